@@ -1,0 +1,9 @@
+/** Public surface of the protocol folder: bytes and tables, no I/O and no state. */
+export * from './bits.ts';
+export * from './ethernet.ts';
+export * from './vhost-user/codec.ts';
+export * from './vhost-user/features.ts';
+export * from './vhost-user/messages.ts';
+export * from './virtio/features.ts';
+export * from './virtio/net.ts';
+export * from './virtio/split-ring.ts';

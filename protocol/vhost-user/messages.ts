@@ -1,0 +1,93 @@
+/**
+ * The one table of vhost-user requests that a front-end sends to a back-end (QEMU
+ * docs/interop/vhost-user.rst, "Front-end message types"). Form only: what a message carries and when it
+ * may come. Handlers (src/device/handlers.ts) are typed by this table's keys, so a message added here
+ * without a handler does not compile.
+ */
+import type { ProtocolFeature } from './features.ts';
+
+/** Shapes of message bodies; codec.ts says how each is laid out. */
+export type Body =
+  | 'none'
+  | 'u64'
+  | 'vringState'
+  | 'vringAddr'
+  | 'memTable'
+  | 'memRegion'
+  | 'log'
+  | 'config'
+  | 'vringFd';
+
+/** How many file descriptors may come: none, exactly one, one unless bit 8 is set, or one a region. */
+export type FdRule = 'none' | 'one' | 'unlessPolled' | 'perRegion' | 'optionalOne';
+
+export type MessageSpec = {
+  readonly id: number;
+  readonly body: Body;
+  readonly fds: FdRule;
+  /** The protocol feature, or `PROTOCOL_FEATURES` itself (virtio bit 30), that must have been negotiated. */
+  readonly gate: ProtocolFeature | 'PROTOCOL_FEATURES' | null;
+  /** The body of the message's own reply; null where only REPLY_ACK asks for one. */
+  readonly reply: Body | null;
+};
+
+export const MESSAGES = {
+  GET_FEATURES: { id: 1, body: 'none', fds: 'none', gate: null, reply: 'u64' },
+  SET_FEATURES: { id: 2, body: 'u64', fds: 'none', gate: null, reply: null },
+  SET_OWNER: { id: 3, body: 'none', fds: 'none', gate: null, reply: null },
+  RESET_OWNER: { id: 4, body: 'none', fds: 'none', gate: null, reply: null },
+  SET_MEM_TABLE: { id: 5, body: 'memTable', fds: 'perRegion', gate: null, reply: null },
+  SET_LOG_BASE: { id: 6, body: 'log', fds: 'one', gate: 'LOG_SHMFD', reply: 'log' },
+  SET_LOG_FD: { id: 7, body: 'none', fds: 'one', gate: null, reply: null },
+  SET_VRING_NUM: { id: 8, body: 'vringState', fds: 'none', gate: null, reply: null },
+  SET_VRING_ADDR: { id: 9, body: 'vringAddr', fds: 'none', gate: null, reply: null },
+  SET_VRING_BASE: { id: 10, body: 'vringState', fds: 'none', gate: null, reply: null },
+  GET_VRING_BASE: { id: 11, body: 'vringState', fds: 'none', gate: null, reply: 'vringState' },
+  SET_VRING_KICK: { id: 12, body: 'vringFd', fds: 'unlessPolled', gate: null, reply: null },
+  SET_VRING_CALL: { id: 13, body: 'vringFd', fds: 'unlessPolled', gate: null, reply: null },
+  SET_VRING_ERR: { id: 14, body: 'vringFd', fds: 'unlessPolled', gate: null, reply: null },
+  GET_PROTOCOL_FEATURES: { id: 15, body: 'none', fds: 'none', gate: null, reply: 'u64' },
+  SET_PROTOCOL_FEATURES: { id: 16, body: 'u64', fds: 'none', gate: null, reply: null },
+  GET_QUEUE_NUM: { id: 17, body: 'none', fds: 'none', gate: 'MQ', reply: 'u64' },
+  SET_VRING_ENABLE: { id: 18, body: 'vringState', fds: 'none', gate: 'PROTOCOL_FEATURES', reply: null },
+  NET_SET_MTU: { id: 20, body: 'u64', fds: 'none', gate: 'MTU', reply: null },
+  GET_CONFIG: { id: 24, body: 'config', fds: 'none', gate: 'CONFIG', reply: 'config' },
+  SET_CONFIG: { id: 25, body: 'config', fds: 'none', gate: 'CONFIG', reply: null },
+  GET_MAX_MEM_SLOTS: { id: 36, body: 'none', fds: 'none', gate: 'CONFIGURE_MEM_SLOTS', reply: 'u64' },
+  ADD_MEM_REG: { id: 37, body: 'memRegion', fds: 'one', gate: 'CONFIGURE_MEM_SLOTS', reply: null },
+  REM_MEM_REG: { id: 38, body: 'memRegion', fds: 'optionalOne', gate: 'CONFIGURE_MEM_SLOTS', reply: null },
+} as const satisfies Record<string, MessageSpec>;
+
+export type MessageName = keyof typeof MESSAGES;
+export type BodyOf<Name extends MessageName> = (typeof MESSAGES)[Name]['body'];
+export type ReplyOf<Name extends MessageName> = (typeof MESSAGES)[Name]['reply'];
+
+const NAME_BY_ID = new Map<number, MessageName>(
+  (Object.keys(MESSAGES) as MessageName[]).map((name) => [MESSAGES[name].id, name]),
+);
+
+/** The name of request `id`, or null for one that Ringway does not know. */
+export function messageName(id: number): MessageName | null {
+  return NAME_BY_ID.get(id) ?? null;
+}
+
+/** Header flags: bits 0 and 1 are the version (1), bit 2 marks a reply, bit 3 asks for one. */
+export const FLAG_VERSION = 1;
+export const FLAG_VERSION_MASK = 3;
+export const FLAG_REPLY = 4;
+export const FLAG_NEED_REPLY = 8;
+
+/** le32 request, le32 flags, le32 size of the payload. */
+export const HEADER_BYTES = 12;
+/** SET_MEM_TABLE carries at most 8 regions; more need ADD_MEM_REG. */
+export const MEM_TABLE_REGIONS_MAX = 8;
+/** No message's payload is larger; a header that announces more is refused before anything is read. */
+export const PAYLOAD_BYTES_MAX = 4096;
+/** Longest configuration space that GET_CONFIG and SET_CONFIG may name. */
+export const CONFIG_BYTES_MAX = 256;
+/** Most descriptors that one message may carry; the kernel's own limit (SCM_MAX_FD) is 253. */
+export const FDS_MAX = 8;
+
+/** SET_VRING_KICK, CALL and ERR: bits 0 to 7 are the ring index, bit 8 says that no descriptor comes. */
+export const VRING_FD_INDEX_MASK = 0xffn;
+export const VRING_FD_NONE = 0x100n;

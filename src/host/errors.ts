@@ -1,0 +1,49 @@
+/**
+ * errno made readable: which call failed, with what code, and what was being done. Thrown for the host's
+ * refusals; what a peer did wrong is a PeerError (src/device/peer-error.ts) instead.
+ */
+import { constants } from 'node:os';
+import { lastErrno } from './libc.ts';
+
+export const ERRNO = constants.errno;
+
+const CODE_BY_NUMBER = new Map<number, string>(Object.entries(ERRNO).map(([code, number]) => [number, code]));
+const MEANINGS: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EADDRINUSE: 'address already in use',
+  EAGAIN: 'would block',
+  EBADF: 'bad file descriptor',
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'connection reset',
+  EINVAL: 'invalid argument',
+  EMFILE: 'too many open files',
+  ENFILE: 'too many open files in the system',
+  ENOENT: 'no such file or directory',
+  ENOMEM: 'out of memory',
+  ENOTDIR: 'not a directory',
+  EPERM: 'operation not permitted',
+  EPIPE: 'broken pipe',
+};
+
+export class HostError extends Error {
+  override name = 'HostError';
+  readonly call: string;
+  readonly errno: number;
+  /** `ENOENT` and so on; `E<number>` for one that Node has no name for. */
+  readonly code: string;
+
+  constructor(call: string, errno: number, doing: string) {
+    const code = CODE_BY_NUMBER.get(errno) ?? `E${errno}`;
+    const meaning = MEANINGS[code];
+    super(`${doing}: ${call} failed with ${code}${meaning === undefined ? '' : ` (${meaning})`}`);
+    this.call = call;
+    this.errno = errno;
+    this.code = code;
+  }
+}
+
+/** `result` when it is not negative; otherwise throws what errno says. Call it right after the libc call. */
+export function checked(result: number, call: string, doing: string): number {
+  if (result < 0) throw new HostError(call, lastErrno(), doing);
+  return result;
+}

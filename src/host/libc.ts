@@ -1,0 +1,132 @@
+/**
+ * Every libc call that Ringway makes, declared once. Linux on a 64-bit little-endian machine; addresses and
+ * sizes are JavaScript numbers (user addresses need 47 bits). Nothing outside src/host calls these directly:
+ * its neighbours turn results below zero into a HostError. Loaded once in each thread.
+ */
+import koffi from 'koffi';
+
+const lib = koffi.load('libc.so.6');
+
+type Bytes = Uint8Array;
+
+export const libc = {
+  // Sockets
+  socket: lib.func('int socket(int domain, int type, int protocol)') as (
+    d: number,
+    t: number,
+    p: number,
+  ) => number,
+  bind: lib.func('int bind(int fd, const void *addr, uint32_t len)') as (
+    fd: number,
+    a: Bytes,
+    n: number,
+  ) => number,
+  listen: lib.func('int listen(int fd, int backlog)') as (fd: number, backlog: number) => number,
+  accept4: lib.func('int accept4(int fd, void *addr, void *len, int flags)') as (
+    fd: number,
+    addr: null,
+    len: null,
+    flags: number,
+  ) => number,
+  connect: lib.func('int connect(int fd, const void *addr, uint32_t len)') as (
+    fd: number,
+    a: Bytes,
+    n: number,
+  ) => number,
+  socketpair: lib.func('int socketpair(int domain, int type, int protocol, _Out_ int *fds)') as (
+    domain: number,
+    type: number,
+    protocol: number,
+    fds: Int32Array,
+  ) => number,
+  getsockopt: lib.func('int getsockopt(int fd, int level, int name, void *value, void *len)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Bytes,
+    len: Bytes,
+  ) => number,
+  /** `msghdr` is an address in memory that this thread mapped (see ScratchMemory in unix-socket.ts). */
+  recvmsg: lib.func('intptr_t recvmsg(int fd, intptr_t msg, int flags)') as (
+    fd: number,
+    msg: number,
+    flags: number,
+  ) => number,
+  sendmsg: lib.func('intptr_t sendmsg(int fd, intptr_t msg, int flags)') as (
+    fd: number,
+    msg: number,
+    flags: number,
+  ) => number,
+
+  // Memory
+  mmap: lib.func('intptr_t mmap(intptr_t addr, size_t len, int prot, int flags, int fd, int64_t offset)') as (
+    addr: number,
+    len: number,
+    prot: number,
+    flags: number,
+    fd: number,
+    offset: number,
+  ) => number,
+  munmap: lib.func('int munmap(intptr_t addr, size_t len)') as (addr: number, len: number) => number,
+  madvise: lib.func('int madvise(intptr_t addr, size_t len, int advice)') as (
+    addr: number,
+    len: number,
+    advice: number,
+  ) => number,
+  memfd_create: lib.func('int memfd_create(const char *name, uint32_t flags)') as (
+    name: string,
+    flags: number,
+  ) => number,
+  ftruncate: lib.func('int ftruncate(int fd, int64_t length)') as (fd: number, length: number) => number,
+
+  // Descriptors
+  close: lib.func('int close(int fd)') as (fd: number) => number,
+  fcntl: lib.func('int fcntl(int fd, int command, intptr_t argument)') as (
+    fd: number,
+    command: number,
+    argument: number,
+  ) => number,
+  read: lib.func('intptr_t read(int fd, void *buffer, size_t len)') as (
+    fd: number,
+    b: Bytes,
+    n: number,
+  ) => number,
+  write: lib.func('intptr_t write(int fd, const void *buffer, size_t len)') as (
+    fd: number,
+    b: Bytes,
+    n: number,
+  ) => number,
+  eventfd: lib.func('int eventfd(uint32_t initial, int flags)') as (initial: number, flags: number) => number,
+
+  // Waiting
+  epoll_create1: lib.func('int epoll_create1(int flags)') as (flags: number) => number,
+  epoll_ctl: lib.func('int epoll_ctl(int epfd, int op, int fd, const void *event)') as (
+    epfd: number,
+    op: number,
+    fd: number,
+    event: Bytes,
+  ) => number,
+  epoll_wait: lib.func('int epoll_wait(int epfd, void *events, int max, int timeoutMs)') as (
+    epfd: number,
+    events: Bytes,
+    max: number,
+    timeoutMs: number,
+  ) => number,
+
+  // Threads
+  sched_setaffinity: lib.func('int sched_setaffinity(int pid, size_t size, const void *mask)') as (
+    pid: number,
+    size: number,
+    mask: Bytes,
+  ) => number,
+  sched_getaffinity: lib.func('int sched_getaffinity(int pid, size_t size, void *mask)') as (
+    pid: number,
+    size: number,
+    mask: Bytes,
+  ) => number,
+} as const;
+
+/** The libc error number of this thread's last failed call. */
+export function lastErrno(): number {
+  return koffi.errno();
+}

@@ -1,0 +1,73 @@
+/**
+ * Address space: reserving it, mapping files into it, putting zero pages back, and seeing it as ArrayBuffers.
+ * Addresses are numbers; sizes and offsets are in bytes.
+ */
+import koffi from 'koffi';
+import { checked } from './errors.ts';
+import { libc } from './libc.ts';
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 0x01;
+const MAP_PRIVATE = 0x02;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+const MADV_DONTDUMP = 16;
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+
+const READ_WRITE = PROT_READ | PROT_WRITE;
+const ZERO_PAGES = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+
+/** Reserves zero pages that cost nothing until they are touched, left out of core dumps. */
+export function reserveAddressSpace(sizeBytes: number): number {
+  const doing = `reserving ${sizeBytes} bytes of address space`;
+  const address = checked(libc.mmap(0, sizeBytes, READ_WRITE, ZERO_PAGES, -1, 0), 'mmap', doing);
+  checked(libc.madvise(address, sizeBytes, MADV_DONTDUMP), 'madvise(MADV_DONTDUMP)', doing);
+  return address;
+}
+
+export function releaseAddressSpace(address: number, sizeBytes: number): void {
+  checked(libc.munmap(address, sizeBytes), 'munmap', `releasing ${sizeBytes} bytes of address space`);
+}
+
+/** Maps part of a file shared over an address that this process reserved before. */
+export function mapFileAt(
+  address: number,
+  sizeBytes: number,
+  fd: number,
+  fileOffset: number,
+  doing: string,
+): void {
+  checked(libc.mmap(address, sizeBytes, READ_WRITE, MAP_SHARED | MAP_FIXED, fd, fileOffset), 'mmap', doing);
+  checked(libc.madvise(address, sizeBytes, MADV_DONTDUMP), 'madvise(MADV_DONTDUMP)', doing);
+}
+
+/** Puts zero pages over a mapping; a stray access then reads zeros instead of ending the process. */
+export function mapZeroPagesAt(address: number, sizeBytes: number): void {
+  const doing = `unmapping ${sizeBytes} bytes`;
+  checked(libc.mmap(address, sizeBytes, READ_WRITE, ZERO_PAGES | MAP_FIXED, -1, 0), 'mmap', doing);
+  checked(libc.madvise(address, sizeBytes, MADV_DONTDUMP), 'madvise(MADV_DONTDUMP)', doing);
+}
+
+/** Maps a file shared, anywhere. */
+export function mapFile(sizeBytes: number, fd: number, doing: string): number {
+  return checked(libc.mmap(0, sizeBytes, READ_WRITE, MAP_SHARED, fd, 0), 'mmap', doing);
+}
+
+/** An anonymous memory file that can be sealed and passed on. */
+export function createMemoryFile(name: string, sizeBytes: number): number {
+  const doing = `creating a memory file of ${sizeBytes} bytes`;
+  const fd = checked(libc.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', doing);
+  checked(libc.ftruncate(fd, sizeBytes), 'ftruncate', doing);
+  return fd;
+}
+
+/**
+ * Memory as an ArrayBuffer. It does not own the memory: the caller keeps the mapping alive for as long as
+ * the buffer is used.
+ */
+export function viewMemory(address: number, sizeBytes: number): ArrayBuffer {
+  return koffi.view(BigInt(address), sizeBytes);
+}

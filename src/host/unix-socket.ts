@@ -1,0 +1,276 @@
+/**
+ * UNIX stream sockets that carry file descriptors (SCM_RIGHTS), which Node's own `net` cannot. Everything is
+ * non-blocking and close-on-exec. Used by the main thread and by the embedded front-end, never by a worker.
+ */
+import { chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs';
+import { closeFd } from './descriptor.ts';
+import { checked, ERRNO, HostError } from './errors.ts';
+import { lastErrno, libc } from './libc.ts';
+import { reserveAddressSpace, viewMemory } from './mapping.ts';
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const STREAM = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const SCM_RIGHTS = 1;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CTRUNC = 0x8;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const LISTEN_BACKLOG = 16;
+
+/** sockaddr_un: two bytes of family, then the path and its closing zero within 108 bytes. */
+export const SOCKET_PATH_BYTES_MAX = 107;
+
+/** Why a socket path cannot be used; `message` is one line for the user. */
+export class SocketPathError extends Error {
+  override name = 'SocketPathError';
+}
+
+export type ListenOptions = {
+  /** Permission bits of the socket file, for example 0o660. */
+  readonly mode?: number;
+  readonly owner?: { readonly uid: number; readonly gid: number };
+};
+
+/**
+ * Listens at `path`. A socket file that no process listens on any more is taken over.
+ * @throws SocketPathError when the path is too long, in use, or its folder is missing or closed to us.
+ */
+export function listenUnix(path: string, options: ListenOptions = {}): number {
+  const address = socketAddress(path);
+  const fd = newSocket();
+  try {
+    bindTakingOverStale(fd, path, address);
+    try {
+      if (options.mode !== undefined) chmodSync(path, options.mode);
+      if (options.owner !== undefined) chownSync(path, options.owner.uid, options.owner.gid);
+      checked(libc.listen(fd, LISTEN_BACKLOG), 'listen', `listening at ${path}`);
+    } catch (error) {
+      unlinkSync(path);
+      throw error;
+    }
+    return fd;
+  } catch (error) {
+    closeFd(fd);
+    throw readablePathError(error, path);
+  }
+}
+
+/** A new connection, or null when none waits. */
+export function acceptUnix(listenFd: number): number | null {
+  const fd = libc.accept4(listenFd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd >= 0) return fd;
+  const errno = lastErrno();
+  if (errno === ERRNO.EAGAIN || errno === ERRNO.ECONNABORTED || errno === ERRNO.EINTR) return null;
+  throw new HostError('accept4', errno, 'accepting a connection');
+}
+
+/**
+ * Connects to a listening socket.
+ * @throws HostError with code ENOENT, ECONNREFUSED or EAGAIN (the backlog is full) when nobody serves it yet.
+ */
+export function connectUnix(path: string): number {
+  const address = socketAddress(path);
+  const fd = newSocket();
+  const result = libc.connect(fd, address, address.length);
+  if (result === 0) return fd;
+  const errno = lastErrno();
+  closeFd(fd);
+  throw new HostError('connect', errno, `connecting to ${path}`);
+}
+
+/** Two sockets connected to each other, for tests and for processes started together. */
+export function socketPair(): [number, number] {
+  const fds = new Int32Array(2);
+  checked(libc.socketpair(AF_UNIX, STREAM, 0, fds), 'socketpair', 'creating a pair of sockets');
+  return [fds[0]!, fds[1]!];
+}
+
+/** Process id of the other end at the time it connected, or null when the kernel does not tell (0). */
+export function peerPid(fd: number): number | null {
+  const credentials = new Uint8Array(12);
+  const length = new Uint8Array(new Uint32Array([credentials.length]).buffer);
+  if (libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, length) < 0) return null;
+  return new DataView(credentials.buffer).getInt32(0, true) || null;
+}
+
+/**
+ * One thread's memory for recvmsg and sendmsg: the structures point at each other, so they live at fixed
+ * addresses. struct msghdr { name, namelen, iov, iovlen, control, controllen, flags } is 56 bytes.
+ */
+class ScratchMemory {
+  static readonly MSGHDR = 0;
+  static readonly IOVEC = 64;
+  static readonly CONTROL = 128;
+  static readonly CONTROL_BYTES = 16 + 4 * 253;
+  static readonly DATA = 4096;
+  static readonly DATA_BYTES = 8192;
+  readonly address = reserveAddressSpace(ScratchMemory.DATA + ScratchMemory.DATA_BYTES);
+  readonly bytes = new Uint8Array(viewMemory(this.address, ScratchMemory.DATA + ScratchMemory.DATA_BYTES));
+  readonly view = new DataView(this.bytes.buffer);
+
+  /** Fills in the msghdr for `dataBytes` at DATA and `controlBytes` at CONTROL; answers its address. */
+  prepare(dataBytes: number, controlBytes: number): number {
+    const { view, address } = this;
+    this.bytes.fill(0, ScratchMemory.MSGHDR, ScratchMemory.MSGHDR + 56);
+    setPointer(view, ScratchMemory.IOVEC, address + ScratchMemory.DATA);
+    setPointer(view, ScratchMemory.IOVEC + 8, dataBytes);
+    setPointer(view, ScratchMemory.MSGHDR + 16, address + ScratchMemory.IOVEC);
+    setPointer(view, ScratchMemory.MSGHDR + 24, 1);
+    setPointer(view, ScratchMemory.MSGHDR + 32, controlBytes === 0 ? 0 : address + ScratchMemory.CONTROL);
+    setPointer(view, ScratchMemory.MSGHDR + 40, controlBytes);
+    return address + ScratchMemory.MSGHDR;
+  }
+}
+
+let scratchOfThread: ScratchMemory | null = null;
+
+function scratch(): ScratchMemory {
+  scratchOfThread ??= new ScratchMemory();
+  return scratchOfThread;
+}
+
+export type Received = {
+  /** What came, at most as much as was asked for. Empty with `closed` false: nothing waits. */
+  readonly bytes: Uint8Array;
+  /** Descriptors that came with these bytes; the caller owns them. */
+  readonly fds: number[];
+  readonly closed: boolean;
+  /** More descriptors came than fit: those that did are in `fds`, the rest were dropped by the kernel. */
+  readonly truncated: boolean;
+};
+
+/** Reads up to `maxBytes` (at most 8,192) and the descriptors that come with them. @throws HostError */
+export function receive(fd: number, maxBytes: number): Received {
+  const memory = scratch();
+  const wantedBytes = Math.min(maxBytes, ScratchMemory.DATA_BYTES);
+  const msg = memory.prepare(wantedBytes, ScratchMemory.CONTROL_BYTES);
+  const count = libc.recvmsg(fd, msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (count < 0) {
+    const errno = lastErrno();
+    if (errno === ERRNO.EAGAIN || errno === ERRNO.EINTR) return NOTHING;
+    if (errno === ERRNO.ECONNRESET) return { ...NOTHING, closed: true };
+    throw new HostError('recvmsg', errno, 'reading from a connection');
+  }
+  const flags = memory.view.getInt32(ScratchMemory.MSGHDR + 48, true);
+  return {
+    bytes: memory.bytes.slice(ScratchMemory.DATA, ScratchMemory.DATA + count),
+    fds: descriptorsIn(memory),
+    closed: count === 0,
+    truncated: (flags & MSG_CTRUNC) !== 0,
+  };
+}
+
+const NOTHING: Received = { bytes: new Uint8Array(0), fds: [], closed: false, truncated: false };
+
+/**
+ * Sends bytes (at most 8,192) with descriptors, which the caller keeps. Answers how many bytes went; 0 when
+ * the socket is full. Descriptors travel with the first byte. @throws HostError
+ */
+export function send(fd: number, bytes: Uint8Array, fds: readonly number[] = []): number {
+  const memory = scratch();
+  const sentBytes = Math.min(bytes.length, ScratchMemory.DATA_BYTES);
+  memory.bytes.set(bytes.subarray(0, sentBytes), ScratchMemory.DATA);
+  const controlBytes = fds.length === 0 ? 0 : writeDescriptors(memory, fds);
+  const msg = memory.prepare(sentBytes, controlBytes);
+  const count = libc.sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (count >= 0) return count;
+  const errno = lastErrno();
+  if (errno === ERRNO.EAGAIN || errno === ERRNO.EINTR) return 0;
+  throw new HostError('sendmsg', errno, 'writing to a connection');
+}
+
+/** struct cmsghdr { size_t len; int level; int type; } followed by the descriptors, padded to 8 bytes. */
+function descriptorsIn(memory: ScratchMemory): number[] {
+  const { view } = memory;
+  const fds: number[] = [];
+  const end = ScratchMemory.CONTROL + view.getUint32(ScratchMemory.MSGHDR + 40, true);
+  for (let at = ScratchMemory.CONTROL; at + 16 <= end; ) {
+    const length = view.getUint32(at, true);
+    if (length < 16) break;
+    if (view.getInt32(at + 8, true) === SOL_SOCKET && view.getInt32(at + 12, true) === SCM_RIGHTS) {
+      for (let fdAt = at + 16; fdAt + 4 <= at + length; fdAt += 4) fds.push(view.getInt32(fdAt, true));
+    }
+    at += (length + 7) & ~7;
+  }
+  return fds;
+}
+
+function writeDescriptors(memory: ScratchMemory, fds: readonly number[]): number {
+  const { view } = memory;
+  setPointer(view, ScratchMemory.CONTROL, 16 + 4 * fds.length);
+  view.setInt32(ScratchMemory.CONTROL + 8, SOL_SOCKET, true);
+  view.setInt32(ScratchMemory.CONTROL + 12, SCM_RIGHTS, true);
+  for (const [i, fd] of fds.entries()) view.setInt32(ScratchMemory.CONTROL + 16 + 4 * i, fd, true);
+  return (16 + 4 * fds.length + 7) & ~7;
+}
+
+function setPointer(view: DataView, offset: number, value: number): void {
+  view.setBigUint64(offset, BigInt(value), true);
+}
+
+function newSocket(): number {
+  return checked(libc.socket(AF_UNIX, STREAM, 0), 'socket', 'creating a UNIX socket');
+}
+
+function socketAddress(path: string): Uint8Array {
+  const pathBytes = Buffer.from(path);
+  if (pathBytes.length > SOCKET_PATH_BYTES_MAX) {
+    throw new SocketPathError(
+      `socket path of ${pathBytes.length} bytes is too long (at most ${SOCKET_PATH_BYTES_MAX}): ${path}`,
+    );
+  }
+  if (pathBytes.length === 0 || pathBytes.includes(0))
+    throw new SocketPathError('socket path is empty or holds a zero byte');
+  const address = new Uint8Array(2 + pathBytes.length + 1);
+  address[0] = AF_UNIX;
+  address.set(pathBytes, 2);
+  return address;
+}
+
+function bindTakingOverStale(fd: number, path: string, address: Uint8Array): void {
+  if (libc.bind(fd, address, address.length) === 0) return;
+  const errno = lastErrno();
+  if (errno !== ERRNO.EADDRINUSE) throw new HostError('bind', errno, `creating socket ${path}`);
+  if (!lstatSync(path).isSocket()) {
+    throw new SocketPathError(`${path} exists and is not a socket`);
+  }
+  if (isServed(path)) throw new SocketPathError(`socket ${path} is in use by a running process`);
+  unlinkSync(path);
+  checked(libc.bind(fd, address, address.length), 'bind', `creating socket ${path}`);
+}
+
+/** Whether a process listens at `path`: only a connection attempt tells across namespaces. */
+function isServed(path: string): boolean {
+  try {
+    closeFd(connectUnix(path));
+    return true;
+  } catch (error) {
+    if (error instanceof HostError && (error.code === 'ECONNREFUSED' || error.code === 'ENOENT'))
+      return false;
+    // EAGAIN: its backlog is full; EACCES: we may not even ask. Either way it is not ours to take.
+    return true;
+  }
+}
+
+function readablePathError(error: unknown, path: string): unknown {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  const folder = path.slice(0, path.lastIndexOf('/')) || (path.startsWith('/') ? '/' : '.');
+  switch (code) {
+    case 'ENOENT':
+      return new SocketPathError(`folder ${folder} of socket ${path} does not exist`);
+    case 'ENOTDIR':
+      return new SocketPathError(`${folder} of socket ${path} is not a folder`);
+    case 'EACCES':
+    case 'EPERM':
+      return new SocketPathError(`no permission to create socket ${path}`);
+    case 'EROFS':
+      return new SocketPathError(`cannot create socket ${path}: read-only file system`);
+    default:
+      return error;
+  }
+}
