@@ -1,0 +1,54 @@
+/**
+ * One thread's sight of the arena. V8 reads a typed array fast only at indices that are small integers, and
+ * the arena is far larger than that; so a place in it is a pair of small integers, window number and index
+ * within the window, and each window has typed arrays of its own. Any thread; one instance a thread.
+ */
+import { viewMemory } from '../host/mapping.ts';
+import type { ArenaLocation } from './arena.ts';
+
+export const WINDOW_BYTES = 2 ** 30;
+export const WINDOW_SHIFT = 30;
+/**
+ * How far a window's arrays reach into the next one, so that a frame's part that starts inside a window can
+ * be read through that window alone. As long as the longest indirect table (65,535 descriptors).
+ */
+export const WINDOW_OVERLAP_BYTES = 2 ** 20;
+
+/** Typed arrays over one window and its overlap, all starting at the same byte. */
+export class Window {
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly i32: Int32Array;
+  /** Arena offset of the window's first byte. */
+  readonly startOffset: number;
+
+  constructor(buffer: ArrayBuffer, startOffset: number) {
+    const sizeBytes = Math.min(WINDOW_BYTES + WINDOW_OVERLAP_BYTES, buffer.byteLength - startOffset);
+    this.u8 = new Uint8Array(buffer, startOffset, sizeBytes);
+    this.u16 = new Uint16Array(buffer, startOffset, sizeBytes >> 1);
+    this.i32 = new Int32Array(buffer, startOffset, sizeBytes >> 2);
+    this.startOffset = startOffset;
+  }
+}
+
+export class ArenaView {
+  readonly buffer: ArrayBuffer;
+  /** The whole arena as bytes; for `copyWithin`, whose offsets may be as large as they like. */
+  readonly u8: Uint8Array;
+  /** Window `i` covers arena offsets `i * WINDOW_BYTES` onwards. */
+  readonly windows: readonly Window[];
+
+  constructor(location: ArenaLocation) {
+    this.buffer = viewMemory(location.address, location.sizeBytes);
+    this.u8 = new Uint8Array(this.buffer);
+    this.windows = Array.from(
+      { length: Math.ceil(location.sizeBytes / WINDOW_BYTES) },
+      (_, i) => new Window(this.buffer, i * WINDOW_BYTES),
+    );
+  }
+
+  /** A copy of `sizeBytes` at an arena offset. Control plane: it allocates. */
+  bytesAt(offset: number, sizeBytes: number): Uint8Array {
+    return this.u8.slice(offset, offset + sizeBytes);
+  }
+}

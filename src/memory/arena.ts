@@ -1,0 +1,127 @@
+/**
+ * The arena: one reserved range of addresses that every guest's memory is mapped into, so that a frame can
+ * be copied from any guest to any other within one ArrayBuffer. This file owns the range and says which part
+ * of it is taken; what is mapped there belongs to guest-memory.ts, how a thread sees it to arena-view.ts.
+ * Main thread only. Offsets are bytes from the arena's start.
+ */
+import { mapFileAt, mapZeroPagesAt, releaseAddressSpace, reserveAddressSpace } from '../host/mapping.ts';
+
+export const ARENA_BYTES_DEFAULT = 2 ** 40;
+export const ARENA_BYTES_MIN = 2 ** 32;
+/** Parts are placed at multiples of this, or of the file's page size where that is larger. */
+const PLACEMENT_BYTES = 2 ** 21;
+const GIB = 2 ** 30;
+
+/** Where the arena lies, as other threads need it to see it (ArenaView). */
+export type ArenaLocation = { readonly address: number; readonly sizeBytes: number };
+
+export class ArenaFullError extends Error {
+  override name = 'ArenaFullError';
+}
+
+type Extent = { readonly offset: number; readonly endOffset: number };
+
+export type Placement = {
+  readonly fd: number;
+  /** A multiple of `pageBytes`, as is `sizeBytes`. */
+  readonly fileOffset: number;
+  readonly sizeBytes: number;
+  readonly pageBytes: number;
+  /** Where it should lie if that is free, so that it continues its neighbour. */
+  readonly preferredOffset: number | null;
+};
+
+export class Arena {
+  readonly location: ArenaLocation;
+  /** Taken parts, by offset. */
+  #extents: Extent[] = [];
+
+  private constructor(location: ArenaLocation) {
+    this.location = location;
+  }
+
+  /**
+   * Reserves `sizeBytes` of addresses, or half as often as the system refuses (`ulimit -v`, strict
+   * overcommit), down to 4 GiB. @throws HostError when not even that is to be had.
+   */
+  static reserve(sizeBytes: number = ARENA_BYTES_DEFAULT): Arena {
+    for (
+      let tryBytes = roundUp(Math.max(sizeBytes, ARENA_BYTES_MIN), GIB);
+      ;
+      tryBytes = roundUp(tryBytes / 2, GIB)
+    ) {
+      try {
+        // Huge pages need aligned addresses, so the range starts at a multiple of the largest, 1 GiB.
+        const reserved = reserveAddressSpace(tryBytes + GIB);
+        return new Arena({ address: roundUp(reserved, GIB), sizeBytes: tryBytes });
+      } catch (error) {
+        if (tryBytes <= ARENA_BYTES_MIN) throw error;
+      }
+    }
+  }
+
+  /** Maps a file's part into a free place and answers its offset. @throws ArenaFullError, HostError */
+  map(placement: Placement): number {
+    const offset = this.#choose(placement);
+    mapFileAt(
+      this.location.address + offset,
+      placement.sizeBytes,
+      placement.fd,
+      placement.fileOffset,
+      `mapping ${placement.sizeBytes} bytes of guest memory`,
+    );
+    this.#extents.push({ offset, endOffset: offset + placement.sizeBytes });
+    this.#extents.sort((a, b) => a.offset - b.offset);
+    return offset;
+  }
+
+  /** Puts zero pages back over what `map` placed at `offset`. No worker may use that part any more. */
+  unmap(offset: number): void {
+    const index = this.#extents.findIndex((extent) => extent.offset === offset);
+    const extent = this.#extents[index];
+    if (extent === undefined) throw new Error(`nothing is mapped at arena offset ${offset}`);
+    mapZeroPagesAt(this.location.address + offset, extent.endOffset - offset);
+    this.#extents.splice(index, 1);
+  }
+
+  get mappedBytes(): number {
+    return this.#extents.reduce((sum, extent) => sum + extent.endOffset - extent.offset, 0);
+  }
+
+  /** Gives the addresses back. Every view of the arena, in any thread, is dangling afterwards. */
+  release(): void {
+    releaseAddressSpace(this.location.address, this.location.sizeBytes);
+  }
+
+  #choose({ preferredOffset, sizeBytes, pageBytes }: Placement): number {
+    if (preferredOffset !== null && preferredOffset % pageBytes === 0) {
+      if (this.#isFree(preferredOffset, preferredOffset + sizeBytes)) return preferredOffset;
+    }
+    // Large guests start at a multiple of 1 GiB, so that few windows (arena-view.ts) cover them.
+    const alignBytes = Math.max(pageBytes, sizeBytes >= GIB ? GIB : PLACEMENT_BYTES);
+    let offset = 0;
+    for (const extent of this.#extents) {
+      if (offset + sizeBytes <= extent.offset) break;
+      offset = roundUp(Math.max(offset, extent.endOffset), alignBytes);
+    }
+    if (offset + sizeBytes > this.location.sizeBytes) {
+      throw new ArenaFullError(
+        `no ${sizeBytes} bytes left in the arena of ${this.location.sizeBytes} bytes: raise the arena size`,
+      );
+    }
+    return offset;
+  }
+
+  #isFree(offset: number, endOffset: number): boolean {
+    if (offset < 0 || endOffset > this.location.sizeBytes) return false;
+    return this.#extents.every((extent) => endOffset <= extent.offset || offset >= extent.endOffset);
+  }
+}
+
+export function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple;
+}
+
+export function roundDown(value: number, multiple: number): number {
+  return Math.floor(value / multiple) * multiple;
+}

@@ -1,0 +1,201 @@
+/**
+ * The memory that one front-end shares: its regions, mapped into the arena, and the two translations,
+ * front-end-virtual (ring addresses in messages) and guest-physical (addresses in descriptors), to arena
+ * offsets. Main thread only; workers get `gpaMap()`. A table is checked whole before anything changes.
+ * vhost-user.rst, "Memory region description".
+ */
+import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
+import { closeFd, fileFacts, sealAgainstShrinking } from '../host/descriptor.ts';
+import { type Arena, ArenaFullError, roundDown, roundUp } from './arena.ts';
+import type { GpaMap, GpaRange } from './gpa-translator.ts';
+
+/** A memory message that cannot be followed; the message says which region and why. */
+export class MemoryError extends Error {
+  override name = 'MemoryError';
+}
+
+/** A region as it lies in the arena. All fields but `fd` in bytes. */
+export type MappedRegion = {
+  readonly gpa: number;
+  readonly uva: number;
+  readonly sizeBytes: number;
+  readonly mmapOffset: number;
+  /** Where the region's first byte lies in the arena. */
+  readonly arenaOffset: number;
+  /** Where its mapping starts: a page boundary at or before `arenaOffset`. */
+  readonly mappingOffset: number;
+  readonly pageBytes: number;
+  readonly device: number;
+  readonly inode: number;
+  /** False: the front-end could truncate the file under us (it is no sealable memfd). */
+  readonly sealed: boolean;
+};
+
+/** Addresses stay exact as JavaScript numbers below this. */
+const ADDRESS_MAX = 2n ** 53n;
+
+export class GuestMemory {
+  readonly #arena: Arena;
+  #regions: MappedRegion[] = [];
+
+  constructor(arena: Arena) {
+    this.#arena = arena;
+  }
+
+  get regions(): readonly MappedRegion[] {
+    return this.#regions;
+  }
+
+  get sizeBytes(): number {
+    return this.#regions.reduce((sum, region) => sum + region.sizeBytes, 0);
+  }
+
+  /**
+   * Maps one more region. Takes over `fd` and closes it, also when it throws: the mapping keeps the file.
+   * @throws MemoryError for what the front-end did wrong, HostError for what the system refused
+   */
+  add(region: MemRegion, fd: number): void {
+    try {
+      const mapped = this.#map(checkedRegion(region), fd);
+      this.#regions.push(mapped);
+      this.#regions.sort((a, b) => a.gpa - b.gpa);
+    } finally {
+      closeFd(fd);
+    }
+  }
+
+  /**
+   * Takes a region away. It must match in guest address, user address and size. No worker may use it.
+   * @throws MemoryError when there is no such region
+   */
+  remove(region: MemRegion): void {
+    const index = this.#regions.findIndex(
+      (mapped) =>
+        BigInt(mapped.gpa) === region.gpa &&
+        BigInt(mapped.uva) === region.uva &&
+        BigInt(mapped.sizeBytes) === region.sizeBytes,
+    );
+    const mapped = this.#regions[index];
+    if (mapped === undefined) {
+      throw new MemoryError(`no region at ${hex(region.gpa)} of ${region.sizeBytes} bytes to remove`);
+    }
+    this.#regions.splice(index, 1);
+    this.#arena.unmap(mapped.mappingOffset);
+  }
+
+  /** Unmaps everything. No worker may use any of it. */
+  clear(): void {
+    for (const region of this.#regions) this.#arena.unmap(region.mappingOffset);
+    this.#regions = [];
+  }
+
+  /** What workers translate descriptors with: ranges by guest address, contiguous neighbours as one. */
+  gpaMap(): GpaMap {
+    return mergedRanges(this.#regions, (region) => region.gpa);
+  }
+
+  /** Arena offset of a front-end-virtual range, or null when not all of it is shared contiguously. */
+  offsetOfUva(uva: bigint, sizeBytes: number): number | null {
+    return offsetIn(
+      mergedRanges(this.#regions, (region) => region.uva),
+      uva,
+      sizeBytes,
+    );
+  }
+
+  #map(region: CheckedRegion, fd: number): MappedRegion {
+    for (const other of this.#regions) refuseOverlap(region, other);
+    const file = fileFacts(fd);
+    if (!file.isRegularFile)
+      throw new MemoryError(`region at ${hex(region.gpa)}: its descriptor is no memory file`);
+    const sealed = sealAgainstShrinking(fd);
+    // The size is read after sealing: only then can it no longer shrink under the check.
+    const { sizeBytes: fileBytes } = fileFacts(fd);
+    if (region.mmapOffset + region.sizeBytes > fileBytes) {
+      throw new MemoryError(
+        `region at ${hex(region.gpa)} needs ${region.mmapOffset + region.sizeBytes} bytes; its file has ${fileBytes}`,
+      );
+    }
+    const fileOffset = roundDown(region.mmapOffset, file.pageBytes);
+    const leadBytes = region.mmapOffset - fileOffset;
+    const before = this.#regions.find((other) => other.gpa + other.sizeBytes === region.gpa);
+    const mappingOffset = this.#place({
+      fd,
+      fileOffset,
+      sizeBytes: roundUp(leadBytes + region.sizeBytes, file.pageBytes),
+      pageBytes: file.pageBytes,
+      preferredOffset: before === undefined ? null : before.arenaOffset + before.sizeBytes - leadBytes,
+    });
+    return {
+      ...region,
+      arenaOffset: mappingOffset + leadBytes,
+      mappingOffset,
+      pageBytes: file.pageBytes,
+      device: file.device,
+      inode: file.inode,
+      sealed,
+    };
+  }
+
+  #place(placement: Parameters<Arena['map']>[0]): number {
+    try {
+      return this.#arena.map(placement);
+    } catch (error) {
+      if (error instanceof ArenaFullError) throw new MemoryError(error.message);
+      throw error;
+    }
+  }
+}
+
+type CheckedRegion = Pick<MappedRegion, 'gpa' | 'uva' | 'sizeBytes' | 'mmapOffset'>;
+
+function checkedRegion(region: MemRegion): CheckedRegion {
+  const { gpa, uva, sizeBytes, mmapOffset } = region;
+  if (sizeBytes === 0n) throw new MemoryError(`region at ${hex(gpa)} is empty`);
+  for (const [what, start] of [
+    ['guest address', gpa],
+    ['user address', uva],
+    ['mmap offset', mmapOffset],
+  ] as const) {
+    if (start + sizeBytes > ADDRESS_MAX) {
+      throw new MemoryError(
+        `region at ${hex(gpa)}: ${what} ${hex(start)} + ${sizeBytes} bytes is out of range`,
+      );
+    }
+  }
+  return { gpa: Number(gpa), uva: Number(uva), sizeBytes: Number(sizeBytes), mmapOffset: Number(mmapOffset) };
+}
+
+function refuseOverlap(region: CheckedRegion, other: MappedRegion): void {
+  const overlaps = (a: number, b: number): boolean => a < b + other.sizeBytes && b < a + region.sizeBytes;
+  if (overlaps(region.gpa, other.gpa) || overlaps(region.uva, other.uva)) {
+    throw new MemoryError(`region at ${hex(region.gpa)} overlaps the one at ${hex(other.gpa)}`);
+  }
+}
+
+function mergedRanges(
+  regions: readonly MappedRegion[],
+  startOf: (region: MappedRegion) => number,
+): GpaRange[] {
+  const merged: { start: number; end: number; arenaOffset: number }[] = [];
+  for (const region of [...regions].sort((a, b) => startOf(a) - startOf(b))) {
+    const start = startOf(region);
+    const last = merged.at(-1);
+    const continues =
+      last?.end === start && last.arenaOffset + (last.end - last.start) === region.arenaOffset;
+    if (last !== undefined && continues) last.end += region.sizeBytes;
+    else merged.push({ start, end: start + region.sizeBytes, arenaOffset: region.arenaOffset });
+  }
+  return merged;
+}
+
+function offsetIn(ranges: readonly GpaRange[], address: bigint, sizeBytes: number): number | null {
+  if (address >= ADDRESS_MAX) return null;
+  const start = Number(address);
+  const range = ranges.find((candidate) => candidate.start <= start && start + sizeBytes <= candidate.end);
+  return range === undefined ? null : range.arenaOffset + (start - range.start);
+}
+
+function hex(address: bigint | number): string {
+  return `0x${address.toString(16)}`;
+}

@@ -1,0 +1,41 @@
+/**
+ * What a driver can do wrong with a virtqueue. A fault stops that ring, with this reason shown to the user,
+ * and nothing else. Codes are small integers so that hot code can return and store them.
+ */
+export const RING_FAULT = {
+  NONE: 0,
+  AVAIL_JUMP: 1,
+  HEAD_OUT_OF_RANGE: 2,
+  NEXT_OUT_OF_RANGE: 3,
+  CHAIN_LOOP: 4,
+  INDIRECT_NOT_NEGOTIATED: 5,
+  INDIRECT_NESTED: 6,
+  INDIRECT_WITH_NEXT: 7,
+  INDIRECT_LENGTH: 8,
+  INDIRECT_ADDRESS: 9,
+  BUFFER_ADDRESS: 10,
+  CHAIN_SHORTER_THAN_HEADER: 11,
+  WRITABLE_FROM_GUEST: 12,
+  READABLE_TO_GUEST: 13,
+} as const;
+
+const MESSAGES: readonly string[] = [
+  'no fault',
+  'the avail index moved by more than the queue size',
+  'a descriptor chain starts outside the descriptor table',
+  'a descriptor names a next one outside its table',
+  'a descriptor chain is longer than its table (a loop)',
+  'an indirect descriptor although INDIRECT_DESC was not negotiated',
+  'an indirect table holds an indirect descriptor',
+  'an indirect descriptor has a next one',
+  'an indirect table is empty, too long or no multiple of 16 bytes',
+  'an indirect table lies outside the shared memory',
+  'a buffer lies outside the shared memory',
+  'a descriptor chain is shorter than the virtio-net header',
+  'a device-writable buffer in a chain that the guest sends',
+  'a device-readable buffer in a chain that the guest receives with',
+];
+
+export function faultMessage(fault: number): string {
+  return MESSAGES[fault] ?? `ring fault ${fault}`;
+}

@@ -1,0 +1,102 @@
+/**
+ * A guest's transmit queue: describes what the guest sends as a Frame that points into its memory. The one
+ * plain descriptor that holds header and frame, as most drivers send small frames, has a path of its own.
+ * Hot path of one worker.
+ */
+import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
+import {
+  type FromGuestQueue,
+  TAKE_FAULT,
+  TAKE_FRAME,
+  TAKE_TOO_LONG,
+  TAKE_TOO_SCATTERED,
+  TAKE_TOO_SHORT,
+} from './contract.ts';
+import { RING_FAULT } from './faults.ts';
+import type { Frame } from './frame.ts';
+import { DescriptorList, walkChain } from './split-chain.ts';
+import { SplitRing } from './split-ring.ts';
+
+export class SplitFromGuest extends SplitRing implements FromGuestQueue {
+  #head = 0;
+  readonly #descriptors = new DescriptorList();
+
+  take(frame: Frame): number {
+    const head = this.headAt(0);
+    this.#head = head;
+    if (head >= this.size) return this.#faulted(RING_FAULT.HEAD_OUT_OF_RANGE);
+    const at = head << 2;
+    const flags = this.desc[at + 3]!;
+    if ((flags & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) !== 0) return this.#takeChain(frame, head);
+    const chainBytes = this.desc[at + 2]!;
+    const frameBytes = chainBytes - this.headerBytes;
+    // A length of 2 GiB and more is negative here and goes the long way, which names what is wrong.
+    if (frameBytes < FRAME_BYTES_MIN || frameBytes > FRAME_BYTES_MAX) return this.#takeChain(frame, head);
+    const index = this.translator.locate(this.desc[at]!, this.desc[at + 1]!, chainBytes);
+    if (index < 0) return this.#takeChain(frame, head);
+    frame.setSingle(this.translator.window, index + this.headerBytes, frameBytes);
+    this.burstFrames++;
+    this.burstBytes += frameBytes;
+    return TAKE_FRAME;
+  }
+
+  release(): void {
+    this.putUsed(this.#head, 0);
+    this.availNext = (this.availNext + 1) & 0xffff;
+  }
+
+  #takeChain(frame: Frame, head: number): number {
+    const list = this.#descriptors;
+    list.clear();
+    const fault = walkChain(this, head, list);
+    if (fault !== RING_FAULT.NONE) return this.#faulted(fault);
+    const result = this.#describe(frame, list);
+    if (result === TAKE_FRAME) {
+      this.burstFrames++;
+      this.burstBytes += frame.totalBytes;
+    }
+    return result;
+  }
+
+  /** Turns the descriptors into the frame's pieces, leaving the header out. */
+  #describe(frame: Frame, list: DescriptorList): number {
+    frame.reset();
+    let headerLeftBytes = this.headerBytes;
+    for (let i = 0; i < list.count; i++) {
+      if (list.writable[i] !== 0) return this.#faulted(RING_FAULT.WRITABLE_FROM_GUEST);
+      const sizeBytes = list.sizeBytes[i]! >>> 0;
+      // An empty buffer must have a good address too.
+      if (this.translator.locateSome(list.gpaLo[i]!, list.gpaHi[i]!, 0, 1) < 0) {
+        return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
+      }
+      const skippedBytes = Math.min(headerLeftBytes, sizeBytes);
+      headerLeftBytes -= skippedBytes;
+      if (frame.totalBytes + (sizeBytes - skippedBytes) > FRAME_BYTES_MAX) return TAKE_TOO_LONG;
+      const result = this.#addPieces(frame, list.gpaLo[i]!, list.gpaHi[i]!, skippedBytes, sizeBytes);
+      if (result !== TAKE_FRAME) return result;
+    }
+    if (list.overflowed) return TAKE_TOO_SCATTERED;
+    if (headerLeftBytes > 0) return this.#faulted(RING_FAULT.CHAIN_SHORTER_THAN_HEADER);
+    if (frame.totalBytes < FRAME_BYTES_MIN) return TAKE_TOO_SHORT;
+    frame.finish();
+    return TAKE_FRAME;
+  }
+
+  /** Adds a buffer from `skippedBytes` on; it is cut where the guest's memory is not contiguous here. */
+  #addPieces(frame: Frame, gpaLo: number, gpaHi: number, skippedBytes: number, sizeBytes: number): number {
+    for (let done = skippedBytes; done < sizeBytes; ) {
+      const index = this.translator.locateSome(gpaLo, gpaHi, done, sizeBytes - done);
+      if (index < 0) return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
+      const pieceBytes = this.translator.contiguousBytes;
+      if (!frame.add(this.translator.window, index, pieceBytes)) return TAKE_TOO_SCATTERED;
+      done += pieceBytes;
+    }
+    return TAKE_FRAME;
+  }
+
+  #faulted(fault: number): number {
+    this.fail(fault);
+    return TAKE_FAULT;
+  }
+}

@@ -1,0 +1,178 @@
+/**
+ * A split virtqueue as the device sees it (VIRTIO 1.3, section 2.7): the three parts in guest memory, the
+ * running indices, and when to signal the driver. The two directions build on it (split-from-guest.ts,
+ * split-to-guest.ts). One thread's object; guest memory changes under it, so each field is read once.
+ */
+import { AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY } from '../../protocol/virtio/split-ring.ts';
+import { signalFd } from '../host/descriptor.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import { GpaTranslator } from '../memory/gpa-translator.ts';
+import type { RingAttachment } from './contract.ts';
+import { RING_FAULT } from './faults.ts';
+import {
+  COUNT_BYTES,
+  COUNT_CALLS,
+  COUNT_FRAMES,
+  RingState,
+  STATE_AVAIL_NEXT,
+  STATE_FAULT,
+  STATE_SIGNALLED,
+  STATE_USED_NEXT,
+} from './ring-state.ts';
+
+/** Index of `idx` in the avail and used rings seen as 16-bit words; their entries follow. */
+const IDX = 1;
+const AVAIL_ENTRIES = 2;
+/** First entry of the used ring seen as 32-bit words; two words each: id and length. */
+const USED_ENTRIES = 1;
+
+export class SplitRing {
+  readonly portId: number;
+  readonly ringIndex: number;
+  readonly size: number;
+  readonly kickFd: number;
+  callFd: number;
+  enabled: boolean;
+  fault: number;
+  readonly state: RingState;
+  readonly arena: ArenaView;
+  readonly translator: GpaTranslator;
+  readonly indirect: boolean;
+  readonly headerBytes: number;
+  /** Four words a descriptor: address low, address high, length, flags | next << 16. */
+  readonly desc: Int32Array;
+  protected readonly mask: number;
+  protected readonly avail: Uint16Array;
+  protected readonly used16: Uint16Array;
+  protected readonly used32: Int32Array;
+  protected readonly eventIdx: boolean;
+  /** Running 16-bit indices. */
+  protected availNext = 0;
+  protected availSeen = 0;
+  protected usedNext = 0;
+  protected usedPublished = 0;
+  protected signalled = 0;
+  /** Frames and bytes since the counters were last published. */
+  protected burstFrames = 0;
+  protected burstBytes = 0;
+
+  constructor(arena: ArenaView, attachment: RingAttachment) {
+    const { size } = attachment;
+    this.portId = attachment.portId;
+    this.ringIndex = attachment.ringIndex;
+    this.size = size;
+    this.mask = size - 1;
+    this.kickFd = attachment.kickFd;
+    this.callFd = attachment.callFd;
+    this.enabled = attachment.enabled;
+    this.eventIdx = attachment.eventIdx;
+    this.indirect = attachment.indirect;
+    this.headerBytes = attachment.headerBytes;
+    this.arena = arena;
+    this.translator = new GpaTranslator(attachment.map);
+    this.desc = new Int32Array(arena.buffer, attachment.descOffset, size * 4);
+    this.avail = new Uint16Array(arena.buffer, attachment.availOffset, 3 + size);
+    this.used16 = new Uint16Array(arena.buffer, attachment.usedOffset, 3 + size * 4);
+    this.used32 = new Int32Array(arena.buffer, attachment.usedOffset, USED_ENTRIES + size * 2);
+    this.state = new RingState(attachment.states, attachment.ringIndex);
+    this.fault = this.state.words[STATE_FAULT]!;
+    this.loadState();
+    this.disarmKick();
+  }
+
+  /** Takes over the indices from the shared state: at attach, and when another worker may have moved them. */
+  protected loadState(): void {
+    const { words } = this.state;
+    this.availNext = words[STATE_AVAIL_NEXT]!;
+    this.availSeen = this.availNext;
+    this.usedNext = words[STATE_USED_NEXT]!;
+    this.usedPublished = this.usedNext;
+    this.signalled = words[STATE_SIGNALLED]!;
+    this.fault = words[STATE_FAULT]!;
+  }
+
+  available(): number {
+    const known = (this.availSeen - this.availNext) & 0xffff;
+    if (known !== 0) return known;
+    if (this.fault !== RING_FAULT.NONE) return 0;
+    this.availSeen = Atomics.load(this.avail, IDX);
+    const waiting = (this.availSeen - this.availNext) & 0xffff;
+    if (waiting > this.size) {
+      this.fail(RING_FAULT.AVAIL_JUMP);
+      return 0;
+    }
+    return waiting;
+  }
+
+  /** Looks at the avail index again although chains are known; answers how many wait. */
+  protected refreshAvailable(): number {
+    this.availSeen = this.availNext;
+    return this.available();
+  }
+
+  /** The head of the `ahead`-th waiting chain; may lie outside the table. */
+  protected headAt(ahead: number): number {
+    return this.avail[AVAIL_ENTRIES + ((this.availNext + ahead) & this.mask)]!;
+  }
+
+  protected putUsed(head: number, writtenBytes: number): void {
+    const at = USED_ENTRIES + ((this.usedNext & this.mask) << 1);
+    this.used32[at] = head;
+    this.used32[at + 1] = writtenBytes;
+    this.usedNext = (this.usedNext + 1) & 0xffff;
+  }
+
+  /** Stops the ring: nothing more is taken from it or given to it. */
+  fail(fault: number): void {
+    this.fault = fault;
+    this.availSeen = this.availNext;
+    this.state.words[STATE_FAULT] = fault;
+  }
+
+  /** Makes used entries visible to the driver, keeps shared state up to date, signals if asked for. */
+  publish(): void {
+    const { words, counts } = this.state;
+    if (this.usedNext !== this.usedPublished) {
+      this.usedPublished = this.usedNext;
+      // An exchange on x86: entries are visible before the index, and the index before the driver's wish
+      // to be signalled is read.
+      Atomics.store(this.used16, IDX, this.usedNext);
+      if (this.wantsSignal()) this.signal();
+      words[STATE_USED_NEXT] = this.usedNext;
+    }
+    words[STATE_AVAIL_NEXT] = this.availNext;
+    if (this.burstFrames !== 0) {
+      counts[COUNT_FRAMES]! += this.burstFrames;
+      counts[COUNT_BYTES]! += this.burstBytes;
+      this.burstFrames = 0;
+      this.burstBytes = 0;
+    }
+  }
+
+  signal(): void {
+    this.signalled = this.usedNext;
+    this.state.words[STATE_SIGNALLED] = this.usedNext;
+    if (this.callFd < 0) return;
+    this.state.counts[COUNT_CALLS]! += 1;
+    signalFd(this.callFd);
+  }
+
+  /** Section 2.7.7: by flag, or with EVENT_IDX when `used_event` was passed since the last signal. */
+  private wantsSignal(): boolean {
+    if (!this.eventIdx) return (this.avail[0]! & AVAIL_F_NO_INTERRUPT) === 0;
+    const usedEvent = this.avail[AVAIL_ENTRIES + this.size]!;
+    return ((this.usedNext - usedEvent - 1) & 0xffff) < ((this.usedNext - this.signalled) & 0xffff);
+  }
+
+  /** Section 2.7.10: asks the driver to kick for the next chain; false when one came meanwhile. */
+  armKick(): boolean {
+    if (this.eventIdx) Atomics.store(this.used16, AVAIL_ENTRIES + this.size * 4, this.availNext);
+    else Atomics.store(this.used16, 0, 0);
+    return this.available() === 0;
+  }
+
+  /** With EVENT_IDX an event index that lies behind asks for nothing, and flags must stay zero. */
+  disarmKick(): void {
+    this.used16[0] = this.eventIdx ? 0 : USED_F_NO_NOTIFY;
+  }
+}
