@@ -25,8 +25,8 @@ export type MessageSpec = {
   readonly id: number;
   readonly body: Body;
   readonly fds: FdRule;
-  /** The protocol feature, or `PROTOCOL_FEATURES` itself (virtio bit 30), that must have been negotiated. */
-  readonly gate: ProtocolFeature | 'PROTOCOL_FEATURES' | null;
+  /** The protocol feature that must have been negotiated. */
+  readonly gate: ProtocolFeature | null;
   /** The body of the message's own reply; null where only REPLY_ACK asks for one. */
   readonly reply: Body | null;
 };
@@ -49,7 +49,8 @@ export const MESSAGES = {
   GET_PROTOCOL_FEATURES: { id: 15, body: 'none', fds: 'none', gate: null, reply: 'u64' },
   SET_PROTOCOL_FEATURES: { id: 16, body: 'u64', fds: 'none', gate: null, reply: null },
   GET_QUEUE_NUM: { id: 17, body: 'none', fds: 'none', gate: 'MQ', reply: 'u64' },
-  SET_VRING_ENABLE: { id: 18, body: 'vringState', fds: 'none', gate: 'PROTOCOL_FEATURES', reply: null },
+  // No gate: front-ends send it when bit 30 was offered, and some do not acknowledge the bit in SET_FEATURES.
+  SET_VRING_ENABLE: { id: 18, body: 'vringState', fds: 'none', gate: null, reply: null },
   NET_SET_MTU: { id: 20, body: 'u64', fds: 'none', gate: 'MTU', reply: null },
   GET_CONFIG: { id: 24, body: 'config', fds: 'none', gate: 'CONFIG', reply: 'config' },
   SET_CONFIG: { id: 25, body: 'config', fds: 'none', gate: 'CONFIG', reply: null },

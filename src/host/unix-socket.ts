@@ -217,6 +217,11 @@ function newSocket(): number {
   return checked(libc.socket(AF_UNIX, STREAM, 0), 'socket', 'creating a UNIX socket');
 }
 
+/** @throws SocketPathError when no socket can have this path */
+export function checkSocketPath(path: string): void {
+  socketAddress(path);
+}
+
 function socketAddress(path: string): Uint8Array {
   const pathBytes = Buffer.from(path);
   if (pathBytes.length > SOCKET_PATH_BYTES_MAX) {

@@ -69,18 +69,23 @@ export class GuestMemory {
    * @throws MemoryError when there is no such region
    */
   remove(region: MemRegion): void {
-    const index = this.#regions.findIndex(
+    const mapped = this.find(region);
+    this.#regions.splice(this.#regions.indexOf(mapped), 1);
+    this.#arena.unmap(mapped.mappingOffset);
+  }
+
+  /** The mapped region that matches in guest address, user address and size. @throws MemoryError */
+  find(region: MemRegion): MappedRegion {
+    const found = this.#regions.find(
       (mapped) =>
         BigInt(mapped.gpa) === region.gpa &&
         BigInt(mapped.uva) === region.uva &&
         BigInt(mapped.sizeBytes) === region.sizeBytes,
     );
-    const mapped = this.#regions[index];
-    if (mapped === undefined) {
-      throw new MemoryError(`no region at ${hex(region.gpa)} of ${region.sizeBytes} bytes to remove`);
+    if (found === undefined) {
+      throw new MemoryError(`there is no region at ${hex(region.gpa)} of ${region.sizeBytes} bytes`);
     }
-    this.#regions.splice(index, 1);
-    this.#arena.unmap(mapped.mappingOffset);
+    return found;
   }
 
   /** Unmaps everything. No worker may use any of it. */

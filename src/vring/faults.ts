@@ -17,6 +17,8 @@ export const RING_FAULT = {
   CHAIN_SHORTER_THAN_HEADER: 11,
   WRITABLE_FROM_GUEST: 12,
   READABLE_TO_GUEST: 13,
+  COMMAND_TOO_LONG: 14,
+  COMMAND_WITHOUT_ANSWER: 15,
 } as const;
 
 const MESSAGES: readonly string[] = [
@@ -34,6 +36,8 @@ const MESSAGES: readonly string[] = [
   'a descriptor chain is shorter than the virtio-net header',
   'a device-writable buffer in a chain that the guest sends',
   'a device-readable buffer in a chain that the guest receives with',
+  'a control command is longer than 65,536 bytes',
+  'a control command without a writable buffer for its answer',
 ];
 
 export function faultMessage(fault: number): string {

@@ -1,0 +1,222 @@
+/**
+ * A port that a vhost-user front-end connects to (server role), or that connects to a listening front-end
+ * and does so again when it goes away (client role). One front-end at a time; a device lives as long as its
+ * connection. Main thread.
+ */
+import { rmSync } from 'node:fs';
+import type { DataPath } from '../device/data-path.ts';
+import { Device, type DeviceOptions, ringCountMax } from '../device/device.ts';
+import { Session } from '../device/session.ts';
+import { closeFd } from '../host/descriptor.ts';
+import { HostError } from '../host/errors.ts';
+import { descriptorLoop, type Watch } from '../host/event-loop.ts';
+import {
+  acceptUnix,
+  checkSocketPath,
+  connectUnix,
+  type ListenOptions,
+  listenUnix,
+  peerPid,
+} from '../host/unix-socket.ts';
+import type { Arena } from '../memory/arena.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import { ringStates } from '../vring/ring-state.ts';
+import type { Port, PortEvents, PortStatus } from './contract.ts';
+
+export type VhostUserPortOptions = {
+  readonly id: number;
+  readonly name: string;
+  readonly socketPath: string;
+  readonly role: 'server' | 'client';
+  /** Of the socket file; server role only. */
+  readonly listen: ListenOptions;
+  readonly device: DeviceOptions;
+};
+
+export type VhostUserPortContext = {
+  readonly arena: Arena;
+  readonly arenaView: ArenaView;
+  readonly dataPath: DataPath;
+  readonly events: PortEvents;
+};
+
+/** Client role: pause between attempts to connect, doubling from the first to the second. */
+const RETRY_MIN_MS = 50;
+const RETRY_MAX_MS = 1000;
+
+/** A front-end's connection and the device that it drives. */
+type Peer = { readonly session: Session; readonly device: Device };
+
+export class VhostUserPort implements Port {
+  readonly id: number;
+  readonly name: string;
+  readonly options: VhostUserPortOptions;
+  /** RingState blocks of all rings; they outlive connections, so counters do too. */
+  readonly states: SharedArrayBuffer;
+  readonly #context: VhostUserPortContext;
+  #peer: Peer | null = null;
+  #releasing: Promise<void> | null = null;
+  #listenFd = -1;
+  #watch: Watch | null = null;
+  #retry: NodeJS.Timeout | null = null;
+  #retryMs = RETRY_MIN_MS;
+  #stopped = false;
+  /** What ended the last connection or was last refused. */
+  #lastReason: string | null = null;
+  #reported = '';
+
+  constructor(options: VhostUserPortOptions, context: VhostUserPortContext) {
+    this.id = options.id;
+    this.name = options.name;
+    this.options = options;
+    this.states = ringStates(ringCountMax(options.device.queuePairsMax));
+    this.#context = context;
+  }
+
+  /** The connected front-end's device; null when there is none. */
+  get device(): Device | null {
+    return this.#peer?.device ?? null;
+  }
+
+  get status(): PortStatus {
+    if (this.#stopped) return { state: 'stopped', reason: 'the port was stopped' };
+    const device = this.device;
+    if (device === null) return { state: 'waiting', reason: this.#waitingReason() };
+    const warning = device.memoryWarning;
+    const broken = device.rings.find((ring) => ring.reason !== null);
+    const ringReason = broken === undefined ? null : `queue ${broken.index} stopped: ${broken.reason}`;
+    const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
+    const reason = warning ?? ringReason ?? this.#lastReason;
+    if (isRunning) return { state: 'running', reason };
+    return { state: broken === undefined ? 'negotiating' : 'stopped', reason };
+  }
+
+  start(): void {
+    const { socketPath, role, listen } = this.options;
+    if (role === 'client') {
+      checkSocketPath(socketPath);
+      this.#connect();
+      return;
+    }
+    this.#listenFd = listenUnix(socketPath, listen);
+    this.#watchListener();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#watch?.close();
+    if (this.#listenFd >= 0) {
+      closeFd(this.#listenFd);
+      this.#listenFd = -1;
+      rmSync(this.options.socketPath, { force: true });
+    }
+    await this.#peer?.session.end('the port was stopped');
+    await this.#releasing;
+  }
+
+  ringFailed(ringIndex: number): void {
+    this.device?.ringFailed(ringIndex);
+  }
+
+  #watchListener(): void {
+    if (this.#stopped) return;
+    this.#watch = descriptorLoop().watch(this.#listenFd, () => this.#accept());
+  }
+
+  #accept(): void {
+    const fd = acceptUnix(this.#listenFd);
+    if (fd === null) return;
+    if (this.#peer !== null) {
+      // Accepted and closed, so that the second one is told at once instead of waiting for ever.
+      closeFd(fd);
+      this.#context.events.warn('refused a second front-end: one is connected already');
+      return;
+    }
+    this.#adopt(fd);
+  }
+
+  #connect(): void {
+    this.#retry = null;
+    try {
+      this.#adopt(connectUnix(this.options.socketPath));
+      this.#retryMs = RETRY_MIN_MS;
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      if (!NOT_SERVED.has(error.code)) this.#lastReason = error.message;
+      this.#connectLater();
+    }
+  }
+
+  #connectLater(): void {
+    if (this.#stopped) return;
+    this.#retry = setTimeout(() => this.#connect(), this.#retryMs);
+    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
+  }
+
+  #adopt(fd: number): void {
+    const { arena, arenaView, dataPath, events } = this.#context;
+    this.#lastReason = null;
+    const device = new Device(this.options.device, {
+      portId: this.id,
+      arena,
+      arenaView,
+      dataPath,
+      states: this.states,
+      peerPid: peerPid(fd),
+      onChange: () => this.#tellChange(),
+    });
+    const session = new Session(fd, device, {
+      onRefused: (reason) => {
+        this.#lastReason = `refused: ${reason}`;
+        events.warn(this.#lastReason);
+      },
+      onEnd: (reason) => this.#ended(reason),
+    });
+    this.#peer = { session, device };
+    events.info('front-end connected');
+  }
+
+  #ended(reason: string): void {
+    const peer = this.#peer;
+    if (peer === null) return;
+    const hadMemory = peer.device.memoryBytes > 0;
+    this.#lastReason = hadMemory ? reason : `${reason} before it shared any memory${NO_MEMORY_HINT}`;
+    this.#context.events.info(`front-end gone: ${this.#lastReason}`);
+    // No second front-end is let in before the workers let go of the first one's memory.
+    this.#watch?.close();
+    this.#releasing = this.#release(peer);
+  }
+
+  async #release({ session, device }: Peer): Promise<void> {
+    await session.settled();
+    await device.release();
+    this.#peer = null;
+    this.#reported = '';
+    this.#releasing = null;
+    if (this.options.role === 'client') this.#connectLater();
+    else this.#watchListener();
+  }
+
+  #waitingReason(): string {
+    const wait =
+      this.options.role === 'server'
+        ? 'waiting for a front-end to connect'
+        : `waiting for a front-end to listen at ${this.options.socketPath}`;
+    return this.#lastReason === null ? wait : `${wait} (last: ${this.#lastReason})`;
+  }
+
+  /** Logs the state when it is another one than last time. */
+  #tellChange(): void {
+    const { state, reason } = this.status;
+    const report = reason === null ? state : `${state}: ${reason}`;
+    if (report === this.#reported) return;
+    this.#reported = report;
+    if (reason === null) this.#context.events.info(report);
+    else this.#context.events.warn(report);
+  }
+}
+
+/** Errors of connect that only mean: try again later. */
+const NOT_SERVED = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN']);
+const NO_MEMORY_HINT = ' (QEMU does so when the memory of the guest is not a memory-backend with share=on)';
