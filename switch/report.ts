@@ -1,8 +1,8 @@
 /** What the process tells about itself: the JSON of the control API, which `ringway ports` and `fdb` print. */
+import type { PortState } from '../src/port/contract.ts';
 import type { DropReason } from './drop-reasons.ts';
 
-/** `waiting`: for the front-end; `negotiating`: connected; `running`: a queue is started; `stopped`: see reason. */
-export type PortState = 'waiting' | 'negotiating' | 'running' | 'stopped';
+export type { PortState };
 
 export type QueueReport = {
   readonly index: number;

@@ -69,6 +69,8 @@ export interface FromGuestQueue {
   /** Asks for kicks; false when chains came meanwhile, so that the caller must not sleep. */
   armKick(): boolean;
   disarmKick(): void;
+  /** Signals the guest whatever it asked for; after its call descriptor changed. */
+  signal(): void;
 }
 
 export interface ToGuestQueue {

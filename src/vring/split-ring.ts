@@ -16,7 +16,6 @@ import {
   RingState,
   STATE_AVAIL_NEXT,
   STATE_FAULT,
-  STATE_SIGNALLED,
   STATE_USED_NEXT,
 } from './ring-state.ts';
 
@@ -51,7 +50,6 @@ export class SplitRing {
   protected availSeen = 0;
   protected usedNext = 0;
   protected usedPublished = 0;
-  protected signalled = 0;
   /** Frames and bytes since the counters were last published. */
   protected burstFrames = 0;
   protected burstBytes = 0;
@@ -87,7 +85,6 @@ export class SplitRing {
     this.availSeen = this.availNext;
     this.usedNext = words[STATE_USED_NEXT]!;
     this.usedPublished = this.usedNext;
-    this.signalled = words[STATE_SIGNALLED]!;
     this.fault = words[STATE_FAULT]!;
   }
 
@@ -133,11 +130,12 @@ export class SplitRing {
   publish(): void {
     const { words, counts } = this.state;
     if (this.usedNext !== this.usedPublished) {
+      const publishedBefore = this.usedPublished;
       this.usedPublished = this.usedNext;
       // An exchange on x86: entries are visible before the index, and the index before the driver's wish
       // to be signalled is read.
       Atomics.store(this.used16, IDX, this.usedNext);
-      if (this.wantsSignal()) this.signal();
+      if (this.wantsSignal(publishedBefore)) this.signal();
       words[STATE_USED_NEXT] = this.usedNext;
     }
     words[STATE_AVAIL_NEXT] = this.availNext;
@@ -150,18 +148,16 @@ export class SplitRing {
   }
 
   signal(): void {
-    this.signalled = this.usedNext;
-    this.state.words[STATE_SIGNALLED] = this.usedNext;
     if (this.callFd < 0) return;
     this.state.counts[COUNT_CALLS]! += 1;
     signalFd(this.callFd);
   }
 
-  /** Section 2.7.7: by flag, or with EVENT_IDX when `used_event` was passed since the last signal. */
-  private wantsSignal(): boolean {
+  /** Section 2.7.7: by flag, or with EVENT_IDX when `used_event` is one of the entries just published. */
+  private wantsSignal(publishedBefore: number): boolean {
     if (!this.eventIdx) return (this.avail[0]! & AVAIL_F_NO_INTERRUPT) === 0;
     const usedEvent = this.avail[AVAIL_ENTRIES + this.size]!;
-    return ((this.usedNext - usedEvent - 1) & 0xffff) < ((this.usedNext - this.signalled) & 0xffff);
+    return ((this.usedNext - usedEvent - 1) & 0xffff) < ((this.usedNext - publishedBefore) & 0xffff);
   }
 
   /** Section 2.7.10: asks the driver to kick for the next chain; false when one came meanwhile. */

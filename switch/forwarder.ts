@@ -1,0 +1,198 @@
+/**
+ * Who gets which frame: takes bursts from a guest's queue, learns where addresses live, and gives each frame
+ * to the port that owns its destination, or to all others (unknown, broadcast, multicast), never back to its
+ * sender. Hot path of one worker; allocates nothing.
+ */
+import { FRAME_BYTES_MAX } from '../protocol/ethernet.ts';
+import type { ArenaView } from '../src/memory/arena-view.ts';
+import {
+  type FromGuestQueue,
+  GIVE_DONE,
+  GIVE_FAULT,
+  GIVE_NO_BUFFER,
+  TAKE_FAULT,
+  TAKE_FRAME,
+  TAKE_TOO_LONG,
+  TAKE_TOO_SHORT,
+  type ToGuestQueue,
+} from '../src/vring/contract.ts';
+import { Frame } from '../src/vring/frame.ts';
+import { DROP } from './drop-reasons.ts';
+import type { Fdb } from './fdb.ts';
+import { flowHash, queueOfHash } from './flow-hash.ts';
+
+/** Most frames taken from a queue before the next queue has its turn and used entries are published. */
+export const BURST_FRAMES_MAX = 64;
+
+/** A port as one worker sees it. */
+export class ForwardingPort {
+  readonly id: number;
+  /** Enabled receive queues; the first `queueCount` entries. */
+  queues: ToGuestQueue[] = [];
+  queueCount = 0;
+  frameBytesMax = FRAME_BYTES_MAX;
+  /** This worker's counters, indexed by DROP. */
+  readonly drops: Float64Array;
+
+  constructor(id: number, drops: Float64Array) {
+    this.id = id;
+    this.drops = drops;
+  }
+}
+
+/** Called when a queue stopped because of a fault; at most once a queue. */
+export type FaultListener = (queue: FromGuestQueue | ToGuestQueue) => void;
+
+export class Forwarder {
+  /** The running seconds clock that ages addresses. */
+  nowTick = 0;
+  readonly #frame: Frame;
+  readonly #fdb: Fdb;
+  readonly #onFault: FaultListener;
+  /** Ports by id; `#all` has the same without gaps, for flooding. */
+  readonly #portOfId: (ForwardingPort | undefined)[] = [];
+  #all: ForwardingPort[] = [];
+  /** Queues that got frames in this burst and are not yet published. */
+  readonly #open: ToGuestQueue[] = [];
+  #openCount = 0;
+  /** Flow hash of the current frame, or -1 while nobody asked for it. */
+  #hash = -1;
+
+  constructor(arena: ArenaView, fdb: Fdb, onFault: FaultListener) {
+    this.#frame = new Frame(arena);
+    this.#fdb = fdb;
+    this.#onFault = onFault;
+  }
+
+  addPort(port: ForwardingPort): void {
+    while (this.#portOfId.length <= port.id) this.#portOfId.push(undefined);
+    this.#portOfId[port.id] = port;
+    this.#all = [...this.#all, port];
+  }
+
+  removePort(id: number): void {
+    this.#portOfId[id] = undefined;
+    this.#all = this.#all.filter((port) => port.id !== id);
+  }
+
+  port(id: number): ForwardingPort | undefined {
+    return this.#portOfId[id];
+  }
+
+  /** Forwards up to BURST_FRAMES_MAX waiting frames. Answers how many it took. */
+  forwardBurst(from: FromGuestQueue): number {
+    const waiting = from.available();
+    if (waiting === 0) {
+      if (from.fault !== 0) this.#onFault(from);
+      return 0;
+    }
+    const count = Math.min(waiting, BURST_FRAMES_MAX);
+    const port = this.#portOfId[from.portId]!;
+    const frame = this.#frame;
+    for (let i = 0; i < count; i++) {
+      const result = from.take(frame);
+      if (result === TAKE_FRAME) {
+        if (from.enabled) this.#forward(port, frame);
+        else port.drops[DROP.senderDisabled]! += 1;
+      } else if (result === TAKE_FAULT) {
+        break;
+      } else {
+        countUntaken(port, result);
+      }
+      from.release();
+    }
+    this.#closeQueues();
+    from.publish();
+    if (from.fault !== 0) this.#onFault(from);
+    return count;
+  }
+
+  #forward(sender: ForwardingPort, frame: Frame): void {
+    this.#hash = -1;
+    const at = frame.headIndex;
+    let dstLo = 0;
+    let dstHi = 0;
+    let srcLo = 0;
+    let srcHi = 0;
+    if ((at & 1) === 0) {
+      const head16 = frame.head16;
+      const at16 = at >> 1;
+      dstLo = head16[at16]! | (head16[at16 + 1]! << 16);
+      dstHi = head16[at16 + 2]!;
+      srcLo = head16[at16 + 3]! | (head16[at16 + 4]! << 16);
+      srcHi = head16[at16 + 5]!;
+    } else {
+      const head = frame.head;
+      dstLo = head[at]! | (head[at + 1]! << 8) | (head[at + 2]! << 16) | (head[at + 3]! << 24);
+      dstHi = head[at + 4]! | (head[at + 5]! << 8);
+      srcLo = head[at + 6]! | (head[at + 7]! << 8) | (head[at + 8]! << 16) | (head[at + 9]! << 24);
+      srcHi = head[at + 10]! | (head[at + 11]! << 8);
+    }
+    this.#fdb.learn(srcLo, srcHi, 0, sender.id, this.nowTick);
+    // Bit 0 of the first byte: a group address.
+    const owner = (dstLo & 1) !== 0 ? -1 : this.#fdb.lookup(dstLo, dstHi, 0);
+    const target = owner < 0 ? undefined : this.#portOfId[owner];
+    if (target === undefined) this.#flood(sender, frame);
+    else if (target === sender) sender.drops[DROP.samePort]! += 1;
+    else this.#deliver(target, frame);
+  }
+
+  #flood(sender: ForwardingPort, frame: Frame): void {
+    const ports = this.#all;
+    for (let i = 0; i < ports.length; i++) {
+      const port = ports[i]!;
+      if (port !== sender) this.#deliver(port, frame);
+    }
+  }
+
+  #deliver(port: ForwardingPort, frame: Frame): void {
+    if (port.queueCount === 0) {
+      port.drops[DROP.notReady]! += 1;
+      return;
+    }
+    if (frame.totalBytes > port.frameBytesMax) {
+      port.drops[DROP.overMtu]! += 1;
+      return;
+    }
+    const queue = port.queueCount === 1 ? port.queues[0]! : this.#queueFor(port, frame);
+    if (!queue.open) this.#openQueue(queue);
+    const result = queue.give(frame);
+    if (result !== GIVE_DONE) this.#countUndelivered(port, queue, result);
+  }
+
+  #queueFor(port: ForwardingPort, frame: Frame): ToGuestQueue {
+    if (this.#hash < 0) this.#hash = flowHash(frame);
+    return port.queues[queueOfHash(this.#hash, port.queueCount)]!;
+  }
+
+  /** Waiting for another worker's burst is allowed only while holding nothing that it could wait for. */
+  #openQueue(queue: ToGuestQueue): void {
+    if (!queue.tryBegin()) {
+      this.#closeQueues();
+      queue.begin();
+    }
+    this.#open[this.#openCount++] = queue;
+  }
+
+  #closeQueues(): void {
+    for (let i = 0; i < this.#openCount; i++) this.#open[i]!.end();
+    this.#openCount = 0;
+  }
+
+  #countUndelivered(port: ForwardingPort, queue: ToGuestQueue, result: number): void {
+    if (result === GIVE_FAULT) {
+      port.drops[DROP.queueStopped]! += 1;
+      this.#onFault(queue);
+    } else if (result === GIVE_NO_BUFFER) {
+      port.drops[DROP.noBuffer]! += 1;
+    } else {
+      port.drops[DROP.bufferTooSmall]! += 1;
+    }
+  }
+}
+
+function countUntaken(port: ForwardingPort, result: number): void {
+  if (result === TAKE_TOO_LONG) port.drops[DROP.tooLong]! += 1;
+  else if (result === TAKE_TOO_SHORT) port.drops[DROP.tooShort]! += 1;
+  else port.drops[DROP.tooScattered]! += 1;
+}

@@ -1,0 +1,205 @@
+/**
+ * The poll workers as the main thread drives them: starts and stops their threads, places queues on them,
+ * and is the data path that devices talk to. Every order goes to all workers that it concerns and resolves
+ * when each has answered. Main thread.
+ */
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import type { DataPath } from '../src/device/data-path.ts';
+import { closeFd, createEventFd, signalFd } from '../src/host/descriptor.ts';
+import type { ArenaLocation } from '../src/memory/arena.ts';
+import type { RingAttachment } from '../src/vring/contract.ts';
+import { DROP_REASONS, type DropReason } from './drop-reasons.ts';
+import {
+  CONTROL_BYTES,
+  CONTROL_EPOCH,
+  CONTROL_SLEEPING,
+  CONTROL_TICK,
+  type PollMode,
+  type WorkerOrder,
+  type WorkerReport,
+  type WorkerSetup,
+} from './worker-orders.ts';
+
+export type WorkerPoolOptions = {
+  /** One worker for each, pinned; null: one worker, not pinned. */
+  readonly cpus: readonly number[] | null;
+  readonly poll: PollMode;
+  readonly idleUs: number;
+  readonly arena: ArenaLocation;
+  readonly fdb: SharedArrayBuffer;
+  readonly onRingFailed: (portId: number, ringIndex: number) => void;
+};
+
+export class WorkerPool implements DataPath {
+  /** Rejects when a worker dies: a bug of ours that must end the process. */
+  readonly failed: Promise<never>;
+  readonly #threads: WorkerThread[];
+  readonly #dropsOfPort = new Map<number, SharedArrayBuffer>();
+  /** Worker that polls each `fromGuest` ring, by `portId:ringIndex`. */
+  readonly #placement = new Map<string, number>();
+
+  constructor(options: WorkerPoolOptions) {
+    const cpus = options.cpus ?? [null];
+    this.#threads = cpus.map(
+      (cpu, index) =>
+        new WorkerThread(
+          {
+            index,
+            workerCount: cpus.length,
+            cpu,
+            poll: options.poll,
+            idleUs: options.idleUs,
+            arena: options.arena,
+            fdb: options.fdb,
+          },
+          options.onRingFailed,
+        ),
+    );
+    this.failed = Promise.race(this.#threads.map((thread) => thread.failed));
+    // Whoever starts the pool awaits `failed`; until then it must not count as unhandled.
+    this.failed.catch(() => {});
+  }
+
+  async addPort(portId: number): Promise<void> {
+    const drops = new SharedArrayBuffer(DROP_REASONS.length * 8 * this.#threads.length);
+    this.#dropsOfPort.set(portId, drops);
+    await this.#orderAll({ kind: 'addPort', portId, drops });
+  }
+
+  async removePort(portId: number): Promise<void> {
+    await this.#orderAll({ kind: 'removePort', portId });
+    this.#dropsOfPort.delete(portId);
+  }
+
+  async attach(ring: RingAttachment): Promise<void> {
+    if (ring.direction === 'toGuest') {
+      await this.#orderAll({ kind: 'attach', ring });
+      return;
+    }
+    const index = this.#leastLoaded();
+    this.#placement.set(ringKey(ring.portId, ring.ringIndex), index);
+    await this.#threads[index]!.order({ kind: 'attach', ring });
+  }
+
+  async detach(portId: number, ringIndex: number): Promise<void> {
+    await this.#orderAll({ kind: 'detach', portId, ringIndex });
+    this.#placement.delete(ringKey(portId, ringIndex));
+  }
+
+  async setEnabled(portId: number, ringIndex: number, enabled: boolean): Promise<void> {
+    await this.#orderAll({ kind: 'setEnabled', portId, ringIndex, enabled });
+  }
+
+  async setCallFd(portId: number, ringIndex: number, callFd: number): Promise<void> {
+    await this.#orderAll({ kind: 'setCallFd', portId, ringIndex, callFd });
+  }
+
+  async setFrameLimit(portId: number, frameBytesMax: number): Promise<void> {
+    await this.#orderAll({ kind: 'setFrameLimit', portId, frameBytesMax });
+  }
+
+  /** Moves the clock by which addresses age. */
+  setTick(seconds: number): void {
+    for (const thread of this.#threads) thread.setTick(seconds);
+  }
+
+  /** The worker that polls a ring; null when none does. */
+  workerOf(portId: number, ringIndex: number): number | null {
+    return this.#placement.get(ringKey(portId, ringIndex)) ?? null;
+  }
+
+  /** Frames that were not delivered, over all workers. */
+  dropsOf(portId: number): Record<DropReason, number> {
+    const counters = new Float64Array(this.#dropsOfPort.get(portId) ?? new SharedArrayBuffer(0));
+    const sums = DROP_REASONS.map(({ name }, reason) => {
+      let sum = 0;
+      for (let at = reason; at < counters.length; at += DROP_REASONS.length) sum += counters[at]!;
+      return [name, sum];
+    });
+    return Object.fromEntries(sums) as Record<DropReason, number>;
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.stop()));
+  }
+
+  async #orderAll(order: WorkerOrder): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.order(order)));
+  }
+
+  #leastLoaded(): number {
+    const loads = this.#threads.map(() => 0);
+    for (const index of this.#placement.values()) loads[index]! += 1;
+    return loads.indexOf(Math.min(...loads));
+  }
+}
+
+function ringKey(portId: number, ringIndex: number): string {
+  return `${portId}:${ringIndex}`;
+}
+
+/** The program of a worker: beside this file, TypeScript in the checkout and JavaScript when built. */
+const PROGRAM = new URL(import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js', import.meta.url);
+
+/** One worker: its thread, its control block, and the orders that it has not answered yet. */
+class WorkerThread {
+  readonly failed: Promise<never>;
+  readonly #worker: Worker;
+  readonly #orders: MessagePort;
+  readonly #control = new SharedArrayBuffer(CONTROL_BYTES);
+  readonly #words = new Int32Array(this.#control);
+  readonly #wakeFd = createEventFd();
+  readonly #waiting = new Map<number, () => void>();
+  #lastNumber = 0;
+  #stopping = false;
+
+  constructor(
+    setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
+    onRingFailed: (portId: number, ringIndex: number) => void,
+  ) {
+    const { port1, port2 } = new MessageChannel();
+    this.#orders = port1;
+    const workerData: WorkerSetup = { ...setup, control: this.#control, wakeFd: this.#wakeFd, orders: port2 };
+    this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
+    port1.on('message', (report: WorkerReport) => {
+      if (report.kind === 'ringFailed') onRingFailed(report.portId, report.ringIndex);
+      else this.#answered(report.number);
+    });
+    this.failed = new Promise((_, reject) => {
+      this.#worker.on('error', reject);
+      this.#worker.on('exit', (code) => {
+        if (!this.#stopping)
+          reject(new Error(`poll worker ${setup.index} ended by itself with code ${code}`));
+      });
+    });
+    this.failed.catch(() => {});
+  }
+
+  /** Resolves when the worker has done it. */
+  order(order: WorkerOrder): Promise<void> {
+    const number = ++this.#lastNumber;
+    const done = new Promise<void>((resolve) => this.#waiting.set(number, resolve));
+    this.#orders.postMessage({ number, order });
+    Atomics.add(this.#words, CONTROL_EPOCH, 1);
+    if (Atomics.load(this.#words, CONTROL_SLEEPING) === 1) signalFd(this.#wakeFd);
+    return done;
+  }
+
+  setTick(seconds: number): void {
+    Atomics.store(this.#words, CONTROL_TICK, seconds);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    const exited = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
+    await this.order({ kind: 'stop' });
+    this.#orders.close();
+    await exited;
+    closeFd(this.#wakeFd);
+  }
+
+  #answered(number: number): void {
+    this.#waiting.get(number)?.();
+    this.#waiting.delete(number);
+  }
+}
