@@ -147,7 +147,9 @@ export class Device {
     if (this.#memory.regions.length >= this.memorySlotsMax) {
       throw new PeerError(`all ${this.memorySlotsMax} memory slots are in use`);
     }
+    const before = this.#memory.regions.length;
     this.#memory.add(region, this.#takeFd(fds));
+    if (this.#memory.regions.length === before) return;
     await this.#detachAll();
     await this.#memoryChanged();
   }

@@ -7,7 +7,12 @@ import { lastErrno } from './libc.ts';
 
 export const ERRNO = constants.errno;
 
-const CODE_BY_NUMBER = new Map<number, string>(Object.entries(ERRNO).map(([code, number]) => [number, code]));
+/** Reversed, so that of two names for one number the first counts: EAGAIN, not EWOULDBLOCK. */
+const CODE_BY_NUMBER = new Map<number, string>(
+  Object.entries(ERRNO)
+    .reverse()
+    .map(([code, number]) => [number, code]),
+);
 const MEANINGS: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',
   EADDRINUSE: 'address already in use',

@@ -37,6 +37,11 @@ const ADDRESS_MAX = 2n ** 53n;
 export class GuestMemory {
   readonly #arena: Arena;
   #regions: MappedRegion[] = [];
+  /**
+   * How often each region was added. QEMU before 8.1 adds (and removes) every region once for each queue
+   * pair on the one connection, so the same region of the same file may come again.
+   */
+  readonly #timesAdded = new Map<MappedRegion, number>();
 
   constructor(arena: Arena) {
     this.#arena = arena;
@@ -56,7 +61,14 @@ export class GuestMemory {
    */
   add(region: MemRegion, fd: number): void {
     try {
-      const mapped = this.#map(checkedRegion(region), fd);
+      const checked = checkedRegion(region);
+      const known = this.#regions.find((mapped) => isSameRegion(mapped, checked, fd));
+      if (known !== undefined) {
+        this.#timesAdded.set(known, this.#timesAdded.get(known)! + 1);
+        return;
+      }
+      const mapped = this.#map(checked, fd);
+      this.#timesAdded.set(mapped, 1);
       this.#regions.push(mapped);
       this.#regions.sort((a, b) => a.gpa - b.gpa);
     } finally {
@@ -65,11 +77,15 @@ export class GuestMemory {
   }
 
   /**
-   * Takes a region away. It must match in guest address, user address and size. No worker may use it.
-   * @throws MemoryError when there is no such region
+   * Takes a region away, unless it was added more often than removed. It must match in guest address, user
+   * address and size. No worker may use it. @throws MemoryError when there is no such region
    */
   remove(region: MemRegion): void {
     const mapped = this.find(region);
+    const timesLeft = this.#timesAdded.get(mapped)! - 1;
+    this.#timesAdded.set(mapped, timesLeft);
+    if (timesLeft > 0) return;
+    this.#timesAdded.delete(mapped);
     this.#regions.splice(this.#regions.indexOf(mapped), 1);
     this.#arena.unmap(mapped.mappingOffset);
   }
@@ -92,6 +108,7 @@ export class GuestMemory {
   clear(): void {
     for (const region of this.#regions) this.#arena.unmap(region.mappingOffset);
     this.#regions = [];
+    this.#timesAdded.clear();
   }
 
   /** What workers translate descriptors with: ranges by guest address, contiguous neighbours as one. */
@@ -169,6 +186,13 @@ function checkedRegion(region: MemRegion): CheckedRegion {
     }
   }
   return { gpa: Number(gpa), uva: Number(uva), sizeBytes: Number(sizeBytes), mmapOffset: Number(mmapOffset) };
+}
+
+function isSameRegion(mapped: MappedRegion, region: CheckedRegion, fd: number): boolean {
+  const fields = ['gpa', 'uva', 'sizeBytes', 'mmapOffset'] as const;
+  if (fields.some((field) => mapped[field] !== region[field])) return false;
+  const file = fileFacts(fd);
+  return file.device === mapped.device && file.inode === mapped.inode;
 }
 
 function refuseOverlap(region: CheckedRegion, other: MappedRegion): void {

@@ -1,0 +1,130 @@
+/**
+ * The memory of an embedded guest: one memory file, mapped here and shown to the back-end as one region or
+ * several at chosen guest-physical and front-end-virtual addresses. Hands out parts of it and never takes
+ * them back. A place is an offset in the file, a small integer (at most 1 GiB), so that typed arrays are fast.
+ * The thread that plays the guest.
+ */
+import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
+import { closeFd } from '../host/descriptor.ts';
+import { createMemoryFile, mapFile, mapZeroPagesAt, viewMemory } from '../host/mapping.ts';
+
+export const GUEST_MEMORY_BYTES_MAX = 2 ** 30;
+/** Above 4 GiB, so that both halves of each address matter. */
+const GPA_DEFAULT = 0x1_0000_0000;
+const PAGE_BYTES = 4096;
+
+/** A part of the file, in the order of the file; all fields in bytes, multiples of the page size. */
+export type RegionPlan = {
+  readonly sizeBytes: number;
+  readonly gpa: number;
+  /** Front-end-virtual address for SET_VRING_ADDR; default: where this process maps it. */
+  readonly uva?: number;
+};
+
+type PlacedRegion = {
+  readonly offset: number;
+  readonly endOffset: number;
+  readonly gpa: number;
+  readonly uva: number;
+};
+
+export class EmbeddedMemory {
+  /** The memory file; every region is a part of it. Closed by `close`. */
+  readonly fd: number;
+  readonly sizeBytes: number;
+  readonly buffer: ArrayBuffer;
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly i32: Int32Array;
+  readonly #address: number;
+  readonly #regions: readonly PlacedRegion[];
+  #nextOffset = 0;
+  #isClosed = false;
+
+  /** `sizeBytes` as one region, or the regions of a plan. @throws RangeError, HostError */
+  constructor(plan: number | readonly RegionPlan[]) {
+    const regions =
+      typeof plan === 'number' ? [{ sizeBytes: roundUp(plan, PAGE_BYTES), gpa: GPA_DEFAULT }] : plan;
+    this.sizeBytes = regions.reduce((sum, region) => sum + region.sizeBytes, 0);
+    if (this.sizeBytes === 0 || this.sizeBytes > GUEST_MEMORY_BYTES_MAX) {
+      throw new RangeError(
+        `guest memory of ${this.sizeBytes} bytes; 1 to ${GUEST_MEMORY_BYTES_MAX} are possible`,
+      );
+    }
+    this.fd = createMemoryFile('ringway-embedded-guest', this.sizeBytes);
+    this.#address = mapFile(this.sizeBytes, this.fd, 'mapping the embedded guest memory');
+    this.buffer = viewMemory(this.#address, this.sizeBytes);
+    this.u8 = new Uint8Array(this.buffer);
+    this.u16 = new Uint16Array(this.buffer);
+    this.i32 = new Int32Array(this.buffer);
+    this.#regions = placedRegions(regions, this.#address);
+  }
+
+  /** The regions as messages describe them; `fd` goes with each. */
+  get regions(): MemRegion[] {
+    return this.#regions.map((region) => ({
+      gpa: BigInt(region.gpa),
+      sizeBytes: BigInt(region.endOffset - region.offset),
+      uva: BigInt(region.uva),
+      mmapOffset: BigInt(region.offset),
+    }));
+  }
+
+  /** Offset of `sizeBytes` zeroed bytes that lie in one region. @throws RangeError when the memory is used up */
+  allocate(sizeBytes: number, alignBytes = 64): number {
+    for (let offset = roundUp(this.#nextOffset, alignBytes); offset + sizeBytes <= this.sizeBytes; ) {
+      const region = this.#regionAt(offset);
+      if (offset + sizeBytes <= region.endOffset) {
+        this.#nextOffset = offset + sizeBytes;
+        return offset;
+      }
+      offset = roundUp(region.endOffset, alignBytes);
+    }
+    throw new RangeError(`the embedded guest's ${this.sizeBytes} bytes of memory are used up`);
+  }
+
+  gpaOf(offset: number): number {
+    const region = this.#regionAt(offset);
+    return region.gpa + (offset - region.offset);
+  }
+
+  uvaOf(offset: number): bigint {
+    const region = this.#regionAt(offset);
+    return BigInt(region.uva + (offset - region.offset));
+  }
+
+  /** Offset of a guest-physical address, or null when it is none of this guest's. */
+  offsetOfGpa(gpa: number): number | null {
+    const region = this.#regions.find((r) => gpa >= r.gpa && gpa < r.gpa + r.endOffset - r.offset);
+    return region === undefined ? null : region.offset + (gpa - region.gpa);
+  }
+
+  /** Gives the memory back. Typed arrays over it stay usable and read zeros; the addresses are not reused. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    mapZeroPagesAt(this.#address, this.sizeBytes);
+    closeFd(this.fd);
+  }
+
+  #regionAt(offset: number): PlacedRegion {
+    const region = this.#regions.find((r) => offset >= r.offset && offset < r.endOffset);
+    if (region === undefined) throw new RangeError(`offset ${offset} is outside the guest's memory`);
+    return region;
+  }
+}
+
+function placedRegions(plan: readonly RegionPlan[], address: number): PlacedRegion[] {
+  let offset = 0;
+  return plan.map(({ sizeBytes, gpa, uva }) => {
+    if (sizeBytes % PAGE_BYTES !== 0)
+      throw new RangeError(`a region of ${sizeBytes} bytes is no whole pages`);
+    const placed = { offset, endOffset: offset + sizeBytes, gpa, uva: uva ?? address + offset };
+    offset += sizeBytes;
+    return placed;
+  });
+}
+
+export function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple;
+}

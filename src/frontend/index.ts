@@ -1,0 +1,7 @@
+/** Public surface of the front-end folder: a vhost-user front-end with a small virtio-net driver. */
+export * from './guest-memory.ts';
+export * from './net-device.ts';
+export * from './receive-queue.ts';
+export * from './send-queue.ts';
+export * from './session.ts';
+export * from './split-driver.ts';

@@ -1,0 +1,124 @@
+/**
+ * What guests do on the network: QEMU's arguments for a vhost-user card, ping and iperf3 with their results parsed.
+ * Owns nothing. Called by tests and by linux-guest.ts.
+ */
+import type { LinuxGuest } from './linux-guest.ts';
+
+export interface VhostUserOptions {
+  /** UNIX socket of the vhost-user connection. */
+  socketPath: string;
+  /** "52:54:00:00:00:01". */
+  mac: string;
+  queuePairs: number;
+  memoryMiB: number;
+  /** Folder of a mounted hugetlbfs for the guest's memory; without it, it comes from a memfd. */
+  hugepagesPath?: string;
+  /** QEMU listens and waits for the back-end, instead of connecting to it. */
+  server?: boolean;
+  /** As client: connect again this many seconds after the back-end has gone. */
+  reconnectS?: number;
+  /** More properties of the device, such as `packed=on,mrg_rxbuf=off,rx_queue_size=1024`. */
+  deviceProperties?: string;
+}
+
+/** QEMU's arguments for a guest whose memory a vhost-user back-end can map, with one card behind `socketPath`. */
+export function vhostUserArgs(options: VhostUserOptions): string[] {
+  return [...sharedMemoryArgs(options), ...vhostUserCardArgs({ ...options, index: 1 })];
+}
+
+/** The memory alone: `-m` and a shared backend of the same size. */
+export function sharedMemoryArgs(options: { memoryMiB: number; hugepagesPath?: string }): string[] {
+  const size = `size=${options.memoryMiB}M`;
+  const backend =
+    options.hugepagesPath === undefined
+      ? ['-object', `memory-backend-memfd,id=mem,${size},share=on`]
+      : [
+          '-object',
+          `memory-backend-file,id=mem,${size},mem-path=${options.hugepagesPath},share=on`,
+          '-mem-prealloc',
+        ];
+  return ['-m', String(options.memoryMiB), ...backend, '-numa', 'node,memdev=mem'];
+}
+
+/** One card; `index` tells several apart in one guest (its names are charN and mynetN, the device nicN). */
+export function vhostUserCardArgs(
+  options: Omit<VhostUserOptions, 'memoryMiB' | 'hugepagesPath'> & { index: number },
+): string[] {
+  const { index, queuePairs, socketPath } = options;
+  const role = options.server === true ? ',server=on' : '';
+  const reconnect = options.reconnectS === undefined ? '' : `,reconnect=${options.reconnectS}`;
+  // One vector for each ring, one for the control queue, one for changes of the configuration.
+  const multiqueue = queuePairs > 1 ? `,mq=on,vectors=${2 * queuePairs + 2}` : '';
+  const properties = options.deviceProperties === undefined ? '' : `,${options.deviceProperties}`;
+  return [
+    '-chardev',
+    `socket,id=char${index},path=${socketPath}${role}${reconnect}`,
+    '-netdev',
+    `type=vhost-user,id=mynet${index},chardev=char${index},queues=${queuePairs}`,
+    '-device',
+    `virtio-net-pci,id=nic${index},netdev=mynet${index},mac=${options.mac}${multiqueue}${properties}`,
+  ];
+}
+
+export interface PingOptions {
+  /** Default 5. */
+  count?: number;
+  /** Between requests; default 100. */
+  intervalMs?: number;
+  /** Payload; default 56. */
+  sizeBytes?: number;
+  /** How long to wait for the last answer; default 5. */
+  waitS?: number;
+}
+
+export interface PingResult {
+  sent: number;
+  received: number;
+}
+
+export function pingCommand(address: string, options: PingOptions): { command: string; timeoutMs: number } {
+  const { count = 5, intervalMs = 100, sizeBytes = 56, waitS = 5 } = options;
+  const command = `ping -c ${count} -i ${intervalMs / 1000} -s ${sizeBytes} -W ${waitS} ${address}`;
+  return { command, timeoutMs: count * intervalMs + waitS * 1000 + 20_000 };
+}
+
+export function parsePing(output: string): PingResult {
+  const match = /(\d+) packets transmitted, (\d+) packets received/.exec(output);
+  if (match === null) throw new Error(`ping did not say how many answers came: ${output}`);
+  return { sent: Number(match[1]), received: Number(match[2]) };
+}
+
+export interface Iperf3Result {
+  sentBytes: number;
+  receivedBytes: number;
+  receivedBitsPerSecond: number;
+  /** UDP only, else 0. */
+  lostPackets: number;
+}
+
+/** Starts `iperf3 -s` in the background; it answers clients until the guest ends. */
+export async function startIperf3Server(guest: LinuxGuest, port = 5201): Promise<void> {
+  await guest.runOk(`iperf3 -s -D -p ${port} > /dev/null 2>&1`);
+  const listening = `grep -qi ':${port.toString(16).padStart(4, '0')} ' /proc/net/tcp /proc/net/tcp6`;
+  await guest.runOk(`until ${listening}; do sleep 0.05; done`);
+}
+
+/** Runs an iperf3 client against a server; `args` such as ['-u', '-b', '50M'] or ['-R'], default 2 seconds. */
+export async function runIperf3(
+  guest: LinuxGuest,
+  serverAddress: string,
+  options: { seconds?: number; args?: readonly string[]; port?: number } = {},
+): Promise<Iperf3Result> {
+  const { seconds = 2, args = [], port = 5201 } = options;
+  const command = `iperf3 -J -c ${serverAddress} -p ${port} -t ${seconds} ${args.join(' ')}`;
+  const output = await guest.runOk(command, { timeoutMs: seconds * 1000 + 60_000 });
+  const { end } = JSON.parse(output) as { end: Record<string, Record<string, number>> };
+  const sent = end.sum_sent ?? end.sum ?? {};
+  const received = end.sum_received ?? end.sum ?? {};
+  return {
+    sentBytes: sent.bytes ?? 0,
+    receivedBytes: received.bytes ?? 0,
+    receivedBitsPerSecond: received.bits_per_second ?? 0,
+    lostPackets: end.sum?.lost_packets ?? 0,
+  };
+}

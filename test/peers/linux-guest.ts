@@ -1,0 +1,288 @@
+/**
+ * A real Linux guest in QEMU without KVM: Debian's cloud kernel and the small root file system of initramfs.ts.
+ * Owns: the QEMU process, its temporary folder with two sockets (the guest's shell, QMP), all gone when it exits.
+ * Called by tests, once `ensurePeers(['qemu'])` has said that QEMU is there.
+ */
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer, type Server, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { type Child, findProgram, startChild, TextLog, temporaryFolder } from './child.ts';
+import { settlesWithin, withDeadline } from './deadline.ts';
+import { type PingOptions, type PingResult, parsePing, pingCommand } from './guest-network.ts';
+import { type CommandResult, GuestShell } from './guest-shell.ts';
+import { buildInitramfs } from './initramfs.ts';
+import { cacheFolder, guestKernel } from './packages.ts';
+import { QmpClient } from './qmp.ts';
+
+export interface LinuxGuestOptions {
+  /** Shown in error messages; the guest's host name. */
+  name: string;
+  /** Default 192. Left to `qemuArgs` when those have `-m`. */
+  memoryMiB?: number;
+  /** Default 1. Two queue pairs are both used only with two processors or more. */
+  cpus?: number;
+  /** More arguments for QEMU: memory backends, chardevs, netdevs, devices. */
+  qemuArgs: readonly string[];
+  /** Default `pc`, as QEMU's own. */
+  machine?: string;
+  /** Default `qemu64`. */
+  cpuModel?: string;
+  /** More words for the kernel's command line. */
+  kernelArgs?: string;
+  /** Ends the guest, also while it starts. */
+  signal?: AbortSignal;
+  /** Default 90,000: several guests may share two cores with busy-polling threads. */
+  bootTimeoutMs?: number;
+  /** Start as the target of a migration instead of booting; start() resolves once QEMU listens there. */
+  incoming?: { uri: string; from: LinuxGuest };
+}
+
+/**
+ * What makes a guest under emulation boot in 2 s rather than 3; quiet, and restarting on a panic.
+ * `pci=nomsi`: without KVM, QEMU before 8.0 crashes as soon as a guest uses MSI-X on a vhost-user card (it looks into
+ * its table of KVM's interrupt routes, which is not there). With INTx each ring still has a call eventfd of its own.
+ */
+const kernelCommandLine =
+  'console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off tsc=reliable no_timer_check ' +
+  'random.trust_cpu=on cryptomgr.notests audit=0 pci=nomsi';
+
+interface GuestParts {
+  name: string;
+  token: string;
+  child: Child;
+  console: TextLog;
+  errors: TextLog;
+  shell: Promise<GuestShell>;
+  qmp: Promise<QmpClient>;
+  exited: Promise<number | null>;
+}
+
+export class LinuxGuest {
+  readonly name: string;
+  readonly pid: number;
+  /** The word that marks the shell's protocol; a migrated guest keeps the one it booted with. */
+  readonly shellToken: string;
+  /** Exit code of QEMU, or null when a signal ended it. Resolves once the temporary folder is gone too. */
+  readonly exited: Promise<number | null>;
+  readonly #parts: GuestParts;
+
+  private constructor(parts: GuestParts) {
+    this.#parts = parts;
+    this.name = parts.name;
+    this.pid = parts.child.pid;
+    this.shellToken = parts.token;
+    this.exited = parts.exited;
+  }
+
+  /** Boots a guest; resolves when its shell answers. Rejects with what QEMU wrote when it ends before that. */
+  static async start(options: LinuxGuestOptions): Promise<LinuxGuest> {
+    const guest = new LinuxGuest(await launch(options));
+    const timeoutMs = options.bootTimeoutMs ?? 90_000;
+    try {
+      await withDeadline(guest.#comeUp(options), timeoutMs, () => `not up after ${timeoutMs} ms`);
+      return guest;
+    } catch (error) {
+      guest.kill();
+      await guest.exited;
+      throw new Error(guest.#describe((error as Error).message), { cause: error });
+    }
+  }
+
+  async #comeUp(options: LinuxGuestOptions): Promise<void> {
+    const { shell, qmp } = this.#parts;
+    const up =
+      options.incoming === undefined
+        ? shell.then((it) => it.waitForBoot(1))
+        : qmp.then((it) => it.execute('query-status'));
+    const ended = this.exited.then(() => {
+      throw new Error(`QEMU ended early, ${this.#parts.child.howItEnded()}`);
+    });
+    await Promise.race([up, ended]);
+  }
+
+  /** What the kernel wrote on the first serial port (last 1 MiB). */
+  get consoleLog(): string {
+    return this.#parts.console.text;
+  }
+
+  /** What QEMU itself wrote on its standard error (last 1 MiB). */
+  get qemuErrors(): string {
+    return this.#parts.errors.text;
+  }
+
+  /** Runs shell commands in the guest, after those asked for earlier. Default timeout 30 s; then it rejects. */
+  async run(command: string, options: { timeoutMs?: number } = {}): Promise<CommandResult> {
+    const shell = await this.#parts.shell;
+    return this.#explained(shell.run(command, options.timeoutMs ?? 30_000));
+  }
+
+  /** As `run`, and rejects when the exit code is not 0. Returns the output. */
+  async runOk(command: string, options: { timeoutMs?: number } = {}): Promise<string> {
+    const { code, output } = await this.run(command, options);
+    if (code !== 0) throw new Error(`guest ${this.name}: code ${code} from: ${command}\n${output}`);
+    return output;
+  }
+
+  /** Restarts the guest at once, without unloading its drivers; resolves when its shell is back. */
+  async reboot(options: { timeoutMs?: number } = {}): Promise<void> {
+    const shell = await this.#parts.shell;
+    await this.#explained(shell.runUntilBoot('reboot -f', options.timeoutMs ?? 90_000));
+  }
+
+  /** How often the guest has come up; more than 1 + the reboots asked for means that it crashed. */
+  async bootCount(): Promise<number> {
+    return (await this.#parts.shell).bootCount;
+  }
+
+  /** Sets a network device up with an address ("10.0.0.1/24") and, if given, an MTU. */
+  async configureNetwork(address: string, options: { device?: string; mtu?: number } = {}): Promise<void> {
+    const device = options.device ?? 'eth0';
+    const mtu = options.mtu === undefined ? '' : ` mtu ${options.mtu}`;
+    await this.runOk(`ip link set ${device} up${mtu} && ip addr add ${address} dev ${device}`);
+  }
+
+  /** Pings an address; default 5 requests, 100 ms apart. Lost ones are in the result, not an error. */
+  async ping(address: string, options: PingOptions = {}): Promise<PingResult> {
+    const { command, timeoutMs } = pingCommand(address, options);
+    return parsePing((await this.run(command, { timeoutMs })).output);
+  }
+
+  /** Runs a QMP command; rejects with QEMU's description of an error. */
+  async qmp(command: string, args: Record<string, unknown> = {}): Promise<unknown> {
+    const client = await this.#parts.qmp;
+    return this.#explained(client.execute(command, args));
+  }
+
+  /** Resolves with the data of the next QMP event of that name. Call it before what causes the event. */
+  async qmpEvent(name: string, options: { timeoutMs?: number } = {}): Promise<Record<string, unknown>> {
+    const client = await this.#parts.qmp;
+    return (await client.waitForEvent((event) => event.event === name, options.timeoutMs)).data;
+  }
+
+  /** Migrates to a guest started with `incoming`; afterwards this one is paused and only good for `stop()`. */
+  async migrateTo(target: LinuxGuest, uri: string, options: { timeoutMs?: number } = {}): Promise<void> {
+    const client = await this.#parts.qmp;
+    const timeoutMs = options.timeoutMs ?? 60_000;
+    await this.qmp('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
+    const over = client.waitForEvent(
+      ({ event, data }) => event === 'MIGRATION' && (data.status === 'completed' || data.status === 'failed'),
+      timeoutMs,
+    );
+    const resumed = target.qmpEvent('RESUME', { timeoutMs });
+    resumed.catch(() => {});
+    await this.qmp('migrate', { uri });
+    if ((await over).data.status === 'failed') throw new Error(this.#describe('the migration failed'));
+    await resumed;
+  }
+
+  /** Ends QEMU in an orderly way (its vhost-user devices are stopped first), by force after 10 s. */
+  async stop(): Promise<void> {
+    this.#parts.child.process.kill('SIGTERM');
+    if (!(await settlesWithin(this.#parts.child.exited, 10_000))) this.kill();
+    await this.exited;
+  }
+
+  /** Ends QEMU with SIGKILL, as a crash would. */
+  kill(): void {
+    this.#parts.child.kill();
+  }
+
+  async #explained<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      throw new Error(this.#describe((error as Error).message), { cause: error });
+    }
+  }
+
+  #describe(problem: string): string {
+    const tail = (text: string): string => text.trimEnd().split('\n').slice(-15).join('\n');
+    return `guest ${this.name}: ${problem}\nQEMU: ${tail(this.qemuErrors)}\nconsole: ${tail(this.consoleLog)}`;
+  }
+}
+
+/** Starts QEMU and its two connections. */
+async function launch(options: LinuxGuestOptions): Promise<GuestParts> {
+  const temporary = await temporaryFolder('ringway-guest-');
+  const folder = temporary.path;
+  const servers: Server[] = [];
+  const cleanUp = async (): Promise<void> => {
+    for (const server of servers) server.close();
+    await temporary.remove();
+  };
+  try {
+    const token = options.incoming?.from.shellToken ?? randomBytes(12).toString('hex');
+    const shellServer = await acceptOne(join(folder, 'shell.sock'), servers);
+    const qmpServer = await acceptOne(join(folder, 'qmp.sock'), servers);
+    const child = await startChild('qemu-system-x86_64', qemuArguments(options, folder, token));
+    options.signal?.addEventListener('abort', () => child.kill(), { once: true });
+    if (options.signal?.aborted) child.kill();
+    return {
+      name: options.name,
+      token,
+      child,
+      console: new TextLog(child.process.stdout),
+      errors: new TextLog(child.process.stderr),
+      shell: shellServer.connection.then((socket) => new GuestShell(socket, token)),
+      qmp: qmpServer.connection.then((socket) => new QmpClient(socket)),
+      exited: endOf(child, cleanUp),
+    };
+  } catch (error) {
+    await cleanUp();
+    throw error;
+  }
+}
+
+/** The child's exit code, once all it wrote has been read and `cleanUp` has run. */
+async function endOf(child: Child, cleanUp: () => Promise<void>): Promise<number | null> {
+  const outputRead = once(child.process, 'close');
+  const code = await child.exited;
+  await outputRead;
+  await cleanUp();
+  return code;
+}
+
+/** Listens on a path; the inner promise has the first connection. QEMU is the client: it connects as it starts. */
+async function acceptOne(path: string, servers: Server[]): Promise<{ connection: Promise<Socket> }> {
+  const server = createServer();
+  servers.push(server);
+  const connection = new Promise<Socket>((resolve) => server.once('connection', resolve));
+  server.listen(path);
+  await once(server, 'listening');
+  return { connection };
+}
+
+function qemuArguments(options: LinuxGuestOptions, folder: string, token: string): string[] {
+  const kernel = guestKernel();
+  const [busybox, iperf3, ethtool] = ['busybox', 'iperf3', 'ethtool'].map(findProgram);
+  if (kernel === undefined || busybox === undefined || iperf3 === undefined || ethtool === undefined) {
+    throw new Error("parts of the guest are missing: await ensurePeers(['qemu']) before");
+  }
+  const { modulesFolder, imagePath } = kernel;
+  const initramfs = buildInitramfs(
+    { busyboxPath: busybox, programPaths: [iperf3, ethtool], modulesFolder },
+    cacheFolder(),
+  );
+  const append = `${kernelCommandLine} ringway.token=${token} ringway.name=${options.name} ${options.kernelArgs ?? ''}`;
+  const memory = options.qemuArgs.includes('-m') ? [] : ['-m', String(options.memoryMiB ?? 192)];
+  const incoming = options.incoming === undefined ? [] : ['-incoming', options.incoming.uri];
+  return [
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'tcg'],
+    ...['-machine', options.machine ?? 'pc', '-cpu', options.cpuModel ?? 'qemu64'],
+    ...['-smp', String(options.cpus ?? 1), ...memory],
+    // No boot firmware on the network cards: the guest never boots from them.
+    ...['-global', 'virtio-net-pci.romfile='],
+    ...['-kernel', imagePath, '-initrd', initramfs, '-append', append],
+    ...['-chardev', 'stdio,id=ringway-console,signal=off', '-serial', 'chardev:ringway-console'],
+    ...['-chardev', `socket,id=ringway-shell,path=${folder}/shell.sock`, '-serial', 'chardev:ringway-shell'],
+    ...[
+      '-chardev',
+      `socket,id=ringway-qmp,path=${folder}/qmp.sock`,
+      '-mon',
+      'chardev=ringway-qmp,mode=control',
+    ],
+    ...options.qemuArgs,
+    ...incoming,
+  ];
+}

@@ -1,0 +1,167 @@
+/**
+ * Real guests: Linux in QEMU, connected by the README's QEMU line (without KVM), talking to each other
+ * through one Ringway. Once with memory from hugetlbfs, once from a memfd.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  type Hugepages,
+  LinuxGuest,
+  peersForTests,
+  runIperf3,
+  startIperf3Server,
+  takeHugepages,
+  vhostUserArgs,
+} from '../peers/index.ts';
+import { RingwayProcess } from './ringway-process.ts';
+
+const peers = await peersForTests(['qemu']);
+const MEMORY_MIB = 256;
+const QUEUE_PAIRS = 2;
+
+const MEMORIES = [
+  { title: 'hugetlbfs by memory-backend-file', huge: true },
+  { title: 'memory-backend-memfd', huge: false },
+] as const;
+
+describe.skipIf(peers.skip).each(MEMORIES)(peers.title('two QEMU guests, $title'), ({ huge }) => {
+  let hugepages: Hugepages | undefined;
+  let ringway: RingwayProcess;
+  let a: LinuxGuest;
+  let b: LinuxGuest;
+
+  beforeAll(async () => {
+    if (huge) {
+      const taken = await takeHugepages((2 * MEMORY_MIB) / 2);
+      if ('unavailable' in taken) throw new Error(taken.unavailable);
+      hugepages = taken;
+    }
+    ringway = await RingwayProcess.start({ ports: ['a', 'b'] });
+    [a, b] = await Promise.all([boot(ringway, 'a', 1, hugepages), boot(ringway, 'b', 2, hugepages)]);
+  });
+
+  afterAll(async () => {
+    await Promise.all([a?.stop(), b?.stop()]);
+    expect(await ringway?.stop()).toBe(0);
+    await hugepages?.release();
+  });
+
+  test('ping without loss, and the addresses are learned', async () => {
+    expect(await a.ping('10.0.0.2', { count: 20 })).toEqual({ sent: 20, received: 20 });
+    expect(await b.ping('10.0.0.1', { count: 20, sizeBytes: 1400 })).toEqual({ sent: 20, received: 20 });
+    const { entries } = await ringway.fdb();
+    expect(entries.find(({ mac }) => mac === '52:54:00:00:00:01')?.port).toBe('a');
+    expect(entries.find(({ mac }) => mac === '52:54:00:00:00:02')?.port).toBe('b');
+  });
+
+  test('both queue pairs run and carry traffic', async () => {
+    for (const guest of [a, b]) await guest.runOk('ethtool -L eth0 combined 2');
+    await ringway.untilState('a', 'running', QUEUE_PAIRS);
+    await ringway.untilState('b', 'running', QUEUE_PAIRS);
+    const before = await ringway.port('b');
+    await startIperf3Server(b);
+    await runIperf3(a, '10.0.0.2', { seconds: 2, args: ['-P', '8'] });
+    const after = await ringway.port('b');
+    for (let index = 0; index < 2 * QUEUE_PAIRS; index++) {
+      const frames = after.queues[index]!.frames - (before.queues[index]?.frames ?? 0);
+      expect(frames, `queue ${index}`).toBeGreaterThan(0);
+    }
+  });
+
+  test('TCP in both directions', async () => {
+    for (const args of [[], ['-R']]) {
+      const { receivedBytes } = await runIperf3(a, '10.0.0.2', { seconds: 2, args });
+      expect(receivedBytes).toBeGreaterThan(1_000_000);
+    }
+    const reports = await ringway.ports();
+    for (const { name, reason } of reports) expect({ name, reason }).toEqual({ name, reason: null });
+  });
+
+  test('one queue pair again, and back', async () => {
+    await a.runOk('ethtool -L eth0 combined 1');
+    await ringway.untilState('a', 'running', 1);
+    expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });
+    await a.runOk('ethtool -L eth0 combined 2');
+    await ringway.untilState('a', 'running', 2);
+    expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });
+  });
+
+  test('a guest that reboots comes back', async () => {
+    await b.reboot();
+    await b.configureNetwork('10.0.0.2/24');
+    expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });
+    await ringway.untilState('b', 'running');
+  });
+});
+
+describe.skipIf(peers.skip)(peers.title('three QEMU guests'), () => {
+  test('one that is killed leaves the other two undisturbed', async () => {
+    const ringway = await RingwayProcess.start({ ports: ['a', 'b', 'c'] });
+    const guests = await Promise.all(['a', 'b', 'c'].map((name, i) => boot(ringway, name, i + 1)));
+    const [a, b, c] = guests as [LinuxGuest, LinuxGuest, LinuxGuest];
+    try {
+      expect(await a.ping('10.0.0.3')).toEqual({ sent: 5, received: 5 });
+      const pings = a.ping('10.0.0.2', { count: 40 });
+      const lastOfC = c.exited;
+      c.kill();
+      await lastOfC;
+      await ringway.untilState('c', 'waiting');
+      expect(await pings).toEqual({ sent: 40, received: 40 });
+      expect(await b.ping('10.0.0.1')).toEqual({ sent: 5, received: 5 });
+      expect((await ringway.port('a')).state).toBe('running');
+      const again = await boot(ringway, 'c', 3);
+      guests.push(again);
+      expect(await a.ping('10.0.0.3')).toEqual({ sent: 5, received: 5 });
+    } finally {
+      await Promise.all(guests.map((guest) => guest.stop()));
+      expect(await ringway.stop()).toBe(0);
+    }
+  });
+});
+
+describe.skipIf(peers.skip)(peers.title('a QEMU guest whose memory is not shared'), () => {
+  test('is said with the fix', async () => {
+    const ringway = await RingwayProcess.start({ ports: ['a'] });
+    const card = vhostUserArgs({
+      socketPath: ringway.socket('a'),
+      mac: macOf(1),
+      queuePairs: 1,
+      memoryMiB: 192,
+    });
+    const guest = await LinuxGuest.start({
+      name: 'a',
+      qemuArgs: card.map((argument) => argument.replace('share=on', 'share=off')),
+    });
+    try {
+      await guest.run('ip link set eth0 up');
+      await ringway.until(async () => (await ringway.port('a')).reason?.includes('share=on') === true);
+      expect(ringway.log).toContain('share=on');
+    } finally {
+      await guest.stop();
+      await ringway.stop();
+    }
+  });
+});
+
+const macOf = (number: number): string => `52:54:00:00:00:0${number}`;
+
+/** A guest with two processors on port `name`, with address 10.0.0.`number`. */
+async function boot(
+  ringway: RingwayProcess,
+  name: string,
+  number: number,
+  hugepages?: Hugepages,
+): Promise<LinuxGuest> {
+  const guest = await LinuxGuest.start({
+    name,
+    cpus: 2,
+    qemuArgs: vhostUserArgs({
+      socketPath: ringway.socket(name),
+      mac: macOf(number),
+      queuePairs: QUEUE_PAIRS,
+      memoryMiB: MEMORY_MIB,
+      ...(hugepages === undefined ? {} : { hugepagesPath: hugepages.path }),
+    }),
+  });
+  await guest.configureNetwork(`10.0.0.${number}/24`);
+  return guest;
+}

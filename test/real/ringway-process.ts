@@ -1,0 +1,110 @@
+/**
+ * Ringway as its users start it: the command line in a process of its own, asked through its control socket.
+ * Owns the process and its temporary folder. Called by the tests with real peers.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { askControl } from '../../switch/control-client.ts';
+import type { FdbReport, PortReport } from '../../switch/report.ts';
+
+/** Counters change without a line in the log. */
+const ASK_AGAIN_MS = 50;
+const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.url));
+
+export type RingwayOptions = {
+  /** Names of server ports; each gets `socket(name)`. */
+  readonly ports: readonly string[];
+  /** More text for a port, such as `,role=client`. */
+  readonly portOptions?: Readonly<Record<string, string>>;
+  readonly args?: readonly string[];
+};
+
+export class RingwayProcess {
+  readonly folder = mkdtempSync(join(tmpdir(), 'ringway-test-'));
+  readonly #child: ChildProcess;
+  readonly #exited: Promise<number | null>;
+  readonly #lines: string[] = [];
+  #onLine: (() => void)[] = [];
+
+  private constructor(options: RingwayOptions) {
+    const ports = options.ports.flatMap((name) => [
+      '--port',
+      `${name}=${this.socket(name)}${options.portOptions?.[name] ?? ''}`,
+    ]);
+    const args = [PROGRAM, 'run', ...ports, '--control', this.controlSocket, ...(options.args ?? [])];
+    this.#child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    this.#exited = once(this.#child, 'exit').then(([code]) => code as number | null);
+    createInterface({ input: this.#child.stderr! }).on('line', (line) => {
+      this.#lines.push(line);
+      for (const call of this.#onLine) call();
+    });
+    process.once('exit', () => this.#child.kill('SIGKILL'));
+  }
+
+  /** Starts it; resolves when it answers. */
+  static async start(options: RingwayOptions): Promise<RingwayProcess> {
+    const ringway = new RingwayProcess(options);
+    await ringway.until(async () => (await ringway.ports()).length === options.ports.length);
+    return ringway;
+  }
+
+  get controlSocket(): string {
+    return join(this.folder, 'control.sock');
+  }
+
+  get log(): string {
+    return this.#lines.join('\n');
+  }
+
+  socket(port: string): string {
+    return join(this.folder, `${port}.sock`);
+  }
+
+  ports(): Promise<PortReport[]> {
+    return askControl<PortReport[]>(this.controlSocket, '/v1/ports');
+  }
+
+  async port(name: string): Promise<PortReport> {
+    return askControl<PortReport>(this.controlSocket, `/v1/ports/${name}`);
+  }
+
+  fdb(): Promise<FdbReport> {
+    return askControl<FdbReport>(this.controlSocket, '/v1/fdb');
+  }
+
+  /** Resolves when `holds` does: asked now, after each line that Ringway logs, and now and then. 30 s at most. */
+  async until(holds: () => Promise<boolean>): Promise<void> {
+    const deadline = AbortSignal.timeout(30_000);
+    for (;;) {
+      const nextLine = new Promise<void>((resolve) => {
+        this.#onLine = [resolve];
+      });
+      if (await holds().catch(() => false)) return;
+      await Promise.race([nextLine, delay(ASK_AGAIN_MS), this.#exited]);
+      if (deadline.aborted || this.#child.exitCode !== null) {
+        throw new Error(`Ringway did not come to the state awaited; its log:\n${this.log}`);
+      }
+    }
+  }
+
+  untilState(port: string, state: PortReport['state'], queuePairs?: number): Promise<void> {
+    return this.until(async () => {
+      const report = await this.port(port);
+      return report.state === state && (queuePairs === undefined || report.queuePairs === queuePairs);
+    });
+  }
+
+  /** Ends it as a user would and answers its exit code. */
+  async stop(): Promise<number | null> {
+    this.#child.kill('SIGTERM');
+    const code = await this.#exited;
+    rmSync(this.folder, { recursive: true, force: true });
+    return code;
+  }
+}
