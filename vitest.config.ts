@@ -1,10 +1,34 @@
-/** How the tests run. Real-peer tests start virtual machines, so files run one after the other there. */
+/**
+ * How the tests run: first everything that needs only Node, then what starts real peers (virtual machines,
+ * testpmd), one file after the other, because each of those fills the machine.
+ */
 import { defineConfig } from 'vitest/config';
+
+const REAL_PEERS = ['test/real/**/*.test.ts', 'test/peers/**/*.test.ts'];
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    testTimeout: 60_000,
-    hookTimeout: 300_000,
+    reporters: ['default', './test/real-peer-reporter.ts'],
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: REAL_PEERS,
+          testTimeout: 30_000,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        test: {
+          name: 'real peers',
+          include: REAL_PEERS,
+          maxWorkers: 1,
+          testTimeout: 120_000,
+          hookTimeout: 300_000,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
   },
 });
