@@ -24,15 +24,18 @@ import { flowHash, queueOfHash } from './flow-hash.ts';
 /** Most frames taken from a queue before the next queue has its turn and used entries are published. */
 export const BURST_FRAMES_MAX = 64;
 
+/** No upper half of an address; those have 16 bits. */
+const NO_ADDRESS = -1;
+
 /** A port as one worker sees it. */
 export class ForwardingPort {
-  readonly id: number;
+  declare readonly id: number;
   /** Enabled receive queues; the first `queueCount` entries. */
   queues: ToGuestQueue[] = [];
   queueCount = 0;
   frameBytesMax = FRAME_BYTES_MAX;
   /** This worker's counters, indexed by DROP. */
-  readonly drops: Float64Array;
+  declare readonly drops: Float64Array;
 
   constructor(id: number, drops: Float64Array) {
     this.id = id;
@@ -46,22 +49,31 @@ export type FaultListener = (queue: FromGuestQueue | ToGuestQueue) => void;
 export class Forwarder {
   /** The running seconds clock that ages addresses. */
   nowTick = 0;
-  readonly #frame: Frame;
-  readonly #fdb: Fdb;
-  readonly #onFault: FaultListener;
+  declare private readonly frame: Frame;
+  declare private readonly fdb: Fdb;
+  declare private readonly onFault: FaultListener;
   /** Ports by id; `#all` has the same without gaps, for flooding. */
   readonly #portOfId: (ForwardingPort | undefined)[] = [];
   #all: ForwardingPort[] = [];
   /** Queues that got frames in this burst and are not yet published. */
   readonly #open: ToGuestQueue[] = [];
+  /**
+   * Addresses of the last frame in this burst, and where frames to its destination go (null: to all others).
+   * A burst is too short for the table to change in a way that matters, and most of it is one flow.
+   */
+  private srcLo = 0;
+  private srcHi = NO_ADDRESS;
+  private dstLo = 0;
+  private dstHi = NO_ADDRESS;
+  private target: ForwardingPort | null = null;
   #openCount = 0;
   /** Flow hash of the current frame, or -1 while nobody asked for it. */
   #hash = -1;
 
   constructor(arena: ArenaView, fdb: Fdb, onFault: FaultListener) {
-    this.#frame = new Frame(arena);
-    this.#fdb = fdb;
-    this.#onFault = onFault;
+    this.frame = new Frame(arena);
+    this.fdb = fdb;
+    this.onFault = onFault;
   }
 
   addPort(port: ForwardingPort): void {
@@ -83,12 +95,14 @@ export class Forwarder {
   forwardBurst(from: FromGuestQueue): number {
     const waiting = from.available();
     if (waiting === 0) {
-      if (from.fault !== 0) this.#onFault(from);
+      if (from.fault !== 0) this.onFault(from);
       return 0;
     }
     const count = Math.min(waiting, BURST_FRAMES_MAX);
     const port = this.#portOfId[from.portId]!;
-    const frame = this.#frame;
+    const frame = this.frame;
+    this.srcHi = NO_ADDRESS;
+    this.dstHi = NO_ADDRESS;
     for (let i = 0; i < count; i++) {
       const result = from.take(frame);
       if (result === TAKE_FRAME) {
@@ -103,7 +117,7 @@ export class Forwarder {
     }
     this.#closeQueues();
     from.publish();
-    if (from.fault !== 0) this.#onFault(from);
+    if (from.fault !== 0) this.onFault(from);
     return count;
   }
 
@@ -128,13 +142,26 @@ export class Forwarder {
       srcLo = head[at + 6]! | (head[at + 7]! << 8) | (head[at + 8]! << 16) | (head[at + 9]! << 24);
       srcHi = head[at + 10]! | (head[at + 11]! << 8);
     }
-    this.#fdb.learn(srcLo, srcHi, 0, sender.id, this.nowTick);
-    // Bit 0 of the first byte: a group address.
-    const owner = (dstLo & 1) !== 0 ? -1 : this.#fdb.lookup(dstLo, dstHi, 0);
-    const target = owner < 0 ? undefined : this.#portOfId[owner];
-    if (target === undefined) this.#flood(sender, frame);
+    if (srcLo !== this.srcLo || srcHi !== this.srcHi) this.#learn(srcLo, srcHi, sender);
+    if (dstLo !== this.dstLo || dstHi !== this.dstHi) this.#lookUp(dstLo, dstHi);
+    const target = this.target;
+    if (target === null) this.#flood(sender, frame);
     else if (target === sender) sender.drops[DROP.samePort]! += 1;
     else this.#deliver(target, frame);
+  }
+
+  #learn(srcLo: number, srcHi: number, sender: ForwardingPort): void {
+    this.srcLo = srcLo;
+    this.srcHi = srcHi;
+    this.fdb.learn(srcLo, srcHi, 0, sender.id, this.nowTick);
+  }
+
+  #lookUp(dstLo: number, dstHi: number): void {
+    this.dstLo = dstLo;
+    this.dstHi = dstHi;
+    // Bit 0 of the first byte: a group address.
+    const owner = (dstLo & 1) !== 0 ? -1 : this.fdb.lookup(dstLo, dstHi, 0);
+    this.target = owner < 0 ? null : (this.#portOfId[owner] ?? null);
   }
 
   #flood(sender: ForwardingPort, frame: Frame): void {
@@ -182,7 +209,7 @@ export class Forwarder {
   #countUndelivered(port: ForwardingPort, queue: ToGuestQueue, result: number): void {
     if (result === GIVE_FAULT) {
       port.drops[DROP.queueStopped]! += 1;
-      this.#onFault(queue);
+      this.onFault(queue);
     } else if (result === GIVE_NO_BUFFER) {
       port.drops[DROP.noBuffer]! += 1;
     } else {

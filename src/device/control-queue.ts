@@ -226,7 +226,8 @@ class ControlRing extends SplitRing {
       const sizeBytes = list.sizeBytes[i]! >>> 0;
       totalBytes += sizeBytes;
       if (totalBytes > COMMAND_BYTES_MAX) return this.#stop(RING_FAULT.COMMAND_TOO_LONG);
-      const index = this.translator.locate(list.gpaLo[i]!, list.gpaHi[i]!, sizeBytes);
+      // An empty buffer must have a good address too.
+      const index = this.translator.locate(list.gpaLo[i]!, list.gpaHi[i]!, Math.max(sizeBytes, 1));
       if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
       parts.push(this.arena.windows[this.translator.window]!.u8.slice(index, index + sizeBytes));
     }

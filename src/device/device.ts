@@ -76,6 +76,8 @@ export class Device {
   protocolFeatures = 0n;
   mtu: number | null = null;
   readonly #context: DeviceContext;
+  /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
+  #featuresSet = false;
   #memory: GuestMemory;
   readonly #rings = new Map<number, Ring>();
   readonly #controlQueues = new Map<number, ControlQueue>();
@@ -114,6 +116,7 @@ export class Device {
     if (unknown !== 0n) throw new PeerError(`features 0x${unknown.toString(16)} were not offered`);
     const changed = features !== this.features;
     this.features = features;
+    this.#featuresSet = true;
     // Without bit 30 there is no SET_VRING_ENABLE, so every ring is enabled; with it none is disabled here,
     // because front-ends repeat SET_FEATURES while rings run.
     if (!hasBit(features, VIRTIO_FEATURE.PROTOCOL_FEATURES)) {
@@ -276,7 +279,7 @@ export class Device {
     if (known !== undefined) return known;
     const count = ringCountMax(this.options.queuePairsMax);
     if (index >= count) throw new PeerError(`ring ${index} does not exist; the device has ${count}`);
-    const enabled = !hasBit(this.features, VIRTIO_FEATURE.PROTOCOL_FEATURES);
+    const enabled = this.#featuresSet && !hasBit(this.features, VIRTIO_FEATURE.PROTOCOL_FEATURES);
     const ring = new Ring(index, new RingState(this.#context.states, index), enabled);
     this.#rings.set(index, ring);
     return ring;
@@ -379,6 +382,8 @@ export class Device {
       ring.user = 'workers';
       await this.#context.dataPath.attach(attachment);
     }
+    // A ring that failed stays so until it is started anew, whatever else made us attach it again.
+    if (ring.fault !== RING_FAULT.NONE) ring.reason = faultMessage(ring.fault);
   }
 
   #attachmentOf(ring: Ring, layout: Exclude<ReturnType<typeof placeRing>, string>): RingAttachment {

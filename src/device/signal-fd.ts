@@ -5,7 +5,7 @@
 import { closeFd, describeFd, setNonBlocking } from '../host/descriptor.ts';
 import { PeerError } from './peer-error.ts';
 
-/** Takes over `fd`, makes it non-blocking and answers it. @throws PeerError (after closing it) */
+/** Takes over `fd`, makes it non-blocking and answers it. @throws PeerError, HostError (after closing it) */
 export function adoptSignalFd(fd: number): number {
   const kind = describeFd(fd);
   const isSignal = kind === 'anon_inode:[eventfd]' || kind.startsWith('pipe:');
@@ -13,6 +13,12 @@ export function adoptSignalFd(fd: number): number {
     closeFd(fd);
     throw new PeerError(`the descriptor is neither an eventfd nor a pipe but ${kind}`);
   }
-  setNonBlocking(fd);
+  try {
+    setNonBlocking(fd);
+  } catch (error) {
+    // Opened with O_PATH: it names an eventfd but cannot be used.
+    closeFd(fd);
+    throw error;
+  }
   return fd;
 }

@@ -114,7 +114,10 @@ export class EmbeddedGuest {
   readonly macLo: number;
   readonly macHi: number;
   readonly #options: EmbeddedGuestOptions;
+  /** Pairs that were enabled; told before the rings are started again, so that what waits in them counts. */
+  readonly #enabledPairs = new Set<number>();
   #session: FrontEndSession;
+  #wasStarted = false;
   #isClosed = false;
 
   private constructor(options: EmbeddedGuestOptions, session: FrontEndSession, negotiated: Negotiated) {
@@ -177,9 +180,12 @@ export class EmbeddedGuest {
   }
 
   async setQueueEnabled(pair: number, enabled: boolean): Promise<void> {
+    if (enabled) this.#enabledPairs.add(pair);
+    else this.#enabledPairs.delete(pair);
     for (const index of [2 * pair, 2 * pair + 1]) {
       await this.#session.request('SET_VRING_ENABLE', { index, num: enabled ? 1 : 0 });
     }
+    await this.#barrier();
   }
 
   /** Stops every ring; answers the base of each, ring 0 first. */
@@ -282,6 +288,9 @@ export class EmbeddedGuest {
 
   async #startRings(bases: readonly number[]): Promise<void> {
     const session = this.#session;
+    const isFirstStart = !this.#wasStarted;
+    this.#wasStarted = true;
+    for (const pair of this.#enabledPairs) await this.setQueueEnabled(pair, true);
     for (const [index, ring] of this.#rings().entries()) {
       await session.request('SET_VRING_NUM', { index, num: ring.size });
       await session.request('SET_VRING_BASE', { index, num: bases[index]! });
@@ -297,9 +306,16 @@ export class EmbeddedGuest {
       await session.request('SET_VRING_KICK', { index, polled: ring.kickFd < 0 }, { fds: kickFds });
       await session.request('SET_VRING_CALL', { index, polled: false }, { fds: [ring.callFd] });
     }
+    await this.#barrier();
     // Without protocol features, SET_FEATURES has enabled the rings.
-    if (this.#options.disabled === true || !this.#has(VIRTIO_FEATURE.PROTOCOL_FEATURES)) return;
+    const isEnabledByMessage = this.#has(VIRTIO_FEATURE.PROTOCOL_FEATURES);
+    if (!isFirstStart || this.#options.disabled === true || !isEnabledByMessage) return;
     for (const pair of this.pairs.keys()) await this.setQueueEnabled(pair, true);
+  }
+
+  /** Waits until the back-end has done what it was told; acknowledgements say so by themselves. */
+  async #barrier(): Promise<void> {
+    if (!this.#session.replyAck) await this.#session.request('GET_FEATURES', null);
   }
 }
 

@@ -16,27 +16,29 @@ export const WINDOW_OVERLAP_BYTES = 2 ** 20;
 
 /** Typed arrays over one window and its overlap, all starting at the same byte. */
 export class Window {
-  readonly u8: Uint8Array;
-  readonly u16: Uint16Array;
-  readonly i32: Int32Array;
+  declare readonly u8: Uint8Array;
+  declare readonly u16: Uint16Array;
+  declare readonly i32: Int32Array;
+  declare readonly u64: BigUint64Array;
   /** Arena offset of the window's first byte. */
-  readonly startOffset: number;
+  declare readonly startOffset: number;
 
   constructor(buffer: ArrayBuffer, startOffset: number) {
     const sizeBytes = Math.min(WINDOW_BYTES + WINDOW_OVERLAP_BYTES, buffer.byteLength - startOffset);
     this.u8 = new Uint8Array(buffer, startOffset, sizeBytes);
     this.u16 = new Uint16Array(buffer, startOffset, sizeBytes >> 1);
     this.i32 = new Int32Array(buffer, startOffset, sizeBytes >> 2);
+    this.u64 = new BigUint64Array(buffer, startOffset, sizeBytes >> 3);
     this.startOffset = startOffset;
   }
 }
 
 export class ArenaView {
-  readonly buffer: ArrayBuffer;
+  declare readonly buffer: ArrayBuffer;
   /** The whole arena as bytes; for `copyWithin`, whose offsets may be as large as they like. */
-  readonly u8: Uint8Array;
+  declare readonly u8: Uint8Array;
   /** Window `i` covers arena offsets `i * WINDOW_BYTES` onwards. */
-  readonly windows: readonly Window[];
+  declare readonly windows: readonly Window[];
 
   constructor(location: ArenaLocation) {
     this.buffer = viewMemory(location.address, location.sizeBytes);

@@ -63,13 +63,15 @@ export class Arena {
   /** Maps a file's part into a free place and answers its offset. @throws ArenaFullError, HostError */
   map(placement: Placement): number {
     const offset = this.#choose(placement);
-    mapFileAt(
-      this.location.address + offset,
-      placement.sizeBytes,
-      placement.fd,
-      placement.fileOffset,
-      `mapping ${placement.sizeBytes} bytes of guest memory`,
-    );
+    const address = this.location.address + offset;
+    const { sizeBytes, fd, fileOffset } = placement;
+    try {
+      mapFileAt(address, sizeBytes, fd, fileOffset, `mapping ${sizeBytes} bytes of guest memory`);
+    } catch (error) {
+      // A file may refuse after the kernel took away what lay there before; a hole must not stay.
+      mapZeroPagesAt(address, sizeBytes);
+      throw error;
+    }
     this.#extents.push({ offset, endOffset: offset + placement.sizeBytes });
     this.#extents.sort((a, b) => a.offset - b.offset);
     return offset;

@@ -1,9 +1,10 @@
 /**
  * Guest-physical addresses of descriptors to places in the arena, on the hot path of one thread. The whole
- * range is checked, not only its start. The last range hit is remembered: a guest's buffers nearly always
- * lie in one region. Allocates nothing; numbers that cross function borders stay in int32 range.
+ * range is checked, not only its start. What was hit last is remembered in small integers: a guest's buffers
+ * nearly always lie in one region, and most lookups are then a subtraction and two comparisons. Allocates
+ * nothing; numbers that cross function borders stay in int32 range.
  */
-import { WINDOW_BYTES } from './arena-view.ts';
+import { WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from './arena-view.ts';
 
 /** One contiguous piece of guest memory; `end` is exclusive. */
 export type GpaRange = { readonly start: number; readonly end: number; readonly arenaOffset: number };
@@ -11,75 +12,97 @@ export type GpaRange = { readonly start: number; readonly end: number; readonly 
 export type GpaMap = readonly GpaRange[];
 
 const TWO_32 = 4_294_967_296;
-const WINDOWS_PER_BYTE = 1 / WINDOW_BYTES;
-
-/** Fields of `#hit`: the remembered range and what to add to an address in it. */
-const HIT_START = 0;
-const HIT_END = 1;
-const HIT_DELTA = 2;
 
 export class GpaTranslator {
-  /** Per range: start, end, arena offset minus start. */
-  readonly #ranges: Float64Array;
-  readonly #count: number;
-  readonly #hit = new Float64Array(3);
   /** Window of the last place found; its index is what the methods answer. */
   window = 0;
   /** After `locateSome`: how many bytes lie contiguous from there, at most as many as asked for. */
   contiguousBytes = 0;
+  /**
+   * The remembered piece: from the address with halves `hitHi` and `hitLo` (int32), `hitBytes` lie in window
+   * `window` from `hitIndex` on. Reaches into the window's overlap; -1 bytes: nothing is remembered.
+   */
+  private hitHi = 0;
+  private hitLo = 0;
+  private hitBytes = -1;
+  private hitIndex = 0;
+  private hitWindow = 0;
+  /** Per range: start, end, arena offset minus start. */
+  declare private readonly ranges: Float64Array;
+  declare private readonly wordCount: number;
 
   constructor(map: GpaMap) {
-    this.#count = map.length;
-    this.#ranges = new Float64Array(map.length * 3);
+    this.wordCount = map.length * 3;
+    this.ranges = new Float64Array(this.wordCount);
     for (const [i, range] of map.entries()) {
-      this.#ranges[i * 3] = range.start;
-      this.#ranges[i * 3 + 1] = range.end;
-      this.#ranges[i * 3 + 2] = range.arenaOffset - range.start;
+      this.ranges[i * 3] = range.start;
+      this.ranges[i * 3 + 1] = range.end;
+      this.ranges[i * 3 + 2] = range.arenaOffset - range.start;
     }
   }
 
   /**
    * Index in `window` of the address whose halves are given (int32, any sign), or -1 when not all of
-   * `sizeBytes` (uint32 carried as int32) is one piece of the guest's memory.
+   * `sizeBytes` (1 to WINDOW_OVERLAP_BYTES) is one piece of the guest's memory.
    */
   locate(gpaLo: number, gpaHi: number, sizeBytes: number): number {
-    const gpa = (gpaHi >>> 0) * TWO_32 + (gpaLo >>> 0);
-    const hit = this.#hit;
-    if (gpa < hit[HIT_START]! || gpa + (sizeBytes >>> 0) > hit[HIT_END]!) {
-      if (!this.#find(gpa) || gpa + (sizeBytes >>> 0) > hit[HIT_END]!) return -1;
+    const distance = (gpaLo - this.hitLo) | 0;
+    if (gpaHi === this.hitHi && distance >= 0 && distance <= this.hitBytes - sizeBytes) {
+      this.window = this.hitWindow;
+      return this.hitIndex + distance;
     }
-    const offset = gpa + hit[HIT_DELTA]!;
-    const window = (offset * WINDOWS_PER_BYTE) | 0;
-    this.window = window;
-    return (offset - window * WINDOW_BYTES) | 0;
+    return this.locateAnew(gpaLo, gpaHi, sizeBytes);
   }
 
   /**
-   * As `locate` for a range that may continue in another piece: `skipBytes` (int32, not negative) after the
-   * address, sets `contiguousBytes`. -1 when that byte is not the guest's memory.
+   * As `locate` for a range that may continue in another piece: `skipBytes` (0 to 2^32) after the address,
+   * sets `contiguousBytes`. -1 when that byte is not the guest's memory.
    */
   locateSome(gpaLo: number, gpaHi: number, skipBytes: number, wantedBytes: number): number {
     const gpa = (gpaHi >>> 0) * TWO_32 + (gpaLo >>> 0) + skipBytes;
-    const hit = this.#hit;
-    if ((gpa < hit[HIT_START]! || gpa >= hit[HIT_END]!) && !this.#find(gpa)) return -1;
-    this.contiguousBytes = Math.min(hit[HIT_END]! - gpa, wantedBytes) | 0;
-    const offset = gpa + hit[HIT_DELTA]!;
-    const window = (offset * WINDOWS_PER_BYTE) | 0;
-    this.window = window;
-    return (offset - window * WINDOW_BYTES) | 0;
+    const at = this.rangeOf(gpa);
+    if (at < 0) return -1;
+    this.contiguousBytes = Math.min(this.ranges[at + 1]! - gpa, wantedBytes, WINDOW_OVERLAP_BYTES);
+    return this.placeOf(gpa + this.ranges[at + 2]!);
   }
 
-  /** Remembers the range that holds `gpa`; false when none does. */
-  #find(gpa: number): boolean {
-    const ranges = this.#ranges;
-    for (let at = 0; at < this.#count * 3; at += 3) {
-      if (gpa >= ranges[at]! && gpa < ranges[at + 1]!) {
-        this.#hit[HIT_START] = ranges[at]!;
-        this.#hit[HIT_END] = ranges[at + 1]!;
-        this.#hit[HIT_DELTA] = ranges[at + 2]!;
-        return true;
-      }
+  private locateAnew(gpaLo: number, gpaHi: number, sizeBytes: number): number {
+    const gpa = (gpaHi >>> 0) * TWO_32 + (gpaLo >>> 0);
+    const at = this.rangeOf(gpa);
+    if (at < 0 || gpa + sizeBytes > this.ranges[at + 1]!) return -1;
+    const index = this.placeOf(gpa + this.ranges[at + 2]!);
+    this.remember(gpa, at);
+    return index;
+  }
+
+  /** Remembers the part of a range that shares the address's upper half and its window. */
+  private remember(gpa: number, at: number): void {
+    const start = this.ranges[at]!;
+    const end = this.ranges[at + 1]!;
+    const delta = this.ranges[at + 2]!;
+    const windowStart = this.window * WINDOW_BYTES - delta;
+    const upperHalf = Math.floor(gpa / TWO_32);
+    const pieceStart = Math.max(start, windowStart, upperHalf * TWO_32);
+    const pieceEnd = Math.min(end, windowStart + WINDOW_BYTES + WINDOW_OVERLAP_BYTES);
+    this.hitHi = upperHalf | 0;
+    this.hitLo = (pieceStart % TWO_32) | 0;
+    this.hitBytes = (pieceEnd - pieceStart) | 0;
+    this.hitIndex = (pieceStart - windowStart) | 0;
+    this.hitWindow = this.window;
+  }
+
+  private placeOf(offset: number): number {
+    const window = Math.floor(offset / WINDOW_BYTES);
+    this.window = window;
+    return offset - window * WINDOW_BYTES;
+  }
+
+  /** Where in `ranges` the range that holds `gpa` stands, or -1. */
+  private rangeOf(gpa: number): number {
+    const { ranges, wordCount } = this;
+    for (let at = 0; at < wordCount; at += 3) {
+      if (gpa >= ranges[at]! && gpa < ranges[at + 1]!) return at;
     }
-    return false;
+    return -1;
   }
 }

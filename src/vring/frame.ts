@@ -13,22 +13,30 @@ export const FRAME_HEAD_BYTES = 128;
 export class Frame {
   pieceCount = 0;
   totalBytes = 0;
-  readonly pieceWindow = new Int32Array(FRAME_PIECES_MAX);
-  readonly pieceIndex = new Int32Array(FRAME_PIECES_MAX);
-  readonly pieceBytes = new Int32Array(FRAME_PIECES_MAX);
+  /** Place of the first byte when there is a single piece. */
+  window = 0;
+  index = 0;
+  declare readonly pieceWindow: Int32Array;
+  declare readonly pieceIndex: Int32Array;
+  declare readonly pieceBytes: Int32Array;
   /**
    * The frame's first bytes, contiguous: the arena window itself where the first piece is long enough,
    * otherwise a copy. `head16` sees the same bytes and may be used when `headIndex` is even.
    */
-  head: Uint8Array;
-  head16: Uint16Array;
+  declare head: Uint8Array;
+  declare head16: Uint16Array;
   headIndex = 0;
-  readonly #arena: ArenaView;
+  /** Window that `head` shows, or -1 for the copy; spares rewriting the fields for each frame. */
+  private headWindow = -1;
+  declare private readonly arena: ArenaView;
   readonly #gathered = new Uint8Array(FRAME_HEAD_BYTES);
   readonly #gathered16 = new Uint16Array(this.#gathered.buffer);
 
   constructor(arena: ArenaView) {
-    this.#arena = arena;
+    this.pieceWindow = new Int32Array(FRAME_PIECES_MAX);
+    this.pieceIndex = new Int32Array(FRAME_PIECES_MAX);
+    this.pieceBytes = new Int32Array(FRAME_PIECES_MAX);
+    this.arena = arena;
     this.head = this.#gathered;
     this.head16 = this.#gathered16;
   }
@@ -37,13 +45,18 @@ export class Frame {
   setSingle(window: number, index: number, sizeBytes: number): void {
     this.pieceCount = 1;
     this.totalBytes = sizeBytes;
-    this.pieceWindow[0] = window;
-    this.pieceIndex[0] = index;
-    this.pieceBytes[0] = sizeBytes;
-    const view = this.#arena.windows[window]!;
-    this.head = view.u8;
-    this.head16 = view.u16;
+    this.window = window;
+    this.index = index;
     this.headIndex = index;
+    if (window !== this.headWindow) this.setHeadWindow(window);
+  }
+
+  /** Writes a single piece to the arrays too, for code that goes through pieces. */
+  spread(): void {
+    if (this.pieceCount !== 1) return;
+    this.pieceWindow[0] = this.window;
+    this.pieceIndex[0] = this.index;
+    this.pieceBytes[0] = this.totalBytes;
   }
 
   /** Starts a frame of several pieces; `add` them, then call `finish`. */
@@ -67,20 +80,27 @@ export class Frame {
   /** Makes the first bytes contiguous. */
   finish(): void {
     if (this.pieceCount > 0 && this.pieceBytes[0]! >= Math.min(this.totalBytes, FRAME_HEAD_BYTES)) {
-      const view = this.#arena.windows[this.pieceWindow[0]!]!;
-      this.head = view.u8;
-      this.head16 = view.u16;
-      this.headIndex = this.pieceIndex[0]!;
+      this.window = this.pieceWindow[0]!;
+      this.index = this.pieceIndex[0]!;
+      this.headIndex = this.index;
+      this.setHeadWindow(this.window);
       return;
     }
     this.#gather();
+  }
+
+  private setHeadWindow(window: number): void {
+    const view = this.arena.windows[window]!;
+    this.head = view.u8;
+    this.head16 = view.u16;
+    this.headWindow = window;
   }
 
   #gather(): void {
     const gathered = this.#gathered;
     let filled = 0;
     for (let piece = 0; piece < this.pieceCount && filled < FRAME_HEAD_BYTES; piece++) {
-      const bytes = this.#arena.windows[this.pieceWindow[piece]!]!.u8;
+      const bytes = this.arena.windows[this.pieceWindow[piece]!]!.u8;
       const index = this.pieceIndex[piece]!;
       const count = Math.min(this.pieceBytes[piece]!, FRAME_HEAD_BYTES - filled);
       for (let i = 0; i < count; i++) gathered[filled + i] = bytes[index + i]!;
@@ -89,5 +109,6 @@ export class Frame {
     this.head = gathered;
     this.head16 = this.#gathered16;
     this.headIndex = 0;
+    this.headWindow = -1;
   }
 }

@@ -26,25 +26,25 @@ const AVAIL_ENTRIES = 2;
 const USED_ENTRIES = 1;
 
 export class SplitRing {
-  readonly portId: number;
-  readonly ringIndex: number;
-  readonly size: number;
-  readonly kickFd: number;
-  callFd: number;
-  enabled: boolean;
-  fault: number;
-  readonly state: RingState;
-  readonly arena: ArenaView;
-  readonly translator: GpaTranslator;
-  readonly indirect: boolean;
-  readonly headerBytes: number;
+  declare readonly portId: number;
+  declare readonly ringIndex: number;
+  declare readonly size: number;
+  declare readonly kickFd: number;
+  declare callFd: number;
+  declare enabled: boolean;
+  declare fault: number;
+  declare readonly state: RingState;
+  declare readonly arena: ArenaView;
+  declare readonly translator: GpaTranslator;
+  declare readonly indirect: boolean;
+  declare readonly headerBytes: number;
   /** Four words a descriptor: address low, address high, length, flags | next << 16. */
-  readonly desc: Int32Array;
-  protected readonly mask: number;
-  protected readonly avail: Uint16Array;
-  protected readonly used16: Uint16Array;
-  protected readonly used32: Int32Array;
-  protected readonly eventIdx: boolean;
+  declare readonly desc: Int32Array;
+  declare protected readonly mask: number;
+  declare protected readonly avail: Uint16Array;
+  declare protected readonly used16: Uint16Array;
+  declare protected readonly used32: Int32Array;
+  declare protected readonly eventIdx: boolean;
   /** Running 16-bit indices. */
   protected availNext = 0;
   protected availSeen = 0;

@@ -33,9 +33,9 @@ const ONE_BUFFER = 1 << 16;
 
 export class SplitToGuest extends SplitRing implements ToGuestQueue {
   open = false;
-  readonly #mergeable: boolean;
+  declare private readonly mergeable: boolean;
   /** Whether other workers fill this ring too, so that every burst takes the lock. */
-  readonly #shared: boolean;
+  declare private readonly shared: boolean;
   readonly #descriptors = new DescriptorList();
   readonly #chainHead = new Int32Array(CHAINS_MAX);
   readonly #chainBytes = new Int32Array(CHAINS_MAX);
@@ -44,13 +44,13 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
 
   constructor(arena: ArenaView, attachment: RingAttachment, shared: boolean) {
     super(arena, attachment);
-    this.#mergeable = attachment.mergeable;
-    this.#shared = shared;
+    this.mergeable = attachment.mergeable;
+    this.shared = shared;
     this.#target = new PieceCursor(arena);
   }
 
   tryBegin(): boolean {
-    if (this.#shared) {
+    if (this.shared) {
       if (!this.state.tryLock()) return false;
       this.loadState();
     }
@@ -59,7 +59,7 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
   }
 
   begin(): void {
-    if (this.#shared) {
+    if (this.shared) {
       this.state.lock();
       this.loadState();
     }
@@ -69,7 +69,7 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
   end(): void {
     this.publish();
     this.open = false;
-    if (this.#shared) this.state.unlock();
+    if (this.shared) this.state.unlock();
   }
 
   give(frame: Frame): number {
@@ -88,14 +88,7 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
     if (index < 0) return this.#giveScattered(frame);
     const window = this.translator.window;
     writeNetHeader(this.arena, window, index, this.headerBytes);
-    copyBytes(
-      this.arena,
-      frame.pieceWindow[0]!,
-      frame.pieceIndex[0]!,
-      window,
-      index + this.headerBytes,
-      frameBytes,
-    );
+    copyBytes(this.arena, frame.window, frame.index, window, index + this.headerBytes, frameBytes);
     this.putUsed(head, writtenBytes);
     this.availNext = (this.availNext + 1) & 0xffff;
     this.burstFrames++;
@@ -107,6 +100,7 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
     const neededBytes = this.headerBytes + frame.totalBytes;
     const result = this.#collect(neededBytes);
     if (result !== GIVE_DONE) return result;
+    frame.spread();
     const target = this.#target;
     target.rewind();
     target.writeNetHeader(this.headerBytes, this.#chainCount);
@@ -132,7 +126,7 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
     let waiting = this.available();
     let roomBytes = 0;
     while (roomBytes < neededBytes) {
-      if (this.#chainCount > 0 && !this.#mergeable) return GIVE_TOO_SMALL;
+      if (this.#chainCount > 0 && !this.mergeable) return GIVE_TOO_SMALL;
       if (this.#chainCount === waiting) {
         waiting = this.refreshAvailable();
         if (this.fault !== RING_FAULT.NONE) return GIVE_FAULT;
