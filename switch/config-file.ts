@@ -95,6 +95,8 @@ class SettingReader {
       const key = keyNode.value;
       const settingPath = [...path, key];
       this.#lineByPath.set(pathKey(settingPath), this.#lineAt(keyNode.range?.[0]));
+      // The schema would pass over it in silence.
+      if (key === '__proto__') throw new ConfigError(`${this.subject(settingPath)}: unknown setting`);
       if (Object.hasOwn(values, key)) throw new ConfigError(`${this.subject(settingPath)}: given twice`);
       values[key] = this.read(value, settingPath);
     }

@@ -220,7 +220,9 @@ function explain(
   }
   const subject = sourceOf(path).subject(path);
   if (issue.code === 'invalid_key') return new ConfigError(`${subject}: not allowed (${NAME_ALLOWED})`);
-  const value = valueAt(values, path);
+  // A list may have been written as one text: its parts have no place of their own.
+  const around = valueAt(values, path.slice(0, -1));
+  const value = valueAt(values, path) ?? (typeof around === 'string' ? around : undefined);
   if (value === undefined) return new ConfigError(`${subject}: missing (${issue.message})`);
   return new ConfigError(`${subject}: ${shown(value)} is not allowed (${issue.message})`);
 }

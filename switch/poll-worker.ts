@@ -54,7 +54,10 @@ export class PollWorker {
     let idleSinceMs = -1;
     while (this.#running) {
       const hadWork = pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen);
-      if (Atomics.load(this.#control, CONTROL_EPOCH) !== this.#epochSeen) this.#takeOrders();
+      if (Atomics.load(this.#control, CONTROL_EPOCH) !== this.#epochSeen) {
+        this.#takeOrders();
+        continue;
+      }
       if (hadWork || this.#setup.poll === 'busy') {
         idleSinceMs = -1;
         continue;

@@ -58,6 +58,8 @@ export class WorkerPool implements DataPath {
     this.failed = Promise.race(this.#threads.map((thread) => thread.failed));
     // Whoever starts the pool awaits `failed`; until then it must not count as unhandled.
     this.failed.catch(() => {});
+    // Node joins its threads before it exits, and would wait for ever for one that blocks.
+    process.once('exit', this.#wakeAll);
   }
 
   async addPort(portId: number): Promise<void> {
@@ -121,7 +123,12 @@ export class WorkerPool implements DataPath {
 
   async stop(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.stop()));
+    process.off('exit', this.#wakeAll);
   }
+
+  readonly #wakeAll = (): void => {
+    for (const thread of this.#threads) thread.wake();
+  };
 
   async #orderAll(order: WorkerOrder): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.order(order)));
@@ -192,10 +199,17 @@ class WorkerThread {
   async stop(): Promise<void> {
     this.#stopping = true;
     const exited = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
-    await this.order({ kind: 'stop' });
+    if (this.#worker.threadId !== -1) {
+      void this.order({ kind: 'stop' });
+      await exited;
+    }
     this.#orders.close();
-    await exited;
     closeFd(this.#wakeFd);
+  }
+
+  /** Ends a block, whatever for. */
+  wake(): void {
+    signalFd(this.#wakeFd);
   }
 
   #answered(number: number): void {

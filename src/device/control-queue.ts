@@ -53,6 +53,7 @@ export class ControlQueue {
   readonly #options: ControlQueueOptions;
   readonly #watch: Watch | null;
   readonly #timer: NodeJS.Timeout | null;
+  #closed = false;
 
   constructor(arena: ArenaView, attachment: RingAttachment, options: ControlQueueOptions) {
     this.#ring = new ControlRing(arena, attachment);
@@ -69,7 +70,9 @@ export class ControlQueue {
     this.#ring.signal();
   }
 
+  /** Afterwards nothing of the ring is touched, also by a turn of serving that was put off. */
   close(): void {
+    this.#closed = true;
     this.#watch?.close();
     if (this.#timer !== null) clearInterval(this.#timer);
   }
@@ -80,6 +83,7 @@ export class ControlQueue {
   }
 
   #serve(): void {
+    if (this.#closed) return;
     const faultBefore = this.#ring.fault;
     // Bounded by the ring; a driver that adds more kicks again because the ring asks for kicks.
     for (let turn = 0; turn < this.#ring.size; turn++) {

@@ -1,0 +1,23 @@
+/**
+ * Ringway as a library: build vhost-user back-ends and front-ends of your own. The switch itself is
+ * `ringway/switch`; wire formats are `ringway/protocol`.
+ */
+export type { DataPath } from './device/data-path.ts';
+export { Device, type DeviceContext, type DeviceOptions } from './device/device.ts';
+export { PeerError } from './device/peer-error.ts';
+export { Session, type SessionEvents } from './device/session.ts';
+export * from './frontend/index.ts';
+export { HostError } from './host/errors.ts';
+export { SocketPathError } from './host/unix-socket.ts';
+export { Arena, type ArenaLocation } from './memory/arena.ts';
+export { ArenaView } from './memory/arena-view.ts';
+export { type GpaMap, GpaTranslator } from './memory/gpa-translator.ts';
+export { GuestMemory, MemoryError } from './memory/guest-memory.ts';
+export type { Port, PortEvents, PortState, PortStatus } from './port/contract.ts';
+export { VhostUserPort, type VhostUserPortOptions } from './port/vhost-user.ts';
+export * from './vring/contract.ts';
+export { faultMessage, RING_FAULT } from './vring/faults.ts';
+export { Frame } from './vring/frame.ts';
+export { ringStates } from './vring/ring-state.ts';
+export { SplitFromGuest } from './vring/split-from-guest.ts';
+export { SplitToGuest } from './vring/split-to-guest.ts';

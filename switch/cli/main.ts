@@ -1,0 +1,90 @@
+/**
+ * The program `ringway`: names the commands and turns whatever goes wrong into one line on stderr and an exit
+ * code. 0: done. 1: it failed while running. 2: the command line, the configuration or a socket path cannot
+ * be. Everything a command needs is loaded by the command. Main thread; nothing imports this file.
+ */
+import { Command, CommanderError } from 'commander';
+import { HostError } from '../../src/host/errors.ts';
+import { SocketPathError } from '../../src/host/unix-socket.ts';
+import { ConfigError } from '../config.ts';
+import { ControlError } from '../control-client.ts';
+import { CliError, EXIT } from './cli-error.ts';
+import { addDemo } from './demo.ts';
+import { addFdb } from './fdb.ts';
+import { addPorts } from './ports.ts';
+import { addRun } from './run.ts';
+import { ringwayVersion } from './version.ts';
+
+const EXAMPLES = `
+Examples:
+  # Two guests on one switch; prints the QEMU command line of each
+  ringway run --port vm0=/run/ringway/vm0.sock --port vm1=/run/ringway/vm1.sock
+  # The same from a file, one pinned worker on each of two processors
+  ringway run --config /etc/ringway.yaml --cpus 2,3
+  # What the running one does
+  ringway ports
+  ringway fdb --json
+  # Two guests built in, no QEMU needed
+  ringway demo
+
+Exit codes: 0 done, 1 failed while running, 2 wrong options, configuration or socket path.`;
+
+function buildProgram(): Command {
+  const program = new Command('ringway')
+    .description('A software switch for virtual machines: vhost-user, one copy per frame.')
+    .version(ringwayVersion(), '-V, --version')
+    .addHelpText('after', EXAMPLES)
+    .exitOverride()
+    // Errors are printed below, as one line each.
+    .configureOutput({ writeErr: () => {} });
+  addRun(program);
+  addPorts(program);
+  addFdb(program);
+  addDemo(program);
+  return program;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  try {
+    if (args.length === 0)
+      throw new CliError('name a command: run, ports, fdb or demo (see --help)', EXIT.usage);
+    await buildProgram().parseAsync(args, { from: 'user' });
+    return EXIT.done;
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done;
+    const { text, code } = explain(error);
+    if (text !== '') process.stderr.write(`ringway: ${text}\n`);
+    return code;
+  }
+}
+
+function explain(error: unknown): { text: string; code: number } {
+  if (error instanceof CommanderError) {
+    const text = error.code === 'commander.help' ? 'name a command (see --help)' : error.message;
+    return { text: oneLine(text.replace(/^error: /, '')), code: EXIT.usage };
+  }
+  if (error instanceof ConfigError || error instanceof SocketPathError) {
+    return { text: oneLine(error.message), code: EXIT.usage };
+  }
+  if (error instanceof CliError) return { text: oneLine(error.message), code: error.exitCode };
+  if (error instanceof ControlError || error instanceof HostError) {
+    return { text: oneLine(error.message), code: EXIT.failed };
+  }
+  if (error instanceof Error && 'syscall' in error) {
+    return { text: oneLine(error.message), code: EXIT.failed };
+  }
+  // Our own bug: where it happened is what helps.
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return { text: `internal error: ${text}`, code: EXIT.failed };
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*\n\s*/g, ' ');
+}
+
+// A reader that closes early (`ringway ports | head -1`) is no fault.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
+process.exit(await main(process.argv.slice(2)));

@@ -1,0 +1,59 @@
+/** `ringway ports`: what each port of the running process does. */
+import type { Command } from 'commander';
+import { askControl } from '../control-client.ts';
+import { DROP_REASONS } from '../drop-reasons.ts';
+import type { PortReport } from '../report.ts';
+import { type AskOptions, addAskOptions } from './ask-options.ts';
+import { findControl } from './running.ts';
+import { type Column, formatCount, formatTable } from './table.ts';
+
+export function addPorts(program: Command): void {
+  const command = program
+    .command('ports')
+    .description('Show the ports of the running ringway: state, traffic and why frames were dropped.');
+  addAskOptions(command).action(async (options: AskOptions) => {
+    const ports = await askControl<PortReport[]>(await findControl(options.control), '/v1/ports');
+    process.stdout.write(options.json ? `${JSON.stringify(ports, null, 2)}\n` : formatPorts(ports));
+  });
+}
+
+const COLUMNS: readonly Column[] = [
+  { title: 'PORT', align: 'left' },
+  { title: 'STATE', align: 'left' },
+  { title: 'PAIRS', align: 'right' },
+  { title: 'FROM GUEST', align: 'right' },
+  { title: 'TO GUEST', align: 'right' },
+  { title: 'DROPPED', align: 'right' },
+  { title: 'SOCKET', align: 'left' },
+];
+
+/** The table of ports; below a port, why it is not well and what was dropped. Counts are frames. */
+export function formatPorts(ports: readonly PortReport[]): string {
+  if (ports.length === 0) return 'There are no ports.\n';
+  const [titles, ...rows] = formatTable(COLUMNS, ports.map(rowOf));
+  const lines = ports.flatMap((port, i) => [rows[i]!, ...detailsOf(port).map((text) => `  ${text}`)]);
+  return `${[titles, ...lines].join('\n')}\n`;
+}
+
+function rowOf(port: PortReport): string[] {
+  const dropped = Object.values(port.drops).reduce((sum, count) => sum + count, 0);
+  return [
+    port.name,
+    port.state,
+    String(port.queuePairs),
+    formatCount(port.counters.fromGuestFrames),
+    formatCount(port.counters.toGuestFrames),
+    formatCount(dropped),
+    port.role === 'client' ? `${port.socket} (client)` : port.socket,
+  ];
+}
+
+function detailsOf(port: PortReport): string[] {
+  const queues = port.queues.filter(({ reason }) => reason !== null);
+  const drops = DROP_REASONS.filter(({ name }) => port.drops[name] > 0);
+  return [
+    ...(port.reason === null ? [] : [port.reason]),
+    ...queues.map(({ index, reason }) => `queue ${index}: ${reason}`),
+    ...drops.map(({ name, text }) => `dropped ${formatCount(port.drops[name])}: ${text} (${name})`),
+  ];
+}

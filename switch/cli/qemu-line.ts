@@ -1,0 +1,42 @@
+/** The QEMU command line that plugs a guest into a port, to be pasted into a shell. */
+import { createHash } from 'node:crypto';
+import { resolve } from 'node:path';
+import type { PortConfig } from '../config.ts';
+
+/** Queue pairs shown at most: one for each of a small guest's processors. */
+const QUEUES_SHOWN_MAX = 2;
+const MEMORY_MIB = 4096;
+
+export function qemuLine(port: PortConfig): string {
+  const queues = Math.min(port.queues, QUEUES_SHOWN_MAX);
+  // One vector for each ring, one for configuration changes, one for the control queue.
+  const multiqueue = queues > 1 ? `,mq=on,vectors=${2 * queues + 2}` : '';
+  // In client role QEMU listens, and starts the guest once Ringway has connected, whatever `wait` says.
+  const listen = port.role === 'client' ? ',server=on,wait=off' : '';
+  return [
+    'qemu-system-x86_64',
+    '-accel kvm -cpu host',
+    `-m ${MEMORY_MIB}M`,
+    `-object memory-backend-memfd,id=mem,size=${MEMORY_MIB}M,share=on`,
+    '-numa node,memdev=mem',
+    `-chardev ${shellQuoted(`socket,id=char0,path=${qemuQuoted(resolve(port.socket))}${listen}`)}`,
+    `-netdev type=vhost-user,id=net0,chardev=char0${queues > 1 ? `,queues=${queues}` : ''}`,
+    `-device virtio-net-pci,netdev=net0,mac=${port.mac ?? macFor(port.name)}${multiqueue}`,
+  ].join(' ');
+}
+
+/** An address of QEMU's range for each name: without one, every guest gets the same and none hears the others. */
+function macFor(portName: string): string {
+  const hash = createHash('sha256').update(portName).digest();
+  const own = [...hash.subarray(0, 3)].map((byte) => byte.toString(16).padStart(2, '0'));
+  return ['52', '54', '00', ...own].join(':');
+}
+
+/** QEMU separates by commas and takes two as one that is meant. */
+function qemuQuoted(value: string): string {
+  return value.replaceAll(',', ',,');
+}
+
+function shellQuoted(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,159 @@
+/** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Command, Option } from 'commander';
+import { SocketPathError } from '../../src/host/unix-socket.ts';
+import { ConfigError, resolveConfig, type SwitchConfig } from '../config.ts';
+import { readConfigFile } from '../config-file.ts';
+import { CONFIG_DEFAULTS } from '../config-schema.ts';
+import { controlApi, serveControl } from '../control-api.ts';
+import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
+import type { Switch } from '../switch.ts';
+import { CliError } from './cli-error.ts';
+import { type RunOptions, settingsOf } from './options.ts';
+import { qemuLine } from './qemu-line.ts';
+import { recordRunning } from './running.ts';
+import { stopRequested } from './signals.ts';
+import { ringwayVersion } from './version.ts';
+
+const STOP_AFTER_FAILURE_MS = 2000;
+
+const DETAILS = `
+A port is NAME=SOCKET, then any of these after commas:
+  role=server|client   server (default): Ringway listens at SOCKET; client: QEMU listens, Ringway connects
+  mode=0660            permission bits of the socket file
+  owner=USER:GROUP     owner of the socket file, names or numbers
+  queues=N             queue pairs offered at most (default ${CONFIG_DEFAULTS.queues})
+  config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
+A port given here replaces the one of that name in the file.
+
+The configuration file is YAML:
+  ports:
+    vm0: { socket: /run/ringway/vm0.sock, mode: 0660, owner: libvirt-qemu:kvm, queues: 4 }
+    vm1: { socket: /run/ringway/vm1.sock, role: client }
+  cpus: [2, 3]
+  poll: adaptive
+  idleUs: ${CONFIG_DEFAULTS.idleUs}
+  fdb: { capacity: ${CONFIG_DEFAULTS.fdb.capacity}, ageSeconds: ${CONFIG_DEFAULTS.fdb.ageSeconds} }
+  arena: 1TiB
+  control: /run/ringway/ringway.sock
+
+Runs until SIGINT or SIGTERM; a second one ends it at once. The log goes to stderr, the QEMU lines to stdout.
+
+Examples:
+  ringway run --port vm0=/run/ringway/vm0.sock,mode=0660,owner=libvirt-qemu:kvm,queues=4
+  ringway run --config /etc/ringway.yaml --cpus 2,3 --poll busy --log-level debug`;
+
+export function addRun(program: Command): void {
+  program
+    .command('run')
+    .description('Run the switch.')
+    .option('--config <file>', 'YAML configuration; options add to it and override it')
+    .option('--port <name=socket,…>', 'a port; may be repeated', (text, ports: string[] = []) => [
+      ...ports,
+      text,
+    ])
+    .option(
+      '--cpus <list>',
+      'processors, for example 2,3: one worker pinned to each (default: one, not pinned)',
+    )
+    .option('--poll <mode>', 'adaptive: block when idle; busy: never (default: adaptive)')
+    .option(
+      '--idle-us <n>',
+      `adaptive: microseconds without work before blocking (default: ${CONFIG_DEFAULTS.idleUs})`,
+    )
+    .option('--arena <size>', "addresses reserved for guests' memory (default: 1TiB)")
+    .option('--fdb-capacity <n>', `addresses remembered at most (default: ${CONFIG_DEFAULTS.fdb.capacity})`)
+    .option(
+      '--fdb-age <seconds>',
+      `silence before an address is forgotten (default: ${CONFIG_DEFAULTS.fdb.ageSeconds})`,
+    )
+    .option(
+      '--control <path>',
+      `socket of the control API, or none (default: ${CONFIG_DEFAULTS.controlSocketName} beside the first port's socket)`,
+    )
+    .addOption(new Option('--log-level <level>', 'least severe to log').choices(LOG_LEVELS).default('info'))
+    .addHelpText('after', DETAILS)
+    .action(async ({ logLevel, ...options }: RunOptions & { logLevel: LogLevel }) => {
+      await run(options, createLogger(logLevel));
+    });
+}
+
+async function run(options: RunOptions, log: Logger): Promise<void> {
+  const file = options.config === undefined ? [] : [readConfigFile(options.config)];
+  const config = resolveConfig([...file, settingsOf(options)]);
+  // From here on a signal waits until what was begun can be undone.
+  const stop = stopRequested();
+  // Loaded late: a wrong option is answered without starting the machinery.
+  const { Switch } = await import('../switch.ts');
+  const running = await Switch.start(config, log);
+  try {
+    await runUntil(stop, running, config, log);
+  } catch (error) {
+    // After a worker's death the orderly stop may wait for that worker's answer.
+    await Promise.race([running.stop(), sleep(STOP_AFTER_FAILURE_MS)]);
+    throw error;
+  }
+  await running.stop();
+  log.info('stopped');
+}
+
+/** @throws CliError when the switch fails by itself */
+async function runUntil(
+  stop: Promise<NodeJS.Signals>,
+  running: Switch,
+  config: SwitchConfig,
+  log: Logger,
+): Promise<void> {
+  const failure = failureOf(running);
+  // It may fail before anybody waits for it; the race below still learns of it.
+  failure.catch(() => {});
+  const closeControl = await openControl(config.controlSocket, running, log);
+  try {
+    for (const port of config.ports) process.stdout.write(`# ${port.name}\n${qemuLine(port)}\n`);
+    log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
+    const signal = await Promise.race([stop, failure]);
+    log.info({ signal }, 'stopping');
+  } finally {
+    await closeControl();
+  }
+}
+
+async function failureOf(running: Switch): Promise<never> {
+  try {
+    await running.failed;
+  } catch (error) {
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    throw new CliError(`a worker failed, which is a bug in ringway: ${text}`);
+  }
+  throw new CliError('a worker ended by itself, which is a bug in ringway');
+}
+
+/** Serves the control API and leaves the note that leads to it; the answer undoes both. */
+async function openControl(path: string | null, running: Switch, log: Logger): Promise<() => Promise<void>> {
+  if (path === null) return async () => {};
+  const server = await serveControlAt(path, running);
+  const forget = recordRunningOrWarn(path, log);
+  return async () => {
+    forget();
+    await server.close();
+  };
+}
+
+async function serveControlAt(path: string, running: Switch): Promise<{ close(): Promise<void> }> {
+  try {
+    return await serveControl(path, controlApi(running, ringwayVersion()));
+  } catch (error) {
+    if (!(error instanceof SocketPathError)) throw error;
+    throw new ConfigError(`control socket: ${error.message} (choose another with --control PATH, or none)`);
+  }
+}
+
+function recordRunningOrWarn(path: string, log: Logger): () => void {
+  try {
+    return recordRunning(path);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    log.warn({ reason }, `ringway ports and ringway fdb will need --control ${path}`);
+    return () => {};
+  }
+}
