@@ -6,7 +6,7 @@
  */
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import module, { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,6 +17,7 @@ const thisFile = fileURLToPath(import.meta.url);
 
 if (majorOf(process.versions.node) >= NODE_MAJOR_MIN) {
   const installed = thisFile.includes(`${sep}node_modules${sep}`);
+  if (!installed) keepCompiledSource();
   await import(installed ? '../../dist/switch/cli/main.js' : './main.ts');
 } else {
   const binary = newerNode();
@@ -29,6 +30,17 @@ if (majorOf(process.versions.node) >= NODE_MAJOR_MIN) {
   } else {
     runWith(binary);
   }
+}
+
+/**
+ * Keeps what Node makes of the TypeScript source, for this thread and the workers. From the second start on
+ * the type stripper is not loaded at all, which spares 40 MB. Beside the checkout's packages and not in a
+ * shared folder, where somebody else could put code into it.
+ */
+function keepCompiledSource() {
+  const folder = join(dirname(thisFile), '../../node_modules/.cache/ringway/compiled');
+  module.enableCompileCache(folder);
+  process.env.NODE_COMPILE_CACHE = folder;
 }
 
 /** @param {string} version */
