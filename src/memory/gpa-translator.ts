@@ -62,7 +62,7 @@ export class GpaTranslator {
     const gpa = (gpaHi >>> 0) * TWO_32 + (gpaLo >>> 0) + skipBytes;
     const at = this.rangeOf(gpa);
     if (at < 0) return -1;
-    this.contiguousBytes = Math.min(this.ranges[at + 1]! - gpa, wantedBytes, WINDOW_OVERLAP_BYTES);
+    this.contiguousBytes = Math.min(this.ranges[at + 1]! - gpa, wantedBytes, WINDOW_OVERLAP_BYTES) | 0;
     return this.placeOf(gpa + this.ranges[at + 2]!);
   }
 
@@ -91,10 +91,11 @@ export class GpaTranslator {
     this.hitWindow = this.window;
   }
 
+  /** Cut to int32 at once: a field that ever held a double stays a boxed number in V8. */
   private placeOf(offset: number): number {
-    const window = Math.floor(offset / WINDOW_BYTES);
+    const window = Math.floor(offset / WINDOW_BYTES) | 0;
     this.window = window;
-    return offset - window * WINDOW_BYTES;
+    return (offset - window * WINDOW_BYTES) | 0;
   }
 
   /** Where in `ranges` the range that holds `gpa` stands, or -1. */

@@ -40,7 +40,7 @@ export type VhostUserPortContext = {
   readonly events: PortEvents;
 };
 
-/** Client role: pause between attempts to connect, doubling from the first to the second. */
+/** Pause between attempts to connect, doubling from the first to the second; to accept: always the second. */
 const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 1000;
 
@@ -121,11 +121,12 @@ export class VhostUserPort implements Port {
 
   #watchListener(): void {
     if (this.#stopped) return;
+    this.#watch?.close();
     this.#watch = descriptorLoop().watch(this.#listenFd, () => this.#accept());
   }
 
   #accept(): void {
-    const fd = acceptUnix(this.#listenFd);
+    const fd = this.#acceptOrPause();
     if (fd === null) return;
     if (this.#peer !== null) {
       // Accepted and closed, so that the second one is told at once instead of waiting for ever.
@@ -134,6 +135,21 @@ export class VhostUserPort implements Port {
       return;
     }
     this.#adopt(fd);
+  }
+
+  /** Out of descriptors: the connection stays queued, and the listener is looked at again after a pause. */
+  #acceptOrPause(): number | null {
+    try {
+      return acceptUnix(this.#listenFd);
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#context.events.warn(error.message);
+      this.#watch?.close();
+      this.#retry = setTimeout(() => {
+        if (this.#releasing === null) this.#watchListener();
+      }, RETRY_MAX_MS);
+      return null;
+    }
   }
 
   #connect(): void {
