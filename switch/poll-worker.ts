@@ -7,6 +7,7 @@ import { drainFd } from '../src/host/descriptor.ts';
 import { EpollSet } from '../src/host/epoll.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import type { FromGuestQueue, RingAttachment, ToGuestQueue } from '../src/vring/contract.ts';
+import { warmUpCopy } from '../src/vring/copy.ts';
 import { SplitFromGuest } from '../src/vring/split-from-guest.ts';
 import { SplitToGuest } from '../src/vring/split-to-guest.ts';
 import { Fdb } from './fdb.ts';
@@ -47,6 +48,8 @@ export class PollWorker {
     this.#control = new Int32Array(setup.control);
     this.#forwarder = new Forwarder(this.#arena, new Fdb(setup.fdb), (queue) => this.#reportFault(queue));
     this.#epoll.add(setup.wakeFd);
+    // Before the first order: the pool adds no port until every worker has answered one.
+    warmUpCopy(this.#arena);
   }
 
   run(): void {
