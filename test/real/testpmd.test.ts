@@ -17,6 +17,8 @@ type Shape = {
   readonly queuePairs: 1 | 2;
   readonly mergeable: boolean;
   readonly server: boolean;
+  /** For Ringway; two of them make two workers, which share the receive queues. */
+  readonly cpus?: string;
 };
 
 const SHAPES: readonly Shape[] = [
@@ -25,6 +27,7 @@ const SHAPES: readonly Shape[] = [
   { title: 'mergeable, 2 queue pairs', queuePairs: 2, mergeable: true, server: false },
   { title: 'not mergeable, 2 queue pairs', queuePairs: 2, mergeable: false, server: false },
   { title: 'testpmd listens, Ringway connects (server=1)', queuePairs: 1, mergeable: true, server: true },
+  { title: 'two workers, 2 queue pairs', queuePairs: 2, mergeable: true, server: false, cpus: '0,1' },
 ];
 
 describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () => {
@@ -38,9 +41,13 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
     ringway = undefined;
   });
 
-  test.each(SHAPES)('$title: no frame is lost', async ({ queuePairs, mergeable, server }) => {
+  test.each(SHAPES)('$title: no frame is lost', async ({ queuePairs, mergeable, server, cpus }) => {
     const role = server ? ',role=client' : '';
-    ringway = await RingwayProcess.start({ ports: ['a', 'b'], portOptions: { a: role, b: role } });
+    ringway = await RingwayProcess.start({
+      ports: ['a', 'b'],
+      portOptions: { a: role, b: role },
+      args: cpus === undefined ? [] : ['--cpus', cpus],
+    });
     testpmd = await Testpmd.start({
       vdevs: ['a', 'b'].map((port, i) => {
         const queues = `queues=${queuePairs},queue_size=512,mrg_rxbuf=${mergeable ? 1 : 0}`;
@@ -61,6 +68,8 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
     const received = stats[0]!.rxPackets + stats[1]!.rxPackets;
     // The last burst may still be on its way when testpmd counts.
     await ringway.until(async () => (await forwarded(ringway!)) === sent);
+    const workers = new Set((await ringway.port('a')).queues.map(({ worker }) => worker ?? 0));
+    expect(workers.size).toBe(cpus === undefined ? 1 : 2);
     const [a, b] = await Promise.all([ringway.port('a'), ringway.port('b')]);
     expect(sum(a.drops) + sum(b.drops)).toBe(0);
     // What testpmd did not take back was on its way when it stopped.
