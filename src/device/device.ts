@@ -23,7 +23,6 @@ import {
   STATE_AVAIL_NEXT,
   STATE_FAULT,
   STATE_LOCK,
-  STATE_SIGNALLED,
   STATE_USED_NEXT,
 } from '../vring/ring-state.ts';
 import { configSpaceBytes } from './config-space.ts';
@@ -414,7 +413,6 @@ export class Device {
     words[STATE_LOCK] = 0;
     words[STATE_AVAIL_NEXT] = ring.base;
     words[STATE_USED_NEXT] = usedIdx[0]! | (usedIdx[1]! << 8);
-    words[STATE_SIGNALLED] = words[STATE_USED_NEXT]!;
     words[STATE_FAULT] = RING_FAULT.NONE;
     ring.initialised = true;
   }

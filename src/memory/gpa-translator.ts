@@ -20,7 +20,8 @@ export class GpaTranslator {
   contiguousBytes = 0;
   /**
    * The remembered piece: from the address with halves `hitHi` and `hitLo` (int32), `hitBytes` lie in window
-   * `window` from `hitIndex` on. Reaches into the window's overlap; -1 bytes: nothing is remembered.
+   * `window` from `hitIndex` on. Reaches into the window's overlap, but not across a multiple of 4 GiB, where
+   * the lower half starts again; -1 bytes: nothing is remembered.
    */
   private hitHi = 0;
   private hitLo = 0;
@@ -83,7 +84,11 @@ export class GpaTranslator {
     const windowStart = this.window * WINDOW_BYTES - delta;
     const upperHalf = Math.floor(gpa / TWO_32);
     const pieceStart = Math.max(start, windowStart, upperHalf * TWO_32);
-    const pieceEnd = Math.min(end, windowStart + WINDOW_BYTES + WINDOW_OVERLAP_BYTES);
+    const pieceEnd = Math.min(
+      end,
+      windowStart + WINDOW_BYTES + WINDOW_OVERLAP_BYTES,
+      (upperHalf + 1) * TWO_32,
+    );
     this.hitHi = upperHalf | 0;
     this.hitLo = (pieceStart % TWO_32) | 0;
     this.hitBytes = (pieceEnd - pieceStart) | 0;

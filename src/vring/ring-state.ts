@@ -11,10 +11,8 @@ export const STATE_LOCK = 0;
 export const STATE_AVAIL_NEXT = 1;
 /** Next entry of the used ring to fill; 16 bits, running. */
 export const STATE_USED_NEXT = 2;
-/** `used.idx` when the driver was last signalled; for EVENT_IDX. */
-export const STATE_SIGNALLED = 3;
 /** A RING_FAULT; not NONE: the ring is stopped. */
-export const STATE_FAULT = 4;
+export const STATE_FAULT = 3;
 
 /** Doubles in the second half of a block; exact up to 2^53. */
 export const COUNT_FRAMES = 0;

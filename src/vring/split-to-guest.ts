@@ -107,11 +107,8 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
     for (let piece = 0; piece < frame.pieceCount; piece++) {
       target.write(frame.pieceWindow[piece]!, frame.pieceIndex[piece]!, frame.pieceBytes[piece]!);
     }
-    let leftBytes = neededBytes;
     for (let chain = 0; chain < this.#chainCount; chain++) {
-      const usedBytes = Math.min(leftBytes, this.#chainBytes[chain]!);
-      this.putUsed(this.#chainHead[chain]!, usedBytes);
-      leftBytes -= usedBytes;
+      this.putUsed(this.#chainHead[chain]!, this.#chainBytes[chain]!);
     }
     this.availNext = (this.availNext + this.#chainCount) & 0xffff;
     this.burstFrames++;

@@ -1,0 +1,25 @@
+/**
+ * Which descriptors this process holds, so that a test can tell a leak. Tests of everything that handles
+ * descriptors use it: take a snapshot before, ask what is new after.
+ */
+import { readdirSync, readlinkSync } from 'node:fs';
+
+/** Descriptor number to what lies behind it. */
+export type OpenFds = ReadonlyMap<number, string>;
+
+export function openFds(): OpenFds {
+  const open = new Map<number, string>();
+  for (const name of readdirSync('/proc/self/fd')) {
+    try {
+      open.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
+    } catch {
+      // The descriptor of this very listing.
+    }
+  }
+  return open;
+}
+
+/** Descriptors opened since `before`, as `number: what`; empty when nothing leaked. */
+export function openedSince(before: OpenFds): string[] {
+  return [...openFds()].filter(([fd, what]) => before.get(fd) !== what).map(([fd, what]) => `${fd}: ${what}`);
+}

@@ -1,0 +1,63 @@
+/**
+ * A process of its own for vhost-user.test.ts: a port whose process may open no more descriptors when a
+ * front-end connects. Prints what the port said, a line each. Started with `ulimit -n` set.
+ */
+import type { DataPath } from '../../src/device/data-path.ts';
+import { closeFds, duplicateFd } from '../../src/host/descriptor.ts';
+import { connectUnix } from '../../src/host/unix-socket.ts';
+import { Arena } from '../../src/memory/arena.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import { VhostUserPort } from '../../src/port/vhost-user.ts';
+
+const done = async (): Promise<void> => {};
+const dataPath: DataPath = {
+  attach: done,
+  detach: done,
+  setEnabled: done,
+  setCallFd: done,
+  setFrameLimit: done,
+};
+const arena = Arena.reserve(2 ** 32);
+const warned = Promise.withResolvers<void>();
+const connected = Promise.withResolvers<void>();
+
+const port = new VhostUserPort(
+  {
+    id: 0,
+    name: 'vm0',
+    socketPath: process.argv[2]!,
+    role: 'server',
+    listen: {},
+    device: { queuePairsMax: 1, configSpace: false, mac: null, mtu: null },
+  },
+  {
+    arena,
+    arenaView: new ArenaView(arena.location),
+    dataPath,
+    events: {
+      info: (text) => {
+        console.log(text);
+        connected.resolve();
+      },
+      warn: (text) => {
+        console.log(`warning: ${text}`);
+        warned.resolve();
+      },
+    },
+  },
+);
+// Node opens what it prints with at the first line.
+console.log('begin');
+port.start();
+const client = connectUnix(process.argv[2]!);
+const fillers: number[] = [];
+try {
+  for (;;) fillers.push(duplicateFd(client));
+} catch {
+  // No more may be open.
+}
+await warned.promise;
+closeFds(fillers);
+await connected.promise;
+await port.stop();
+closeFds([client]);

@@ -1,0 +1,409 @@
+/**
+ * The vhost-user port in both roles, with real sockets and a fake data path: one front-end at a time, again
+ * after it is gone, and nothing left when it is stopped.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { DeviceOptions } from '../../src/device/device.ts';
+import { closeFd } from '../../src/host/descriptor.ts';
+import { descriptorLoop } from '../../src/host/event-loop.ts';
+import { acceptUnix, connectUnix, listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
+import { Arena } from '../../src/memory/arena.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import { VhostUserPort } from '../../src/port/vhost-user.ts';
+import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
+import { RingState, STATE_FAULT } from '../../src/vring/ring-state.ts';
+import { FakeDataPath } from '../device/fake-data-path.ts';
+import { bit, F, P, ringAddress, ScriptedFrontEnd, state, table, u64 } from '../device/scripted-front-end.ts';
+import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
+import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
+
+const PORT_ID = 3;
+const GUEST_BYTES = 2 ** 20;
+const DEVICE: DeviceOptions = { queuePairsMax: 1, configSpace: false, mac: null, mtu: null };
+
+const arena = Arena.reserve(2 ** 32);
+const arenaView = new ArenaView(arena.location);
+descriptorLoop();
+
+/** What the port said, and a way to wait for it. */
+class Events {
+  readonly all: string[] = [];
+  #wake: (() => void)[] = [];
+
+  readonly sink = {
+    info: (text: string) => this.#say(text),
+    warn: (text: string) => this.#say(`warning: ${text}`),
+  };
+
+  /** Resolves when `pattern` was said `times` times since the start. */
+  async said(pattern: RegExp, times = 1): Promise<void> {
+    while (this.all.filter((text) => pattern.test(text)).length < times) {
+      await new Promise<void>((resolve) => this.#wake.push(resolve));
+    }
+  }
+
+  #say(text: string): void {
+    this.all.push(text);
+    for (const wake of this.#wake.splice(0)) wake();
+  }
+}
+
+let before: OpenFds;
+let folder: string;
+let path: string;
+let dataPath: FakeDataPath;
+let events: Events;
+let port: VhostUserPort;
+let guest: GuestFile;
+const fronts: ScriptedFrontEnd[] = [];
+
+beforeEach(() => {
+  before = openFds();
+  folder = mkdtempSync(join(tmpdir(), 'ringway-port-'));
+  path = join(folder, 'vm.sock');
+  dataPath = new FakeDataPath(arena, PORT_ID);
+  events = new Events();
+  guest = new GuestFile(GUEST_BYTES);
+});
+
+afterEach(async () => {
+  for (const front of fronts.splice(0)) front.close();
+  await port.stop();
+  guest.close();
+  rmSync(folder, { recursive: true, force: true });
+  dataPath.expectSound();
+  expect(dataPath.attached.size).toBe(0);
+  expect(arena.mappedBytes).toBe(0);
+  expect(openedSince(before)).toEqual([]);
+});
+
+function makePort(role: 'server' | 'client', mode?: number): VhostUserPort {
+  port = new VhostUserPort(
+    {
+      id: PORT_ID,
+      name: 'vm0',
+      socketPath: path,
+      role,
+      listen: mode === undefined ? {} : { mode },
+      device: DEVICE,
+    },
+    { arena, arenaView, dataPath, events: events.sink },
+  );
+  return port;
+}
+
+function frontEnd(fd: number): ScriptedFrontEnd {
+  const front = new ScriptedFrontEnd(fd);
+  fronts.push(front);
+  return front;
+}
+
+const connect = (): ScriptedFrontEnd => frontEnd(connectUnix(path));
+
+/** Makes both rings run. */
+async function run(front: ScriptedFrontEnd): Promise<void> {
+  front.send('SET_OWNER');
+  front.send('SET_PROTOCOL_FEATURES', u64(bit(P.MQ, P.REPLY_ACK)));
+  front.send('SET_FEATURES', u64(bit(F.VERSION_1, F.PROTOCOL)));
+  front.send('SET_MEM_TABLE', table([guest.region()]), [guest.fd]);
+  for (const index of [0, 1]) {
+    const at = UVA_BASE + BigInt(index * 0x4000);
+    front.send('SET_VRING_NUM', state(index, 256));
+    front.send(
+      'SET_VRING_ADDR',
+      ringAddress(index, { descUva: at, availUva: at + 0x2000n, usedUva: at + 0x3000n }),
+    );
+    front.send('SET_VRING_KICK', u64(index), [front.eventFd()]);
+    front.send('SET_VRING_ENABLE', state(index, 1));
+  }
+  expect(await front.settle()).toEqual([]);
+}
+
+describe('as a server', () => {
+  it('waits, negotiates, runs, and waits again', async () => {
+    makePort('server').start();
+    expect(port.status).toEqual({ state: 'waiting', reason: 'waiting for a front-end to connect' });
+    const front = connect();
+    await front.request('GET_FEATURES');
+    expect(port.status).toEqual({ state: 'negotiating', reason: null });
+    await run(front);
+    expect(port.status).toEqual({ state: 'running', reason: null });
+    expect([...dataPath.attached.keys()]).toEqual([0, 1]);
+    front.close();
+    await events.said(/front-end gone/);
+    expect(events.all.filter((text) => /connected|gone/.test(text))).toEqual([
+      'front-end connected',
+      'front-end gone: the front-end closed the connection',
+    ]);
+    // A second life on the same socket.
+    const again = connect();
+    await run(again);
+    expect(port.status.state).toBe('running');
+  });
+
+  it('sets the mode of its socket and removes it when stopped', async () => {
+    makePort('server', 0o620).start();
+    expect(statSync(path).mode & 0o777).toBe(0o620);
+    await port.stop();
+    expect(existsSync(path)).toBe(false);
+    expect(port.status).toEqual({ state: 'stopped', reason: 'the port was stopped' });
+    await port.stop();
+  });
+
+  it('refuses a second front-end at once, and serves the first on', async () => {
+    makePort('server').start();
+    const first = connect();
+    await run(first);
+    const second = connect();
+    await second.closed;
+    expect(events.all).toContain('warning: refused a second front-end: one is connected already');
+    expect(await first.settle()).toEqual([]);
+    expect(port.status.state).toBe('running');
+  });
+
+  it('lets no front-end in before the workers let go of the last one', async () => {
+    makePort('server').start();
+    const first = connect();
+    await run(first);
+    const hold = dataPath.hold('detach');
+    first.close();
+    await hold.called;
+    const second = connect();
+    second.send('GET_FEATURES');
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+    expect(second.repliesNow()).toEqual([]);
+    expect(second.isClosed).toBe(false);
+    expect(dataPath.attached.size).toBeGreaterThan(0);
+    hold.release();
+    expect((await second.reply()).request).toBe(1);
+    expect(dataPath.attached.size).toBe(0);
+  });
+
+  it('can be stopped in the middle of anything', async () => {
+    makePort('server').start();
+    const front = connect();
+    await run(front);
+    const hold = dataPath.hold('detach');
+    front.send('GET_VRING_BASE', state(0, 0));
+    await hold.called;
+    let stopped = false;
+    const stopping = port.stop().then(() => {
+      stopped = true;
+    });
+    for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate);
+    expect([stopped, existsSync(path)]).toEqual([false, false]);
+    hold.release();
+    await stopping;
+    expect(dataPath.attached.size).toBe(0);
+    await front.closed;
+  });
+
+  it('can be stopped while it lets go of a front-end, and does not listen again', async () => {
+    makePort('server').start();
+    const front = connect();
+    await run(front);
+    const hold = dataPath.hold('detach');
+    front.close();
+    await hold.called;
+    const stopping = port.stop();
+    hold.release();
+    await stopping;
+    expect(() => connectUnix(path)).toThrow(/ENOENT/);
+  });
+
+  it('ends a hostile connection with its reason, which it tells while waiting', async () => {
+    makePort('server').start();
+    const front = connect();
+    await run(front);
+    front.sendBytes(new Uint8Array(12).fill(0xff));
+    await front.closed;
+    await events.said(/front-end gone/);
+    const again = connect();
+    await again.request('GET_FEATURES');
+    expect(port.status).toEqual({ state: 'negotiating', reason: null });
+    again.close();
+    await events.said(/front-end gone/, 2);
+    await events.said(/before it shared any memory/);
+    while (port.device !== null) await new Promise(setImmediate);
+    expect(port.status.reason).toMatch(
+      /^waiting for a front-end to connect \(last: .*before it shared any memory .*share=on/,
+    );
+  });
+
+  it('serves many front-ends one after the other without leaking', async () => {
+    makePort('server').start();
+    for (let i = 1; i <= 20; i++) {
+      const front = connect();
+      await run(front);
+      front.close();
+      await events.said(/front-end gone/, i);
+    }
+  });
+
+  it('tells what a front-end did that was refused', async () => {
+    makePort('server').start();
+    const front = connect();
+    await run(front);
+    expect(await front.ack('SET_VRING_NUM', state(0, 3))).toBe(1n);
+    expect(events.all.at(-1)).toMatch(/^warning: refused: SET_VRING_NUM: ring size 3/);
+    expect(port.status).toEqual({
+      state: 'running',
+      reason: expect.stringMatching(/^refused: SET_VRING_NUM/),
+    });
+  });
+
+  it('tells that a queue stopped, and keeps the state of the others', async () => {
+    makePort('server').start();
+    const front = connect();
+    await run(front);
+    const { words } = new RingState(port.states, 1);
+    words[STATE_FAULT] = RING_FAULT.CHAIN_LOOP;
+    port.ringFailed(1);
+    const reason = `queue 1 stopped: ${faultMessage(RING_FAULT.CHAIN_LOOP)}`;
+    expect(port.status).toEqual({ state: 'running', reason });
+    expect(events.all.at(-1)).toBe(`warning: running: ${reason}`);
+    new RingState(port.states, 0).words[STATE_FAULT] = RING_FAULT.BUFFER_ADDRESS;
+    port.ringFailed(0);
+    expect(port.status.state).toBe('stopped');
+    await front.request('GET_VRING_BASE', state(0, 0));
+    await front.request('GET_VRING_BASE', state(1, 0));
+    expect(port.status).toEqual({ state: 'negotiating', reason: null });
+  });
+
+  it('is not disturbed by news of a queue when nobody is connected', () => {
+    makePort('server').start();
+    port.ringFailed(0);
+    expect(port.status.state).toBe('waiting');
+  });
+
+  it('survives that no more descriptors may be open, and accepts when they may', () => {
+    const script = fileURLToPath(new URL('./out-of-descriptors.ts', import.meta.url));
+    const child = spawnSync(
+      'bash',
+      ['-c', `ulimit -n 48; exec "${process.execPath}" "${script}" "${path}"`],
+      {
+        encoding: 'utf8',
+      },
+    );
+    expect(child.stderr).toBe('');
+    expect(child.stdout.split('\n').slice(0, 3)).toEqual([
+      'begin',
+      'warning: accepting a connection: accept4 failed with EMFILE (too many open files)',
+      'front-end connected',
+    ]);
+    expect(existsSync(path)).toBe(false);
+    makePort('server');
+  });
+
+  it('throws when its socket cannot be had, and removes nobody else', async () => {
+    writeFileSync(path, 'precious');
+    makePort('server');
+    expect(() => port.start()).toThrow(SocketPathError);
+    await port.stop();
+    expect(statSync(path).size).toBe(8);
+  });
+});
+
+/** Accepts connections as a front-end that listens. */
+class ListeningFrontEnd {
+  readonly accepted: ScriptedFrontEnd[] = [];
+  readonly #listenFd = listenUnix(path);
+  readonly #watch;
+  #wake: (() => void)[] = [];
+
+  constructor() {
+    this.#watch = descriptorLoop().watch(this.#listenFd, () => {
+      const fd = acceptUnix(this.#listenFd);
+      if (fd === null) return;
+      this.accepted.push(frontEnd(fd));
+      for (const wake of this.#wake.splice(0)) wake();
+    });
+  }
+
+  /** The `n`-th connection, from 1. */
+  async connection(n: number): Promise<ScriptedFrontEnd> {
+    while (this.accepted.length < n) await new Promise<void>((resolve) => this.#wake.push(resolve));
+    return this.accepted[n - 1]!;
+  }
+
+  close(): void {
+    this.#watch.close();
+    closeFd(this.#listenFd);
+  }
+}
+
+describe('as a client', () => {
+  it('connects when a front-end comes to listen', async () => {
+    makePort('client').start();
+    expect(port.status).toEqual({ state: 'waiting', reason: `waiting for a front-end to listen at ${path}` });
+    const listener = new ListeningFrontEnd();
+    await run(await listener.connection(1));
+    expect(port.status).toEqual({ state: 'running', reason: null });
+    listener.close();
+  });
+
+  it('connects again when the front-end went away, also after its socket did', async () => {
+    makePort('client').start();
+    const listener = new ListeningFrontEnd();
+    await run(await listener.connection(1));
+    listener.accepted[0]!.close();
+    await run(await listener.connection(2));
+    expect(port.status.state).toBe('running');
+    listener.close();
+    listener.accepted[1]!.close();
+    await events.said(/front-end gone/, 2);
+    rmSync(path);
+    const other = new ListeningFrontEnd();
+    await run(await other.connection(1));
+    expect(port.status.state).toBe('running');
+    other.close();
+  });
+
+  it('tries again while the front-end does not accept (its backlog is full), without a word', async () => {
+    const listenFd = listenUnix(path);
+    const queued: number[] = [];
+    try {
+      for (;;) queued.push(connectUnix(path));
+    } catch {
+      // Full.
+    }
+    makePort('client').start();
+    expect(port.status.reason).toBe(`waiting for a front-end to listen at ${path}`);
+    for (let fd = acceptUnix(listenFd); fd !== null; fd = acceptUnix(listenFd)) closeFd(fd);
+    for (const fd of queued) closeFd(fd);
+    await events.said(/front-end connected/);
+    const accepted = acceptUnix(listenFd)!;
+    await run(frontEnd(accepted));
+    closeFd(listenFd);
+  });
+
+  it('can be stopped while it waits', async () => {
+    makePort('client').start();
+    await port.stop();
+    const listener = new ListeningFrontEnd();
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+    expect(listener.accepted).toEqual([]);
+    listener.close();
+  });
+
+  it('does not remove the socket of the front-end when stopped', async () => {
+    const listener = new ListeningFrontEnd();
+    makePort('client').start();
+    await run(await listener.connection(1));
+    await port.stop();
+    expect(existsSync(path)).toBe(true);
+    await listener.accepted[0]!.closed;
+    listener.close();
+  });
+
+  it('refuses a path that no socket can have', () => {
+    path = `/${'x'.repeat(200)}`;
+    makePort('client');
+    expect(() => port.start()).toThrow(SocketPathError);
+  });
+});

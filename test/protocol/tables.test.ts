@@ -1,0 +1,185 @@
+/** Numbers of the specifications, written down a second time: vhost-user.rst and VIRTIO 1.3. */
+import { describe, expect, it } from 'vitest';
+import { bitNames, hasBit, maskOf } from '../../protocol/bits.ts';
+import { formatMac, macHiOf, macLoOf, parseMac } from '../../protocol/ethernet.ts';
+import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
+import {
+  FLAG_NEED_REPLY,
+  FLAG_REPLY,
+  FLAG_VERSION,
+  HEADER_BYTES,
+  MESSAGES,
+  type MessageName,
+  messageName,
+} from '../../protocol/vhost-user/messages.ts';
+import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
+import { CTRL_CLASS, NET_CONFIG, netHeaderBytes } from '../../protocol/virtio/net.ts';
+import {
+  availRingBytes,
+  descTableBytes,
+  isSplitRingSize,
+  usedRingBytes,
+} from '../../protocol/virtio/split-ring.ts';
+import { Random } from '../vring/random.ts';
+
+/** vhost-user.rst, "Front-end message types": number, payload, who may send descriptors, its own reply. */
+const SPECIFIED: Record<MessageName, readonly [number, string, string, string | null]> = {
+  GET_FEATURES: [1, 'none', 'none', 'u64'],
+  SET_FEATURES: [2, 'u64', 'none', null],
+  SET_OWNER: [3, 'none', 'none', null],
+  RESET_OWNER: [4, 'none', 'none', null],
+  SET_MEM_TABLE: [5, 'memTable', 'perRegion', null],
+  SET_LOG_BASE: [6, 'log', 'one', 'log'],
+  SET_LOG_FD: [7, 'none', 'one', null],
+  SET_VRING_NUM: [8, 'vringState', 'none', null],
+  SET_VRING_ADDR: [9, 'vringAddr', 'none', null],
+  SET_VRING_BASE: [10, 'vringState', 'none', null],
+  GET_VRING_BASE: [11, 'vringState', 'none', 'vringState'],
+  SET_VRING_KICK: [12, 'vringFd', 'unlessPolled', null],
+  SET_VRING_CALL: [13, 'vringFd', 'unlessPolled', null],
+  SET_VRING_ERR: [14, 'vringFd', 'unlessPolled', null],
+  GET_PROTOCOL_FEATURES: [15, 'none', 'none', 'u64'],
+  SET_PROTOCOL_FEATURES: [16, 'u64', 'none', null],
+  GET_QUEUE_NUM: [17, 'none', 'none', 'u64'],
+  SET_VRING_ENABLE: [18, 'vringState', 'none', null],
+  NET_SET_MTU: [20, 'u64', 'none', null],
+  GET_CONFIG: [24, 'config', 'none', 'config'],
+  SET_CONFIG: [25, 'config', 'none', null],
+  GET_MAX_MEM_SLOTS: [36, 'none', 'none', 'u64'],
+  ADD_MEM_REG: [37, 'memRegion', 'one', null],
+  REM_MEM_REG: [38, 'memRegion', 'optionalOne', null],
+};
+
+describe('table of messages', () => {
+  it('has the numbers, payloads, descriptors and replies of the specification', () => {
+    const actual = Object.entries(MESSAGES).map(([name, spec]) => [
+      name,
+      [spec.id, spec.body, spec.fds, spec.reply],
+    ]);
+    expect(Object.fromEntries(actual)).toEqual(SPECIFIED);
+  });
+
+  it('has no number twice and finds each name by it', () => {
+    const ids = Object.values(MESSAGES).map(({ id }) => id);
+    expect(new Set(ids).size).toBe(ids.length);
+    for (const name of Object.keys(MESSAGES) as MessageName[]) {
+      expect(messageName(MESSAGES[name].id)).toBe(name);
+    }
+  });
+
+  it('knows no other number', () => {
+    const known = new Set<number>(Object.values(MESSAGES).map(({ id }) => id));
+    for (let id = 0; id < 300; id++) expect(messageName(id) !== null).toBe(known.has(id));
+    expect(messageName(0xffff_ffff)).toBeNull();
+  });
+
+  it('gates the messages that a protocol feature brings', () => {
+    const gates = Object.entries(MESSAGES).flatMap(([name, { gate }]) =>
+      gate === null ? [] : [[name, gate]],
+    );
+    expect(Object.fromEntries(gates)).toEqual({
+      SET_LOG_BASE: 'LOG_SHMFD',
+      GET_QUEUE_NUM: 'MQ',
+      NET_SET_MTU: 'MTU',
+      GET_CONFIG: 'CONFIG',
+      SET_CONFIG: 'CONFIG',
+      GET_MAX_MEM_SLOTS: 'CONFIGURE_MEM_SLOTS',
+      ADD_MEM_REG: 'CONFIGURE_MEM_SLOTS',
+      REM_MEM_REG: 'CONFIGURE_MEM_SLOTS',
+    });
+  });
+
+  it('has the header flags of the specification', () => {
+    expect([HEADER_BYTES, FLAG_VERSION, FLAG_REPLY, FLAG_NEED_REPLY]).toEqual([12, 1, 4, 8]);
+  });
+});
+
+describe('feature bits', () => {
+  it('have the numbers that Ringway negotiates by', () => {
+    expect(PROTOCOL_FEATURE).toMatchObject({
+      MQ: 0,
+      LOG_SHMFD: 1,
+      REPLY_ACK: 3,
+      MTU: 4,
+      CONFIG: 9,
+      CONFIGURE_MEM_SLOTS: 15,
+      STATUS: 16,
+    });
+    expect(VIRTIO_FEATURE).toMatchObject({
+      NET_MTU: 3,
+      NET_MAC: 5,
+      NET_MRG_RXBUF: 15,
+      NET_STATUS: 16,
+      NET_CTRL_VQ: 17,
+      NET_MQ: 22,
+      NET_CTRL_MAC_ADDR: 23,
+      LOG_ALL: 26,
+      INDIRECT_DESC: 28,
+      EVENT_IDX: 29,
+      PROTOCOL_FEATURES: 30,
+      VERSION_1: 32,
+      RING_PACKED: 34,
+    });
+  });
+
+  it('make masks up to bit 63', () => {
+    expect(maskOf()).toBe(0n);
+    expect(maskOf(0, 30, 63)).toBe(0x8000_0000_4000_0001n);
+    for (let bit = 0; bit < 64; bit++) {
+      expect(hasBit(maskOf(bit), bit)).toBe(true);
+      expect(hasBit(~maskOf(bit) & (2n ** 64n - 1n), bit)).toBe(false);
+    }
+  });
+
+  it('are named, known or not', () => {
+    expect(bitNames(maskOf(0, 15, 40), PROTOCOL_FEATURE)).toEqual(['MQ', 'CONFIGURE_MEM_SLOTS', 'bit40']);
+  });
+});
+
+describe('virtio structures', () => {
+  it('have the sizes of the specification', () => {
+    expect([descTableBytes(256), availRingBytes(256), usedRingBytes(256)]).toEqual([4096, 518, 2054]);
+    expect(netHeaderBytes(false, false)).toBe(10);
+    expect([netHeaderBytes(true, false), netHeaderBytes(false, true), netHeaderBytes(true, true)]).toEqual([
+      12, 12, 12,
+    ]);
+    expect(NET_CONFIG).toMatchObject({
+      MAC_OFFSET: 0,
+      STATUS_OFFSET: 6,
+      MAX_QUEUE_PAIRS_OFFSET: 8,
+      MTU_OFFSET: 10,
+    });
+    expect(CTRL_CLASS).toEqual({ RX: 0, MAC: 1, VLAN: 2, ANNOUNCE: 3, MQ: 4, GUEST_OFFLOADS: 5 });
+  });
+
+  it('take powers of two from 2 to 32,768 as ring sizes', () => {
+    const good = new Set(Array.from({ length: 15 }, (_, i) => 2 ** (i + 1)));
+    for (let size = 0; size <= 70_000; size++) {
+      if (isSplitRingSize(size) !== good.has(size)) expect.fail(`ring size ${size}`);
+    }
+    expect([0xffff_ffff, 0x8000_0000, 2 ** 32 + 2].some(isSplitRingSize)).toBe(false);
+  });
+});
+
+describe('Ethernet addresses', () => {
+  it('go from text to halves and back', () => {
+    const random = new Random(4);
+    for (let round = 0; round < 500; round++) {
+      const bytes = random.bytes(6);
+      const text = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(':');
+      expect(parseMac(text)).toEqual(bytes);
+      expect(formatMac(macLoOf(bytes), macHiOf(bytes))).toBe(text);
+      expect(macLoOf(bytes)).toBe(macLoOf(bytes) | 0);
+      expect(macHiOf(bytes)).toBe(bytes[4]! + 256 * bytes[5]!);
+    }
+  });
+
+  it.each([
+    '',
+    '52:54:00:12:34',
+    '52:54:00:12:34:5g',
+    '52:54:00:12:34:56:78',
+    '525400123456',
+    ' 52:54:00:12:34:56',
+  ])('refuse the text "%s"', (text) => expect(parseMac(text)).toBeNull());
+});
