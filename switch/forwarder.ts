@@ -43,7 +43,7 @@ export class ForwardingPort {
   }
 }
 
-/** Called when a queue stopped because of a fault; at most once a queue. */
+/** Called when a queue is stopped because of a fault; again each time it is met. */
 export type FaultListener = (queue: FromGuestQueue | ToGuestQueue) => void;
 
 export class Forwarder {
@@ -154,6 +154,8 @@ export class Forwarder {
     this.srcLo = srcLo;
     this.srcHi = srcHi;
     this.fdb.learn(srcLo, srcHi, 0, sender.id, this.nowTick);
+    // The destination remembered may be the address just learned.
+    this.dstHi = NO_ADDRESS;
   }
 
   #lookUp(dstLo: number, dstHi: number): void {

@@ -39,6 +39,8 @@ export class PollWorker {
   #toGuest: ToGuestQueue[] = [];
   /** Queues whose fault the main thread was told of. */
   readonly #reported = new Set<FromGuestQueue | ToGuestQueue>();
+  /** Kick pipes whose writer is gone; they are no longer in the epoll set. */
+  readonly #deadKicks = new Set<number>();
   #epochSeen = 0;
   #running = true;
 
@@ -86,8 +88,14 @@ export class PollWorker {
     }
     const count = mayBlock ? this.#epoll.wait(timeoutMs) : 0;
     Atomics.store(this.#control, CONTROL_SLEEPING, 0);
-    for (let i = 0; i < count; i++) drainFd(this.#epoll.readyFd(i));
+    for (let i = 0; i < count; i++) this.#drain(this.#epoll.readyFd(i));
     for (const queue of this.#polled) queue.disarmKick();
+  }
+
+  #drain(fd: number): void {
+    if (drainFd(fd)) return;
+    this.#epoll.remove(fd);
+    this.#deadKicks.add(fd);
   }
 
   #takeOrders(): void {
@@ -154,7 +162,7 @@ export class PollWorker {
     const polled = this.#polled.find((queue) => isRing(queue, portId, ringIndex));
     if (polled !== undefined) {
       this.#polled = this.#polled.filter((queue) => queue !== polled);
-      if (polled.kickFd >= 0) this.#epoll.remove(polled.kickFd);
+      if (polled.kickFd >= 0 && !this.#deadKicks.delete(polled.kickFd)) this.#epoll.remove(polled.kickFd);
       this.#reported.delete(polled);
     }
     for (const queue of this.#toGuest) if (isRing(queue, portId, ringIndex)) this.#reported.delete(queue);

@@ -23,6 +23,9 @@ export type Message = { readonly header: Header; readonly payload: Uint8Array; r
 /** Takes over the message's descriptors. A promise keeps further messages waiting until it settles. */
 export type MessageHandler = (message: Message) => void | Promise<void>;
 
+/** Why a connection ended that simply was closed. */
+export const CLOSED_BY_PEER = 'the front-end closed the connection';
+
 export class Connection {
   readonly #fd: number;
   readonly #onMessage: MessageHandler;
@@ -121,16 +124,19 @@ export class Connection {
       const { bytes, fds, closed, truncated } = receive(this.#fd, wantedBytes - this.#receivedBytes);
       const atStart = this.#receivedBytes === 0;
       this.#fds.push(...fds);
-      if (truncated || this.#fds.length > FDS_MAX) {
+      if (truncated) {
+        throw new PeerError(
+          'descriptors were cut off: too many came, or this process may open no more files',
+        );
+      }
+      if (this.#fds.length > FDS_MAX) {
         throw new PeerError(`a message carried more than ${FDS_MAX} descriptors`);
       }
       if (fds.length > 0 && !atStart) {
         throw new PeerError('descriptors came with the middle of a message instead of its first byte');
       }
       if (closed) {
-        throw new PeerError(
-          atStart ? 'the front-end closed the connection' : 'the connection ended within a message',
-        );
+        throw new PeerError(atStart ? CLOSED_BY_PEER : 'the connection ended within a message');
       }
       if (bytes.length === 0) return false;
       this.#received.set(bytes, this.#receivedBytes);

@@ -78,7 +78,7 @@ export class ControlQueue {
   }
 
   #kicked(kickFd: number): void {
-    drainFd(kickFd);
+    if (!drainFd(kickFd)) this.#watch?.close();
     this.#serve();
   }
 

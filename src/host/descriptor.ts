@@ -101,11 +101,17 @@ export function signalFd(fd: number): boolean {
   return libc.write(fd, ONE, 8) === 8;
 }
 
-/** Takes what waits in a non-blocking eventfd or pipe; bounded, so a peer that keeps writing cannot hold us. */
-export function drainFd(fd: number): void {
+/**
+ * Takes what waits in a non-blocking eventfd or pipe; bounded, so a peer that keeps writing cannot hold us.
+ * Answers false for a pipe whose writer is gone: it stays readable for ever and must not be waited for.
+ */
+export function drainFd(fd: number): boolean {
   for (let turn = 0; turn < 16; turn++) {
-    if (libc.read(fd, drained, drained.length) < drained.length) return;
+    const count = libc.read(fd, drained, drained.length);
+    if (count === 0) return false;
+    if (count < drained.length) return true;
   }
+  return true;
 }
 
 /** Whether a failed read or write would only have had to wait. */

@@ -33,10 +33,13 @@ export type Placement = {
 
 export class Arena {
   readonly location: ArenaLocation;
+  /** Where the reservation begins: up to 1 GiB before the arena, which is aligned. */
+  readonly #reservedAddress: number;
   /** Taken parts, by offset. */
   #extents: Extent[] = [];
 
-  private constructor(location: ArenaLocation) {
+  private constructor(reservedAddress: number, location: ArenaLocation) {
+    this.#reservedAddress = reservedAddress;
     this.location = location;
   }
 
@@ -53,7 +56,7 @@ export class Arena {
       try {
         // Huge pages need aligned addresses, so the range starts at a multiple of the largest, 1 GiB.
         const reserved = reserveAddressSpace(tryBytes + GIB);
-        return new Arena({ address: roundUp(reserved, GIB), sizeBytes: tryBytes });
+        return new Arena(reserved, { address: roundUp(reserved, GIB), sizeBytes: tryBytes });
       } catch (error) {
         if (tryBytes <= ARENA_BYTES_MIN) throw error;
       }
@@ -92,7 +95,7 @@ export class Arena {
 
   /** Gives the addresses back. Every view of the arena, in any thread, is dangling afterwards. */
   release(): void {
-    releaseAddressSpace(this.location.address, this.location.sizeBytes);
+    releaseAddressSpace(this.#reservedAddress, this.location.sizeBytes + GIB);
   }
 
   #choose({ preferredOffset, sizeBytes, pageBytes }: Placement): number {

@@ -4,6 +4,7 @@
  * connection. Main thread.
  */
 import { rmSync } from 'node:fs';
+import { CLOSED_BY_PEER } from '../device/connection.ts';
 import type { DataPath } from '../device/data-path.ts';
 import { Device, type DeviceOptions, ringCountMax } from '../device/device.ts';
 import { Session } from '../device/session.ts';
@@ -196,8 +197,8 @@ export class VhostUserPort implements Port {
   #ended(reason: string): void {
     const peer = this.#peer;
     if (peer === null) return;
-    const hadMemory = peer.device.memoryBytes > 0;
-    this.#lastReason = hadMemory ? reason : `${reason} before it shared any memory${NO_MEMORY_HINT}`;
+    const gaveUpEarly = reason === CLOSED_BY_PEER && peer.device.memoryBytes === 0;
+    this.#lastReason = gaveUpEarly ? `${reason} before it shared any memory${NO_MEMORY_HINT}` : reason;
     this.#context.events.info(`front-end gone: ${this.#lastReason}`);
     // No second front-end is let in before the workers let go of the first one's memory.
     this.#watch?.close();
