@@ -24,9 +24,6 @@ import { flowHash, queueOfHash } from './flow-hash.ts';
 /** Most frames taken from a queue before the next queue has its turn and used entries are published. */
 export const BURST_FRAMES_MAX = 64;
 
-/** No upper half of an address; those have 16 bits. */
-const NO_ADDRESS = -1;
-
 /** A port as one worker sees it. */
 export class ForwardingPort {
   declare readonly id: number;
@@ -61,10 +58,10 @@ export class Forwarder {
    * Addresses of the last frame in this burst, and where frames to its destination go (null: to all others).
    * A burst is too short for the table to change in a way that matters, and most of it is one flow.
    */
-  private srcLo = 0;
-  private srcHi = NO_ADDRESS;
-  private dstLo = 0;
-  private dstHi = NO_ADDRESS;
+  private known = false;
+  private word0 = 0;
+  private word1 = 0;
+  private word2 = 0;
   private target: ForwardingPort | null = null;
   #openCount = 0;
   /** Flow hash of the current frame, or -1 while nobody asked for it. */
@@ -101,8 +98,7 @@ export class Forwarder {
     const count = Math.min(waiting, BURST_FRAMES_MAX);
     const port = this.#portOfId[from.portId]!;
     const frame = this.frame;
-    this.srcHi = NO_ADDRESS;
-    this.dstHi = NO_ADDRESS;
+    this.known = false;
     for (let i = 0; i < count; i++) {
       const result = from.take(frame);
       if (result === TAKE_FRAME) {
@@ -124,45 +120,46 @@ export class Forwarder {
   #forward(sender: ForwardingPort, frame: Frame): void {
     this.#hash = -1;
     const at = frame.headIndex;
-    let dstLo = 0;
-    let dstHi = 0;
-    let srcLo = 0;
-    let srcHi = 0;
-    if ((at & 1) === 0) {
+    // Both addresses as three words: destination, then source.
+    let word0 = 0;
+    let word1 = 0;
+    let word2 = 0;
+    if ((at & 3) === 0) {
+      const head32 = frame.head32;
+      const at32 = at >> 2;
+      word0 = head32[at32]!;
+      word1 = head32[at32 + 1]!;
+      word2 = head32[at32 + 2]!;
+    } else if ((at & 1) === 0) {
       const head16 = frame.head16;
       const at16 = at >> 1;
-      dstLo = head16[at16]! | (head16[at16 + 1]! << 16);
-      dstHi = head16[at16 + 2]!;
-      srcLo = head16[at16 + 3]! | (head16[at16 + 4]! << 16);
-      srcHi = head16[at16 + 5]!;
+      word0 = head16[at16]! | (head16[at16 + 1]! << 16);
+      word1 = head16[at16 + 2]! | (head16[at16 + 3]! << 16);
+      word2 = head16[at16 + 4]! | (head16[at16 + 5]! << 16);
     } else {
       const head = frame.head;
-      dstLo = head[at]! | (head[at + 1]! << 8) | (head[at + 2]! << 16) | (head[at + 3]! << 24);
-      dstHi = head[at + 4]! | (head[at + 5]! << 8);
-      srcLo = head[at + 6]! | (head[at + 7]! << 8) | (head[at + 8]! << 16) | (head[at + 9]! << 24);
-      srcHi = head[at + 10]! | (head[at + 11]! << 8);
+      word0 = wordAt(head, at);
+      word1 = wordAt(head, at + 4);
+      word2 = wordAt(head, at + 8);
     }
-    if (srcLo !== this.srcLo || srcHi !== this.srcHi) this.#learn(srcLo, srcHi, sender);
-    if (dstLo !== this.dstLo || dstHi !== this.dstHi) this.#lookUp(dstLo, dstHi);
+    if (!this.known || word0 !== this.word0 || word1 !== this.word1 || word2 !== this.word2) {
+      this.#route(sender, word0, word1, word2);
+    }
     const target = this.target;
     if (target === null) this.#flood(sender, frame);
     else if (target === sender) sender.drops[DROP.samePort]! += 1;
     else this.#deliver(target, frame);
   }
 
-  #learn(srcLo: number, srcHi: number, sender: ForwardingPort): void {
-    this.srcLo = srcLo;
-    this.srcHi = srcHi;
-    this.fdb.learn(srcLo, srcHi, 0, sender.id, this.nowTick);
-    // The destination remembered may be the address just learned.
-    this.dstHi = NO_ADDRESS;
-  }
-
-  #lookUp(dstLo: number, dstHi: number): void {
-    this.dstLo = dstLo;
-    this.dstHi = dstHi;
+  /** Learns where the source is and finds out where the destination is. */
+  #route(sender: ForwardingPort, word0: number, word1: number, word2: number): void {
+    this.known = true;
+    this.word0 = word0;
+    this.word1 = word1;
+    this.word2 = word2;
+    this.fdb.learn((word1 >>> 16) | (word2 << 16), word2 >>> 16, 0, sender.id, this.nowTick);
     // Bit 0 of the first byte: a group address.
-    const owner = (dstLo & 1) !== 0 ? -1 : this.fdb.lookup(dstLo, dstHi, 0);
+    const owner = (word0 & 1) !== 0 ? -1 : this.fdb.lookup(word0, word1 & 0xffff, 0);
     this.target = owner < 0 ? null : (this.#portOfId[owner] ?? null);
   }
 
@@ -224,4 +221,8 @@ function countUntaken(port: ForwardingPort, result: number): void {
   if (result === TAKE_TOO_LONG) port.drops[DROP.tooLong]! += 1;
   else if (result === TAKE_TOO_SHORT) port.drops[DROP.tooShort]! += 1;
   else port.drops[DROP.tooScattered]! += 1;
+}
+
+function wordAt(bytes: Uint8Array, at: number): number {
+  return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
 }

@@ -21,16 +21,18 @@ export class Frame {
   declare readonly pieceBytes: Int32Array;
   /**
    * The frame's first bytes, contiguous: the arena window itself where the first piece is long enough,
-   * otherwise a copy. `head16` sees the same bytes and may be used when `headIndex` is even.
+   * otherwise a copy. `head16` and `head32` see the same bytes, where `headIndex` is a multiple of 2 or 4.
    */
   declare head: Uint8Array;
   declare head16: Uint16Array;
+  declare head32: Int32Array;
   headIndex = 0;
   /** Window that `head` shows, or -1 for the copy; spares rewriting the fields for each frame. */
   private headWindow = -1;
   declare private readonly arena: ArenaView;
   readonly #gathered = new Uint8Array(FRAME_HEAD_BYTES);
   readonly #gathered16 = new Uint16Array(this.#gathered.buffer);
+  readonly #gathered32 = new Int32Array(this.#gathered.buffer);
 
   constructor(arena: ArenaView) {
     this.pieceWindow = new Int32Array(FRAME_PIECES_MAX);
@@ -39,6 +41,7 @@ export class Frame {
     this.arena = arena;
     this.head = this.#gathered;
     this.head16 = this.#gathered16;
+    this.head32 = this.#gathered32;
   }
 
   /** A frame of a single piece. */
@@ -93,6 +96,7 @@ export class Frame {
     const view = this.arena.windows[window]!;
     this.head = view.u8;
     this.head16 = view.u16;
+    this.head32 = view.i32;
     this.headWindow = window;
   }
 
@@ -108,6 +112,7 @@ export class Frame {
     }
     this.head = gathered;
     this.head16 = this.#gathered16;
+    this.head32 = this.#gathered32;
     this.headIndex = 0;
     this.headWindow = -1;
   }
