@@ -1,38 +1,39 @@
 /**
- * Copying frame bytes within the arena: the one copy that forwarding a frame costs. Places are (window,
- * index) pairs. Hot path: allocates nothing, passes small integers only.
+ * Copying frame bytes within the arena: the one copy that forwarding a frame costs. Places are a window
+ * and an index in it. Hot path: allocates nothing, passes small integers only.
  *
  * Which way is fastest depends on size and alignment (bench/micro/copy.bench.ts): a loop over 64-bit words
- * up to some 250 bytes when both places are alike modulo 8, otherwise `copyWithin`, whose call costs as much
+ * up to some 200 bytes when both places are alike modulo 8, otherwise `copyWithin`, whose call costs as much
  * as copying 150 bytes. Elements of a BigUint64Array are moved without becoming BigInt objects as long as one
  * is assigned straight to another. Float64Array would be as fast, but may change NaN bits.
  */
-import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
+import type { ArenaView, Window } from '../memory/arena-view.ts';
 
-const WORD64_LOOP_BYTES_MAX = 256;
+const WORD64_LOOP_BYTES_MAX = 192;
 const WORD32_LOOP_BYTES_MAX = 64;
 
+/** Copies from one window of `arena` to another, or within one. */
 export function copyBytes(
   arena: ArenaView,
-  fromWindow: number,
+  from: Window,
   fromIndex: number,
-  toWindow: number,
+  to: Window,
   toIndex: number,
   sizeBytes: number,
 ): void {
   if (sizeBytes <= WORD64_LOOP_BYTES_MAX) {
     const difference = fromIndex ^ toIndex;
     if ((difference & 7) === 0 && (fromIndex & 3) === 0) {
-      copyWords64(arena, fromWindow, fromIndex, toWindow, toIndex, sizeBytes);
+      copyWords64(from, fromIndex, to, toIndex, sizeBytes);
       return;
     }
     if (sizeBytes <= WORD32_LOOP_BYTES_MAX && ((fromIndex | toIndex) & 3) === 0) {
-      copyWords32(arena, fromWindow, fromIndex, toWindow, toIndex, sizeBytes);
+      copyWords32(from, fromIndex, to, toIndex, sizeBytes);
       return;
     }
   }
-  const fromOffset = fromWindow * WINDOW_BYTES + fromIndex;
-  arena.u8.copyWithin(toWindow * WINDOW_BYTES + toIndex, fromOffset, fromOffset + sizeBytes);
+  const fromOffset = from.startOffset + fromIndex;
+  arena.u8.copyWithin(to.startOffset + toIndex, fromOffset, fromOffset + sizeBytes);
 }
 
 /** Calls after which V8 has compiled a short function for good. */
@@ -44,20 +45,12 @@ const WARM_UP_CALLS = 20_000;
  * before any guest's memory is mapped.
  */
 export function warmUpCopy(arena: ArenaView): void {
-  for (let call = 0; call < WARM_UP_CALLS; call++) copyBytes(arena, 0, 0, 0, 2048, 64);
+  const first = arena.windows[0]!;
+  for (let call = 0; call < WARM_UP_CALLS; call++) copyBytes(arena, first, 0, first, 2048, 64);
 }
 
 /** Both indices are alike modulo 8 and multiples of 4. */
-function copyWords64(
-  arena: ArenaView,
-  fromWindow: number,
-  fromIndex: number,
-  toWindow: number,
-  toIndex: number,
-  sizeBytes: number,
-): void {
-  const from = arena.windows[fromWindow]!;
-  const to = arena.windows[toWindow]!;
+function copyWords64(from: Window, fromIndex: number, to: Window, toIndex: number, sizeBytes: number): void {
   let done = 0;
   if ((fromIndex & 4) !== 0 && sizeBytes >= 4) {
     to.i32[toIndex >> 2] = from.i32[fromIndex >> 2]!;
@@ -78,16 +71,7 @@ function copyWords64(
 }
 
 /** Both indices are multiples of 4. */
-function copyWords32(
-  arena: ArenaView,
-  fromWindow: number,
-  fromIndex: number,
-  toWindow: number,
-  toIndex: number,
-  sizeBytes: number,
-): void {
-  const from = arena.windows[fromWindow]!;
-  const to = arena.windows[toWindow]!;
+function copyWords32(from: Window, fromIndex: number, to: Window, toIndex: number, sizeBytes: number): void {
   const from32 = from.i32;
   const to32 = to.i32;
   const wordCount = sizeBytes >> 2;

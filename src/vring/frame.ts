@@ -3,7 +3,7 @@
  * Frame and describes every frame in it, one after the other; nothing is copied until a `toGuest` queue
  * copies it. All fields are integers that V8 keeps unboxed.
  */
-import type { ArenaView } from '../memory/arena-view.ts';
+import type { ArenaView, Window } from '../memory/arena-view.ts';
 
 /** Most pieces of a frame; one that is scattered over more is dropped. */
 export const FRAME_PIECES_MAX = 1024;
@@ -13,9 +13,10 @@ export const FRAME_HEAD_BYTES = 128;
 export class Frame {
   pieceCount = 0;
   totalBytes = 0;
-  /** Place of the first byte when there is a single piece. */
+  /** Place of the first byte when there is a single piece; `view` is that window. */
   window = 0;
   index = 0;
+  declare view: Window;
   declare readonly pieceWindow: Int32Array;
   declare readonly pieceIndex: Int32Array;
   declare readonly pieceBytes: Int32Array;
@@ -39,6 +40,7 @@ export class Frame {
     this.pieceIndex = new Int32Array(FRAME_PIECES_MAX);
     this.pieceBytes = new Int32Array(FRAME_PIECES_MAX);
     this.arena = arena;
+    this.view = arena.windows[0]!;
     this.head = this.#gathered;
     this.head16 = this.#gathered16;
     this.head32 = this.#gathered32;
@@ -94,6 +96,7 @@ export class Frame {
 
   private setHeadWindow(window: number): void {
     const view = this.arena.windows[window]!;
+    this.view = view;
     this.head = view.u8;
     this.head16 = view.u16;
     this.head32 = view.i32;

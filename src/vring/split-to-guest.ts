@@ -6,7 +6,7 @@
  */
 import { NET_HEADER_BYTES_LEGACY, NET_HEADER_NUM_BUFFERS_OFFSET } from '../../protocol/virtio/net.ts';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
-import type { ArenaView } from '../memory/arena-view.ts';
+import type { ArenaView, Window } from '../memory/arena-view.ts';
 import {
   GIVE_DONE,
   GIVE_FAULT,
@@ -86,9 +86,9 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
     // Only what is written needs to be shared memory; nothing beyond it is touched.
     const index = this.translator.locate(this.desc[at]!, this.desc[at + 1]!, writtenBytes);
     if (index < 0) return this.#giveScattered(frame);
-    const window = this.translator.window;
-    writeNetHeader(this.arena, window, index, this.headerBytes);
-    copyBytes(this.arena, frame.window, frame.index, window, index + this.headerBytes, frameBytes);
+    const to = this.arena.windows[this.translator.window]!;
+    writeNetHeader(to, index, this.headerBytes);
+    copyBytes(this.arena, frame.view, frame.index, to, index + this.headerBytes, frameBytes);
     this.putUsed(head, writtenBytes);
     this.availNext = (this.availNext + 1) & 0xffff;
     this.burstFrames++;
@@ -186,8 +186,7 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
 }
 
 /** A header that promises nothing: no checksum to fill in, no segmentation, one buffer. */
-function writeNetHeader(arena: ArenaView, window: number, index: number, headerBytes: number): void {
-  const view = arena.windows[window]!;
+function writeNetHeader(view: Window, index: number, headerBytes: number): void {
   if ((index & 3) === 0 && headerBytes !== NET_HEADER_BYTES_LEGACY) {
     const word = index >> 2;
     view.i32[word] = 0;
@@ -236,15 +235,16 @@ class PieceCursor {
 
   /** Copies from the arena to where the cursor stands. */
   write(fromWindow: number, fromIndex: number, sizeBytes: number): void {
+    const from = this.#arena.windows[fromWindow]!;
     for (let done = 0; done < sizeBytes; ) {
       const roomBytes = this.#sizeBytes[this.#piece]! - this.#doneBytes;
       const count = Math.min(roomBytes, sizeBytes - done);
       // Windows overlap by WINDOW_OVERLAP_BYTES, more than a frame, so `fromIndex + done` stays inside.
       copyBytes(
         this.#arena,
-        fromWindow,
+        from,
         fromIndex + done,
-        this.#window[this.#piece]!,
+        this.#arena.windows[this.#window[this.#piece]!]!,
         this.#index[this.#piece]! + this.#doneBytes,
         count,
       );
