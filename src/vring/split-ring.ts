@@ -19,6 +19,12 @@ import {
   STATE_USED_NEXT,
 } from './ring-state.ts';
 
+/**
+ * x86-64 keeps the order of loads, and V8 neither moves nor merges loads of typed arrays; so what the driver
+ * wrote before it moved `idx` is seen with it. Elsewhere the load is atomic, which is a call in V8.
+ */
+const PLAIN_LOADS_STAY_IN_ORDER = process.arch === 'x64';
+
 /** Index of `idx` in the avail and used rings seen as 16-bit words; their entries follow. */
 const IDX = 1;
 const AVAIL_ENTRIES = 2;
@@ -92,7 +98,7 @@ export class SplitRing {
     const known = (this.availSeen - this.availNext) & 0xffff;
     if (known !== 0) return known;
     if (this.fault !== RING_FAULT.NONE) return 0;
-    this.availSeen = Atomics.load(this.avail, IDX);
+    this.availSeen = PLAIN_LOADS_STAY_IN_ORDER ? this.avail[IDX]! : Atomics.load(this.avail, IDX);
     const waiting = (this.availSeen - this.availNext) & 0xffff;
     if (waiting > this.size) {
       this.fail(RING_FAULT.AVAIL_JUMP);
