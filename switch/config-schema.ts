@@ -94,8 +94,10 @@ function portSchema(host: HostFacts) {
         issues.push({ code: 'custom', path: [key], message, input: port });
       if (port.role === 'client' && port.mode !== undefined) refuse('mode', 'only with role server');
       if (port.role === 'client' && port.owner !== undefined) refuse('owner', 'only with role server');
-      if (!port.configSpace && port.mac !== undefined) refuse('mac', 'only with the CONFIG feature on');
-      if (!port.configSpace && port.mtu !== undefined) refuse('mtu', 'only with the CONFIG feature on');
+      if (!port.configSpace && port.mac !== undefined)
+        refuse('mac', 'only with config-space=on, in a file configSpace: on');
+      if (!port.configSpace && port.mtu !== undefined)
+        refuse('mtu', 'only with config-space=on, in a file configSpace: on');
     });
 }
 

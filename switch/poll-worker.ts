@@ -42,6 +42,9 @@ export class PollWorker {
   /** Kick pipes whose writer is gone; they are no longer in the epoll set. */
   readonly #deadKicks = new Set<number>();
   #epochSeen = 0;
+  #idleSinceMs = 0;
+  /** Stretches without work that are expected to take as long as `idleUs`. */
+  #stretchesToIdle = 2;
   #running = true;
 
   constructor(setup: WorkerSetup) {
@@ -55,26 +58,40 @@ export class PollWorker {
   }
 
   run(): void {
-    const idleMs = this.#setup.idleUs / 1000;
-    let idleSinceMs = -1;
+    let idleStretches = 0;
     while (this.#running) {
       const hadWork = pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen);
       if (Atomics.load(this.#control, CONTROL_EPOCH) !== this.#epochSeen) {
         this.#takeOrders();
         continue;
       }
-      if (hadWork || this.#setup.poll === 'busy') {
-        idleSinceMs = -1;
-        continue;
-      }
-      const nowMs = performance.now();
-      if (idleSinceMs < 0) idleSinceMs = nowMs;
-      else if (nowMs - idleSinceMs >= idleMs) {
+      idleStretches = hadWork || this.#setup.poll === 'busy' ? 0 : idleStretches + 1;
+      if (idleStretches > 0 && this.#idleLongEnough(idleStretches)) {
         this.#sleep();
-        idleSinceMs = -1;
+        idleStretches = 0;
       }
     }
     this.#epoll.close();
+  }
+
+  /**
+   * Whether so many stretches without work take as long as a worker waits before it blocks. Reading the clock
+   * makes garbage, so it is read when idleness begins and when, by the pace so far, the time should be over.
+   */
+  #idleLongEnough(idleStretches: number): boolean {
+    if (idleStretches === 1) {
+      this.#idleSinceMs = performance.now();
+      return false;
+    }
+    if (idleStretches < this.#stretchesToIdle) return false;
+    const idleMs = Math.max(performance.now() - this.#idleSinceMs, 0.001);
+    const wantedMs = this.#setup.idleUs / 1000;
+    if (idleMs >= wantedMs) {
+      this.#stretchesToIdle = Math.max(2, Math.floor((idleStretches * wantedMs) / idleMs));
+      return true;
+    }
+    this.#stretchesToIdle = idleStretches + Math.ceil((idleStretches * (wantedMs - idleMs)) / idleMs);
+    return false;
   }
 
   /** Asks every guest for a kick and blocks until one comes, or an order. */

@@ -106,7 +106,7 @@ export class Switch {
         arena: this.#arena,
         arenaView: this.#arenaView,
         dataPath: this.#workers,
-        events: this.#eventsOf(config.name),
+        events: this.#eventsOf(id, config.name),
       },
     );
     this.#ports.set(id, port);
@@ -173,8 +173,10 @@ export class Switch {
     throw new ConfigError(`there are ${PORTS_MAX} ports already`);
   }
 
-  #eventsOf(port: string): PortEvents {
+  #eventsOf(id: number, port: string): PortEvents {
     return {
+      // Who lived behind it may turn up behind another port.
+      disconnected: () => this.#fdb.flushPort(id),
       info: (message) => this.#log.info({ port }, message),
       warn: (message) => this.#log.warn({ port }, message),
     };

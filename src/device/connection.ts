@@ -23,9 +23,6 @@ export type Message = { readonly header: Header; readonly payload: Uint8Array; r
 /** Takes over the message's descriptors. A promise keeps further messages waiting until it settles. */
 export type MessageHandler = (message: Message) => void | Promise<void>;
 
-/** Why a connection ended that simply was closed. */
-export const CLOSED_BY_PEER = 'the front-end closed the connection';
-
 export class Connection {
   readonly #fd: number;
   readonly #onMessage: MessageHandler;
@@ -136,7 +133,9 @@ export class Connection {
         throw new PeerError('descriptors came with the middle of a message instead of its first byte');
       }
       if (closed) {
-        throw new PeerError(atStart ? CLOSED_BY_PEER : 'the connection ended within a message');
+        throw new PeerError(
+          atStart ? 'the front-end closed the connection' : 'the connection ended within a message',
+        );
       }
       if (bytes.length === 0) return false;
       this.#received.set(bytes, this.#receivedBytes);

@@ -20,6 +20,9 @@ export type SplitRingLayout = {
   readonly usedOffset: number;
 };
 
+const NO_MEMORY =
+  'the front-end shared no memory (QEMU: give the guest a memory-backend object with share=on, and -numa node,memdev=)';
+
 /** The layout, or one sentence on why the ring cannot run there. */
 export function placeRing(size: number, addresses: VringAddr, memory: GuestMemory): SplitRingLayout | string {
   const parts = [
@@ -27,6 +30,7 @@ export function placeRing(size: number, addresses: VringAddr, memory: GuestMemor
     { name: 'avail ring', uva: addresses.availUva, sizeBytes: availRingBytes(size), align: AVAIL_ALIGN },
     { name: 'used ring', uva: addresses.usedUva, sizeBytes: usedRingBytes(size), align: USED_ALIGN },
   ];
+  if (memory.sizeBytes === 0) return NO_MEMORY;
   const offsets: number[] = [];
   for (const { name, uva, sizeBytes, align } of parts) {
     const offset = memory.offsetOfUva(uva, sizeBytes);

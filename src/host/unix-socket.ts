@@ -47,7 +47,7 @@ export function listenUnix(path: string, options: ListenOptions = {}): number {
     bindTakingOverStale(fd, path, address);
     try {
       if (options.mode !== undefined) chmodSync(path, options.mode);
-      if (options.owner !== undefined) chownSync(path, options.owner.uid, options.owner.gid);
+      if (options.owner !== undefined) changeOwner(path, options.owner.uid, options.owner.gid);
       checked(libc.listen(fd, LISTEN_BACKLOG), 'listen', `listening at ${path}`);
     } catch (error) {
       unlinkSync(path);
@@ -259,6 +259,14 @@ function isServed(path: string): boolean {
       return false;
     // EAGAIN: its backlog is full; EACCES: we may not even ask. Either way it is not ours to take.
     return true;
+  }
+}
+
+function changeOwner(path: string, uid: number, gid: number): void {
+  try {
+    chownSync(path, uid, gid);
+  } catch (error) {
+    throw new SocketPathError(`cannot give socket ${path} to ${uid}:${gid}: ${(error as Error).message}`);
   }
 }
 

@@ -16,6 +16,8 @@ export type PortStatus = {
 export type PortEvents = {
   info(message: string): void;
   warn(message: string): void;
+  /** The peer is gone and no worker uses anything of it any more. */
+  disconnected(): void;
 };
 
 export interface Port {

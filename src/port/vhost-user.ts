@@ -4,7 +4,6 @@
  * connection. Main thread.
  */
 import { rmSync } from 'node:fs';
-import { CLOSED_BY_PEER } from '../device/connection.ts';
 import type { DataPath } from '../device/data-path.ts';
 import { Device, type DeviceOptions, ringCountMax } from '../device/device.ts';
 import { Session } from '../device/session.ts';
@@ -41,7 +40,7 @@ export type VhostUserPortContext = {
   readonly events: PortEvents;
 };
 
-/** Pause between attempts to connect, doubling from the first to the second; to accept: always the second. */
+/** Pause before a front-end is connected to or accepted again, doubling from the first to the second. */
 const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 1000;
 
@@ -133,9 +132,23 @@ export class VhostUserPort implements Port {
       // Accepted and closed, so that the second one is told at once instead of waiting for ever.
       closeFd(fd);
       this.#context.events.warn('refused a second front-end: one is connected already');
+      // Some front-ends try again without a pause.
+      this.#pauseListener(RETRY_MAX_MS);
       return;
     }
     this.#adopt(fd);
+  }
+
+  #pauseListener(pauseMs: number): void {
+    this.#watch?.close();
+    this.#later(pauseMs, () => {
+      if (this.#releasing === null) this.#watchListener();
+    });
+  }
+
+  #later(pauseMs: number, action: () => void): void {
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#retry = setTimeout(action, pauseMs);
   }
 
   /** Out of descriptors: the connection stays queued, and the listener is looked at again after a pause. */
@@ -145,29 +158,26 @@ export class VhostUserPort implements Port {
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       this.#context.events.warn(error.message);
-      this.#watch?.close();
-      this.#retry = setTimeout(() => {
-        if (this.#releasing === null) this.#watchListener();
-      }, RETRY_MAX_MS);
+      this.#pauseListener(RETRY_MAX_MS);
       return null;
     }
   }
 
   #connect(): void {
-    this.#retry = null;
     try {
       this.#adopt(connectUnix(this.options.socketPath));
-      this.#retryMs = RETRY_MIN_MS;
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       if (!NOT_SERVED.has(error.code)) this.#lastReason = error.message;
-      this.#connectLater();
+      this.#tryLater();
     }
   }
 
-  #connectLater(): void {
+  /** Connects or accepts again after a pause that doubles each time. */
+  #tryLater(): void {
     if (this.#stopped) return;
-    this.#retry = setTimeout(() => this.#connect(), this.#retryMs);
+    if (this.options.role === 'client') this.#later(this.#retryMs, () => this.#connect());
+    else this.#pauseListener(this.#retryMs);
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
   }
 
@@ -197,8 +207,9 @@ export class VhostUserPort implements Port {
   #ended(reason: string): void {
     const peer = this.#peer;
     if (peer === null) return;
-    const gaveUpEarly = reason === CLOSED_BY_PEER && peer.device.memoryBytes === 0;
-    this.#lastReason = gaveUpEarly ? `${reason} before it shared any memory${NO_MEMORY_HINT}` : reason;
+    // What was wrong before is why it left, or why it should have.
+    const before = this.status.reason;
+    this.#lastReason = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
     this.#context.events.info(`front-end gone: ${this.#lastReason}`);
     // No second front-end is let in before the workers let go of the first one's memory.
     this.#watch?.close();
@@ -207,12 +218,16 @@ export class VhostUserPort implements Port {
 
   async #release({ session, device }: Peer): Promise<void> {
     await session.settled();
+    const cameFar = device.memoryBytes > 0;
     await device.release();
+    this.#context.events.disconnected();
     this.#peer = null;
     this.#reported = '';
     this.#releasing = null;
-    if (this.options.role === 'client') this.#connectLater();
-    else this.#watchListener();
+    if (cameFar) this.#retryMs = RETRY_MIN_MS;
+    // A front-end that never came far and tries again at once must not keep us busy.
+    if (cameFar && this.options.role === 'server') this.#watchListener();
+    else this.#tryLater();
   }
 
   #waitingReason(): string {
@@ -236,4 +251,3 @@ export class VhostUserPort implements Port {
 
 /** Errors of connect that only mean: try again later. */
 const NOT_SERVED = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN']);
-const NO_MEMORY_HINT = ' (QEMU does so when the memory of the guest is not a memory-backend with share=on)';

@@ -56,7 +56,11 @@ export class LocalSwitch {
             arena,
             arenaView,
             dataPath: this.#path,
-            events: { info: () => {}, warn: (message) => this.warnings.push(message) },
+            events: {
+              info: () => {},
+              warn: (message) => this.warnings.push(message),
+              disconnected: () => {},
+            },
           },
         ),
     );

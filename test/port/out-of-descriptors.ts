@@ -35,6 +35,7 @@ const port = new VhostUserPort(
     arenaView: new ArenaView(arena.location),
     dataPath,
     events: {
+      disconnected: () => {},
       info: (text) => {
         console.log(text);
         connected.resolve();

@@ -250,11 +250,11 @@ describe('refused in a file', () => {
     ],
     [
       'ports: { a: { socket: /x, mac: 02:00:00:00:00:01 } }',
-      'r.yaml:1: ports.a.mac: 02:00:00:00:00:01 is not allowed (only with the CONFIG feature on)',
+      'r.yaml:1: ports.a.mac: 02:00:00:00:00:01 is not allowed (only with config-space=on, in a file configSpace: on)',
     ],
     [
       'ports: { a: { socket: /x, configSpace: off, mtu: 1500 } }',
-      'r.yaml:1: ports.a.mtu: 1500 is not allowed (only with the CONFIG feature on)',
+      'r.yaml:1: ports.a.mtu: 1500 is not allowed (only with config-space=on, in a file configSpace: on)',
     ],
     [
       'ports: { a: { socket: /x, configSpace: on, mac: 01:00:00:00:00:01 } }',
