@@ -3,7 +3,8 @@
  * `ringway/switch`; wire formats are `ringway/protocol`.
  */
 export type { DataPath } from './device/data-path.ts';
-export { Device, type DeviceContext, type DeviceOptions } from './device/device.ts';
+export { Device, type DeviceContext } from './device/device.ts';
+export type { DeviceOptions } from './device/device-options.ts';
 export { PeerError } from './device/peer-error.ts';
 export { Session, type SessionEvents } from './device/session.ts';
 export * from './frontend/index.ts';

@@ -1,6 +1,6 @@
 /** The configuration space of a virtio network device (VIRTIO 1.3, section 5.1.4), for GET_CONFIG. */
 import { NET_CONFIG, NET_STATUS_LINK_UP } from '../../protocol/virtio/net.ts';
-import type { DeviceOptions } from './device.ts';
+import type { DeviceOptions } from './device-options.ts';
 
 const MTU_DEFAULT = 1500;
 /** "Unknown" for speed and duplex. */

@@ -4,10 +4,9 @@
  * docs/architecture.md). It tells the data path what to use and waits until the data path let go before
  * anything is taken away. Main thread; messages reach it one at a time.
  */
-import { hasBit, maskOf } from '../../protocol/bits.ts';
+import { hasBit } from '../../protocol/bits.ts';
 import { ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, VLAN_TAG_BYTES } from '../../protocol/ethernet.ts';
 import type { ConfigSpace, MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
-import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { netHeaderBytes } from '../../protocol/virtio/net.ts';
 import { isSplitRingSize } from '../../protocol/virtio/split-ring.ts';
@@ -28,22 +27,12 @@ import {
 import { configSpaceBytes } from './config-space.ts';
 import { ControlQueue, ReceiveFilter } from './control-queue.ts';
 import type { DataPath } from './data-path.ts';
+import { type DeviceOptions, offeredFeatures, offeredProtocolFeatures } from './device-options.ts';
 import type { IncomingFds } from './incoming-fds.ts';
 import { PeerError } from './peer-error.ts';
 import { Ring } from './ring.ts';
 import { placeRing } from './ring-layout.ts';
 import { adoptSignalFd } from './signal-fd.ts';
-
-export type DeviceOptions = {
-  /** Most queue pairs that the front-end may use, 1 to 127. */
-  readonly queuePairsMax: number;
-  /** Offer the configuration space by message (protocol feature CONFIG). */
-  readonly configSpace: boolean;
-  /** Six bytes, told in the configuration space; null: none. */
-  readonly mac: Uint8Array | null;
-  /** Told in the configuration space; null: none. */
-  readonly mtu: number | null;
-};
 
 export type DeviceContext = {
   readonly portId: number;
@@ -445,37 +434,4 @@ export class Device {
       onFault: () => this.ringFailed(attachment.ringIndex),
     });
   }
-}
-
-function offeredFeatures(options: DeviceOptions): bigint {
-  const {
-    NET_MTU,
-    NET_MAC,
-    NET_MRG_RXBUF,
-    NET_STATUS,
-    NET_CTRL_VQ,
-    NET_CTRL_RX,
-    NET_CTRL_VLAN,
-    NET_CTRL_RX_EXTRA,
-    NET_GUEST_ANNOUNCE,
-    NET_MQ,
-    NET_CTRL_MAC_ADDR,
-    ANY_LAYOUT,
-    INDIRECT_DESC,
-    EVENT_IDX,
-    PROTOCOL_FEATURES,
-    VERSION_1,
-  } = VIRTIO_FEATURE;
-  let features = maskOf(NET_MTU, NET_MRG_RXBUF, ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX);
-  features |= maskOf(PROTOCOL_FEATURES, VERSION_1, NET_GUEST_ANNOUNCE);
-  features |= maskOf(NET_CTRL_VQ, NET_CTRL_RX, NET_CTRL_RX_EXTRA, NET_CTRL_VLAN, NET_CTRL_MAC_ADDR);
-  if (options.queuePairsMax > 1) features |= maskOf(NET_MQ);
-  if (options.configSpace) features |= maskOf(NET_STATUS);
-  if (options.configSpace && options.mac !== null) features |= maskOf(NET_MAC);
-  return features;
-}
-
-function offeredProtocolFeatures(options: DeviceOptions): bigint {
-  const { MQ, REPLY_ACK, MTU, CONFIG, CONFIGURE_MEM_SLOTS } = PROTOCOL_FEATURE;
-  return maskOf(MQ, REPLY_ACK, MTU, CONFIGURE_MEM_SLOTS) | (options.configSpace ? maskOf(CONFIG) : 0n);
 }

@@ -5,7 +5,8 @@
  */
 import { rmSync } from 'node:fs';
 import type { DataPath } from '../device/data-path.ts';
-import { Device, type DeviceOptions, ringCountMax } from '../device/device.ts';
+import { Device, ringCountMax } from '../device/device.ts';
+import type { DeviceOptions } from '../device/device-options.ts';
 import { Session } from '../device/session.ts';
 import { closeFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';

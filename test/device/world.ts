@@ -4,7 +4,8 @@
  * left.
  */
 import { expect } from 'vitest';
-import { Device, type DeviceOptions, ringCountMax } from '../../src/device/device.ts';
+import { Device, ringCountMax } from '../../src/device/device.ts';
+import type { DeviceOptions } from '../../src/device/device-options.ts';
 import { Session } from '../../src/device/session.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { DeviceOptions } from '../../src/device/device.ts';
+import type { DeviceOptions } from '../../src/device/device-options.ts';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { acceptUnix, connectUnix, listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
