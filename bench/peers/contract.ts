@@ -1,0 +1,31 @@
+/**
+ * What a switch under test is to the benchmark: two vhost-user sockets that frames go in and out of, busy on
+ * one processor. Each peer is a class with a static `start` that resolves when both sockets can be reached.
+ */
+import type { PeerName } from '../plan.ts';
+
+export interface Peer {
+  readonly name: PeerName;
+  /** Of the process that forwards. */
+  readonly pid: number;
+  /** Sockets of the two ports. */
+  readonly sockets: readonly [string, string];
+  /** What the load generator is there: `client` connects, `server` listens for the switch. */
+  readonly generatorRole: 'client' | 'server';
+  /** Stops it from using its processor while another is measured (SIGSTOP), and lets it go on. */
+  pause(): void;
+  resume(): void;
+  /** Addresses that it has learned, in lower case; null when it does not learn. */
+  learned(): Promise<readonly string[] | null>;
+  /** Ends it, paused or not, and removes what it left. */
+  stop(): Promise<void>;
+}
+
+/** Sends SIGSTOP or SIGCONT; a process that has gone is noticed elsewhere. */
+export function signalProcess(pid: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}

@@ -1,0 +1,152 @@
+/**
+ * What a run stands on: processors, a folder for sockets, hugepages, which peers and which generator there
+ * are; and what had to be left out. Starts peers and generators for the scenarios. Main thread; main.ts makes
+ * one and ends it.
+ */
+import { mkdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { temporaryFolder } from '../test/peers/child.ts';
+import { ensurePeers, type Hugepages, takeHugepages } from '../test/peers/index.ts';
+import type { LoadGenerator, LoadKind, LoadTarget } from './load/contract.ts';
+import { EmbeddedLoad } from './load/embedded-load.ts';
+import { TESTPMD_LOAD_MIB, TestpmdLoad } from './load/testpmd-load.ts';
+import type { Peer } from './peers/contract.ts';
+import { OVS_MIB, OvsPeer } from './peers/ovs.ts';
+import { type RingwayOptions, RingwayPeer } from './peers/ringway.ts';
+import { TESTPMD_VHOST_MIB, TestpmdVhostPeer } from './peers/testpmd-vhost.ts';
+import type { BenchPlan, PeerName } from './plan.ts';
+import { type Measured, measureUndisturbed } from './scenarios/disturbance.ts';
+
+const HUGEPAGE_MIB = 2;
+const REPOSITORY = dirname(import.meta.dirname);
+
+export class Rig {
+  readonly plan: BenchPlan;
+  /** Sentences for the reader: what was left out and why, what was used instead. */
+  readonly notes: string[] = [];
+  /** Peers that can be started. */
+  readonly peers: PeerName[] = [];
+  /** Ways to generate load, the headline first. */
+  readonly loadKinds: readonly LoadKind[];
+  readonly #folder: { path: string; remove(): Promise<void> };
+  readonly #hugepages: Hugepages | null;
+  #folderCount = 0;
+  #isRingwayLeftOut = false;
+
+  private constructor(
+    plan: BenchPlan,
+    folder: { path: string; remove(): Promise<void> },
+    hugepages: Hugepages | null,
+    hasTestpmd: boolean,
+  ) {
+    this.plan = plan;
+    this.#folder = folder;
+    this.#hugepages = hugepages;
+    this.loadKinds = hasTestpmd ? ['vectorised', 'default'] : ['embedded'];
+  }
+
+  static async prepare(plan: BenchPlan): Promise<Rig> {
+    if (!plan.installs) process.env.RINGWAY_INSTALL_PEERS ??= '0';
+    const wantsOvs = plan.peers.includes('ovs');
+    const packages = await ensurePeers(wantsOvs ? ['testpmd', 'ovs'] : ['testpmd']);
+    const hasTestpmd = packages.available.has('testpmd');
+    const hugepages = hasTestpmd ? await takeHugepages(hugepagesFor(plan)) : null;
+    const hasHugepages = hugepages !== null && 'path' in hugepages;
+    const folder = await temporaryFolder('rwb-');
+    const rig = new Rig(plan, folder, hasHugepages ? hugepages : null, hasTestpmd);
+    rig.#choosePeers(packages.missing, hasHugepages);
+    if (hugepages !== null && !hasHugepages)
+      rig.note(`${hugepages.unavailable} testpmd uses pages of 4 KiB.`);
+    if (!hasTestpmd) {
+      rig.note(`No testpmd (${packages.missing.get('testpmd')}): the embedded front-end generates the load.`);
+    }
+    if (plan.dutCpu === plan.loadCpu) {
+      rig.note('Switch and generator share one processor here: the figures say nothing about either.');
+    }
+    return rig;
+  }
+
+  /** Says something once, on the screen and in the results. */
+  note(text: string): void {
+    if (this.notes.includes(text)) return;
+    this.notes.push(text);
+    process.stdout.write(`! ${text}\n`);
+  }
+
+  /** Whether something about Ringway itself could not be measured; a peer may be missing. */
+  get isRingwayLeftOut(): boolean {
+    return this.#isRingwayLeftOut;
+  }
+
+  leaveOut(who: string, where: string, error: unknown): void {
+    if (who !== 'ovs' && who !== 'testpmd') this.#isRingwayLeftOut = true;
+    const reason = error instanceof Error ? error.message : String(error);
+    // Results are shown to others: no paths of this machine.
+    const told = reason.replaceAll(`${this.#folder.path}/`, '').replaceAll(`${REPOSITORY}/`, '');
+    this.note(`${who} is left out of ${where}: ${told.trim().split('\n').slice(0, 6).join(' | ')}`);
+  }
+
+  startPeer(name: PeerName): Promise<Peer> {
+    const { dutCpu, loadCpu } = this.plan;
+    const options = { folder: this.#newFolder(), cpu: dutCpu, controlCpu: loadCpu };
+    switch (name) {
+      case 'ringway':
+        return RingwayPeer.start(options);
+      case 'testpmd':
+        return TestpmdVhostPeer.start({ ...options, hugepagesPath: this.#hugepagesPath });
+      case 'ovs':
+        return OvsPeer.start({ ...options, hugepagesPath: this.#hugepages!.path });
+    }
+  }
+
+  /** A Ringway of its own for one scenario, on the processor under test. */
+  startRingway(options: Omit<RingwayOptions, 'folder' | 'cpu'> = {}): Promise<RingwayPeer> {
+    return RingwayPeer.start({ ...options, folder: this.#newFolder(), cpu: this.plan.dutCpu });
+  }
+
+  startLoad(target: LoadTarget, kind: LoadKind): Promise<LoadGenerator> {
+    const cpu = this.plan.loadCpu;
+    if (kind === 'embedded') return EmbeddedLoad.start(target, { cpu });
+    const controlCpu = this.plan.dutCpu;
+    return TestpmdLoad.start(target, { kind, cpu, controlCpu, hugepagesPath: this.#hugepagesPath });
+  }
+
+  /** Measures again while others take too much of the two processors; see scenarios/disturbance.ts. */
+  undisturbed<T>(pids: readonly number[], measure: () => Promise<T>): Promise<Measured<T>> {
+    const { dutCpu, loadCpu, attemptsMax } = this.plan;
+    return measureUndisturbed(pids, [dutCpu, loadCpu], attemptsMax, measure);
+  }
+
+  async end(): Promise<void> {
+    await this.#folder.remove();
+    // What uses the pages has ended; a peer that crashed may hold them a moment longer.
+    await this.#hugepages?.release().catch((error: Error) => this.note(error.message));
+  }
+
+  get #hugepagesPath(): string | null {
+    return this.#hugepages?.path ?? null;
+  }
+
+  #choosePeers(missing: ReadonlyMap<string, string>, hasHugepages: boolean): void {
+    for (const name of this.plan.peers) {
+      const reason = missing.get(name);
+      if (reason !== undefined) this.leaveOut(name, 'this run', reason);
+      else if (name === 'ovs' && !hasHugepages) this.leaveOut(name, 'this run', 'it needs hugepages');
+      else this.peers.push(name);
+    }
+  }
+
+  #newFolder(): string {
+    const path = join(this.#folder.path, String(this.#folderCount++));
+    mkdirSync(path);
+    return path;
+  }
+}
+
+/** Pages for the generators (one for each peer, two for the scale runs) and for the peers. */
+function hugepagesFor({ peers }: BenchPlan): number {
+  const generators = Math.max(peers.length, 2) * TESTPMD_LOAD_MIB;
+  const testpmd = peers.includes('testpmd') ? TESTPMD_VHOST_MIB : 0;
+  const ovs = peers.includes('ovs') ? OVS_MIB : 0;
+  return (generators + testpmd + ovs) / HUGEPAGE_MIB;
+}
