@@ -23,11 +23,11 @@ export class GpaTranslator {
    * `window` from `hitIndex` on. Reaches into the window's overlap, but not across a multiple of 4 GiB, where
    * the lower half starts again; -1 bytes: nothing is remembered.
    */
-  private hitHi = 0;
-  private hitLo = 0;
-  private hitBytes = -1;
-  private hitIndex = 0;
-  private hitWindow = 0;
+  hitHi = 0;
+  hitLo = 0;
+  hitBytes = -1;
+  hitIndex = 0;
+  hitWindow = 0;
   /** Per range: start, end, arena offset minus start. */
   declare private readonly ranges: Float64Array;
   declare private readonly wordCount: number;

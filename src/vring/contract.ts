@@ -87,6 +87,19 @@ export interface ToGuestQueue {
   begin(): void;
   /** Copies the frame into the guest's next buffer or buffers. */
   give(frame: Frame): number;
+  /**
+   * Moves waiting frames of `from` straight here, as many as are alike: `framesMax` at most, with the given
+   * words as their two addresses, of at most `frameBytesMax` bytes, plain on both sides. They are taken, given
+   * and released. Answers how many; 0 says only that the next frame must take the general path.
+   */
+  giveRun(
+    from: FromGuestQueue,
+    framesMax: number,
+    word0: number,
+    word1: number,
+    word2: number,
+    frameBytesMax: number,
+  ): number;
   /** Publishes what was given, signals the guest if it asked for it, and closes the queue. */
   end(): void;
   /** Signals the guest whatever it asked for; after its call descriptor changed. */

@@ -9,7 +9,7 @@
  */
 import type { ArenaView, Window } from '../memory/arena-view.ts';
 
-const WORD64_LOOP_BYTES_MAX = 192;
+export const WORD64_LOOP_BYTES_MAX = 192;
 const WORD32_LOOP_BYTES_MAX = 64;
 
 /** Copies from one window of `arena` to another, or within one. */

@@ -27,9 +27,11 @@ const PLAIN_LOADS_STAY_IN_ORDER = process.arch === 'x64';
 
 /** Index of `idx` in the avail and used rings seen as 16-bit words; their entries follow. */
 const IDX = 1;
-const AVAIL_ENTRIES = 2;
+export const AVAIL_ENTRIES = 2;
 /** First entry of the used ring seen as 32-bit words; two words each: id and length. */
-const USED_ENTRIES = 1;
+export const USED_ENTRIES = 1;
+/** The third word of a virtio-net header that says num_buffers = 1. */
+export const ONE_BUFFER = 1 << 16;
 
 export class SplitRing {
   declare readonly portId: number;
@@ -47,14 +49,14 @@ export class SplitRing {
   /** Four words a descriptor: address low, address high, length, flags | next << 16. */
   declare readonly desc: Int32Array;
   declare protected readonly mask: number;
-  declare protected readonly avail: Uint16Array;
+  declare readonly avail: Uint16Array;
   declare protected readonly used16: Uint16Array;
-  declare protected readonly used32: Int32Array;
+  declare readonly used32: Int32Array;
   declare protected readonly eventIdx: boolean;
   /** Running 16-bit indices. */
-  protected availNext = 0;
+  availNext = 0;
   protected availSeen = 0;
-  protected usedNext = 0;
+  usedNext = 0;
   protected usedPublished = 0;
   /** Frames and bytes since the counters were last published. */
   protected burstFrames = 0;
@@ -123,6 +125,14 @@ export class SplitRing {
     this.used32[at] = head;
     this.used32[at + 1] = writtenBytes;
     this.usedNext = (this.usedNext + 1) & 0xffff;
+  }
+
+  /** Counts chains that split-run.ts took and used by itself. */
+  skip(chainCount: number, frameBytes: number): void {
+    this.availNext = (this.availNext + chainCount) & 0xffff;
+    this.usedNext = (this.usedNext + chainCount) & 0xffff;
+    this.burstFrames += chainCount;
+    this.burstBytes += frameBytes;
   }
 
   /** Stops the ring: nothing more is taken from it or given to it. */

@@ -8,6 +8,7 @@ import { NET_HEADER_BYTES_LEGACY, NET_HEADER_NUM_BUFFERS_OFFSET } from '../../pr
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
 import type { ArenaView, Window } from '../memory/arena-view.ts';
 import {
+  type FromGuestQueue,
   GIVE_DONE,
   GIVE_FAULT,
   GIVE_NO_BUFFER,
@@ -19,7 +20,9 @@ import { copyBytes } from './copy.ts';
 import { RING_FAULT } from './faults.ts';
 import type { Frame } from './frame.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList, walkChain } from './split-chain.ts';
-import { SplitRing } from './split-ring.ts';
+import { SplitFromGuest } from './split-from-guest.ts';
+import { ONE_BUFFER, SplitRing } from './split-ring.ts';
+import { moveRun } from './split-run.ts';
 
 /** Most chains that one frame may be spread over with MRG_RXBUF. */
 const CHAINS_MAX = CHAIN_DESCRIPTORS_MAX;
@@ -28,8 +31,6 @@ const PIECES_MAX = 2 * CHAIN_DESCRIPTORS_MAX;
 /** Answers of `#collectChain` below its count of bytes. */
 const STOPPED = -1;
 const TOO_SCATTERED = -2;
-/** num_buffers = 1 in the upper half of the header's third word. */
-const ONE_BUFFER = 1 << 16;
 
 export class SplitToGuest extends SplitRing implements ToGuestQueue {
   open = false;
@@ -94,6 +95,18 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
     this.burstFrames++;
     this.burstBytes += frameBytes;
     return GIVE_DONE;
+  }
+
+  giveRun(
+    from: FromGuestQueue,
+    framesMax: number,
+    word0: number,
+    word1: number,
+    word2: number,
+    frameBytesMax: number,
+  ): number {
+    if (!(from instanceof SplitFromGuest)) return 0;
+    return moveRun(from, this, framesMax, word0, word1, word2, frameBytesMax);
   }
 
   #giveScattered(frame: Frame): number {

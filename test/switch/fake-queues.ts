@@ -143,6 +143,12 @@ export class FakeToGuest implements ToGuestQueue {
     return GIVE_DONE;
   }
 
+  /** Knows no runs: every frame takes the general path. */
+  giveRun(): number {
+    this.#log.require(this.open, `a run was given to ${this}, which is not open`);
+    return 0;
+  }
+
   end(): void {
     this.#log.require(this.open, `end of ${this}, which is not open`);
     this.open = false;
