@@ -54,7 +54,7 @@ class World<Target extends SplitToGuest> {
   readonly forwarder: Forwarder;
   readonly faults: number[] = [];
 
-  constructor(size: number, makeTarget: (ring: RingAttachment) => Target) {
+  constructor(size: number, frameBytesMax: number, makeTarget: (ring: RingAttachment) => Target) {
     const fdb = new Fdb(createFdbMemory({ capacity: 64, maxPorts: 4, seed: [1, 2] }));
     this.forwarder = new Forwarder(view, fdb, (queue) => this.faults.push(queue.portId, queue.fault));
     for (let portId = 0; portId < 2; portId++) {
@@ -84,6 +84,7 @@ class World<Target extends SplitToGuest> {
       const port = new ForwardingPort(portId, new Float64Array(DROP_REASONS.length));
       port.queues = [this.to[portId]!];
       port.queueCount = 1;
+      port.frameBytesMax = frameBytesMax;
       this.ports.push(port);
       this.forwarder.addPort(port);
     }
@@ -172,7 +173,7 @@ class Drivers {
     const flow = random.chance(10) ? random.between(1, 3) : 0;
     frame.set([2, 0, 0, 0, flow, 1 - guest].slice(0, frameBytes));
     if (random.chance(3)) frame.fill(0xff, 0, Math.min(6, frameBytes));
-    if (frameBytes >= 12) frame.set([2, 0, 0, 0, 0, guest], 6);
+    if (frameBytes >= 12) frame.set([2, 0, 0, 0, random.chance(5) ? 9 : 0, guest], 6);
     return frame;
   }
 }
@@ -201,8 +202,9 @@ describe('runs come out like the general path', () => {
   test.each(Array.from({ length: 40 }, (_, seed) => seed))('seed %i', (seed) => {
     const random = new Random(seed);
     const size = random.pick([8, 64, 256]);
-    const fast = new World(size, (ring) => new CountsRuns(view, ring, false));
-    const plain = new World(size, (ring) => new WithoutRuns(view, ring, false));
+    const frameBytesMax = random.pick([1000, 2000]);
+    const fast = new World(size, frameBytesMax, (ring) => new CountsRuns(view, ring, false));
+    const plain = new World(size, frameBytesMax, (ring) => new WithoutRuns(view, ring, false));
     const drivers = new Drivers(random, size);
     for (let turn = 0; turn < TURNS; turn++) {
       const writes = drivers.nextWrites(fast.guests.map(({ memory }) => memory));
