@@ -92,10 +92,12 @@ export function moveRun(
     const headerIndex = targetIndex + toDistance;
     if ((headerIndex & 3) !== 0) break;
 
+    // Only what differs is written, here and in the used rings: drivers read these lines over and over, and a
+    // line that nobody writes stays in both processors' caches.
     const headerWord = headerIndex >> 2;
-    to32[headerWord] = 0;
-    to32[headerWord + 1] = 0;
-    to32[headerWord + 2] = ONE_BUFFER;
+    if (to32[headerWord] !== 0) to32[headerWord] = 0;
+    if (to32[headerWord + 1] !== 0) to32[headerWord + 1] = 0;
+    if (to32[headerWord + 2] !== ONE_BUFFER) to32[headerWord + 2] = ONE_BUFFER;
     const toIndex = headerIndex + NET_HEADER_BYTES;
     if (frameBytes <= WORD64_LOOP_BYTES_MAX && ((fromIndex ^ toIndex) & 7) === 0) {
       let done = 0;
@@ -119,11 +121,11 @@ export function moveRun(
     }
 
     const fromUsedAt = USED_ENTRIES + (((fromUsedNext + moved) & (fromSize - 1)) << 1);
-    fromUsed[fromUsedAt] = fromHead;
-    fromUsed[fromUsedAt + 1] = 0;
+    if (fromUsed[fromUsedAt] !== fromHead) fromUsed[fromUsedAt] = fromHead;
+    if (fromUsed[fromUsedAt + 1] !== 0) fromUsed[fromUsedAt + 1] = 0;
     const toUsedAt = USED_ENTRIES + (((toUsedNext + moved) & (toSize - 1)) << 1);
-    toUsed[toUsedAt] = toHead;
-    toUsed[toUsedAt + 1] = chainBytes;
+    if (toUsed[toUsedAt] !== toHead) toUsed[toUsedAt] = toHead;
+    if (toUsed[toUsedAt + 1] !== chainBytes) toUsed[toUsedAt + 1] = chainBytes;
     runBytes += frameBytes;
   }
   from.skip(moved, runBytes);

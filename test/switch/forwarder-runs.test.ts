@@ -52,11 +52,12 @@ class World<Target extends SplitToGuest> {
   readonly to: Target[] = [];
   readonly ports: ForwardingPort[] = [];
   readonly forwarder: Forwarder;
+  readonly fdb: Fdb;
   readonly faults: number[] = [];
 
   constructor(size: number, frameBytesMax: number, makeTarget: (ring: RingAttachment) => Target) {
-    const fdb = new Fdb(createFdbMemory({ capacity: 64, maxPorts: 4, seed: [1, 2] }));
-    this.forwarder = new Forwarder(view, fdb, (queue) => this.faults.push(queue.portId, queue.fault));
+    this.fdb = new Fdb(createFdbMemory({ capacity: 64, maxPorts: 4, seed: [1, 2] }));
+    this.forwarder = new Forwarder(view, this.fdb, (queue) => this.faults.push(queue.portId, queue.fault));
     for (let portId = 0; portId < 2; portId++) {
       const offset = mapGuest();
       this.guests.push({ offset, memory: view.u8.subarray(offset, offset + GUEST_BYTES) });
@@ -222,6 +223,7 @@ describe('runs come out like the general path', () => {
         expect(fast.to[guest]!.state.words).toEqual(plain.to[guest]!.state.words);
         expect(fast.ports[guest]!.drops).toEqual(plain.ports[guest]!.drops);
       }
+      expect(fast.fdb.entries()).toEqual(plain.fdb.entries());
       expect(fast.faults).toEqual(plain.faults);
     }
     framesInRuns += fast.to[0]!.framesInRuns + fast.to[1]!.framesInRuns;
