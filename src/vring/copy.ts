@@ -9,7 +9,7 @@
  */
 import type { ArenaView, Window } from '../memory/arena-view.ts';
 
-export const WORD64_LOOP_BYTES_MAX = 192;
+const WORD64_LOOP_BYTES_MAX = 192;
 const WORD32_LOOP_BYTES_MAX = 64;
 
 /** Copies from one window of `arena` to another, or within one. */
@@ -37,7 +37,7 @@ export function copyBytes(
 }
 
 /** Calls after which V8 has compiled a short function for good. */
-const WARM_UP_CALLS = 20_000;
+const WARM_UP_CALLS = 400_000;
 
 /**
  * Brings the 64-bit loop into its compiled form: until then each word becomes a BigInt object, and the first

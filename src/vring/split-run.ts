@@ -10,7 +10,7 @@
 import { FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import { NET_HEADER_BYTES } from '../../protocol/virtio/net.ts';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
-import { WORD64_LOOP_BYTES_MAX } from './copy.ts';
+import { copyBytes } from './copy.ts';
 import type { SplitFromGuest } from './split-from-guest.ts';
 import { AVAIL_ENTRIES, ONE_BUFFER, USED_ENTRIES } from './split-ring.ts';
 import type { SplitToGuest } from './split-to-guest.ts';
@@ -36,13 +36,10 @@ export function moveRun(
   if (headerBytes !== NET_HEADER_BYTES || to.headerBytes !== NET_HEADER_BYTES) return 0;
   if (source.hitBytes < 0 || target.hitBytes < 0) return 0;
   const framesWanted = Math.min(framesMax, to.available());
-  const arena8 = from.arena.u8;
   const fromWindow = from.arena.windows[source.hitWindow]!;
   const toWindow = from.arena.windows[target.hitWindow]!;
   const from32 = fromWindow.i32;
-  const from64 = fromWindow.u64;
   const to32 = toWindow.i32;
-  const to64 = toWindow.u64;
   const sourceLo = source.hitLo;
   const sourceHi = source.hitHi;
   const sourceBytes = source.hitBytes;
@@ -99,26 +96,7 @@ export function moveRun(
     if (to32[headerWord + 1] !== 0) to32[headerWord + 1] = 0;
     if (to32[headerWord + 2] !== ONE_BUFFER) to32[headerWord + 2] = ONE_BUFFER;
     const toIndex = headerIndex + NET_HEADER_BYTES;
-    if (frameBytes <= WORD64_LOOP_BYTES_MAX && ((fromIndex ^ toIndex) & 7) === 0) {
-      let done = 0;
-      if ((fromIndex & 4) !== 0) {
-        to32[toIndex >> 2] = word0;
-        done = 4;
-      }
-      const fromWord64 = (fromIndex + done) >> 3;
-      const toWord64 = (toIndex + done) >> 3;
-      const wordCount = (frameBytes - done) >> 3;
-      for (let word = 0; word < wordCount; word++) to64[toWord64 + word] = from64[fromWord64 + word]!;
-      done += wordCount << 3;
-      if (frameBytes - done >= 4) {
-        to32[(toIndex + done) >> 2] = from32[(fromIndex + done) >> 2]!;
-        done += 4;
-      }
-      for (; done < frameBytes; done++) toWindow.u8[toIndex + done] = fromWindow.u8[fromIndex + done]!;
-    } else {
-      const fromOffset = fromWindow.startOffset + fromIndex;
-      arena8.copyWithin(toWindow.startOffset + toIndex, fromOffset, fromOffset + frameBytes);
-    }
+    copyBytes(from.arena, fromWindow, fromIndex, toWindow, toIndex, frameBytes);
 
     const fromUsedAt = USED_ENTRIES + (((fromUsedNext + moved) & (fromSize - 1)) << 1);
     if (fromUsed[fromUsedAt] !== fromHead) fromUsed[fromUsedAt] = fromHead;
