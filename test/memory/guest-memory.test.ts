@@ -2,55 +2,13 @@
 import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { createEventFd, duplicateFd } from '../../src/host/descriptor.ts';
 import { HostError } from '../../src/host/errors.ts';
-import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
-import { type GpaMap, GpaTranslator } from '../../src/memory/gpa-translator.ts';
-import { GuestMemory, MemoryError } from '../../src/memory/guest-memory.ts';
-import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
-import { GuestFile, UVA_BASE } from './guest-file.ts';
-
-const GIB = 2 ** 30;
-const MIB = 2 ** 20;
-const PAGE = 4096;
-
-const arena = Arena.reserve(64 * GIB);
-const view = new ArenaView(arena.location);
-afterAll(() => arena.release());
-
-let memory: GuestMemory;
-let before: OpenFds;
-let files: GuestFile[];
-beforeEach(() => {
-  before = openFds();
-  memory = new GuestMemory(arena);
-  files = [];
-});
-afterEach(() => {
-  memory.clear();
-  for (const file of files) file.close();
-  expect(arena.mappedBytes).toBe(0);
-  expect(openedSince(before)).toEqual([]);
-});
-
-function file(sizeBytes: number): GuestFile {
-  const made = new GuestFile(sizeBytes);
-  files.push(made);
-  return made;
-}
-
-const lo = (address: number): number => address | 0;
-const hi = (address: number): number => Math.floor(address / 2 ** 32) | 0;
-
-/** Arena offset of a guest address as a worker finds it, or -1. */
-function locate(map: GpaMap, gpa: number, sizeBytes: number): number {
-  const translator = new GpaTranslator(map);
-  const index = translator.locate(lo(gpa), hi(gpa), sizeBytes | 0);
-  return index < 0 ? -1 : translator.window * WINDOW_BYTES + index;
-}
+import { MemoryError } from '../../src/memory/guest-memory.ts';
+import { UVA_BASE } from './guest-file.ts';
+import { arena, file, GIB, locate, MIB, memory, PAGE, view } from './memory-world.ts';
 
 describe('GuestMemory', () => {
   it('shows the file at the guest and the user address', () => {

@@ -2,54 +2,13 @@
  * Both translations, of guest-physical and of user addresses, against the naive twin: what Ringway reads in the
  * arena must be the byte that was written to the file.
  */
-import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import { describe, expect, it } from 'vitest';
+import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { type GpaMap, GpaTranslator } from '../../src/memory/gpa-translator.ts';
-import { GuestMemory, MemoryError } from '../../src/memory/guest-memory.ts';
-import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
+import { MemoryError } from '../../src/memory/guest-memory.ts';
 import { Random } from '../vring/random.ts';
-import { GuestFile } from './guest-file.ts';
+import { file, GIB, hi, lo, locate, MIB, memory, PAGE, view } from './memory-world.ts';
 import { NaiveMemory, randomRange, randomRegion } from './naive-memory.ts';
-
-const GIB = 2 ** 30;
-const MIB = 2 ** 20;
-const PAGE = 4096;
-
-const arena = Arena.reserve(64 * GIB);
-const view = new ArenaView(arena.location);
-afterAll(() => arena.release());
-
-let memory: GuestMemory;
-let before: OpenFds;
-let files: GuestFile[];
-beforeEach(() => {
-  before = openFds();
-  memory = new GuestMemory(arena);
-  files = [];
-});
-afterEach(() => {
-  memory.clear();
-  for (const file of files) file.close();
-  expect(arena.mappedBytes).toBe(0);
-  expect(openedSince(before)).toEqual([]);
-});
-
-function file(sizeBytes: number): GuestFile {
-  const made = new GuestFile(sizeBytes);
-  files.push(made);
-  return made;
-}
-
-const lo = (address: number): number => address | 0;
-const hi = (address: number): number => Math.floor(address / 2 ** 32) | 0;
-
-/** Arena offset of a guest address as a worker finds it, or -1. */
-function locate(map: GpaMap, gpa: number, sizeBytes: number): number {
-  const translator = new GpaTranslator(map);
-  const index = translator.locate(lo(gpa), hi(gpa), sizeBytes | 0);
-  return index < 0 ? -1 : translator.window * WINDOW_BYTES + index;
-}
 
 describe('translations', () => {
   /** Writes a fresh mark to the file and looks for it in the arena. */
