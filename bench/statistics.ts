@@ -23,3 +23,18 @@ export function ratioOf(a: readonly number[], b: readonly number[]): Spread | nu
 export function percentileOf(sorted: Float64Array, share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(sorted.length * share) - 1))]!;
 }
+
+/** Nanoseconds. */
+export type LatencyFigures = {
+  readonly samples: number;
+  readonly lost: number;
+  readonly medianNs: number;
+  readonly p99Ns: number;
+  readonly p999Ns: number;
+};
+
+export function latencyFiguresOf(timesMs: Float64Array, lost: number): LatencyFigures {
+  const sorted = timesMs.toSorted();
+  const ns = (share: number): number => Math.round(percentileOf(sorted, share) * 1e6);
+  return { samples: sorted.length, lost, medianNs: ns(0.5), p99Ns: ns(0.99), p999Ns: ns(0.999) };
+}

@@ -60,7 +60,13 @@ export class PollWorker {
   run(): void {
     let idleStretches = 0;
     while (this.#running) {
-      const hadWork = pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen);
+      const hadWork = pollStretch(
+        this.#forwarder,
+        this.#polled,
+        this.#control,
+        this.#epochSeen,
+        TURNS_PER_STRETCH,
+      );
       if (Atomics.load(this.#control, CONTROL_EPOCH) !== this.#epochSeen) {
         this.#takeOrders();
         continue;
@@ -105,6 +111,8 @@ export class PollWorker {
     }
     const count = mayBlock ? this.#epoll.wait(timeoutMs) : 0;
     Atomics.store(this.#control, CONTROL_SLEEPING, 0);
+    // The frame that ended the sleep first; a kick that is drained after it is not lost, as polling goes on.
+    pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen, 1);
     for (let i = 0; i < count; i++) this.#drain(this.#epoll.readyFd(i));
     for (const queue of this.#polled) queue.disarmKick();
   }
@@ -236,7 +244,7 @@ function isRing(queue: { portId: number; ringIndex: number }, portId: number, ri
 }
 
 /**
- * Polls every queue for a stretch of turns, or until an order waits. Answers whether any frame came. A
+ * Polls every queue for so many turns, or until an order waits. Answers whether any frame came. A
  * function of its own, so that V8 compiles it as a whole instead of replacing a loop that never ends.
  */
 function pollStretch(
@@ -244,9 +252,10 @@ function pollStretch(
   polled: readonly FromGuestQueue[],
   control: Int32Array,
   epochSeen: number,
+  turns: number,
 ): boolean {
   let frames = 0;
-  for (let turn = 0; turn < TURNS_PER_STRETCH; turn++) {
+  for (let turn = 0; turn < turns; turn++) {
     if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
     forwarder.nowTick = control[CONTROL_TICK]!;
     for (let i = 0; i < polled.length; i++) frames += forwarder.forwardBurst(polled[i]!);

@@ -1,5 +1,7 @@
 /** What the benchmark tells the process that plays embedded guests (guest-process.ts), and what it answers. */
 
+import type { LatencyFigures } from '../statistics.ts';
+
 export type GuestPlan = {
   readonly socketPath: string;
   readonly role: 'client' | 'server';
@@ -26,15 +28,6 @@ export type GuestOrder =
   | { readonly kind: 'roundTrips'; readonly samples: number; readonly frameBytes: number }
   /** Guest 0 sends one frame to guest 1 each `gapMs`. */
   | { readonly kind: 'firstFrames'; readonly samples: number; readonly gapMs: number };
-
-/** Nanoseconds. */
-export type LatencyFigures = {
-  readonly samples: number;
-  readonly lost: number;
-  readonly medianNs: number;
-  readonly p99Ns: number;
-  readonly p999Ns: number;
-};
 
 export type GuestAnswers = {
   connect: { readonly elapsedMs: number };

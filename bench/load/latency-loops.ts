@@ -3,9 +3,8 @@
  * is busy, and single frames to a switch that has gone to sleep. Guest process, its one thread, which spins.
  */
 import type { EmbeddedGuest, QueuePair } from '../../src/frontend/index.ts';
-import { percentileOf } from '../statistics.ts';
+import { type LatencyFigures, latencyFiguresOf } from '../statistics.ts';
 import { fillBuffers } from './frames.ts';
-import type { LatencyFigures } from './guest-orders.ts';
 
 /** A frame that takes longer is lost. */
 const LOST_MS = 200;
@@ -59,7 +58,7 @@ export function measureRoundTrips(
     else lostEarly++;
     if (lost + lostEarly > LOST_MAX) throw new Error(`${lost + lostEarly} frames were lost`);
   }
-  return figuresOf(timesMs, lost);
+  return latencyFiguresOf(timesMs, lost);
 }
 
 export function measureFirstFrames(
@@ -84,7 +83,7 @@ export function measureFirstFrames(
     if (awaitFrame(b, number)) timesMs[i++] = performance.now() - startMs;
     else if (++lost > LOST_MAX) throw new Error(`${lost} frames were lost`);
   }
-  return figuresOf(timesMs, lost);
+  return latencyFiguresOf(timesMs, lost);
 }
 
 function stations(
@@ -119,10 +118,4 @@ function awaitFrame({ pair, i32 }: Station, number: number): boolean {
     if (deadlineMs < 0) deadlineMs = performance.now() + LOST_MS;
     else if (performance.now() > deadlineMs) return false;
   }
-}
-
-function figuresOf(timesMs: Float64Array, lost: number): LatencyFigures {
-  const sorted = timesMs.toSorted();
-  const ns = (share: number): number => Math.round(percentileOf(sorted, share) * 1e6);
-  return { samples: sorted.length, lost, medianNs: ns(0.5), p99Ns: ns(0.99), p999Ns: ns(0.999) };
 }

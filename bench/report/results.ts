@@ -1,7 +1,7 @@
 /** The results of a run as they are written to a file and drawn: measured values, round by round. */
 import type { LoadKind } from '../load/contract.ts';
-import type { LatencyFigures } from '../load/guest-orders.ts';
 import type { PeerName } from '../plan.ts';
+import type { LatencyFigures } from '../statistics.ts';
 import type { MachineFacts } from './facts.ts';
 import type { GoalLine } from './goals.ts';
 
@@ -57,6 +57,8 @@ export type IdleResult = {
   /** Processor time of the whole process over time, 1 = one core. */
   readonly cpuShare: number;
   readonly firstFrames: LatencyFigures;
+  /** Waking a thread of this machine without a switch: what no first frame can be faster than. */
+  readonly bareWakeUps: LatencyFigures;
   /** While the first frames were sent. */
   readonly disturbedShare: number;
 };

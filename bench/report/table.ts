@@ -153,13 +153,15 @@ function pairRow({ load, base, scaled }: PairResult): string[] {
 }
 
 export function idleLines(result: IdleResult): string[] {
-  const { portCount, windowMs, cpuShare, firstFrames, disturbedShare } = result;
+  const { portCount, windowMs, cpuShare, firstFrames, bareWakeUps, disturbedShare } = result;
   const us = (ns: number): string => `${(ns / 1000).toFixed(1)} µs`;
   return [
     ...title(`Idle, adaptive polling, ${portCount} connected ports`),
     `processor time: ${(cpuShare * 100).toFixed(2)} % of a core over ${(windowMs / 1000).toFixed(0)} s`,
     `first frame after idle: median ${us(firstFrames.medianNs)}, p99 ${us(firstFrames.p99Ns)}, ` +
       `p99.9 ${us(firstFrames.p999Ns)} (${firstFrames.samples} samples, ${firstFrames.lost} lost, disturbed ${percent(disturbedShare)})`,
+    `waking a bare thread on this machine: median ${us(bareWakeUps.medianNs)}, p99 ${us(bareWakeUps.p99Ns)}, ` +
+      `p99.9 ${us(bareWakeUps.p999Ns)}`,
   ];
 }
 

@@ -9,6 +9,7 @@ import { GuestProcess } from '../load/guest-client.ts';
 import { progress } from '../report/progress.ts';
 import type { IdleResult } from '../report/results.ts';
 import type { Rig } from '../rig.ts';
+import { measureBareWakeUps } from './bare-wake-up.ts';
 import { cpuTimeMs } from './process-facts.ts';
 
 const PORT_COUNT = 16;
@@ -43,6 +44,7 @@ export async function measureIdle(rig: Rig): Promise<IdleResult> {
       windowMs,
       cpuShare: cpuMs / windowMs,
       firstFrames: measured.value,
+      bareWakeUps: await measureBareWakeUps(rig.plan.dutCpu, rig.plan.loadCpu, firstFrameSamples, GAP_MS),
       disturbedShare: measured.disturbedShare,
     };
   } finally {
