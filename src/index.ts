@@ -2,7 +2,7 @@
  * Ringway as a library: build vhost-user back-ends and front-ends of your own. The switch itself is
  * `ringway/switch`; wire formats are `ringway/protocol`.
  */
-export type { DataPath } from './device/data-path.ts';
+
 export { Device, type DeviceContext } from './device/device.ts';
 export type { DeviceOptions } from './device/device-options.ts';
 export { PeerError } from './device/peer-error.ts';
@@ -16,9 +16,10 @@ export { type GpaMap, GpaTranslator } from './memory/gpa-translator.ts';
 export { GuestMemory, MemoryError } from './memory/guest-memory.ts';
 export type { Port, PortEvents, PortState, PortStatus } from './port/contract.ts';
 export { VhostUserPort, type VhostUserPortOptions } from './port/vhost-user.ts';
-export * from './vring/contract.ts';
+export * from './queue/contract.ts';
+export type { DataPath } from './queue/data-path.ts';
+export { Frame } from './queue/frame.ts';
+export { queueStates } from './queue/state.ts';
 export { faultMessage, RING_FAULT } from './vring/faults.ts';
-export { Frame } from './vring/frame.ts';
-export { ringStates } from './vring/ring-state.ts';
 export { SplitFromGuest } from './vring/split-from-guest.ts';
 export { SplitToGuest } from './vring/split-to-guest.ts';

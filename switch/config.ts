@@ -32,31 +32,12 @@
 import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../src/host/unix-socket.ts';
-import {
-  CONFIG_DEFAULTS,
-  configSchema,
-  type HostFacts,
-  knownSettings,
-  NAME_ALLOWED,
-  THIS_HOST,
-} from './config-schema.ts';
+import { CONFIG_DEFAULTS, configSchema, knownSettings, NAME_ALLOWED } from './config-schema.ts';
+import { endpointKeyOf, endpointOf, kindOf, type PortSettings } from './port-kinds/index.ts';
+import { type HostFacts, THIS_HOST } from './port-kinds/values.ts';
 
-export type PortConfig = {
-  name: string;
-  socket: string;
-  role: 'server' | 'client';
-  /** Permission bits of the socket file; server only, as is `owner`. */
-  mode?: number;
-  owner?: { uid: number; gid: number };
-  /** Queue pairs offered at most, 1 to 127. */
-  queues: number;
-  /** Offer the CONFIG protocol feature; only then have `mac` and `mtu` a meaning. */
-  configSpace: boolean;
-  /** `aa:bb:cc:dd:ee:ff`, a single station's address. */
-  mac?: string;
-  /** 68 to 65,535 bytes. */
-  mtu?: number;
-};
+/** A port's name and its settings; `kind` says which there are. */
+export type PortConfig = { readonly name: string } & PortSettings;
 
 export type SwitchConfig = {
   ports: PortConfig[];
@@ -110,18 +91,10 @@ export function resolveConfig(sources: readonly SettingSource[], host: HostFacts
 }
 
 function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchConfig {
-  const ports = Object.entries(settings.ports).map(([name, port]): PortConfig => {
-    const { socket, role, mode, owner, queues, configSpace, mac, mtu } = port;
-    return {
-      ...{ name, socket, role, queues, configSpace },
-      ...(mode !== undefined && { mode }),
-      ...(owner !== undefined && { owner }),
-      ...(mac !== undefined && { mac }),
-      ...(mtu !== undefined && { mtu }),
-    };
-  });
+  const ports = Object.entries(settings.ports).map(([name, port]): PortConfig => ({ name, ...port }));
   const { cpus, poll, idleUs, fdb, arena: arenaBytes, control } = settings;
-  const besidePort = join(dirname(ports[0]!.socket), CONFIG_DEFAULTS.controlSocketName);
+  const firstSocket = ports.map(socketOf).find((path) => path !== null) ?? null;
+  const besidePort = firstSocket && join(dirname(firstSocket), CONFIG_DEFAULTS.controlSocketName);
   const controlSocket = control === 'none' ? null : (control ?? besidePort);
   return { ports, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes, controlSocket };
 }
@@ -130,14 +103,16 @@ type Clash = { readonly path: readonly string[]; readonly text: string };
 
 /** The first setting that is fine by itself but not with the others or on this machine. */
 function findClash(config: SwitchConfig, allowed: readonly number[]): Clash | null {
-  const portBySocket = new Map<string, string>();
-  for (const { name, socket } of config.ports) {
-    const other = portBySocket.get(resolve(socket));
+  const portOfEndpoint = new Map<string, string>();
+  for (const port of config.ports) {
+    const endpoint = uniqueEndpoint(port);
+    const other = portOfEndpoint.get(endpoint);
     if (other !== undefined) {
-      const text = `${socket} is not allowed (it is the socket of port ${other})`;
-      return { path: ['ports', name, 'socket'], text };
+      const key = endpointKeyOf(port.kind);
+      const text = `${endpointOf(port)} is not allowed (it is the ${key} of port ${other})`;
+      return { path: ['ports', port.name, key], text };
     }
-    portBySocket.set(resolve(socket), name);
+    portOfEndpoint.set(endpoint, port.name);
   }
   for (const [i, cpu] of (config.cpus ?? []).entries()) {
     const path = ['cpus', String(i)];
@@ -146,7 +121,18 @@ function findClash(config: SwitchConfig, allowed: readonly number[]): Clash | nu
       return { path, text: `${cpu} is not allowed (this process may use ${allowed.join(', ')})` };
     }
   }
-  return findControlClash(config.controlSocket, portBySocket);
+  return findControlClash(config.controlSocket, portOfEndpoint);
+}
+
+/** The path of the port's socket, or null when it has none. */
+function socketOf(port: PortConfig): string | null {
+  return 'socket' in port ? port.socket : null;
+}
+
+/** What no other port may have: paths made absolute, interfaces and devices by name. */
+function uniqueEndpoint(port: PortConfig): string {
+  const socket = socketOf(port);
+  return socket === null ? `${port.kind} ${endpointOf(port)}` : resolve(socket);
 }
 
 function findControlClash(controlSocket: string | null, ports: ReadonlyMap<string, string>): Clash | null {
@@ -215,7 +201,7 @@ function explain(
     const keyPath = [...path, issue.keys[0]!];
     const source = sourceOf(keyPath);
     return new ConfigError(
-      `${source.subject(keyPath)}: unknown setting (${hint(issue.keys[0]!, path, source)})`,
+      `${source.subject(keyPath)}: unknown setting (${hint(issue.keys[0]!, path, kindOf(valueAt(values, path)), source)})`,
     );
   }
   const subject = sourceOf(path).subject(path);
@@ -236,8 +222,8 @@ function shown(value: SettingValue): string {
 }
 
 /** The known setting nearest to `key`, or all of them. */
-function hint(key: string, path: readonly string[], source: SettingSource): string {
-  const names = knownSettings(path).map((name) => source.keyName(name));
+function hint(key: string, path: readonly string[], kind: string, source: SettingSource): string {
+  const names = knownSettings(path, kind).map((name) => source.keyName(name));
   const ranked = names.map((name) => ({ name, distance: editDistance(key, name) }));
   const nearest = ranked.reduce((best, candidate) => (candidate.distance < best.distance ? candidate : best));
   return nearest.distance <= 2 ? `did you mean ${nearest.name}?` : `there are ${names.join(', ')}`;

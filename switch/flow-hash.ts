@@ -11,7 +11,7 @@ import {
   ETHERTYPE_VLAN,
   VLAN_TAG_BYTES,
 } from '../protocol/ethernet.ts';
-import { FRAME_HEAD_BYTES, type Frame } from '../src/vring/frame.ts';
+import { FRAME_HEAD_BYTES, type Frame } from '../src/queue/frame.ts';
 
 const PROTOCOL_TCP = 6;
 const PROTOCOL_UDP = 17;

@@ -6,17 +6,17 @@
 import { FRAME_BYTES_MAX } from '../protocol/ethernet.ts';
 import type { ArenaView } from '../src/memory/arena-view.ts';
 import {
-  type FromGuestQueue,
+  type EgressQueue,
   GIVE_DONE,
   GIVE_FAULT,
   GIVE_NO_BUFFER,
+  type IngressQueue,
   TAKE_FAULT,
   TAKE_FRAME,
   TAKE_TOO_LONG,
   TAKE_TOO_SHORT,
-  type ToGuestQueue,
-} from '../src/vring/contract.ts';
-import { Frame } from '../src/vring/frame.ts';
+} from '../src/queue/contract.ts';
+import { Frame } from '../src/queue/frame.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
@@ -28,7 +28,7 @@ export const BURST_FRAMES_MAX = 64;
 export class ForwardingPort {
   declare readonly id: number;
   /** Enabled receive queues; the first `queueCount` entries. */
-  queues: ToGuestQueue[] = [];
+  queues: EgressQueue[] = [];
   queueCount = 0;
   frameBytesMax = FRAME_BYTES_MAX;
   /** This worker's counters, indexed by DROP. */
@@ -41,7 +41,7 @@ export class ForwardingPort {
 }
 
 /** Called when a queue is stopped because of a fault; again each time it is met. */
-export type FaultListener = (queue: FromGuestQueue | ToGuestQueue) => void;
+export type FaultListener = (queue: IngressQueue | EgressQueue) => void;
 
 export class Forwarder {
   /** The running seconds clock that ages addresses. */
@@ -53,7 +53,7 @@ export class Forwarder {
   readonly #portOfId: (ForwardingPort | undefined)[] = [];
   #all: ForwardingPort[] = [];
   /** Queues that got frames in this burst and are not yet published. */
-  readonly #open: ToGuestQueue[] = [];
+  readonly #open: EgressQueue[] = [];
   /**
    * Addresses of the last frame in this burst, and where frames to its destination go (null: to all others).
    * A burst is too short for the table to change in a way that matters, and most of it is one flow.
@@ -89,7 +89,7 @@ export class Forwarder {
   }
 
   /** Forwards up to BURST_FRAMES_MAX waiting frames. Answers how many it took. */
-  forwardBurst(from: FromGuestQueue): number {
+  forwardBurst(from: IngressQueue): number {
     const waiting = from.available();
     if (waiting === 0) {
       if (from.fault !== 0) this.onFault(from);
@@ -162,7 +162,7 @@ export class Forwarder {
    * Moves frames of the last frame's flow without looking at each here, where they all go into one queue.
    * Answers how many; after none the rest of the burst is forwarded one by one.
    */
-  #moveRun(sender: ForwardingPort, from: FromGuestQueue, framesMax: number): number {
+  #moveRun(sender: ForwardingPort, from: IngressQueue, framesMax: number): number {
     const target = this.target;
     if (target === null || target === sender || target.queueCount !== 1) return 0;
     const queue = target.queues[0]!;
@@ -212,13 +212,13 @@ export class Forwarder {
     if (result !== GIVE_DONE) this.#countUndelivered(port, queue, result);
   }
 
-  #queueFor(port: ForwardingPort, frame: Frame): ToGuestQueue {
+  #queueFor(port: ForwardingPort, frame: Frame): EgressQueue {
     if (this.#hash < 0) this.#hash = flowHash(frame);
     return port.queues[queueOfHash(this.#hash, port.queueCount)]!;
   }
 
   /** Waiting for another worker's burst is allowed only while holding nothing that it could wait for. */
-  #openQueue(queue: ToGuestQueue): void {
+  #openQueue(queue: EgressQueue): void {
     if (!queue.tryBegin()) {
       this.#closeQueues();
       queue.begin();
@@ -231,7 +231,7 @@ export class Forwarder {
     this.#openCount = 0;
   }
 
-  #countUndelivered(port: ForwardingPort, queue: ToGuestQueue, result: number): void {
+  #countUndelivered(port: ForwardingPort, queue: EgressQueue, result: number): void {
     if (result === GIVE_FAULT) {
       port.drops[DROP.queueStopped]! += 1;
       this.onFault(queue);

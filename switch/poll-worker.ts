@@ -6,10 +6,10 @@ import { receiveMessageOnPort } from 'node:worker_threads';
 import { drainFd } from '../src/host/descriptor.ts';
 import { EpollSet } from '../src/host/epoll.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
-import type { FromGuestQueue, RingAttachment, ToGuestQueue } from '../src/vring/contract.ts';
-import { warmUpCopy } from '../src/vring/copy.ts';
-import { SplitFromGuest } from '../src/vring/split-from-guest.ts';
-import { SplitToGuest } from '../src/vring/split-to-guest.ts';
+import type { EgressQueue, IngressQueue } from '../src/queue/contract.ts';
+import { warmUpCopy } from '../src/queue/copy.ts';
+import { openEgress, openIngress, type QueueAttachment } from '../src/queue/open.ts';
+import { SplitRing } from '../src/vring/split-ring.ts';
 import { Fdb } from './fdb.ts';
 import { Forwarder, ForwardingPort } from './forwarder.ts';
 import {
@@ -24,8 +24,8 @@ import {
 
 /** Turns of the loop between looks at the clock while idle. */
 const TURNS_PER_STRETCH = 64;
-/** A ring without a kick descriptor must be looked at: the longest sleep while there is one. */
-const UNKICKED_SLEEP_MS = 1;
+/** A queue that tells of nothing must be looked at: the longest sleep while there is one. */
+const UNTOLD_SLEEP_MS = 1;
 
 export class PollWorker {
   readonly #setup: WorkerSetup;
@@ -34,13 +34,13 @@ export class PollWorker {
   readonly #forwarder: Forwarder;
   readonly #epoll = new EpollSet();
   /** Queues that this worker polls. */
-  #polled: FromGuestQueue[] = [];
-  /** Every receive queue, also those that are not enabled. */
-  #toGuest: ToGuestQueue[] = [];
+  #polled: IngressQueue[] = [];
+  /** Every egress queue, also those that are not enabled. */
+  #egress: EgressQueue[] = [];
   /** Queues whose fault the main thread was told of. */
-  readonly #reported = new Set<FromGuestQueue | ToGuestQueue>();
-  /** Kick pipes whose writer is gone; they are no longer in the epoll set. */
-  readonly #deadKicks = new Set<number>();
+  readonly #reported = new Set<IngressQueue | EgressQueue>();
+  /** Polled queues by the descriptor that tells of their frames, as it stands in the epoll set. */
+  readonly #queueOfFd = new Map<number, IngressQueue>();
   #epochSeen = 0;
   #idleSinceMs = 0;
   /** Stretches without work that are expected to take as long as `idleUs`. */
@@ -106,21 +106,25 @@ export class PollWorker {
     let mayBlock = Atomics.load(this.#control, CONTROL_EPOCH) === this.#epochSeen;
     let timeoutMs = -1;
     for (const queue of this.#polled) {
-      if (!queue.armKick()) mayBlock = false;
-      if (queue.kickFd < 0) timeoutMs = UNKICKED_SLEEP_MS;
+      if (!queue.armWake()) mayBlock = false;
+      if (queue.wakeFd < 0) timeoutMs = UNTOLD_SLEEP_MS;
     }
     const count = mayBlock ? this.#epoll.wait(timeoutMs) : 0;
     Atomics.store(this.#control, CONTROL_SLEEPING, 0);
     // The frame that ended the sleep first; a kick that is drained after it is not lost, as polling goes on.
     pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen, 1);
-    for (let i = 0; i < count; i++) this.#drain(this.#epoll.readyFd(i));
-    for (const queue of this.#polled) queue.disarmKick();
+    for (let i = 0; i < count; i++) this.#acknowledge(this.#epoll.readyFd(i));
+    for (const queue of this.#polled) queue.disarmWake();
   }
 
-  #drain(fd: number): void {
-    if (drainFd(fd)) return;
-    this.#epoll.remove(fd);
-    this.#deadKicks.add(fd);
+  #acknowledge(fd: number): void {
+    const queue = this.#queueOfFd.get(fd);
+    if (queue === undefined) drainFd(this.#setup.wakeFd);
+    else if (!queue.acknowledgeWake()) this.#unwatch(queue);
+  }
+
+  #unwatch(queue: IngressQueue): void {
+    if (this.#queueOfFd.delete(queue.wakeFd)) this.#epoll.remove(queue.wakeFd);
   }
 
   #takeOrders(): void {
@@ -143,16 +147,16 @@ export class PollWorker {
         this.#forwarder.removePort(order.portId);
         break;
       case 'attach':
-        this.#attach(order.ring);
+        this.#attach(order.queue);
         break;
       case 'detach':
-        this.#detach(order.portId, order.ringIndex);
+        this.#detach(order.portId, order.queueIndex);
         break;
       case 'setEnabled':
-        this.#setEnabled(order.portId, order.ringIndex, order.enabled);
+        this.#setEnabled(order.portId, order.queueIndex, order.enabled);
         break;
       case 'setCallFd':
-        this.#setCallFd(order.portId, order.ringIndex, order.callFd);
+        this.#setCallFd(order.portId, order.queueIndex, order.callFd);
         break;
       case 'setFrameLimit': {
         const port = this.#forwarder.port(order.portId);
@@ -171,46 +175,48 @@ export class PollWorker {
     this.#forwarder.addPort(new ForwardingPort(portId, own));
   }
 
-  #attach(ring: RingAttachment): void {
-    if (ring.direction === 'fromGuest') {
-      const queue = new SplitFromGuest(this.#arena, ring);
+  #attach(attachment: QueueAttachment): void {
+    if (attachment.direction === 'ingress') {
+      const queue = openIngress(this.#arena, attachment);
       this.#polled = [...this.#polled, queue];
-      if (queue.kickFd >= 0) this.#epoll.add(queue.kickFd);
+      if (queue.wakeFd >= 0) {
+        this.#epoll.add(queue.wakeFd);
+        this.#queueOfFd.set(queue.wakeFd, queue);
+      }
       return;
     }
-    const queue = new SplitToGuest(this.#arena, ring, this.#setup.workerCount > 1);
-    this.#toGuest = [...this.#toGuest, queue];
-    this.#refreshTargets(ring.portId);
+    const queue = openEgress(this.#arena, attachment, this.#setup.workerCount > 1);
+    this.#egress = [...this.#egress, queue];
+    this.#refreshTargets(attachment.portId);
   }
 
-  #detach(portId: number, ringIndex: number): void {
-    const polled = this.#polled.find((queue) => isRing(queue, portId, ringIndex));
+  #detach(portId: number, queueIndex: number): void {
+    const polled = this.#polled.find((queue) => isQueue(queue, portId, queueIndex));
     if (polled !== undefined) {
       this.#polled = this.#polled.filter((queue) => queue !== polled);
-      if (polled.kickFd >= 0 && !this.#deadKicks.delete(polled.kickFd)) this.#epoll.remove(polled.kickFd);
+      this.#unwatch(polled);
       this.#reported.delete(polled);
     }
-    for (const queue of this.#toGuest) if (isRing(queue, portId, ringIndex)) this.#reported.delete(queue);
-    this.#toGuest = this.#toGuest.filter((queue) => !isRing(queue, portId, ringIndex));
+    for (const queue of this.#egress) if (isQueue(queue, portId, queueIndex)) this.#reported.delete(queue);
+    this.#egress = this.#egress.filter((queue) => !isQueue(queue, portId, queueIndex));
     this.#refreshTargets(portId);
   }
 
-  #setEnabled(portId: number, ringIndex: number, enabled: boolean): void {
-    for (const queue of [...this.#polled, ...this.#toGuest]) {
-      if (isRing(queue, portId, ringIndex)) queue.enabled = enabled;
+  #setEnabled(portId: number, queueIndex: number, enabled: boolean): void {
+    for (const queue of [...this.#polled, ...this.#egress]) {
+      if (isQueue(queue, portId, queueIndex)) queue.enabled = enabled;
     }
     this.#refreshTargets(portId);
   }
 
-  #setCallFd(portId: number, ringIndex: number, callFd: number): void {
+  #setCallFd(portId: number, queueIndex: number, callFd: number): void {
     for (const queue of this.#polled) {
-      if (isRing(queue, portId, ringIndex)) {
-        queue.callFd = callFd;
-        queue.signal();
-      }
+      if (!(queue instanceof SplitRing) || !isQueue(queue, portId, queueIndex)) continue;
+      queue.callFd = callFd;
+      queue.signal();
     }
-    for (const queue of this.#toGuest) {
-      if (!isRing(queue, portId, ringIndex)) continue;
+    for (const queue of this.#egress) {
+      if (!(queue instanceof SplitRing) || !isQueue(queue, portId, queueIndex)) continue;
       queue.begin();
       queue.callFd = callFd;
       queue.signal();
@@ -218,20 +224,20 @@ export class PollWorker {
     }
   }
 
-  /** Which queues of a port get frames: those attached, enabled and without a fault, in ring order. */
+  /** Which queues of a port get frames: those attached, enabled and without a fault, in their order. */
   #refreshTargets(portId: number): void {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
-    port.queues = this.#toGuest
+    port.queues = this.#egress
       .filter((queue) => queue.portId === portId && queue.enabled && queue.fault === 0)
-      .sort((a, b) => a.ringIndex - b.ringIndex);
+      .sort((a, b) => a.queueIndex - b.queueIndex);
     port.queueCount = port.queues.length;
   }
 
-  #reportFault(queue: FromGuestQueue | ToGuestQueue): void {
+  #reportFault(queue: IngressQueue | EgressQueue): void {
     if (this.#reported.has(queue)) return;
     this.#reported.add(queue);
-    this.#tell({ kind: 'ringFailed', portId: queue.portId, ringIndex: queue.ringIndex });
+    this.#tell({ kind: 'queueFailed', portId: queue.portId, queueIndex: queue.queueIndex });
   }
 
   #tell(report: WorkerReport): void {
@@ -239,8 +245,8 @@ export class PollWorker {
   }
 }
 
-function isRing(queue: { portId: number; ringIndex: number }, portId: number, ringIndex: number): boolean {
-  return queue.portId === portId && queue.ringIndex === ringIndex;
+function isQueue(queue: { portId: number; queueIndex: number }, portId: number, queueIndex: number): boolean {
+  return queue.portId === portId && queue.queueIndex === queueIndex;
 }
 
 /**
@@ -249,7 +255,7 @@ function isRing(queue: { portId: number; ringIndex: number }, portId: number, ri
  */
 function pollStretch(
   forwarder: Forwarder,
-  polled: readonly FromGuestQueue[],
+  polled: readonly IngressQueue[],
   control: Int32Array,
   epochSeen: number,
   turns: number,

@@ -1,44 +1,34 @@
 /** What the process tells about itself: the JSON of the control API, which `ringway ports` and `fdb` print. */
-import type { PortState } from '../src/port/contract.ts';
+import type { PortKind, PortQueue, PortState } from '../src/port/contract.ts';
+import type { PortCounters } from '../src/queue/state.ts';
 import type { DropReason } from './drop-reasons.ts';
 
-export type { PortState };
+export type { PortKind, PortState };
 
-export type QueueReport = {
-  readonly index: number;
-  readonly direction: 'fromGuest' | 'toGuest' | 'control';
-  readonly size: number;
-  readonly started: boolean;
-  readonly enabled: boolean;
-  /** Worker that polls it (fromGuest), otherwise null. */
+export type QueueReport = PortQueue & {
+  /** Worker that polls it (ingress), otherwise null. */
   readonly worker: number | null;
   readonly frames: number;
   readonly bytes: number;
+  /** Times that the guest was signalled. */
   readonly calls: number;
-  /** Why the queue stopped or cannot start, otherwise null. */
-  readonly reason: string | null;
 };
 
 export type PortReport = {
   readonly name: string;
-  readonly socket: string;
-  readonly role: 'server' | 'client';
+  readonly kind: PortKind;
+  /** What it is attached to: the path of a socket or file, an interface, a device. */
+  readonly endpoint: string;
   readonly state: PortState;
-  /** One sentence: what it waits for, what the last front-end did wrong, how to mend it; null when all is well. */
+  /** One sentence: what it waits for, what its peer did wrong, how to mend it; null when all is well. */
   readonly reason: string | null;
   /** Queue pairs started and enabled. */
   readonly queuePairs: number;
-  readonly features: readonly string[];
-  readonly protocolFeatures: readonly string[];
   readonly mtu: number | null;
-  readonly memoryBytes: number;
+  /** What only ports of this kind have to tell; vhost-user: role, features, protocolFeatures, memoryBytes. */
+  readonly details: Readonly<Record<string, unknown>>;
   readonly queues: readonly QueueReport[];
-  readonly counters: {
-    readonly fromGuestFrames: number;
-    readonly fromGuestBytes: number;
-    readonly toGuestFrames: number;
-    readonly toGuestBytes: number;
-  };
+  readonly counters: PortCounters;
   readonly drops: Readonly<Record<DropReason, number>>;
 };
 

@@ -2,20 +2,22 @@
  * The switch as one object: the arena, the forwarding table, the poll workers and the ports on them. What a
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
-import { bitNames } from '../protocol/bits.ts';
-import { formatMac, parseMac } from '../protocol/ethernet.ts';
-import { PROTOCOL_FEATURE } from '../protocol/vhost-user/features.ts';
-import { VIRTIO_FEATURE } from '../protocol/virtio/features.ts';
-import type { Device } from '../src/device/device.ts';
-import type { Ring } from '../src/device/ring.ts';
+import { formatMac } from '../protocol/ethernet.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
-import type { PortEvents } from '../src/port/contract.ts';
-import { VhostUserPort } from '../src/port/vhost-user.ts';
-import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, RingState } from '../src/vring/ring-state.ts';
+import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
+import {
+  COUNT_BYTES,
+  COUNT_CALLS,
+  COUNT_FRAMES,
+  COUNT_LOST,
+  QUEUE_STATE_BYTES,
+  QueueState,
+} from '../src/queue/state.ts';
 import { ConfigError, type PortConfig, type SwitchConfig } from './config.ts';
 import { createFdbMemory, Fdb } from './fdb.ts';
 import type { Logger } from './log.ts';
+import { createPort } from './port-kinds/index.ts';
 import type { FdbReport, PortReport, QueueReport } from './report.ts';
 import { WorkerPool } from './worker-pool.ts';
 
@@ -31,7 +33,7 @@ export class Switch {
   readonly #arenaView: ArenaView;
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
-  readonly #ports = new Map<number, VhostUserPort>();
+  readonly #ports = new Map<number, Port>();
   readonly #clock: NodeJS.Timeout;
   #tick = 0;
 
@@ -48,14 +50,14 @@ export class Switch {
       idleUs: config.idleUs,
       arena: this.#arena.location,
       fdb: fdbMemory,
-      onRingFailed: (portId, ringIndex) => this.#ports.get(portId)?.ringFailed(ringIndex),
+      onQueueFailed: (portId, queueIndex) => this.#ports.get(portId)?.queueFailed(queueIndex),
     });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
 
   /**
    * Starts the workers and every port.
-   * @throws ConfigError or SocketPathError when a port cannot be; then nothing is left behind
+   * @throws ConfigError, SocketPathError or PortError when a port cannot be; then nothing is left behind
    */
   static async start(config: SwitchConfig, log: Logger): Promise<Switch> {
     const created = new Switch(config, log);
@@ -79,40 +81,24 @@ export class Switch {
     return this.#workers.failed;
   }
 
-  /** @throws ConfigError (its name is taken, there are too many), SocketPathError */
+  /** @throws ConfigError (its name is taken, there are too many), SocketPathError, PortError */
   async addPort(config: PortConfig): Promise<void> {
     if (this.#portNamed(config.name) !== undefined) {
       throw new ConfigError(`port ${config.name} exists already`);
     }
     const id = this.#freeId();
-    const port = new VhostUserPort(
-      {
-        id,
-        name: config.name,
-        socketPath: config.socket,
-        role: config.role,
-        listen: {
-          ...(config.mode === undefined ? {} : { mode: config.mode }),
-          ...(config.owner === undefined ? {} : { owner: config.owner }),
-        },
-        device: {
-          queuePairsMax: config.queues,
-          configSpace: config.configSpace,
-          mac: config.mac === undefined ? null : parseMac(config.mac),
-          mtu: config.mtu ?? null,
-        },
-      },
-      {
-        arena: this.#arena,
-        arenaView: this.#arenaView,
-        dataPath: this.#workers,
-        events: this.#eventsOf(id, config.name),
-      },
-    );
+    const port = createPort(config, {
+      id,
+      name: config.name,
+      arena: this.#arena,
+      arenaView: this.#arenaView,
+      dataPath: this.#workers,
+      events: this.#eventsOf(id, config.name),
+    });
     this.#ports.set(id, port);
     await this.#workers.addPort(id);
     try {
-      port.start();
+      await port.start();
     } catch (error) {
       await this.#forget(port);
       throw error;
@@ -152,7 +138,7 @@ export class Switch {
     // The arena stays reserved until the process ends: a view of it could still be reachable.
   }
 
-  async #forget(port: VhostUserPort): Promise<void> {
+  async #forget(port: Port): Promise<void> {
     await this.#workers.removePort(port.id);
     this.#fdb.flushPort(port.id);
     this.#ports.delete(port.id);
@@ -164,7 +150,7 @@ export class Switch {
     if (this.#tick % AGEING_PERIOD_TICKS === 0) this.#fdb.age(this.#tick, this.#config.fdb.ageSeconds);
   }
 
-  #portNamed(name: string): VhostUserPort | undefined {
+  #portNamed(name: string): Port | undefined {
     return [...this.#ports.values()].find((port) => port.name === name);
   }
 
@@ -182,59 +168,47 @@ export class Switch {
     };
   }
 
-  #reportOf(port: VhostUserPort): PortReport {
-    const { device, options } = port;
-    const queues = device === null ? [] : device.rings.map((ring) => this.#queueReport(port, device, ring));
-    const isPairRunning = (pair: number): boolean =>
-      [2 * pair, 2 * pair + 1].every((index) =>
-        queues.some(
-          (queue) => queue.index === index && queue.started && queue.enabled && queue.reason === null,
-        ),
-      );
-    const pairs = Array.from({ length: options.device.queuePairsMax }, (_, pair) => pair);
+  #reportOf(port: Port): PortReport {
+    const queues = port.queues.map((queue) => this.#queueReport(port, queue));
     return {
       name: port.name,
-      socket: options.socketPath,
-      role: options.role,
+      kind: port.kind,
+      endpoint: port.endpoint,
       ...port.status,
-      queuePairs: pairs.filter(isPairRunning).length,
-      features: bitNames(device?.features ?? 0n, VIRTIO_FEATURE),
-      protocolFeatures: bitNames(device?.protocolFeatures ?? 0n, PROTOCOL_FEATURE),
-      mtu: device?.mtu ?? null,
-      memoryBytes: device?.memoryBytes ?? 0,
+      queuePairs: runningPairs(queues),
+      mtu: port.mtu,
+      details: port.details,
       queues,
-      counters: countersOf(port),
-      drops: this.#workers.dropsOf(port.id),
+      counters: port.counters,
+      drops: this.#dropsOf(port),
     };
   }
 
-  #queueReport(port: VhostUserPort, device: Device, ring: Ring): QueueReport {
-    const { counts } = ring.state;
+  #queueReport(port: Port, queue: PortQueue): QueueReport {
+    const { counts } = new QueueState(port.states, queue.index);
     return {
-      index: ring.index,
-      direction: device.directionOf(ring),
-      size: ring.size,
-      started: ring.started,
-      enabled: ring.enabled,
-      worker: this.#workers.workerOf(port.id, ring.index),
+      ...queue,
+      worker: this.#workers.workerOf(port.id, queue.index),
       frames: counts[COUNT_FRAMES]!,
       bytes: counts[COUNT_BYTES]!,
       calls: counts[COUNT_CALLS]!,
-      reason: ring.reason,
     };
+  }
+
+  /** What an interface or socket did not take from the worker is a frame that found no room, too. */
+  #dropsOf(port: Port): PortReport['drops'] {
+    const drops = this.#workers.dropsOf(port.id);
+    const queueCount = port.states.byteLength / QUEUE_STATE_BYTES;
+    for (let index = 0; index < queueCount; index++) {
+      drops.noBuffer += new QueueState(port.states, index).counts[COUNT_LOST]!;
+    }
+    return drops;
   }
 }
 
-/** Frames and bytes over all rings since the port was added; the control virtqueue's commands left out. */
-function countersOf(port: VhostUserPort): PortReport['counters'] {
-  const sums = { fromGuestFrames: 0, fromGuestBytes: 0, toGuestFrames: 0, toGuestBytes: 0 };
-  const pairCount = port.options.device.queuePairsMax;
-  for (let index = 0; index < 2 * pairCount; index++) {
-    if (port.device?.rings.find((ring) => ring.index === index)?.user === 'control') continue;
-    const { counts } = new RingState(port.states, index);
-    const side = index % 2 === 0 ? 'toGuest' : 'fromGuest';
-    sums[`${side}Frames`] += counts[COUNT_FRAMES]!;
-    sums[`${side}Bytes`] += counts[COUNT_BYTES]!;
-  }
-  return sums;
+/** Pairs with both queues started, enabled and without a fault. */
+function runningPairs(queues: readonly PortQueue[]): number {
+  const isRunning = (index: number): boolean =>
+    queues.some((queue) => queue.index === index && queue.started && queue.enabled && queue.reason === null);
+  return queues.filter(({ index }) => index % 2 === 0 && isRunning(index) && isRunning(index + 1)).length;
 }

@@ -6,23 +6,23 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import type { ArenaLocation } from '../src/memory/arena.ts';
-import type { RingAttachment } from '../src/vring/contract.ts';
+import type { QueueAttachment } from '../src/queue/open.ts';
 
 export type WorkerOrder =
   | { readonly kind: 'addPort'; readonly portId: number; readonly drops: SharedArrayBuffer }
   | { readonly kind: 'removePort'; readonly portId: number }
-  | { readonly kind: 'attach'; readonly ring: RingAttachment }
-  | { readonly kind: 'detach'; readonly portId: number; readonly ringIndex: number }
+  | { readonly kind: 'attach'; readonly queue: QueueAttachment }
+  | { readonly kind: 'detach'; readonly portId: number; readonly queueIndex: number }
   | {
       readonly kind: 'setEnabled';
       readonly portId: number;
-      readonly ringIndex: number;
+      readonly queueIndex: number;
       readonly enabled: boolean;
     }
   | {
       readonly kind: 'setCallFd';
       readonly portId: number;
-      readonly ringIndex: number;
+      readonly queueIndex: number;
       readonly callFd: number;
     }
   | { readonly kind: 'setFrameLimit'; readonly portId: number; readonly frameBytesMax: number }
@@ -32,7 +32,7 @@ export type NumberedOrder = { readonly number: number; readonly order: WorkerOrd
 
 export type WorkerReport =
   | { readonly kind: 'done'; readonly number: number }
-  | { readonly kind: 'ringFailed'; readonly portId: number; readonly ringIndex: number };
+  | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number };
 
 /** Words (int32) of a worker's control block; each worker has a cache line of its own. */
 export const CONTROL_EPOCH = 0;

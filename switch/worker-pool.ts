@@ -5,10 +5,10 @@
  */
 import { setFlagsFromString } from 'node:v8';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
-import type { DataPath } from '../src/device/data-path.ts';
 import { closeFd, createEventFd, signalFd } from '../src/host/descriptor.ts';
 import type { ArenaLocation } from '../src/memory/arena.ts';
-import type { RingAttachment } from '../src/vring/contract.ts';
+import type { DataPath } from '../src/queue/data-path.ts';
+import type { QueueAttachment } from '../src/queue/open.ts';
 import { DROP_REASONS, type DropReason } from './drop-reasons.ts';
 import {
   CONTROL_BYTES,
@@ -34,7 +34,7 @@ export type WorkerPoolOptions = {
   readonly idleUs: number;
   readonly arena: ArenaLocation;
   readonly fdb: SharedArrayBuffer;
-  readonly onRingFailed: (portId: number, ringIndex: number) => void;
+  readonly onQueueFailed: (portId: number, queueIndex: number) => void;
 };
 
 export class WorkerPool implements DataPath {
@@ -42,7 +42,7 @@ export class WorkerPool implements DataPath {
   readonly failed: Promise<never>;
   readonly #threads: WorkerThread[];
   readonly #dropsOfPort = new Map<number, SharedArrayBuffer>();
-  /** Worker that polls each `fromGuest` ring, by `portId:ringIndex`. */
+  /** Worker that polls each ingress queue, by `portId:queueIndex`. */
   readonly #placement = new Map<string, number>();
 
   constructor(options: WorkerPoolOptions) {
@@ -60,7 +60,7 @@ export class WorkerPool implements DataPath {
             arena: options.arena,
             fdb: options.fdb,
           },
-          options.onRingFailed,
+          options.onQueueFailed,
         ),
     );
     this.failed = Promise.race(this.#threads.map((thread) => thread.failed));
@@ -81,27 +81,27 @@ export class WorkerPool implements DataPath {
     this.#dropsOfPort.delete(portId);
   }
 
-  async attach(ring: RingAttachment): Promise<void> {
-    if (ring.direction === 'toGuest') {
-      await this.#orderAll({ kind: 'attach', ring });
+  async attach(queue: QueueAttachment): Promise<void> {
+    if (queue.direction === 'egress') {
+      await this.#orderAll({ kind: 'attach', queue });
       return;
     }
     const index = this.#leastLoaded();
-    this.#placement.set(ringKey(ring.portId, ring.ringIndex), index);
-    await this.#threads[index]!.order({ kind: 'attach', ring });
+    this.#placement.set(queueKey(queue.portId, queue.queueIndex), index);
+    await this.#threads[index]!.order({ kind: 'attach', queue });
   }
 
-  async detach(portId: number, ringIndex: number): Promise<void> {
-    await this.#orderAll({ kind: 'detach', portId, ringIndex });
-    this.#placement.delete(ringKey(portId, ringIndex));
+  async detach(portId: number, queueIndex: number): Promise<void> {
+    await this.#orderAll({ kind: 'detach', portId, queueIndex });
+    this.#placement.delete(queueKey(portId, queueIndex));
   }
 
-  async setEnabled(portId: number, ringIndex: number, enabled: boolean): Promise<void> {
-    await this.#orderAll({ kind: 'setEnabled', portId, ringIndex, enabled });
+  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
+    await this.#orderAll({ kind: 'setEnabled', portId, queueIndex, enabled });
   }
 
-  async setCallFd(portId: number, ringIndex: number, callFd: number): Promise<void> {
-    await this.#orderAll({ kind: 'setCallFd', portId, ringIndex, callFd });
+  async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
+    await this.#orderAll({ kind: 'setCallFd', portId, queueIndex, callFd });
   }
 
   async setFrameLimit(portId: number, frameBytesMax: number): Promise<void> {
@@ -113,9 +113,9 @@ export class WorkerPool implements DataPath {
     for (const thread of this.#threads) thread.setTick(seconds);
   }
 
-  /** The worker that polls a ring; null when none does. */
-  workerOf(portId: number, ringIndex: number): number | null {
-    return this.#placement.get(ringKey(portId, ringIndex)) ?? null;
+  /** The worker that polls a queue; null when none does. */
+  workerOf(portId: number, queueIndex: number): number | null {
+    return this.#placement.get(queueKey(portId, queueIndex)) ?? null;
   }
 
   /** Frames that were not delivered, over all workers. */
@@ -149,8 +149,8 @@ export class WorkerPool implements DataPath {
   }
 }
 
-function ringKey(portId: number, ringIndex: number): string {
-  return `${portId}:${ringIndex}`;
+function queueKey(portId: number, queueIndex: number): string {
+  return `${portId}:${queueIndex}`;
 }
 
 /** The program of a worker: beside this file, TypeScript in the checkout and JavaScript when built. */
@@ -170,14 +170,14 @@ class WorkerThread {
 
   constructor(
     setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
-    onRingFailed: (portId: number, ringIndex: number) => void,
+    onQueueFailed: (portId: number, queueIndex: number) => void,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
     const workerData: WorkerSetup = { ...setup, control: this.#control, wakeFd: this.#wakeFd, orders: port2 };
     this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
     port1.on('message', (report: WorkerReport) => {
-      if (report.kind === 'ringFailed') onRingFailed(report.portId, report.ringIndex);
+      if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
       else this.#answered(report.number);
     });
     this.failed = new Promise((_, reject) => {

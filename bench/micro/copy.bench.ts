@@ -1,10 +1,10 @@
-/** Copying a frame within the arena (src/vring/copy.ts) against `set` of a subarray and against byte by byte. */
+/** Copying a frame within the arena (src/queue/copy.ts) against `set` of a subarray and against byte by byte. */
 import { EmbeddedMemory } from '../../src/frontend/guest-memory.ts';
 import { duplicateFd } from '../../src/host/descriptor.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES, type Window } from '../../src/memory/arena-view.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
-import { copyBytes, warmUpCopy } from '../../src/vring/copy.ts';
+import { copyBytes, warmUpCopy } from '../../src/queue/copy.ts';
 import { measurePieces, type Piece } from './pieces.ts';
 
 const SLOTS = 256;

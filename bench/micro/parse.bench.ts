@@ -2,7 +2,7 @@
 
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import { Frame } from '../../src/vring/frame.ts';
+import { Frame } from '../../src/queue/frame.ts';
 import { flowHash } from '../../switch/flow-hash.ts';
 import { measurePieces, type Piece } from './pieces.ts';
 

@@ -4,7 +4,7 @@
  * are, and only the avail index moves.
  */
 import type { SplitDriver } from '../../src/frontend/split-driver.ts';
-import { TAKE_FRAME } from '../../src/vring/contract.ts';
+import { TAKE_FRAME } from '../../src/queue/contract.ts';
 import { NaiveSplitRing } from '../../test/vring/naive-split-ring.ts';
 import { DriverEnd, PLAIN_PLAN, type RingPlan, RingwayEnd } from '../../test/vring/ring-worlds.ts';
 import { measurePieces, type Piece } from './pieces.ts';

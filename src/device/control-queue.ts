@@ -17,7 +17,7 @@ import {
 import { drainFd } from '../host/descriptor.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
-import type { RingAttachment } from '../vring/contract.ts';
+import type { RingAttachment } from '../vring/attachment.ts';
 import { RING_FAULT } from '../vring/faults.ts';
 import { DescriptorList, walkChain } from '../vring/split-chain.ts';
 import { SplitRing } from '../vring/split-ring.ts';
@@ -90,7 +90,7 @@ export class ControlQueue {
       if (!this.#ring.serveNext((command) => this.#execute(command))) break;
     }
     this.#ring.publish();
-    if (!this.#ring.armKick() && this.#ring.fault === RING_FAULT.NONE && this.#ring.nextIsCommand()) {
+    if (!this.#ring.armWake() && this.#ring.fault === RING_FAULT.NONE && this.#ring.nextIsCommand()) {
       setImmediate(() => this.#serve());
     }
     if (this.#ring.fault !== faultBefore) this.#options.onFault();

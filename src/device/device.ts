@@ -15,18 +15,13 @@ import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
 import { sharingOfFile } from '../memory/sharing.ts';
-import type { Direction, RingAttachment } from '../vring/contract.ts';
+import type { Direction } from '../queue/contract.ts';
+import type { DataPath } from '../queue/data-path.ts';
+import { QueueState, STATE_AVAIL_NEXT, STATE_FAULT, STATE_LOCK, STATE_USED_NEXT } from '../queue/state.ts';
+import type { RingAttachment } from '../vring/attachment.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
-import {
-  RingState,
-  STATE_AVAIL_NEXT,
-  STATE_FAULT,
-  STATE_LOCK,
-  STATE_USED_NEXT,
-} from '../vring/ring-state.ts';
 import { configSpaceBytes } from './config-space.ts';
 import { ControlQueue, ReceiveFilter } from './control-queue.ts';
-import type { DataPath } from './data-path.ts';
 import { type DeviceOptions, offeredFeatures, offeredProtocolFeatures } from './device-options.ts';
 import type { IncomingFds } from './incoming-fds.ts';
 import { PeerError } from './peer-error.ts';
@@ -39,7 +34,7 @@ export type DeviceContext = {
   readonly arena: Arena;
   readonly arenaView: ArenaView;
   readonly dataPath: DataPath;
-  /** RingState blocks for every ring of the port: see `ringCountMax`. */
+  /** QueueState blocks for every ring of the port: see `ringCountMax`. */
   readonly states: SharedArrayBuffer;
   /** Process id of the front-end, or null. */
   readonly peerPid: number | null;
@@ -94,9 +89,9 @@ export class Device {
     return this.#memoryWarning;
   }
 
-  directionOf(ring: Ring): Direction {
+  directionOf(ring: Ring): Direction | 'control' {
     if (ring.user === 'control') return 'control';
-    return ring.index % 2 === 0 ? 'toGuest' : 'fromGuest';
+    return ring.index % 2 === 0 ? 'egress' : 'ingress';
   }
 
   async setFeatures(features: bigint): Promise<void> {
@@ -241,8 +236,8 @@ export class Device {
     return { offset: request.offset, flags: 0, bytes: space.slice(request.offset, end) };
   }
 
-  /** A worker stopped the ring: see RingState. Tells the front-end by the error descriptor, if it gave one. */
-  ringFailed(index: number): void {
+  /** A worker stopped the ring: see QueueState. Tells the front-end by the error descriptor, if it gave one. */
+  queueFailed(index: number): void {
     const ring = this.#rings.get(index);
     if (ring === undefined || ring.fault === RING_FAULT.NONE) return;
     ring.reason = faultMessage(ring.fault);
@@ -268,7 +263,7 @@ export class Device {
     const count = ringCountMax(this.options.queuePairsMax);
     if (index >= count) throw new PeerError(`ring ${index} does not exist; the device has ${count}`);
     const enabled = this.#featuresSet && !hasBit(this.features, VIRTIO_FEATURE.PROTOCOL_FEATURES);
-    const ring = new Ring(index, new RingState(this.#context.states, index), enabled);
+    const ring = new Ring(index, new QueueState(this.#context.states, index), enabled);
     this.#rings.set(index, ring);
     return ring;
   }
@@ -378,9 +373,10 @@ export class Device {
     const version1 = hasBit(this.features, VIRTIO_FEATURE.VERSION_1);
     const mergeable = hasBit(this.features, VIRTIO_FEATURE.NET_MRG_RXBUF);
     return {
+      kind: 'split',
       portId: this.#context.portId,
-      ringIndex: ring.index,
-      direction: ring.index % 2 === 0 ? 'toGuest' : 'fromGuest',
+      queueIndex: ring.index,
+      direction: ring.index % 2 === 0 ? 'egress' : 'ingress',
       size: ring.size,
       ...layout,
       eventIdx: hasBit(this.features, VIRTIO_FEATURE.EVENT_IDX),
@@ -431,7 +427,7 @@ export class Device {
       filter: this.receiveFilter,
       queuePairsMax: this.options.queuePairsMax,
       setQueuePairs: (pairs) => void this.#setActivePairs(pairs),
-      onFault: () => this.ringFailed(attachment.ringIndex),
+      onFault: () => this.queueFailed(attachment.queueIndex),
     });
   }
 }

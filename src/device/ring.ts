@@ -4,15 +4,15 @@
  */
 import type { VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { closeFd } from '../host/descriptor.ts';
-import type { RingState } from '../vring/ring-state.ts';
-import { STATE_AVAIL_NEXT, STATE_FAULT } from '../vring/ring-state.ts';
+import type { QueueState } from '../queue/state.ts';
+import { STATE_AVAIL_NEXT, STATE_FAULT } from '../queue/state.ts';
 
 /** Who uses the ring now: nobody, the workers, or this thread (the control virtqueue). */
 export type RingUser = 'none' | 'workers' | 'control';
 
 export class Ring {
   readonly index: number;
-  readonly state: RingState;
+  readonly state: QueueState;
   size = 0;
   addresses: VringAddr | null = null;
   /** Where the avail index starts, 16 bits; current only while the ring is stopped. */
@@ -28,7 +28,7 @@ export class Ring {
   callFd = -1;
   errorFd = -1;
 
-  constructor(index: number, state: RingState, enabled: boolean) {
+  constructor(index: number, state: QueueState, enabled: boolean) {
     this.index = index;
     this.state = state;
     this.enabled = enabled;

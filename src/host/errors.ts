@@ -38,13 +38,22 @@ export class HostError extends Error {
   readonly code: string;
 
   constructor(call: string, errno: number, doing: string) {
-    const code = CODE_BY_NUMBER.get(errno) ?? `E${errno}`;
-    const meaning = MEANINGS[code];
-    super(`${doing}: ${call} failed with ${code}${meaning === undefined ? '' : ` (${meaning})`}`);
+    super(`${doing}: ${call} failed with ${errnoText(errno)}`);
     this.call = call;
     this.errno = errno;
-    this.code = code;
+    this.code = codeOf(errno);
   }
+}
+
+function codeOf(errno: number): string {
+  return CODE_BY_NUMBER.get(errno) ?? `E${errno}`;
+}
+
+/** `ENOENT (no such file or directory)`; the code alone where there is no more to say. */
+export function errnoText(errno: number): string {
+  const code = codeOf(errno);
+  const meaning = MEANINGS[code];
+  return meaning === undefined ? code : `${code} (${meaning})`;
 }
 
 /** `result` when it is not negative; otherwise throws what errno says. Call it right after the libc call. */

@@ -1,7 +1,14 @@
 /**
- * What a port of the switch is to the process around it, whatever its kind (vhost-user now). The workers do
- * not see this: they see the queues that a port attaches to the data path. Main thread.
+ * What a port of the switch is to the process around it, whatever its kind. The workers do not see this: they
+ * see the queues that a port attaches to the data path. Main thread.
  */
+import type { Arena } from '../memory/arena.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import type { Direction } from '../queue/contract.ts';
+import type { DataPath } from '../queue/data-path.ts';
+import type { PortCounters } from '../queue/state.ts';
+
+export type PortKind = 'vhost-user' | 'tap' | 'unix' | 'pcap' | 'dpdk';
 
 /** `waiting`: for its peer; `negotiating`: connected; `running`: a queue is in use; `stopped`: see `reason`. */
 export type PortState = 'waiting' | 'negotiating' | 'running' | 'stopped';
@@ -9,6 +16,18 @@ export type PortState = 'waiting' | 'negotiating' | 'running' | 'stopped';
 export type PortStatus = {
   readonly state: PortState;
   /** One sentence on what it waits for or what went wrong, with the fix where one is known; null: all is well. */
+  readonly reason: string | null;
+};
+
+/** One queue, as the user sees it. */
+export type PortQueue = {
+  readonly index: number;
+  readonly direction: Direction | 'control';
+  /** Descriptors, or frames that it holds at most. */
+  readonly size: number;
+  readonly started: boolean;
+  readonly enabled: boolean;
+  /** Why the queue stopped or cannot start, otherwise null. */
   readonly reason: string | null;
 };
 
@@ -20,14 +39,42 @@ export type PortEvents = {
   disconnected(): void;
 };
 
+/** What a port is given to live in. */
+export type PortContext = {
+  readonly id: number;
+  readonly name: string;
+  readonly arena: Arena;
+  readonly arenaView: ArenaView;
+  readonly dataPath: DataPath;
+  readonly events: PortEvents;
+};
+
 export interface Port {
   readonly id: number;
   readonly name: string;
+  readonly kind: PortKind;
+  /** What it is attached to: the path of a socket or file, an interface, a device. */
+  readonly endpoint: string;
   readonly status: PortStatus;
-  /** Begins to serve. @throws SocketPathError when its socket cannot be had */
-  start(): void;
+  readonly mtu: number | null;
+  readonly queues: readonly PortQueue[];
+  readonly counters: PortCounters;
+  /** QueueState blocks of all its queues; they outlive the peer, so counters do too. */
+  readonly states: SharedArrayBuffer;
+  /** What only this kind has to tell, for the user: plain JSON. */
+  readonly details: Readonly<Record<string, unknown>>;
+  /**
+   * Begins to serve. What the outside lacks now and may have later (a peer, an interface) is told by `status`,
+   * and tried again. @throws SocketPathError, PortError when it can never be had as configured
+   */
+  start(): void | Promise<void>;
   /** Lets go of its peer and of everything that it attached; resolves when no worker uses it. */
   stop(): Promise<void>;
-  /** A worker stopped one of its queues because of a fault of the guest. */
-  ringFailed(ringIndex: number): void;
+  /** A worker stopped one of its queues because of a fault of the other side; QueueState has the code. */
+  queueFailed(queueIndex: number): void;
+}
+
+/** The port cannot be as configured; the message says why and how to mend it. */
+export class PortError extends Error {
+  override name = 'PortError';
 }

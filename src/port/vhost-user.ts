@@ -4,7 +4,9 @@
  * connection. Main thread.
  */
 import { rmSync } from 'node:fs';
-import type { DataPath } from '../device/data-path.ts';
+import { bitNames } from '../../protocol/bits.ts';
+import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
+import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { Device, ringCountMax } from '../device/device.ts';
 import type { DeviceOptions } from '../device/device-options.ts';
 import { Session } from '../device/session.ts';
@@ -19,14 +21,10 @@ import {
   listenUnix,
   peerPid,
 } from '../host/unix-socket.ts';
-import type { Arena } from '../memory/arena.ts';
-import type { ArenaView } from '../memory/arena-view.ts';
-import { ringStates } from '../vring/ring-state.ts';
-import type { Port, PortEvents, PortStatus } from './contract.ts';
+import { type PortCounters, queueStates, sumCounters } from '../queue/state.ts';
+import type { Port, PortContext, PortQueue, PortStatus } from './contract.ts';
 
 export type VhostUserPortOptions = {
-  readonly id: number;
-  readonly name: string;
   readonly socketPath: string;
   readonly role: 'server' | 'client';
   /** Of the socket file; server role only. */
@@ -34,11 +32,12 @@ export type VhostUserPortOptions = {
   readonly device: DeviceOptions;
 };
 
-export type VhostUserPortContext = {
-  readonly arena: Arena;
-  readonly arenaView: ArenaView;
-  readonly dataPath: DataPath;
-  readonly events: PortEvents;
+/** What `ringway ports --json` shows of this kind only. */
+export type VhostUserDetails = {
+  readonly role: 'server' | 'client';
+  readonly features: readonly string[];
+  readonly protocolFeatures: readonly string[];
+  readonly memoryBytes: number;
 };
 
 /** Pause before a front-end is connected to or accepted again, doubling from the first to the second. */
@@ -51,10 +50,12 @@ type Peer = { readonly session: Session; readonly device: Device };
 export class VhostUserPort implements Port {
   readonly id: number;
   readonly name: string;
+  readonly kind = 'vhost-user';
+  readonly endpoint: string;
   readonly options: VhostUserPortOptions;
-  /** RingState blocks of all rings; they outlive connections, so counters do too. */
+  /** QueueState blocks of all rings; they outlive connections, so counters do too. */
   readonly states: SharedArrayBuffer;
-  readonly #context: VhostUserPortContext;
+  readonly #context: PortContext;
   #peer: Peer | null = null;
   #releasing: Promise<void> | null = null;
   #listenFd = -1;
@@ -66,11 +67,12 @@ export class VhostUserPort implements Port {
   #lastReason: string | null = null;
   #reported = '';
 
-  constructor(options: VhostUserPortOptions, context: VhostUserPortContext) {
-    this.id = options.id;
-    this.name = options.name;
+  constructor(options: VhostUserPortOptions, context: PortContext) {
+    this.id = context.id;
+    this.name = context.name;
+    this.endpoint = options.socketPath;
     this.options = options;
-    this.states = ringStates(ringCountMax(options.device.queuePairsMax));
+    this.states = queueStates(ringCountMax(options.device.queuePairsMax));
     this.#context = context;
   }
 
@@ -90,6 +92,40 @@ export class VhostUserPort implements Port {
     const reason = warning ?? ringReason ?? this.#lastReason;
     if (isRunning) return { state: 'running', reason };
     return { state: broken === undefined ? 'negotiating' : 'stopped', reason };
+  }
+
+  get mtu(): number | null {
+    return this.device?.mtu ?? null;
+  }
+
+  get queues(): readonly PortQueue[] {
+    const { device } = this;
+    return (device?.rings ?? []).map((ring) => ({
+      index: ring.index,
+      direction: device!.directionOf(ring),
+      size: ring.size,
+      started: ring.started,
+      enabled: ring.enabled,
+      reason: ring.reason,
+    }));
+  }
+
+  /** The control virtqueue's commands are no frames. */
+  get counters(): PortCounters {
+    const rings = this.device?.rings ?? [];
+    const isControl = (index: number): boolean =>
+      rings.find((ring) => ring.index === index)?.user === 'control';
+    return sumCounters(this.states, this.options.device.queuePairsMax, isControl);
+  }
+
+  get details(): VhostUserDetails {
+    const { device } = this;
+    return {
+      role: this.options.role,
+      features: bitNames(device?.features ?? 0n, VIRTIO_FEATURE),
+      protocolFeatures: bitNames(device?.protocolFeatures ?? 0n, PROTOCOL_FEATURE),
+      memoryBytes: device?.memoryBytes ?? 0,
+    };
   }
 
   start(): void {
@@ -116,8 +152,8 @@ export class VhostUserPort implements Port {
     await this.#releasing;
   }
 
-  ringFailed(ringIndex: number): void {
-    this.device?.ringFailed(ringIndex);
+  queueFailed(queueIndex: number): void {
+    this.device?.queueFailed(queueIndex);
   }
 
   #watchListener(): void {

@@ -6,19 +6,19 @@
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
 import {
-  type FromGuestQueue,
+  type IngressQueue,
   TAKE_FAULT,
   TAKE_FRAME,
   TAKE_TOO_LONG,
   TAKE_TOO_SCATTERED,
   TAKE_TOO_SHORT,
-} from './contract.ts';
+} from '../queue/contract.ts';
+import type { Frame } from '../queue/frame.ts';
 import { RING_FAULT } from './faults.ts';
-import type { Frame } from './frame.ts';
 import { DescriptorList, walkChain } from './split-chain.ts';
 import { SplitRing } from './split-ring.ts';
 
-export class SplitFromGuest extends SplitRing implements FromGuestQueue {
+export class SplitFromGuest extends SplitRing implements IngressQueue {
   #head = 0;
   readonly #descriptors = new DescriptorList();
 

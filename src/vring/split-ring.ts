@@ -4,20 +4,20 @@
  * split-to-guest.ts). One thread's object; guest memory changes under it, so each field is read once.
  */
 import { AVAIL_F_NO_INTERRUPT, USED_F_NO_NOTIFY } from '../../protocol/virtio/split-ring.ts';
-import { signalFd } from '../host/descriptor.ts';
+import { drainFd, signalFd } from '../host/descriptor.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import { GpaTranslator } from '../memory/gpa-translator.ts';
-import type { RingAttachment } from './contract.ts';
-import { RING_FAULT } from './faults.ts';
 import {
   COUNT_BYTES,
   COUNT_CALLS,
   COUNT_FRAMES,
-  RingState,
+  QueueState,
   STATE_AVAIL_NEXT,
   STATE_FAULT,
   STATE_USED_NEXT,
-} from './ring-state.ts';
+} from '../queue/state.ts';
+import type { RingAttachment } from './attachment.ts';
+import { RING_FAULT } from './faults.ts';
 
 /**
  * x86-64 keeps the order of loads, and V8 neither moves nor merges loads of typed arrays; so what the driver
@@ -35,13 +35,14 @@ export const ONE_BUFFER = 1 << 16;
 
 export class SplitRing {
   declare readonly portId: number;
-  declare readonly ringIndex: number;
+  declare readonly queueIndex: number;
   declare readonly size: number;
-  declare readonly kickFd: number;
+  /** The kick descriptor. */
+  declare readonly wakeFd: number;
   declare callFd: number;
   declare enabled: boolean;
   declare fault: number;
-  declare readonly state: RingState;
+  declare readonly state: QueueState;
   declare readonly arena: ArenaView;
   declare readonly translator: GpaTranslator;
   declare readonly indirect: boolean;
@@ -65,10 +66,10 @@ export class SplitRing {
   constructor(arena: ArenaView, attachment: RingAttachment) {
     const { size } = attachment;
     this.portId = attachment.portId;
-    this.ringIndex = attachment.ringIndex;
+    this.queueIndex = attachment.queueIndex;
     this.size = size;
     this.mask = size - 1;
-    this.kickFd = attachment.kickFd;
+    this.wakeFd = attachment.kickFd;
     this.callFd = attachment.callFd;
     this.enabled = attachment.enabled;
     this.eventIdx = attachment.eventIdx;
@@ -80,10 +81,10 @@ export class SplitRing {
     this.avail = new Uint16Array(arena.buffer, attachment.availOffset, 3 + size);
     this.used16 = new Uint16Array(arena.buffer, attachment.usedOffset, 3 + size * 4);
     this.used32 = new Int32Array(arena.buffer, attachment.usedOffset, USED_ENTRIES + size * 2);
-    this.state = new RingState(attachment.states, attachment.ringIndex);
+    this.state = new QueueState(attachment.states, attachment.queueIndex);
     this.fault = this.state.words[STATE_FAULT]!;
     this.loadState();
-    this.disarmKick();
+    this.disarmWake();
   }
 
   /** Takes over the indices from the shared state: at attach, and when another worker may have moved them. */
@@ -177,14 +178,19 @@ export class SplitRing {
   }
 
   /** Section 2.7.10: asks the driver to kick for the next chain; false when one came meanwhile. */
-  armKick(): boolean {
+  armWake(): boolean {
     if (this.eventIdx) Atomics.store(this.used16, AVAIL_ENTRIES + this.size * 4, this.availNext);
     else Atomics.store(this.used16, 0, 0);
     return this.available() === 0;
   }
 
+  /** False: the front-end closed its end of a pipe. */
+  acknowledgeWake(): boolean {
+    return drainFd(this.wakeFd);
+  }
+
   /** With EVENT_IDX an event index that lies behind asks for nothing, and flags must stay zero. */
-  disarmKick(): void {
+  disarmWake(): void {
     this.used16[0] = this.eventIdx ? 0 : USED_F_NO_NOTIFY;
   }
 }

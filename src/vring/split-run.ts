@@ -10,7 +10,7 @@
 import { FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import { NET_HEADER_BYTES } from '../../protocol/virtio/net.ts';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
-import { copyBytes } from './copy.ts';
+import { copyBytes } from '../queue/copy.ts';
 import type { SplitFromGuest } from './split-from-guest.ts';
 import { AVAIL_ENTRIES, ONE_BUFFER, USED_ENTRIES } from './split-ring.ts';
 import type { SplitToGuest } from './split-to-guest.ts';

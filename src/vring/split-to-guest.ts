@@ -2,23 +2,23 @@
  * A guest's receive queue: copies frames into the buffers that the guest offers, each with its virtio-net
  * header. The one plain descriptor that takes header and frame has a path of its own; everything else
  * (several descriptors, indirect tables, MRG_RXBUF over several chains, scattered frames) goes through
- * lists of pieces. Hot path of one worker at a time, see RingState's lock.
+ * lists of pieces. Hot path of one worker at a time, see QueueState's lock.
  */
 import { NET_HEADER_BYTES_LEGACY, NET_HEADER_NUM_BUFFERS_OFFSET } from '../../protocol/virtio/net.ts';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
 import type { ArenaView, Window } from '../memory/arena-view.ts';
 import {
-  type FromGuestQueue,
+  type EgressQueue,
   GIVE_DONE,
   GIVE_FAULT,
   GIVE_NO_BUFFER,
   GIVE_TOO_SMALL,
-  type RingAttachment,
-  type ToGuestQueue,
-} from './contract.ts';
-import { copyBytes } from './copy.ts';
+  type IngressQueue,
+} from '../queue/contract.ts';
+import { copyBytes } from '../queue/copy.ts';
+import type { Frame } from '../queue/frame.ts';
+import type { RingAttachment } from './attachment.ts';
 import { RING_FAULT } from './faults.ts';
-import type { Frame } from './frame.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList, walkChain } from './split-chain.ts';
 import { SplitFromGuest } from './split-from-guest.ts';
 import { ONE_BUFFER, SplitRing } from './split-ring.ts';
@@ -32,7 +32,7 @@ const PIECES_MAX = 2 * CHAIN_DESCRIPTORS_MAX;
 const STOPPED = -1;
 const TOO_SCATTERED = -2;
 
-export class SplitToGuest extends SplitRing implements ToGuestQueue {
+export class SplitToGuest extends SplitRing implements EgressQueue {
   open = false;
   declare private readonly mergeable: boolean;
   /** Whether other workers fill this ring too, so that every burst takes the lock. */
@@ -98,7 +98,7 @@ export class SplitToGuest extends SplitRing implements ToGuestQueue {
   }
 
   giveRun(
-    from: FromGuestQueue,
+    from: IngressQueue,
     framesMax: number,
     word0: number,
     word1: number,

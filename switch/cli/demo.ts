@@ -50,7 +50,7 @@ function demoConfig(sockets: { a: string; b: string }): SwitchConfig {
 function countersOf(ports: readonly PortReport[]): { forwardedFrames: number; droppedFrames: number } {
   const drops = ports.flatMap((port) => Object.values(port.drops));
   return {
-    forwardedFrames: ports.reduce((sum, port) => sum + port.counters.toGuestFrames, 0),
+    forwardedFrames: ports.reduce((sum, port) => sum + port.counters.egressFrames, 0),
     droppedFrames: drops.reduce((sum, count) => sum + count, 0),
   };
 }

@@ -1,5 +1,7 @@
 /** The options of `ringway run` as settings: the same names and the same text as in a configuration file. */
+
 import { ConfigError, type SettingMap, type SettingSource } from '../config.ts';
+import { endpointKeyOf, PORT_KINDS } from '../port-kinds/index.ts';
 
 /** What commander hands over for `run`. */
 export type RunOptions = {
@@ -24,7 +26,7 @@ const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
   'fdb.ageSeconds': '--fdb-age',
 };
 
-/** @throws ConfigError when a --port is not NAME=SOCKET[,key=value]… or names a port twice */
+/** @throws ConfigError when a --port is not NAME=[KIND:]ENDPOINT[,key=value]… or names a port twice */
 export function settingsOf(options: RunOptions): SettingSource {
   const fdb = withoutAbsent({ capacity: options.fdbCapacity, ageSeconds: options.fdbAge });
   const ports = portSettings(options.port ?? []);
@@ -56,15 +58,15 @@ function portSettings(texts: readonly string[]): SettingMap {
   const ports: Record<string, SettingMap> = Object.create(null);
   for (const text of texts) {
     const [first, ...rest] = text.split(',');
-    const [name, socket] = splitPair(first!, `--port ${text}`, 'NAME=SOCKET[,key=value]…');
+    const [name, attachedTo] = splitPair(first!, `--port ${text}`, 'NAME=SOCKET[,key=value]…');
     if (Object.hasOwn(ports, name)) throw new ConfigError(`--port ${name}: given twice`);
-    ports[name] = portFields(name, socket, rest);
+    ports[name] = portFields(name, attachedTo, rest);
   }
   return ports;
 }
 
-function portFields(name: string, socket: string, pairs: readonly string[]): SettingMap {
-  const fields: Record<string, string> = Object.assign(Object.create(null), { socket });
+function portFields(name: string, attachedTo: string, pairs: readonly string[]): SettingMap {
+  const fields: Record<string, string> = Object.assign(Object.create(null), endpointFields(attachedTo));
   for (const pair of pairs) {
     const [key, value] = splitPair(pair, `--port ${name}: ${pair}`, 'key=value');
     const setting = toSettingKey(key);
@@ -72,6 +74,13 @@ function portFields(name: string, socket: string, pairs: readonly string[]): Set
     fields[setting] = value;
   }
   return fields;
+}
+
+/** `tap:tap0` names the kind and, in a setting of its own, what it is attached to; a path is a vhost-user socket. */
+function endpointFields(text: string): Record<string, string> {
+  const kind = PORT_KINDS.find((name) => text.startsWith(`${name}:`));
+  if (kind === undefined) return { [endpointKeyOf('vhost-user')]: text };
+  return { kind, [endpointKeyOf(kind)]: text.slice(kind.length + 1) };
 }
 
 function splitPair(text: string, subject: string, form: string): [string, string] {

@@ -21,10 +21,10 @@ const COLUMNS: readonly Column[] = [
   { title: 'PORT', align: 'left' },
   { title: 'STATE', align: 'left' },
   { title: 'PAIRS', align: 'right' },
-  { title: 'FROM GUEST', align: 'right' },
-  { title: 'TO GUEST', align: 'right' },
+  { title: 'IN', align: 'right' },
+  { title: 'OUT', align: 'right' },
   { title: 'DROPPED', align: 'right' },
-  { title: 'SOCKET', align: 'left' },
+  { title: 'ATTACHED TO', align: 'left' },
 ];
 
 /** The table of ports; below a port, why it is not well and what was dropped. Counts are frames. */
@@ -41,11 +41,17 @@ function rowOf(port: PortReport): string[] {
     port.name,
     port.state,
     String(port.queuePairs),
-    formatCount(port.counters.fromGuestFrames),
-    formatCount(port.counters.toGuestFrames),
+    formatCount(port.counters.ingressFrames),
+    formatCount(port.counters.egressFrames),
     formatCount(dropped),
-    port.role === 'client' ? `${port.socket} (client)` : port.socket,
+    endpointText(port),
   ];
+}
+
+/** The path alone for guests, as most ports are; the kind before it otherwise. */
+function endpointText({ kind, endpoint, details }: PortReport): string {
+  if (kind !== 'vhost-user') return `${kind}:${endpoint}`;
+  return details.role === 'client' ? `${endpoint} (client)` : endpoint;
 }
 
 function detailsOf(port: PortReport): string[] {

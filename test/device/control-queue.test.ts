@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ControlQueue } from '../../src/device/control-queue.ts';
 import { closeFd, createEventFd, drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
-import { STATE_AVAIL_NEXT, STATE_FAULT } from '../../src/vring/ring-state.ts';
+import { STATE_AVAIL_NEXT, STATE_FAULT } from '../../src/queue/state.ts';
 import type { GuestFile } from '../memory/guest-file.ts';
 import { ControlDriver, signalled } from './control-driver.ts';
 import { bit, F, state, u64 } from './scripted-front-end.ts';
@@ -218,7 +218,7 @@ describe('which ring it is', () => {
     world.sendRing(3);
     await front.settle();
     expect(dataPath.takeLog()).toEqual(['attach 3', 'attach 2']);
-    expect(dataPath.attached.get(2)).toMatchObject({ direction: 'toGuest', enabled: true });
+    expect(dataPath.attached.get(2)).toMatchObject({ direction: 'egress', enabled: true });
     expect(new Int32Array(world.states, 2 * 128, 16)[STATE_AVAIL_NEXT]).toBe(0);
     // And is one no more when the partner stops.
     await front.request('GET_VRING_BASE', state(3, 0));
@@ -351,9 +351,10 @@ describe('a closed queue', () => {
     const queue = new ControlQueue(
       arenaView,
       {
+        kind: 'split',
         portId: 7,
-        ringIndex: 4,
-        direction: 'toGuest',
+        queueIndex: 4,
+        direction: 'egress',
         size: 2,
         descOffset: arenaOffset + desc,
         availOffset: arenaOffset + avail,

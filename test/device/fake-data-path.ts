@@ -4,10 +4,10 @@
  * descriptors open and memory mapped for as long as a ring is attached). Used by the tests of device and port.
  */
 import { expect } from 'vitest';
-import type { DataPath } from '../../src/device/data-path.ts';
 import { describeFd } from '../../src/host/descriptor.ts';
 import type { Arena } from '../../src/memory/arena.ts';
-import type { RingAttachment } from '../../src/vring/contract.ts';
+import type { DataPath } from '../../src/queue/data-path.ts';
+import type { RingAttachment } from '../../src/vring/attachment.ts';
 
 export type OrderKind = 'attach' | 'detach' | 'setEnabled' | 'setCallFd' | 'setFrameLimit';
 
@@ -60,40 +60,40 @@ export class FakeDataPath implements DataPath {
 
   async attach(ring: RingAttachment): Promise<void> {
     this.#require(ring.portId === this.#portId, `attach for port ${ring.portId}`);
-    this.#require(!this.attached.has(ring.ringIndex), `ring ${ring.ringIndex} is attached twice`);
-    this.attached.set(ring.ringIndex, ring);
-    this.log.push(`attach ${ring.ringIndex}`);
+    this.#require(!this.attached.has(ring.queueIndex), `ring ${ring.queueIndex} is attached twice`);
+    this.attached.set(ring.queueIndex, ring);
+    this.log.push(`attach ${ring.queueIndex}`);
     this.checkAttached();
     await this.#obey('attach');
   }
 
-  async detach(portId: number, ringIndex: number): Promise<void> {
-    this.#requireRing('detach', portId, ringIndex);
-    this.#require(!this.#detaching.has(ringIndex), `ring ${ringIndex} is detached twice at once`);
-    this.#detaching.add(ringIndex);
-    this.log.push(`detach ${ringIndex}`);
+  async detach(portId: number, queueIndex: number): Promise<void> {
+    this.#requireRing('detach', portId, queueIndex);
+    this.#require(!this.#detaching.has(queueIndex), `ring ${queueIndex} is detached twice at once`);
+    this.#detaching.add(queueIndex);
+    this.log.push(`detach ${queueIndex}`);
     await this.#obey('detach');
-    this.#detaching.delete(ringIndex);
+    this.#detaching.delete(queueIndex);
     // Until now a worker may have used all of it.
     this.checkAttached();
-    this.attached.delete(ringIndex);
+    this.attached.delete(queueIndex);
   }
 
-  async setEnabled(portId: number, ringIndex: number, enabled: boolean): Promise<void> {
-    this.#requireRing('setEnabled', portId, ringIndex);
-    this.log.push(`enable ${ringIndex} ${enabled}`);
-    this.#update(ringIndex, { enabled });
+  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
+    this.#requireRing('setEnabled', portId, queueIndex);
+    this.log.push(`enable ${queueIndex} ${enabled}`);
+    this.#update(queueIndex, { enabled });
     this.onSetEnabled();
     await this.#obey('setEnabled');
   }
 
-  async setCallFd(portId: number, ringIndex: number, callFd: number): Promise<void> {
-    this.#requireRing('setCallFd', portId, ringIndex);
-    this.log.push(`call ${ringIndex}`);
+  async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
+    this.#requireRing('setCallFd', portId, queueIndex);
+    this.log.push(`call ${queueIndex}`);
     await this.#obey('setCallFd');
     // Both descriptors, the old and the new, are open until the order is done.
     this.checkAttached();
-    this.#update(ringIndex, { callFd });
+    this.#update(queueIndex, { callFd });
     this.checkAttached();
   }
 
@@ -106,17 +106,17 @@ export class FakeDataPath implements DataPath {
 
   /** Whether everything that is attached could be used by a worker right now. */
   checkAttached(): void {
-    for (const { ringIndex, kickFd, callFd, map } of this.attached.values()) {
+    for (const { queueIndex, kickFd, callFd, map } of this.attached.values()) {
       for (const fd of [kickFd, callFd]) {
         if (fd < 0) continue;
         const what = describeFd(fd);
         this.#require(
           /^(anon_inode:\[eventfd\]|pipe:)/.test(what),
-          `ring ${ringIndex} has ${what} for ${fd}`,
+          `ring ${queueIndex} has ${what} for ${fd}`,
         );
       }
       const sharedBytes = map.reduce((sum, { start, end }) => sum + end - start, 0);
-      this.#require(this.#arena.mappedBytes >= sharedBytes, `memory of ring ${ringIndex} is not mapped`);
+      this.#require(this.#arena.mappedBytes >= sharedBytes, `memory of ring ${queueIndex} is not mapped`);
     }
   }
 
@@ -131,14 +131,14 @@ export class FakeDataPath implements DataPath {
     await hold?.released;
   }
 
-  #update(ringIndex: number, change: Partial<RingAttachment>): void {
-    const ring = this.attached.get(ringIndex);
-    if (ring !== undefined) this.attached.set(ringIndex, { ...ring, ...change });
+  #update(queueIndex: number, change: Partial<RingAttachment>): void {
+    const ring = this.attached.get(queueIndex);
+    if (ring !== undefined) this.attached.set(queueIndex, { ...ring, ...change });
   }
 
-  #requireRing(what: string, portId: number, ringIndex: number): void {
+  #requireRing(what: string, portId: number, queueIndex: number): void {
     this.#require(portId === this.#portId, `${what} for port ${portId}`);
-    this.#require(this.attached.has(ringIndex), `${what} of ring ${ringIndex}, which is not attached`);
+    this.#require(this.attached.has(queueIndex), `${what} of ring ${queueIndex}, which is not attached`);
   }
 
   #require(holds: boolean, violation: string): void {

@@ -120,12 +120,12 @@ describe('the conversation of QEMU', () => {
     }
     expect(await front.settle()).toEqual([]);
     expect(
-      [...dataPath.attached.values()].map((ring) => [ring.ringIndex, ring.direction, ring.enabled]),
+      [...dataPath.attached.values()].map((ring) => [ring.queueIndex, ring.direction, ring.enabled]),
     ).toEqual([
-      [0, 'toGuest', true],
-      [1, 'fromGuest', true],
-      [2, 'toGuest', true],
-      [3, 'fromGuest', true],
+      [0, 'egress', true],
+      [1, 'ingress', true],
+      [2, 'egress', true],
+      [3, 'ingress', true],
     ]);
     expect(dataPath.attached.get(0)).toMatchObject({
       size: 256,

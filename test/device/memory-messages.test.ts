@@ -172,7 +172,7 @@ describe('ADD_MEM_REG and REM_MEM_REG', () => {
     expect(world.ring(0).reason).toMatch(/avail ring .* does not lie in the shared memory/);
     expect(await world.addMemory(parts[1])).toBe(0n);
     expect(world.ring(0).reason).toBeNull();
-    expect(world.dataPath.attached.get(0)).toMatchObject({ ringIndex: 0 });
+    expect(world.dataPath.attached.get(0)).toMatchObject({ queueIndex: 0 });
     expect(world.dataPath.attached.get(0)!.descOffset % 4096).toBe(desc % 4096);
     // Running rings get the longer map, or the shorter one.
     expect(await world.front.ack('REM_MEM_REG', region(parts[1]))).toBe(0n);

@@ -4,8 +4,8 @@
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EpollSet } from '../../src/host/epoll.ts';
+import { QueueState, STATE_AVAIL_NEXT, STATE_FAULT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
-import { RingState, STATE_AVAIL_NEXT, STATE_FAULT, STATE_USED_NEXT } from '../../src/vring/ring-state.ts';
 import { bit, F, NEED_REPLY, none, ringAddress, state, table, u64 } from './scripted-front-end.ts';
 import { FEATURES, ringOffsets, ringPlace, World } from './world.ts';
 
@@ -15,7 +15,7 @@ beforeEach(() => {
 });
 afterEach(() => world.dispose());
 
-const words = (index: number): Int32Array => new RingState(world.states, index).words;
+const words = (index: number): Int32Array => new QueueState(world.states, index).words;
 
 describe('a ring starts', () => {
   it('at SET_VRING_KICK, without waiting for a kick', async () => {
@@ -30,7 +30,7 @@ describe('a ring starts', () => {
     front.send('SET_VRING_KICK', u64(1), [front.eventFd()]);
     await front.settle();
     expect(dataPath.log).toEqual(['attach 1']);
-    expect(dataPath.attached.get(1)).toMatchObject({ size: 64, direction: 'fromGuest', enabled: false });
+    expect(dataPath.attached.get(1)).toMatchObject({ size: 64, direction: 'ingress', enabled: false });
   });
 
   it('at the base that was set, and where its used ring stands', async () => {
@@ -323,12 +323,12 @@ describe('a fault', () => {
     epoll.add(error);
     front.send('SET_VRING_ERR', u64(1), [error]);
     await front.settle();
-    device.ringFailed(1);
+    device.queueFailed(1);
     expect(epoll.wait(0)).toBe(0);
     expect(world.ring(1).reason).toBeNull();
     words(1)[STATE_FAULT] = RING_FAULT.CHAIN_LOOP;
     const changes = world.changes;
-    device.ringFailed(1);
+    device.queueFailed(1);
     expect(epoll.wait(0)).toBe(1);
     expect(world.ring(1).reason).toBe(faultMessage(RING_FAULT.CHAIN_LOOP));
     expect(world.changes).toBe(changes + 1);
@@ -343,7 +343,7 @@ describe('a fault', () => {
   it('is still told after memory or features changed, for the ring is still stopped', async () => {
     await world.run();
     words(0)[STATE_FAULT] = RING_FAULT.BUFFER_ADDRESS;
-    world.device.ringFailed(0);
+    world.device.queueFailed(0);
     expect(world.ring(0).reason).toBe(faultMessage(RING_FAULT.BUFFER_ADDRESS));
     await world.shareMemory();
     expect(words(0)[STATE_FAULT]).toBe(RING_FAULT.BUFFER_ADDRESS);
@@ -351,15 +351,15 @@ describe('a fault', () => {
   });
 
   it('of a ring that nobody heard of is no news', () => {
-    world.device.ringFailed(3);
-    world.device.ringFailed(300);
+    world.device.queueFailed(3);
+    world.device.queueFailed(300);
     expect(world.device.rings).toEqual([]);
   });
 
   it('ends no connection and stops no other ring', async () => {
     await world.run();
     words(1)[STATE_FAULT] = RING_FAULT.AVAIL_JUMP;
-    world.device.ringFailed(1);
+    world.device.queueFailed(1);
     expect(await world.front.settle()).toEqual([]);
     expect(world.ring(0)).toMatchObject({ reason: null, user: 'workers' });
   });

@@ -11,7 +11,7 @@ import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import { ringStates } from '../../src/vring/ring-state.ts';
+import { queueStates } from '../../src/queue/state.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
 import { FakeDataPath } from './fake-data-path.ts';
@@ -83,7 +83,7 @@ export class World {
     this.ended = promise;
     this.guest = new GuestFile(GUEST_BYTES);
     const all = { ...OPTIONS, ...options };
-    this.states = ringStates(ringCountMax(all.queuePairsMax));
+    this.states = queueStates(ringCountMax(all.queuePairsMax));
     this.device = new Device(all, {
       portId: PORT_ID,
       arena,

@@ -3,18 +3,14 @@
  * queue pair by queue pair. The data path turns once in each turn of Node's loop, so tests need no workers
  * and see every step. `tamper` makes it a bad switch on purpose.
  */
-import type { DataPath } from '../../src/device/data-path.ts';
+
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { VhostUserPort } from '../../src/port/vhost-user.ts';
-import {
-  type FromGuestQueue,
-  type RingAttachment,
-  TAKE_FAULT,
-  TAKE_FRAME,
-  type ToGuestQueue,
-} from '../../src/vring/contract.ts';
-import { Frame } from '../../src/vring/frame.ts';
+import { type EgressQueue, type IngressQueue, TAKE_FAULT, TAKE_FRAME } from '../../src/queue/contract.ts';
+import type { DataPath } from '../../src/queue/data-path.ts';
+import { Frame } from '../../src/queue/frame.ts';
+import type { RingAttachment } from '../../src/vring/attachment.ts';
 import { SplitFromGuest } from '../../src/vring/split-from-guest.ts';
 import { SplitToGuest } from '../../src/vring/split-to-guest.ts';
 
@@ -45,14 +41,14 @@ export class LocalSwitch {
       ({ socketPath, role, queuePairsMax }, id) =>
         new VhostUserPort(
           {
-            id,
-            name: `port${id}`,
             socketPath,
             role: role ?? 'server',
             listen: {},
             device: { queuePairsMax: queuePairsMax ?? 4, configSpace: false, mac: null, mtu: null },
           },
           {
+            id,
+            name: `port${id}`,
             arena,
             arenaView,
             dataPath: this.#path,
@@ -69,8 +65,8 @@ export class LocalSwitch {
   }
 
   /** A ring of a port as the data path has it; undefined: not attached. */
-  ring(portId: number, ringIndex: number): RingAttachment | undefined {
-    return this.#path.attachment(portId, ringIndex);
+  ring(portId: number, queueIndex: number): RingAttachment | undefined {
+    return this.#path.attachment(portId, queueIndex);
   }
 
   async stop(): Promise<void> {
@@ -98,29 +94,29 @@ class LocalDataPath implements DataPath {
     this.#tamper = tamper;
   }
 
-  attachment(portId: number, ringIndex: number): RingAttachment | undefined {
-    return this.#attached.get(`${portId}:${ringIndex}`)?.ring;
+  attachment(portId: number, queueIndex: number): RingAttachment | undefined {
+    return this.#attached.get(`${portId}:${queueIndex}`)?.ring;
   }
 
   async attach(ring: RingAttachment): Promise<void> {
     const queue =
-      ring.direction === 'fromGuest'
+      ring.direction === 'ingress'
         ? new SplitFromGuest(arenaView, ring)
         : new SplitToGuest(arenaView, ring, false);
-    this.#attached.set(`${ring.portId}:${ring.ringIndex}`, { ring, queue });
+    this.#attached.set(`${ring.portId}:${ring.queueIndex}`, { ring, queue });
   }
 
-  async detach(portId: number, ringIndex: number): Promise<void> {
-    this.#attached.delete(`${portId}:${ringIndex}`);
+  async detach(portId: number, queueIndex: number): Promise<void> {
+    this.#attached.delete(`${portId}:${queueIndex}`);
   }
 
-  async setEnabled(portId: number, ringIndex: number, enabled: boolean): Promise<void> {
-    const queue = this.#attached.get(`${portId}:${ringIndex}`)?.queue;
+  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
+    const queue = this.#attached.get(`${portId}:${queueIndex}`)?.queue;
     if (queue !== undefined) queue.enabled = enabled;
   }
 
-  async setCallFd(portId: number, ringIndex: number, callFd: number): Promise<void> {
-    const queue = this.#attached.get(`${portId}:${ringIndex}`)?.queue;
+  async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
+    const queue = this.#attached.get(`${portId}:${queueIndex}`)?.queue;
     if (queue === undefined) return;
     queue.callFd = callFd;
     queue.signal();
@@ -131,12 +127,12 @@ class LocalDataPath implements DataPath {
   poll(): void {
     for (const { ring, queue } of this.#attached.values()) {
       if (!(queue instanceof SplitFromGuest)) continue;
-      const target = this.#attached.get(`${1 - ring.portId}:${ring.ringIndex - 1}`)?.queue;
+      const target = this.#attached.get(`${1 - ring.portId}:${ring.queueIndex - 1}`)?.queue;
       this.#forward(queue, target instanceof SplitToGuest && target.enabled ? target : null);
     }
   }
 
-  #forward(from: FromGuestQueue, to: ToGuestQueue | null): void {
+  #forward(from: IngressQueue, to: EgressQueue | null): void {
     to?.begin();
     for (let left = BURST_FRAMES_MAX; left > 0 && from.available() > 0; left--) {
       const result = from.take(this.#frame);
@@ -148,7 +144,7 @@ class LocalDataPath implements DataPath {
     from.publish();
   }
 
-  #deliver(to: ToGuestQueue | null): void {
+  #deliver(to: EgressQueue | null): void {
     const fate = this.#tamper(this.#frame, this.#owner.frames++, arenaView);
     const times = { pass: 1, drop: 0, twice: 2 }[fate];
     if (to === null) this.#owner.drops++;

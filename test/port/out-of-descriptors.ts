@@ -2,12 +2,13 @@
  * A process of its own for vhost-user.test.ts: a port whose process may open no more descriptors when a
  * front-end connects. Prints what the port said, a line each. Started with `ulimit -n` set.
  */
-import type { DataPath } from '../../src/device/data-path.ts';
+
 import { closeFds, duplicateFd } from '../../src/host/descriptor.ts';
 import { connectUnix } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { VhostUserPort } from '../../src/port/vhost-user.ts';
+import type { DataPath } from '../../src/queue/data-path.ts';
 
 const done = async (): Promise<void> => {};
 const dataPath: DataPath = {
@@ -23,14 +24,14 @@ const connected = Promise.withResolvers<void>();
 
 const port = new VhostUserPort(
   {
-    id: 0,
-    name: 'vm0',
     socketPath: process.argv[2]!,
     role: 'server',
     listen: {},
     device: { queuePairsMax: 1, configSpace: false, mac: null, mtu: null },
   },
   {
+    id: 0,
+    name: 'vm0',
     arena,
     arenaView: new ArenaView(arena.location),
     dataPath,

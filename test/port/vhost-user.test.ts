@@ -15,8 +15,8 @@ import { acceptUnix, connectUnix, listenUnix, SocketPathError } from '../../src/
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { VhostUserPort } from '../../src/port/vhost-user.ts';
+import { QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
-import { RingState, STATE_FAULT } from '../../src/vring/ring-state.ts';
 import { FakeDataPath } from '../device/fake-data-path.ts';
 import { bit, F, P, ringAddress, ScriptedFrontEnd, state, table, u64 } from '../device/scripted-front-end.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
@@ -86,14 +86,12 @@ afterEach(async () => {
 function makePort(role: 'server' | 'client', mode?: number): VhostUserPort {
   port = new VhostUserPort(
     {
-      id: PORT_ID,
-      name: 'vm0',
       socketPath: path,
       role,
       listen: mode === undefined ? {} : { mode },
       device: DEVICE,
     },
-    { arena, arenaView, dataPath, events: events.sink },
+    { id: PORT_ID, name: 'vm0', arena, arenaView, dataPath, events: events.sink },
   );
   return port;
 }
@@ -261,14 +259,14 @@ describe('as a server', () => {
     makePort('server').start();
     const front = connect();
     await run(front);
-    const { words } = new RingState(port.states, 1);
+    const { words } = new QueueState(port.states, 1);
     words[STATE_FAULT] = RING_FAULT.CHAIN_LOOP;
-    port.ringFailed(1);
+    port.queueFailed(1);
     const reason = `queue 1 stopped: ${faultMessage(RING_FAULT.CHAIN_LOOP)}`;
     expect(port.status).toEqual({ state: 'running', reason });
     expect(events.all.at(-1)).toBe(`warning: running: ${reason}`);
-    new RingState(port.states, 0).words[STATE_FAULT] = RING_FAULT.BUFFER_ADDRESS;
-    port.ringFailed(0);
+    new QueueState(port.states, 0).words[STATE_FAULT] = RING_FAULT.BUFFER_ADDRESS;
+    port.queueFailed(0);
     expect(port.status.state).toBe('stopped');
     await front.request('GET_VRING_BASE', state(0, 0));
     await front.request('GET_VRING_BASE', state(1, 0));
@@ -277,7 +275,7 @@ describe('as a server', () => {
 
   it('is not disturbed by news of a queue when nobody is connected', () => {
     makePort('server').start();
-    port.ringFailed(0);
+    port.queueFailed(0);
     expect(port.status.state).toBe('waiting');
   });
 

@@ -3,6 +3,7 @@
  * counted on both sides.
  */
 import { afterEach, describe, expect, test } from 'vitest';
+import type { VhostUserDetails } from '../../src/port/vhost-user.ts';
 import { peersForTests, Testpmd } from '../peers/index.ts';
 import { RingwayProcess } from './ringway-process.ts';
 
@@ -75,9 +76,9 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
     // What testpmd did not take back was on its way when it stopped.
     expect(sent - received).toBeGreaterThanOrEqual(0);
     expect(sent - received).toBeLessThanOrEqual(FRAMES_STARTED * queuePairs);
-    expect(a.counters.fromGuestFrames + b.counters.fromGuestFrames).toBe(sent);
-    expect(a.counters.toGuestFrames + b.counters.toGuestFrames).toBe(sent);
-    expect(a.features.includes('NET_MRG_RXBUF')).toBe(mergeable);
+    expect(a.counters.ingressFrames + b.counters.ingressFrames).toBe(sent);
+    expect(a.counters.egressFrames + b.counters.egressFrames).toBe(sent);
+    expect((a.details as VhostUserDetails).features.includes('NET_MRG_RXBUF')).toBe(mergeable);
     expect((await ringway.fdb()).entries.map(({ mac }) => mac).sort()).toEqual([
       '02:00:00:00:01:01',
       '02:00:00:00:01:02',
@@ -112,7 +113,7 @@ async function untilForwarded(testpmd: Testpmd, frames: number): Promise<void> {
 
 async function forwarded(ringway: RingwayProcess): Promise<number> {
   const reports = await ringway.ports();
-  return reports.reduce((total, port) => total + port.counters.toGuestFrames, 0);
+  return reports.reduce((total, port) => total + port.counters.egressFrames, 0);
 }
 
 function sum(counters: Readonly<Record<string, number>>): number {

@@ -374,6 +374,7 @@ describe('signals', () => {
 describe('the QEMU line', () => {
   const PORT: PortConfig = {
     name: 'vm0',
+    kind: 'vhost-user',
     socket: '/r/a.sock',
     role: 'server',
     queues: 16,

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunOptions, settingsOf } from '../../switch/cli/options.ts';
 import { ConfigError, resolveConfig, type SwitchConfig } from '../../switch/config.ts';
 import { parseConfigText, readConfigFile } from '../../switch/config-file.ts';
-import type { HostFacts } from '../../switch/config-schema.ts';
+import type { HostFacts } from '../../switch/port-kinds/values.ts';
 
 const HOST: HostFacts = {
   allowedCpus: () => [0, 2, 3],
@@ -32,7 +32,14 @@ function messageOf(action: () => unknown): string {
   throw new Error('accepted');
 }
 
-const PORT_A = { name: 'a', socket: '/x/a.sock', role: 'server', queues: 16, configSpace: false };
+const PORT_A = {
+  name: 'a',
+  kind: 'vhost-user',
+  socket: '/x/a.sock',
+  role: 'server',
+  queues: 16,
+  configSpace: false,
+};
 
 describe('accepted', () => {
   it('fills in every default', () => {
@@ -69,10 +76,18 @@ control: /run/c.sock
 `;
     expect(fromFile(text)).toEqual({
       ports: [
-        { name: '7', socket: './vm1.sock', role: 'client', queues: 16, configSpace: false },
+        {
+          name: '7',
+          kind: 'vhost-user',
+          socket: './vm1.sock',
+          role: 'client',
+          queues: 16,
+          configSpace: false,
+        },
         {
           name: 'vm0',
           socket: '/run/vm0.sock',
+          kind: 'vhost-user',
           role: 'server',
           mode: 0o660,
           owner: { uid: 64055, gid: 109 },
@@ -107,6 +122,7 @@ control: /run/c.sock
         {
           name: 'a',
           socket: '/x/a=b.sock',
+          kind: 'vhost-user',
           role: 'server',
           mode: 0o600,
           owner: { uid: 7, gid: 8 },
@@ -293,7 +309,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are socket, role, mode, owner, queues, configSpace, mac, mtu)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, role, mode, owner, queues, configSpace, mac, mtu)',
     ],
     [`${A}idleus: 3`, 'r.yaml:2: idleus: unknown setting (did you mean idleUs?)'],
     [`${A}__proto__: { poll: busy }`, 'r.yaml:2: __proto__: unknown setting'],

@@ -17,17 +17,15 @@ import type { FdbReport, PortReport } from '../../switch/report.ts';
 function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
   return {
     name,
-    socket: `/run/ringway/${name}.sock`,
-    role: 'server',
+    kind: 'vhost-user',
+    endpoint: `/run/ringway/${name}.sock`,
     state: 'running',
     reason: null,
     queuePairs: 2,
-    features: ['VERSION_1'],
-    protocolFeatures: ['MQ'],
     mtu: null,
-    memoryBytes: 2 ** 32,
+    details: { role: 'server', features: ['VERSION_1'], protocolFeatures: ['MQ'], memoryBytes: 2 ** 32 },
     queues: [],
-    counters: { fromGuestFrames: 1_234_567, fromGuestBytes: 99, toGuestFrames: 8, toGuestBytes: 7 },
+    counters: { ingressFrames: 1_234_567, ingressBytes: 99, egressFrames: 8, egressBytes: 7 },
     drops: dropCounts({}),
     ...changes,
   };
@@ -223,7 +221,7 @@ describe('socket', () => {
 describe('for people', () => {
   it('ports: a line each, with what is wrong and what was dropped below', () => {
     const vm1 = portReport('vm1', {
-      role: 'client',
+      details: { role: 'client' },
       state: 'stopped',
       reason: 'the front-end sent a short message',
       queuePairs: 0,
@@ -231,7 +229,7 @@ describe('for people', () => {
       queues: [
         {
           index: 3,
-          direction: 'fromGuest',
+          direction: 'ingress',
           size: 256,
           started: false,
           enabled: true,
@@ -244,9 +242,9 @@ describe('for people', () => {
       ],
     });
     expect(formatPorts([PORTS[0]!, vm1]).split('\n')).toEqual([
-      'PORT  STATE    PAIRS  FROM GUEST  TO GUEST  DROPPED  SOCKET',
-      'vm0   running      2   1,234,567         8        0  /run/ringway/vm0.sock',
-      'vm1   stopped      0   1,234,567         8    1,201  /run/ringway/vm1.sock (client)',
+      'PORT  STATE    PAIRS         IN  OUT  DROPPED  ATTACHED TO',
+      'vm0   running      2  1,234,567    8        0  /run/ringway/vm0.sock',
+      'vm1   stopped      0  1,234,567    8    1,201  /run/ringway/vm1.sock (client)',
       '  the front-end sent a short message',
       '  queue 3: a descriptor points outside the guest',
       '  dropped 1,200: offered no buffer for a frame to it (noBuffer)',

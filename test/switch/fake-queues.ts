@@ -1,18 +1,18 @@
 /**
  * Queues without guests for the tests of forwarding: one gives the frames that it was filled with, the other
- * keeps what it gets. They check the order of calls that src/vring/contract.ts prescribes.
+ * keeps what it gets. They check the order of calls that src/queue/contract.ts prescribes.
  */
 import {
-  type FromGuestQueue,
+  type EgressQueue,
   GIVE_DONE,
   GIVE_FAULT,
   GIVE_NO_BUFFER,
   GIVE_TOO_SMALL,
+  type IngressQueue,
   TAKE_FAULT,
   TAKE_FRAME,
-  type ToGuestQueue,
-} from '../../src/vring/contract.ts';
-import type { Frame } from '../../src/vring/frame.ts';
+} from '../../src/queue/contract.ts';
+import type { Frame } from '../../src/queue/frame.ts';
 import { bytesOfFrame, FrameBench } from './frames.ts';
 
 /** What happened between all queues of a test, in order. */
@@ -20,7 +20,7 @@ export class QueueLog {
   readonly entries: string[] = [];
   readonly violations: string[] = [];
   /** Queues that are open now. */
-  readonly open = new Set<ToGuestQueue>();
+  readonly open = new Set<EgressQueue>();
 
   require(holds: boolean, violation: string): void {
     if (!holds) this.violations.push(violation);
@@ -32,12 +32,11 @@ export type Waiting =
   | { readonly bytes: Uint8Array; readonly misalignment?: number; readonly pieces?: readonly number[] }
   | { readonly result: number };
 
-export class FakeFromGuest implements FromGuestQueue {
+export class FakeIngressQueue implements IngressQueue {
   readonly portId: number;
-  readonly ringIndex = 1;
-  readonly kickFd = -1;
+  readonly queueIndex = 1;
+  readonly wakeFd = -1;
   enabled = true;
-  callFd = -1;
   fault = 0;
   readonly waiting: Waiting[] = [];
   releasedCount = 0;
@@ -90,18 +89,20 @@ export class FakeFromGuest implements FromGuestQueue {
     this.publishedCount = this.releasedCount;
   }
 
-  armKick(): boolean {
+  armWake(): boolean {
     return true;
   }
-  disarmKick(): void {}
-  signal(): void {}
+  disarmWake(): void {}
+
+  acknowledgeWake(): boolean {
+    return true;
+  }
 }
 
-export class FakeToGuest implements ToGuestQueue {
+export class FakeEgressQueue implements EgressQueue {
   readonly portId: number;
-  readonly ringIndex: number;
+  readonly queueIndex: number;
   enabled = true;
-  callFd = -1;
   fault = 0;
   open = false;
   readonly received: Uint8Array[] = [];
@@ -113,9 +114,9 @@ export class FakeToGuest implements ToGuestQueue {
   isBusy = false;
   readonly #log: QueueLog;
 
-  constructor(portId: number, ringIndex: number, log: QueueLog) {
+  constructor(portId: number, queueIndex: number, log: QueueLog) {
     this.portId = portId;
-    this.ringIndex = ringIndex;
+    this.queueIndex = queueIndex;
     this.#log = log;
   }
 
@@ -156,10 +157,8 @@ export class FakeToGuest implements ToGuestQueue {
     this.#log.entries.push(`end ${this}`);
   }
 
-  signal(): void {}
-
   toString(): string {
-    return `${this.portId}.${this.ringIndex}`;
+    return `${this.portId}.${this.queueIndex}`;
   }
 
   #begun(how: string): void {

@@ -1,6 +1,6 @@
 /** The flow hash: one flow stays on one queue, different flows spread. */
 import { afterAll, describe, expect, it } from 'vitest';
-import { Frame } from '../../src/vring/frame.ts';
+import { Frame } from '../../src/queue/frame.ts';
 import { flowHash, queueOfHash } from '../../switch/flow-hash.ts';
 import { Random } from '../vring/random.ts';
 import { arena, arenaView, ethernet, type Flow, FrameBench, ipPacket } from './frames.ts';

@@ -8,8 +8,8 @@ import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import type { RingAttachment } from '../../src/vring/contract.ts';
-import { ringStates } from '../../src/vring/ring-state.ts';
+import { queueStates } from '../../src/queue/state.ts';
+import type { RingAttachment } from '../../src/vring/attachment.ts';
 import { SplitFromGuest } from '../../src/vring/split-from-guest.ts';
 import { SplitToGuest } from '../../src/vring/split-to-guest.ts';
 import { DROP_REASONS } from '../../switch/drop-reasons.ts';
@@ -61,15 +61,16 @@ class World<Target extends SplitToGuest> {
     for (let portId = 0; portId < 2; portId++) {
       const offset = mapGuest();
       this.guests.push({ offset, memory: view.u8.subarray(offset, offset + GUEST_BYTES) });
-      const states = ringStates(2);
-      const ring = (ringIndex: number): RingAttachment => ({
+      const states = queueStates(2);
+      const ring = (queueIndex: number): RingAttachment => ({
+        kind: 'split',
         portId,
-        ringIndex,
-        direction: ringIndex === 0 ? 'toGuest' : 'fromGuest',
+        queueIndex,
+        direction: queueIndex === 0 ? 'egress' : 'ingress',
         size,
-        descOffset: offset + ringIndex * RING_BYTES * 3,
-        availOffset: offset + ringIndex * RING_BYTES * 3 + RING_BYTES,
-        usedOffset: offset + ringIndex * RING_BYTES * 3 + 2 * RING_BYTES,
+        descOffset: offset + queueIndex * RING_BYTES * 3,
+        availOffset: offset + queueIndex * RING_BYTES * 3 + RING_BYTES,
+        usedOffset: offset + queueIndex * RING_BYTES * 3 + 2 * RING_BYTES,
         eventIdx: false,
         indirect: true,
         mergeable: true,
@@ -138,16 +139,16 @@ class Drivers {
   }
 
   /** Offers some more chains on a ring, which never holds more than fit. */
-  #offer(guest: number, ringIndex: number, used: number): Write[] {
-    const base = ringIndex * RING_BYTES * 3;
+  #offer(guest: number, queueIndex: number, used: number): Write[] {
+    const base = queueIndex * RING_BYTES * 3;
     const idx = this.#availIdx[guest]!;
-    const room = this.#size - ((idx[ringIndex]! - used) & 0xffff);
+    const room = this.#size - ((idx[queueIndex]! - used) & 0xffff);
     const count = Math.min(room, this.#random.between(0, this.#size / 2));
     const writes: Write[] = [];
     for (let i = 0; i < count; i++) {
-      const slot = (idx[ringIndex]! + i) % this.#size;
-      const buffer = BUFFERS_OFFSET + (ringIndex * this.#size + slot) * BUFFER_BYTES + this.#shiftBytes;
-      const isSend = ringIndex === 1;
+      const slot = (idx[queueIndex]! + i) % this.#size;
+      const buffer = BUFFERS_OFFSET + (queueIndex * this.#size + slot) * BUFFER_BYTES + this.#shiftBytes;
+      const isSend = queueIndex === 1;
       const frame = isSend ? this.#frame(guest) : null;
       const sizeBytes =
         frame === null ? this.#random.pick([1600, 1600, 1600, 100]) : HEADER_BYTES + frame.length;
@@ -159,8 +160,8 @@ class Drivers {
       });
       if (frame !== null) writes.push({ guest, at: buffer + HEADER_BYTES, bytes: frame });
     }
-    idx[ringIndex] = (idx[ringIndex]! + count) & 0xffff;
-    writes.push({ guest, at: base + RING_BYTES + 2, bytes: u16(idx[ringIndex]!) });
+    idx[queueIndex] = (idx[queueIndex]! + count) & 0xffff;
+    writes.push({ guest, at: base + RING_BYTES + 2, bytes: u16(idx[queueIndex]!) });
     return writes;
   }
 
@@ -192,8 +193,8 @@ function u16(value: number): Uint8Array {
 }
 
 /** What the device published in a ring's used index. */
-function usedIdx(memory: Uint8Array, ringIndex: number): number {
-  const at = ringIndex * RING_BYTES * 3 + 2 * RING_BYTES + 2;
+function usedIdx(memory: Uint8Array, queueIndex: number): number {
+  const at = queueIndex * RING_BYTES * 3 + 2 * RING_BYTES + 2;
   return memory[at]! | (memory[at + 1]! << 8);
 }
 

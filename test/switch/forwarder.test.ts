@@ -4,18 +4,18 @@
  */
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
-  type FromGuestQueue,
+  type EgressQueue,
+  type IngressQueue,
   TAKE_FAULT,
   TAKE_TOO_LONG,
   TAKE_TOO_SCATTERED,
   TAKE_TOO_SHORT,
-  type ToGuestQueue,
-} from '../../src/vring/contract.ts';
+} from '../../src/queue/contract.ts';
 import { DROP, DROP_REASONS, type DropReason } from '../../switch/drop-reasons.ts';
 import { createFdbMemory, Fdb } from '../../switch/fdb.ts';
 import { BURST_FRAMES_MAX, Forwarder, ForwardingPort } from '../../switch/forwarder.ts';
 import { Random } from '../vring/random.ts';
-import { FakeFromGuest, FakeToGuest, QueueLog, type Waiting } from './fake-queues.ts';
+import { FakeEgressQueue, FakeIngressQueue, QueueLog, type Waiting } from './fake-queues.ts';
 import { arena, arenaView, ethernet, type Flow, ipPacket, type Mac, macBytes } from './frames.ts';
 
 const BROADCAST: Mac = [255, 255, 255, 255, 255, 255];
@@ -26,13 +26,13 @@ afterAll(() => arena.release());
 /** One port of the test's switch: its forwarding state and its fake queues. */
 class TestPort {
   readonly state: ForwardingPort;
-  readonly from: FakeFromGuest;
-  readonly to: FakeToGuest[];
+  readonly from: FakeIngressQueue;
+  readonly to: FakeEgressQueue[];
 
   constructor(id: number, queueCount: number, log: QueueLog) {
     this.state = new ForwardingPort(id, new Float64Array(DROP_REASONS.length));
-    this.from = new FakeFromGuest(id, log);
-    this.to = Array.from({ length: queueCount }, (_, pair) => new FakeToGuest(id, 2 * pair, log));
+    this.from = new FakeIngressQueue(id, log);
+    this.to = Array.from({ length: queueCount }, (_, pair) => new FakeEgressQueue(id, 2 * pair, log));
     this.state.queues = [...this.to];
     this.state.queueCount = queueCount;
   }
@@ -51,7 +51,7 @@ class TestPort {
 let log: QueueLog;
 let fdb: Fdb;
 let forwarder: Forwarder;
-let faults: (FromGuestQueue | ToGuestQueue)[];
+let faults: (IngressQueue | EgressQueue)[];
 let ports: TestPort[];
 
 /** A switch whose ports have this many receive queues each. */

@@ -4,7 +4,7 @@
  */
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
-import type { Frame } from '../../src/vring/frame.ts';
+import type { Frame } from '../../src/queue/frame.ts';
 
 export const arena = Arena.reserve(2 ** 32);
 export const arenaView = new ArenaView(arena.location);

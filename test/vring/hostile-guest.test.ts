@@ -18,7 +18,7 @@ import {
   TAKE_TOO_LONG,
   TAKE_TOO_SCATTERED,
   TAKE_TOO_SHORT,
-} from '../../src/vring/contract.ts';
+} from '../../src/queue/contract.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
 import { Random } from './random.ts';
 import { DriverEnd, frameBytes, PLAIN_PLAN, type RingPlan, RingwayEnd, sharedArena } from './ring-worlds.ts';
@@ -154,7 +154,7 @@ type Row = {
   plan?: Partial<RingPlan>;
   /** Breaks a rule on a ring; `write` is the flag that the direction asks for. */
   act(guest: HostileGuest, ring: SplitDriver, write: number): void;
-  only?: 'fromGuest' | 'toGuest';
+  only?: 'ingress' | 'egress';
 };
 
 const ROWS: readonly Row[] = [
@@ -342,13 +342,13 @@ const ROWS: readonly Row[] = [
   {
     what: 'a buffer that the device may write, in what the guest sends',
     fault: 'WRITABLE_FROM_GUEST',
-    only: 'fromGuest',
+    only: 'ingress',
     act: (g, ring) => g.offer(ring, [{ gpa: g.bufferGpa(ring), sizeBytes: 72, flags: DESC_F_WRITE }]),
   },
   {
     what: 'a later buffer that the device may write, in what the guest sends',
     fault: 'WRITABLE_FROM_GUEST',
-    only: 'fromGuest',
+    only: 'ingress',
     act: (g, ring) =>
       g.offer(ring, [
         { gpa: g.bufferGpa(ring), sizeBytes: 72, flags: DESC_F_NEXT, next: 9 },
@@ -358,13 +358,13 @@ const ROWS: readonly Row[] = [
   {
     what: 'a buffer that the device may not write, to receive with',
     fault: 'READABLE_TO_GUEST',
-    only: 'toGuest',
+    only: 'egress',
     act: (g, ring) => g.offer(ring, [{ gpa: g.bufferGpa(ring), sizeBytes: 512 }]),
   },
   {
     what: 'a later buffer that the device may not write, to receive with',
     fault: 'READABLE_TO_GUEST',
-    only: 'toGuest',
+    only: 'egress',
     act: (g, ring) =>
       g.offer(ring, [
         { gpa: g.bufferGpa(ring), sizeBytes: 512, flags: DESC_F_WRITE | DESC_F_NEXT, next: 9 },
@@ -374,7 +374,7 @@ const ROWS: readonly Row[] = [
 ];
 
 describe('what a hostile guest sends stops its transmit queue', () => {
-  it.each(ROWS.filter((row) => row.only !== 'toGuest'))('$what: $fault', ({ plan, act, fault }) => {
+  it.each(ROWS.filter((row) => row.only !== 'egress'))('$what: $fault', ({ plan, act, fault }) => {
     const { driver, device } = makeGuest(plan);
     const ring = driver.fromGuest;
     ring.post(FRAME);
@@ -399,7 +399,7 @@ describe('what a hostile guest sends stops its transmit queue', () => {
 });
 
 describe('what a hostile guest receives with stops its receive queue', () => {
-  it.each(ROWS.filter((row) => row.only !== 'fromGuest'))('$what: $fault', ({ plan, act, fault }) => {
+  it.each(ROWS.filter((row) => row.only !== 'ingress'))('$what: $fault', ({ plan, act, fault }) => {
     const { driver, device } = makeGuest(plan);
     const ring = driver.toGuest;
     ring.refills = false;

@@ -16,18 +16,18 @@ import {
   GIVE_DONE,
   GIVE_NO_BUFFER,
   GIVE_TOO_SMALL,
-  type RingAttachment,
   TAKE_FRAME,
-} from '../../src/vring/contract.ts';
-import { Frame } from '../../src/vring/frame.ts';
+} from '../../src/queue/contract.ts';
+import { Frame } from '../../src/queue/frame.ts';
 import {
   COUNT_BYTES,
   COUNT_CALLS,
   COUNT_FRAMES,
-  ringStates,
+  queueStates,
   STATE_AVAIL_NEXT,
   STATE_USED_NEXT,
-} from '../../src/vring/ring-state.ts';
+} from '../../src/queue/state.ts';
+import type { RingAttachment } from '../../src/vring/attachment.ts';
 import { SplitFromGuest } from '../../src/vring/split-from-guest.ts';
 import { SplitToGuest } from '../../src/vring/split-to-guest.ts';
 import { NaiveSplitRing } from './naive-split-ring.ts';
@@ -106,7 +106,7 @@ export class RingwayEnd implements DeviceEnd {
   readonly to: SplitToGuest;
   readonly frame = new Frame(sharedArenaView);
   readonly guestMemory = new GuestMemory(sharedArena);
-  readonly states = ringStates(2);
+  readonly states = queueStates(2);
   readonly #callFd = createEventFd();
 
   /** `addLastRegionFirst`: then neighbours by guest address need not be neighbours in the arena. */
@@ -121,12 +121,12 @@ export class RingwayEnd implements DeviceEnd {
     }
     this.to = new SplitToGuest(
       sharedArenaView,
-      this.#attachment(driver, driver.toGuest, 'toGuest', plan),
+      this.#attachment(driver, driver.toGuest, 'egress', plan),
       false,
     );
     this.from = new SplitFromGuest(
       sharedArenaView,
-      this.#attachment(driver, driver.fromGuest, 'fromGuest', plan),
+      this.#attachment(driver, driver.fromGuest, 'ingress', plan),
     );
   }
 
@@ -161,8 +161,8 @@ export class RingwayEnd implements DeviceEnd {
   }
 
   setArmed(armed: boolean): void {
-    if (armed) this.from.armKick();
-    else this.from.disarmKick();
+    if (armed) this.from.armWake();
+    else this.from.disarmWake();
   }
 
   counts(): ReturnType<DeviceEnd['counts']> {
@@ -198,8 +198,9 @@ export class RingwayEnd implements DeviceEnd {
       return arenaOffset;
     };
     return {
+      kind: 'split',
       portId: 0,
-      ringIndex: direction === 'toGuest' ? 0 : 1,
+      queueIndex: direction === 'egress' ? 0 : 1,
       direction,
       size: plan.size,
       descOffset: placed(ring.descOffset, ring.desc.byteLength),
