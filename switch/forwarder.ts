@@ -24,6 +24,17 @@ import { flowHash, queueOfHash } from './flow-hash.ts';
 /** Most frames taken from a queue before the next queue has its turn and used entries are published. */
 export const BURST_FRAMES_MAX = 64;
 
+/**
+ * A burst whose destinations were looked up ahead in vain, for they lie behind many ports: so many bursts go
+ * without. From this table size on looking ahead pays in any case, as its slots are in no near cache.
+ */
+const LOOK_AHEAD_PAUSE_BURSTS = 32;
+const LOOK_AHEAD_ALWAYS_FROM_ADDRESSES = 2048;
+/** A shorter run is not worth its beginning. */
+const MIXED_RUN_FRAMES_MIN = 4;
+/** The half of the second address word that is the source's. */
+const SOURCE_MASK1 = 0xffff0000 | 0;
+
 /** A port as one worker sees it. */
 export class ForwardingPort {
   declare readonly id: number;
@@ -64,12 +75,28 @@ export class Forwarder {
   private word2 = 0;
   private target: ForwardingPort | null = null;
   #openCount = 0;
+  /** Whether the owners of all destinations in the rest of this burst were looked up ahead. */
+  private lookedAhead = false;
+  /** Destination of a frame further back in the queue, two words; the third keeps what `touch` answered. */
+  declare private readonly ahead: Int32Array;
+  declare private readonly aheadMacLo: Int32Array;
+  declare private readonly aheadMacHi: Int32Array;
+  declare private readonly aheadHomes: Int32Array;
+  /** Owners of the destinations in the order of the burst, up to its last frame; -1: none, or not looked up. */
+  declare private readonly aheadOwners: Int32Array;
+  private aheadCount = 0;
+  private lookAheadPause = 0;
   /** Flow hash of the current frame, or -1 while nobody asked for it. */
   #hash = -1;
 
   constructor(arena: ArenaView, fdb: Fdb, onFault: FaultListener) {
     this.frame = new Frame(arena);
     this.fdb = fdb;
+    this.ahead = new Int32Array(3);
+    this.aheadMacLo = new Int32Array(BURST_FRAMES_MAX);
+    this.aheadMacHi = new Int32Array(BURST_FRAMES_MAX);
+    this.aheadHomes = new Int32Array(BURST_FRAMES_MAX);
+    this.aheadOwners = new Int32Array(BURST_FRAMES_MAX);
     this.onFault = onFault;
   }
 
@@ -99,17 +126,23 @@ export class Forwarder {
     const port = this.#portOfId[from.portId]!;
     const frame = this.frame;
     this.known = false;
-    let mayRun = from.enabled;
+    this.lookedAhead = false;
+    let isOneFlow = true;
+    let movedMixed = 0;
     for (let i = 0; i < count; i++) {
-      if (mayRun && this.known) {
-        const moved = this.#moveRun(port, from, count - i);
-        mayRun = moved !== 0;
+      if (this.known && from.enabled && (isOneFlow || this.lookedAhead)) {
+        const framesLeft = count - i;
+        const moved = this.lookedAhead
+          ? this.#moveMixedRun(port, from, framesLeft)
+          : this.#moveRun(port, from, framesLeft);
+        isOneFlow = moved !== 0;
+        if (this.lookedAhead) movedMixed += moved;
         i += moved;
         if (i === count) break;
       }
       const result = from.take(frame);
       if (result === TAKE_FRAME) {
-        if (from.enabled) this.#forward(port, frame);
+        if (from.enabled) this.#forward(port, from, frame, count - i);
         else port.drops[DROP.senderDisabled]! += 1;
       } else if (result === TAKE_FAULT) {
         break;
@@ -118,13 +151,16 @@ export class Forwarder {
       }
       from.release();
     }
+    if (this.lookedAhead && 2 * movedMixed < this.aheadCount) this.lookAheadPause = LOOK_AHEAD_PAUSE_BURSTS;
+    else if (this.lookAheadPause > 0) this.lookAheadPause--;
     this.#closeQueues();
     from.publish();
     if (from.fault !== 0) this.onFault(from);
     return count;
   }
 
-  #forward(sender: ForwardingPort, frame: Frame): void {
+  /** `framesLeft` counts this one. */
+  #forward(sender: ForwardingPort, from: IngressQueue, frame: Frame, framesLeft: number): void {
     this.#hash = -1;
     const at = frame.headIndex;
     // Both addresses as three words: destination, then source.
@@ -150,6 +186,8 @@ export class Forwarder {
       word2 = wordAt(head, at + 8);
     }
     if (!this.known || word0 !== this.word0 || word1 !== this.word1 || word2 !== this.word2) {
+      // A second flow in the burst: there may be as many as frames.
+      if (this.known && !this.lookedAhead) this.#lookAhead(from, framesLeft);
       this.#route(sender, word0, word1, word2);
     }
     const target = this.target;
@@ -167,7 +205,34 @@ export class Forwarder {
     if (target === null || target === sender || target.queueCount !== 1) return 0;
     const queue = target.queues[0]!;
     if (!queue.open) this.#openQueue(queue);
-    return queue.giveRun(from, framesMax, this.word0, this.word1, this.word2, target.frameBytesMax);
+    return queue.giveRun(from, framesMax, this.word0, this.word1, this.word2, -1, -1, target.frameBytesMax);
+  }
+
+  /**
+   * The same for frames of one source to many destinations, as far as what was read ahead has them all at the
+   * last frame's target.
+   */
+  #moveMixedRun(sender: ForwardingPort, from: IngressQueue, framesLeft: number): number {
+    const target = this.target;
+    if (target === null || target === sender || target.queueCount !== 1) return 0;
+    const owners = this.aheadOwners;
+    const start = this.aheadCount - framesLeft;
+    let end = start;
+    while (end < this.aheadCount && owners[end] === target.id) end++;
+    if (end - start < MIXED_RUN_FRAMES_MIN) return 0;
+    const queue = target.queues[0]!;
+    if (!queue.open) this.#openQueue(queue);
+    const sourceWord1 = this.word1 & SOURCE_MASK1;
+    return queue.giveRun(
+      from,
+      end - start,
+      0,
+      sourceWord1,
+      this.word2,
+      0,
+      SOURCE_MASK1,
+      target.frameBytesMax,
+    );
   }
 
   /** Learns where the source is and finds out where the destination is. */
@@ -180,6 +245,29 @@ export class Forwarder {
     // Bit 0 of the first byte: a group address.
     const owner = (word0 & 1) !== 0 ? -1 : this.fdb.lookup(word0, word1 & 0xffff, 0);
     this.target = owner < 0 ? this.#onlyOther(sender) : (this.#portOfId[owner] ?? null);
+  }
+
+  /**
+   * Looks up the destinations of the coming frames in three short loops: what the frames say, the table's
+   * slots, the owners. In a short loop the processor asks memory for many slots at once; met one by one, each
+   * would be waited for.
+   */
+  #lookAhead(from: IngressQueue, framesLeft: number): void {
+    const { fdb, ahead, aheadMacLo, aheadMacHi, aheadHomes, aheadOwners } = this;
+    if (this.lookAheadPause > 0 && fdb.size < LOOK_AHEAD_ALWAYS_FROM_ADDRESSES) return;
+    this.lookedAhead = true;
+    this.aheadCount = framesLeft;
+    for (let i = 0; i < framesLeft; i++) {
+      // A group address stands for none: the forwarder floods it.
+      const isKnown = from.destinationAhead(i, ahead) && (ahead[0]! & 1) === 0;
+      aheadMacLo[i] = isKnown ? ahead[0]! : 1;
+      aheadMacHi[i] = ahead[1]! & 0xffff;
+      aheadHomes[i] = fdb.homeOf(ahead[0]!, ahead[1]! & 0xffff, 0);
+    }
+    ahead[2] = fdb.touch(aheadHomes, framesLeft);
+    for (let i = 0; i < framesLeft; i++) {
+      aheadOwners[i] = aheadMacLo[i] === 1 ? -1 : fdb.lookup(aheadMacLo[i]!, aheadMacHi[i]!, 0);
+    }
   }
 
   /** Where flooding comes to: on a switch of two ports the other one, otherwise null for all of them. */

@@ -52,6 +52,12 @@ export interface IngressQueue {
   available(): number;
   /** Describes the next waiting frame in `frame`. Call only when `available()` said that there is one. */
   take(frame: Frame): number;
+  /**
+   * Reads the destination of the `ahead`-th waiting frame (0: the next one to take) into two words: its first
+   * four bytes, and the two after them in the low half. False where that is not quickly done; a hint only, which
+   * may be wrong by the time the frame is taken.
+   */
+  destinationAhead(ahead: number, words: Int32Array): boolean;
   /** Done with the frame last taken; its place is free after `publish`. */
   release(): void;
   /** Gives back what was released, and tells the other side if it asked for it. */
@@ -78,9 +84,9 @@ export interface EgressQueue {
   /** Copies the frame to where the other side finds it after `end`. */
   give(frame: Frame): number;
   /**
-   * Moves waiting frames of `from` straight here, as many as are alike: `framesMax` at most, with the given
-   * words as their two addresses, of at most `frameBytesMax` bytes, plain on both sides. They are taken, given
-   * and released. Answers how many; 0 says only that the next frame must take the general path.
+   * Moves waiting frames of `from` straight here, as many as are alike: `framesMax` at most, whose two addresses
+   * are the given words (of the first two only the bits of their masks count), of at most `frameBytesMax` bytes,
+   * plain on both sides. They are taken, given and released. Answers how many; 0 says only that the next frame must take the general path.
    */
   giveRun(
     from: IngressQueue,
@@ -88,6 +94,8 @@ export interface EgressQueue {
     word0: number,
     word1: number,
     word2: number,
+    mask0: number,
+    mask1: number,
     frameBytesMax: number,
   ): number;
   /** Hands over what was given, tells the other side if it asked for it, and closes the queue. */

@@ -138,6 +138,10 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
     return this.slotIndex0 + slot * this.slots.slotBytes + this.headerBytes;
   }
 
+  destinationAhead(): boolean {
+    return false;
+  }
+
   release(): void {
     this.#taken++;
   }

@@ -41,6 +41,23 @@ export class SplitFromGuest extends SplitRing implements IngressQueue {
     return TAKE_FRAME;
   }
 
+  destinationAhead(ahead: number, words: Int32Array): boolean {
+    const at = (this.headAt(ahead) & this.mask) << 2;
+    // Whatever is unusual about the chain, this looks at guest memory that `locate` allows, and nowhere else.
+    const index = this.translator.locate(
+      this.desc[at]!,
+      this.desc[at + 1]!,
+      this.headerBytes + FRAME_BYTES_MIN,
+    );
+    if (index < 0) return false;
+    const frameIndex = index + this.headerBytes;
+    if ((frameIndex & 3) !== 0) return false;
+    const { i32 } = this.arena.windows[this.translator.window]!;
+    words[0] = i32[frameIndex >> 2]!;
+    words[1] = i32[(frameIndex >> 2) + 1]!;
+    return true;
+  }
+
   release(): void {
     this.putUsed(this.#head, 0);
     this.availNext = (this.availNext + 1) & 0xffff;

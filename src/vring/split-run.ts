@@ -18,8 +18,8 @@ import type { SplitToGuest } from './split-to-guest.ts';
 const SHAPE_FLAGS = DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT;
 
 /**
- * Moves up to `framesMax` waiting frames whose first twelve bytes are the given words and that have at most
- * `frameBytesMax` bytes. Answers how many; their descriptors are used on both sides, to be published.
+ * Moves up to `framesMax` waiting frames whose first twelve bytes are the given words, in the bits of their
+ * masks, and that have at most `frameBytesMax` bytes. Answers how many; their descriptors are used on both sides, to be published.
  */
 export function moveRun(
   from: SplitFromGuest,
@@ -28,6 +28,8 @@ export function moveRun(
   word0: number,
   word1: number,
   word2: number,
+  mask0: number,
+  mask1: number,
   frameBytesMax: number,
 ): number {
   const headerBytes = from.headerBytes;
@@ -76,8 +78,8 @@ export function moveRun(
     const fromIndex = sourceIndex + fromDistance + NET_HEADER_BYTES;
     if ((fromIndex & 3) !== 0) break;
     const fromWord = fromIndex >> 2;
-    if (from32[fromWord]! !== word0 || from32[fromWord + 1]! !== word1 || from32[fromWord + 2]! !== word2)
-      break;
+    if ((from32[fromWord]! & mask0) !== word0 || (from32[fromWord + 1]! & mask1) !== word1) break;
+    if (from32[fromWord + 2]! !== word2) break;
 
     const toHead = toAvail[AVAIL_ENTRIES + ((toNext + moved) & (toSize - 1))]!;
     if (toHead >= toSize) break;

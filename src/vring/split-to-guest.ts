@@ -103,10 +103,12 @@ export class SplitToGuest extends SplitRing implements EgressQueue {
     word0: number,
     word1: number,
     word2: number,
+    mask0: number,
+    mask1: number,
     frameBytesMax: number,
   ): number {
     if (!(from instanceof SplitFromGuest)) return 0;
-    return moveRun(from, this, framesMax, word0, word1, word2, frameBytesMax);
+    return moveRun(from, this, framesMax, word0, word1, word2, mask0, mask1, frameBytesMax);
   }
 
   #giveScattered(frame: Frame): number {

@@ -75,6 +75,10 @@ export class FakeIngressQueue implements IngressQueue {
     return TAKE_FRAME;
   }
 
+  destinationAhead(): boolean {
+    return false;
+  }
+
   release(): void {
     this.#log.require(this.#isTaken, 'release of nothing');
     this.#isTaken = false;
