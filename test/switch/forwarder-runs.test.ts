@@ -183,7 +183,8 @@ class Drivers {
     const flow = random.chance(10) ? random.between(1, 3) : address;
     frame.set([2, 0, 0, 0, flow, 1 - guest].slice(0, frameBytes));
     if (random.chance(3)) frame.fill(0xff, 0, Math.min(6, frameBytes));
-    if (frameBytes >= 12) frame.set([2, 0, 0, 0, random.chance(5) ? 9 : random.chance(6) ? address : 0, guest], 6);
+    if (frameBytes >= 12)
+      frame.set([2, 0, 0, 0, random.chance(5) ? 9 : random.chance(6) ? address : 0, guest], 6);
     return frame;
   }
 }
