@@ -90,6 +90,23 @@ export function resolveConfig(sources: readonly SettingSource[], host: HostFacts
   return config;
 }
 
+/** One port from the JSON of its settings, numbers and switches as JSON has them or as text. @throws ConfigError */
+export function resolvePort(name: string, settings: unknown, host: HostFacts = THIS_HOST): PortConfig {
+  const source: SettingSource = {
+    values: { ports: { [name]: asSetting(settings) } },
+    subject: (path) => (path.length > 2 ? `port ${name}: ${path.slice(2).join('.')}` : `port ${name}`),
+    keyName: (key) => key,
+  };
+  return resolveConfig([source], host).ports[0]!;
+}
+
+/** JSON as settings are written elsewhere: text, in maps and lists. */
+function asSetting(value: unknown): SettingValue {
+  if (Array.isArray(value)) return value.map(asSetting);
+  if (typeof value !== 'object' || value === null) return String(value);
+  return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, asSetting(part)]));
+}
+
 function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchConfig {
   const ports = Object.entries(settings.ports).map(([name, port]): PortConfig => ({ name, ...port }));
   const { cpus, poll, idleUs, fdb, arena: arenaBytes, control } = settings;
@@ -130,7 +147,7 @@ function socketOf(port: PortConfig): string | null {
 }
 
 /** What no other port may have: paths made absolute, interfaces and devices by name. */
-function uniqueEndpoint(port: PortConfig): string {
+export function uniqueEndpoint(port: PortConfig): string {
   const socket = socketOf(port);
   return socket === null ? `${port.kind} ${endpointOf(port)}` : resolve(socket);
 }

@@ -15,23 +15,30 @@ export class ControlError extends Error {
 
 const ANSWER_TIMEOUT_MS = 10_000;
 
-/** The JSON that `GET path` answers. The caller names the type: both ends are of one version. @throws ControlError */
-export async function askControl<T>(socketPath: string, path: string): Promise<T> {
-  const response = await get(socketPath, path);
+/** What is asked for: GET alone unless said otherwise. */
+export type ControlRequest = { readonly method: 'PUT' | 'DELETE'; readonly body?: unknown };
+
+/**
+ * The JSON that the request is answered with. The caller names the type: both ends are of one version.
+ * @throws ControlError
+ */
+export async function askControl<T>(socketPath: string, path: string, request?: ControlRequest): Promise<T> {
+  const response = await send(socketPath, path, request);
   const value = parseAnswer(await bodyOf(response), socketPath);
-  if (response.statusCode === 200) return value as T;
+  if (response.statusCode === 200 || response.statusCode === 201) return value as T;
   const error = typeof value === 'object' && value !== null && 'error' in value ? value.error : 'no reason';
   throw new ControlError(`${socketPath} answered ${response.statusCode}: ${error}`, false);
 }
 
-function get(socketPath: string, path: string): Promise<IncomingMessage> {
+function send(socketPath: string, path: string, wanted?: ControlRequest): Promise<IncomingMessage> {
+  const method = wanted?.method ?? 'GET';
   return new Promise((resolve, reject) => {
-    const asked = request({ socketPath, path, agent: false, timeout: ANSWER_TIMEOUT_MS }, resolve);
+    const asked = request({ socketPath, path, method, agent: false, timeout: ANSWER_TIMEOUT_MS }, resolve);
     asked.on('timeout', () =>
       asked.destroy(new Error(`no answer within ${ANSWER_TIMEOUT_MS / 1000} seconds`)),
     );
     asked.on('error', (error) => reject(connectionError(error, socketPath)));
-    asked.end();
+    asked.end(wanted?.body === undefined ? undefined : JSON.stringify(wanted.body));
   });
 }
 

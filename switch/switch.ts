@@ -14,10 +14,10 @@ import {
   QUEUE_STATE_BYTES,
   QueueState,
 } from '../src/queue/state.ts';
-import { ConfigError, type PortConfig, type SwitchConfig } from './config.ts';
+import { ConfigError, type PortConfig, type SwitchConfig, uniqueEndpoint } from './config.ts';
 import { createFdbMemory, Fdb } from './fdb.ts';
 import type { Logger } from './log.ts';
-import { createPort } from './port-kinds/index.ts';
+import { createPort, endpointOf } from './port-kinds/index.ts';
 import type { FdbReport, PortReport, QueueReport } from './report.ts';
 import { WorkerPool } from './worker-pool.ts';
 
@@ -34,6 +34,10 @@ export class Switch {
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
   readonly #ports = new Map<number, Port>();
+  /** What each port is attached to, so that no two are attached to the same. */
+  readonly #endpoints = new Map<number, string>();
+  /** Ports that are being removed. */
+  readonly #leaving = new Set<Port>();
   readonly #clock: NodeJS.Timeout;
   #tick = 0;
 
@@ -83,9 +87,7 @@ export class Switch {
 
   /** @throws ConfigError (its name is taken, there are too many), SocketPathError, PortError */
   async addPort(config: PortConfig): Promise<void> {
-    if (this.#portNamed(config.name) !== undefined) {
-      throw new ConfigError(`port ${config.name} exists already`);
-    }
+    this.#requireFree(config);
     const id = this.#freeId();
     const port = createPort(config, {
       id,
@@ -96,6 +98,7 @@ export class Switch {
       events: this.#eventsOf(id, config.name),
     });
     this.#ports.set(id, port);
+    this.#endpoints.set(id, uniqueEndpoint(config));
     await this.#workers.addPort(id);
     try {
       await port.start();
@@ -108,9 +111,8 @@ export class Switch {
   /** @throws ConfigError when there is no such port */
   async removePort(name: string): Promise<void> {
     const port = this.#portNamed(name);
-    if (port === undefined) throw new ConfigError(`there is no port ${name}`);
-    await port.stop();
-    await this.#forget(port);
+    if (port === undefined || this.#leaving.has(port)) throw new ConfigError(`there is no port ${name}`);
+    await this.#remove(port);
   }
 
   ports(): PortReport[] {
@@ -131,17 +133,34 @@ export class Switch {
   async stop(): Promise<void> {
     clearInterval(this.#clock);
     for (const port of [...this.#ports.values()]) {
-      await port.stop();
-      await this.#forget(port);
+      if (!this.#leaving.has(port)) await this.#remove(port);
     }
     await this.#workers.stop();
     // The arena stays reserved until the process ends: a view of it could still be reachable.
+  }
+
+  #requireFree(config: PortConfig): void {
+    if (this.#portNamed(config.name) !== undefined) {
+      throw new ConfigError(`port ${config.name} exists already`);
+    }
+    const endpoint = uniqueEndpoint(config);
+    const [other] = [...this.#endpoints].find(([, taken]) => taken === endpoint) ?? [];
+    if (other === undefined) return;
+    throw new ConfigError(`${endpointOf(config)} belongs to port ${this.#ports.get(other)?.name}`);
+  }
+
+  async #remove(port: Port): Promise<void> {
+    this.#leaving.add(port);
+    await port.stop();
+    await this.#forget(port);
+    this.#leaving.delete(port);
   }
 
   async #forget(port: Port): Promise<void> {
     await this.#workers.removePort(port.id);
     this.#fdb.flushPort(port.id);
     this.#ports.delete(port.id);
+    this.#endpoints.delete(port.id);
   }
 
   #onTick(): void {

@@ -10,8 +10,12 @@ lies in, by default that of the first port's socket), else the one named by ${CO
 that this user runs.`;
 
 export function addAskOptions(command: Command): Command {
+  return addControlOption(command.option('--json', 'print the JSON of the control API'));
+}
+
+/** For commands that ask or change a process, whatever they print. */
+export function addControlOption(command: Command): Command {
   return command
-    .option('--json', 'print the JSON of the control API')
     .option('--control <path>', 'control socket of the process to ask, or its folder')
     .addHelpText('after', WHICH_PROCESS);
 }

@@ -6,8 +6,10 @@
 import { Command, CommanderError } from 'commander';
 import { HostError } from '../../src/host/errors.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
+import { PortError } from '../../src/port/contract.ts';
 import { ConfigError } from '../config.ts';
 import { ControlError } from '../control-client.ts';
+import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
 import { addFdb } from './fdb.ts';
@@ -24,6 +26,8 @@ Examples:
   # What the running one does
   ringway ports
   ringway fdb --json
+  # Another guest, while it runs
+  ringway add vm2=/run/ringway/vm2.sock
   # Two guests built in, no QEMU needed
   ringway demo
 
@@ -40,6 +44,7 @@ function buildProgram(): Command {
   addRun(program);
   addPorts(program);
   addFdb(program);
+  addChangePorts(program);
   addDemo(program);
   return program;
 }
@@ -47,7 +52,7 @@ function buildProgram(): Command {
 async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
-      throw new CliError('name a command: run, ports, fdb or demo (see --help)', EXIT.usage);
+      throw new CliError('name a command: run, ports, fdb, add, remove or demo (see --help)', EXIT.usage);
     await buildProgram().parseAsync(args, { from: 'user' });
     return EXIT.done;
   } catch (error) {
@@ -63,8 +68,8 @@ function explain(error: unknown): { text: string; code: number } {
     const text = error.code === 'commander.help' ? 'name a command (see --help)' : error.message;
     return { text: oneLine(text.replace(/^error: /, '')), code: EXIT.usage };
   }
-  if (error instanceof ConfigError || error instanceof SocketPathError) {
-    return { text: oneLine(error.message), code: EXIT.usage };
+  if ([ConfigError, SocketPathError, PortError].some((type) => error instanceof type)) {
+    return { text: oneLine((error as Error).message), code: EXIT.usage };
   }
   if (error instanceof CliError) return { text: oneLine(error.message), code: error.exitCode };
   if (error instanceof ControlError || error instanceof HostError) {

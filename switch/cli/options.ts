@@ -47,14 +47,16 @@ export function settingsOf(options: RunOptions): SettingSource {
   };
 }
 
-function subjectOf(path: readonly string[]): string {
+/** What the user calls a setting of the command line. */
+export function subjectOf(path: readonly string[]): string {
   const [top, name, key] = path;
   if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top!] ?? `--${top}`;
   if (name === undefined) return '--port';
   return key === undefined ? `--port ${name}` : `--port ${name}: ${toOptionKey(key)}`;
 }
 
-function portSettings(texts: readonly string[]): SettingMap {
+/** The ports of `--port` options, by name. @throws ConfigError */
+export function portSettings(texts: readonly string[]): SettingMap {
   const ports: Record<string, SettingMap> = Object.create(null);
   for (const text of texts) {
     const [first, ...rest] = text.split(',');
@@ -95,7 +97,7 @@ function toSettingKey(key: string): string {
   return key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
-function toOptionKey(key: string): string {
+export function toOptionKey(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 

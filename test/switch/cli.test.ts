@@ -108,7 +108,7 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb or demo (see --help)'],
+    [[], 'name a command: run, ports, fdb, add, remove or demo (see --help)'],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],
@@ -171,8 +171,8 @@ describe('run', () => {
 
     const json = await ringway('ports', '--json');
     expect(JSON.parse(json.stdout)).toMatchObject([
-      { name: 'a', socket: a, state: 'waiting' },
-      { name: 'b', socket: b, state: 'waiting' },
+      { name: 'a', endpoint: a, state: 'waiting' },
+      { name: 'b', endpoint: b, state: 'waiting' },
     ]);
     const text = await ringway('ports');
     expect(text).toMatchObject({ code: 0, stderr: '' });
@@ -190,6 +190,41 @@ describe('run', () => {
     expect(ended.stdout).toContain(`path=${a} -netdev`);
     expect(leftBehind()).toEqual([]);
     expect(notes()).toEqual([]);
+  });
+
+  it('gains and loses ports while it runs', async () => {
+    const socket = (name: string): string => join(folder, `${name}.sock`);
+    const names = async (): Promise<string[]> =>
+      JSON.parse((await ringway('ports', '--json')).stdout).map(({ name }: { name: string }) => name);
+    const program = await running('--port', `a=${socket('a')}`);
+    const done = { code: 0, signal: null, stdout: '', stderr: '' };
+    expect(await ringway('add', `b=${socket('b')},queues=2`)).toEqual(done);
+    expect(await names()).toEqual(['a', 'b']);
+    expect(leftBehind().sort()).toEqual(['a.sock', 'b.sock', 'ringway.sock']);
+    expect(await ringway('add', `c=${socket('c')},queues=0`)).toEqual({
+      code: 2,
+      signal: null,
+      stdout: '',
+      stderr: 'ringway: --port c: queues: 0 is not allowed (1 to 127)\n',
+    });
+    const control = socket('ringway');
+    expect(await ringway('add', `c=${socket('a')}`)).toEqual({
+      code: 1,
+      signal: null,
+      stdout: '',
+      stderr: `ringway: ${control} answered 400: ${socket('a')} belongs to port a\n`,
+    });
+    expect(await ringway('remove', 'a')).toEqual(done);
+    expect(await names()).toEqual(['b']);
+    expect(await ringway('remove', 'a')).toEqual({
+      code: 1,
+      signal: null,
+      stdout: '',
+      stderr: `ringway: ${control} answered 404: there is no port a\n`,
+    });
+    program.child.kill('SIGTERM');
+    expect((await program.ended).code).toBe(0);
+    expect(leftBehind()).toEqual([]);
   });
 
   it('writes its log as JSON lines when stderr is no terminal', async () => {

@@ -9,6 +9,7 @@ import { closeFd } from '../../src/host/descriptor.ts';
 import { listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
 import { formatFdb } from '../../switch/cli/fdb.ts';
 import { formatPorts } from '../../switch/cli/ports.ts';
+import type { PortConfig } from '../../switch/config.ts';
 import { type ControlSource, controlApi, serveControl } from '../../switch/control-api.ts';
 import { askControl, ControlError } from '../../switch/control-client.ts';
 import { DROP_REASONS, type DropReason } from '../../switch/drop-reasons.ts';
@@ -47,7 +48,13 @@ const FDB: FdbReport = {
 };
 
 const PORTS = [portReport('vm0'), portReport('vm1', { state: 'waiting', reason: 'waits for a front-end' })];
-const SOURCE: ControlSource = { ports: () => PORTS, fdb: () => FDB };
+const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to be changed here'));
+const SOURCE: ControlSource = {
+  ports: () => PORTS,
+  fdb: () => FDB,
+  addPort: unchanged,
+  removePort: unchanged,
+};
 const API = controlApi(SOURCE, '1.2.3');
 
 let folder = '';
@@ -122,6 +129,62 @@ describe('answers', () => {
     const response = await API.request('/v1/ports', { method: 'POST', body: '{}' });
     expect(response.status).toBe(404);
     expect(await response.json()).toEqual({ error: 'there is no POST /v1/ports' });
+  });
+
+  it('a port added with its settings, and removed again', async () => {
+    const configs: PortConfig[] = [];
+    const ports: PortReport[] = [];
+    const source: ControlSource = {
+      ...SOURCE,
+      ports: () => ports,
+      addPort: async (config) => {
+        configs.push(config);
+        ports.push(portReport(config.name));
+      },
+      removePort: async (name) => {
+        ports.splice(
+          ports.findIndex((port) => port.name === name),
+          1,
+        );
+      },
+    };
+    await serve(controlApi(source, '1'));
+    const body = { socket: '/x/vm7.sock', queues: 4, configSpace: true, mtu: '9000' };
+    const added = await askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
+    expect(added).toMatchObject({ name: 'vm7' });
+    expect(configs).toEqual([
+      {
+        name: 'vm7',
+        kind: 'vhost-user',
+        socket: '/x/vm7.sock',
+        role: 'server',
+        queues: 4,
+        configSpace: true,
+        mtu: 9000,
+      },
+    ]);
+    const again = askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
+    expect((await errorOf(again)).message).toBe(`${socketPath} answered 409: port vm7 exists already`);
+    expect(await askControl(socketPath, '/v1/ports/vm7', { method: 'DELETE' })).toEqual({ removed: 'vm7' });
+    const gone = askControl(socketPath, '/v1/ports/vm7', { method: 'DELETE' });
+    expect((await errorOf(gone)).message).toBe(`${socketPath} answered 404: there is no port vm7`);
+  });
+
+  it.each([
+    ['vm7', 'nonsense', 'the settings of a port are needed, as a JSON object'],
+    ['vm7', '{}', 'port vm7: socket: missing (path of a UNIX socket)'],
+    ['vm7', '[]', 'port vm7: a list is not allowed (a map of settings, with socket at least)'],
+    ['vm7', '{"socket":"/x","queues":0}', 'port vm7: queues: 0 is not allowed (1 to 127)'],
+    ['vm7', '{"socket":"/x","colour":1}', 'port vm7: colour: unknown setting'],
+    ['a b', '{"socket":"/x"}', 'port a b: not allowed (port names are'],
+    ['vm7', '{"socket":"/taken"}', 'address in use'],
+  ])('400 and the reason for port %s of %s', async (name, body, reason) => {
+    const addPort = (): Promise<void> => Promise.reject(new SocketPathError('address in use'));
+    const api = controlApi({ ...SOURCE, ports: () => [], addPort }, '1');
+    const path = `/v1/ports/${encodeURIComponent(name)}`;
+    const response = await api.request(path, { method: 'PUT', body });
+    expect(response.status).toBe(400);
+    expect(((await response.json()) as { error: string }).error).toContain(reason);
   });
 
   it('500 and the reason when the source throws', async () => {
