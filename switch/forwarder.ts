@@ -38,8 +38,8 @@ const SOURCE_MASK1 = 0xffff0000 | 0;
 /** A port as one worker sees it. */
 export class ForwardingPort {
   declare readonly id: number;
-  /** Enabled receive queues; the first `queueCount` entries. */
-  queues: EgressQueue[] = [];
+  /** The queues that this worker fills; `queueCount` of them. */
+  queues: readonly EgressQueue[] = [];
   queueCount = 0;
   frameBytesMax = FRAME_BYTES_MAX;
   /** This worker's counters, indexed by DROP. */

@@ -12,6 +12,7 @@ import { openEgress, openIngress, type QueueAttachment } from '../src/queue/open
 import { SplitRing } from '../src/vring/split-ring.ts';
 import { Fdb } from './fdb.ts';
 import { Forwarder, ForwardingPort } from './forwarder.ts';
+import { egressOfWorker } from './placement.ts';
 import {
   CONTROL_EPOCH,
   CONTROL_SLEEPING,
@@ -224,13 +225,14 @@ export class PollWorker {
     }
   }
 
-  /** Which queues of a port get frames: those attached, enabled and without a fault, in their order. */
+  /** Which queues of a port get this worker's frames: of those attached, enabled and without a fault. */
   #refreshTargets(portId: number): void {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
-    port.queues = this.#egress
+    const usable = this.#egress
       .filter((queue) => queue.portId === portId && queue.enabled && queue.fault === 0)
       .sort((a, b) => a.queueIndex - b.queueIndex);
+    port.queues = egressOfWorker(usable, this.#setup.index, this.#setup.workerCount);
     port.queueCount = port.queues.length;
   }
 

@@ -10,6 +10,7 @@ import type { ArenaLocation } from '../src/memory/arena.ts';
 import type { DataPath } from '../src/queue/data-path.ts';
 import type { QueueAttachment } from '../src/queue/open.ts';
 import { DROP_REASONS, type DropReason } from './drop-reasons.ts';
+import { workerForQueue } from './placement.ts';
 import {
   CONTROL_BYTES,
   CONTROL_EPOCH,
@@ -86,7 +87,7 @@ export class WorkerPool implements DataPath {
       await this.#orderAll({ kind: 'attach', queue });
       return;
     }
-    const index = this.#leastLoaded();
+    const index = workerForQueue(this.#placement.values(), this.#threads.length);
     this.#placement.set(queueKey(queue.portId, queue.queueIndex), index);
     await this.#threads[index]!.order({ kind: 'attach', queue });
   }
@@ -140,12 +141,6 @@ export class WorkerPool implements DataPath {
 
   async #orderAll(order: WorkerOrder): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.order(order)));
-  }
-
-  #leastLoaded(): number {
-    const loads = this.#threads.map(() => 0);
-    for (const index of this.#placement.values()) loads[index]! += 1;
-    return loads.indexOf(Math.min(...loads));
   }
 }
 

@@ -154,10 +154,10 @@ poll: busy
       fdbAge: '30',
       poll: 'adaptive',
     });
-    expect(config.ports.map(({ name, socket, queues }) => [name, socket, queues])).toEqual([
-      ['a', '/x/a.sock', 4],
-      ['b', '/y/b.sock', 16],
-      ['c', '/y/c.sock', 16],
+    expect(config.ports).toMatchObject([
+      { name: 'a', socket: '/x/a.sock', queues: 4 },
+      { name: 'b', socket: '/y/b.sock', queues: 16 },
+      { name: 'c', socket: '/y/c.sock', queues: 16 },
     ]);
     expect(config.fdb).toEqual({ capacity: 100, ageSeconds: 30 });
     expect(config.poll).toBe('adaptive');
@@ -169,7 +169,7 @@ poll: busy
     ['0o660', 0o660],
     ['007', 0o007],
   ])('takes mode %s as octal digits', (mode, bits) => {
-    expect(fromFile(`ports: { a: { socket: /x/a, mode: ${mode} } }`).ports[0]!.mode).toBe(bits);
+    expect(fromFile(`ports: { a: { socket: /x/a, mode: ${mode} } }`).ports).toMatchObject([{ mode: bits }]);
   });
 
   it.each([
@@ -194,7 +194,7 @@ poll: busy
     const cpus = { ...HOST, allowedCpus: () => [2, 3] };
     const config = resolveConfig([parseConfigText('example', example)], cpus);
     expect(config.ports.map(({ name }) => name)).toEqual(['vm0', 'uml0']);
-    expect(config.ports[0]!.owner).toEqual({ uid: 64055, gid: 109 });
+    expect(config.ports[0]).toMatchObject({ owner: { uid: 64055, gid: 109 } });
   });
 });
 
