@@ -130,6 +130,10 @@ function findClash(config: SwitchConfig, allowed: readonly number[]): Clash | nu
       return { path: ['ports', port.name, key], text };
     }
     portOfEndpoint.set(endpoint, port.name);
+    if ('mirror' in port && port.mirror !== 'all' && port.mirror?.includes(port.name)) {
+      const text = `${port.name} is not allowed (a port cannot mirror itself)`;
+      return { path: ['ports', port.name, 'mirror'], text };
+    }
   }
   for (const [i, cpu] of (config.cpus ?? []).entries()) {
     const path = ['cpus', String(i)];
@@ -149,7 +153,10 @@ function socketOf(port: PortConfig): string | null {
 /** What no other port may have: paths made absolute, interfaces and devices by name. */
 export function uniqueEndpoint(port: PortConfig): string {
   const socket = socketOf(port);
-  return socket === null ? `${port.kind} ${endpointOf(port)}` : resolve(socket);
+  if (socket !== null) return resolve(socket);
+  if ('file' in port) return resolve(port.file);
+  const namespace = 'namespace' in port ? (port.namespace ?? '') : '';
+  return `${port.kind} ${endpointOf(port)} ${namespace}`;
 }
 
 function findControlClash(controlSocket: string | null, ports: ReadonlyMap<string, string>): Clash | null {

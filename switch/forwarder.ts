@@ -17,6 +17,7 @@ import {
   TAKE_TOO_SHORT,
 } from '../src/queue/contract.ts';
 import { Frame } from '../src/queue/frame.ts';
+import type { MirrorQueue } from '../src/queue/mirror.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
@@ -42,6 +43,10 @@ export class ForwardingPort {
   queues: readonly EgressQueue[] = [];
   queueCount = 0;
   frameBytesMax = FRAME_BYTES_MAX;
+  /** Ports that get a copy of each frame to and from this one; null: none, so its frames may move in runs. */
+  mirrors: readonly ForwardingPort[] | null = null;
+  /** Where copies for this port go, if it is one that gets nothing but copies and is ready. */
+  mirrorQueue: MirrorQueue | null = null;
   /** This worker's counters, indexed by DROP. */
   declare readonly drops: Float64Array;
 
@@ -63,6 +68,8 @@ export class Forwarder {
   /** Ports by id; `#all` has the same without gaps, for flooding. */
   readonly #portOfId: (ForwardingPort | undefined)[] = [];
   #all: ForwardingPort[] = [];
+  /** Ports that get copies instead of switched frames, and of which ports. */
+  readonly #copied = new Map<number, readonly number[]>();
   /** Queues that got frames in this burst and are not yet published. */
   readonly #open: EgressQueue[] = [];
   /**
@@ -109,10 +116,28 @@ export class Forwarder {
   removePort(id: number): void {
     this.#portOfId[id] = undefined;
     this.#all = this.#all.filter((port) => port.id !== id);
+    if (this.#copied.delete(id)) this.#refreshMirrors();
   }
 
   port(id: number): ForwardingPort | undefined {
     return this.#portOfId[id];
+  }
+
+  /** From now on the port gets copies of all frames to and from these ports, and nothing that is switched. */
+  setCopied(id: number, sourceIds: readonly number[]): void {
+    this.#copied.set(id, sourceIds);
+    this.#all = this.#all.filter((port) => port.id !== id);
+    this.#refreshMirrors();
+  }
+
+  #refreshMirrors(): void {
+    for (const port of this.#portOfId) {
+      if (port === undefined) continue;
+      const mirrors = this.#portOfId.filter(
+        (other) => other !== undefined && this.#copied.get(other.id)?.includes(port.id),
+      ) as ForwardingPort[];
+      port.mirrors = mirrors.length === 0 ? null : mirrors;
+    }
   }
 
   /** Forwards up to BURST_FRAMES_MAX waiting frames. Answers how many it took. */
@@ -125,12 +150,14 @@ export class Forwarder {
     const count = Math.min(waiting, BURST_FRAMES_MAX);
     const port = this.#portOfId[from.portId]!;
     const frame = this.frame;
+    const { mirrors } = port;
+    const mayRun = from.enabled && mirrors === null;
     this.known = false;
     this.lookedAhead = false;
     let isOneFlow = true;
     let movedMixed = 0;
     for (let i = 0; i < count; i++) {
-      if (this.known && from.enabled && (isOneFlow || this.lookedAhead)) {
+      if (this.known && mayRun && (isOneFlow || this.lookedAhead)) {
         const framesLeft = count - i;
         const moved = this.lookedAhead
           ? this.#moveMixedRun(port, from, framesLeft)
@@ -142,8 +169,10 @@ export class Forwarder {
       }
       const result = from.take(frame);
       if (result === TAKE_FRAME) {
-        if (from.enabled) this.#forward(port, from, frame, count - i);
-        else port.drops[DROP.senderDisabled]! += 1;
+        if (from.enabled) {
+          if (mirrors !== null) this.#mirror(mirrors, port.id, frame, true);
+          this.#forward(port, from, frame, count - i);
+        } else port.drops[DROP.senderDisabled]! += 1;
       } else if (result === TAKE_FAULT) {
         break;
       } else {
@@ -202,7 +231,7 @@ export class Forwarder {
    */
   #moveRun(sender: ForwardingPort, from: IngressQueue, framesMax: number): number {
     const target = this.target;
-    if (target === null || target === sender || target.queueCount !== 1) return 0;
+    if (target === null || target === sender || !canRunTo(target)) return 0;
     const queue = target.queues[0]!;
     if (!queue.open) this.#openQueue(queue);
     return queue.giveRun(from, framesMax, this.word0, this.word1, this.word2, -1, -1, target.frameBytesMax);
@@ -214,7 +243,7 @@ export class Forwarder {
    */
   #moveMixedRun(sender: ForwardingPort, from: IngressQueue, framesLeft: number): number {
     const target = this.target;
-    if (target === null || target === sender || target.queueCount !== 1) return 0;
+    if (target === null || target === sender || !canRunTo(target)) return 0;
     const owners = this.aheadOwners;
     const start = this.aheadCount - framesLeft;
     let end = start;
@@ -298,6 +327,22 @@ export class Forwarder {
     if (!queue.open) this.#openQueue(queue);
     const result = queue.give(frame);
     if (result !== GIVE_DONE) this.#countUndelivered(port, queue, result);
+    else if (port.mirrors !== null) this.#mirror(port.mirrors, port.id, frame, false);
+  }
+
+  /** Copies a frame that came in from a port, or was given to it; what is lost here is the mirror's loss alone. */
+  #mirror(mirrors: readonly ForwardingPort[], portId: number, frame: Frame, isIngress: boolean): void {
+    for (let i = 0; i < mirrors.length; i++) {
+      const mirror = mirrors[i]!;
+      const queue = mirror.mirrorQueue;
+      if (queue === null) {
+        mirror.drops[DROP.notReady]! += 1;
+        continue;
+      }
+      if (!queue.open) this.#openQueue(queue);
+      const result = queue.mirror(frame, portId, isIngress);
+      if (result !== GIVE_DONE) this.#countUndelivered(mirror, queue, result);
+    }
   }
 
   #queueFor(port: ForwardingPort, frame: Frame): EgressQueue {
@@ -329,6 +374,11 @@ export class Forwarder {
       port.drops[DROP.bufferTooSmall]! += 1;
     }
   }
+}
+
+/** Whether all frames for the port go into one queue and nowhere else. */
+function canRunTo(target: ForwardingPort): boolean {
+  return target.queueCount === 1 && target.mirrors === null;
 }
 
 function countUntaken(port: ForwardingPort, result: number): void {

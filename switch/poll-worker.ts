@@ -8,6 +8,7 @@ import { EpollSet } from '../src/host/epoll.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import type { EgressQueue, IngressQueue } from '../src/queue/contract.ts';
 import { warmUpCopy } from '../src/queue/copy.ts';
+import { isMirrorQueue, type MirrorSource } from '../src/queue/mirror.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../src/queue/open.ts';
 import { SplitRing } from '../src/vring/split-ring.ts';
 import { Fdb } from './fdb.ts';
@@ -38,6 +39,8 @@ export class PollWorker {
   #polled: IngressQueue[] = [];
   /** Every egress queue, also those that are not enabled. */
   #egress: EgressQueue[] = [];
+  /** Ports that get copies instead of switched frames, and of which ports. */
+  readonly #copied = new Map<number, readonly MirrorSource[]>();
   /** Queues whose fault the main thread was told of. */
   readonly #reported = new Set<IngressQueue | EgressQueue>();
   /** Polled queues by the descriptor that tells of their frames, as it stands in the epoll set. */
@@ -146,6 +149,7 @@ export class PollWorker {
         break;
       case 'removePort':
         this.#forwarder.removePort(order.portId);
+        this.#copied.delete(order.portId);
         break;
       case 'attach':
         this.#attach(order.queue);
@@ -164,6 +168,9 @@ export class PollWorker {
         if (port !== undefined) port.frameBytesMax = order.frameBytesMax;
         break;
       }
+      case 'setCopied':
+        this.#setCopied(order.portId, order.sources);
+        break;
       case 'stop':
         this.#running = false;
         break;
@@ -203,6 +210,16 @@ export class PollWorker {
     this.#refreshTargets(portId);
   }
 
+  #setCopied(portId: number, sources: readonly MirrorSource[]): void {
+    if (this.#forwarder.port(portId) === undefined) return;
+    this.#copied.set(portId, sources);
+    this.#forwarder.setCopied(
+      portId,
+      sources.map((source) => source.portId),
+    );
+    this.#refreshTargets(portId);
+  }
+
   #setEnabled(portId: number, queueIndex: number, enabled: boolean): void {
     for (const queue of [...this.#polled, ...this.#egress]) {
       if (isQueue(queue, portId, queueIndex)) queue.enabled = enabled;
@@ -232,6 +249,12 @@ export class PollWorker {
     const usable = this.#egress
       .filter((queue) => queue.portId === portId && queue.enabled && queue.fault === 0)
       .sort((a, b) => a.queueIndex - b.queueIndex);
+    const sources = this.#copied.get(portId);
+    if (sources !== undefined) {
+      port.mirrorQueue = usable.find(isMirrorQueue) ?? null;
+      port.mirrorQueue?.nameSources(sources);
+      return;
+    }
     port.queues = egressOfWorker(usable, this.#setup.index, this.#setup.workerCount);
     port.queueCount = port.queues.length;
   }

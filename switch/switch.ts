@@ -18,6 +18,7 @@ import { ConfigError, type PortConfig, type SwitchConfig, uniqueEndpoint } from 
 import { createFdbMemory, Fdb } from './fdb.ts';
 import type { Logger } from './log.ts';
 import { createPort, endpointOf } from './port-kinds/index.ts';
+import { copiedPorts } from './port-kinds/pcap.ts';
 import type { FdbReport, PortReport, QueueReport } from './report.ts';
 import { WorkerPool } from './worker-pool.ts';
 
@@ -36,6 +37,8 @@ export class Switch {
   readonly #ports = new Map<number, Port>();
   /** What each port is attached to, so that no two are attached to the same. */
   readonly #endpoints = new Map<number, string>();
+  /** Ports that get copies instead of switched frames, and the names of those whose frames are copied. */
+  readonly #copied = new Map<number, 'all' | readonly string[]>();
   /** Ports that are being removed. */
   readonly #leaving = new Set<Port>();
   readonly #clock: NodeJS.Timeout;
@@ -100,11 +103,24 @@ export class Switch {
     this.#ports.set(id, port);
     this.#endpoints.set(id, uniqueEndpoint(config));
     await this.#workers.addPort(id);
+    const copied = copiedPorts(config);
+    if (copied !== null) this.#copied.set(id, copied);
+    await this.#tellCopied();
     try {
       await port.start();
     } catch (error) {
       await this.#forget(port);
       throw error;
+    }
+  }
+
+  /** Tells the workers which ports there are now of those that others get copies of. */
+  async #tellCopied(): Promise<void> {
+    for (const [id, names] of this.#copied) {
+      const sources = [...this.#ports.values()]
+        .filter((port) => port.id !== id && (names === 'all' || names.includes(port.name)))
+        .map((port) => ({ portId: port.id, name: port.name }));
+      await this.#workers.setCopied(id, sources);
     }
   }
 
@@ -157,6 +173,7 @@ export class Switch {
   }
 
   async #forget(port: Port): Promise<void> {
+    this.#copied.delete(port.id);
     await this.#workers.removePort(port.id);
     this.#fdb.flushPort(port.id);
     this.#ports.delete(port.id);

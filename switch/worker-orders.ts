@@ -6,6 +6,7 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import type { ArenaLocation } from '../src/memory/arena.ts';
+import type { MirrorSource } from '../src/queue/mirror.ts';
 import type { QueueAttachment } from '../src/queue/open.ts';
 
 export type WorkerOrder =
@@ -26,6 +27,8 @@ export type WorkerOrder =
       readonly callFd: number;
     }
   | { readonly kind: 'setFrameLimit'; readonly portId: number; readonly frameBytesMax: number }
+  /** The port gets copies of the frames to and from these ports, and nothing that is switched. */
+  | { readonly kind: 'setCopied'; readonly portId: number; readonly sources: readonly MirrorSource[] }
   | { readonly kind: 'stop' };
 
 export type NumberedOrder = { readonly number: number; readonly order: WorkerOrder };

@@ -8,6 +8,7 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, signalFd } from '../src/host/descriptor.ts';
 import type { ArenaLocation } from '../src/memory/arena.ts';
 import type { DataPath } from '../src/queue/data-path.ts';
+import type { MirrorSource } from '../src/queue/mirror.ts';
 import type { QueueAttachment } from '../src/queue/open.ts';
 import { DROP_REASONS, type DropReason } from './drop-reasons.ts';
 import { workerForQueue } from './placement.ts';
@@ -107,6 +108,11 @@ export class WorkerPool implements DataPath {
 
   async setFrameLimit(portId: number, frameBytesMax: number): Promise<void> {
     await this.#orderAll({ kind: 'setFrameLimit', portId, frameBytesMax });
+  }
+
+  /** Has the port get copies of the frames to and from these ports, and nothing that is switched. */
+  async setCopied(portId: number, sources: readonly MirrorSource[]): Promise<void> {
+    await this.#orderAll({ kind: 'setCopied', portId, sources });
   }
 
   /** Moves the clock by which addresses age. */

@@ -57,6 +57,36 @@ export const libc = {
     msg: number,
     flags: number,
   ) => number,
+  setsockopt: lib.func('int setsockopt(int fd, int level, int name, const void *value, uint32_t len)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Bytes,
+    len: number,
+  ) => number,
+  /** `recv` and `send` of memory at an address; for what is never longer than 2^31 - 1 bytes. */
+  recvAt: lib.func('recv', 'int', ['int', 'intptr_t', 'size_t', 'int']) as (
+    fd: number,
+    address: number,
+    n: number,
+    flags: number,
+  ) => number,
+  sendAt: lib.func('send', 'int', ['int', 'intptr_t', 'size_t', 'int']) as (
+    fd: number,
+    address: number,
+    n: number,
+    flags: number,
+  ) => number,
+  /** `messages` is the address of `count` structs mmsghdr. */
+  recvmmsg: lib.func(
+    'int recvmmsg(int fd, intptr_t messages, uint32_t count, int flags, intptr_t timeout)',
+  ) as (fd: number, messages: number, count: number, flags: number, timeout: 0) => number,
+  sendmmsg: lib.func('int sendmmsg(int fd, intptr_t messages, uint32_t count, int flags)') as (
+    fd: number,
+    messages: number,
+    count: number,
+    flags: number,
+  ) => number,
 
   // Memory
   mmap: lib.func('intptr_t mmap(intptr_t addr, size_t len, int prot, int flags, int fd, int64_t offset)') as (
@@ -97,6 +127,46 @@ export const libc = {
     n: number,
   ) => number,
   eventfd: lib.func('int eventfd(uint32_t initial, int flags)') as (initial: number, flags: number) => number,
+  /** As `read` and `write`, of memory at an address; for what is never longer than 2^31 - 1 bytes. */
+  readAt: lib.func('read', 'int', ['int', 'intptr_t', 'size_t']) as (
+    fd: number,
+    address: number,
+    n: number,
+  ) => number,
+  writeAt: lib.func('write', 'int', ['int', 'intptr_t', 'size_t']) as (
+    fd: number,
+    address: number,
+    n: number,
+  ) => number,
+  pread: lib.func('intptr_t pread(int fd, intptr_t address, size_t len, int64_t offset)') as (
+    fd: number,
+    address: number,
+    n: number,
+    offset: number,
+  ) => number,
+  open: lib.func('int open(const char *path, int flags)') as (path: string, flags: number) => number,
+  ioctl: lib.func('int ioctl(int fd, unsigned long request, void *argument)') as (
+    fd: number,
+    request: number,
+    argument: Bytes,
+  ) => number,
+  /** For requests whose argument is the value itself. */
+  ioctlValue: lib.func('ioctl', 'int', ['int', 'unsigned long', 'intptr_t']) as (
+    fd: number,
+    request: number,
+    argument: number,
+  ) => number,
+
+  // C streams: DPDK logs to a FILE (src/host/output-capture.ts)
+  dup2: lib.func('int dup2(int from, int to)') as (from: number, to: number) => number,
+  fdopen: lib.func('intptr_t fdopen(int fd, const char *mode)') as (fd: number, mode: string) => number,
+  setvbuf: lib.func('int setvbuf(intptr_t stream, intptr_t buffer, int mode, size_t size)') as (
+    stream: number,
+    buffer: 0,
+    mode: number,
+    size: number,
+  ) => number,
+  fflush: lib.func('int fflush(intptr_t stream)') as (stream: 0) => number,
 
   // Waiting
   epoll_create1: lib.func('int epoll_create1(int flags)') as (flags: number) => number,
@@ -113,7 +183,15 @@ export const libc = {
     timeoutMs: number,
   ) => number,
 
+  // Time
+  clock_gettime: lib.func('int clock_gettime(int clock, intptr_t timespec)') as (
+    clock: number,
+    timespec: number,
+  ) => number,
+
   // Threads
+  /** Puts this thread into the namespace behind `fd`. */
+  setns: lib.func('int setns(int fd, int type)') as (fd: number, type: number) => number,
   sched_setaffinity: lib.func('int sched_setaffinity(int pid, size_t size, const void *mask)') as (
     pid: number,
     size: number,

@@ -1,6 +1,7 @@
 /**
- * UNIX stream sockets that carry file descriptors (SCM_RIGHTS), which Node's own `net` cannot. Everything is
- * non-blocking and close-on-exec. Used by the main thread and by the embedded front-end, never by a worker.
+ * UNIX sockets: listening, binding, connecting, and the stream sockets that carry file descriptors (SCM_RIGHTS),
+ * which Node's own `net` cannot. Everything is non-blocking and close-on-exec. Used by the main thread and by the
+ * embedded front-end, never by a worker.
  */
 import { chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs';
 import { closeFd } from './descriptor.ts';
@@ -10,9 +11,11 @@ import { reserveAddressSpace, viewMemory } from './mapping.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const STREAM = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+const DATAGRAM = SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SCM_RIGHTS = 1;
@@ -41,14 +44,44 @@ export type ListenOptions = {
  * @throws SocketPathError when the path is too long, in use, or its folder is missing or closed to us.
  */
 export function listenUnix(path: string, options: ListenOptions = {}): number {
+  return boundSocket(path, STREAM, options, (fd) => {
+    checked(libc.listen(fd, LISTEN_BACKLOG), 'listen', `listening at ${path}`);
+  });
+}
+
+/** A datagram socket at `path`; takes over and throws as `listenUnix`. */
+export function bindDatagram(path: string, options: ListenOptions = {}): number {
+  return boundSocket(path, DATAGRAM, options, () => {});
+}
+
+/** Why no datagram can be sent to `path` now; null: a datagram socket is bound there. */
+export function datagramObstacle(path: string): HostError | null {
   const address = socketAddress(path);
-  const fd = newSocket();
+  const fd = newSocket(DATAGRAM);
+  try {
+    if (libc.connect(fd, address, address.length) === 0) return null;
+    const errno = lastErrno();
+    // It is connected to another socket than this one made for asking: to the one that will send, one must hope.
+    return errno === ERRNO.EPERM ? null : new HostError('connect', errno, `reaching ${path}`);
+  } finally {
+    closeFd(fd);
+  }
+}
+
+function boundSocket(
+  path: string,
+  type: number,
+  options: ListenOptions,
+  finish: (fd: number) => void,
+): number {
+  const address = socketAddress(path);
+  const fd = newSocket(type);
   try {
     bindTakingOverStale(fd, path, address);
     try {
       if (options.mode !== undefined) chmodSync(path, options.mode);
       if (options.owner !== undefined) changeOwner(path, options.owner.uid, options.owner.gid);
-      checked(libc.listen(fd, LISTEN_BACKLOG), 'listen', `listening at ${path}`);
+      finish(fd);
     } catch (error) {
       unlinkSync(path);
       throw error;
@@ -75,7 +108,7 @@ export function acceptUnix(listenFd: number): number | null {
  */
 export function connectUnix(path: string): number {
   const address = socketAddress(path);
-  const fd = newSocket();
+  const fd = newSocket(STREAM);
   const result = libc.connect(fd, address, address.length);
   if (result === 0) return fd;
   const errno = lastErrno();
@@ -213,8 +246,8 @@ function setPointer(view: DataView, offset: number, value: number): void {
   view.setBigUint64(offset, BigInt(value), true);
 }
 
-function newSocket(): number {
-  return checked(libc.socket(AF_UNIX, STREAM, 0), 'socket', 'creating a UNIX socket');
+function newSocket(type: number): number {
+  return checked(libc.socket(AF_UNIX, type, 0), 'socket', 'creating a UNIX socket');
 }
 
 /** @throws SocketPathError when no socket can have this path */
@@ -222,7 +255,8 @@ export function checkSocketPath(path: string): void {
   socketAddress(path);
 }
 
-function socketAddress(path: string): Uint8Array {
+/** struct sockaddr_un. @throws SocketPathError when no socket can have this path */
+export function socketAddress(path: string): Uint8Array {
   const pathBytes = Buffer.from(path);
   if (pathBytes.length > SOCKET_PATH_BYTES_MAX) {
     throw new SocketPathError(

@@ -107,11 +107,13 @@ export class StagedPairs {
     });
   }
 
-  #mapSlots(sizeBytes: number): number {
+  /** Rounded up to a power of two and aligned to it: the slots then lie in one window of the arena. */
+  #mapSlots(neededBytes: number): number {
+    const sizeBytes = 2 ** Math.ceil(Math.log2(neededBytes));
     const fd = createMemoryFile('ringway-staging', sizeBytes);
     try {
       const { arena } = this.#context;
-      return arena.map({ fd, fileOffset: 0, sizeBytes, pageBytes: PAGE_BYTES, preferredOffset: null });
+      return arena.map({ fd, fileOffset: 0, sizeBytes, pageBytes: sizeBytes, preferredOffset: null });
     } finally {
       closeFd(fd);
     }

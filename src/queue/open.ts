@@ -3,19 +3,38 @@
  * thread.
  */
 import type { ArenaView } from '../memory/arena-view.ts';
+import { type DpdkAttachment, DpdkEgress, DpdkIngress } from '../port/dpdk-queues.ts';
+import { PcapEgress } from '../port/pcap-egress.ts';
+import { PcapIngress } from '../port/pcap-ingress.ts';
+import type { PcapAttachment } from '../port/pcap-queues.ts';
+import { type TapAttachment, TapEgress, TapIngress } from '../port/tap-queues.ts';
+import { openUnixEgress, openUnixIngress, type UnixAttachment } from '../port/unix-queues.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 import { SplitFromGuest } from '../vring/split-from-guest.ts';
 import { SplitToGuest } from '../vring/split-to-guest.ts';
 import type { EgressQueue, IngressQueue } from './contract.ts';
 
 /** Everything that a worker needs to use a queue; `kind` says of what. Plain data that can be posted. */
-export type QueueAttachment = RingAttachment;
+export type QueueAttachment =
+  | RingAttachment
+  | PcapAttachment
+  | UnixAttachment
+  | TapAttachment
+  | DpdkAttachment;
 
 /** @throws when the queue's other side cannot be used, which is a bug of the port that attached it */
 export function openIngress(arena: ArenaView, attachment: QueueAttachment): IngressQueue {
   switch (attachment.kind) {
     case 'split':
       return new SplitFromGuest(arena, attachment);
+    case 'pcap':
+      return new PcapIngress(arena, attachment);
+    case 'unix':
+      return openUnixIngress(arena, attachment);
+    case 'tap':
+      return new TapIngress(arena, attachment);
+    case 'dpdk':
+      return new DpdkIngress(arena, attachment);
   }
 }
 
@@ -24,5 +43,13 @@ export function openEgress(arena: ArenaView, attachment: QueueAttachment, shared
   switch (attachment.kind) {
     case 'split':
       return new SplitToGuest(arena, attachment, shared);
+    case 'pcap':
+      return new PcapEgress(arena, attachment, shared);
+    case 'unix':
+      return openUnixEgress(arena, attachment, shared);
+    case 'tap':
+      return new TapEgress(arena, attachment, shared);
+    case 'dpdk':
+      return new DpdkEgress(arena, attachment, shared);
   }
 }

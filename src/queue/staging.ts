@@ -152,7 +152,10 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
 
   armWake(): boolean {
     this.#turnsToSkip = 0;
-    return this.available() === 0;
+    const isEmpty = this.available() === 0;
+    // The first look after the sleep is not left out.
+    this.#turnsToSkip = 0;
+    return isEmpty;
   }
 
   disarmWake(): void {}

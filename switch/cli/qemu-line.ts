@@ -2,12 +2,49 @@
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { PortConfig } from '../config.ts';
+import type { UnixSettings } from '../port-kinds/unix.ts';
+import type { VhostUserSettings } from '../port-kinds/vhost-user.ts';
 
 /** Queue pairs shown at most: one for each of a small guest's processors. */
 const QUEUES_SHOWN_MAX = 2;
 const MEMORY_MIB = 4096;
 
-export function qemuLine(port: PortConfig): string {
+type Named<Settings> = { readonly name: string } & Settings;
+
+/** Null for a port that no QEMU is plugged into. */
+export function qemuLine(port: PortConfig): string | null {
+  switch (port.kind) {
+    case 'vhost-user':
+      return vhostUserLine(port);
+    case 'unix':
+      return unixLine(port);
+    default:
+      return null;
+  }
+}
+
+/** Any card does; e1000 is one that nearly every system has a driver for. */
+function unixLine(port: Named<UnixSettings>): string {
+  return [
+    'qemu-system-x86_64',
+    '-accel kvm -cpu host',
+    `-m ${MEMORY_MIB}M`,
+    `-netdev ${shellQuoted(unixNetdev(port))}`,
+    `-device e1000,netdev=net0,mac=${macFor(port.name)}`,
+  ].join(' ');
+}
+
+function unixNetdev(port: UnixSettings): string {
+  const socket = qemuQuoted(resolve(port.socket));
+  if (port.transport === 'dgram') {
+    const peer = qemuQuoted(resolve(port.peer!));
+    return `dgram,id=net0,local.type=unix,local.path=${peer},remote.type=unix,remote.path=${socket}`;
+  }
+  const server = port.role === 'client' ? 'on' : 'off';
+  return `stream,id=net0,server=${server},addr.type=unix,addr.path=${socket}`;
+}
+
+function vhostUserLine(port: Named<VhostUserSettings>): string {
   const queues = Math.min(port.queues, QUEUES_SHOWN_MAX);
   // One vector for each ring, one for configuration changes, one for the control queue.
   const multiqueue = queues > 1 ? `,mq=on,vectors=${2 * queues + 2}` : '';

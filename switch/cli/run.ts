@@ -109,7 +109,10 @@ async function runUntil(
   failure.catch(() => {});
   const closeControl = await openControl(config.controlSocket, running, log);
   try {
-    for (const port of config.ports) process.stdout.write(`# ${port.name}\n${qemuLine(port)}\n`);
+    for (const port of config.ports) {
+      const line = qemuLine(port);
+      if (line !== null) process.stdout.write(`# ${port.name}\n${line}\n`);
+    }
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
     const signal = await Promise.race([stop, failure]);
     log.info({ signal }, 'stopping');

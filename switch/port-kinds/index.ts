@@ -4,13 +4,17 @@
  */
 import { z } from 'zod';
 import type { Port, PortContext, PortKind } from '../../src/port/contract.ts';
+import { DPDK, type DpdkSettings } from './dpdk.ts';
+import { PCAP, type PcapSettings } from './pcap.ts';
+import { TAP, type TapSettings } from './tap.ts';
+import { UNIX, type UnixSettings } from './unix.ts';
 import { type HostFacts, THIS_HOST } from './values.ts';
 import { VHOST_USER, type VhostUserSettings } from './vhost-user.ts';
 
 /** The settings of one port, whatever its kind; `kind` says which. */
-export type PortSettings = VhostUserSettings;
+export type PortSettings = VhostUserSettings | TapSettings | UnixSettings | PcapSettings | DpdkSettings;
 
-const SPECS = { 'vhost-user': VHOST_USER } as const;
+const SPECS = { 'vhost-user': VHOST_USER, tap: TAP, unix: UNIX, pcap: PCAP, dpdk: DPDK } as const;
 
 export const PORT_KINDS = Object.keys(SPECS) as PortKind[];
 const DEFAULT_KIND = 'vhost-user';
@@ -20,6 +24,14 @@ export function createPort(settings: PortSettings, context: PortContext): Port {
   switch (settings.kind) {
     case 'vhost-user':
       return VHOST_USER.create(settings, context);
+    case 'pcap':
+      return PCAP.create(settings, context);
+    case 'unix':
+      return UNIX.create(settings, context);
+    case 'tap':
+      return TAP.create(settings, context);
+    case 'dpdk':
+      return DPDK.create(settings, context);
   }
 }
 

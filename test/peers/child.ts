@@ -28,13 +28,22 @@ const running = new Set<Child>();
 const temporaryFolders = new Set<string>();
 let exitHookInstalled = false;
 
-/** Starts a program. Rejects when it cannot be started at all. */
-export async function startChild(program: string, args: readonly string[]): Promise<Child> {
+/**
+ * Starts a program, with copies of `passedFds` as its descriptors 3, 4 and so on. Rejects when it cannot be started
+ * at all.
+ */
+export async function startChild(
+  program: string,
+  args: readonly string[],
+  passedFds: readonly number[] = [],
+): Promise<Child> {
   installExitHook();
   const setpriv = findProgram('setpriv');
   const path = findProgram(program) ?? program;
   const line = setpriv === undefined ? [path, ...args] : [setpriv, '--pdeathsig', 'KILL', path, ...args];
-  const process = spawn(line[0]!, line.slice(1), { stdio: ['pipe', 'pipe', 'pipe'] });
+  const process = spawn(line[0]!, line.slice(1), {
+    stdio: ['pipe', 'pipe', 'pipe', ...passedFds],
+  }) as ChildProcessByStdio<Writable, Readable, Readable>;
   let over = false;
   let end = 'not at all';
   const exited = new Promise<number | null>((resolve) => {

@@ -60,6 +60,27 @@ export function vhostUserCardArgs(
   ];
 }
 
+/** Cards that QEMU emulates or provides itself, on any kind of netdev. All but virtio-net need the generic kernel. */
+export type CardModel = 'e1000' | 'e1000e' | 'rtl8139' | 'virtio-net-pci';
+
+/** A card of that model on the netdev that `netdev` describes, such as `stream,server=off,…`, without its id. */
+export function emulatedCardArgs(options: {
+  model: CardModel;
+  mac: string;
+  netdev: string;
+  /** Tells several apart in one guest; default 1. */
+  index?: number;
+}): string[] {
+  const { model, mac, netdev, index = 1 } = options;
+  return [
+    '-netdev',
+    `${netdev},id=mynet${index}`,
+    '-device',
+    // No boot firmware: the guest never boots from it, and its file may not be installed.
+    `${model},id=nic${index},netdev=mynet${index},mac=${mac},romfile=`,
+  ];
+}
+
 export interface PingOptions {
   /** Default 5. */
   count?: number;
@@ -96,8 +117,11 @@ export interface Iperf3Result {
   lostPackets: number;
 }
 
+/** A guest as far as commands are run in it. */
+type Shell = Pick<LinuxGuest, 'runOk'>;
+
 /** Starts `iperf3 -s` in the background; it answers clients until the guest ends. */
-export async function startIperf3Server(guest: LinuxGuest, port = 5201): Promise<void> {
+export async function startIperf3Server(guest: Shell, port = 5201): Promise<void> {
   await guest.runOk(`iperf3 -s -D -p ${port} > /dev/null 2>&1`);
   const listening = `grep -qi ':${port.toString(16).padStart(4, '0')} ' /proc/net/tcp /proc/net/tcp6`;
   await guest.runOk(`until ${listening}; do sleep 0.05; done`);
@@ -105,7 +129,7 @@ export async function startIperf3Server(guest: LinuxGuest, port = 5201): Promise
 
 /** Runs an iperf3 client against a server; `args` such as ['-u', '-b', '50M'] or ['-R'], default 2 seconds. */
 export async function runIperf3(
-  guest: LinuxGuest,
+  guest: Shell,
   serverAddress: string,
   options: { seconds?: number; args?: readonly string[]; port?: number } = {},
 ): Promise<Iperf3Result> {

@@ -4,6 +4,8 @@
  */
 export { type Child, findProgram, runProgram, startChild, TextLog } from './child.ts';
 export {
+  type CardModel,
+  emulatedCardArgs,
   type Iperf3Result,
   type PingOptions,
   type PingResult,
@@ -17,5 +19,12 @@ export {
 export type { CommandResult } from './guest-shell.ts';
 export { type Hugepages, type HugepagesOptions, takeHugepages } from './hugepages.ts';
 export { LinuxGuest, type LinuxGuestOptions } from './linux-guest.ts';
-export { ensurePeers, type PeerName, type PeersReport, peersForTests, type TestPeers } from './packages.ts';
+export {
+  ensurePeers,
+  type KernelFlavor,
+  type PeerName,
+  type PeersReport,
+  peersForTests,
+  type TestPeers,
+} from './packages.ts';
 export { type PortStats, Testpmd, type TestpmdOptions } from './testpmd.ts';

@@ -20,8 +20,11 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { guestInitScript, guestShellScript } from './guest-scripts.ts';
 
-/** Modules loaded at every boot; their dependencies come with them. Some kernels have some of them built in. */
-const bootModules = ['virtio_pci', 'virtio_net'];
+/**
+ * Modules loaded at every boot; their dependencies come with them. Some kernels have some of them built in, and
+ * the cloud kernel lacks the drivers of emulated cards.
+ */
+const bootModules = ['virtio_pci', 'virtio_net', 'e1000', 'e1000e', '8139cp'];
 /** Modules a test may load with `modprobe NAME`. */
 const optionalModules = ['8021q', 'pktgen'];
 

@@ -1,5 +1,6 @@
 /**
- * A real Linux guest in QEMU without KVM: Debian's cloud kernel and the small root file system of initramfs.ts.
+ * A real Linux guest in QEMU, without KVM unless asked for: Debian's kernel and the small root file system of
+ * initramfs.ts.
  * Owns: the QEMU process, its temporary folder with two sockets (the guest's shell, QMP), all gone when it exits.
  * Called by tests, once `ensurePeers(['qemu'])` has said that QEMU is there.
  */
@@ -12,7 +13,7 @@ import { settlesWithin, withDeadline } from './deadline.ts';
 import { type PingOptions, type PingResult, parsePing, pingCommand } from './guest-network.ts';
 import { type CommandResult, GuestShell } from './guest-shell.ts';
 import { buildInitramfs } from './initramfs.ts';
-import { cacheFolder, guestKernel } from './packages.ts';
+import { cacheFolder, guestKernel, type KernelFlavor } from './packages.ts';
 import { QmpClient } from './qmp.ts';
 
 export interface LinuxGuestOptions {
@@ -24,9 +25,17 @@ export interface LinuxGuestOptions {
   cpus?: number;
   /** More arguments for QEMU: memory backends, chardevs, netdevs, devices. */
   qemuArgs: readonly string[];
+  /** Default `cloud`. A guest with an emulated card needs `generic`, see the peer `emulated-cards`. */
+  kernel?: KernelFlavor;
+  /** Descriptors that QEMU gets copies of, as its 3, 4 and so on. The caller keeps its own. */
+  passedFds?: readonly number[];
+  /** Default `tcg`, which works everywhere. With `kvm` the processor is the host's, unless `cpuModel` is given. */
+  accel?: 'tcg' | 'kvm';
+  /** QEMU runs in this network namespace, by the name that `ip netns` knows. Needs root. */
+  networkNamespace?: string;
   /** Default `pc`, as QEMU's own. */
   machine?: string;
-  /** Default `qemu64`. */
+  /** Default `qemu64`; with KVM `host`. */
   cpuModel?: string;
   /** More words for the kernel's command line. */
   kernelArgs?: string;
@@ -39,13 +48,14 @@ export interface LinuxGuestOptions {
 }
 
 /**
- * What makes a guest under emulation boot in 2 s rather than 3; quiet, and restarting on a panic.
- * `pci=nomsi`: without KVM, QEMU before 8.0 crashes as soon as a guest uses MSI-X on a vhost-user card (it looks into
- * its table of KVM's interrupt routes, which is not there). With INTx each ring still has a call eventfd of its own.
+ * What makes a guest under emulation boot in 2 s rather than 3; quiet, and restarting on a panic. Without KVM
+ * `pci=nomsi` is added: QEMU before 8.0 crashes then as soon as a guest uses MSI-X on a vhost-user card (it looks
+ * into its table of KVM's interrupt routes, which is not there). With INTx each ring still has a call eventfd of
+ * its own.
  */
 const kernelCommandLine =
   'console=ttyS0 quiet panic=-1 net.ifnames=0 mitigations=off tsc=reliable no_timer_check ' +
-  'random.trust_cpu=on cryptomgr.notests audit=0 pci=nomsi';
+  'random.trust_cpu=on cryptomgr.notests audit=0';
 
 interface GuestParts {
   name: string;
@@ -215,7 +225,8 @@ async function launch(options: LinuxGuestOptions): Promise<GuestParts> {
     const token = options.incoming?.from.shellToken ?? randomBytes(12).toString('hex');
     const shellServer = await acceptOne(join(folder, 'shell.sock'), servers);
     const qmpServer = await acceptOne(join(folder, 'qmp.sock'), servers);
-    const child = await startChild('qemu-system-x86_64', qemuArguments(options, folder, token));
+    const args = qemuArguments(options, folder, token);
+    const child = await startQemu(args, options);
     options.signal?.addEventListener('abort', () => child.kill(), { once: true });
     if (options.signal?.aborted) child.kill();
     return {
@@ -232,6 +243,14 @@ async function launch(options: LinuxGuestOptions): Promise<GuestParts> {
     await cleanUp();
     throw error;
   }
+}
+
+/** `ip netns exec` becomes QEMU, so the process is QEMU's own also in a namespace. */
+function startQemu(args: readonly string[], options: LinuxGuestOptions): Promise<Child> {
+  const { networkNamespace: namespace, passedFds } = options;
+  if (namespace === undefined) return startChild('qemu-system-x86_64', args, passedFds);
+  const line = ['netns', 'exec', namespace, findProgram('qemu-system-x86_64')!, ...args];
+  return startChild('ip', line, passedFds);
 }
 
 /** The child's exit code, once all it wrote has been read and `cleanUp` has run. */
@@ -254,22 +273,30 @@ async function acceptOne(path: string, servers: Server[]): Promise<{ connection:
 }
 
 function qemuArguments(options: LinuxGuestOptions, folder: string, token: string): string[] {
-  const kernel = guestKernel();
+  const kernel = guestKernel(options.kernel);
   const [busybox, iperf3, ethtool] = ['busybox', 'iperf3', 'ethtool'].map(findProgram);
   if (kernel === undefined || busybox === undefined || iperf3 === undefined || ethtool === undefined) {
-    throw new Error("parts of the guest are missing: await ensurePeers(['qemu']) before");
+    const peers = options.kernel === 'generic' ? "'qemu', 'emulated-cards'" : "'qemu'";
+    throw new Error(`parts of the guest are missing: await ensurePeers([${peers}]) before`);
   }
   const { modulesFolder, imagePath } = kernel;
   const initramfs = buildInitramfs(
     { busyboxPath: busybox, programPaths: [iperf3, ethtool], modulesFolder },
     cacheFolder(),
   );
-  const append = `${kernelCommandLine} ringway.token=${token} ringway.name=${options.name} ${options.kernelArgs ?? ''}`;
+  const accel = options.accel ?? 'tcg';
+  const interrupts = accel === 'kvm' ? '' : ' pci=nomsi';
+  const append = `${kernelCommandLine}${interrupts} ringway.token=${token} ringway.name=${options.name} ${options.kernelArgs ?? ''}`;
   const memory = options.qemuArgs.includes('-m') ? [] : ['-m', String(options.memoryMiB ?? 192)];
   const incoming = options.incoming === undefined ? [] : ['-incoming', options.incoming.uri];
   return [
-    ...['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'tcg'],
-    ...['-machine', options.machine ?? 'pc', '-cpu', options.cpuModel ?? 'qemu64'],
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-accel', accel],
+    ...[
+      '-machine',
+      options.machine ?? 'pc',
+      '-cpu',
+      options.cpuModel ?? (accel === 'kvm' ? 'host' : 'qemu64'),
+    ],
     ...['-smp', String(options.cpus ?? 1), ...memory],
     // No boot firmware on the network cards: the guest never boots from them.
     ...['-global', 'virtio-net-pci.romfile='],

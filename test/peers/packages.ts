@@ -13,7 +13,13 @@ import { dirname, join } from 'node:path';
 import { findProgram, runProgram } from './child.ts';
 import { withFileLock } from './file-lock.ts';
 
-export type PeerName = 'qemu' | 'testpmd' | 'ovs';
+export type PeerName = 'qemu' | 'emulated-cards' | 'testpmd' | 'ovs' | 'iproute2' | 'frr';
+
+/**
+ * Debian's two builds of the same kernel. `cloud` boots faster and has the drivers of virtual cards only;
+ * `generic` (the peer `emulated-cards`) has those of emulated hardware too: e1000, e1000e, rtl8139.
+ */
+export type KernelFlavor = 'cloud' | 'generic';
 
 export interface PeersReport {
   available: Set<PeerName>;
@@ -29,6 +35,7 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
     { package: 'iperf3', provides: 'iperf3' },
     { package: 'ethtool', provides: 'ethtool' },
   ],
+  'emulated-cards': [],
   testpmd: [{ package: 'dpdk-dev', provides: 'dpdk-testpmd' }],
   ovs: [
     {
@@ -37,9 +44,21 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
     },
     { package: 'openvswitch-switch', provides: 'ovsdb-server' },
   ],
+  iproute2: [{ package: 'iproute2', provides: 'bridge' }],
+  frr: [{ package: 'frr', provides: '/usr/lib/frr/bgpd' }],
 };
 
-const kernelMetaPackage = 'linux-image-cloud-amd64';
+const kernelMetaPackages: Record<KernelFlavor, string> = {
+  cloud: 'linux-image-cloud-amd64',
+  generic: 'linux-image-amd64',
+};
+/** In the cache folder. */
+const kernelFolders: Record<KernelFlavor, string> = { cloud: 'kernel', generic: 'kernel-generic' };
+/** Which kernel comes with a peer. */
+const kernelOfPeer: { readonly [name in PeerName]?: KernelFlavor } = {
+  qemu: 'cloud',
+  'emulated-cards': 'generic',
+};
 const policyHelperPath = '/usr/sbin/policy-rc.d';
 const aptLockPath = '/var/cache/apt/ringway-peers.lock';
 const aptTimeoutMs = 600_000;
@@ -90,7 +109,12 @@ async function ensureNow(wanted: readonly PeerName[]): Promise<PeersReport> {
 }
 
 function isComplete(name: PeerName): boolean {
-  return missingPackages(name).length === 0 && (name !== 'qemu' || guestKernel() !== undefined);
+  return missingPackages(name).length === 0 && missingKernel(name) === undefined;
+}
+
+function missingKernel(name: PeerName): KernelFlavor | undefined {
+  const flavor = kernelOfPeer[name];
+  return flavor === undefined || guestKernel(flavor) !== undefined ? undefined : flavor;
 }
 
 function missingPackages(name: PeerName): string[] {
@@ -103,7 +127,8 @@ function isProvided(provides: string): boolean {
 
 function describeMissing(name: PeerName): string {
   const packages = missingPackages(name);
-  if (name === 'qemu' && guestKernel() === undefined) packages.push(`the kernel of ${kernelMetaPackage}`);
+  const flavor = missingKernel(name);
+  if (flavor !== undefined) packages.push(`the kernel of ${kernelMetaPackages[flavor]}`);
   return `${packages.join(', ')} could not be had: `;
 }
 
@@ -124,13 +149,13 @@ async function tryToInstall(wanted: readonly PeerName[]): Promise<string | undef
 /** Another process may have done it all while this one waited for the lock, so what is missing is asked here. */
 async function install(wanted: readonly PeerName[]): Promise<void> {
   const packages = [...new Set(wanted.flatMap(missingPackages))];
-  const needsKernel = wanted.includes('qemu') && guestKernel() === undefined;
-  if (packages.length === 0 && !needsKernel) return;
+  const kernels = wanted.map(missingKernel).filter((flavor) => flavor !== undefined);
+  if (packages.length === 0 && kernels.length === 0) return;
   await aptGet(['update']);
   if (packages.length > 0) {
     await withoutNewDaemons(() => aptGet(['install', '-y', '--no-install-recommends', ...packages]));
   }
-  if (needsKernel) await fetchKernel();
+  for (const flavor of kernels) await fetchKernel(flavor);
 }
 
 /** Runs apt-get, and once more when it fails: a mirror may be short of breath, or another apt at work. */
@@ -150,7 +175,7 @@ async function aptGet(args: readonly string[], cwd?: string): Promise<void> {
 }
 
 /**
- * Installing Open vSwitch starts its daemons where a service manager runs. A policy helper that says no prevents
+ * Installing Open vSwitch or FRR starts daemons where a service manager runs. A policy helper that says no prevents
  * it; an existing helper is left as it is, and daemons that are new afterwards are ended.
  */
 async function withoutNewDaemons(work: () => Promise<void>): Promise<void> {
@@ -190,9 +215,9 @@ export interface GuestKernel {
 }
 
 /** The kernel in one of the cache folders; the newest, should there be several. */
-export function guestKernel(): GuestKernel | undefined {
+export function guestKernel(flavor: KernelFlavor = 'cloud'): GuestKernel | undefined {
   for (const cache of cacheFolders()) {
-    const folder = join(cache, 'kernel');
+    const folder = join(cache, kernelFolders[flavor]);
     const versions = existsSync(folder) ? readdirSync(folder).filter((name) => !name.startsWith('.')) : [];
     const version = versions.sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).at(-1);
     if (version === undefined) continue;
@@ -202,9 +227,9 @@ export function guestKernel(): GuestKernel | undefined {
   return undefined;
 }
 
-async function fetchKernel(): Promise<void> {
-  const packageName = await kernelPackage();
-  const target = join(cacheFolder(), 'kernel');
+async function fetchKernel(flavor: KernelFlavor): Promise<void> {
+  const packageName = await kernelPackage(kernelMetaPackages[flavor]);
+  const target = join(cacheFolder(), kernelFolders[flavor]);
   await mkdir(target, { recursive: true });
   // On the same file system as the target, for the rename; with a leading dot, so nobody takes it for a kernel.
   const folder = await mkdtemp(join(target, '.unpack-'));
@@ -219,23 +244,32 @@ async function fetchKernel(): Promise<void> {
   }
 }
 
+/** Folders of a kernel's modules that guests may need something of. */
+const keptModules = ['drivers/net', 'drivers/ptp', 'drivers/pps', 'drivers/virtio', 'net', 'lib'];
+/** Drivers of network hardware that QEMU does not emulate: nearly all of the generic kernel's. */
+const unusedDrivers = /\/drivers\/net\/(wireless|can|dsa|usb|ethernet\/(?!intel$|intel\/e1000|realtek)[^/]+)/;
+
 /** Keeps the image and the drivers that guests may need, about a tenth of what the package holds. */
 async function storeKernel(root: string, staging: string, target: string): Promise<void> {
   const version = readdirSync(join(root, 'lib/modules'))[0]!;
   const modules = join(staging, 'modules', version);
   await mkdir(modules, { recursive: true });
   await rename(join(root, 'boot', `vmlinuz-${version}`), join(staging, 'vmlinuz'));
-  for (const part of ['kernel/drivers/net', 'kernel/drivers/virtio', 'kernel/net', 'kernel/lib']) {
-    const source = join(root, 'lib/modules', version, part);
-    if (existsSync(source)) await cp(source, join(modules, part), { recursive: true });
+  for (const part of keptModules) {
+    const source = join(root, 'lib/modules', version, 'kernel', part);
+    if (!existsSync(source)) continue;
+    await cp(source, join(modules, 'kernel', part), {
+      recursive: true,
+      filter: (path) => !unusedDrivers.test(path),
+    });
   }
   await rename(staging, join(target, version));
 }
 
-async function kernelPackage(): Promise<string> {
-  const { output } = await runProgram('apt-cache', ['depends', kernelMetaPackage]);
+async function kernelPackage(metaPackage: string): Promise<string> {
+  const { output } = await runProgram('apt-cache', ['depends', metaPackage]);
   const match = /Depends: (linux-image-\S+)/.exec(output);
-  if (match === null) throw new Error(`this distribution has no package ${kernelMetaPackage}`);
+  if (match === null) throw new Error(`this distribution has no package ${metaPackage}`);
   return match[1]!;
 }
 

@@ -20,7 +20,9 @@ const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.ur
 export type RingwayOptions = {
   /** Names of server ports; each gets `socket(name)`. */
   readonly ports: readonly string[];
-  /** More text for a port, such as `,role=client`. */
+  /** Kind of a port with a socket that is not vhost-user. */
+  readonly kinds?: Readonly<Record<string, string>>;
+  /** More text for a port, such as `,role=client`; `{folder}` stands for the folder of its sockets. */
   readonly portOptions?: Readonly<Record<string, string>>;
   readonly args?: readonly string[];
 };
@@ -35,7 +37,7 @@ export class RingwayProcess {
   private constructor(options: RingwayOptions) {
     const ports = options.ports.flatMap((name) => [
       '--port',
-      `${name}=${this.socket(name)}${options.portOptions?.[name] ?? ''}`,
+      `${name}=${kindOf(options, name)}${this.socket(name)}${(options.portOptions?.[name] ?? '').replaceAll('{folder}', this.folder)}`,
     ]);
     const args = [PROGRAM, 'run', ...ports, '--control', this.controlSocket, ...(options.args ?? [])];
     this.#child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -107,4 +109,9 @@ export class RingwayProcess {
     rmSync(this.folder, { recursive: true, force: true });
     return code;
   }
+}
+
+function kindOf({ kinds }: RingwayOptions, name: string): string {
+  const kind = kinds?.[name];
+  return kind === undefined ? '' : `${kind}:`;
 }

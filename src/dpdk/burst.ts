@@ -1,0 +1,290 @@
+/**
+ * Bursts of frames from and to one queue of a device: what DPDK's inline functions rte_eth_rx_burst and
+ * rte_eth_tx_burst do, by the function pointers of the table rte_eth_fp_ops (callbacks registered with ethdev are not
+ * called). Frames lie in an MbufPool, so every field is read and written through the arena's windows. Hot path of one
+ * thread at a time; a burst allocates nothing.
+ */
+
+import { viewMemory } from '../host/mapping.ts';
+import { functionAt } from '../host/shared-library.ts';
+import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
+import { TAKE_FRAME, TAKE_TOO_SCATTERED } from '../queue/contract.ts';
+import type { Frame } from '../queue/frame.ts';
+import { HEADROOM_BYTES } from './layout.ts';
+import { type Dpdk, loadDpdk } from './library.ts';
+import type { MbufPoolLocation } from './mempool.ts';
+
+export const BURST_MBUFS = 64;
+/** Pieces of a frame that are followed at most; a device makes few. */
+const SEGMENTS_MAX = 64;
+const LIST_BYTES = 4096;
+/** Word of a list's page that says how many mbufs an egress queue holds; any thread with the queue's lock. */
+const HELD_WORD = LIST_BYTES / 4 - 1;
+
+/** One queue of a started device, as any thread can use it; plain data. */
+export type DpdkQueueLocation = {
+  /** Address of the driver's burst function: uint16_t (*)(queue, pointers, count). */
+  readonly burst: number;
+  /** The driver's name for the queue, a pointer. */
+  readonly queue: number;
+  readonly pool: MbufPoolLocation;
+  /** Which of the pool's lists this queue uses. */
+  readonly list: number;
+};
+
+type BurstFunction = (queue: number, mbufs: number, count: number) => number;
+
+/** Where a queue of a started port is to be called. Changes when the port is stopped. */
+export function queueOf(
+  dpdk: Dpdk,
+  portId: number,
+  queueIndex: number,
+  direction: 'rx' | 'tx',
+): { burst: number; queue: number } {
+  const { fpOps } = dpdk.layout;
+  const ops = dpdk.addresses.ethFpOps + portId * fpOps.sizeBytes;
+  const data = pointerAt(ops + (direction === 'rx' ? fpOps.rxqData : fpOps.txqData));
+  return {
+    burst: pointerAt(ops + (direction === 'rx' ? fpOps.rxPktBurst : fpOps.txPktBurst)),
+    queue: pointerAt(data + 8 * queueIndex),
+  };
+}
+
+/** Address of the function that takes mbufs out of a pool; the pool's kind says which. */
+export function dequeueAddress(dpdk: Dpdk, pool: number): number {
+  const { mempool, mempoolOps } = dpdk.layout;
+  const index = new Int32Array(viewMemory(pool + mempool.opsIndex, 4))[0]!;
+  const { tableOffset, sizeBytes, dequeue } = mempoolOps;
+  return pointerAt(dpdk.addresses.mempoolOpsTable + tableOffset + index * sizeBytes + dequeue);
+}
+
+export function dequeueFunction(address: number): BurstFunction {
+  return functionAt<BurstFunction>(
+    address,
+    'int ringway_mempool_dequeue(intptr_t pool, intptr_t mbufs, uint32_t count)',
+  );
+}
+
+function pointerAt(address: number): number {
+  return Number(new BigUint64Array(viewMemory(address, 8))[0]);
+}
+
+/** What both directions know about the pool's place in its window. */
+abstract class Burst {
+  declare protected readonly arena: ArenaView;
+  declare protected readonly u16: Uint16Array;
+  declare protected readonly i32: Int32Array;
+  declare readonly windowNumber: number;
+  /** Index in the window of the pool's first byte, and its address in two words. */
+  declare protected readonly poolIndex: number;
+  declare protected readonly poolLo: number;
+  declare protected readonly poolHi: number;
+  declare protected readonly poolBytes: number;
+  /** Index in `i32` of the list's first pointer. */
+  declare protected readonly listWord: number;
+  /**
+   * What is passed to C: address of pointer `i` of the list, then the queue and the pool. V8 keeps the elements as
+   * objects: read from here, a number this large is passed on as it lies there instead of being allocated anew.
+   */
+  declare protected readonly addresses: readonly number[];
+  declare protected readonly burst: BurstFunction;
+
+  constructor(arena: ArenaView, location: DpdkQueueLocation) {
+    const { pool } = location;
+    this.arena = arena;
+    this.windowNumber = Math.floor(pool.offset / WINDOW_BYTES);
+    const window = arena.windows[this.windowNumber]!;
+    this.u16 = window.u16;
+    this.i32 = window.i32;
+    this.poolIndex = pool.offset % WINDOW_BYTES;
+    this.poolLo = pool.address | 0;
+    this.poolHi = Math.floor(pool.address / 2 ** 32);
+    this.poolBytes = pool.sizeBytes;
+    this.listWord = (this.poolIndex + location.list * LIST_BYTES) >> 2;
+    const addresses: unknown[] = new Array(BURST_MBUFS + 2).fill(null);
+    const list = pool.address + location.list * LIST_BYTES;
+    for (let i = 0; i < BURST_MBUFS; i++) addresses[i] = list + 8 * i;
+    addresses[QUEUE] = location.queue;
+    addresses[POOL] = pool.pool;
+    this.addresses = addresses as number[];
+    this.burst = functionAt<BurstFunction>(
+      location.burst,
+      'uint16_t ringway_burst(intptr_t queue, intptr_t mbufs, uint16_t count)',
+    );
+  }
+
+  /** Index in the window of what the pointer in two words of it points to; -1: not into the pool. */
+  protected indexAt(word: number): number {
+    const delta = (this.i32[word]! - this.poolLo) | 0;
+    if (this.i32[word + 1] !== this.poolHi || delta < 0 || delta >= this.poolBytes) return -1;
+    return this.poolIndex + delta;
+  }
+}
+
+const QUEUE = BURST_MBUFS;
+const POOL = BURST_MBUFS + 1;
+
+export class RxBurst extends Burst {
+  declare private readonly freeBulk: (mbufs: number, count: number) => void;
+  declare private readonly layout: Dpdk['layout']['mbuf'];
+
+  constructor(arena: ArenaView, location: DpdkQueueLocation) {
+    super(arena, location);
+    const dpdk = loadDpdk();
+    this.freeBulk = dpdk.functions.pktmbufFreeBulk;
+    this.layout = dpdk.layout.mbuf;
+  }
+
+  /** Takes up to BURST_MBUFS frames from the device and answers how many; those before must have been freed. */
+  receive(): number {
+    return this.burst(this.addresses[QUEUE]!, this.addresses[0]!, BURST_MBUFS);
+  }
+
+  /** Bytes of frame `slot` of the burst; -1: its mbuf is none of the pool. */
+  bytesOf(slot: number): number {
+    const mbuf = this.indexAt(this.listWord + 2 * slot);
+    return mbuf < 0 ? -1 : this.i32[(mbuf + this.layout.pktLen) >> 2]!;
+  }
+
+  /** Index in the window of the frame's first byte, of its first piece if there are several; -1: not in the pool. */
+  indexOf(slot: number): number {
+    const mbuf = this.indexAt(this.listWord + 2 * slot);
+    return mbuf < 0 ? -1 : this.dataOf(mbuf);
+  }
+
+  /** Describes frame `slot`. Answers TAKE_FRAME, or TAKE_TOO_SCATTERED where a piece is not in the pool. */
+  describe(slot: number, frame: Frame): number {
+    const mbuf = this.indexAt(this.listWord + 2 * slot);
+    if (mbuf < 0) return TAKE_TOO_SCATTERED;
+    const index = this.dataOf(mbuf);
+    if (index < 0) return TAKE_TOO_SCATTERED;
+    if (this.u16[(mbuf + this.layout.nbSegs) >> 1] !== 1) return this.describePieces(mbuf, frame);
+    frame.setSingle(this.windowNumber, index, this.i32[(mbuf + this.layout.pktLen) >> 2]!);
+    return TAKE_FRAME;
+  }
+
+  /** Gives the mbufs of frames `from` to `from + count - 1` of the burst back to their pool. */
+  free(from: number, count: number): void {
+    this.freeBulk(this.addresses[from]!, count);
+  }
+
+  private dataOf(mbuf: number): number {
+    const buffer = this.indexAt((mbuf + this.layout.bufAddr) >> 2);
+    return buffer < 0 ? -1 : buffer + this.u16[(mbuf + this.layout.dataOff) >> 1]!;
+  }
+
+  private describePieces(first: number, frame: Frame): number {
+    const { layout } = this;
+    frame.reset();
+    let mbuf = first;
+    for (let left = SEGMENTS_MAX; left > 0; left--) {
+      const index = this.dataOf(mbuf);
+      if (index < 0) return TAKE_TOO_SCATTERED;
+      frame.add(this.windowNumber, index, this.u16[(mbuf + layout.dataLen) >> 1]!);
+      const next = (mbuf + layout.next) >> 2;
+      if (this.i32[next] === 0 && this.i32[next + 1] === 0) {
+        frame.finish();
+        return TAKE_FRAME;
+      }
+      mbuf = this.indexAt(next);
+      if (mbuf < 0) return TAKE_TOO_SCATTERED;
+    }
+    return TAKE_TOO_SCATTERED;
+  }
+}
+
+export class TxBurst extends Burst {
+  declare private readonly dequeue: BurstFunction;
+  declare private readonly freeBulk: (mbufs: number, count: number) => void;
+  declare private readonly layout: Dpdk['layout']['mbuf'];
+  declare private readonly heldWord: number;
+  declare readonly frameBytesMax: number;
+  /** Frames placed and not yet flushed. */
+  #placed = 0;
+
+  constructor(arena: ArenaView, location: DpdkQueueLocation) {
+    super(arena, location);
+    const dpdk = loadDpdk();
+    this.layout = dpdk.layout.mbuf;
+    this.dequeue = dequeueFunction(location.pool.dequeue);
+    this.freeBulk = dpdk.functions.pktmbufFreeBulk;
+    this.heldWord = this.listWord + HELD_WORD;
+    this.frameBytesMax = location.pool.dataRoomBytes;
+  }
+
+  get placed(): number {
+    return this.#placed;
+  }
+
+  /**
+   * Room for a frame of `sizeBytes` (at most `frameBytesMax`): the index in the window that its bytes are to be
+   * written to, alike `alignIndex` modulo 8, so that they can be copied in words. -1: flush first; -2: the pool is
+   * empty, for the device has all mbufs.
+   */
+  place(sizeBytes: number, alignIndex: number): number {
+    const slot = this.#placed;
+    if (slot === BURST_MBUFS) return -1;
+    if (slot >= this.i32[this.heldWord]! && !this.#refill()) return -2;
+    const mbuf = this.indexAt(this.listWord + 2 * slot);
+    this.#placed = slot + 1;
+    const dataOff = HEADROOM_BYTES - 8 + (alignIndex & 7);
+    const { i32, layout } = this;
+    // One reference, one segment, of no port; the fields that a driver may read are set, as it has no defaults.
+    const rearm = (mbuf + layout.dataOff) >> 2;
+    i32[rearm] = dataOff | (1 << 16);
+    i32[rearm + 1] = 1 | (0xffff << 16);
+    const flags = (mbuf + layout.olFlags) >> 2;
+    i32[flags] = 0;
+    i32[flags + 1] = 0;
+    i32[(mbuf + layout.packetType) >> 2] = 0;
+    i32[(mbuf + layout.pktLen) >> 2] = sizeBytes;
+    i32[(mbuf + layout.dataLen) >> 2] = sizeBytes;
+    const offload = (mbuf + layout.txOffload) >> 2;
+    i32[offload] = 0;
+    i32[offload + 1] = 0;
+    return mbuf + layout.sizeBytes + dataOff;
+  }
+
+  /** Sends what was placed; answers how many frames the device took, the first ones. The others are forgotten. */
+  flush(): number {
+    const placed = this.#placed;
+    if (placed === 0) return 0;
+    let sent = 0;
+    while (sent < placed) {
+      const taken = this.burst(this.addresses[QUEUE]!, this.addresses[sent]!, placed - sent);
+      if (taken === 0) break;
+      sent += taken;
+    }
+    this.#placed = 0;
+    this.#forget(sent);
+    return sent;
+  }
+
+  /** Gives the mbufs that it holds back to the pool. */
+  release(): void {
+    const held = this.i32[this.heldWord]!;
+    if (held > 0) this.freeBulk(this.addresses[0]!, held);
+    this.i32[this.heldWord] = 0;
+    this.#placed = 0;
+  }
+
+  /** The first `count` mbufs are the device's now; the others move up. */
+  #forget(count: number): void {
+    const { i32, listWord } = this;
+    const held = i32[this.heldWord]!;
+    for (let word = 2 * count; word < 2 * held; word++)
+      i32[listWord + word - 2 * count] = i32[listWord + word]!;
+    i32[this.heldWord] = held - count;
+  }
+
+  /** Takes as many mbufs from the pool as the list has room for, or half as many, and so on. */
+  #refill(): boolean {
+    const held = this.i32[this.heldWord]!;
+    for (let count = BURST_MBUFS - held; count > 0; count >>= 1) {
+      if (this.dequeue(this.addresses[POOL]!, this.addresses[held]!, count) !== 0) continue;
+      this.i32[this.heldWord] = held + count;
+      return true;
+    }
+    return false;
+  }
+}

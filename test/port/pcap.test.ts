@@ -1,0 +1,491 @@
+/**
+ * The port that is a capture file, with real files and queues that the test itself turns: what is written and
+ * read again, every reason for which a file cannot be used, and how the port goes on afterwards. At the end whole
+ * switches with workers.
+ */
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { createMemoryFile } from '../../src/host/mapping.ts';
+import { PcapPort, type PcapPortOptions } from '../../src/port/pcap.ts';
+import { INTERFACE_PORTS_MAX, InterfaceTable } from '../../src/port/pcap-queues.ts';
+import {
+  type EgressQueue,
+  GIVE_DONE,
+  GIVE_FAULT,
+  type IngressQueue,
+  TAKE_FRAME,
+} from '../../src/queue/contract.ts';
+import type { DataPath } from '../../src/queue/data-path.ts';
+import { Frame } from '../../src/queue/frame.ts';
+import type { MirrorQueue } from '../../src/queue/mirror.ts';
+import { openEgress, openIngress, type QueueAttachment } from '../../src/queue/open.ts';
+import { COUNT_LOST, QueueState } from '../../src/queue/state.ts';
+import { settingsOf } from '../../switch/cli/options.ts';
+import { resolveConfig, resolvePort } from '../../switch/config.ts';
+import { createLogger } from '../../switch/log.ts';
+import { PORTS_MAX, Switch } from '../../switch/switch.ts';
+import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
+import { naiveRead, pcapFile } from '../protocol/naive-capture.ts';
+import { arena, arenaView, bytesOfFrame, ethernet, FrameBench } from '../switch/frames.ts';
+import { Random } from '../vring/random.ts';
+
+const PORT_ID = 3;
+
+afterAll(() => arena.release());
+
+// FrameBench lays its frames at the arena's beginning; ports must not get that part.
+const benchMemory = createMemoryFile('frames', 2 ** 25);
+arena.map({ fd: benchMemory, fileOffset: 0, sizeBytes: 2 ** 25, pageBytes: 4096, preferredOffset: null });
+closeSync(benchMemory);
+
+/** Opens queues in the test's own thread. */
+class TestDataPath implements DataPath {
+  attachment: QueueAttachment | null = null;
+  ingress: IngressQueue | null = null;
+  egress: EgressQueue | null = null;
+
+  async attach(queue: QueueAttachment): Promise<void> {
+    this.attachment = queue;
+    if (queue.direction === 'ingress') this.ingress = openIngress(arenaView, queue);
+    else this.egress = openEgress(arenaView, queue, true);
+  }
+
+  async detach(): Promise<void> {
+    this.ingress = null;
+    this.egress = null;
+  }
+
+  async setEnabled(): Promise<void> {}
+  async setCallFd(): Promise<void> {}
+  async setFrameLimit(): Promise<void> {}
+}
+
+let before: OpenFds;
+let folder: string;
+let file: string;
+let dataPath: TestDataPath;
+let said: string[];
+let port: PcapPort;
+const frame = new Frame(arenaView);
+const bench = new FrameBench();
+
+beforeEach(() => {
+  before = openFds();
+  folder = mkdtempSync(join(tmpdir(), 'ringway-pcap-'));
+  file = join(folder, 'a.pcap');
+  dataPath = new TestDataPath();
+  said = [];
+});
+
+afterEach(async () => {
+  await port?.stop();
+  rmSync(folder, { recursive: true, force: true });
+  expect(openedSince(before)).toEqual([]);
+});
+
+async function startPort(options: Partial<PcapPortOptions> = {}): Promise<PcapPort> {
+  port = new PcapPort(
+    { file, direction: 'write', snapBytes: 0, mirror: null, repeat: 'once', pace: 'full', ...options },
+    {
+      id: PORT_ID,
+      name: 'cap0',
+      arena,
+      arenaView,
+      dataPath,
+      events: {
+        info: (text) => said.push(text),
+        warn: (text) => said.push(`warning: ${text}`),
+        disconnected: () => said.push('disconnected'),
+      },
+    },
+  );
+  await port.start();
+  return port;
+}
+
+/** One burst; the answers of `give`. */
+function give(...frames: readonly Uint8Array[]): number[] {
+  const queue = dataPath.egress!;
+  queue.begin();
+  const answers = frames.map((bytes, i) => {
+    if (i % 2 === 0) bench.single(frame, bytes, i & 3);
+    else bench.pieces(frame, bytes, [14, 3]);
+    return queue.give(frame);
+  });
+  queue.end();
+  return answers;
+}
+
+/** Everything that comes in until the queue stops or has nothing for many turns. */
+function takeAll(framesMax = Number.POSITIVE_INFINITY): Uint8Array[] {
+  const queue = dataPath.ingress!;
+  const frames: Uint8Array[] = [];
+  for (let idle = 0; queue.fault === 0 && idle < 100 && frames.length < framesMax; idle++) {
+    for (let count = queue.available(); count > 0; count--) {
+      if (queue.take(frame) === TAKE_FRAME) frames.push(bytesOfFrame(frame));
+      queue.release();
+      idle = 0;
+    }
+    queue.publish();
+  }
+  return frames;
+}
+
+/** As the switch does when a worker met the fault. Resolves when the port has let go. */
+async function fail(): Promise<void> {
+  port.queueFailed();
+  await vi.waitUntil(
+    () => dataPath.ingress === null && dataPath.egress === null && port.status.state !== 'running',
+    {
+      interval: 1,
+    },
+  );
+}
+
+const randomFrames = (count: number, seed: number): Uint8Array[] => {
+  const random = new Random(seed);
+  return Array.from({ length: count }, () => random.bytes(random.between(14, 1600)));
+};
+
+describe('writing', () => {
+  it('keeps every frame as it was given, with the name of the port, for the owner alone', async () => {
+    await startPort();
+    expect(port.status).toEqual({ state: 'running', reason: null });
+    expect(naiveRead(readFileSync(file))).toEqual({ packets: [], end: 'end' });
+    const frames = randomFrames(300, 1);
+    const startedNs = BigInt(Date.now()) * 1_000_000n;
+    for (let i = 0; i < frames.length; i += 30) {
+      expect(give(...frames.slice(i, i + 30))).toEqual(Array(30).fill(GIVE_DONE));
+      // After each burst the file ends with a whole block.
+      expect(naiveRead(readFileSync(file)).packets).toHaveLength(i + 30);
+    }
+    const { packets, end } = naiveRead(readFileSync(file));
+    expect(end).toBe('end');
+    expect(packets.map(({ data }) => data)).toEqual(frames);
+    for (const { timeNs } of packets) {
+      expect(timeNs! >= startedNs - 1_000_000n && timeNs! <= BigInt(Date.now() + 1) * 1_000_000n).toBe(true);
+    }
+    expect(readFileSync(file).includes('cap0')).toBe(true);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(port.counters.egressFrames).toBe(300);
+    expect(port.details).toMatchObject({ bytesWritten: statSync(file).size, interfaces: 1 });
+  });
+
+  it('writes more than its memory holds in one burst', async () => {
+    await startPort();
+    const frames = Array.from({ length: 40 }, (_, i) => new Uint8Array(65_000).fill(i));
+    give(...frames);
+    expect(naiveRead(readFileSync(file)).packets.map(({ data }) => data)).toEqual(frames);
+  });
+
+  it('cuts frames where it is told to, and remembers how long they were', async () => {
+    await startPort({ snapBytes: 33 });
+    const frames = [...randomFrames(20, 2), ethernet(1, 2, { sizeBytes: 20 })];
+    give(...frames);
+    const { packets } = naiveRead(readFileSync(file));
+    expect(packets.map(({ data }) => data)).toEqual(frames.map((bytes) => bytes.slice(0, 33)));
+    expect(packets.map(({ originalBytes }) => originalBytes)).toEqual(frames.map(({ length }) => length));
+  });
+
+  it('empties a file that is there, and says so', async () => {
+    writeFileSync(file, 'something else');
+    await startPort();
+    expect(said).toContain(`writes frames to ${file}, which held 14 bytes and was emptied`);
+    expect(naiveRead(readFileSync(file)).end).toBe('end');
+  });
+
+  it('describes an interface for each mirrored port when its first frame comes, once for all workers', async () => {
+    await startPort({ mirror: 'all' });
+    const sources = [
+      { portId: 0, name: 'vm0' },
+      { portId: 9, name: 'vm9' },
+    ];
+    const queues = [dataPath.egress!, openEgress(arenaView, dataPath.attachment!, true)] as MirrorQueue[];
+    const steps = [
+      [0, 9, true],
+      [1, 0, false],
+      [1, 9, false],
+      [0, 0, true],
+    ] as const;
+    for (const queue of queues) queue.nameSources(sources);
+    for (const [worker, portId, isIngress] of steps) {
+      const queue = queues[worker]!;
+      queue.begin();
+      bench.single(frame, ethernet(1, portId));
+      expect(queue.mirror(frame, portId, isIngress)).toBe(GIVE_DONE);
+      queue.end();
+    }
+    // The number of a port that left went to another one.
+    for (const queue of queues) queue.nameSources([{ portId: 9, name: 'other' }]);
+    for (const queue of queues) {
+      queue.begin();
+      queue.mirror(frame, 9, true);
+      queue.end();
+    }
+    const bytes = readFileSync(file);
+    const { packets, end } = naiveRead(bytes);
+    expect(end).toBe('end');
+    expect(packets.map(({ interfaceIndex }) => interfaceIndex)).toEqual([0, 1, 0, 1, 2, 2]);
+    const at = ['vm9', 'vm0', 'other'].map((name) => bytes.indexOf(name));
+    expect(at.every((place, i) => place > (at[i - 1] ?? 0))).toBe(true);
+    expect(bytes.includes('cap0')).toBe(false);
+    const flags = [...bytes.toString('hex').matchAll(/02000400(0[12])0000000{8}/g)].map(([, way]) => way);
+    expect(flags).toEqual(['01', '02', '02', '01', '01', '01']);
+  });
+
+  it('waits by name while the disk is full', async () => {
+    file = '/dev/full';
+    await startPort();
+    expect(port.status.state).toBe('waiting');
+    expect(port.status.reason).toMatch(/^cannot write \/dev\/full: ENOSPC.*; tried again every 2 s$/);
+  });
+
+  it('waits for a folder that is missing, and starts when it is there', async () => {
+    file = join(folder, 'later', 'a.pcapng');
+    await startPort();
+    expect(port.status.state).toBe('waiting');
+    expect(port.status.reason).toBe(
+      `cannot open ${file}: ENOENT (no such file or directory); tried again every 2 s`,
+    );
+    mkdirSync(join(folder, 'later'));
+    await vi.waitUntil(() => port.status.state === 'running', { timeout: 10_000, interval: 10 });
+    expect(existsSync(file)).toBe(true);
+  });
+
+  it('refuses a folder by name', async () => {
+    file = folder;
+    await startPort({ direction: 'read' });
+    expect(port.status.reason).toMatch(/is a folder: name a file; tried again/);
+  });
+
+  it('loses no whole block when a write fails in the middle, and goes on with the same file', async () => {
+    await startPort();
+    const [first, second, third] = randomFrames(3, 3);
+    give(first!);
+    const size = statSync(file).size;
+    // A worker whose disk is full.
+    const full = openSync('/dev/full', 'w');
+    const attachment = dataPath.attachment!;
+    const broken = openEgress(arenaView, { ...attachment, fd: full } as QueueAttachment, true);
+    broken.begin();
+    bench.single(frame, second!);
+    expect(broken.give(frame)).toBe(GIVE_DONE);
+    broken.end();
+    closeSync(full);
+    expect(new QueueState(port.states, 0).counts[COUNT_LOST]).toBe(1);
+    // The other worker sees the fault.
+    expect(give(second!)).toEqual([GIVE_FAULT]);
+    expect(statSync(file).size).toBe(size);
+    await fail();
+    expect(port.status).toEqual({
+      state: 'stopped',
+      reason: `no space is left for ${file}: make room, the capture then goes on; tried again every 2 s`,
+    });
+    await vi.waitUntil(() => port.status.state === 'running', { timeout: 10_000, interval: 10 });
+    give(third!);
+    const { packets, end } = naiveRead(readFileSync(file));
+    expect([end, packets.map(({ data }) => data)]).toEqual(['end', [first, third]]);
+  });
+});
+
+describe('reading', () => {
+  const packets = (frames: readonly Uint8Array[], stepUs = 0) =>
+    frames.map((data, i) => ({
+      seconds: 100 + Math.floor((i * stepUs) / 1e6),
+      fraction: (i * stepUs) % 1e6,
+      data,
+    }));
+
+  it.each([
+    [true, 0xa1b2c3d4],
+    [false, 0xa1b23c4d],
+  ])('gives every frame, then stops with their number (%s)', async (little, magic) => {
+    // Several parts of the file, so that packets lie across their borders.
+    const frames = randomFrames(1500, 4);
+    writeFileSync(file, pcapFile(little, magic, packets(frames)));
+    await startPort({ direction: 'read' });
+    expect(port.status).toEqual({ state: 'running', reason: null });
+    expect(takeAll()).toEqual(frames);
+    await fail();
+    expect(port.status).toEqual({ state: 'stopped', reason: 'capture read to its end: 1500 frames' });
+    expect(said).toContain('disconnected');
+    expect(port.counters.ingressFrames).toBe(1500);
+  });
+
+  it('reads what such a port wrote', async () => {
+    await startPort({ mirror: 'all' });
+    const frames = randomFrames(200, 5);
+    const queue = dataPath.egress as MirrorQueue;
+    for (const [i, bytes] of frames.entries()) {
+      queue.begin();
+      bench.single(frame, bytes);
+      queue.mirror(frame, i % 7, true);
+      queue.end();
+    }
+    await port.stop();
+    await startPort({ direction: 'read', snapBytes: 700 });
+    expect(takeAll()).toEqual(frames.map((bytes) => bytes.slice(0, 700)));
+  });
+
+  it('gives the frames before a broken place, then says where it is', async () => {
+    const frames = randomFrames(10, 6);
+    const good = pcapFile(true, 0xa1b2c3d4, packets(frames));
+    writeFileSync(file, Buffer.concat([good, Buffer.alloc(16, 0xff)]));
+    await startPort({ direction: 'read' });
+    expect(takeAll()).toEqual(frames);
+    await fail();
+    expect(port.status.reason).toBe(
+      `the capture is broken or not supported at byte ${good.length}, after 10 frames: a packet is said to have 4294967295 bytes`,
+    );
+  });
+
+  it.each([
+    ['', 'the capture file is empty'],
+    [
+      'GIF89a',
+      /^the capture is broken or not supported at byte 0, after 0 frames: this is no pcap or pcapng file/,
+    ],
+    [
+      pcapFile(true, 0xa1b2c3d4, [], 113),
+      /at byte 0, after 0 frames: packets of link type 113 cannot be read/,
+    ],
+    [
+      pcapFile(true, 0xa1b2c3d4, packets([new Uint8Array(60)])).slice(0, -1),
+      'the capture ends in the middle of a packet or block that begins at byte 24, after 0 frames',
+    ],
+    [pcapFile(true, 0xa1b2c3d4, []), 'capture read to its end: 0 frames'],
+  ])('says why nothing comes (%#)', async (content, reason) => {
+    writeFileSync(file, content);
+    await startPort({ direction: 'read', repeat: 'loop' });
+    expect(takeAll()).toEqual([]);
+    await fail();
+    expect(port.status.state).toBe('stopped');
+    if (typeof reason === 'string') expect(port.status.reason).toBe(reason);
+    else expect(port.status.reason).toMatch(reason);
+  });
+
+  it.each([
+    [0, 'capture read to its end: 0 frames'],
+    [1, /ends in the middle/],
+  ])(
+    'passes over a block that is longer than its memory, also at the end (%i bytes missing)',
+    async (missing, reason) => {
+      const section = Buffer.alloc(28);
+      section.writeUInt32LE(0x0a0d0d0a, 0);
+      section.writeUInt32LE(28, 4);
+      section.writeUInt32LE(0x1a2b3c4d, 8);
+      section.writeUInt16LE(1, 12);
+      section.writeUInt32LE(28, 24);
+      const long = Buffer.alloc(2 ** 20);
+      long.writeUInt32LE(0xbad, 0);
+      long.writeUInt32LE(long.length, 4);
+      const content = Buffer.concat([section, long, long]);
+      writeFileSync(file, content.subarray(0, content.length - missing));
+      await startPort({ direction: 'read' });
+      expect(takeAll()).toEqual([]);
+      await fail();
+      if (typeof reason === 'string') expect(port.status.reason).toBe(reason);
+      else expect(port.status.reason).toMatch(reason);
+    },
+  );
+
+  it('begins again at the end when told to', async () => {
+    const frames = randomFrames(5, 7);
+    writeFileSync(file, pcapFile(true, 0xa1b2c3d4, packets(frames)));
+    await startPort({ direction: 'read', repeat: 'loop' });
+    expect(takeAll(15)).toEqual([...frames, ...frames, ...frames]);
+    expect(port.status.state).toBe('running');
+  });
+
+  it('keeps the pauses of the capture', async () => {
+    const frames = randomFrames(4, 8);
+    // 1 ms apart, and the last after an hour.
+    const content = packets(frames, 1000);
+    content[3]!.seconds += 3600;
+    writeFileSync(file, pcapFile(true, 0xa1b2c3d4, content));
+    await startPort({ direction: 'read', pace: 'recorded' });
+    const startedMs = performance.now();
+    const taken: Uint8Array[] = [];
+    while (taken.length < 3) taken.push(...takeAll());
+    expect(performance.now() - startedMs).toBeGreaterThanOrEqual(2);
+    expect(taken).toEqual(frames.slice(0, 3));
+    expect(takeAll()).toEqual([]);
+    expect(port.status.state).toBe('running');
+  });
+
+  it('waits for a file that is missing', async () => {
+    await startPort({ direction: 'read' });
+    expect(port.status).toEqual({
+      state: 'waiting',
+      reason: `cannot open ${file}: ENOENT (no such file or directory); tried again every 2 s`,
+    });
+    writeFileSync(file, pcapFile(true, 0xa1b2c3d4, []));
+    await vi.waitUntil(() => port.status.state === 'running', { timeout: 10_000, interval: 10 });
+  });
+});
+
+describe('in a switch', () => {
+  it('replays, writes and mirrors, also ports that are added later', async () => {
+    const frames = Array.from({ length: 300 }, (_, i) => ethernet(9, 1, { payload: [i & 255, i >> 8] }));
+    writeFileSync(
+      file,
+      pcapFile(
+        true,
+        0xa1b2c3d4,
+        frames.map((data) => ({ seconds: 0, fraction: 0, data })),
+      ),
+    );
+    const [out, mirror] = [join(folder, 'out.pcapng'), join(folder, 'mirror.pcapng')];
+    const ports = [`mirror=pcap:${mirror},mirror=replay+out`, `all=pcap:${join(folder, 'all')},mirror=all`];
+    const config = resolveConfig([settingsOf({ port: ports, control: 'none' })]);
+    const running = await Switch.start(config, createLogger('silent'));
+    try {
+      await running.addPort(resolvePort('out', { kind: 'pcap', file: out }));
+      await running.addPort(resolvePort('replay', { kind: 'pcap', file, direction: 'read', pace: 'full' }));
+      const stateOf = (name: string) => running.ports().find((each) => each.name === name)!;
+      await vi.waitUntil(() => stateOf('replay').state === 'stopped', { timeout: 10_000, interval: 5 });
+      expect(stateOf('replay').reason).toBe('capture read to its end: 300 frames');
+      for (const name of ['mirror', 'all', 'out', 'replay']) {
+        expect(
+          Object.values(stateOf(name).drops).every((count) => count === 0),
+          name,
+        ).toBe(true);
+      }
+      expect(running.fdb().entries.map((entry) => entry.port)).toEqual([]);
+    } finally {
+      await running.stop();
+    }
+    const read = (path: string) => naiveRead(readFileSync(path));
+    expect(read(out).packets.map(({ data }) => data)).toEqual(frames);
+    for (const path of [mirror, join(folder, 'all')]) {
+      const { packets: copies, end } = read(path);
+      expect(end).toBe('end');
+      for (const index of [0, 1]) {
+        const ofOne = copies.filter(({ interfaceIndex }) => interfaceIndex === index);
+        expect(ofOne.map(({ data }) => data)).toEqual(frames);
+      }
+      expect(copies).toHaveLength(600);
+    }
+  });
+
+  it('has room in a file for the interfaces of all its ports', () => {
+    expect(INTERFACE_PORTS_MAX).toBe(PORTS_MAX);
+    const table = new InterfaceTable(InterfaceTable.create());
+    expect([table.add(7, 1), table.add(PORTS_MAX - 1, 2)]).toEqual([0, 1]);
+    expect([table.find(7, 1), table.find(7, 2), table.find(PORTS_MAX - 1, 2)]).toEqual([0, -1, 1]);
+    table.cutTo(1);
+    expect([table.find(7, 1), table.find(PORTS_MAX - 1, 2), table.count]).toEqual([0, -1, 1]);
+  });
+});

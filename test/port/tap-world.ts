@@ -1,0 +1,245 @@
+/**
+ * What the tests of TAP ports stand on: a network namespace of their own, the host's side of an interface as
+ * a packet socket (packet(7)), and a data path in the test's thread that gives and takes frames by itself.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { closeFd } from '../../src/host/descriptor.ts';
+import { checked } from '../../src/host/errors.ts';
+import { descriptorLoop } from '../../src/host/event-loop.ts';
+import { libc } from '../../src/host/libc.ts';
+import { createMemoryFile } from '../../src/host/mapping.ts';
+import { inNetworkNamespace } from '../../src/host/network-namespace.ts';
+import type { Arena } from '../../src/memory/arena.ts';
+import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import { type EgressQueue, type IngressQueue, TAKE_FRAME } from '../../src/queue/contract.ts';
+import type { DataPath } from '../../src/queue/data-path.ts';
+import { Frame } from '../../src/queue/frame.ts';
+import { openEgress, openIngress, type QueueAttachment } from '../../src/queue/open.ts';
+
+/** Why TAP interfaces cannot be tested here, or null. */
+export function tapUnavailable(): string | null {
+  if (!existsSync('/dev/net/tun')) return '/dev/net/tun is not there';
+  const probe = `ringway-probe-${process.pid}`;
+  const made = spawnSync('ip', ['netns', 'add', probe], { encoding: 'utf8' });
+  if (made.error !== undefined) return 'there is no program ip (package iproute2)';
+  if (made.status !== 0) return `a network namespace cannot be made: ${made.stderr.trim()}`;
+  const tap = spawnSync('ip', ['-n', probe, 'tuntap', 'add', 'probe', 'mode', 'tap'], { encoding: 'utf8' });
+  spawnSync('ip', ['netns', 'del', probe]);
+  return tap.status === 0 ? null : `a TAP interface cannot be made: ${tap.stderr.trim()}`;
+}
+
+/** `title`, with the reason when the tests under it are skipped. */
+export function titleWith(title: string, unavailable: string | null): string {
+  return unavailable === null ? title : `${title} (skipped: ${unavailable})`;
+}
+
+let lastNamespace = 0;
+
+/** A network namespace that `ip netns` knows; gone after `remove`. */
+export class TestNamespace {
+  readonly name = `ringway-test-${process.pid}-${++lastNamespace}`;
+
+  add(): this {
+    run('ip', ['netns', 'add', this.name]);
+    return this;
+  }
+
+  /** Runs `ip` in the namespace. */
+  ip(args: string): string {
+    return run('ip', ['-n', this.name, ...args.split(' ')]);
+  }
+
+  /** Command line that runs a program in the namespace. */
+  exec(...args: string[]): string[] {
+    return ['ip', 'netns', 'exec', this.name, ...args];
+  }
+
+  link(name: string): { mtu: number; address: string; flags: string[]; ifindex: number } {
+    return JSON.parse(this.ip(`-j link show ${name}`))[0];
+  }
+
+  has(name: string): boolean {
+    return spawnSync('ip', ['-n', this.name, 'link', 'show', name]).status === 0;
+  }
+
+  remove(): void {
+    spawnSync('ip', ['netns', 'del', this.name]);
+  }
+}
+
+function run(program: string, args: readonly string[]): string {
+  const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`);
+  return stdout;
+}
+
+/** For local experiments (IEEE 802); the host's own traffic never has it. */
+export const TEST_ETHERTYPE = 0x88b5;
+const AF_PACKET = 17;
+const SOL_SOCKET = 1;
+const SO_SNDBUFFORCE = 32;
+const SO_RCVBUFFORCE = 33;
+/** A burst of the longest frames. */
+const SOCKET_BUFFER_BYTES = 2 ** 24;
+const SOCK_RAW_NONBLOCK_CLOEXEC = 3 | 0o4000 | 0o2000000;
+
+/** The host's side of an interface: sends and receives whole frames of TEST_ETHERTYPE. */
+export class PacketSocket {
+  readonly #fd: number;
+
+  constructor(namespace: TestNamespace, interfaceName: string) {
+    const address = new DataView(new ArrayBuffer(20));
+    address.setUint16(0, AF_PACKET, true);
+    address.setUint16(2, TEST_ETHERTYPE);
+    address.setInt32(4, namespace.link(interfaceName).ifindex, true);
+    const swapped = ((TEST_ETHERTYPE & 0xff) << 8) | (TEST_ETHERTYPE >> 8);
+    this.#fd = inNetworkNamespace(namespace.name, () =>
+      checked(
+        libc.socket(AF_PACKET, SOCK_RAW_NONBLOCK_CLOEXEC, swapped),
+        'socket',
+        'opening a packet socket',
+      ),
+    );
+    const size = new Uint8Array(new Int32Array([SOCKET_BUFFER_BYTES]).buffer);
+    for (const option of [SO_SNDBUFFORCE, SO_RCVBUFFORCE]) {
+      checked(libc.setsockopt(this.#fd, SOL_SOCKET, option, size, 4), 'setsockopt', 'enlarging a buffer');
+    }
+    checked(libc.bind(this.#fd, new Uint8Array(address.buffer), 20), 'bind', `binding to ${interfaceName}`);
+  }
+
+  send(frame: Uint8Array): void {
+    checked(libc.write(this.#fd, frame, frame.length), 'write', 'sending a frame');
+  }
+
+  /** The next `count` frames, in order of arrival. */
+  async receive(count: number): Promise<Uint8Array[]> {
+    const frames: Uint8Array[] = [];
+    const done = Promise.withResolvers<void>();
+    const buffer = new Uint8Array(65_536);
+    const watch = descriptorLoop().watch(this.#fd, () => {
+      while (frames.length < count) {
+        const bytes = libc.read(this.#fd, buffer, buffer.length);
+        if (bytes < 0) return;
+        frames.push(buffer.slice(0, bytes));
+      }
+      done.resolve();
+    });
+    await done.promise;
+    watch.close();
+    return frames;
+  }
+
+  close(): void {
+    closeFd(this.#fd);
+  }
+}
+
+const SCRATCH_BYTES = 2 ** 20;
+
+/** Polls the ingress queues once in each turn of Node's loop and keeps the test frames that came. */
+export class TestDataPath implements DataPath {
+  readonly ingress = new Map<number, IngressQueue>();
+  readonly egress = new Map<number, EgressQueue>();
+  readonly received: Uint8Array[] = [];
+  /** Frames by what `take` answered. */
+  readonly taken = new Map<number, number>();
+  frameBytesMax = 0;
+  /** Off: frames stay where they are until it is on again. */
+  polls = true;
+  onQueueFailed: (queueIndex: number) => void = () => {};
+  readonly #arena: Arena;
+  readonly #view: ArenaView;
+  readonly #frame: Frame;
+  readonly #scratchOffset: number;
+  #wake = Promise.withResolvers<void>();
+  #running = true;
+
+  constructor(arena: Arena, view: ArenaView) {
+    this.#arena = arena;
+    this.#view = view;
+    this.#frame = new Frame(view);
+    const fd = createMemoryFile('frames-to-give', SCRATCH_BYTES);
+    const placement = { fd, fileOffset: 0, sizeBytes: SCRATCH_BYTES, pageBytes: 4096, preferredOffset: null };
+    this.#scratchOffset = arena.map(placement);
+    closeFd(fd);
+    this.#turn();
+  }
+
+  /** Gives all the frames in one burst; answers what `give` answered last. */
+  give(queueIndex: number, frames: readonly Uint8Array[]): number {
+    const queue = this.egress.get(queueIndex)!;
+    let answer = -1;
+    queue.begin();
+    for (const frame of frames) {
+      this.#view.u8.set(frame, this.#scratchOffset);
+      const window = Math.floor(this.#scratchOffset / WINDOW_BYTES);
+      this.#frame.setSingle(window, this.#scratchOffset % WINDOW_BYTES, frame.length);
+      answer = queue.give(this.#frame);
+    }
+    queue.end();
+    return answer;
+  }
+
+  /** Resolves when `holds` does; asked again after each turn that had frames or orders. */
+  async until(holds: () => boolean): Promise<void> {
+    while (!holds()) await this.#wake.promise;
+  }
+
+  close(): void {
+    this.#running = false;
+    this.#arena.unmap(this.#scratchOffset);
+  }
+
+  async attach(attachment: QueueAttachment): Promise<void> {
+    const { queueIndex, direction } = attachment;
+    if (direction === 'ingress') this.ingress.set(queueIndex, openIngress(this.#view, attachment));
+    else this.egress.set(queueIndex, openEgress(this.#view, attachment, false));
+    this.#changed();
+  }
+
+  async detach(_portId: number, queueIndex: number): Promise<void> {
+    this.ingress.delete(queueIndex);
+    this.egress.delete(queueIndex);
+    this.#changed();
+  }
+
+  async setEnabled(): Promise<void> {}
+
+  async setCallFd(): Promise<void> {}
+
+  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
+    this.frameBytesMax = frameBytesMax;
+    this.#changed();
+  }
+
+  #changed(): void {
+    this.#wake.resolve();
+    this.#wake = Promise.withResolvers<void>();
+  }
+
+  #turn(): void {
+    if (!this.#running) return;
+    if (this.polls) for (const queue of this.ingress.values()) this.#poll(queue);
+    setImmediate(() => this.#turn());
+  }
+
+  #poll(queue: IngressQueue): void {
+    const waiting = queue.available();
+    for (let i = 0; i < waiting; i++) this.#take(queue);
+    queue.publish();
+    if (queue.fault !== 0) this.onQueueFailed(queue.queueIndex);
+    if (waiting > 0) this.#changed();
+  }
+
+  #take(queue: IngressQueue): void {
+    const answer = queue.take(this.#frame);
+    this.taken.set(answer, (this.taken.get(answer) ?? 0) + 1);
+    if (answer === TAKE_FRAME) {
+      const { window, index, totalBytes } = this.#frame;
+      const bytes = this.#view.bytesAt(window * WINDOW_BYTES + index, totalBytes);
+      if ((bytes[12]! << 8) + bytes[13]! === TEST_ETHERTYPE) this.received.push(bytes);
+    }
+    queue.release();
+  }
+}

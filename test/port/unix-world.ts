@@ -1,0 +1,197 @@
+/**
+ * What the tests of UNIX ports stand in: an arena, a data path that the test itself turns, and the other side of
+ * the socket. Test thread only.
+ */
+import { closeFd } from '../../src/host/descriptor.ts';
+import { createMemoryFile } from '../../src/host/mapping.ts';
+import { Arena } from '../../src/memory/arena.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import type { Port, PortContext } from '../../src/port/contract.ts';
+import type { UnixAttachment } from '../../src/port/unix-queues.ts';
+import { type EgressQueue, type IngressQueue, TAKE_FRAME } from '../../src/queue/contract.ts';
+import type { DataPath } from '../../src/queue/data-path.ts';
+import { Frame } from '../../src/queue/frame.ts';
+import { openEgress, openIngress, type QueueAttachment } from '../../src/queue/open.ts';
+import { COUNT_FRAMES, COUNT_LOST, QueueState } from '../../src/queue/state.ts';
+
+export const arena = Arena.reserve(2 ** 32);
+export const arenaView = new ArenaView(arena.location);
+const SOURCE_BYTES = 2 ** 20;
+
+/** What a port said, and a way to wait for it. */
+export class Events {
+  readonly all: string[] = [];
+  #wake: (() => void)[] = [];
+
+  readonly sink = {
+    info: (text: string) => this.#say(text),
+    warn: (text: string) => this.#say(`warning: ${text}`),
+    disconnected: () => this.#say('disconnected'),
+  };
+
+  /** Resolves when `pattern` was said `times` times since the start. */
+  async said(pattern: RegExp, times = 1): Promise<void> {
+    while (this.all.filter((text) => pattern.test(text)).length < times) {
+      await new Promise<void>((resolve) => this.#wake.push(resolve));
+    }
+  }
+
+  #say(text: string): void {
+    this.all.push(text);
+    for (const wake of this.#wake.splice(0)) wake();
+  }
+}
+
+/** One port's queues, which the test fills and empties. */
+export class UnixWorld implements DataPath {
+  readonly events = new Events();
+  readonly context: PortContext;
+  port: Port | null = null;
+  ingress: IngressQueue | null = null;
+  egress: EgressQueue | null = null;
+  attachments: UnixAttachment[] = [];
+  frameBytesMax = 0;
+  /** Answers of `take` that were no frames. */
+  readonly untaken: number[] = [];
+  readonly #frame = new Frame(arenaView);
+  readonly #sourceOffset: number;
+  #turning = true;
+
+  constructor() {
+    this.context = {
+      id: 5,
+      name: 'u0',
+      arena,
+      arenaView,
+      dataPath: this,
+      events: this.events.sink,
+    };
+    const fd = createMemoryFile('source', SOURCE_BYTES);
+    this.#sourceOffset = arena.map({
+      fd,
+      fileOffset: 0,
+      sizeBytes: SOURCE_BYTES,
+      pageBytes: 4096,
+      preferredOffset: null,
+    });
+    closeFd(fd);
+  }
+
+  async attach(attachment: QueueAttachment): Promise<void> {
+    this.attachments.push(attachment as UnixAttachment);
+    if (attachment.direction === 'ingress') this.ingress = openIngress(arenaView, attachment);
+    else this.egress = openEgress(arenaView, attachment, false);
+  }
+
+  async detach(_portId: number, queueIndex: number): Promise<void> {
+    this.attachments = this.attachments.filter((attachment) => attachment.queueIndex !== queueIndex);
+    if (queueIndex % 2 === 1) this.ingress = null;
+    else this.egress = null;
+  }
+
+  async setEnabled(): Promise<void> {}
+  async setCallFd(): Promise<void> {}
+
+  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
+    this.frameBytesMax = frameBytesMax;
+  }
+
+  /** Everything that has come in by now; tells the port of faults as a worker would. */
+  receive(): Buffer[] {
+    const frames: Buffer[] = [];
+    const queue = this.ingress;
+    while (queue !== null && !queue.armWake()) {
+      for (let left = queue.available(); left > 0; left--) {
+        const result = queue.take(this.#frame);
+        if (result === TAKE_FRAME) frames.push(this.#copyOfFrame());
+        else this.untaken.push(result);
+        queue.release();
+      }
+      queue.publish();
+    }
+    for (const each of [queue, this.egress]) if (each?.fault) this.port!.queueFailed(each.queueIndex);
+    return frames;
+  }
+
+  /** Turns the data path until `count` frames have come in. */
+  async receiveCount(count: number): Promise<Buffer[]> {
+    const frames: Buffer[] = [];
+    await this.turnUntil(() => {
+      frames.push(...this.receive());
+      return frames.length >= count;
+    });
+    return frames;
+  }
+
+  /** Gives a burst to the port; answers how many the queue refused. */
+  send(frames: readonly Uint8Array[]): number {
+    const queue = this.egress!;
+    let refused = 0;
+    queue.begin();
+    for (const bytes of frames) {
+      // At another place each time, so that alignments vary.
+      const offset = this.#sourceOffset + 64 + (bytes.length % 64);
+      arenaView.u8.set(bytes, offset);
+      this.#frame.setSingle(Math.floor(offset / 2 ** 30), offset % 2 ** 30, bytes.length);
+      if (queue.give(this.#frame) !== 0) refused++;
+    }
+    queue.end();
+    if (queue.fault !== 0) this.port!.queueFailed(queue.queueIndex);
+    return refused;
+  }
+
+  get sentCount(): number {
+    return new QueueState(this.port!.states, 0).counts[COUNT_FRAMES]!;
+  }
+
+  get lostCount(): number {
+    return new QueueState(this.port!.states, 0).counts[COUNT_LOST]!;
+  }
+
+  /** Turns the data path, and Node's loop with it, until `holds` does. */
+  async turnUntil(holds: () => boolean): Promise<void> {
+    while (this.#turning && !holds()) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  async untilState(state: string): Promise<void> {
+    await this.turnUntil(() => {
+      this.receive();
+      return this.port!.status.state === state;
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#turning = false;
+    await this.port?.stop();
+    arena.unmap(this.#sourceOffset);
+  }
+
+  #copyOfFrame(): Buffer {
+    const { window, index, totalBytes } = this.#frame;
+    return Buffer.from(arenaView.bytesAt(window * 2 ** 30 + index, totalBytes));
+  }
+}
+
+/** A frame's length in four bytes, then the frame: as QEMU's stream sockets carry it. */
+export function framed(frames: readonly Uint8Array[]): Buffer {
+  return Buffer.concat(
+    frames.flatMap((frame) => {
+      const prefix = Buffer.alloc(4);
+      prefix.writeUInt32BE(frame.length);
+      return [prefix, frame];
+    }),
+  );
+}
+
+/** The naive twin of the stream's ingress: whole frames of `bytes`, and how many bytes they took. */
+export function unframed(bytes: Buffer): { frames: Buffer[]; usedBytes: number } {
+  const frames: Buffer[] = [];
+  let at = 0;
+  while (at + 4 <= bytes.length) {
+    const end = at + 4 + bytes.readUInt32BE(at);
+    if (end > bytes.length) break;
+    frames.push(bytes.subarray(at + 4, end));
+    at = end;
+  }
+  return { frames, usedBytes: at };
+}
