@@ -149,6 +149,7 @@ export class Forwarder {
     }
     const count = Math.min(waiting, BURST_FRAMES_MAX);
     const port = this.#portOfId[from.portId]!;
+    from.readAhead(count);
     const frame = this.frame;
     const { mirrors } = port;
     const mayRun = from.enabled && mirrors === null;

@@ -78,6 +78,9 @@ export class DpdkIngress implements IngressQueue {
     return this.#received;
   }
 
+  /** The driver fetched them just now. */
+  readAhead(): void {}
+
   take(frame: Frame): number {
     const result = this.rx.describe(this.#taken, frame);
     if (result !== TAKE_FRAME) return result;

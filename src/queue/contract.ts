@@ -50,6 +50,11 @@ export interface IngressQueue {
   fault: number;
   /** Frames that wait; looks at the other side only when none were known. */
   available(): number;
+  /**
+   * Before a burst of `count` waiting frames: reads the beginnings of all of them, so that the processor fetches
+   * them together and not one after the other as they are looked at. Changes nothing.
+   */
+  readAhead(count: number): void;
   /** Describes the next waiting frame in `frame`. Call only when `available()` said that there is one. */
   take(frame: Frame): number;
   /**

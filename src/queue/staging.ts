@@ -122,6 +122,9 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
     return this.#filled;
   }
 
+  /** The frames were written just now, by the system call. */
+  readAhead(): void {}
+
   take(frame: Frame): number {
     const slot = this.#taken;
     const bytes = this.frameBytes[slot]!;

@@ -60,6 +60,10 @@ export class FakeIngressQueue implements IngressQueue {
     return this.fault === 0 ? this.waiting.length : 0;
   }
 
+  readAhead(count: number): void {
+    this.#log.require(count <= this.available(), 'read ahead of what waits');
+  }
+
   take(frame: Frame): number {
     this.#log.require(this.available() > 0, 'take of an empty queue');
     this.#log.require(!this.#isTaken, 'take before the last frame was released');

@@ -37,6 +37,9 @@ const END_GPA = HIGH_GPA + HIGH_BYTES;
 
 type Desc = { gpa: number; sizeBytes: number; flags?: number; next?: number };
 
+/** What looking ahead writes to. */
+const destination = new Int32Array(2);
+
 /** A guest with tools to do wrong. */
 class HostileGuest {
   readonly driver: DriverEnd;
@@ -93,6 +96,8 @@ class HostileGuest {
   /** What the transmit queue answers for the next chain. */
   take(): number {
     expect(this.device.from.available()).toBe(1);
+    this.device.from.readAhead(1);
+    this.device.from.destinationAhead(0, destination);
     const answer = this.device.from.take(this.device.frame);
     if (answer !== TAKE_FAULT) this.device.from.release();
     this.device.from.publish();
@@ -384,6 +389,7 @@ describe('what a hostile guest sends stops its transmit queue', () => {
     // The count is bounded whatever the guest says.
     const waiting = device.from.available();
     expect(waiting).toBeLessThanOrEqual(SIZE);
+    device.from.readAhead(waiting);
     if (waiting > 0) expect(device.from.take(device.frame)).toBe(TAKE_FAULT);
     device.from.publish();
     expect(faultMessage(device.from.fault)).toBe(faultMessage(RING_FAULT[fault]));
@@ -535,6 +541,8 @@ describe('garbage in rings and tables', () => {
       }
       for (let turn = 0; turn < 2 * SIZE && device.from.available() > 0; turn++) {
         expect(device.from.available()).toBeLessThanOrEqual(SIZE);
+        device.from.readAhead(device.from.available());
+        device.from.destinationAhead(device.from.available() - 1, destination);
         const taken = device.from.take(device.frame);
         if (taken === TAKE_FAULT) break;
         if (taken === TAKE_FRAME) expectInside(device);

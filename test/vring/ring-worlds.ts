@@ -134,6 +134,8 @@ export class RingwayEnd implements DeviceEnd {
     const done: { frame: Uint8Array; given: GiveResult }[] = [];
     this.to.begin();
     for (let left = limit; left > 0 && this.from.available() > 0; left--) {
+      // As often as it can be, and never of any consequence.
+      this.from.readAhead(this.from.available());
       const taken = this.from.take(this.frame);
       if (taken !== TAKE_FRAME) throw new Error(`take answered ${taken}, fault ${this.from.fault}`);
       const bytes = frameBytes(this.frame);
