@@ -168,6 +168,16 @@ export class RxBurst extends Burst {
     this.freeBulk(this.addresses[from]!, count);
   }
 
+  /**
+   * Sends the first `count` frames of the burst by `to` as they are, without a copy, and frees those that its
+   * device does not take. Answers how many it took.
+   */
+  forward(to: TxBurst, count: number): number {
+    const sent = to.send(this.addresses[0]!, count);
+    if (sent < count) this.free(sent, count - sent);
+    return sent;
+  }
+
   private dataOf(mbuf: number): number {
     const buffer = this.indexAt((mbuf + this.layout.bufAddr) >> 2);
     return buffer < 0 ? -1 : buffer + this.u16[(mbuf + this.layout.dataOff) >> 1]!;
@@ -258,6 +268,11 @@ export class TxBurst extends Burst {
     this.#placed = 0;
     this.#forget(sent);
     return sent;
+  }
+
+  /** Hands the driver `count` mbufs of another list, at an address; answers how many it took. */
+  send(mbufs: number, count: number): number {
+    return this.burst(this.addresses[QUEUE]!, mbufs, count);
   }
 
   /** Gives the mbufs that it holds back to the pool. */

@@ -2,7 +2,7 @@
  * What a device's text names, and what Linux says about it before DPDK is asked: most of what can be wrong with a
  * device is seen here, in plainer words than a driver's. Control plane, any thread.
  */
-import { existsSync, readlinkSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 import { DpdkError } from './library.ts';
 
@@ -24,6 +24,8 @@ const SHARED_DRIVERS = new Set(['mlx4_core', 'mlx5_core', 'mana', 'hv_netvsc']);
 /** Virtual devices with arguments that name an interface which must be there. */
 const INTERFACE_USERS = /^net_(af_packet|af_xdp|pcap)/;
 const INTERFACE_ARGUMENT = /^(iface|rx_iface|tx_iface|rx_iface_in)=(.+)$/;
+
+const IFF_UP = 1;
 
 /** `;` stands for a comma, which ends a setting on a command line. @throws DpdkError */
 export function parseDevice(text: string): DeviceName {
@@ -58,6 +60,18 @@ export function interfacesOf(device: DeviceName): string[] {
 export function missingInterface(device: DeviceName): string | null {
   const name = interfacesOf(device).find((each) => !existsSync(`/sys/class/net/${each}`));
   return name === undefined ? null : `${device.name} needs the interface ${name}, which does not exist`;
+}
+
+/** Null: the interfaces that it stands on are up; otherwise one sentence. */
+export function downInterface(device: DeviceName): string | null {
+  const name = interfacesOf(device).find((each) => {
+    try {
+      return (Number(readFileSync(`/sys/class/net/${each}/flags`, 'utf8')) & IFF_UP) === 0;
+    } catch {
+      return false;
+    }
+  });
+  return name === undefined ? null : `${name} is down: ip link set ${name} up`;
 }
 
 function checkInterface(device: string, name: string): void {

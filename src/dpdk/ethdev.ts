@@ -55,6 +55,7 @@ export class EthPort {
   readonly descriptorCount: number;
   readonly #eal: Eal;
   readonly #handle: number;
+  readonly #isPromiscuous: boolean;
 
   private constructor(setup: PortSetup, pool: MbufPool) {
     const { eal, portId, info } = setup;
@@ -68,6 +69,7 @@ export class EthPort {
     this.mac = macOf(eal, portId);
     this.pool = pool;
     this.#handle = info.handle;
+    this.#isPromiscuous = setup.options.promiscuous;
     const locate = (direction: 'rx' | 'tx', list0: number): DpdkQueueLocation[] =>
       Array.from({ length: setup.options.queueCount }, (_, i) => ({
         ...queueOf(eal.dpdk, portId, i, direction),
@@ -127,6 +129,8 @@ export class EthPort {
   /** Stops it and takes the device away. No thread may use its queues any more. */
   close(): void {
     const { functions } = this.#eal.dpdk;
+    // An interface of the kernel would stay promiscuous after its device is gone.
+    if (this.#isPromiscuous) functions.ethPromiscuousOff(this.portId);
     functions.ethStop(this.portId);
     functions.ethClose(this.portId);
     this.#eal.removeDevice(this.device, this.#handle);

@@ -34,7 +34,6 @@ export type DpdkLayout = {
     readonly device: number;
     readonly driverName: number;
     readonly maxMtu: number;
-    readonly minRxBufSize: number;
     readonly maxRxQueues: number;
     readonly maxTxQueues: number;
     readonly rxOffloadCapa: number;
@@ -101,7 +100,6 @@ const DPDK_22_11: DpdkLayout = {
     device: 0,
     driverName: 8,
     maxMtu: 22,
-    minRxBufSize: 32,
     maxRxQueues: 44,
     maxTxQueues: 46,
     rxOffloadCapa: 72,

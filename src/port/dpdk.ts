@@ -3,7 +3,7 @@
  * loaded when the first such port starts. What is missing (DPDK, the device, its interface) is told by `status` and
  * tried again with pauses. Main thread.
  */
-import { missingInterface } from '../dpdk/device.ts';
+import { downInterface, missingInterface } from '../dpdk/device.ts';
 import { Eal, wordsOf } from '../dpdk/eal.ts';
 import { type EthLink, EthPort, type EthStatistics } from '../dpdk/ethdev.ts';
 import { DpdkError } from '../dpdk/library.ts';
@@ -237,7 +237,7 @@ export class DpdkPort implements Port {
   #warning(): string | null {
     const eth = this.#eth!;
     if (!eth.link.up) return `${eth.device.name} has no link: look at the cable and at the other side`;
-    return eth.warnings[0] ?? null;
+    return downInterface(eth.device) ?? eth.warnings[0] ?? null;
   }
 }
 

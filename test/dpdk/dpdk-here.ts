@@ -1,0 +1,15 @@
+/** Whether the bindings can be tried on this machine: DPDK of a known ABI, and a process whose EAL is not begun. */
+import { isMainThread } from 'node:worker_threads';
+import { DpdkError, loadDpdk } from '../../src/dpdk/library.ts';
+
+/** Null: it can be used; otherwise why not. */
+export function whyNoDpdk(): string | null {
+  if (!isMainThread) return 'EAL is begun by the main thread of a process: run vitest with the pool forks';
+  try {
+    loadDpdk();
+    return null;
+  } catch (error) {
+    if (error instanceof DpdkError) return error.message;
+    throw error;
+  }
+}

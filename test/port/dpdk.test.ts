@@ -1,0 +1,150 @@
+/** A DPDK port without workers: what it attaches, how it says what is missing, and how it comes back. */
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { Arena } from '../../src/memory/arena.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import { DpdkPort, type DpdkPortOptions } from '../../src/port/dpdk.ts';
+import type { DataPath } from '../../src/queue/data-path.ts';
+import type { QueueAttachment } from '../../src/queue/open.ts';
+import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
+import { runProgram } from '../peers/index.ts';
+
+const why = whyNoDpdk();
+const OPTIONS: DpdkPortOptions = {
+  device: 'net_ring0',
+  queueCount: 1,
+  mtu: null,
+  promiscuous: true,
+  ealArguments: ['--no-huge'],
+};
+
+/** Remembers what is attached; every order is done at once. */
+class Recorder implements DataPath {
+  readonly attached = new Map<number, QueueAttachment>();
+  frameBytesMax = 0;
+  async attach(queue: QueueAttachment): Promise<void> {
+    this.attached.set(queue.queueIndex, queue);
+  }
+  async detach(_portId: number, queueIndex: number): Promise<void> {
+    this.attached.delete(queueIndex);
+  }
+  async setEnabled(): Promise<void> {}
+  async setCallFd(): Promise<void> {}
+  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
+    this.frameBytesMax = frameBytesMax;
+  }
+}
+
+describe.skipIf(why !== null)(`a dpdk port (${why ?? 'DPDK is here'})`, () => {
+  const arena = Arena.reserve(2 ** 32);
+  const arenaView = new ArenaView(arena.location);
+  const ports: DpdkPort[] = [];
+  const dummy = `rwt${process.pid}`;
+
+  const make = (options: Partial<DpdkPortOptions> = {}) => {
+    const dataPath = new Recorder();
+    const log: string[] = [];
+    const told: (() => void)[] = [];
+    const tell = (message: string): void => {
+      log.push(message);
+      for (const call of told.splice(0)) call();
+    };
+    const port = new DpdkPort(
+      { ...OPTIONS, ...options },
+      {
+        id: 7,
+        name: 'up',
+        arena,
+        arenaView,
+        dataPath,
+        events: { info: tell, warn: tell, disconnected: () => {} },
+      },
+    );
+    ports.push(port);
+    const untilTold = (): Promise<void> => new Promise((resolve) => told.push(resolve));
+    return { port, dataPath, log, untilTold };
+  };
+  afterEach(async () => {
+    for (const port of ports.splice(0)) await port.stop();
+    expect(arena.mappedBytes).toBe(0);
+  });
+  afterAll(async () => {
+    await runProgram('ip', ['link', 'del', dummy]);
+  });
+
+  it('attaches every queue, tells about its device, and lets go', async () => {
+    const { port, dataPath, log } = make({ queueCount: 2 });
+    expect(port.status).toEqual({ state: 'waiting', reason: 'not started yet' });
+    await port.start();
+    expect(port.status).toEqual({ state: 'running', reason: null });
+    expect([...dataPath.attached.keys()]).toEqual([0, 1, 2, 3]);
+    expect(dataPath.frameBytesMax).toBe(1522);
+    expect(port.mtu).toBe(1500);
+    expect(port.queues.map(({ direction, started }) => [direction, started])).toEqual([
+      ['egress', true],
+      ['ingress', true],
+      ['egress', true],
+      ['ingress', true],
+    ]);
+    expect(port.details).toMatchObject({
+      driver: 'net_ring',
+      memory: 'no hugepages (EAL runs with --no-huge)',
+      link: { up: true },
+      statistics: { ipackets: 0, opackets: 0 },
+    });
+    expect(port.details.dpdk).toMatch(/^DPDK 2\d\.\d+/);
+    expect(log[0]).toMatch(/runs with no hugepages/);
+    await port.stop();
+    expect(dataPath.attached.size).toBe(0);
+    expect(port.status.state).toBe('stopped');
+    expect(port.details).toMatchObject({ driver: null, link: null, statistics: null });
+  });
+
+  it('is stopped for good by what only another configuration mends', async () => {
+    const { port } = make({ queueCount: 17 });
+    await port.start();
+    expect(port.status.state).toBe('stopped');
+    expect(port.status.reason).toMatch(/has 16 queues each way, not 17/);
+  });
+
+  it('waits for a device that another port has, and takes it when it is free', async () => {
+    const first = make();
+    await first.port.start();
+    const second = make();
+    await second.port.start();
+    expect(second.port.status).toEqual({
+      state: 'waiting',
+      reason: 'net_ring0 is in use by another port',
+    });
+    await first.port.stop();
+    await second.untilTold();
+    expect(second.port.status.state).toBe('running');
+  });
+
+  it.skipIf(process.getuid?.() !== 0)('comes and goes with its interface', async () => {
+    const { port, dataPath, untilTold } = make({ device: `net_af_packet3,iface=${dummy}` });
+    await port.start();
+    expect(port.status).toEqual({
+      state: 'waiting',
+      reason: `net_af_packet3 needs the interface ${dummy}, which does not exist`,
+    });
+    let told = untilTold();
+    await runProgram('ip', ['link', 'add', dummy, 'type', 'veth', 'peer', 'name', `${dummy}p`]);
+    await told;
+    expect(port.status).toEqual({ state: 'running', reason: `${dummy} is down: ip link set ${dummy} up` });
+    expect(port.details.driver).toBe('net_af_packet');
+    await runProgram('ip', ['link', 'set', dummy, 'up']);
+    expect(port.status.reason).toBeNull();
+    told = untilTold();
+    await runProgram('ip', ['link', 'del', dummy]);
+    await told;
+    expect(port.status.state).toBe('waiting');
+    expect(dataPath.attached.size).toBe(0);
+  });
+
+  it('says that the options of EAL come too late', async () => {
+    const { port, log } = make({ device: 'net_null5', ealArguments: ['-m', '77'] });
+    await port.start();
+    expect(port.status.state).toBe('running');
+    expect(log[0]).toMatch(/runs already with the options of another port/);
+  });
+});
