@@ -8,7 +8,7 @@ export const DROP_REASONS = [
   { name: 'tooShort', text: 'sent a frame shorter than an Ethernet header' },
   { name: 'tooScattered', text: 'sent a frame in more than 1,024 pieces' },
   { name: 'samePort', text: 'sent a frame to an address on its own port' },
-  { name: 'noBuffer', text: 'offered no buffer for a frame to it' },
+  { name: 'noBuffer', text: 'had no room for a frame to it' },
   { name: 'bufferTooSmall', text: 'offered a buffer too small for a frame to it' },
   { name: 'overMtu', text: 'a frame to it was longer than its MTU' },
   { name: 'notReady', text: 'had no enabled receive queue for a frame to it' },

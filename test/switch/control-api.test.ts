@@ -310,7 +310,7 @@ describe('for people', () => {
       'vm1   stopped      0  1,234,567    8    1,201  /run/ringway/vm1.sock (client)',
       '  the front-end sent a short message',
       '  queue 3: a descriptor points outside the guest',
-      '  dropped 1,200: offered no buffer for a frame to it (noBuffer)',
+      '  dropped 1,200: had no room for a frame to it (noBuffer)',
       '  dropped 1: a frame to it was longer than its MTU (overMtu)',
       '',
     ]);
