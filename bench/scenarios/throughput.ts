@@ -90,15 +90,17 @@ async function measureRound(
   const { warmUpMs, windowMs } = rig.plan;
   for (const [name, generator] of [...loads]) {
     progress(`${title}, ${name}`);
-    try {
-      const measured = await lineup.during(name, async (peer) => {
+    const measure = (): Promise<Measured<number>> =>
+      lineup.during(name, async (peer) => {
         const result = await rig.undisturbed([peer.pid, generator.pid], () =>
           generator.measure({ frameBytes, warmUpMs, windowMs }),
         );
         await checkLearned(peer, generator);
         return result;
       });
-      round.set(name, measured);
+    try {
+      // A second chance: a peer that was stopped while others were measured may need a moment to come back.
+      round.set(name, await measure().catch(measure));
     } catch (error) {
       rig.leaveOut(name, `throughput with the ${load} generator from ${frameBytes} bytes on`, error);
       loads.delete(name);
