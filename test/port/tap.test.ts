@@ -18,6 +18,7 @@ import { GIVE_DONE, TAKE_FRAME, TAKE_TOO_LONG } from '../../src/queue/contract.t
 import { COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { Random } from '../vring/random.ts';
+import { Events } from './events.ts';
 import {
   PacketSocket,
   TEST_ETHERTYPE,
@@ -36,29 +37,6 @@ descriptorLoop();
 
 const TAP = 'tap0';
 const MAC = '02:00:00:00:00:09';
-
-/** What the port said, and a way to wait for it. */
-class Events {
-  readonly all: string[] = [];
-  #wake = Promise.withResolvers<void>();
-
-  readonly sink = {
-    info: (text: string) => this.#say(text),
-    warn: (text: string) => this.#say(`warning: ${text}`),
-    disconnected: () => this.#say('disconnected'),
-  };
-
-  /** Resolves when `pattern` was said `times` times since the start. */
-  async said(pattern: RegExp, times = 1): Promise<void> {
-    while (this.all.filter((text) => pattern.test(text)).length < times) await this.#wake.promise;
-  }
-
-  #say(text: string): void {
-    this.all.push(text);
-    this.#wake.resolve();
-    this.#wake = Promise.withResolvers<void>();
-  }
-}
 
 let before: OpenFds;
 let namespace: TestNamespace;

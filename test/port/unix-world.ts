@@ -13,34 +13,11 @@ import type { DataPath } from '../../src/queue/data-path.ts';
 import { Frame } from '../../src/queue/frame.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/queue/open.ts';
 import { COUNT_FRAMES, COUNT_LOST, QueueState } from '../../src/queue/state.ts';
+import { Events } from './events.ts';
 
 export const arena = Arena.reserve(2 ** 32);
 export const arenaView = new ArenaView(arena.location);
 const SOURCE_BYTES = 2 ** 20;
-
-/** What a port said, and a way to wait for it. */
-export class Events {
-  readonly all: string[] = [];
-  #wake: (() => void)[] = [];
-
-  readonly sink = {
-    info: (text: string) => this.#say(text),
-    warn: (text: string) => this.#say(`warning: ${text}`),
-    disconnected: () => this.#say('disconnected'),
-  };
-
-  /** Resolves when `pattern` was said `times` times since the start. */
-  async said(pattern: RegExp, times = 1): Promise<void> {
-    while (this.all.filter((text) => pattern.test(text)).length < times) {
-      await new Promise<void>((resolve) => this.#wake.push(resolve));
-    }
-  }
-
-  #say(text: string): void {
-    this.all.push(text);
-    for (const wake of this.#wake.splice(0)) wake();
-  }
-}
 
 /** One port's queues, which the test fills and empties. */
 export class UnixWorld implements DataPath {

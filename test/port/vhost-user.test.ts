@@ -21,6 +21,7 @@ import { FakeDataPath } from '../device/fake-data-path.ts';
 import { bit, F, P, ringAddress, ScriptedFrontEnd, state, table, u64 } from '../device/scripted-front-end.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
+import { Events } from './events.ts';
 
 const PORT_ID = 3;
 const GUEST_BYTES = 2 ** 20;
@@ -29,30 +30,6 @@ const DEVICE: DeviceOptions = { queuePairsMax: 1, configSpace: false, mac: null,
 const arena = Arena.reserve(2 ** 32);
 const arenaView = new ArenaView(arena.location);
 descriptorLoop();
-
-/** What the port said, and a way to wait for it. */
-class Events {
-  readonly all: string[] = [];
-  #wake: (() => void)[] = [];
-
-  readonly sink = {
-    info: (text: string) => this.#say(text),
-    warn: (text: string) => this.#say(`warning: ${text}`),
-    disconnected: () => this.#say('disconnected'),
-  };
-
-  /** Resolves when `pattern` was said `times` times since the start. */
-  async said(pattern: RegExp, times = 1): Promise<void> {
-    while (this.all.filter((text) => pattern.test(text)).length < times) {
-      await new Promise<void>((resolve) => this.#wake.push(resolve));
-    }
-  }
-
-  #say(text: string): void {
-    this.all.push(text);
-    for (const wake of this.#wake.splice(0)) wake();
-  }
-}
 
 let before: OpenFds;
 let folder: string;
