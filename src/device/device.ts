@@ -5,7 +5,7 @@
  * anything is taken away. Main thread; messages reach it one at a time.
  */
 import { hasBit } from '../../protocol/bits.ts';
-import { ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, VLAN_TAG_BYTES } from '../../protocol/ethernet.ts';
+import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
 import type { ConfigSpace, MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { netHeaderBytes } from '../../protocol/virtio/net.ts';
@@ -224,7 +224,7 @@ export class Device {
   async setMtu(mtu: bigint): Promise<void> {
     if (mtu < MTU_MIN || mtu > MTU_MAX) throw new PeerError(`MTU ${mtu} is not between 68 and 65,535`);
     this.mtu = Number(mtu);
-    const frameBytesMax = this.mtu + ETHERNET_HEADER_BYTES + 2 * VLAN_TAG_BYTES;
+    const frameBytesMax = this.mtu + BESIDE_MTU_BYTES;
     await this.#context.dataPath.setFrameLimit(this.#context.portId, frameBytesMax);
   }
 

@@ -2,6 +2,7 @@
  * One Ethernet port of DPDK: found by its device, configured, started, asked, stopped and taken away again. Main
  * thread; frames are moved by burst.ts, in any thread, at the places that `rxQueues` and `txQueues` name.
  */
+import { BESIDE_MTU_BYTES } from '../../protocol/ethernet.ts';
 import { errnoText } from '../host/errors.ts';
 import { viewMemory } from '../host/mapping.ts';
 import type { Arena } from '../memory/arena.ts';
@@ -35,8 +36,6 @@ export type EthStatistics = Readonly<Record<string, number>>;
 const DESCRIPTORS = 512;
 const ANY_SOCKET = 0xffffffff;
 const NOT_SUPPORTED = -95;
-/** Ethernet header and two VLAN tags beside the MTU. */
-const BESIDE_MTU_BYTES = 22;
 const SPEED_UNKNOWN = 0xffffffff;
 
 export class EthPort {

@@ -18,7 +18,7 @@ import {
   TAKE_TOO_LONG,
   TAKE_TOO_SHORT,
 } from '../queue/contract.ts';
-import { copyBytes } from '../queue/copy.ts';
+import { copyFrame } from '../queue/copy.ts';
 import type { Frame } from '../queue/frame.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState } from '../queue/state.ts';
 
@@ -186,16 +186,7 @@ export class DpdkEgress implements EgressQueue {
       if (at < 0) return GIVE_NO_BUFFER;
     }
     this.frameBytes[slot] = totalBytes;
-    if (frame.pieceCount === 1) {
-      copyBytes(this.arena, frame.view, frame.index, this.window, at, totalBytes);
-      return GIVE_DONE;
-    }
-    for (let piece = 0; piece < frame.pieceCount; piece++) {
-      const from = this.arena.windows[frame.pieceWindow[piece]!]!;
-      const bytes = frame.pieceBytes[piece]!;
-      copyBytes(this.arena, from, frame.pieceIndex[piece]!, this.window, at, bytes);
-      at += bytes;
-    }
+    copyFrame(this.arena, frame, this.window, at);
     return GIVE_DONE;
   }
 

@@ -2,13 +2,7 @@
  * A port that is a TAP interface: the way between the switch and the host's own network stack. The interface
  * may be missing, taken or deleted; the port says so, tries again with pauses and comes back by itself. Main thread.
  */
-import {
-  ETHERNET_HEADER_BYTES,
-  formatMac,
-  macHiOf,
-  macLoOf,
-  VLAN_TAG_BYTES,
-} from '../../protocol/ethernet.ts';
+import { BESIDE_MTU_BYTES, formatMac, macHiOf, macLoOf } from '../../protocol/ethernet.ts';
 import { errnoText, HostError } from '../host/errors.ts';
 import type { Link } from '../host/rtnetlink.ts';
 import { TAP_HEADER_BYTES, TapError, TapInterface, type TapOptions } from '../host/tap.ts';
@@ -39,7 +33,6 @@ const QUEUE_BYTES_MAX = 2 ** 20;
 const BESIDE_SLOT_BYTES = 192;
 /** The largest MTU of an interface whose MTU is not configured: so many bytes are 64 slots of a queue. */
 const MTU_UNTOLD_MAX = 16_000;
-const BESIDE_MTU_BYTES = ETHERNET_HEADER_BYTES + 2 * VLAN_TAG_BYTES;
 
 export class TapPort implements Port {
   readonly id: number;

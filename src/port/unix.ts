@@ -3,7 +3,7 @@
  * `stream`, `dgram` and `socket` are at the other end, so that guests with emulated cards reach the switch.
  * Main thread. The ports: unix-stream.ts, unix-dgram.ts.
  */
-import { ETHERNET_HEADER_BYTES, FRAME_BYTES_MAX, VLAN_TAG_BYTES } from '../../protocol/ethernet.ts';
+import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
 import { errnoText } from '../host/errors.ts';
 import { setSocketBuffers } from '../host/frame-socket.ts';
 import type { ListenOptions } from '../host/unix-socket.ts';
@@ -65,7 +65,7 @@ export abstract class UnixPort implements Port {
     this.endpoint = options.socketPath;
     this.mtu = options.mtu;
     this.context = context;
-    this.#frameBytesMax = Math.min(options.mtu + ETHERNET_HEADER_BYTES + 2 * VLAN_TAG_BYTES, FRAME_BYTES_MAX);
+    this.#frameBytesMax = Math.min(options.mtu + BESIDE_MTU_BYTES, FRAME_BYTES_MAX);
     // A slot must hold the structures of the system calls too.
     const slotFrameBytes = Math.max(this.#frameBytesMax, TABLE_BYTES);
     // All slots of a queue can be reached through one window of the arena.

@@ -8,6 +8,7 @@
  * is assigned straight to another. Float64Array would be as fast, but may change NaN bits.
  */
 import type { ArenaView, Window } from '../memory/arena-view.ts';
+import type { Frame } from './frame.ts';
 
 const WORD64_LOOP_BYTES_MAX = 192;
 const WORD32_LOOP_BYTES_MAX = 64;
@@ -34,6 +35,21 @@ export function copyBytes(
   }
   const fromOffset = from.startOffset + fromIndex;
   arena.u8.copyWithin(to.startOffset + toIndex, fromOffset, fromOffset + sizeBytes);
+}
+
+/** Copies a frame, whatever pieces it lies in, to one place. */
+export function copyFrame(arena: ArenaView, frame: Frame, to: Window, toIndex: number): void {
+  if (frame.pieceCount === 1) {
+    copyBytes(arena, frame.view, frame.index, to, toIndex, frame.totalBytes);
+    return;
+  }
+  let at = toIndex;
+  for (let piece = 0; piece < frame.pieceCount; piece++) {
+    const from = arena.windows[frame.pieceWindow[piece]!]!;
+    const bytes = frame.pieceBytes[piece]!;
+    copyBytes(arena, from, frame.pieceIndex[piece]!, to, at, bytes);
+    at += bytes;
+  }
 }
 
 /** Calls after which V8 has compiled a short function for good. */

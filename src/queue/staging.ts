@@ -19,7 +19,7 @@ import {
   TAKE_TOO_LONG,
   TAKE_TOO_SHORT,
 } from './contract.ts';
-import { copyBytes } from './copy.ts';
+import { copyFrame } from './copy.ts';
 import type { Frame } from './frame.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState, STATE_FAULT } from './state.ts';
 
@@ -205,18 +205,9 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
     if (this.#filled === slotCount) this.#flushAll();
     if (this.fault !== 0) return GIVE_FAULT;
     const slot = this.#filled++;
-    let at = this.slotIndex0 + slot * slotBytes + this.headerBytes;
+    const at = this.slotIndex0 + slot * slotBytes + this.headerBytes;
     this.frameBytes[slot] = frame.totalBytes;
-    if (frame.pieceCount === 1) {
-      copyBytes(this.arena, frame.view, frame.index, this.window, at, frame.totalBytes);
-      return GIVE_DONE;
-    }
-    for (let piece = 0; piece < frame.pieceCount; piece++) {
-      const from = this.arena.windows[frame.pieceWindow[piece]!]!;
-      const bytes = frame.pieceBytes[piece]!;
-      copyBytes(this.arena, from, frame.pieceIndex[piece]!, this.window, at, bytes);
-      at += bytes;
-    }
+    copyFrame(this.arena, frame, this.window, at);
     return GIVE_DONE;
   }
 
