@@ -1,6 +1,6 @@
 /**
  * Reads capture files: pcap (either byte order, micro- or nanoseconds) and pcapng (sections of either byte order,
- * several interfaces). Bytes in memory only: who reads the file is src/port/pcap-ingress.ts, what writes one is
+ * several interfaces). Bytes in memory only: who reads the file is src/port/pcap/ingress.ts, what writes one is
  * pcapng-blocks.ts. What must be remembered between records (byte order, interfaces) is in the one object that
  * reads a file; nothing is allocated for a packet. Any thread.
  *

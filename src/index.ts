@@ -4,9 +4,7 @@
  */
 
 export { Device, type DeviceContext } from './device/device.ts';
-export type { DeviceOptions } from './device/device-options.ts';
-export { PeerError } from './device/peer-error.ts';
-export { Session, type SessionEvents } from './device/session.ts';
+export type { DeviceOptions } from './device/net/options.ts';
 export * from './frontend/index.ts';
 export { HostError } from './host/errors.ts';
 export { SocketPathError } from './host/unix-socket.ts';
@@ -15,15 +13,17 @@ export { ArenaView } from './memory/arena-view.ts';
 export { type GpaMap, GpaTranslator } from './memory/gpa-translator.ts';
 export { GuestMemory, MemoryError } from './memory/guest-memory.ts';
 export type { Port, PortContext, PortEvents, PortKind, PortState, PortStatus } from './port/contract.ts';
-export { PcapPort } from './port/pcap.ts';
-export { TapPort } from './port/tap.ts';
-export { UnixDatagramPort } from './port/unix-dgram.ts';
-export { UnixStreamPort } from './port/unix-stream.ts';
-export { VhostUserPort, type VhostUserPortOptions } from './port/vhost-user.ts';
+export { PcapPort } from './port/pcap/port.ts';
+export { TapPort } from './port/tap/port.ts';
+export { UnixDatagramPort } from './port/unix/dgram.ts';
+export { UnixStreamPort } from './port/unix/stream.ts';
+export { VhostUserPort, type VhostUserPortOptions } from './port/vhost-user/port.ts';
 export * from './queue/contract.ts';
 export type { DataPath } from './queue/data-path.ts';
 export { Frame } from './queue/frame.ts';
 export { queueStates } from './queue/state.ts';
+export { Session, type SessionEvents } from './vhost-user/back-end.ts';
+export { PeerError } from './vhost-user/peer-error.ts';
 export { faultMessage, RING_FAULT } from './vring/faults.ts';
 export { SplitFromGuest } from './vring/split-from-guest.ts';
 export { SplitToGuest } from './vring/split-to-guest.ts';

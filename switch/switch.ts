@@ -14,13 +14,13 @@ import {
   QUEUE_STATE_BYTES,
   QueueState,
 } from '../src/queue/state.ts';
-import { ConfigError, type PortConfig, type SwitchConfig, uniqueEndpoint } from './config.ts';
-import { createFdbMemory, Fdb } from './fdb.ts';
+import { createPort, endpointOf } from './config/kinds/index.ts';
+import { copiedPorts } from './config/kinds/pcap.ts';
+import { ConfigError, type PortConfig, type SwitchConfig, uniqueEndpoint } from './config/resolve.ts';
+import type { FdbReport, PortReport, QueueReport } from './control/report.ts';
+import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
-import { createPort, endpointOf } from './port-kinds/index.ts';
-import { copiedPorts } from './port-kinds/pcap.ts';
-import type { FdbReport, PortReport, QueueReport } from './report.ts';
-import { WorkerPool } from './worker-pool.ts';
+import { WorkerPool } from './worker/pool.ts';
 
 export const PORTS_MAX = 4096;
 const TICK_MS = 1000;

@@ -8,9 +8,9 @@
  * One thread. Figures are per frame (one learn and one lookup), or per learn in the last group.
  */
 import { bench, do_not_optimize, group, run, summary } from 'mitata';
-import { createFdbMemory, Fdb } from '../../switch/fdb.ts';
-import { seededRandom } from '../../test/switch/fdb-addresses.ts';
-import { NaiveFdb } from '../../test/switch/naive-fdb.ts';
+import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
+import { seededRandom } from '../../test/switch/l2/fdb/fdb-addresses.ts';
+import { NaiveFdb } from '../../test/switch/l2/fdb/naive-fdb.ts';
 
 /** Frames per timed call, so that the harness's own cost disappears. */
 const FRAMES = 1_024;

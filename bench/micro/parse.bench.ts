@@ -1,9 +1,9 @@
-/** Parsing a frame for its flow (switch/flow-hash.ts) against the same through a DataView and new objects. */
+/** Parsing a frame for its flow (switch/l2/flow-hash.ts) against the same through a DataView and new objects. */
 
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { Frame } from '../../src/queue/frame.ts';
-import { flowHash } from '../../switch/flow-hash.ts';
+import { flowHash } from '../../switch/l2/flow-hash.ts';
 import { measurePieces, type Piece } from './pieces.ts';
 
 const FRAMES = 256;

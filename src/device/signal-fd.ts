@@ -3,7 +3,7 @@
  * are taken: writing to anything else could block a worker or change a file.
  */
 import { closeFd, describeFd, setNonBlocking } from '../host/descriptor.ts';
-import { PeerError } from './peer-error.ts';
+import { PeerError } from '../vhost-user/peer-error.ts';
 
 /** Takes over `fd`, makes it non-blocking and answers it. @throws PeerError, HostError (after closing it) */
 export function adoptSignalFd(fd: number): number {

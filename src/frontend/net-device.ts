@@ -16,10 +16,10 @@ import {
   usedRingBytes,
 } from '../../protocol/virtio/split-ring.ts';
 import { closeFd, createEventFd } from '../host/descriptor.ts';
+import { BackEndError, FrontEndSession, type ReachOptions } from '../vhost-user/front-end.ts';
 import { EmbeddedMemory, type RegionPlan, roundUp } from './guest-memory.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { type SendOptions, SendQueue } from './send-queue.ts';
-import { BackEndError, FrontEndSession, type ReachOptions } from './session.ts';
 import { INDIRECT_PIECES_MAX, type Shape, type SplitDriver } from './split-driver.ts';
 
 /**

@@ -1,6 +1,6 @@
 /**
  * errno made readable: which call failed, with what code, and what was being done. Thrown for the host's
- * refusals; what a peer did wrong is a PeerError (src/device/peer-error.ts) instead.
+ * refusals; what a peer did wrong is a PeerError (src/vhost-user/peer-error.ts) instead.
  */
 import { constants } from 'node:os';
 import { lastErrno } from './libc.ts';

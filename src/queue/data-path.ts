@@ -2,7 +2,7 @@
  * What a port asks of whoever moves frames (the workers in switch/). Each promise resolves when every worker
  * has done it: after `detach` no worker touches the queue or its memory, and its QueueState is final.
  */
-import type { QueueAttachment } from './open.ts';
+import type { QueueAttachment } from '../port/kinds.ts';
 
 export interface DataPath {
   attach(queue: QueueAttachment): Promise<void>;

@@ -1,6 +1,6 @@
 /**
  * What a queue can do that takes copies of other ports' frames: it is told for each frame which port it passed
- * and which way. The forwarder (switch/forwarder.ts) gives such copies; the queue is opened and ended as any
+ * and which way. The forwarder (switch/l2/forwarder.ts) gives such copies; the queue is opened and ended as any
  * other egress queue. Worker thread.
  */
 import type { EgressQueue } from './contract.ts';

@@ -1,8 +1,8 @@
 /** `ringway add` and `ringway remove`: ports of the running process, without stopping it. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { resolveConfig, type SettingMap, type SettingSource } from '../config.ts';
-import { askControl } from '../control-client.ts';
+import { resolveConfig, type SettingMap, type SettingSource } from '../config/resolve.ts';
+import { askControl } from '../control/client.ts';
 import { type AskOptions, addControlOption } from './ask-options.ts';
 import { portSettings, subjectOf, toOptionKey } from './options.ts';
 import { findControl } from './running.ts';

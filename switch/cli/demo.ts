@@ -1,10 +1,10 @@
 /** `ringway demo`: the switch between two embedded guests, to see it work without a virtual machine. */
 import type { Command } from 'commander';
-import { resolveConfig, type SwitchConfig } from '../config.ts';
+import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
+import type { PortReport } from '../control/report.ts';
 import type { RunningSwitch } from '../demo/demo.ts';
 import { TEST_FRAME_BYTES_MAX, TEST_FRAME_BYTES_MIN } from '../demo/test-frame.ts';
 import { createLogger } from '../log.ts';
-import type { PortReport } from '../report.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { settingsOf } from './options.ts';
 

@@ -1,7 +1,7 @@
 /** `ringway fdb`: the addresses that the running process has learned. */
 import type { Command } from 'commander';
-import { askControl } from '../control-client.ts';
-import type { FdbReport } from '../report.ts';
+import { askControl } from '../control/client.ts';
+import type { FdbReport } from '../control/report.ts';
 import { type AskOptions, addAskOptions } from './ask-options.ts';
 import { findControl } from './running.ts';
 import { type Column, formatCount, formatTable } from './table.ts';

@@ -1,7 +1,7 @@
 /** The options of `ringway run` as settings: the same names and the same text as in a configuration file. */
 
-import { ConfigError, type SettingMap, type SettingSource } from '../config.ts';
-import { endpointKeyOf, PORT_KINDS } from '../port-kinds/index.ts';
+import { endpointKeyOf, PORT_KINDS } from '../config/kinds/index.ts';
+import { ConfigError, type SettingMap, type SettingSource } from '../config/resolve.ts';
 
 /** What commander hands over for `run`. */
 export type RunOptions = {

@@ -1,8 +1,8 @@
 /** `ringway ports`: what each port of the running process does. */
 import type { Command } from 'commander';
-import { askControl } from '../control-client.ts';
-import { DROP_REASONS } from '../drop-reasons.ts';
-import type { PortReport } from '../report.ts';
+import { askControl } from '../control/client.ts';
+import type { PortReport } from '../control/report.ts';
+import { DROP_REASONS } from '../l2/drop-reasons.ts';
 import { type AskOptions, addAskOptions } from './ask-options.ts';
 import { findControl } from './running.ts';
 import { type Column, formatCount, formatTable } from './table.ts';

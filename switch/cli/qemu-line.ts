@@ -1,9 +1,9 @@
 /** The QEMU command line that plugs a guest into a port, to be pasted into a shell. */
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
-import type { PortConfig } from '../config.ts';
-import type { UnixSettings } from '../port-kinds/unix.ts';
-import type { VhostUserSettings } from '../port-kinds/vhost-user.ts';
+import type { UnixSettings } from '../config/kinds/unix.ts';
+import type { VhostUserSettings } from '../config/kinds/vhost-user.ts';
+import type { PortConfig } from '../config/resolve.ts';
 
 /** Queue pairs shown at most: one for each of a small guest's processors. */
 const QUEUES_SHOWN_MAX = 2;

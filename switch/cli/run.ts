@@ -2,10 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
-import { ConfigError, resolveConfig, type SwitchConfig } from '../config.ts';
-import { readConfigFile } from '../config-file.ts';
-import { CONFIG_DEFAULTS } from '../config-schema.ts';
-import { controlApi, serveControl } from '../control-api.ts';
+import { readConfigFile } from '../config/file.ts';
+import { ConfigError, resolveConfig, type SwitchConfig } from '../config/resolve.ts';
+import { CONFIG_DEFAULTS } from '../config/schema.ts';
+import { controlApi, serveControl } from '../control/api.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
 import type { Switch } from '../switch.ts';
 import { CliError } from './cli-error.ts';

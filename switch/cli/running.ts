@@ -15,9 +15,9 @@ import {
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
-import { CONFIG_DEFAULTS } from '../config-schema.ts';
-import type { VersionReport } from '../control-api.ts';
-import { askControl, ControlError } from '../control-client.ts';
+import { CONFIG_DEFAULTS } from '../config/schema.ts';
+import type { VersionReport } from '../control/api.ts';
+import { askControl, ControlError } from '../control/client.ts';
 import { CliError, EXIT } from './cli-error.ts';
 
 export const CONTROL_VARIABLE = 'RINGWAY_CONTROL';

@@ -2,9 +2,9 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { drainFd } from '../../src/host/descriptor.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
+import { bit, F, state } from '../vhost-user/scripted-front-end.ts';
 import { Random } from '../vring/random.ts';
 import { ControlDriver, type Descriptor, UNANSWERED } from './control-driver.ts';
-import { bit, F, state } from './scripted-front-end.ts';
 import { FEATURES, GUEST_BYTES, ringOffsets, World } from './world.ts';
 
 const OK = 0;

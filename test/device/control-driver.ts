@@ -4,7 +4,7 @@
  */
 import { drainFd, signalFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
-import { ringAddress, state, u64 } from './scripted-front-end.ts';
+import { ringAddress, state, u64 } from '../vhost-user/scripted-front-end.ts';
 import { ringOffsets, ringPlace, type World } from './world.ts';
 
 const NEXT = 1;

@@ -3,13 +3,13 @@
  * (no message says which ring it is). Malformed chains: control-chains.test.ts.
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ControlQueue } from '../../src/device/control-queue.ts';
+import { ControlQueue } from '../../src/device/net/control-queue.ts';
 import { closeFd, createEventFd, drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { STATE_AVAIL_NEXT, STATE_FAULT } from '../../src/queue/state.ts';
 import type { GuestFile } from '../memory/guest-file.ts';
+import { bit, F, state, u64 } from '../vhost-user/scripted-front-end.ts';
 import { ControlDriver, signalled } from './control-driver.ts';
-import { bit, F, state, u64 } from './scripted-front-end.ts';
 import { arenaView, FEATURES, GUEST_BYTES, ringOffsets, World } from './world.ts';
 
 const OK = 0;

@@ -16,7 +16,7 @@ import {
   state,
   table,
   u64,
-} from './scripted-front-end.ts';
+} from '../vhost-user/scripted-front-end.ts';
 import { FEATURES, type OPTIONS, PROTOCOL_FEATURES, ringPlace, World } from './world.ts';
 
 const FRAME_BYTES_MAX = 65_535 + 14 + 8;

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { closeFds, createEventFd } from '../../src/host/descriptor.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
-import { region, state, table, u64 } from './scripted-front-end.ts';
+import { region, state, table, u64 } from '../vhost-user/scripted-front-end.ts';
 import { arena, arenaView, GUEST_BYTES, ringOffsets, ringPlace, World } from './world.ts';
 
 let world: World;

@@ -6,7 +6,16 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { QueueState, STATE_AVAIL_NEXT, STATE_FAULT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
-import { bit, F, NEED_REPLY, none, ringAddress, state, table, u64 } from './scripted-front-end.ts';
+import {
+  bit,
+  F,
+  NEED_REPLY,
+  none,
+  ringAddress,
+  state,
+  table,
+  u64,
+} from '../vhost-user/scripted-front-end.ts';
 import { FEATURES, ringOffsets, ringPlace, World } from './world.ts';
 
 let world: World;

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { closeFds, createEventFd, drainFd, signalFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
-import { u64 } from './scripted-front-end.ts';
+import { u64 } from '../vhost-user/scripted-front-end.ts';
 import { World } from './world.ts';
 
 const O_NONBLOCK = 0o4000;

@@ -5,16 +5,15 @@
  */
 import { expect } from 'vitest';
 import { Device, ringCountMax } from '../../src/device/device.ts';
-import type { DeviceOptions } from '../../src/device/device-options.ts';
-import { Session } from '../../src/device/session.ts';
+import type { DeviceOptions } from '../../src/device/net/options.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { queueStates } from '../../src/queue/state.ts';
+import { Session } from '../../src/vhost-user/back-end.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
-import { FakeDataPath } from './fake-data-path.ts';
 import {
   bit,
   F,
@@ -26,7 +25,8 @@ import {
   state,
   table,
   u64,
-} from './scripted-front-end.ts';
+} from '../vhost-user/scripted-front-end.ts';
+import { FakeDataPath } from './fake-data-path.ts';
 
 export const PORT_ID = 7;
 

@@ -9,7 +9,7 @@ import { EthPort, type EthPortOptions } from '../../src/dpdk/ethdev.ts';
 import { functionAt } from '../../src/host/shared-library.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
-import { DpdkEgress, DpdkIngress } from '../../src/port/dpdk-queues.ts';
+import { DpdkEgress, DpdkIngress } from '../../src/port/dpdk/queues.ts';
 import { GIVE_DONE, GIVE_TOO_SMALL, TAKE_FRAME, TAKE_TOO_SHORT } from '../../src/queue/contract.ts';
 import { Frame } from '../../src/queue/frame.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState, queueStates } from '../../src/queue/state.ts';

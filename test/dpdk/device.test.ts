@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { checkPciDevice, interfacesOf, missingInterface, parseDevice } from '../../src/dpdk/device.ts';
 import { ealArguments, wordsOf } from '../../src/dpdk/eal.ts';
-import { DPDK } from '../../switch/port-kinds/dpdk.ts';
-import { THIS_HOST } from '../../switch/port-kinds/values.ts';
+import { DPDK } from '../../switch/config/kinds/dpdk.ts';
+import { THIS_HOST } from '../../switch/config/kinds/values.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'ringway-dpdk-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

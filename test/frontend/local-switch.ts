@@ -6,7 +6,7 @@
 
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import { VhostUserPort } from '../../src/port/vhost-user.ts';
+import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import { type EgressQueue, type IngressQueue, TAKE_FAULT, TAKE_FRAME } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { Frame } from '../../src/queue/frame.ts';

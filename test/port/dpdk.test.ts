@@ -2,9 +2,9 @@
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import { DpdkPort, type DpdkPortOptions } from '../../src/port/dpdk.ts';
+import { DpdkPort, type DpdkPortOptions } from '../../src/port/dpdk/port.ts';
+import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import type { QueueAttachment } from '../../src/queue/open.ts';
 import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
 import { runProgram } from '../peers/index.ts';
 

@@ -7,7 +7,7 @@ import { closeFds, duplicateFd } from '../../src/host/descriptor.ts';
 import { connectUnix } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import { VhostUserPort } from '../../src/port/vhost-user.ts';
+import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 
 const done = async (): Promise<void> => {};

@@ -18,8 +18,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createMemoryFile } from '../../src/host/mapping.ts';
-import { PcapPort, type PcapPortOptions } from '../../src/port/pcap.ts';
-import { INTERFACE_PORTS_MAX, InterfaceTable } from '../../src/port/pcap-queues.ts';
+import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
+import { PcapPort, type PcapPortOptions } from '../../src/port/pcap/port.ts';
+import { INTERFACE_PORTS_MAX, InterfaceTable } from '../../src/port/pcap/queues.ts';
 import {
   type EgressQueue,
   GIVE_DONE,
@@ -30,15 +31,14 @@ import {
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { Frame } from '../../src/queue/frame.ts';
 import type { MirrorQueue } from '../../src/queue/mirror.ts';
-import { openEgress, openIngress, type QueueAttachment } from '../../src/queue/open.ts';
 import { COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { settingsOf } from '../../switch/cli/options.ts';
-import { resolveConfig, resolvePort } from '../../switch/config.ts';
+import { resolveConfig, resolvePort } from '../../switch/config/resolve.ts';
 import { createLogger } from '../../switch/log.ts';
 import { PORTS_MAX, Switch } from '../../switch/switch.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { naiveRead, pcapFile } from '../protocol/naive-capture.ts';
-import { arena, arenaView, bytesOfFrame, ethernet, FrameBench } from '../switch/frames.ts';
+import { arena, arenaView, bytesOfFrame, ethernet, FrameBench } from '../switch/l2/frames.ts';
 import { Random } from '../vring/random.ts';
 
 const PORT_ID = 3;

@@ -9,13 +9,13 @@ import { checked } from '../../src/host/errors.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { libc } from '../../src/host/libc.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
-import { inNetworkNamespace } from '../../src/host/network-namespace.ts';
 import type { Arena } from '../../src/memory/arena.ts';
 import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
+import { inNetworkNamespace } from '../../src/port/tap/network-namespace.ts';
 import { type EgressQueue, type IngressQueue, TAKE_FRAME } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { Frame } from '../../src/queue/frame.ts';
-import { openEgress, openIngress, type QueueAttachment } from '../../src/queue/open.ts';
 
 /** Why TAP interfaces cannot be tested here, or null. */
 export function tapUnavailable(): string | null {

@@ -8,12 +8,12 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
-import { type IpPrefix, parseIpPrefix } from '../../src/host/ip-prefix.ts';
 import { libc } from '../../src/host/libc.ts';
-import { TAP_MTU_MAX, TapInterface, type TapOptions } from '../../src/host/tap.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import { TapPort } from '../../src/port/tap.ts';
+import { TAP_MTU_MAX, TapInterface, type TapOptions } from '../../src/port/tap/interface.ts';
+import { type IpPrefix, parseIpPrefix } from '../../src/port/tap/ip-prefix.ts';
+import { TapPort } from '../../src/port/tap/port.ts';
 import { GIVE_DONE, TAKE_FRAME, TAKE_TOO_LONG } from '../../src/queue/contract.ts';
 import { COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
@@ -465,7 +465,7 @@ describe.skipIf(unavailable !== null)(titleWith('a TAP interface that is', unava
   });
 });
 
-const TAP_MODULE = fileURLToPath(new URL('../../src/host/tap.ts', import.meta.url));
+const TAP_MODULE = fileURLToPath(new URL('../../src/port/tap/interface.ts', import.meta.url));
 /** Opens an interface in a process of its own and prints why that cannot be. */
 const OPENS_TAP = `
   const { TapInterface } = await import(${JSON.stringify(TAP_MODULE)});

@@ -7,11 +7,11 @@ import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Port, PortContext } from '../../src/port/contract.ts';
-import type { UnixAttachment } from '../../src/port/unix-queues.ts';
+import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
+import type { UnixAttachment } from '../../src/port/unix/queues.ts';
 import { type EgressQueue, type IngressQueue, TAKE_FRAME } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { Frame } from '../../src/queue/frame.ts';
-import { openEgress, openIngress, type QueueAttachment } from '../../src/queue/open.ts';
 import { COUNT_FRAMES, COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { Events } from './events.ts';
 

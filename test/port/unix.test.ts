@@ -8,7 +8,6 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
-import { sendBytes, setSocketBuffers } from '../../src/host/frame-socket.ts';
 import { libc } from '../../src/host/libc.ts';
 import {
   acceptUnix,
@@ -20,9 +19,10 @@ import {
   send,
   socketAddress,
 } from '../../src/host/unix-socket.ts';
-import { UnixDatagramPort } from '../../src/port/unix-dgram.ts';
-import { sendRest } from '../../src/port/unix-queues.ts';
-import { UnixStreamPort } from '../../src/port/unix-stream.ts';
+import { UnixDatagramPort } from '../../src/port/unix/dgram.ts';
+import { sendBytes, setSocketBuffers } from '../../src/port/unix/frame-socket.ts';
+import { sendRest } from '../../src/port/unix/queues.ts';
+import { UnixStreamPort } from '../../src/port/unix/stream.ts';
 import { TAKE_TOO_LONG, TAKE_TOO_SHORT } from '../../src/queue/contract.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { Random } from '../vring/random.ts';

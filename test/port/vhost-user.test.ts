@@ -8,19 +8,28 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { DeviceOptions } from '../../src/device/device-options.ts';
+import type { DeviceOptions } from '../../src/device/net/options.ts';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { acceptUnix, connectUnix, listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import { VhostUserPort } from '../../src/port/vhost-user.ts';
+import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import { QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
 import { FakeDataPath } from '../device/fake-data-path.ts';
-import { bit, F, P, ringAddress, ScriptedFrontEnd, state, table, u64 } from '../device/scripted-front-end.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
+import {
+  bit,
+  F,
+  P,
+  ringAddress,
+  ScriptedFrontEnd,
+  state,
+  table,
+  u64,
+} from '../vhost-user/scripted-front-end.ts';
 import { Events } from './events.ts';
 
 const PORT_ID = 3;

@@ -10,8 +10,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { askControl } from '../../switch/control-client.ts';
-import type { FdbReport, PortReport } from '../../switch/report.ts';
+import { askControl } from '../../switch/control/client.ts';
+import type { FdbReport, PortReport } from '../../switch/control/report.ts';
 
 /** Counters change without a line in the log. */
 const ASK_AGAIN_MS = 50;

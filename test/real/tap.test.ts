@@ -9,8 +9,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { askControl } from '../../switch/control-client.ts';
-import type { PortReport } from '../../switch/report.ts';
+import { askControl } from '../../switch/control/client.ts';
+import type { PortReport } from '../../switch/control/report.ts';
 import {
   type Child,
   LinuxGuest,

@@ -3,7 +3,7 @@
  * counted on both sides.
  */
 import { afterEach, describe, expect, test } from 'vitest';
-import type { VhostUserDetails } from '../../src/port/vhost-user.ts';
+import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
 import { peersForTests, Testpmd } from '../peers/index.ts';
 import { RingwayProcess } from './ringway-process.ts';
 

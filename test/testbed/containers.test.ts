@@ -7,8 +7,8 @@ import { GUEST_NAMES, portOf, socketOf } from '../../bench/testbed/guest.ts';
 import { SOCKET_FOLDER } from '../../bench/testbed/orders.ts';
 import { ROW_NAMES } from '../../bench/testbed/rows.ts';
 import { TESTPMD_PORTS } from '../../bench/testbed/switch-process.ts';
-import { resolveConfig } from '../../switch/config.ts';
-import { readConfigFile } from '../../switch/config-file.ts';
+import { readConfigFile } from '../../switch/config/file.ts';
+import { resolveConfig } from '../../switch/config/resolve.ts';
 
 const FOLDER = join(import.meta.dirname, '../../docker');
 

@@ -1,0 +1,121 @@
+/**
+ * The queue pairs of a port that is no guest: their room in the arena (src/port/staged/queues.ts) and their place on
+ * the data path. Main thread.
+ */
+import { closeFd } from '../../host/descriptor.ts';
+import { errnoText } from '../../host/errors.ts';
+import { createMemoryFile } from '../../host/mapping.ts';
+import { QueueState, queueStates, STATE_FAULT } from '../../queue/state.ts';
+import type { PortContext, PortQueue } from '../contract.ts';
+import type { QueueAttachment } from '../kinds.ts';
+import type { StagedAttachment } from './queues.ts';
+
+const LINE_BYTES = 64;
+const PAGE_BYTES = 4096;
+
+export type StagedShape = {
+  readonly pairCount: number;
+  /** Frames that a queue holds at most: a burst. */
+  readonly slotCount: number;
+  /** The longest frame that goes either way, without header. */
+  readonly frameBytesMax: number;
+  /** What stands before a frame in its slot. */
+  readonly headerBytes: number;
+};
+
+export class StagedPairs {
+  /** QueueState blocks of all queues; counters stay when the queues are detached and attached again. */
+  readonly states: SharedArrayBuffer;
+  readonly #context: PortContext;
+  readonly #shape: StagedShape;
+  readonly #queueBytes: number;
+  readonly #slotBytes: number;
+  /** Arena offset of the slots while attached, otherwise -1. */
+  #offset = -1;
+  #attached: number[] = [];
+
+  constructor(context: PortContext, shape: StagedShape) {
+    this.#context = context;
+    this.#shape = shape;
+    this.states = queueStates(2 * shape.pairCount);
+    // An odd number of cache lines, so that the slots' beginnings do not all fall into the same cache set.
+    const lines = Math.ceil((shape.headerBytes + shape.frameBytesMax) / LINE_BYTES);
+    this.#slotBytes = (lines | 1) * LINE_BYTES;
+    this.#queueBytes = Math.ceil((this.#slotBytes * shape.slotCount) / PAGE_BYTES) * PAGE_BYTES;
+  }
+
+  /**
+   * Attaches both queues of every pair, egress first; `attachmentOf` adds what the kind needs.
+   * Resolves when the workers use them. @throws ArenaFullError, HostError
+   */
+  async attach(attachmentOf: (base: StagedAttachment) => QueueAttachment): Promise<void> {
+    const { pairCount, headerBytes, slotCount, frameBytesMax } = this.#shape;
+    const { arena, dataPath, id } = this.#context;
+    this.#offset = this.#mapSlots(pairCount * 2 * this.#queueBytes);
+    await dataPath.setFrameLimit(id, frameBytesMax);
+    for (let queueIndex = 0; queueIndex < 2 * pairCount; queueIndex++) {
+      new QueueState(this.states, queueIndex).words.fill(0);
+      const offset = this.#offset + queueIndex * this.#queueBytes;
+      this.#attached.push(queueIndex);
+      await dataPath.attach(
+        attachmentOf({
+          portId: id,
+          queueIndex,
+          direction: queueIndex % 2 === 0 ? 'egress' : 'ingress',
+          enabled: true,
+          states: this.states,
+          headerBytes,
+          slots: {
+            offset,
+            address: arena.location.address + offset,
+            slotBytes: this.#slotBytes,
+            slotCount,
+          },
+        }),
+      );
+    }
+  }
+
+  /** Resolves when no worker uses the queues; only then may their descriptors be closed. */
+  async detach(): Promise<void> {
+    const { arena, dataPath, id } = this.#context;
+    const queueIndices = this.#attached;
+    this.#attached = [];
+    await Promise.all(queueIndices.map((queueIndex) => dataPath.detach(id, queueIndex)));
+    if (this.#offset >= 0) arena.unmap(this.#offset);
+    this.#offset = -1;
+  }
+
+  /** The code that a worker stopped the queue with; 0: it runs. */
+  faultOf(queueIndex: number): number {
+    return new QueueState(this.states, queueIndex).words[STATE_FAULT]!;
+  }
+
+  /** For the user; `reasonOf` puts a fault into words, and takes it for an errno when left out. */
+  queues(reasonOf: (fault: number) => string = errnoText): PortQueue[] {
+    return Array.from({ length: 2 * this.#shape.pairCount }, (_, index) => {
+      const started = this.#attached.includes(index);
+      const fault = started ? this.faultOf(index) : 0;
+      return {
+        index,
+        direction: index % 2 === 0 ? 'egress' : 'ingress',
+        size: this.#shape.slotCount,
+        started,
+        enabled: started,
+        reason: fault === 0 ? null : reasonOf(fault),
+      };
+    });
+  }
+
+  /** Rounded up to a power of two and aligned to it: the slots then lie in one window of the arena. */
+  #mapSlots(neededBytes: number): number {
+    const sizeBytes = 2 ** Math.ceil(Math.log2(neededBytes));
+    const fd = createMemoryFile('ringway-staging', sizeBytes);
+    try {
+      const { arena } = this.#context;
+      return arena.map({ fd, fileOffset: 0, sizeBytes, pageBytes: sizeBytes, preferredOffset: null });
+    } finally {
+      closeFd(fd);
+    }
+  }
+}

@@ -1,0 +1,239 @@
+/**
+ * Queues whose frames come and go by system calls or a foreign driver: the frames pass through slots in the
+ * arena, so that they are copied to and from guests' memory like any other. A kind of port adds how slots are
+ * filled (`fill`) and emptied (`flush`), a burst at a time. Hot path of one worker at a time.
+ *
+ * Slot `i` begins `i * slotBytes` after the first; its frame begins `headerBytes` into it.
+ */
+import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../../protocol/ethernet.ts';
+import type { ArenaView, Window } from '../../memory/arena-view.ts';
+import { WINDOW_BYTES } from '../../memory/arena-view.ts';
+import {
+  type EgressQueue,
+  GIVE_DONE,
+  GIVE_FAULT,
+  GIVE_TOO_SMALL,
+  type IngressQueue,
+  type QueueAttachmentBase,
+  TAKE_FRAME,
+  TAKE_TOO_LONG,
+  TAKE_TOO_SHORT,
+} from '../../queue/contract.ts';
+import { copyFrame } from '../../queue/copy.ts';
+import type { Frame } from '../../queue/frame.ts';
+import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState, STATE_FAULT } from '../../queue/state.ts';
+
+/** Slots in the arena, made by the port on the main thread (src/port/staged/pairs.ts). */
+export type SlotLayout = {
+  /** Arena offset and address in this process of slot 0. */
+  readonly offset: number;
+  readonly address: number;
+  /** A multiple of 64; the largest header and frame that fit. */
+  readonly slotBytes: number;
+  readonly slotCount: number;
+};
+
+export type StagedAttachment = QueueAttachmentBase & {
+  readonly slots: SlotLayout;
+  /** What stands before the frame in its slot, for example a virtio-net header. */
+  readonly headerBytes: number;
+};
+
+/** An empty look at the other side costs a system call; so many turns at most are left out between two. */
+const TURNS_SKIPPED_MAX = 32;
+
+/** What both directions have in common. */
+abstract class StagedQueue {
+  declare readonly portId: number;
+  declare readonly queueIndex: number;
+  declare enabled: boolean;
+  declare fault: number;
+  declare protected readonly arena: ArenaView;
+  declare protected readonly state: QueueState;
+  declare protected readonly slots: SlotLayout;
+  declare protected readonly headerBytes: number;
+  declare protected readonly window: Window;
+  declare protected readonly windowNumber: number;
+  /** Index in the window of slot 0. */
+  declare protected readonly slotIndex0: number;
+  /** Bytes of the frame in each slot, without header. */
+  declare protected readonly frameBytes: Int32Array;
+  protected burstFrames = 0;
+  protected burstBytes = 0;
+
+  constructor(arena: ArenaView, attachment: StagedAttachment) {
+    const { slots } = attachment;
+    this.portId = attachment.portId;
+    this.queueIndex = attachment.queueIndex;
+    this.enabled = attachment.enabled;
+    this.arena = arena;
+    this.slots = slots;
+    this.headerBytes = attachment.headerBytes;
+    this.state = new QueueState(attachment.states, attachment.queueIndex);
+    this.fault = this.state.words[STATE_FAULT]!;
+    this.windowNumber = Math.floor(slots.offset / WINDOW_BYTES);
+    this.window = arena.windows[this.windowNumber]!;
+    this.slotIndex0 = slots.offset % WINDOW_BYTES;
+    this.frameBytes = new Int32Array(slots.slotCount);
+  }
+
+  /** Stops the queue with an errno, or another code that the port understands. Not 0. */
+  protected fail(fault: number): void {
+    this.fault = fault;
+    this.state.words[STATE_FAULT] = fault;
+  }
+
+  protected countBurst(): void {
+    if (this.burstFrames === 0) return;
+    const { counts } = this.state;
+    counts[COUNT_FRAMES]! += this.burstFrames;
+    counts[COUNT_BYTES]! += this.burstBytes;
+    this.burstFrames = 0;
+    this.burstBytes = 0;
+  }
+}
+
+export abstract class StagedIngress extends StagedQueue implements IngressQueue {
+  abstract readonly wakeFd: number;
+  #filled = 0;
+  #taken = 0;
+  #turnsToSkip = 0;
+  #turnsSkipped = 1;
+
+  /**
+   * Puts waiting frames into slots from 0 on, at most `slots.slotCount`, their lengths into `frameBytes`.
+   * Answers how many, 0 when none wait; calls `fail` when there can be none any more.
+   */
+  protected abstract fill(): number;
+
+  available(): number {
+    const known = this.#filled - this.#taken;
+    if (known !== 0 || this.fault !== 0) return this.fault === 0 ? known : 0;
+    if (this.#turnsToSkip > 0) {
+      this.#turnsToSkip--;
+      return 0;
+    }
+    this.#taken = 0;
+    this.#filled = this.fill();
+    if (this.#filled === 0) {
+      this.#turnsSkipped = Math.min(this.#turnsSkipped * 2, TURNS_SKIPPED_MAX);
+      this.#turnsToSkip = this.#turnsSkipped;
+    } else this.#turnsSkipped = 1;
+    return this.#filled;
+  }
+
+  /** The frames were written just now, by the system call. */
+  readAhead(): void {}
+
+  take(frame: Frame): number {
+    const slot = this.#taken;
+    const bytes = this.frameBytes[slot]!;
+    if (bytes < FRAME_BYTES_MIN) return TAKE_TOO_SHORT;
+    if (bytes > FRAME_BYTES_MAX) return TAKE_TOO_LONG;
+    frame.setSingle(this.windowNumber, this.placeOf(slot), bytes);
+    this.burstFrames++;
+    this.burstBytes += bytes;
+    return TAKE_FRAME;
+  }
+
+  /** Index in the window of the frame in a slot. */
+  protected placeOf(slot: number): number {
+    return this.slotIndex0 + slot * this.slots.slotBytes + this.headerBytes;
+  }
+
+  destinationAhead(): boolean {
+    return false;
+  }
+
+  release(): void {
+    this.#taken++;
+  }
+
+  publish(): void {
+    this.countBurst();
+  }
+
+  armWake(): boolean {
+    this.#turnsToSkip = 0;
+    const isEmpty = this.available() === 0;
+    // The first look after the sleep is not left out.
+    this.#turnsToSkip = 0;
+    return isEmpty;
+  }
+
+  disarmWake(): void {}
+
+  acknowledgeWake(): boolean {
+    this.#turnsToSkip = 0;
+    return this.fault === 0;
+  }
+}
+
+export abstract class StagedEgress extends StagedQueue implements EgressQueue {
+  open = false;
+  /** Slots that hold frames not yet flushed. */
+  #filled = 0;
+  /** Whether other workers use this queue too, so that every burst takes the lock. */
+  declare private readonly shared: boolean;
+
+  constructor(arena: ArenaView, attachment: StagedAttachment, shared: boolean) {
+    super(arena, attachment);
+    this.shared = shared;
+  }
+
+  /**
+   * Sends the frames of slots 0 to `count - 1`. Answers how many the other side took; the others are lost.
+   * Calls `fail` when it will take none any more.
+   */
+  protected abstract flush(count: number): number;
+
+  tryBegin(): boolean {
+    if (this.shared && !this.state.tryLock()) return false;
+    this.#begun();
+    return true;
+  }
+
+  begin(): void {
+    if (this.shared) this.state.lock();
+    this.#begun();
+  }
+
+  give(frame: Frame): number {
+    if (this.fault !== 0) return GIVE_FAULT;
+    const { slotBytes, slotCount } = this.slots;
+    if (this.headerBytes + frame.totalBytes > slotBytes) return GIVE_TOO_SMALL;
+    if (this.#filled === slotCount) this.#flushAll();
+    if (this.fault !== 0) return GIVE_FAULT;
+    const slot = this.#filled++;
+    const at = this.slotIndex0 + slot * slotBytes + this.headerBytes;
+    this.frameBytes[slot] = frame.totalBytes;
+    copyFrame(this.arena, frame, this.window, at);
+    return GIVE_DONE;
+  }
+
+  giveRun(): number {
+    return 0;
+  }
+
+  end(): void {
+    this.#flushAll();
+    this.countBurst();
+    this.open = false;
+    if (this.shared) this.state.unlock();
+  }
+
+  #begun(): void {
+    this.fault = this.state.words[STATE_FAULT]!;
+    this.open = true;
+  }
+
+  #flushAll(): void {
+    const count = this.#filled;
+    if (count === 0) return;
+    this.#filled = 0;
+    const sent = this.flush(count);
+    for (let slot = 0; slot < sent; slot++) this.burstBytes += this.frameBytes[slot]!;
+    this.burstFrames += sent;
+    if (sent < count) this.state.counts[COUNT_LOST]! += count - sent;
+  }
+}

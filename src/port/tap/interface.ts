@@ -1,0 +1,233 @@
+/**
+ * TAP interfaces: makes one or attaches to one that is there, configures it, and hands over a descriptor for
+ * each queue. What stands in the way is a TapError with the fix. Owns the descriptors until `close`. The kernel's
+ * side is tuntap.rst. Main thread.
+ */
+import { closeFd, closeFds } from '../../host/descriptor.ts';
+import { checked, ERRNO, HostError } from '../../host/errors.ts';
+import { libc } from '../../host/libc.ts';
+import type { IpPrefix } from './ip-prefix.ts';
+import { inNetworkNamespace, NetworkNamespaceError, namespaceIdentity } from './network-namespace.ts';
+import { type Link, RouteSocket } from './rtnetlink.ts';
+
+/** A virtio-net header with its count of buffers stands before each frame, in both directions. */
+export const TAP_HEADER_BYTES = 12;
+/** The largest MTU that the kernel gives a TAP interface. */
+export const TAP_MTU_MAX = 65_521;
+export const TAP_NAME_BYTES_MAX = 15;
+
+const TUN_DEVICE = '/dev/net/tun';
+const O_RDWR = 2;
+const O_NONBLOCK = 0o4000;
+const O_CLOEXEC = 0o2000000;
+const TUNSETIFF = 0x400454ca;
+const TUNSETOFFLOAD = 0x400454d0;
+const TUNSETVNETHDRSZ = 0x400454d8;
+const IFF_TAP = 0x0002;
+const IFF_MULTI_QUEUE = 0x0100;
+const IFF_NO_PI = 0x1000;
+const IFF_VNET_HDR = 0x4000;
+/** struct ifreq: the name in 16 bytes, then here the flags. */
+const IFREQ_BYTES = 40;
+const IFREQ_FLAGS = 16;
+
+export type TapOptions = {
+  readonly interfaceName: string;
+  /** A name below /run/netns, or a path; null: the namespace of this process. */
+  readonly namespace: string | null;
+  readonly queueCount: number;
+  /** Null: as it is; 1,500 on a new interface. */
+  readonly mtu: number | null;
+  /** Null: as it is; a random one on a new interface. */
+  readonly mac: Uint8Array | null;
+  /** Added to those that the interface has. */
+  readonly addresses: readonly IpPrefix[];
+  /** False: neither brought up nor taken down. */
+  readonly bringUp: boolean;
+};
+
+/** Why the interface cannot be had now; `message` is one line with the fix. */
+export class TapError extends Error {
+  override name = 'TapError';
+}
+
+export class TapInterface {
+  /** One for each queue; non-blocking. */
+  readonly fds: readonly number[];
+  /** When it was attached. */
+  readonly mtu: number;
+  readonly #name: string;
+  readonly #namespace: string | null;
+  readonly #namespaceIdentity: string | null;
+  readonly #route: RouteSocket;
+
+  private constructor(options: TapOptions, fds: readonly number[], mtu: number, route: RouteSocket) {
+    this.#name = options.interfaceName;
+    this.#namespace = options.namespace;
+    this.#namespaceIdentity = this.#identityNow();
+    this.fds = fds;
+    this.mtu = mtu;
+    this.#route = route;
+  }
+
+  /** @throws TapError, or HostError for what has no better words */
+  static open(options: TapOptions): TapInterface {
+    try {
+      return inNetworkNamespace(options.namespace, () => TapInterface.#openHere(options));
+    } catch (error) {
+      throw error instanceof NetworkNamespaceError ? new TapError(error.message) : error;
+    }
+  }
+
+  static #openHere(options: TapOptions): TapInterface {
+    const { interfaceName } = options;
+    const route = new RouteSocket();
+    const fds: number[] = [];
+    try {
+      const before = route.link(interfaceName);
+      if (before !== null) checkUsable(before, options);
+      const isMultiQueue = options.queueCount > 1 || before?.tun?.isMultiQueue === true;
+      for (let i = 0; i < options.queueCount; i++) fds.push(openQueue(interfaceName, isMultiQueue));
+      configure(route, options);
+      return new TapInterface(options, fds, linkNamed(route, interfaceName).mtu, route);
+    } catch (error) {
+      closeFds(fds);
+      route.close();
+      throw error;
+    }
+  }
+
+  /** The interface as it is now; null: it was deleted. */
+  link(): Link | null {
+    return this.#route.link(this.#name);
+  }
+
+  /** False: the namespace was removed, or is another one that has its name. */
+  isNamespaceCurrent(): boolean {
+    return this.#identityNow() === this.#namespaceIdentity;
+  }
+
+  /** The kernel removes the interface unless it is persistent. */
+  close(): void {
+    closeFds(this.fds);
+    this.#route.close();
+  }
+
+  #identityNow(): string | null {
+    return this.#namespace === null ? null : namespaceIdentity(this.#namespace);
+  }
+}
+
+/** What TUNSETIFF would refuse with EINVAL only, and what it would not refuse but should. */
+function checkUsable({ kind, tun }: Link, { interfaceName, queueCount }: TapOptions): void {
+  if (tun === null) {
+    const what = kind === '' ? '' : ` (it is of kind ${kind})`;
+    throw new TapError(`${interfaceName} exists but is no TAP interface${what}: name another interface`);
+  }
+  if (!tun.isTap) {
+    throw new TapError(
+      `${interfaceName} is a TUN interface, which has no Ethernet frames: ` +
+        `delete it (ip link delete ${interfaceName}), or name another interface`,
+    );
+  }
+  if (queueCount > 1 && !tun.isMultiQueue) {
+    throw new TapError(
+      `${interfaceName} was made for a single queue: set queues=1, or make it again with ` +
+        `ip tuntap add ${interfaceName} mode tap multi_queue`,
+    );
+  }
+  // The kernel would share the traffic out between both programs.
+  if (tun.isMultiQueue && tun.queueCount > 0) throw takenError(interfaceName);
+}
+
+function openQueue(interfaceName: string, isMultiQueue: boolean): number {
+  const fd = openTunDevice();
+  try {
+    attach(fd, interfaceName, isMultiQueue);
+    const doing = `preparing ${interfaceName}`;
+    const headerBytes = new Uint8Array(new Int32Array([TAP_HEADER_BYTES]).buffer);
+    checked(libc.ioctl(fd, TUNSETVNETHDRSZ, headerBytes), 'ioctl(TUNSETVNETHDRSZ)', doing);
+    // None: the kernel hands over frames with their checksums done and not to be segmented.
+    checked(libc.ioctlValue(fd, TUNSETOFFLOAD, 0), 'ioctl(TUNSETOFFLOAD)', doing);
+    return fd;
+  } catch (error) {
+    closeFd(fd);
+    throw error;
+  }
+}
+
+function openTunDevice(): number {
+  try {
+    return checked(libc.open(TUN_DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC), 'open', `opening ${TUN_DEVICE}`);
+  } catch (error) {
+    if (!(error instanceof HostError)) throw error;
+    const { errno } = error;
+    if (errno === ERRNO.ENOENT || errno === ERRNO.ENODEV || errno === ERRNO.ENXIO) {
+      throw new TapError(
+        `${TUN_DEVICE} is not there: load the module (modprobe tun), or give the container the device ` +
+          `(--device ${TUN_DEVICE})`,
+      );
+    }
+    if (errno === ERRNO.EACCES || errno === ERRNO.EPERM) {
+      throw new TapError(
+        `${TUN_DEVICE} may not be opened: run Ringway as root, or give the container the device ` +
+          `(--device ${TUN_DEVICE})`,
+      );
+    }
+    throw error;
+  }
+}
+
+function attach(fd: number, interfaceName: string, isMultiQueue: boolean): void {
+  const request = new Uint8Array(IFREQ_BYTES);
+  request.set(Buffer.from(interfaceName));
+  const flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | (isMultiQueue ? IFF_MULTI_QUEUE : 0);
+  new DataView(request.buffer).setUint16(IFREQ_FLAGS, flags, true);
+  try {
+    checked(libc.ioctl(fd, TUNSETIFF, request), 'ioctl(TUNSETIFF)', `attaching to ${interfaceName}`);
+  } catch (error) {
+    throw error instanceof HostError ? attachError(error, interfaceName) : error;
+  }
+}
+
+function attachError(error: HostError, interfaceName: string): Error {
+  if (error.errno === ERRNO.EPERM) {
+    return new TapError(
+      `Ringway may not make or attach to ${interfaceName}: run it as root or give it CAP_NET_ADMIN`,
+    );
+  }
+  if (error.errno === ERRNO.EBUSY) return takenError(interfaceName);
+  return error;
+}
+
+function takenError(interfaceName: string): TapError {
+  return new TapError(
+    `another program has ${interfaceName} open: end that program, or name another interface`,
+  );
+}
+
+/** Changes only what is not so already, so that an interface that is prepared needs no privilege. */
+function configure(route: RouteSocket, options: TapOptions): void {
+  const { interfaceName, mtu, mac, addresses, bringUp } = options;
+  const link = linkNamed(route, interfaceName);
+  try {
+    if (mac !== null && !sameBytes(mac, link.mac)) route.setMac(link, mac);
+    if (mtu !== null && mtu !== link.mtu) route.setMtu(link, mtu);
+    for (const address of addresses) route.addAddress(link, address);
+    if (bringUp && !link.isUp) route.setUp(link, true);
+  } catch (error) {
+    if (!(error instanceof HostError)) throw error;
+    const fix = error.errno === ERRNO.EPERM ? ': run Ringway as root or give it CAP_NET_ADMIN' : '';
+    throw new TapError(`${interfaceName}: ${error.message}${fix}`);
+  }
+}
+
+function linkNamed(route: RouteSocket, interfaceName: string): Link {
+  const link = route.link(interfaceName);
+  if (link === null) throw new TapError(`${interfaceName} was deleted while it was being attached to`);
+  return link;
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0;
+}

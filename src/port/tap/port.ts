@@ -1,0 +1,217 @@
+/**
+ * A port that is a TAP interface: the way between the switch and the host's own network stack. The interface
+ * may be missing, taken or deleted; the port says so, tries again with pauses and comes back by itself. Main thread.
+ */
+import { BESIDE_MTU_BYTES, formatMac, macHiOf, macLoOf } from '../../../protocol/ethernet.ts';
+import { errnoText, HostError } from '../../host/errors.ts';
+import { ArenaFullError } from '../../memory/arena.ts';
+import { type PortCounters, sumCounters } from '../../queue/state.ts';
+import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import { StagedPairs } from '../staged/pairs.ts';
+import { TAP_HEADER_BYTES, TapError, TapInterface, type TapOptions } from './interface.ts';
+import { EBADFD, type TapAttachment } from './queues.ts';
+import type { Link } from './rtnetlink.ts';
+
+/** What `ringway ports --json` shows of this kind only. */
+export type TapDetails = {
+  readonly namespace: string | null;
+  /** Null while not attached. */
+  readonly mac: string | null;
+  readonly up: boolean | null;
+  /** Whether the interface stays when Ringway ends. */
+  readonly persistent: boolean | null;
+};
+
+const RETRY_MIN_MS = 100;
+const RETRY_MAX_MS = 2000;
+/** How often a namespace is looked for; nothing tells of its end. */
+const NAMESPACE_LOOK_MS = 2000;
+const BURST_FRAMES_MAX = 64;
+/** What one queue's slots may take: they must lie within a window of the arena and its overlap. */
+const QUEUE_BYTES_MAX = 2 ** 20;
+/** A slot's header and what rounding adds to it, at most (staged/pairs.ts). */
+const BESIDE_SLOT_BYTES = 192;
+/** The largest MTU of an interface whose MTU is not configured: so many bytes are 64 slots of a queue. */
+const MTU_UNTOLD_MAX = 16_000;
+
+export class TapPort implements Port {
+  readonly id: number;
+  readonly name: string;
+  readonly kind = 'tap';
+  readonly endpoint: string;
+  readonly options: TapOptions;
+  readonly #context: PortContext;
+  readonly #pairs: StagedPairs;
+  readonly #mtuMax: number;
+  #tap: TapInterface | null = null;
+  /** Attaching and letting go, one after the other. */
+  #work: Promise<void> = Promise.resolve();
+  #isReleasing = false;
+  #retry: NodeJS.Timeout | null = null;
+  #retryMs = RETRY_MIN_MS;
+  #namespaceWatch: NodeJS.Timeout | null = null;
+  #stopped = false;
+  /** Why there is no interface; logged when it changes. */
+  #reason: string | null = null;
+
+  constructor(options: TapOptions, context: PortContext) {
+    this.id = context.id;
+    this.name = context.name;
+    this.endpoint = options.interfaceName;
+    this.options = options;
+    this.#context = context;
+    this.#mtuMax = options.mtu ?? MTU_UNTOLD_MAX;
+    // One byte more than the longest, so that a longer frame shows.
+    const frameBytesMax = this.#mtuMax + BESIDE_MTU_BYTES + 1;
+    this.#pairs = new StagedPairs(context, {
+      pairCount: options.queueCount,
+      slotCount: Math.min(
+        BURST_FRAMES_MAX,
+        Math.floor(QUEUE_BYTES_MAX / (frameBytesMax + BESIDE_SLOT_BYTES)),
+      ),
+      frameBytesMax,
+      headerBytes: TAP_HEADER_BYTES,
+    });
+  }
+
+  get states(): SharedArrayBuffer {
+    return this.#pairs.states;
+  }
+
+  get status(): PortStatus {
+    if (this.#stopped) return { state: 'stopped', reason: 'the port was stopped' };
+    const link = this.#linkNow();
+    if (this.#tap === null) return { state: 'waiting', reason: this.#reason ?? 'not started yet' };
+    if (link === null) return { state: 'waiting', reason: `${this.endpoint} was deleted` };
+    return { state: 'running', reason: this.#warningOf(link) };
+  }
+
+  get mtu(): number | null {
+    return this.#tap?.mtu ?? null;
+  }
+
+  get queues(): readonly PortQueue[] {
+    return this.#pairs.queues(faultText);
+  }
+
+  get counters(): PortCounters {
+    return sumCounters(this.states, this.options.queueCount);
+  }
+
+  get details(): TapDetails {
+    const link = this.#linkNow();
+    return {
+      namespace: this.options.namespace,
+      mac: link === null ? null : formatMac(macLoOf(link.mac), macHiOf(link.mac)),
+      up: link?.isUp ?? null,
+      persistent: link?.tun?.isPersistent ?? null,
+    };
+  }
+
+  /** Resolves after the first try. */
+  start(): Promise<void> {
+    return this.#then(() => this.#attach());
+  }
+
+  stop(): Promise<void> {
+    this.#stopped = true;
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    return this.#then(() => this.#release());
+  }
+
+  queueFailed(queueIndex: number): void {
+    const fault = this.#pairs.faultOf(queueIndex);
+    // The other queues of a deleted interface tell the same.
+    if (fault !== 0) this.#lose(`${this.endpoint}: ${faultText(fault)}; Ringway tries to attach again`);
+  }
+
+  #lose(reason: string): void {
+    if (this.#tap === null || this.#isReleasing) return;
+    this.#isReleasing = true;
+    void this.#then(async () => {
+      await this.#release();
+      this.#isReleasing = false;
+      this.#tryLater(reason);
+    });
+  }
+
+  /** A descriptor keeps a namespace alive that has lost its name, with nobody in it. */
+  #watchNamespace(tap: TapInterface): void {
+    if (this.options.namespace === null) return;
+    this.#namespaceWatch = setInterval(() => {
+      if (!tap.isNamespaceCurrent()) this.#lose(`the network namespace ${this.options.namespace} is gone`);
+    }, NAMESPACE_LOOK_MS);
+  }
+
+  #then(action: () => Promise<void>): Promise<void> {
+    this.#work = this.#work.then(action);
+    return this.#work;
+  }
+
+  async #attach(): Promise<void> {
+    if (this.#stopped) return;
+    try {
+      this.#tap = TapInterface.open(this.options);
+      await this.#attachQueues(this.#tap);
+    } catch (error) {
+      if (!isOutside(error)) throw error;
+      await this.#release();
+      this.#tryLater(error.message);
+      return;
+    }
+    this.#reason = null;
+    this.#retryMs = RETRY_MIN_MS;
+    this.#watchNamespace(this.#tap);
+    this.#context.events.info(`attached to ${this.endpoint}`);
+  }
+
+  async #attachQueues(tap: TapInterface): Promise<void> {
+    if (tap.mtu > this.#mtuMax) {
+      throw new TapError(`${this.endpoint} has the MTU ${tap.mtu}: set mtu=${tap.mtu} of the port`);
+    }
+    await this.#pairs.attach((base): TapAttachment => {
+      const fd = tap.fds[base.queueIndex >> 1]!;
+      return { ...base, kind: 'tap', fd, frameBytesMax: this.#mtuMax + BESIDE_MTU_BYTES };
+    });
+    await this.#context.dataPath.setFrameLimit(this.id, tap.mtu + BESIDE_MTU_BYTES);
+  }
+
+  /** Detaches and closes, as far as it had come. */
+  async #release(): Promise<void> {
+    const tap = this.#tap;
+    if (tap === null) return;
+    if (this.#namespaceWatch !== null) clearInterval(this.#namespaceWatch);
+    await this.#pairs.detach();
+    this.#tap = null;
+    tap.close();
+    this.#context.events.disconnected();
+  }
+
+  #tryLater(reason: string): void {
+    if (this.#stopped) return;
+    if (reason !== this.#reason) this.#context.events.warn(reason);
+    this.#reason = reason;
+    this.#retry = setTimeout(() => void this.#then(() => this.#attach()), this.#retryMs);
+    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
+  }
+
+  #linkNow(): Link | null {
+    return this.#tap?.link() ?? null;
+  }
+
+  #warningOf(link: Link): string | null {
+    const { mtu } = this;
+    if (!link.isUp) return `${this.endpoint} is down: ip link set ${this.endpoint} up`;
+    if (link.mtu === mtu) return null;
+    return `the MTU was ${mtu} when Ringway attached to ${this.endpoint} and is ${link.mtu} now: restart Ringway`;
+  }
+}
+
+/** What the outside may lack now and have later. */
+function isOutside(error: unknown): error is Error {
+  return error instanceof TapError || error instanceof HostError || error instanceof ArenaFullError;
+}
+
+function faultText(fault: number): string {
+  return fault === EBADFD ? 'the interface was deleted' : errnoText(fault);
+}

@@ -1,0 +1,94 @@
+/**
+ * A TAP interface's queues: one read or write for each frame, which the kernel hands to or takes from the host's
+ * network stack. A virtio-net header precedes the frame in its slot; what the kernel writes there is not looked
+ * at, and ours is zero: no offloads are agreed on (src/port/tap/interface.ts). Hot path of one worker at a time.
+ */
+import { FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
+import { ERRNO } from '../../host/errors.ts';
+import { lastErrno, libc } from '../../host/libc.ts';
+import type { ArenaView } from '../../memory/arena-view.ts';
+import { type SlotLayout, type StagedAttachment, StagedEgress, StagedIngress } from '../staged/queues.ts';
+
+export type TapAttachment = StagedAttachment & {
+  readonly kind: 'tap';
+  /** Of the pair's queue; both directions use it. */
+  readonly fd: number;
+  /** The longest frame that a slot holds whole. */
+  readonly frameBytesMax: number;
+};
+
+/** File descriptor in bad state; Node has no name for it. The interface is gone. */
+export const EBADFD = 77;
+
+export class TapIngress extends StagedIngress {
+  declare readonly wakeFd: number;
+  declare private readonly addresses: readonly number[];
+  declare private readonly bytesMax: number;
+
+  constructor(arena: ArenaView, attachment: TapAttachment) {
+    super(arena, attachment);
+    this.wakeFd = attachment.fd;
+    this.addresses = slotAddresses(attachment.slots);
+    this.bytesMax = attachment.headerBytes + attachment.frameBytesMax;
+  }
+
+  protected override fill(): number {
+    const { wakeFd, addresses, frameBytes, headerBytes, bytesMax } = this;
+    const { slotBytes, slotCount } = this.slots;
+    for (let slot = 0; slot < slotCount; slot++) {
+      const bytes = libc.readAt(wakeFd, addresses[slot]!, slotBytes);
+      if (bytes < 0) {
+        this.#refused(lastErrno());
+        return slot;
+      }
+      // The kernel cuts a frame off at the slot's end; what filled more than it should was longer.
+      frameBytes[slot] = bytes > bytesMax ? FRAME_BYTES_MAX + 1 : bytes - headerBytes;
+    }
+    return slotCount;
+  }
+
+  #refused(errno: number): void {
+    if (errno !== ERRNO.EAGAIN && errno !== ERRNO.EINTR) this.fail(errno);
+  }
+}
+
+export class TapEgress extends StagedEgress {
+  declare private readonly fd: number;
+  declare private readonly addresses: readonly number[];
+
+  constructor(arena: ArenaView, attachment: TapAttachment, shared: boolean) {
+    super(arena, attachment, shared);
+    this.fd = attachment.fd;
+    this.addresses = slotAddresses(attachment.slots);
+  }
+
+  protected override flush(count: number): number {
+    const { fd, addresses, frameBytes, headerBytes } = this;
+    let sent = 0;
+    for (let slot = 0; slot < count; slot++) {
+      const bytes = frameBytes[slot]!;
+      if (libc.writeAt(fd, addresses[slot]!, headerBytes + bytes) >= 0) {
+        // The lengths of those that went stand together at the beginning, to be counted.
+        frameBytes[sent++] = bytes;
+      } else if (this.#takesNoMore(lastErrno())) break;
+    }
+    return sent;
+  }
+
+  #takesNoMore(errno: number): boolean {
+    if (errno === EBADFD || errno === ERRNO.EBADF) this.fail(errno);
+    // EAGAIN: the socket's buffer is full; EIO: the link is down. Anything else is about this one frame.
+    return this.fault !== 0 || errno === ERRNO.EAGAIN || errno === ERRNO.EIO;
+  }
+}
+
+/**
+ * Address of each slot. An array whose elements V8 keeps as objects: read from it, a number this large is passed
+ * on as it lies there, while one that was just calculated or came out of an array of doubles would be allocated
+ * anew for every call.
+ */
+function slotAddresses({ address, slotBytes, slotCount }: SlotLayout): readonly number[] {
+  const addresses: unknown[] = new Array(slotCount).fill(null);
+  for (let slot = 0; slot < slotCount; slot++) addresses[slot] = address + slot * slotBytes;
+  return addresses as number[];
+}

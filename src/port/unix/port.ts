@@ -1,0 +1,163 @@
+/**
+ * What the two ports on a UNIX socket have in common: their queues and what the user sees of them. QEMU's netdevs
+ * `stream`, `dgram` and `socket` are at the other end, so that guests with emulated cards reach the switch.
+ * Main thread. The ports: unix-stream.ts, unix-dgram.ts.
+ */
+import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
+import { errnoText } from '../../host/errors.ts';
+import type { ListenOptions } from '../../host/unix-socket.ts';
+import { WINDOW_OVERLAP_BYTES } from '../../memory/arena-view.ts';
+import { type PortCounters, QueueState, sumCounters } from '../../queue/state.ts';
+import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import { StagedPairs } from '../staged/pairs.ts';
+import { setSocketBuffers } from './frame-socket.ts';
+import {
+  EXTRA_SLOTS,
+  PREFIX_BYTES,
+  STATE_BAD_LENGTH,
+  TABLE_BYTES,
+  UNIX_FAULT,
+  UNIX_SLOTS_MAX,
+  type UnixAttachment,
+} from './queues.ts';
+
+export type UnixPortOptions = {
+  readonly socketPath: string;
+  /** Of the socket file, where Ringway makes it. */
+  readonly listen: ListenOptions;
+  /** Largest packet in a frame, in bytes; 68 to 65,535. */
+  readonly mtu: number;
+};
+
+/** Queue pair 0's queues. */
+export const EGRESS_INDEX = 0;
+export const INGRESS_INDEX = 1;
+
+/** Pause before the other side is tried again, doubling from the first to the second. */
+export const RETRY_MIN_MS = 50;
+export const RETRY_MAX_MS = 1000;
+
+/** Many bursts, so that a guest that is not run for a moment loses little. */
+const BUFFER_BYTES = 4 * 2 ** 20;
+/** A cache line and the one that makes their number odd: what a slot may be longer than it must. */
+const SLOT_SLACK_BYTES = 128;
+
+export abstract class UnixPort implements Port {
+  readonly id: number;
+  readonly name: string;
+  readonly kind = 'unix';
+  readonly endpoint: string;
+  readonly mtu: number;
+  readonly states: SharedArrayBuffer;
+  protected readonly context: PortContext;
+  protected stopped = false;
+  /** What ended the last connection, or keeps the port from being used. */
+  protected lastReason: string | null = null;
+  #retry: NodeJS.Timeout | null = null;
+  #retryMs = RETRY_MIN_MS;
+  readonly #pairs: StagedPairs;
+  readonly #slotCount: number;
+  readonly #frameBytesMax: number;
+
+  constructor(options: UnixPortOptions, context: PortContext) {
+    this.id = context.id;
+    this.name = context.name;
+    this.endpoint = options.socketPath;
+    this.mtu = options.mtu;
+    this.context = context;
+    this.#frameBytesMax = Math.min(options.mtu + BESIDE_MTU_BYTES, FRAME_BYTES_MAX);
+    // A slot must hold the structures of the system calls too.
+    const slotFrameBytes = Math.max(this.#frameBytesMax, TABLE_BYTES);
+    // All slots of a queue can be reached through one window of the arena.
+    const slotsMax = Math.floor(WINDOW_OVERLAP_BYTES / (PREFIX_BYTES + slotFrameBytes + SLOT_SLACK_BYTES));
+    this.#slotCount = Math.min(UNIX_SLOTS_MAX, slotsMax - EXTRA_SLOTS);
+    this.#pairs = new StagedPairs(context, {
+      pairCount: 1,
+      slotCount: this.#slotCount + EXTRA_SLOTS,
+      frameBytesMax: slotFrameBytes,
+      headerBytes: PREFIX_BYTES,
+    });
+    this.states = this.#pairs.states;
+  }
+
+  abstract readonly status: PortStatus;
+  abstract readonly details: Readonly<Record<string, unknown>>;
+  abstract start(): void | Promise<void>;
+  abstract stop(): Promise<void>;
+  abstract queueFailed(queueIndex: number): void;
+
+  get queues(): readonly PortQueue[] {
+    return this.#pairs
+      .queues((fault) => this.#faultText(fault))
+      .map((queue) => ({ ...queue, size: this.#slotCount }));
+  }
+
+  get counters(): PortCounters {
+    return sumCounters(this.states, 1);
+  }
+
+  /** Has the workers use the socket `fd`. Answers the egress queue's attachment. @throws ArenaFullError, HostError */
+  protected async attach(
+    fd: number,
+    own: Pick<UnixAttachment, 'transport' | 'receiver'>,
+  ): Promise<UnixAttachment> {
+    setSocketBuffers(fd, BUFFER_BYTES, BUFFER_BYTES);
+    let egress: UnixAttachment | undefined;
+    await this.#pairs.attach((base) => {
+      const slots = { ...base.slots, slotCount: this.#slotCount };
+      const attachment: UnixAttachment = { ...base, ...own, kind: 'unix', fd, slots };
+      if (base.queueIndex === EGRESS_INDEX) egress = attachment;
+      return attachment;
+    });
+    await this.context.dataPath.setFrameLimit(this.id, this.#frameBytesMax);
+    return egress!;
+  }
+
+  /** Resolves when no worker uses the socket any more. */
+  protected detach(): Promise<void> {
+    return this.#pairs.detach();
+  }
+
+  /** Why a worker stopped the queue; null: it did not. */
+  protected faultReason(queueIndex: number): string | null {
+    const fault = this.#pairs.faultOf(queueIndex);
+    return fault === 0 ? null : this.#faultText(fault);
+  }
+
+  /** Does `action` after a pause that doubles each time, unless the port is stopped meanwhile. */
+  protected retryLater(action: () => void): void {
+    this.cancelRetry();
+    if (this.stopped) return;
+    this.#retry = setTimeout(action, this.#retryMs);
+    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
+  }
+
+  protected cancelRetry(): void {
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#retry = null;
+  }
+
+  /** The next pause is the shortest again. */
+  protected resetRetry(): void {
+    this.#retryMs = RETRY_MIN_MS;
+  }
+
+  #faultText(fault: number): string {
+    switch (fault) {
+      case UNIX_FAULT.closed:
+        return CLOSED_REASON;
+      case UNIX_FAULT.noFrame:
+        return `the other side sent a frame of 0 bytes; ${FRAMING}`;
+      case UNIX_FAULT.tooLong: {
+        const bytes = new QueueState(this.states, INGRESS_INDEX).words[STATE_BAD_LENGTH]! >>> 0;
+        return `the other side sent a frame of ${bytes} bytes, more than ${FRAME_BYTES_MAX}; ${FRAMING}`;
+      }
+      default:
+        return `the socket failed with ${errnoText(fault)}`;
+    }
+  }
+}
+
+/** Nothing is wrong with a peer that leaves. */
+export const CLOSED_REASON = 'the other side closed the connection';
+const FRAMING = 'each frame must follow its length in four bytes, as QEMU sends them';

@@ -1,0 +1,61 @@
+/** Ports of kind `dpdk`: network cards and virtual devices by DPDK's drivers. */
+import { z } from 'zod';
+import { parseDevice } from '../../../src/dpdk/device.ts';
+import type { Port, PortContext } from '../../../src/port/contract.ts';
+import { DpdkPort } from '../../../src/port/dpdk/port.ts';
+import type { PortKindSpec } from './contract.ts';
+import { mtu, onOff, wholeNumber } from './values.ts';
+
+const QUEUES_MAX = 16;
+const DEVICE_ALLOWED =
+  'a PCI address such as 0000:03:00.0, or a virtual device such as net_af_packet0,iface=eth0 (on a command line with ; for the comma)';
+const EAL_ALLOWED = 'options of EAL with spaces between them, for example -m 256';
+
+/** Where a comma would end the setting, `;` stands for it. */
+const withCommas = (text: string): string => text.trim().replaceAll(';', ',');
+
+const device = z.string(DEVICE_ALLOWED).transform((text, context) => {
+  try {
+    return parseDevice(text).devargs;
+  } catch {
+    context.issues.push({ code: 'custom', message: DEVICE_ALLOWED, input: text });
+    return z.NEVER;
+  }
+});
+
+const ealOptions = z
+  .string(EAL_ALLOWED)
+  .transform(withCommas)
+  .pipe(z.string(EAL_ALLOWED).startsWith('-', EAL_ALLOWED))
+  .transform((text) => text.split(/\s+/));
+
+function schema() {
+  return z.strictObject(
+    {
+      kind: z.literal('dpdk'),
+      device,
+      queues: wholeNumber(1, QUEUES_MAX).default(1),
+      mtu: mtu.optional(),
+      promiscuous: onOff.default(true),
+      eal: ealOptions.optional(),
+    },
+    'a map of settings, with device at least',
+  );
+}
+
+export type DpdkSettings = z.output<ReturnType<typeof schema>>;
+
+function create(settings: DpdkSettings, context: PortContext): Port {
+  return new DpdkPort(
+    {
+      device: settings.device,
+      queueCount: settings.queues,
+      mtu: settings.mtu ?? null,
+      promiscuous: settings.promiscuous,
+      ealArguments: settings.eal ?? [],
+    },
+    context,
+  );
+}
+
+export const DPDK: PortKindSpec<DpdkSettings> = { endpointKey: 'device', schema, create };

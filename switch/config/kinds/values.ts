@@ -1,0 +1,94 @@
+/** Values that several settings share, as schemas from text; every message says what is allowed. */
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { parseMac } from '../../../protocol/ethernet.ts';
+import { allowedCpus } from '../../../src/host/affinity.ts';
+import { SOCKET_PATH_BYTES_MAX } from '../../../src/host/unix-socket.ts';
+
+/** What the schemas ask of the machine; a parameter so that tests do not depend on it. */
+export type HostFacts = {
+  readonly allowedCpus: () => readonly number[];
+  /** Contents of /etc/passwd and /etc/group. */
+  readonly passwd: () => string;
+  readonly group: () => string;
+};
+
+export const THIS_HOST: HostFacts = {
+  allowedCpus,
+  passwd: () => readFileSync('/etc/passwd', 'utf8'),
+  group: () => readFileSync('/etc/group', 'utf8'),
+};
+
+const QUEUES_MAX = 127;
+const MODE_ALLOWED = 'three octal digits, for example 0660';
+const MAC_ALLOWED = 'the address of a single station, for example 02:00:00:00:00:01';
+
+export function wholeNumber(min: number, max: number) {
+  const allowed = `${min} to ${max}`;
+  return z
+    .string(allowed)
+    .regex(/^\d{1,15}$/, allowed)
+    .transform(Number)
+    .pipe(z.int(allowed).min(min, allowed).max(max, allowed));
+}
+
+export const queuePairs = wholeNumber(1, QUEUES_MAX);
+export const mtu = wholeNumber(68, 65_535);
+
+export const socketPath = pathOf('path of a UNIX socket').refine(
+  (path) => Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX,
+  {
+    error: ({ input }) => `at most ${SOCKET_PATH_BYTES_MAX} bytes, not ${Buffer.byteLength(String(input))}`,
+  },
+);
+
+/** A path; `what` says of what. */
+export function pathOf(what: string) {
+  return z
+    .string(what)
+    .min(1, what)
+    .refine((path) => !path.includes('\0'), 'no zero byte');
+}
+
+export const onOff = z
+  .enum(['on', 'off', 'true', 'false'], 'on or off')
+  .transform((text) => text === 'on' || text === 'true');
+
+export const fileMode = z
+  .string(MODE_ALLOWED)
+  .regex(/^(0o?)?[0-7]{3}$/, MODE_ALLOWED)
+  .transform((text) => Number.parseInt(text.replace('o', ''), 8));
+
+export const stationMac = z
+  .string(MAC_ALLOWED)
+  .refine(isStationMac, MAC_ALLOWED)
+  .transform((text) => text.toLowerCase());
+
+export function owner(host: HostFacts) {
+  return z.string('USER:GROUP, names or numbers').transform((text, context) => {
+    const [user, group, ...rest] = text.split(':');
+    const refuse = (message: string) => {
+      context.issues.push({ code: 'custom', message, input: text });
+      return z.NEVER;
+    };
+    if (!user || !group || rest.length > 0) return refuse('USER:GROUP, names or numbers');
+    const uid = idOf(user, host.passwd());
+    if (uid === null) return refuse(`there is no user ${user}`);
+    const gid = idOf(group, host.group());
+    if (gid === null) return refuse(`there is no group ${group}`);
+    return { uid, gid };
+  });
+}
+
+/** Number of a user or group: what `text` says, or the third field of its line in passwd or group. */
+function idOf(text: string, table: string): number | null {
+  if (/^\d{1,10}$/.test(text)) return Number(text) < 2 ** 32 - 1 ? Number(text) : null;
+  const line = table.split('\n').find((entry) => entry.startsWith(`${text}:`));
+  const id = line?.split(':')[2];
+  return id !== undefined && /^\d+$/.test(id) ? Number(id) : null;
+}
+
+function isStationMac(text: string): boolean {
+  const bytes = parseMac(text);
+  return bytes !== null && (bytes[0]! & 1) === 0 && bytes.some((byte) => byte !== 0);
+}

@@ -1,0 +1,79 @@
+/**
+ * The shape of the settings and what each may be, as a schema from text to values: the one table of limits
+ * and defaults. Every message says what is allowed; config.ts adds where the setting stands. Main thread.
+ */
+import { z } from 'zod';
+import { ARENA_BYTES_DEFAULT, ARENA_BYTES_MIN } from '../../src/memory/arena.ts';
+import { DEFAULT_FDB_CAPACITY, MAX_FDB_CAPACITY } from '../l2/fdb/layout.ts';
+import { knownPortSettings, portSchema } from './kinds/index.ts';
+import { type HostFacts, socketPath, THIS_HOST, wholeNumber } from './kinds/values.ts';
+import { VHOST_USER_QUEUES } from './kinds/vhost-user.ts';
+
+export const CONFIG_DEFAULTS = {
+  queues: VHOST_USER_QUEUES,
+  idleUs: 100,
+  fdb: { capacity: DEFAULT_FDB_CAPACITY, ageSeconds: 300 },
+  arenaBytes: ARENA_BYTES_DEFAULT,
+  controlSocketName: 'ringway.sock',
+} as const;
+
+const IDLE_US_MAX = 1_000_000;
+const AGE_SECONDS_MAX = 1_000_000;
+/** The largest view of memory that was tried. */
+const ARENA_BYTES_MAX = 2 ** 42;
+const SIZE_UNITS = ['K', 'M', 'G', 'T'];
+const ARENA_ALLOWED = `${formatSize(ARENA_BYTES_MIN)} to ${formatSize(ARENA_BYTES_MAX)}, for example 512GiB`;
+const CPUS_ALLOWED = 'a list of CPU numbers, for example 2,3';
+const CPU_NUMBER = z.string(CPUS_ALLOWED).regex(/^\d{1,5}$/, CPUS_ALLOWED);
+export const NAME_ALLOWED = 'port names are 1 to 31 letters, digits, dots, dashes and underscores';
+const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$/;
+
+export function configSchema(host: HostFacts) {
+  return z.strictObject({
+    ports: z
+      .record(z.string().regex(NAME_PATTERN, NAME_ALLOWED), portSchema(host), 'a map of port names')
+      .default({}),
+    cpus: z
+      .preprocess(
+        (value) => (typeof value === 'string' ? value.split(',') : value),
+        z.array(CPU_NUMBER.transform(Number), CPUS_ALLOWED).min(1, CPUS_ALLOWED),
+      )
+      .optional(),
+    poll: z.enum(['adaptive', 'busy'], 'adaptive or busy').default('adaptive'),
+    idleUs: wholeNumber(0, IDLE_US_MAX).default(CONFIG_DEFAULTS.idleUs),
+    fdb: z
+      .strictObject(
+        {
+          capacity: wholeNumber(1, MAX_FDB_CAPACITY).default(CONFIG_DEFAULTS.fdb.capacity),
+          ageSeconds: wholeNumber(1, AGE_SECONDS_MAX).default(CONFIG_DEFAULTS.fdb.ageSeconds),
+        },
+        'a map with capacity and ageSeconds',
+      )
+      .default(CONFIG_DEFAULTS.fdb),
+    arena: z
+      .string(ARENA_ALLOWED)
+      .transform(parseSize)
+      .pipe(z.int(ARENA_ALLOWED).min(ARENA_BYTES_MIN, ARENA_ALLOWED).max(ARENA_BYTES_MAX, ARENA_ALLOWED))
+      .default(CONFIG_DEFAULTS.arenaBytes),
+    control: socketPath.optional(),
+  });
+}
+
+/** Bytes of `4294967296`, `512G`, `512GiB`; NaN of anything else. Units are powers of 1,024, as QEMU's. */
+function parseSize(text: string): number {
+  const [, digits, unit] = /^(\d{1,15})(?:([KMGT])(?:iB)?)?$/i.exec(text) ?? [];
+  if (digits === undefined) return Number.NaN;
+  const power = unit === undefined ? 0 : SIZE_UNITS.indexOf(unit.toUpperCase()) + 1;
+  return Number(digits) * 1024 ** power;
+}
+
+function formatSize(sizeBytes: number): string {
+  const power = Math.min(Math.floor(Math.log2(sizeBytes) / 10), SIZE_UNITS.length);
+  return `${sizeBytes / 1024 ** power}${SIZE_UNITS[power - 1]}iB`;
+}
+
+/** Names of the settings that may stand in the map at `path`, which is written for a port of `kind` if for one. */
+export function knownSettings(path: readonly string[], kind: string): string[] {
+  if (path[0] === 'ports') return knownPortSettings(kind);
+  return Object.keys(path[0] === 'fdb' ? CONFIG_DEFAULTS.fdb : configSchema(THIS_HOST).shape);
+}

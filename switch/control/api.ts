@@ -1,0 +1,142 @@
+/**
+ * The control API: what the process tells about itself, and changes while it runs, as JSON over HTTP on a UNIX
+ * socket. `controlApi` is
+ * the API without a transport, `serveControl` the transport without knowledge of the API. Main thread; a
+ * request never reaches a worker.
+ */
+import { lstatSync, unlinkSync } from 'node:fs';
+import { createAdaptorServer, type ServerType } from '@hono/node-server';
+import { type Context, Hono } from 'hono';
+import { HostError } from '../../src/host/errors.ts';
+import { listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
+import { PortError } from '../../src/port/contract.ts';
+import { ConfigError, type PortConfig, resolvePort } from '../config/resolve.ts';
+import type { FdbReport, PortReport } from './report.ts';
+
+/** What the API reports from and changes. */
+export type ControlSource = {
+  ports(): PortReport[];
+  fdb(): FdbReport;
+  addPort(config: PortConfig): Promise<void>;
+  removePort(name: string): Promise<void>;
+};
+
+/** Answer of GET /v1/version. */
+export type VersionReport = { readonly version: string; readonly node: string; readonly pid: number };
+
+/** Only the user that runs Ringway (and root) may ask: reports name other users' sockets and addresses. */
+const CONTROL_SOCKET_MODE = 0o600;
+
+/**
+ * GET /v1/ports, /v1/ports/:name, /v1/fdb, /v1/version; PUT /v1/ports/:name with a port's settings adds it,
+ * DELETE /v1/ports/:name removes it. Whatever goes wrong is `{ error }` with a status.
+ */
+export function controlApi(source: ControlSource, version: string): Hono {
+  const api = new Hono();
+  api.get('/v1/ports', (context) => context.json(source.ports()));
+  api.get('/v1/ports/:name', (context) => {
+    const name = context.req.param('name');
+    const port = portNamed(source, name);
+    return port === undefined ? noSuchPort(context, name) : context.json(port);
+  });
+  api.put('/v1/ports/:name', async (context) => {
+    const name = context.req.param('name');
+    if (portNamed(source, name) !== undefined) {
+      return context.json({ error: `port ${name} exists already` }, 409);
+    }
+    try {
+      await source.addPort(resolvePort(name, await jsonOf(context)));
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      return context.json({ error: error.message }, 400);
+    }
+    return context.json(portNamed(source, name), 201);
+  });
+  api.delete('/v1/ports/:name', async (context) => {
+    const name = context.req.param('name');
+    if (portNamed(source, name) === undefined) return noSuchPort(context, name);
+    await source.removePort(name);
+    return context.json({ removed: name });
+  });
+  api.get('/v1/fdb', (context) => context.json(source.fdb()));
+  api.get('/v1/version', (context) => {
+    const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
+    return context.json(report);
+  });
+  api.notFound((context) =>
+    context.json({ error: `there is no ${context.req.method} ${context.req.path}` }, 404),
+  );
+  api.onError((error, context) => context.json({ error: error.message }, 500));
+  return api;
+}
+
+function portNamed(source: ControlSource, name: string): PortReport | undefined {
+  return source.ports().find((port) => port.name === name);
+}
+
+function noSuchPort(context: Context, name: string): Response {
+  return context.json({ error: `there is no port ${name}` }, 404);
+}
+
+/** @throws ConfigError when the body is not JSON */
+async function jsonOf(context: Context): Promise<unknown> {
+  try {
+    return await context.req.json();
+  } catch {
+    throw new ConfigError('the settings of a port are needed, as a JSON object');
+  }
+}
+
+/** The port cannot be as asked for; not a bug of ours. */
+function isRefusal(error: unknown): error is Error {
+  return [ConfigError, SocketPathError, PortError, HostError].some((type) => error instanceof type);
+}
+
+/**
+ * Serves `api` at the socket until the answered object is closed, which also removes the socket. A socket
+ * that no process listens on is taken over. @throws SocketPathError
+ */
+export async function serveControl(socketPath: string, api: Hono): Promise<{ close(): Promise<void> }> {
+  // Bound by our own code, which knows stale sockets and sets the mode before anyone can connect.
+  const fd = listenUnix(socketPath, { mode: CONTROL_SOCKET_MODE });
+  const { ino } = lstatSync(socketPath);
+  const server = createAdaptorServer({ fetch: api.fetch, overrideGlobalObjects: false });
+  try {
+    await listening(server, fd);
+  } catch (error) {
+    removeSocket(socketPath, ino);
+    throw error;
+  }
+  return {
+    close: async () => {
+      removeSocket(socketPath, ino);
+      await closed(server);
+    },
+  };
+}
+
+function listening(server: ServerType, fd: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ fd }, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+function closed(server: ServerType): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    if ('closeAllConnections' in server) server.closeAllConnections();
+  });
+}
+
+/** Removes the file unless another process has put its own in its place meanwhile. */
+function removeSocket(path: string, ino: number): void {
+  try {
+    if (lstatSync(path).ino === ino) unlinkSync(path);
+  } catch {
+    // Already gone: somebody tidied up.
+  }
+}

@@ -1,0 +1,73 @@
+/** Asks a running Ringway through its control socket: the other end of api.ts. Any process. */
+import { type IncomingMessage, request } from 'node:http';
+
+/** The question could not be asked, or was refused; `message` is one line for the user. */
+export class ControlError extends Error {
+  override name = 'ControlError';
+  /** Nobody listens at the socket, so no process is running there. */
+  readonly unserved: boolean;
+
+  constructor(message: string, unserved: boolean) {
+    super(message);
+    this.unserved = unserved;
+  }
+}
+
+const ANSWER_TIMEOUT_MS = 10_000;
+
+/** What is asked for: GET alone unless said otherwise. */
+export type ControlRequest = { readonly method: 'PUT' | 'DELETE'; readonly body?: unknown };
+
+/**
+ * The JSON that the request is answered with. The caller names the type: both ends are of one version.
+ * @throws ControlError
+ */
+export async function askControl<T>(socketPath: string, path: string, request?: ControlRequest): Promise<T> {
+  const response = await send(socketPath, path, request);
+  const value = parseAnswer(await bodyOf(response), socketPath);
+  if (response.statusCode === 200 || response.statusCode === 201) return value as T;
+  const error = typeof value === 'object' && value !== null && 'error' in value ? value.error : 'no reason';
+  throw new ControlError(`${socketPath} answered ${response.statusCode}: ${error}`, false);
+}
+
+function send(socketPath: string, path: string, wanted?: ControlRequest): Promise<IncomingMessage> {
+  const method = wanted?.method ?? 'GET';
+  return new Promise((resolve, reject) => {
+    const asked = request({ socketPath, path, method, agent: false, timeout: ANSWER_TIMEOUT_MS }, resolve);
+    asked.on('timeout', () =>
+      asked.destroy(new Error(`no answer within ${ANSWER_TIMEOUT_MS / 1000} seconds`)),
+    );
+    asked.on('error', (error) => reject(connectionError(error, socketPath)));
+    asked.end(wanted?.body === undefined ? undefined : JSON.stringify(wanted.body));
+  });
+}
+
+function connectionError(error: Error, socketPath: string): ControlError {
+  const code = 'code' in error ? error.code : undefined;
+  switch (code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+    case 'ECONNREFUSED':
+      return new ControlError(`no ringway is running at ${socketPath}`, true);
+    case 'EACCES':
+    case 'EPERM':
+      return new ControlError(`no permission to ask the ringway at ${socketPath}`, false);
+    default:
+      return new ControlError(`asking the ringway at ${socketPath}: ${error.message}`, false);
+  }
+}
+
+async function bodyOf(response: IncomingMessage): Promise<string> {
+  response.setEncoding('utf8');
+  const parts: string[] = [];
+  for await (const part of response) parts.push(part);
+  return parts.join('');
+}
+
+function parseAnswer(text: string, socketPath: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new ControlError(`${socketPath} does not answer as a ringway control socket`, false);
+  }
+}

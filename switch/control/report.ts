@@ -1,0 +1,44 @@
+/** What the process tells about itself: the JSON of the control API, which `ringway ports` and `fdb` print. */
+import type { PortKind, PortQueue, PortState } from '../../src/port/contract.ts';
+import type { PortCounters } from '../../src/queue/state.ts';
+import type { DropReason } from '../l2/drop-reasons.ts';
+
+export type { PortKind, PortState };
+
+export type QueueReport = PortQueue & {
+  /** Worker that polls it (ingress), otherwise null. */
+  readonly worker: number | null;
+  readonly frames: number;
+  readonly bytes: number;
+  /** Times that the guest was signalled. */
+  readonly calls: number;
+};
+
+export type PortReport = {
+  readonly name: string;
+  readonly kind: PortKind;
+  /** What it is attached to: the path of a socket or file, an interface, a device. */
+  readonly endpoint: string;
+  readonly state: PortState;
+  /** One sentence: what it waits for, what its peer did wrong, how to mend it; null when all is well. */
+  readonly reason: string | null;
+  /** Queue pairs started and enabled. */
+  readonly queuePairs: number;
+  readonly mtu: number | null;
+  /** What only ports of this kind have to tell; vhost-user: role, features, protocolFeatures, memoryBytes. */
+  readonly details: Readonly<Record<string, unknown>>;
+  readonly queues: readonly QueueReport[];
+  readonly counters: PortCounters;
+  readonly drops: Readonly<Record<DropReason, number>>;
+};
+
+export type FdbReport = {
+  readonly capacity: number;
+  readonly ageSeconds: number;
+  readonly entries: readonly {
+    readonly mac: string;
+    readonly vlan: number;
+    readonly port: string;
+    readonly ageSeconds: number;
+  }[];
+};

@@ -1,0 +1,295 @@
+/**
+ * One worker's state and loop: which queues it polls, which ports it can deliver to, and when it sleeps.
+ * Worker thread only.
+ */
+import { receiveMessageOnPort } from 'node:worker_threads';
+import { drainFd } from '../../src/host/descriptor.ts';
+import { EpollSet } from '../../src/host/epoll.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
+import { warmUpCopy } from '../../src/queue/copy.ts';
+import { isMirrorQueue, type MirrorSource } from '../../src/queue/mirror.ts';
+import { SplitRing } from '../../src/vring/split-ring.ts';
+import { Fdb } from '../l2/fdb/fdb.ts';
+import { Forwarder, ForwardingPort } from '../l2/forwarder.ts';
+import {
+  CONTROL_EPOCH,
+  CONTROL_SLEEPING,
+  CONTROL_TICK,
+  type NumberedOrder,
+  type WorkerOrder,
+  type WorkerReport,
+  type WorkerSetup,
+} from './orders.ts';
+import { egressOfWorker } from './placement.ts';
+
+/** Turns of the loop between looks at the clock while idle. */
+const TURNS_PER_STRETCH = 64;
+/** A queue that tells of nothing must be looked at: the longest sleep while there is one. */
+const UNTOLD_SLEEP_MS = 1;
+
+export class PollWorker {
+  readonly #setup: WorkerSetup;
+  readonly #arena: ArenaView;
+  readonly #control: Int32Array;
+  readonly #forwarder: Forwarder;
+  readonly #epoll = new EpollSet();
+  /** Queues that this worker polls. */
+  #polled: IngressQueue[] = [];
+  /** Every egress queue, also those that are not enabled. */
+  #egress: EgressQueue[] = [];
+  /** Ports that get copies instead of switched frames, and of which ports. */
+  readonly #copied = new Map<number, readonly MirrorSource[]>();
+  /** Queues whose fault the main thread was told of. */
+  readonly #reported = new Set<IngressQueue | EgressQueue>();
+  /** Polled queues by the descriptor that tells of their frames, as it stands in the epoll set. */
+  readonly #queueOfFd = new Map<number, IngressQueue>();
+  #epochSeen = 0;
+  #idleSinceMs = 0;
+  /** Stretches without work that are expected to take as long as `idleUs`. */
+  #stretchesToIdle = 2;
+  #running = true;
+
+  constructor(setup: WorkerSetup) {
+    this.#setup = setup;
+    this.#arena = new ArenaView(setup.arena);
+    this.#control = new Int32Array(setup.control);
+    this.#forwarder = new Forwarder(this.#arena, new Fdb(setup.fdb), (queue) => this.#reportFault(queue));
+    this.#epoll.add(setup.wakeFd);
+    // Before the first order: the pool adds no port until every worker has answered one.
+    warmUpCopy(this.#arena);
+  }
+
+  run(): void {
+    let idleStretches = 0;
+    while (this.#running) {
+      const hadWork = pollStretch(
+        this.#forwarder,
+        this.#polled,
+        this.#control,
+        this.#epochSeen,
+        TURNS_PER_STRETCH,
+      );
+      if (Atomics.load(this.#control, CONTROL_EPOCH) !== this.#epochSeen) {
+        this.#takeOrders();
+        continue;
+      }
+      idleStretches = hadWork || this.#setup.poll === 'busy' ? 0 : idleStretches + 1;
+      if (idleStretches > 0 && this.#idleLongEnough(idleStretches)) {
+        this.#sleep();
+        idleStretches = 0;
+      }
+    }
+    this.#epoll.close();
+  }
+
+  /**
+   * Whether so many stretches without work take as long as a worker waits before it blocks. Reading the clock
+   * makes garbage, so it is read when idleness begins and when, by the pace so far, the time should be over.
+   */
+  #idleLongEnough(idleStretches: number): boolean {
+    if (idleStretches === 1) {
+      this.#idleSinceMs = performance.now();
+      return false;
+    }
+    if (idleStretches < this.#stretchesToIdle) return false;
+    const idleMs = Math.max(performance.now() - this.#idleSinceMs, 0.001);
+    const wantedMs = this.#setup.idleUs / 1000;
+    if (idleMs >= wantedMs) {
+      this.#stretchesToIdle = Math.max(2, Math.floor((idleStretches * wantedMs) / idleMs));
+      return true;
+    }
+    this.#stretchesToIdle = idleStretches + Math.ceil((idleStretches * (wantedMs - idleMs)) / idleMs);
+    return false;
+  }
+
+  /** Asks every guest for a kick and blocks until one comes, or an order. */
+  #sleep(): void {
+    Atomics.store(this.#control, CONTROL_SLEEPING, 1);
+    let mayBlock = Atomics.load(this.#control, CONTROL_EPOCH) === this.#epochSeen;
+    let timeoutMs = -1;
+    for (const queue of this.#polled) {
+      if (!queue.armWake()) mayBlock = false;
+      if (queue.wakeFd < 0) timeoutMs = UNTOLD_SLEEP_MS;
+    }
+    const count = mayBlock ? this.#epoll.wait(timeoutMs) : 0;
+    Atomics.store(this.#control, CONTROL_SLEEPING, 0);
+    // The frame that ended the sleep first; a kick that is drained after it is not lost, as polling goes on.
+    pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen, 1);
+    for (let i = 0; i < count; i++) this.#acknowledge(this.#epoll.readyFd(i));
+    for (const queue of this.#polled) queue.disarmWake();
+  }
+
+  #acknowledge(fd: number): void {
+    const queue = this.#queueOfFd.get(fd);
+    if (queue === undefined) drainFd(this.#setup.wakeFd);
+    else if (!queue.acknowledgeWake()) this.#unwatch(queue);
+  }
+
+  #unwatch(queue: IngressQueue): void {
+    if (this.#queueOfFd.delete(queue.wakeFd)) this.#epoll.remove(queue.wakeFd);
+  }
+
+  #takeOrders(): void {
+    this.#epochSeen = Atomics.load(this.#control, CONTROL_EPOCH);
+    for (;;) {
+      const received = receiveMessageOnPort(this.#setup.orders);
+      if (received === undefined) return;
+      const { number, order } = received.message as NumberedOrder;
+      this.#obey(order);
+      this.#tell({ kind: 'done', number });
+    }
+  }
+
+  #obey(order: WorkerOrder): void {
+    switch (order.kind) {
+      case 'addPort':
+        this.#addPort(order.portId, order.drops);
+        break;
+      case 'removePort':
+        this.#forwarder.removePort(order.portId);
+        this.#copied.delete(order.portId);
+        break;
+      case 'attach':
+        this.#attach(order.queue);
+        break;
+      case 'detach':
+        this.#detach(order.portId, order.queueIndex);
+        break;
+      case 'setEnabled':
+        this.#setEnabled(order.portId, order.queueIndex, order.enabled);
+        break;
+      case 'setCallFd':
+        this.#setCallFd(order.portId, order.queueIndex, order.callFd);
+        break;
+      case 'setFrameLimit': {
+        const port = this.#forwarder.port(order.portId);
+        if (port !== undefined) port.frameBytesMax = order.frameBytesMax;
+        break;
+      }
+      case 'setCopied':
+        this.#setCopied(order.portId, order.sources);
+        break;
+      case 'stop':
+        this.#running = false;
+        break;
+    }
+  }
+
+  #addPort(portId: number, drops: SharedArrayBuffer): void {
+    const bytesPerWorker = drops.byteLength / this.#setup.workerCount;
+    const own = new Float64Array(drops, this.#setup.index * bytesPerWorker, bytesPerWorker / 8);
+    this.#forwarder.addPort(new ForwardingPort(portId, own));
+  }
+
+  #attach(attachment: QueueAttachment): void {
+    if (attachment.direction === 'ingress') {
+      const queue = openIngress(this.#arena, attachment);
+      this.#polled = [...this.#polled, queue];
+      if (queue.wakeFd >= 0) {
+        this.#epoll.add(queue.wakeFd);
+        this.#queueOfFd.set(queue.wakeFd, queue);
+      }
+      return;
+    }
+    const queue = openEgress(this.#arena, attachment, this.#setup.workerCount > 1);
+    this.#egress = [...this.#egress, queue];
+    this.#refreshTargets(attachment.portId);
+  }
+
+  #detach(portId: number, queueIndex: number): void {
+    const polled = this.#polled.find((queue) => isQueue(queue, portId, queueIndex));
+    if (polled !== undefined) {
+      this.#polled = this.#polled.filter((queue) => queue !== polled);
+      this.#unwatch(polled);
+      this.#reported.delete(polled);
+    }
+    for (const queue of this.#egress) if (isQueue(queue, portId, queueIndex)) this.#reported.delete(queue);
+    this.#egress = this.#egress.filter((queue) => !isQueue(queue, portId, queueIndex));
+    this.#refreshTargets(portId);
+  }
+
+  #setCopied(portId: number, sources: readonly MirrorSource[]): void {
+    if (this.#forwarder.port(portId) === undefined) return;
+    this.#copied.set(portId, sources);
+    this.#forwarder.setCopied(
+      portId,
+      sources.map((source) => source.portId),
+    );
+    this.#refreshTargets(portId);
+  }
+
+  #setEnabled(portId: number, queueIndex: number, enabled: boolean): void {
+    for (const queue of [...this.#polled, ...this.#egress]) {
+      if (isQueue(queue, portId, queueIndex)) queue.enabled = enabled;
+    }
+    this.#refreshTargets(portId);
+  }
+
+  #setCallFd(portId: number, queueIndex: number, callFd: number): void {
+    for (const queue of this.#polled) {
+      if (!(queue instanceof SplitRing) || !isQueue(queue, portId, queueIndex)) continue;
+      queue.callFd = callFd;
+      queue.signal();
+    }
+    for (const queue of this.#egress) {
+      if (!(queue instanceof SplitRing) || !isQueue(queue, portId, queueIndex)) continue;
+      queue.begin();
+      queue.callFd = callFd;
+      queue.signal();
+      queue.end();
+    }
+  }
+
+  /** Which queues of a port get this worker's frames: of those attached, enabled and without a fault. */
+  #refreshTargets(portId: number): void {
+    const port = this.#forwarder.port(portId);
+    if (port === undefined) return;
+    const usable = this.#egress
+      .filter((queue) => queue.portId === portId && queue.enabled && queue.fault === 0)
+      .sort((a, b) => a.queueIndex - b.queueIndex);
+    const sources = this.#copied.get(portId);
+    if (sources !== undefined) {
+      port.mirrorQueue = usable.find(isMirrorQueue) ?? null;
+      port.mirrorQueue?.nameSources(sources);
+      return;
+    }
+    port.queues = egressOfWorker(usable, this.#setup.index, this.#setup.workerCount);
+    port.queueCount = port.queues.length;
+  }
+
+  #reportFault(queue: IngressQueue | EgressQueue): void {
+    if (this.#reported.has(queue)) return;
+    this.#reported.add(queue);
+    this.#tell({ kind: 'queueFailed', portId: queue.portId, queueIndex: queue.queueIndex });
+  }
+
+  #tell(report: WorkerReport): void {
+    this.#setup.orders.postMessage(report);
+  }
+}
+
+function isQueue(queue: { portId: number; queueIndex: number }, portId: number, queueIndex: number): boolean {
+  return queue.portId === portId && queue.queueIndex === queueIndex;
+}
+
+/**
+ * Polls every queue for so many turns, or until an order waits. Answers whether any frame came. A
+ * function of its own, so that V8 compiles it as a whole instead of replacing a loop that never ends.
+ */
+function pollStretch(
+  forwarder: Forwarder,
+  polled: readonly IngressQueue[],
+  control: Int32Array,
+  epochSeen: number,
+  turns: number,
+): boolean {
+  let frames = 0;
+  for (let turn = 0; turn < turns; turn++) {
+    if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
+    forwarder.nowTick = control[CONTROL_TICK]!;
+    for (let i = 0; i < polled.length; i++) frames += forwarder.forwardBurst(polled[i]!);
+  }
+  return frames !== 0;
+}

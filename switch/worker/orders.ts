@@ -1,0 +1,65 @@
+/**
+ * What the main thread and a poll worker say to each other. Orders go over a MessagePort; the worker, which
+ * never returns to its event loop, looks for them when the epoch in its control block has moved, and answers
+ * each one when it is done. `WorkerOrder` is posted, so it is plain data.
+ */
+
+import type { MessagePort } from 'node:worker_threads';
+import type { ArenaLocation } from '../../src/memory/arena.ts';
+import type { QueueAttachment } from '../../src/port/kinds.ts';
+import type { MirrorSource } from '../../src/queue/mirror.ts';
+
+export type WorkerOrder =
+  | { readonly kind: 'addPort'; readonly portId: number; readonly drops: SharedArrayBuffer }
+  | { readonly kind: 'removePort'; readonly portId: number }
+  | { readonly kind: 'attach'; readonly queue: QueueAttachment }
+  | { readonly kind: 'detach'; readonly portId: number; readonly queueIndex: number }
+  | {
+      readonly kind: 'setEnabled';
+      readonly portId: number;
+      readonly queueIndex: number;
+      readonly enabled: boolean;
+    }
+  | {
+      readonly kind: 'setCallFd';
+      readonly portId: number;
+      readonly queueIndex: number;
+      readonly callFd: number;
+    }
+  | { readonly kind: 'setFrameLimit'; readonly portId: number; readonly frameBytesMax: number }
+  /** The port gets copies of the frames to and from these ports, and nothing that is switched. */
+  | { readonly kind: 'setCopied'; readonly portId: number; readonly sources: readonly MirrorSource[] }
+  | { readonly kind: 'stop' };
+
+export type NumberedOrder = { readonly number: number; readonly order: WorkerOrder };
+
+export type WorkerReport =
+  | { readonly kind: 'done'; readonly number: number }
+  | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number };
+
+/** Words (int32) of a worker's control block; each worker has a cache line of its own. */
+export const CONTROL_EPOCH = 0;
+/** 1 while the worker is about to block or blocks; orders then also need its wake-up descriptor. */
+export const CONTROL_SLEEPING = 1;
+/** Seconds since the start, counted by the main thread. */
+export const CONTROL_TICK = 2;
+export const CONTROL_BYTES = 64;
+
+export type PollMode = 'adaptive' | 'busy';
+
+/** Given to a worker at its start. */
+export type WorkerSetup = {
+  readonly index: number;
+  readonly workerCount: number;
+  /** Processor to pin the thread to; null: none. */
+  readonly cpu: number | null;
+  readonly poll: PollMode;
+  /** Adaptive: how long to spin without work before blocking. */
+  readonly idleUs: number;
+  readonly arena: ArenaLocation;
+  readonly fdb: SharedArrayBuffer;
+  readonly control: SharedArrayBuffer;
+  /** An eventfd that wakes the worker when it blocks. */
+  readonly wakeFd: number;
+  readonly orders: MessagePort;
+};

@@ -1,0 +1,228 @@
+/**
+ * The poll workers as the main thread drives them: starts and stops their threads, places queues on them,
+ * and is the data path that devices talk to. Every order goes to all workers that it concerns and resolves
+ * when each has answered. Main thread.
+ */
+import { setFlagsFromString } from 'node:v8';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { closeFd, createEventFd, signalFd } from '../../src/host/descriptor.ts';
+import type { ArenaLocation } from '../../src/memory/arena.ts';
+import type { QueueAttachment } from '../../src/port/kinds.ts';
+import type { DataPath } from '../../src/queue/data-path.ts';
+import type { MirrorSource } from '../../src/queue/mirror.ts';
+import { DROP_REASONS, type DropReason } from '../l2/drop-reasons.ts';
+import {
+  CONTROL_BYTES,
+  CONTROL_EPOCH,
+  CONTROL_SLEEPING,
+  CONTROL_TICK,
+  type PollMode,
+  type WorkerOrder,
+  type WorkerReport,
+  type WorkerSetup,
+} from './orders.ts';
+import { workerForQueue } from './placement.ts';
+
+/**
+ * Room for what a worker's program makes while V8 still compiles it; in steady state it makes nothing. With
+ * V8's own 1 MiB to begin with, the first frames of a load would cost a collection of a millisecond or two.
+ */
+const WORKER_SEMI_SPACE_MIB = 4;
+
+export type WorkerPoolOptions = {
+  /** One worker for each, pinned; null: one worker, not pinned. */
+  readonly cpus: readonly number[] | null;
+  readonly poll: PollMode;
+  readonly idleUs: number;
+  readonly arena: ArenaLocation;
+  readonly fdb: SharedArrayBuffer;
+  readonly onQueueFailed: (portId: number, queueIndex: number) => void;
+};
+
+export class WorkerPool implements DataPath {
+  /** Rejects when a worker dies: a bug of ours that must end the process. */
+  readonly failed: Promise<never>;
+  readonly #threads: WorkerThread[];
+  readonly #dropsOfPort = new Map<number, SharedArrayBuffer>();
+  /** Worker that polls each ingress queue, by `portId:queueIndex`. */
+  readonly #placement = new Map<string, number>();
+
+  constructor(options: WorkerPoolOptions) {
+    const cpus = options.cpus ?? [null];
+    setFlagsFromString(`--min-semi-space-size=${WORKER_SEMI_SPACE_MIB}`);
+    this.#threads = cpus.map(
+      (cpu, index) =>
+        new WorkerThread(
+          {
+            index,
+            workerCount: cpus.length,
+            cpu,
+            poll: options.poll,
+            idleUs: options.idleUs,
+            arena: options.arena,
+            fdb: options.fdb,
+          },
+          options.onQueueFailed,
+        ),
+    );
+    this.failed = Promise.race(this.#threads.map((thread) => thread.failed));
+    // Whoever starts the pool awaits `failed`; until then it must not count as unhandled.
+    this.failed.catch(() => {});
+    // Node joins its threads before it exits, and would wait for ever for one that blocks.
+    process.once('exit', this.#wakeAll);
+  }
+
+  async addPort(portId: number): Promise<void> {
+    const drops = new SharedArrayBuffer(DROP_REASONS.length * 8 * this.#threads.length);
+    this.#dropsOfPort.set(portId, drops);
+    await this.#orderAll({ kind: 'addPort', portId, drops });
+  }
+
+  async removePort(portId: number): Promise<void> {
+    await this.#orderAll({ kind: 'removePort', portId });
+    this.#dropsOfPort.delete(portId);
+  }
+
+  async attach(queue: QueueAttachment): Promise<void> {
+    if (queue.direction === 'egress') {
+      await this.#orderAll({ kind: 'attach', queue });
+      return;
+    }
+    const index = workerForQueue(this.#placement.values(), this.#threads.length);
+    this.#placement.set(queueKey(queue.portId, queue.queueIndex), index);
+    await this.#threads[index]!.order({ kind: 'attach', queue });
+  }
+
+  async detach(portId: number, queueIndex: number): Promise<void> {
+    await this.#orderAll({ kind: 'detach', portId, queueIndex });
+    this.#placement.delete(queueKey(portId, queueIndex));
+  }
+
+  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
+    await this.#orderAll({ kind: 'setEnabled', portId, queueIndex, enabled });
+  }
+
+  async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
+    await this.#orderAll({ kind: 'setCallFd', portId, queueIndex, callFd });
+  }
+
+  async setFrameLimit(portId: number, frameBytesMax: number): Promise<void> {
+    await this.#orderAll({ kind: 'setFrameLimit', portId, frameBytesMax });
+  }
+
+  /** Has the port get copies of the frames to and from these ports, and nothing that is switched. */
+  async setCopied(portId: number, sources: readonly MirrorSource[]): Promise<void> {
+    await this.#orderAll({ kind: 'setCopied', portId, sources });
+  }
+
+  /** Moves the clock by which addresses age. */
+  setTick(seconds: number): void {
+    for (const thread of this.#threads) thread.setTick(seconds);
+  }
+
+  /** The worker that polls a queue; null when none does. */
+  workerOf(portId: number, queueIndex: number): number | null {
+    return this.#placement.get(queueKey(portId, queueIndex)) ?? null;
+  }
+
+  /** Frames that were not delivered, over all workers. */
+  dropsOf(portId: number): Record<DropReason, number> {
+    const counters = new Float64Array(this.#dropsOfPort.get(portId) ?? new SharedArrayBuffer(0));
+    const sums = DROP_REASONS.map(({ name }, reason) => {
+      let sum = 0;
+      for (let at = reason; at < counters.length; at += DROP_REASONS.length) sum += counters[at]!;
+      return [name, sum];
+    });
+    return Object.fromEntries(sums) as Record<DropReason, number>;
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.stop()));
+    process.off('exit', this.#wakeAll);
+  }
+
+  readonly #wakeAll = (): void => {
+    for (const thread of this.#threads) thread.wake();
+  };
+
+  async #orderAll(order: WorkerOrder): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.order(order)));
+  }
+}
+
+function queueKey(portId: number, queueIndex: number): string {
+  return `${portId}:${queueIndex}`;
+}
+
+/** The program of a worker: beside this file, TypeScript in the checkout and JavaScript when built. */
+const PROGRAM = new URL(import.meta.url.endsWith('.ts') ? './thread.ts' : './thread.js', import.meta.url);
+
+/** One worker: its thread, its control block, and the orders that it has not answered yet. */
+class WorkerThread {
+  readonly failed: Promise<never>;
+  readonly #worker: Worker;
+  readonly #orders: MessagePort;
+  readonly #control = new SharedArrayBuffer(CONTROL_BYTES);
+  readonly #words = new Int32Array(this.#control);
+  readonly #wakeFd = createEventFd();
+  readonly #waiting = new Map<number, () => void>();
+  #lastNumber = 0;
+  #stopping = false;
+
+  constructor(
+    setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
+    onQueueFailed: (portId: number, queueIndex: number) => void,
+  ) {
+    const { port1, port2 } = new MessageChannel();
+    this.#orders = port1;
+    const workerData: WorkerSetup = { ...setup, control: this.#control, wakeFd: this.#wakeFd, orders: port2 };
+    this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
+    port1.on('message', (report: WorkerReport) => {
+      if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
+      else this.#answered(report.number);
+    });
+    this.failed = new Promise((_, reject) => {
+      this.#worker.on('error', reject);
+      this.#worker.on('exit', (code) => {
+        if (!this.#stopping)
+          reject(new Error(`poll worker ${setup.index} ended by itself with code ${code}`));
+      });
+    });
+    this.failed.catch(() => {});
+  }
+
+  /** Resolves when the worker has done it. */
+  order(order: WorkerOrder): Promise<void> {
+    const number = ++this.#lastNumber;
+    const done = new Promise<void>((resolve) => this.#waiting.set(number, resolve));
+    this.#orders.postMessage({ number, order });
+    Atomics.add(this.#words, CONTROL_EPOCH, 1);
+    if (Atomics.load(this.#words, CONTROL_SLEEPING) === 1) signalFd(this.#wakeFd);
+    return done;
+  }
+
+  setTick(seconds: number): void {
+    Atomics.store(this.#words, CONTROL_TICK, seconds);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    const exited = new Promise<void>((resolve) => this.#worker.once('exit', () => resolve()));
+    if (this.#worker.threadId !== -1) {
+      void this.order({ kind: 'stop' });
+      await exited;
+    }
+    this.#orders.close();
+    closeFd(this.#wakeFd);
+  }
+
+  /** Ends a block, whatever for. */
+  wake(): void {
+    signalFd(this.#wakeFd);
+  }
+
+  #answered(number: number): void {
+    this.#waiting.get(number)?.();
+    this.#waiting.delete(number);
+  }
+}

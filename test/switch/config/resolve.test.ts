@@ -1,0 +1,450 @@
+/** Settings from files and options: what is accepted, and the one line that says why something is not. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type RunOptions, settingsOf } from '../../../switch/cli/options.ts';
+import { parseConfigText, readConfigFile } from '../../../switch/config/file.ts';
+import type { HostFacts } from '../../../switch/config/kinds/values.ts';
+import { ConfigError, resolveConfig, type SwitchConfig } from '../../../switch/config/resolve.ts';
+
+const HOST: HostFacts = {
+  allowedCpus: () => [0, 2, 3],
+  passwd: () => 'root:x:0:0:root:/root:/bin/sh\nlibvirt-qemu:x:64055:109::/:/bin/false\n',
+  group: () => 'root:x:0:\nkvm:x:109:root\n',
+};
+
+function fromFile(text: string, options: RunOptions = {}): SwitchConfig {
+  return resolveConfig([parseConfigText('r.yaml', text), settingsOf(options)], HOST);
+}
+
+function fromOptions(options: RunOptions): SwitchConfig {
+  return resolveConfig([settingsOf(options)], HOST);
+}
+
+function messageOf(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    return (error as ConfigError).message;
+  }
+  throw new Error('accepted');
+}
+
+const PORT_A = {
+  name: 'a',
+  kind: 'vhost-user',
+  socket: '/x/a.sock',
+  role: 'server',
+  queues: 16,
+  configSpace: false,
+};
+
+describe('accepted', () => {
+  it('fills in every default', () => {
+    expect(fromOptions({ port: ['a=/x/a.sock'] })).toEqual({
+      ports: [PORT_A],
+      cpus: null,
+      poll: 'adaptive',
+      idleUs: 100,
+      fdb: { capacity: 8192, ageSeconds: 300 },
+      arenaBytes: 2 ** 40,
+      controlSocket: '/x/ringway.sock',
+    });
+  });
+
+  it('reads every setting of a file', () => {
+    const text = `
+ports:
+  vm0:
+    socket: /run/vm0.sock
+    role: server
+    mode: 0660
+    owner: libvirt-qemu:kvm
+    queues: 127
+    configSpace: on
+    mac: 02:00:00:00:00:0A
+    mtu: 9000
+  7: { socket: ./vm1.sock, role: client }
+cpus: [2, 3]
+poll: busy
+idleUs: 0
+fdb: { capacity: 1048576, ageSeconds: 1 }
+arena: 512GiB
+control: /run/c.sock
+`;
+    expect(fromFile(text)).toEqual({
+      ports: [
+        {
+          name: '7',
+          kind: 'vhost-user',
+          socket: './vm1.sock',
+          role: 'client',
+          queues: 16,
+          configSpace: false,
+        },
+        {
+          name: 'vm0',
+          socket: '/run/vm0.sock',
+          kind: 'vhost-user',
+          role: 'server',
+          mode: 0o660,
+          owner: { uid: 64055, gid: 109 },
+          queues: 127,
+          configSpace: true,
+          mac: '02:00:00:00:00:0a',
+          mtu: 9000,
+        },
+      ],
+      cpus: [2, 3],
+      poll: 'busy',
+      idleUs: 0,
+      fdb: { capacity: 1_048_576, ageSeconds: 1 },
+      arenaBytes: 2 ** 39,
+      controlSocket: '/run/c.sock',
+    });
+  });
+
+  it('reads every option', () => {
+    const config = fromOptions({
+      port: ['a=/x/a=b.sock,mode=0o600,owner=7:8,queues=1,config-space=on,mac=02:00:00:00:00:01,mtu=68'],
+      cpus: '3,0',
+      poll: 'busy',
+      idleUs: '1000000',
+      arena: '4294967296',
+      fdbCapacity: '1',
+      fdbAge: '1000000',
+      control: 'none',
+    });
+    expect(config).toEqual({
+      ports: [
+        {
+          name: 'a',
+          socket: '/x/a=b.sock',
+          kind: 'vhost-user',
+          role: 'server',
+          mode: 0o600,
+          owner: { uid: 7, gid: 8 },
+          queues: 1,
+          configSpace: true,
+          mac: '02:00:00:00:00:01',
+          mtu: 68,
+        },
+      ],
+      cpus: [3, 0],
+      poll: 'busy',
+      idleUs: 1_000_000,
+      fdb: { capacity: 1, ageSeconds: 1_000_000 },
+      arenaBytes: 2 ** 32,
+      controlSocket: null,
+    });
+  });
+
+  it('lets options add ports, replace them whole and override the rest key by key', () => {
+    const file = `
+ports:
+  a: { socket: /x/a.sock, queues: 4 }
+  b: { socket: /x/b.sock, queues: 4 }
+fdb: { capacity: 100, ageSeconds: 20 }
+poll: busy
+`;
+    const config = fromFile(file, {
+      port: ['b=/y/b.sock', 'c=/y/c.sock'],
+      fdbAge: '30',
+      poll: 'adaptive',
+    });
+    expect(config.ports).toMatchObject([
+      { name: 'a', socket: '/x/a.sock', queues: 4 },
+      { name: 'b', socket: '/y/b.sock', queues: 16 },
+      { name: 'c', socket: '/y/c.sock', queues: 16 },
+    ]);
+    expect(config.fdb).toEqual({ capacity: 100, ageSeconds: 30 });
+    expect(config.poll).toBe('adaptive');
+  });
+
+  it.each([
+    ['660', 0o660],
+    ['0660', 0o660],
+    ['0o660', 0o660],
+    ['007', 0o007],
+  ])('takes mode %s as octal digits', (mode, bits) => {
+    expect(fromFile(`ports: { a: { socket: /x/a, mode: ${mode} } }`).ports).toMatchObject([{ mode: bits }]);
+  });
+
+  it.each([
+    ['4g', 2 ** 32],
+    ['4096M', 2 ** 32],
+    ['4TiB', 2 ** 42],
+    ['4194304KiB', 2 ** 32],
+  ])('takes arena %s', (arena, bytes) => {
+    expect(fromOptions({ port: ['a=/x/a'], arena }).arenaBytes).toBe(bytes);
+  });
+
+  it('takes cpus as one text, and a socket path of 107 bytes', () => {
+    const socket = `/${'s'.repeat(106)}`;
+    expect(fromFile(`ports: { a: { socket: ${socket} } }\ncpus: 2,3\ncontrol: none`).cpus).toEqual([2, 3]);
+  });
+
+  it('accepts the example in the documentation of config.ts', () => {
+    const source = readFileSync(new URL('../../../switch/config/resolve.ts', import.meta.url), 'utf8');
+    const example = [...source.split('*/')[0]!.matchAll(/^ \* {5}(.*)$/gm)]
+      .map(([, line]) => line)
+      .join('\n');
+    const cpus = { ...HOST, allowedCpus: () => [2, 3] };
+    const config = resolveConfig([parseConfigText('example', example)], cpus);
+    expect(config.ports.map(({ name }) => name)).toEqual(['vm0', 'uml0']);
+    expect(config.ports[0]).toMatchObject({ owner: { uid: 64055, gid: 109 } });
+  });
+});
+
+const A = 'ports: { a: { socket: /x/a.sock } }\n';
+const LONG = `/${'s'.repeat(107)}`;
+
+describe('refused in a file', () => {
+  it.each([
+    ['', 'no port: give --port NAME=SOCKET, or ports in a file named with --config'],
+    ['# nothing\n', 'no port: give --port NAME=SOCKET, or ports in a file named with --config'],
+    ['ports: {}', 'no port: give --port NAME=SOCKET, or ports in a file named with --config'],
+    ['just text', 'r.yaml:1: a map of settings is needed, with ports at least'],
+    ['- a\n- b', 'r.yaml:1: a map of settings is needed, with ports at least'],
+    ['ports:', 'r.yaml:1: ports: nothing is not allowed (a map of port names)'],
+    ['\nports: [a]', 'r.yaml:2: ports: a list is not allowed (a map of port names)'],
+    ['ports:\n  a: /x', 'r.yaml:2: ports.a: /x is not allowed (a map of settings, with socket at least)'],
+    ['ports:\n  a: { queues: 2 }', 'r.yaml:2: ports.a.socket: missing (path of a UNIX socket)'],
+    ['ports:\n  a:\n    socket:', 'r.yaml:3: ports.a.socket: nothing is not allowed (path of a UNIX socket)'],
+    [
+      'ports:\n\n  vm0:\n    socket: /x\n    queues: 300',
+      'r.yaml:5: ports.vm0.queues: 300 is not allowed (1 to 127)',
+    ],
+    ['ports: { a: { socket: /x, queues: 0 } }', 'r.yaml:1: ports.a.queues: 0 is not allowed (1 to 127)'],
+    ['ports: { a: { socket: /x, queues: two } }', 'r.yaml:1: ports.a.queues: two is not allowed (1 to 127)'],
+    ['ports: { a: { socket: /x, queues: 1.5 } }', 'r.yaml:1: ports.a.queues: 1.5 is not allowed (1 to 127)'],
+    [
+      'ports: { a: { socket: /x, queues: [1] } }',
+      'r.yaml:1: ports.a.queues: a list is not allowed (1 to 127)',
+    ],
+    [
+      'ports: { a: { socket: /x, role: master } }',
+      'r.yaml:1: ports.a.role: master is not allowed (server or client)',
+    ],
+    [
+      'ports: { a: { socket: /x, mode: 0689 } }',
+      'r.yaml:1: ports.a.mode: 0689 is not allowed (three octal digits, for example 0660)',
+    ],
+    [
+      'ports: { a: { socket: /x, mode: 4755 } }',
+      'r.yaml:1: ports.a.mode: 4755 is not allowed (three octal digits, for example 0660)',
+    ],
+    [
+      'ports: { a: { socket: /x, owner: root } }',
+      'r.yaml:1: ports.a.owner: root is not allowed (USER:GROUP, names or numbers)',
+    ],
+    [
+      'ports: { a: { socket: /x, owner: nobody1:kvm } }',
+      'r.yaml:1: ports.a.owner: nobody1:kvm is not allowed (there is no user nobody1)',
+    ],
+    [
+      'ports: { a: { socket: /x, owner: root:wheel1 } }',
+      'r.yaml:1: ports.a.owner: root:wheel1 is not allowed (there is no group wheel1)',
+    ],
+    [
+      'ports: { a: { socket: /x, owner: "4294967295:0" } }',
+      'r.yaml:1: ports.a.owner: 4294967295:0 is not allowed (there is no user 4294967295)',
+    ],
+    [
+      'ports: { a: { socket: /x, role: client, mode: 0600 } }',
+      'r.yaml:1: ports.a.mode: 0600 is not allowed (only with role server)',
+    ],
+    [
+      'ports: { a: { socket: /x, role: client, owner: 1:1 } }',
+      'r.yaml:1: ports.a.owner: 1:1 is not allowed (only with role server)',
+    ],
+    [
+      'ports: { a: { socket: /x, configSpace: maybe } }',
+      'r.yaml:1: ports.a.configSpace: maybe is not allowed (on or off)',
+    ],
+    [
+      'ports: { a: { socket: /x, mac: 02:00:00:00:00:01 } }',
+      'r.yaml:1: ports.a.mac: 02:00:00:00:00:01 is not allowed (only with config-space=on, in a file configSpace: on)',
+    ],
+    [
+      'ports: { a: { socket: /x, configSpace: off, mtu: 1500 } }',
+      'r.yaml:1: ports.a.mtu: 1500 is not allowed (only with config-space=on, in a file configSpace: on)',
+    ],
+    [
+      'ports: { a: { socket: /x, configSpace: on, mac: 01:00:00:00:00:01 } }',
+      'r.yaml:1: ports.a.mac: 01:00:00:00:00:01 is not allowed (the address of a single station, for example 02:00:00:00:00:01)',
+    ],
+    [
+      'ports: { a: { socket: /x, configSpace: on, mac: 00:00:00:00:00:00 } }',
+      'r.yaml:1: ports.a.mac: 00:00:00:00:00:00 is not allowed (the address of a single station, for example 02:00:00:00:00:01)',
+    ],
+    [
+      'ports: { a: { socket: /x, configSpace: on, mtu: 67 } }',
+      'r.yaml:1: ports.a.mtu: 67 is not allowed (68 to 65535)',
+    ],
+    [
+      `ports: { a: { socket: ${LONG} } }`,
+      `r.yaml:1: ports.a.socket: ${LONG} is not allowed (at most 107 bytes, not 108)`,
+    ],
+    [
+      `ports: { a: { socket: "/${'ü'.repeat(54)}" } }`,
+      `r.yaml:1: ports.a.socket: "/${'ü'.repeat(54)}" is not allowed (at most 107 bytes, not 109)`,
+    ],
+    [
+      'ports: { a: { socket: "/x\\0" } }',
+      'r.yaml:1: ports.a.socket: "/x\\u0000" is not allowed (no zero byte)',
+    ],
+    ['ports:\n  a: { socket: /x }\n  a: { socket: /y }', 'r.yaml:3: ports.a: given twice'],
+    [
+      'ports:\n  a: { socket: /x/s }\n  b:\n    socket: /x/../x/s',
+      'r.yaml:4: ports.b.socket: /x/../x/s is not allowed (it is the socket of port a)',
+    ],
+    [
+      'ports: { "a b": { socket: /x } }',
+      'r.yaml:1: ports.a b: not allowed (port names are 1 to 31 letters, digits, dots, dashes and underscores)',
+    ],
+    ['ports:\n  __proto__: { socket: /x }', 'r.yaml:2: ports.__proto__: unknown setting'],
+    ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
+    [
+      'ports: { a: { socket: /x, colour: red } }',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, role, mode, owner, queues, configSpace, mac, mtu)',
+    ],
+    [`${A}idleus: 3`, 'r.yaml:2: idleus: unknown setting (did you mean idleUs?)'],
+    [`${A}__proto__: { poll: busy }`, 'r.yaml:2: __proto__: unknown setting'],
+    [`${A}fdb: { size: 3 }`, 'r.yaml:2: fdb.size: unknown setting (there are capacity, ageSeconds)'],
+    [`${A}fdb: 3`, 'r.yaml:2: fdb: 3 is not allowed (a map with capacity and ageSeconds)'],
+    [`${A}fdb:\n  capacity: 1048577`, 'r.yaml:3: fdb.capacity: 1048577 is not allowed (1 to 1048576)'],
+    [`${A}fdb: { ageSeconds: 0 }`, 'r.yaml:2: fdb.ageSeconds: 0 is not allowed (1 to 1000000)'],
+    [`${A}poll: sometimes`, 'r.yaml:2: poll: sometimes is not allowed (adaptive or busy)'],
+    [`${A}idleUs: -1`, 'r.yaml:2: idleUs: -1 is not allowed (0 to 1000000)'],
+    [`${A}idleUs: 1000001`, 'r.yaml:2: idleUs: 1000001 is not allowed (0 to 1000000)'],
+    [`${A}cpus: []`, 'r.yaml:2: cpus: a list is not allowed (a list of CPU numbers, for example 2,3)'],
+    [`${A}cpus: 2-3`, 'r.yaml:2: cpus: 2-3 is not allowed (a list of CPU numbers, for example 2,3)'],
+    [`${A}cpus:\n- 2\n- two`, 'r.yaml:4: cpus: two is not allowed (a list of CPU numbers, for example 2,3)'],
+    [`${A}cpus: [0, 1]`, 'r.yaml:2: cpus: 1 is not allowed (this process may use 0, 2, 3)'],
+    [`${A}cpus: [0, 2, 0]`, 'r.yaml:2: cpus: 0 is not allowed (it is named twice)'],
+    [`${A}arena: 1GiB`, 'r.yaml:2: arena: 1GiB is not allowed (4GiB to 4TiB, for example 512GiB)'],
+    [`${A}arena: 5TiB`, 'r.yaml:2: arena: 5TiB is not allowed (4GiB to 4TiB, for example 512GiB)'],
+    [`${A}arena: lots`, 'r.yaml:2: arena: lots is not allowed (4GiB to 4TiB, for example 512GiB)'],
+    [`${A}control: /x/a.sock`, 'r.yaml:2: control: /x/a.sock is not allowed (it is the socket of port a)'],
+    [`${A}control: ${LONG}`, `r.yaml:2: control: ${LONG} is not allowed (at most 107 bytes, not 108)`],
+    ['ports: &p { a: { socket: /x } }\nfdb: *p', 'r.yaml:2: fdb: aliases are not supported'],
+    ['ports: { [a]: 1 }', 'r.yaml:1: the name of a setting must be plain text'],
+  ])('%j', (text, message) => {
+    expect(messageOf(() => fromFile(text))).toBe(message);
+  });
+
+  it.each([['ports: {\n'], ['a: b: c'], ['\tports: x'], ['a: 1\n---\nb: 2'], ['"open']])(
+    'what is not YAML, in one line with the file and the line: %j',
+    (text) => {
+      expect(messageOf(() => fromFile(text))).toMatch(/^r\.yaml:\d+: not YAML: [^\n]+$/);
+    },
+  );
+
+  it('a default control socket whose path gets too long', () => {
+    const socket = `/${'f'.repeat(100)}/s`;
+    expect(messageOf(() => fromFile(`ports: { a: { socket: ${socket} } }`))).toMatch(
+      /ringway\.sock is not allowed \(at most 107 bytes, not 114\)$/,
+    );
+  });
+
+  it('the same in 2,000 damaged copies of a good file: a ConfigError of one line, or a configuration', () => {
+    const good = `ports:\n  vm0: { socket: /x/a, mode: 0660 }\n  b:\n    socket: /x/b\ncpus: [0, 2]\nfdb: {capacity: 9}\n`;
+    let state = 20_240_607;
+    const random = (below: number) => {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+      return Math.floor((state / 2 ** 32) * below);
+    };
+    const pieces = [
+      ':',
+      ',',
+      '{',
+      '}',
+      '[',
+      ']',
+      '\n',
+      '"',
+      '&a ',
+      '*a',
+      '- ',
+      '? ',
+      '|',
+      '!',
+      '\0',
+      '9',
+      ' ',
+    ];
+    let refused = 0;
+    for (let i = 0; i < 2000; i++) {
+      const at = random(good.length);
+      const damaged = good.slice(0, at) + pieces[random(pieces.length)] + good.slice(at + random(4));
+      try {
+        expect(fromFile(damaged).ports.length).toBeGreaterThan(0);
+      } catch (error) {
+        expect(error).toBeInstanceOf(ConfigError);
+        expect((error as Error).message).not.toContain('\n');
+        refused++;
+      }
+    }
+    expect(refused).toBeGreaterThan(500);
+  });
+});
+
+describe('refused in options', () => {
+  it.each<[RunOptions, string]>([
+    [{}, 'no port: give --port NAME=SOCKET, or ports in a file named with --config'],
+    [{ port: ['a'] }, '--port a: not of the form NAME=SOCKET[,key=value]…'],
+    [{ port: ['__proto__=/x'] }, '--port __proto__=/x: not of the form NAME=SOCKET[,key=value]…'],
+    [{ port: ['a=/x,__proto__=1'] }, '--port a: __proto__=1: not of the form key=value'],
+    [{ port: ['=/x'] }, '--port =/x: not of the form NAME=SOCKET[,key=value]…'],
+    [{ port: ['a='] }, '--port a: socket: nothing is not allowed (path of a UNIX socket)'],
+    [{ port: ['a=/x,server'] }, '--port a: server: not of the form key=value'],
+    [{ port: ['a=/x,queues=300'] }, '--port a: queues: 300 is not allowed (1 to 127)'],
+    [{ port: ['a=/x,queues=1,queues=2'] }, '--port a: queues: given twice'],
+    [{ port: ['a=/x,socket=/y'] }, '--port a: socket: given twice'],
+    [
+      { port: ['a=/x,config-spce=on'] },
+      '--port a: config-spce: unknown setting (did you mean config-space?)',
+    ],
+    [{ port: ['a=/x,config-space=1'] }, '--port a: config-space: 1 is not allowed (on or off)'],
+    [{ port: ['a=/x', 'a=/y'] }, '--port a: given twice'],
+    [{ port: ['a=/x', 'b=/x'] }, '--port b: socket: /x is not allowed (it is the socket of port a)'],
+    [{ port: ['a=/x'], cpus: '0,9' }, '--cpus: 9 is not allowed (this process may use 0, 2, 3)'],
+    [{ port: ['a=/x'], cpus: '' }, '--cpus: nothing is not allowed (a list of CPU numbers, for example 2,3)'],
+    [{ port: ['a=/x'], cpus: '2,2' }, '--cpus: 2 is not allowed (it is named twice)'],
+    [{ port: ['a=/x'], idleUs: '1e3' }, '--idle-us: 1e3 is not allowed (0 to 1000000)'],
+    [{ port: ['a=/x'], fdbCapacity: '0' }, '--fdb-capacity: 0 is not allowed (1 to 1048576)'],
+    [{ port: ['a=/x'], fdbAge: 'x' }, '--fdb-age: x is not allowed (1 to 1000000)'],
+    [{ port: ['a=/x'], poll: 'no' }, '--poll: no is not allowed (adaptive or busy)'],
+    [{ port: ['a=/x'], arena: '1' }, '--arena: 1 is not allowed (4GiB to 4TiB, for example 512GiB)'],
+    [{ port: ['a=/x'], control: '/x' }, '--control: /x is not allowed (it is the socket of port a)'],
+  ])('%j', (options, message) => {
+    expect(messageOf(() => fromOptions(options))).toBe(message);
+  });
+
+  it('names the source that set the value: option over file, file under option', () => {
+    expect(messageOf(() => fromFile(`${A}poll: never`, { poll: 'always' }))).toMatch(/^--poll: always/);
+    expect(messageOf(() => fromFile(`${A}poll: never`, { idleUs: '7' }))).toMatch(/^r\.yaml:2: poll: never/);
+    expect(messageOf(() => fromFile(A, { port: ['b=/x/a.sock'] }))).toMatch(/^--port b: socket/);
+    expect(messageOf(() => fromFile('ports: 3', { port: ['b=/x/a.sock'] }))).toMatch(/^r\.yaml:1: ports: 3/);
+  });
+});
+
+describe('files', () => {
+  let folder = '';
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'ringway-config-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it('are read, and named when they cannot be', () => {
+    const path = join(folder, 'r.yaml');
+    writeFileSync(path, A);
+    expect(resolveConfig([readConfigFile(path)], HOST).ports).toEqual([PORT_A]);
+    const missing = join(folder, 'no.yaml');
+    expect(messageOf(() => readConfigFile(missing))).toBe(`cannot read ${missing}: no such file`);
+    expect(messageOf(() => readConfigFile(folder))).toBe(`cannot read ${folder}: it is a folder`);
+  });
+});

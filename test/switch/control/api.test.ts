@@ -1,0 +1,331 @@
+/** The control API against a made-up source, over a real UNIX socket, asked by the real client. */
+import { existsSync, lstatSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent, request } from 'node:http';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { closeFd } from '../../../src/host/descriptor.ts';
+import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
+import { formatFdb } from '../../../switch/cli/fdb.ts';
+import { formatPorts } from '../../../switch/cli/ports.ts';
+import type { PortConfig } from '../../../switch/config/resolve.ts';
+import { type ControlSource, controlApi, serveControl } from '../../../switch/control/api.ts';
+import { askControl, ControlError } from '../../../switch/control/client.ts';
+import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
+import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
+
+function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
+  return {
+    name,
+    kind: 'vhost-user',
+    endpoint: `/run/ringway/${name}.sock`,
+    state: 'running',
+    reason: null,
+    queuePairs: 2,
+    mtu: null,
+    details: { role: 'server', features: ['VERSION_1'], protocolFeatures: ['MQ'], memoryBytes: 2 ** 32 },
+    queues: [],
+    counters: { ingressFrames: 1_234_567, ingressBytes: 99, egressFrames: 8, egressBytes: 7 },
+    drops: dropCounts({}),
+    ...changes,
+  };
+}
+
+function dropCounts(counts: Partial<Record<DropReason, number>>): Record<DropReason, number> {
+  const zeros = Object.fromEntries(DROP_REASONS.map(({ name }) => [name, 0])) as Record<DropReason, number>;
+  return { ...zeros, ...counts };
+}
+
+const FDB: FdbReport = {
+  capacity: 8192,
+  ageSeconds: 300,
+  entries: [
+    { mac: '02:00:00:00:00:02', vlan: 7, port: 'vm1', ageSeconds: 0 },
+    { mac: '02:00:00:00:00:02', vlan: 0, port: 'vm1', ageSeconds: 12 },
+    { mac: '02:00:00:00:00:01', vlan: 0, port: 'vm0', ageSeconds: 299 },
+  ],
+};
+
+const PORTS = [portReport('vm0'), portReport('vm1', { state: 'waiting', reason: 'waits for a front-end' })];
+const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to be changed here'));
+const SOURCE: ControlSource = {
+  ports: () => PORTS,
+  fdb: () => FDB,
+  addPort: unchanged,
+  removePort: unchanged,
+};
+const API = controlApi(SOURCE, '1.2.3');
+
+let folder = '';
+let socketPath = '';
+const closers: (() => unknown)[] = [];
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'ringway-control-'));
+  socketPath = join(folder, 'c.sock');
+});
+
+afterEach(async () => {
+  for (const close of closers.splice(0)) await close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function serve(api = API): Promise<{ close(): Promise<void> }> {
+  const server = await serveControl(socketPath, api);
+  closers.push(() => server.close());
+  return server;
+}
+
+async function errorOf(asked: Promise<unknown>): Promise<ControlError> {
+  const error = await asked.then(
+    () => null,
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(ControlError);
+  return error as ControlError;
+}
+
+describe('answers', () => {
+  it('ports, one port, the forwarding table and the version', async () => {
+    await serve();
+    expect(await askControl(socketPath, '/v1/ports')).toEqual(PORTS);
+    expect(await askControl(socketPath, '/v1/ports/vm1')).toEqual(PORTS[1]);
+    expect(await askControl(socketPath, '/v1/fdb')).toEqual(FDB);
+    const version = { version: '1.2.3', node: process.versions.node, pid: process.pid };
+    expect(await askControl(socketPath, '/v1/version')).toEqual(version);
+  });
+
+  it('what the source says at that moment, not what it said first', async () => {
+    let asked = 0;
+    await serve(controlApi({ ...SOURCE, ports: () => [portReport(`p${asked++}`)] }, '1'));
+    expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p0' }]);
+    expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p1' }]);
+  });
+
+  it('a table of 20,000 addresses whole', async () => {
+    const entries = Array.from({ length: 20_000 }, (_, i) => ({ ...FDB.entries[0]!, vlan: i }));
+    await serve(controlApi({ ...SOURCE, fdb: () => ({ ...FDB, entries }) }, '1'));
+    const answer = await askControl<FdbReport>(socketPath, '/v1/fdb');
+    expect(answer.entries).toEqual(entries);
+  });
+
+  it.each([
+    ['/v1/ports/vm9', 404, 'there is no port vm9'],
+    ['/v1/ports/%2e%2e%2fvm0', 404, 'there is no port ../vm0'],
+    ['/', 404, 'there is no GET /'],
+    ['/v2/ports', 404, 'there is no GET /v2/ports'],
+  ])('%s with status %i', async (path, status, error) => {
+    const response = await API.request(path);
+    expect(response.status).toBe(status);
+    expect(await response.json()).toEqual({ error });
+    await serve();
+    expect((await errorOf(askControl(socketPath, path))).message).toBe(
+      `${socketPath} answered ${status}: ${error}`,
+    );
+  });
+
+  it('nothing to other methods', async () => {
+    const response = await API.request('/v1/ports', { method: 'POST', body: '{}' });
+    expect(response.status).toBe(404);
+    expect(await response.json()).toEqual({ error: 'there is no POST /v1/ports' });
+  });
+
+  it('a port added with its settings, and removed again', async () => {
+    const configs: PortConfig[] = [];
+    const ports: PortReport[] = [];
+    const source: ControlSource = {
+      ...SOURCE,
+      ports: () => ports,
+      addPort: async (config) => {
+        configs.push(config);
+        ports.push(portReport(config.name));
+      },
+      removePort: async (name) => {
+        ports.splice(
+          ports.findIndex((port) => port.name === name),
+          1,
+        );
+      },
+    };
+    await serve(controlApi(source, '1'));
+    const body = { socket: '/x/vm7.sock', queues: 4, configSpace: true, mtu: '9000' };
+    const added = await askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
+    expect(added).toMatchObject({ name: 'vm7' });
+    expect(configs).toEqual([
+      {
+        name: 'vm7',
+        kind: 'vhost-user',
+        socket: '/x/vm7.sock',
+        role: 'server',
+        queues: 4,
+        configSpace: true,
+        mtu: 9000,
+      },
+    ]);
+    const again = askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
+    expect((await errorOf(again)).message).toBe(`${socketPath} answered 409: port vm7 exists already`);
+    expect(await askControl(socketPath, '/v1/ports/vm7', { method: 'DELETE' })).toEqual({ removed: 'vm7' });
+    const gone = askControl(socketPath, '/v1/ports/vm7', { method: 'DELETE' });
+    expect((await errorOf(gone)).message).toBe(`${socketPath} answered 404: there is no port vm7`);
+  });
+
+  it.each([
+    ['vm7', 'nonsense', 'the settings of a port are needed, as a JSON object'],
+    ['vm7', '{}', 'port vm7: socket: missing (path of a UNIX socket)'],
+    ['vm7', '[]', 'port vm7: a list is not allowed (a map of settings, with socket at least)'],
+    ['vm7', '{"socket":"/x","queues":0}', 'port vm7: queues: 0 is not allowed (1 to 127)'],
+    ['vm7', '{"socket":"/x","colour":1}', 'port vm7: colour: unknown setting'],
+    ['a b', '{"socket":"/x"}', 'port a b: not allowed (port names are'],
+    ['vm7', '{"socket":"/taken"}', 'address in use'],
+  ])('400 and the reason for port %s of %s', async (name, body, reason) => {
+    const addPort = (): Promise<void> => Promise.reject(new SocketPathError('address in use'));
+    const api = controlApi({ ...SOURCE, ports: () => [], addPort }, '1');
+    const path = `/v1/ports/${encodeURIComponent(name)}`;
+    const response = await api.request(path, { method: 'PUT', body });
+    expect(response.status).toBe(400);
+    expect(((await response.json()) as { error: string }).error).toContain(reason);
+  });
+
+  it('500 and the reason when the source throws', async () => {
+    const source: ControlSource = {
+      ...SOURCE,
+      fdb: () => {
+        throw new Error('out of order');
+      },
+    };
+    const response = await controlApi(source, '1').request('/v1/fdb');
+    expect(response.status).toBe(500);
+    expect(await response.json()).toEqual({ error: 'out of order' });
+  });
+});
+
+describe('socket', () => {
+  it('is for its owner only', async () => {
+    await serve();
+    expect(lstatSync(socketPath).mode & 0o777).toBe(0o600);
+  });
+
+  it('is removed at the end, also with a client that keeps its connection', async () => {
+    const server = await serve();
+    const agent = new Agent({ keepAlive: true });
+    closers.push(() => agent.destroy());
+    await new Promise<void>((resolve, reject) => {
+      const asked = request({ socketPath, path: '/v1/version', agent }, (response) =>
+        response.resume().on('end', resolve),
+      );
+      asked.on('error', reject).end();
+    });
+    await server.close();
+    expect(existsSync(socketPath)).toBe(false);
+    expect((await errorOf(askControl(socketPath, '/v1/ports'))).unserved).toBe(true);
+  });
+
+  it('of a process that is gone is taken over', async () => {
+    closeFd(listenUnix(socketPath));
+    expect(existsSync(socketPath)).toBe(true);
+    expect((await errorOf(askControl(socketPath, '/v1/ports'))).message).toBe(
+      `no ringway is running at ${socketPath}`,
+    );
+    await serve();
+    expect(await askControl(socketPath, '/v1/ports')).toEqual(PORTS);
+  });
+
+  it('of a running process is refused and left alone', async () => {
+    await serve();
+    await expect(serveControl(socketPath, API)).rejects.toThrow(
+      new SocketPathError(`socket ${socketPath} is in use by a running process`),
+    );
+    expect(await askControl(socketPath, '/v1/ports')).toEqual(PORTS);
+  });
+
+  it('that another process put in place meanwhile is not removed', async () => {
+    const server = await serve();
+    const kept = join(folder, 'other');
+    closers.push(() => rmSync(kept, { force: true }));
+    rmSync(socketPath);
+    // The inode of the removed socket must not be given to the new one.
+    writeFileSync(kept, '');
+    const fd = listenUnix(socketPath);
+    closers.push(() => closeFd(fd));
+    await server.close();
+    expect(existsSync(socketPath)).toBe(true);
+  });
+
+  it.each([
+    ['a missing folder', () => join(folder, 'no', 'c.sock'), /^folder .*no of socket .* does not exist$/],
+    ['a file that is no socket', () => join(folder, 'file'), /file exists and is not a socket$/],
+    ['a path of 108 bytes', () => `/${'s'.repeat(107)}`, /^socket path of 108 bytes is too long/],
+  ])('cannot be %s', async (_, path, message) => {
+    writeFileSync(join(folder, 'file'), 'kept');
+    await expect(serveControl(path(), API)).rejects.toThrow(message);
+    await expect(serveControl(path(), API)).rejects.toBeInstanceOf(SocketPathError);
+  });
+
+  it('that answers otherwise is named', async () => {
+    const server = createServer((socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi'));
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+    closers.push(() => server.close());
+    expect((await errorOf(askControl(socketPath, '/v1/ports'))).message).toBe(
+      `${socketPath} does not answer as a ringway control socket`,
+    );
+  });
+
+  it('that closes without an answer is named', async () => {
+    const server = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+    closers.push(() => server.close());
+    const error = await errorOf(askControl(socketPath, '/v1/ports'));
+    expect(error.message).toContain(`asking the ringway at ${socketPath}: `);
+    expect(error.unserved).toBe(false);
+  });
+});
+
+describe('for people', () => {
+  it('ports: a line each, with what is wrong and what was dropped below', () => {
+    const vm1 = portReport('vm1', {
+      details: { role: 'client' },
+      state: 'stopped',
+      reason: 'the front-end sent a short message',
+      queuePairs: 0,
+      drops: dropCounts({ noBuffer: 1200, overMtu: 1 }),
+      queues: [
+        {
+          index: 3,
+          direction: 'ingress',
+          size: 256,
+          started: false,
+          enabled: true,
+          worker: null,
+          frames: 0,
+          bytes: 0,
+          calls: 0,
+          reason: 'a descriptor points outside the guest',
+        },
+      ],
+    });
+    expect(formatPorts([PORTS[0]!, vm1]).split('\n')).toEqual([
+      'PORT  STATE    PAIRS         IN  OUT  DROPPED  ATTACHED TO',
+      'vm0   running      2  1,234,567    8        0  /run/ringway/vm0.sock',
+      'vm1   stopped      0  1,234,567    8    1,201  /run/ringway/vm1.sock (client)',
+      '  the front-end sent a short message',
+      '  queue 3: a descriptor points outside the guest',
+      '  dropped 1,200: had no room for a frame to it (noBuffer)',
+      '  dropped 1: a frame to it was longer than its MTU (overMtu)',
+      '',
+    ]);
+    expect(formatPorts([])).toBe('There are no ports.\n');
+  });
+
+  it('addresses by VLAN, then by address', () => {
+    expect(formatFdb(FDB).split('\n')).toEqual([
+      'ADDRESS            VLAN  PORT  SILENT FOR',
+      '02:00:00:00:00:01     0  vm0        299 s',
+      '02:00:00:00:00:02     0  vm1         12 s',
+      '02:00:00:00:00:02     7  vm1          0 s',
+      '3 of at most 8,192 addresses; each is forgotten after 300 s of silence',
+      '',
+    ]);
+    expect(formatFdb({ ...FDB, entries: [] })).toMatch(/^0 of at most/);
+  });
+});

@@ -1,0 +1,127 @@
+/**
+ * Ethernet frames for the tests of forwarding, built byte by byte, and a place in an arena to lay them, so
+ * that a Frame can describe them in one piece or in several.
+ */
+import { Arena } from '../../../src/memory/arena.ts';
+import { ArenaView, WINDOW_BYTES } from '../../../src/memory/arena-view.ts';
+import type { Frame } from '../../../src/queue/frame.ts';
+
+export const arena = Arena.reserve(2 ** 32);
+export const arenaView = new ArenaView(arena.location);
+
+/** Addresses are six bytes; a number is the last byte of a unicast one. */
+export type Mac = number | readonly number[];
+
+export const macBytes = (mac: Mac): readonly number[] =>
+  typeof mac === 'number' ? [2, 0, 0, 0, 0, mac] : mac;
+
+const be16 = (value: number): number[] => [(value >> 8) & 255, value & 255];
+
+/** Destination, source, tags, type and what follows, filled up to `sizeBytes`. */
+export function ethernet(
+  dst: Mac,
+  src: Mac,
+  { tags = [] as readonly number[], type = 0x0800, payload = [] as readonly number[], sizeBytes = 60 } = {},
+): Uint8Array {
+  const bytes = [
+    ...macBytes(dst),
+    ...macBytes(src),
+    ...tags.flatMap((tag, i) => [...be16(i === 0 && tags.length > 1 ? 0x88a8 : 0x8100), ...be16(tag)]),
+    ...be16(type),
+    ...payload,
+  ];
+  const frame = new Uint8Array(Math.max(bytes.length, sizeBytes));
+  frame.set(bytes);
+  return frame;
+}
+
+export type Flow = {
+  version: 4 | 6;
+  src: readonly number[];
+  dst: readonly number[];
+  protocol: number;
+  srcPort: number;
+  dstPort: number;
+};
+
+/** An IP packet of a flow; the rest is what may differ between packets of one flow. */
+export function ipPacket(
+  flow: Flow,
+  { ttl = 64, id = 0, fragment = 0, optionWords = 0, payload = [] as readonly number[] } = {},
+): number[] {
+  const transport = [...be16(flow.srcPort), ...be16(flow.dstPort), ...payload];
+  if (flow.version === 6) {
+    const header = [0x60, id & 15, 0, id & 255, ...be16(transport.length), flow.protocol, ttl];
+    return [...header, ...flow.src, ...flow.dst, ...transport];
+  }
+  const header = [
+    0x45 + optionWords,
+    id & 255,
+    0,
+    0,
+    ...be16(id),
+    ...be16(fragment),
+    ttl,
+    flow.protocol,
+    id & 255,
+    0,
+  ];
+  return [
+    ...header,
+    ...flow.src,
+    ...flow.dst,
+    ...new Array<number>(4 * optionWords).fill(id & 255),
+    ...transport,
+  ];
+}
+
+/** Lays frames in the arena, one after the other, and describes them. */
+export class FrameBench {
+  #at: number;
+
+  constructor(startOffset = 0) {
+    this.#at = startOffset;
+  }
+
+  /** In one piece, at an offset that is a multiple of 4 plus `misalignment`. */
+  single(frame: Frame, bytes: Uint8Array, misalignment = 0): void {
+    const offset = this.#put(bytes, misalignment);
+    frame.setSingle(Math.floor(offset / WINDOW_BYTES), offset % WINDOW_BYTES, bytes.length);
+  }
+
+  /** In pieces of the given sizes; the last one takes the rest. */
+  pieces(frame: Frame, bytes: Uint8Array, sizes: readonly number[]): void {
+    frame.reset();
+    let done = 0;
+    for (const sizeBytes of [...sizes, bytes.length]) {
+      const piece = bytes.subarray(done, Math.min(done + sizeBytes, bytes.length));
+      if (piece.length === 0) break;
+      const offset = this.#put(piece, done & 3);
+      frame.add(Math.floor(offset / WINDOW_BYTES), offset % WINDOW_BYTES, piece.length);
+      done += piece.length;
+    }
+    frame.finish();
+  }
+
+  #put(bytes: Uint8Array, misalignment: number): number {
+    // Wraps long after a frame was delivered.
+    if (this.#at > 2 ** 24) this.#at = 0;
+    const offset = this.#at + misalignment;
+    arenaView.u8.set(bytes, offset);
+    this.#at = (offset + bytes.length + 4) & ~3;
+    return offset;
+  }
+}
+
+/** The frame's bytes, whichever way it is described. */
+export function bytesOfFrame(frame: Frame): Uint8Array {
+  frame.spread();
+  const bytes = new Uint8Array(frame.totalBytes);
+  let done = 0;
+  for (let piece = 0; piece < frame.pieceCount; piece++) {
+    const offset = frame.pieceWindow[piece]! * WINDOW_BYTES + frame.pieceIndex[piece]!;
+    bytes.set(arenaView.bytesAt(offset, frame.pieceBytes[piece]!), done);
+    done += frame.pieceBytes[piece]!;
+  }
+  return bytes;
+}
