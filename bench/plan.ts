@@ -80,8 +80,8 @@ export function readPlan(argv: readonly string[]): BenchPlan {
     scenarios: options.scenarios,
     frameSizesBytes: options.sizes ?? (quick ? [64, 1518] : [64, 256, 512, 1024, 1518]),
     rounds: options.rounds ?? (quick ? 1 : 5),
-    dutCpu: cpus[0]!,
-    loadCpu: cpus[1] ?? cpus[0]!,
+    dutCpu: cpus[0],
+    loadCpu: cpus[1] ?? cpus[0],
     installs: !quick || options.peers !== undefined,
     jsonPath: options.json ?? null,
   };

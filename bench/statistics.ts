@@ -8,20 +8,20 @@ export function spreadOf(values: readonly number[]): Spread {
   if (values.length === 0) throw new RangeError('no values');
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
-  const median = sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-  return { median, min: sorted[0]!, max: sorted.at(-1)! };
+  const median = sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  return { median, min: sorted[0], max: sorted.at(-1)! };
 }
 
 /** `a` over `b`, round by round, for as many rounds as both have; null when there are none. */
 export function ratioOf(a: readonly number[], b: readonly number[]): Spread | null {
   const rounds = Math.min(a.length, b.length);
   if (rounds === 0) return null;
-  return spreadOf(Array.from({ length: rounds }, (_, round) => a[round]! / b[round]!));
+  return spreadOf(Array.from({ length: rounds }, (_, round) => a[round] / b[round]));
 }
 
 /** The value that `share` (0 to 1) of the ascending values do not exceed. */
 export function percentileOf(sorted: Float64Array, share: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(sorted.length * share) - 1))]!;
+  return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(sorted.length * share) - 1))];
 }
 
 /** Nanoseconds. */

@@ -29,10 +29,10 @@ export function parseMac(text: string): Uint8Array | null {
 
 /** First half of an address held in six bytes, as the hot path keeps it. */
 export function macLoOf(bytes: Uint8Array): number {
-  return bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24);
+  return bytes[0] | (bytes[1] << 8) | (bytes[2] << 16) | (bytes[3] << 24);
 }
 
 /** Second half of an address held in six bytes, as the hot path keeps it. */
 export function macHiOf(bytes: Uint8Array): number {
-  return bytes[4]! | (bytes[5]! << 8);
+  return bytes[4] | (bytes[5] << 8);
 }

@@ -205,7 +205,7 @@ export class CaptureReader {
     const options = at + 16;
     const end = at + blockBytes - 4;
     const resolutionAt = findOption(bytes, options, end, OPTION_RESOLUTION, 1, isLittle);
-    const resolution = resolutionAt < 0 ? RESOLUTION_MICROSECONDS : bytes[resolutionAt]!;
+    const resolution = resolutionAt < 0 ? RESOLUTION_MICROSECONDS : bytes[resolutionAt];
     const offsetAt = findOption(bytes, options, end, OPTION_TIME_OFFSET, 8, isLittle);
     this.#linkTypes.push(readU16(bytes, at + 8, isLittle));
     this.#snapBytes.push(readU32(bytes, at + 12, isLittle));
@@ -222,9 +222,9 @@ export class CaptureReader {
     if (captured > blockBytes - ENHANCED_BYTES_MIN || captured > CAPTURED_BYTES_MAX) {
       return this.#broken('packetLength', captured);
     }
-    const units = this.#unitsPerSecond[interfaceIndex]!;
+    const units = this.#unitsPerSecond[interfaceIndex];
     this.#setTime(readU32(bytes, at + 12, isLittle), readU32(bytes, at + 16, isLittle), units);
-    this.seconds += this.#offsetSeconds[interfaceIndex]!;
+    this.seconds += this.#offsetSeconds[interfaceIndex];
     this.hasTime = true;
     this.interfaceIndex = interfaceIndex;
     this.#packet(at + 28, captured, readU32(bytes, at + 24, isLittle));
@@ -236,7 +236,7 @@ export class CaptureReader {
   #simple(bytes: Uint8Array, at: number, blockBytes: number): number {
     if (!this.#mayRead(0)) return CAPTURE_BROKEN;
     const original = readU32(bytes, at + 8, this.#isLittle);
-    const snapBytes = this.#snapBytes[0]!;
+    const snapBytes = this.#snapBytes[0];
     const captured = Math.min(original, snapBytes === 0 ? original : snapBytes);
     if (captured > blockBytes - SIMPLE_BYTES_MIN || captured > CAPTURED_BYTES_MAX) {
       return this.#broken('packetLength', captured);
@@ -255,7 +255,7 @@ export class CaptureReader {
       this.#broken('noInterface', interfaceIndex);
       return false;
     }
-    const linkType = this.#linkTypes[interfaceIndex]!;
+    const linkType = this.#linkTypes[interfaceIndex];
     if (linkType !== LINK_TYPE_ETHERNET) this.#broken('linkType', linkType);
     return linkType === LINK_TYPE_ETHERNET;
   }
@@ -338,7 +338,7 @@ function findOption(
 }
 
 function readU16(bytes: Uint8Array, at: number, isLittle: boolean): number {
-  return isLittle ? bytes[at]! | (bytes[at + 1]! << 8) : (bytes[at]! << 8) | bytes[at + 1]!;
+  return isLittle ? bytes[at] | (bytes[at + 1] << 8) : (bytes[at] << 8) | bytes[at + 1];
 }
 
 function readU32(bytes: Uint8Array, at: number, isLittle: boolean): number {

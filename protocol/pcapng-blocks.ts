@@ -97,8 +97,8 @@ export function putPacketBlock(
   words[at] = BLOCK_ENHANCED;
   words[at + 1] = blockBytes;
   words[at + 2] = interfaceIndex;
-  words[at + 3] = timeWords[0]!;
-  words[at + 4] = timeWords[1]!;
+  words[at + 3] = timeWords[0];
+  words[at + 4] = timeWords[1];
   words[at + 5] = capturedBytes;
   words[at + 6] = originalBytes;
   const after = at + ((PACKET_HEAD_BYTES + capturedBytes + 3) >> 2);

@@ -225,9 +225,9 @@ export class Switch {
     return {
       ...queue,
       worker: this.#workers.workerOf(port.id, queue.index),
-      frames: counts[COUNT_FRAMES]!,
-      bytes: counts[COUNT_BYTES]!,
-      calls: counts[COUNT_CALLS]!,
+      frames: counts[COUNT_FRAMES],
+      bytes: counts[COUNT_BYTES],
+      calls: counts[COUNT_CALLS],
     };
   }
 
@@ -236,7 +236,7 @@ export class Switch {
     const drops = this.#workers.dropsOf(port.id);
     const queueCount = port.states.byteLength / QUEUE_STATE_BYTES;
     for (let index = 0; index < queueCount; index++) {
-      drops.noBuffer += new QueueState(port.states, index).counts[COUNT_LOST]!;
+      drops.noBuffer += new QueueState(port.states, index).counts[COUNT_LOST];
     }
     return drops;
   }

@@ -37,10 +37,10 @@ function importsIn(text: string): string[] {
     /\bnew URL\(\s*['"](\.[^'"]+\.ts)['"]/g,
     /\brequire\s*\(\s*['"]([^'"]+)['"]/g,
   ];
-  return patterns.flatMap((pattern) => [...code.matchAll(pattern)].map((match) => match[1]!));
+  return patterns.flatMap((pattern) => [...code.matchAll(pattern)].map((match) => match[1]));
 }
 
-const folderOf = (path: string): string => path.split('/')[0]!;
+const folderOf = (path: string): string => path.split('/')[0];
 const isRelative = (name: string): boolean => name.startsWith('.');
 const isNode = (name: string): boolean => name.startsWith('node:') || builtinModules.includes(name);
 /** The package of an import such as `@hono/node-server/serve-static`. */
@@ -85,7 +85,7 @@ const text = "from './l.ts'";`;
     const isUpward = (path: string, imported: string): boolean => {
       if (!isRelative(imported)) return false;
       const rank = RANK[folderOf(target(path, imported))];
-      return rank === undefined ? false : rank > RANK[folderOf(path)]!;
+      return rank === undefined ? false : rank > RANK[folderOf(path)];
     };
     expect(breaking(isUpward)).toEqual([]);
   });

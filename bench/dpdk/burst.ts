@@ -72,20 +72,20 @@ function measure({ devices, move }: Way, cpu: number, seconds: number): number {
   const eal = Eal.start({ hugepages: 'never' });
   const options = { queueCount: 1, mtu: null, promiscuous: true, threadCount: 1 };
   const ports = devices.map((device) => EthPort.open(eal, arena, device, options));
-  const rx = ports.map((port) => new RxBurst(view, port.rxQueues[0]!));
-  const tx = ports.map((port) => new TxBurst(view, port.txQueues[0]!));
+  const rx = ports.map((port) => new RxBurst(view, port.rxQueues[0]));
+  const tx = ports.map((port) => new TxBurst(view, port.txQueues[0]));
   const frame = new Frame(view);
-  if (devices[0]!.startsWith('net_ring')) {
+  if (devices[0].startsWith('net_ring')) {
     for (let burst = 0; burst < FIRST_BURSTS; burst++) {
-      for (let i = 0; i < 32; i++) tx[0]!.place(FRAME_BYTES, 0);
-      tx[0]!.flush();
+      for (let i = 0; i < 32; i++) tx[0].place(FRAME_BYTES, 0);
+      tx[0].flush();
     }
   }
   const turn = (loops: number): number => {
     let frames = 0;
     for (let loop = 0; loop < loops; loop++) {
       for (let port = 0; port < rx.length; port++) {
-        frames += moveBurst(move, view, rx[port]!, tx[rx.length - 1 - port]!, frame);
+        frames += moveBurst(move, view, rx[port], tx[rx.length - 1 - port], frame);
       }
     }
     return frames;
@@ -106,7 +106,7 @@ function moveBurst(move: Way['move'], view: ArenaView, rx: RxBurst, tx: TxBurst,
   if (count === 0) return 0;
   if (move === 'io') return rx.forward(tx, count);
   if (move === 'copy') {
-    const to = view.windows[tx.windowNumber]!;
+    const to = view.windows[tx.windowNumber];
     for (let slot = 0; slot < count; slot++) {
       if (rx.describe(slot, frame) !== TAKE_FRAME) continue;
       const at = tx.place(frame.totalBytes, frame.index);
@@ -134,7 +134,7 @@ async function measureTestpmd(vdevs: readonly string[], cpu: number, seconds: nu
     ...(values.hugepages === undefined ? {} : { hugepagesPath: values.hugepages }),
   });
   try {
-    await testpmd.command(vdevs[0]!.startsWith('net_ring') ? `start tx_first ${FIRST_BURSTS}` : 'start');
+    await testpmd.command(vdevs[0].startsWith('net_ring') ? `start tx_first ${FIRST_BURSTS}` : 'start');
     await delay(WARM_UP_SECONDS * 1000);
     const count = async (): Promise<number> =>
       (await testpmd.portStats()).reduce((sum, port) => sum + port.rxPackets, 0);

@@ -94,9 +94,9 @@ function guestPlaces(guest: number): () => number {
 }
 
 function arenaTurn(view: ArenaView, port: EthPort, guest: number): () => number {
-  const rx = new RxBurst(view, port.rxQueues[0]!);
+  const rx = new RxBurst(view, port.rxQueues[0]);
   const frame = new Frame(view);
-  const to = view.windows[Math.floor(guest / 2 ** 30)]!;
+  const to = view.windows[Math.floor(guest / 2 ** 30)];
   const place = guestPlaces(guest);
   return () => {
     const count = rx.receive();
@@ -164,7 +164,7 @@ function foreignTurn(
   const baseLo = base.address | 0;
   const arenaLo = arena.location.address | 0;
   const { mbuf } = layout;
-  const to = view.windows[Math.floor(guest / 2 ** 30)]!;
+  const to = view.windows[Math.floor(guest / 2 ** 30)];
   const place = guestPlaces(guest);
   const bounce = (guest % 2 ** 30) + GUEST_SLOTS * SLOT_BYTES + 4096;
   const bounceAddress = arena.location.address + guest - (guest % 2 ** 30) + bounce;
@@ -172,24 +172,24 @@ function foreignTurn(
     'intptr_t memcpy(intptr_t to, intptr_t from, size_t count)',
   );
   const fromArena = (header: number, bytes: number): void => {
-    const offset = (heap32[(header + mbuf.bufAddr) >> 2]! - arenaLo) >>> 0;
-    const window = view.windows[offset >>> 30]!;
-    const index = (offset & (2 ** 30 - 1)) + heap16[(header + mbuf.dataOff) >> 1]!;
+    const offset = (heap32[(header + mbuf.bufAddr) >> 2] - arenaLo) >>> 0;
+    const window = view.windows[offset >>> 30];
+    const index = (offset & (2 ** 30 - 1)) + heap16[(header + mbuf.dataOff) >> 1];
     copyBytes(view, window, index, to, place(), bytes);
   };
   const fromHeap = (header: number, bytes: number): void => {
-    const from = header + mbuf.sizeBytes + heap16[(header + mbuf.dataOff) >> 1]!;
+    const from = header + mbuf.sizeBytes + heap16[(header + mbuf.dataOff) >> 1];
     if (bytes > WORDS_BYTES_MAX) memcpy(bounceAddress, base.address + from, bytes);
     else
-      for (let word = 0; word < bytes; word += 8) to.u64[(bounce + word) >> 3] = heap64[(from + word) >> 3]!;
+      for (let word = 0; word < bytes; word += 8) to.u64[(bounce + word) >> 3] = heap64[(from + word) >> 3];
     copyBytes(view, to, bounce, to, place(), bytes);
   };
   const bring = way === 'plain' ? fromHeap : fromArena;
   return () => {
     const count = receive(queue, list, BURST_MBUFS);
     for (let slot = 0; slot < count; slot++) {
-      const header = (pointers[2 * slot]! - baseLo) | 0;
-      bring(header, heap32[(header + mbuf.pktLen) >> 2]!);
+      const header = (pointers[2 * slot] - baseLo) | 0;
+      bring(header, heap32[(header + mbuf.pktLen) >> 2]);
     }
     functions.pktmbufFreeBulk(list, count);
     return count;

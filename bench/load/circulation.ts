@@ -76,11 +76,11 @@ export function circulate(
 function introduce(guests: readonly [EmbeddedGuest, EmbeddedGuest], frameBytes: number): void {
   for (const [index, guest] of guests.entries()) {
     fillBuffers(guest, index, frameBytes);
-    const { fromGuest } = guest.pairs[0]!;
+    const { fromGuest } = guest.pairs[0];
     fromGuest.reserve();
     fromGuest.commit(frameBytes);
     fromGuest.flush();
-    const other = guests[1 - index]!;
+    const other = guests[1 - index];
     const deadlineMs = performance.now() + FIRST_FRAME_MS_MAX;
     while (receiveAll(other.pairs) === 0) {
       if (performance.now() > deadlineMs) throw new Error(`no frame came from guest ${index} to the other`);
@@ -104,13 +104,13 @@ function runUntil(a: Side, b: Side, endMs: number): number {
 function pump(side: Side): void {
   const { pairs } = side;
   let received = 0;
-  for (let i = 0; i < pairs.length; i++) received += receiveBurst(pairs[i]!.toGuest);
+  for (let i = 0; i < pairs.length; i++) received += receiveBurst(pairs[i].toGuest);
   side.received += received;
   side.owed += received;
   // Round about: the queue that a flow's frames leave by has nothing to do with the queue they come in by.
   for (let i = 0; i < pairs.length && side.owed > 0; i++) {
     side.nextPair = side.nextPair + 1 < pairs.length ? side.nextPair + 1 : 0;
-    sendBurst(side, pairs[side.nextPair]!.fromGuest);
+    sendBurst(side, pairs[side.nextPair].fromGuest);
   }
 }
 
@@ -183,7 +183,7 @@ export function announceAddresses(
   const deadlineMs = performance.now() + timeoutMs;
   for (const [index, guest] of guests.entries()) {
     fillBuffers(guest, index, 64);
-    const { fromGuest } = guest.pairs[0]!;
+    const { fromGuest } = guest.pairs[0];
     for (let number = 0; number < addressesPerGuest; ) {
       const offset = fromGuest.reserve();
       if (offset >= 0) {

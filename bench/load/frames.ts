@@ -32,7 +32,7 @@ export function fillBuffers(embedded: EmbeddedGuest, guest: number, frameBytes: 
     fromGuest.clearHeaders();
     for (let slot = 0; slot < fromGuest.size; slot++) {
       const flow = embedded.pairs.length === 1 ? 0 : pairIndex * fromGuest.size + slot;
-      const start = fromGuest.bufferOffsets[slot]! + fromGuest.headerBytes;
+      const start = fromGuest.bufferOffsets[slot] + fromGuest.headerBytes;
       embedded.memory.u8.set(datagram(guest, frameBytes, flow), start);
     }
   }

@@ -21,7 +21,7 @@ class Station {
   readonly frameBytes: number;
 
   constructor(guest: EmbeddedGuest, frameBytes: number) {
-    this.pair = guest.pairs[0]!;
+    this.pair = guest.pairs[0];
     this.i32 = guest.memory.i32;
     this.frameBytes = frameBytes;
   }
@@ -110,7 +110,7 @@ function awaitFrame({ pair, i32 }: Station, number: number): boolean {
     for (let spin = 0; spin < SPINS_PER_CLOCK; spin++) {
       if (toGuest.usedWaiting() === 0) continue;
       const offset = toGuest.take();
-      const arrived = i32[(offset + NUMBER_OFFSET) >> 2]!;
+      const arrived = i32[(offset + NUMBER_OFFSET) >> 2];
       toGuest.recycle();
       toGuest.flush();
       if (arrived === number) return true;

@@ -115,9 +115,9 @@ function counter(section: string, name: string): number {
 
 function checkFrames(before: readonly PortCounts[], after: readonly PortCounts[], frameBytes: number): void {
   for (const [i, end] of after.entries()) {
-    const frames = end.rxPackets - before[i]!.rxPackets;
+    const frames = end.rxPackets - before[i].rxPackets;
     if (frames === 0) throw new Error(`no frame came through to port ${i}`);
-    const meanBytes = (end.rxBytes - before[i]!.rxBytes) / frames;
+    const meanBytes = (end.rxBytes - before[i].rxBytes) / frames;
     if (Math.abs(meanBytes - frameBytes) > 0.5) {
       throw new Error(`frames of ${meanBytes.toFixed(1)} bytes on average where ${frameBytes} were sent`);
     }

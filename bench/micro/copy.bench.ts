@@ -19,9 +19,9 @@ warmUpCopy(view);
 function mapGuest(): { window: Window; index: number } {
   const memory = new EmbeddedMemory(SLOTS * SLOT_BYTES);
   const guest = new GuestMemory(arena);
-  guest.add(memory.regions[0]!, duplicateFd(memory.fd));
-  const offset = guest.regions[0]!.arenaOffset;
-  return { window: view.windows[Math.floor(offset / WINDOW_BYTES)]!, index: offset % WINDOW_BYTES };
+  guest.add(memory.regions[0], duplicateFd(memory.fd));
+  const offset = guest.regions[0].arenaOffset;
+  return { window: view.windows[Math.floor(offset / WINDOW_BYTES)], index: offset % WINDOW_BYTES };
 }
 
 const from = mapGuest();
@@ -50,7 +50,7 @@ function piece(frameBytes: number, shiftBytes: number): Piece {
       'byte by byte': () => {
         const [fromU8, toU8] = [fromWindow.u8, toWindow.u8];
         for (let at = 0; at < SLOTS * SLOT_BYTES; at += SLOT_BYTES) {
-          for (let i = 0; i < frameBytes; i++) toU8[toStart + at + i] = fromU8[fromStart + at + i]!;
+          for (let i = 0; i < frameBytes; i++) toU8[toStart + at + i] = fromU8[fromStart + at + i];
         }
       },
     },

@@ -31,7 +31,7 @@ export async function measurePieces(all: readonly Piece[]): Promise<void> {
     group: title,
     entries: Object.keys(ways).map((name) => ({
       name,
-      ns: benchmarks[next++]!.runs[0]!.stats!.p50 / operations,
+      ns: benchmarks[next++].runs[0].stats!.p50 / operations,
     })),
   }));
   const text = process.argv.includes('--json') ? JSON.stringify(results) : microLines(results).join('\n');

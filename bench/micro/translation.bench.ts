@@ -35,7 +35,7 @@ function piece(title: string, gpaOf: (i: number) => number): Piece {
       'GpaTranslator.locate': () => {
         let sum = 0;
         for (let i = 0; i < ADDRESSES; i++) {
-          const index = translator.locate(low[i]!, high[i]!, FRAME_BYTES);
+          const index = translator.locate(low[i], high[i], FRAME_BYTES);
           sum = (sum + index + translator.window) | 0;
         }
         return sum;

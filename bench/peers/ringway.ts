@@ -55,7 +55,7 @@ export class RingwayPeer implements Peer {
     await writeFile(configPath, JSON.stringify(configOf(options)));
     const args = [...(options.nodeArgs ?? []), PROGRAM, 'run', '--config', configPath, '--log-level', 'warn'];
     const line = [...(options.lineBuffered === true ? ['stdbuf', '-oL'] : []), process.execPath, ...args];
-    const ringway = new RingwayPeer(options, await startChild(line[0]!, line.slice(1)));
+    const ringway = new RingwayPeer(options, await startChild(line[0], line.slice(1)));
     try {
       await ringway.until(START_TIMEOUT_MS, 'answer', async () => (await ringway.ports()).length > 0);
     } catch (error) {

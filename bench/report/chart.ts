@@ -142,7 +142,7 @@ function whiskersOf(peer: PeerName, index: number, count: number, rows: readonly
       return [[row, min / 1e6, max / 1e6]];
     }),
     renderItem: (_: unknown, api: WhiskerApi) => {
-      const bar = api.barLayout({ count, barMaxWidth: 40, barGap: '12%' })[index]!;
+      const bar = api.barLayout({ count, barMaxWidth: 40, barGap: '12%' })[index];
       const [x, top] = api.coord([api.value(0), api.value(2)]) as [number, number];
       const [, bottom] = api.coord([api.value(0), api.value(1)]) as [number, number];
       const middle = x + bar.offsetCenter;

@@ -188,7 +188,7 @@ export function microLines(results: readonly MicroResult[]): string[] {
       i === 0 ? group : '',
       name,
       ns.toFixed(2),
-      i === 0 ? NOTHING : `${(ns / entries[0]!.ns).toFixed(1)}×`,
+      i === 0 ? NOTHING : `${(ns / entries[0].ns).toFixed(1)}×`,
     ]),
   );
   return [...title('Inner pieces, one operation'), ...formatTable(columns, rows)];

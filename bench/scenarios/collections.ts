@@ -20,7 +20,7 @@ export async function measureCollections(rig: Rig): Promise<CollectionsResult> {
     lineBuffered: true,
   });
   try {
-    const load = await rig.startLoad(ringway, rig.loadKinds[0]!);
+    const load = await rig.startLoad(ringway, rig.loadKinds[0]);
     try {
       const warmFramesPerSecond = await load.measure({ frameBytes: 64, warmUpMs: 0, windowMs: WARM_UP_MS });
       if (warmFramesPerSecond === 0) throw new Error('no frame came through');

@@ -26,7 +26,7 @@ export async function measureCoreDistance(cpuA: number, cpuB: number): Promise<n
     return new Worker(PROGRAM, { workerData });
   });
   try {
-    const answered = once(workers[0]!, 'message') as Promise<[number]>;
+    const answered = once(workers[0], 'message') as Promise<[number]>;
     const [ns] = await withDeadline(answered, TIMEOUT_MS, () => 'the processors did not answer each other');
     return Math.round(ns);
   } catch {

@@ -14,7 +14,7 @@ export async function measureMemory(rig: Rig): Promise<MemoryResult> {
   await (await rig.startRingway()).stop();
   const ringway = await rig.startRingway();
   try {
-    const load = await rig.startLoad(ringway, rig.loadKinds[0]!);
+    const load = await rig.startLoad(ringway, rig.loadKinds[0]);
     try {
       await load.measure({ frameBytes: 64, warmUpMs, windowMs });
       const { totalMiB, sharedMiB } = residentMemory(ringway.pid);

@@ -45,7 +45,7 @@ export async function measureScale(rig: Rig): Promise<ScaleResult> {
     }
   };
   await attempt('64 ports', async () => {
-    result.ports64 = await compare(rig, rig.loadKinds[0]!, [
+    result.ports64 = await compare(rig, rig.loadKinds[0], [
       () => busyPorts(rig, 2),
       () => busyPorts(rig, PORTS),
     ]);
@@ -86,7 +86,7 @@ async function compare(
       for (const [i, { ringway, load, measure }] of setUps.entries()) {
         ringway.resume();
         const window = { frameBytes: FRAME_BYTES, warmUpMs, windowMs };
-        measured[i]!.push(await rig.undisturbed([ringway.pid, load.pid], () => measure(window)));
+        measured[i].push(await rig.undisturbed([ringway.pid, load.pid], () => measure(window)));
         ringway.pause();
       }
     }
@@ -95,8 +95,8 @@ async function compare(
   }
   const [base, scaled] = setUps.map(({ title }, i) => ({
     title,
-    framesPerSecond: measured[i]!.map(({ value }) => value),
-    disturbedShares: measured[i]!.map(({ disturbedShare }) => disturbedShare),
+    framesPerSecond: measured[i].map(({ value }) => value),
+    disturbedShares: measured[i].map(({ disturbedShare }) => disturbedShare),
   }));
   return { load: kind, base: base!, scaled: scaled! };
 }
@@ -114,7 +114,7 @@ async function busyPorts(rig: Rig, portCount: number): Promise<SetUp> {
   const idleGuests = new GuestProcess(rig.plan.loadCpu);
   try {
     await connectIdle(idleGuests, ringway, 2, portCount, CONNECT_MS_MAX);
-    const load = await rig.startLoad(ringway, rig.loadKinds[0]!);
+    const load = await rig.startLoad(ringway, rig.loadKinds[0]);
     const measure = (window: Window): Promise<number> => load.measure(window);
     return { title: `${portCount} ports`, ringway, load, idleGuests, measure };
   } catch (error) {

@@ -95,7 +95,7 @@ export function startTestpmd(folder: string, hugepagesPath: string | null): Prom
   const [first, second] = TESTPMD_PORTS.map((port) => socketOf(folder, port));
   return TestpmdLoad.start(
     { sockets: [first!, second!], generatorRole: 'client' },
-    { kind: 'vectorised', cpu: cpus.at(-1)!, controlCpu: cpus[0]!, hugepagesPath },
+    { kind: 'vectorised', cpu: cpus.at(-1)!, controlCpu: cpus[0], hugepagesPath },
   );
 }
 
@@ -135,5 +135,5 @@ async function hugepagesFolder(count: number, run: Run, cleanUp: CleanUp): Promi
 
 export function firstLine(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
-  return text.split('\n')[0]!;
+  return text.split('\n')[0];
 }

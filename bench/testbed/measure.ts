@@ -34,7 +34,7 @@ export async function measureGuests(
   options: { readonly seconds: number; readonly queuePairs: number },
 ): Promise<GuestFigures> {
   const { seconds, queuePairs } = options;
-  for (const [i, guest] of guests.entries()) await setUpNetwork(guest, ADDRESSES[i]!, queuePairs);
+  for (const [i, guest] of guests.entries()) await setUpNetwork(guest, ADDRESSES[i], queuePairs);
   await untilReached(guests[0], ADDRESSES[1]);
   const framesPerSecond = await measureFrames(guests, seconds, queuePairs);
   const tcpBitsPerSecond = await measureTcp(guests, seconds);

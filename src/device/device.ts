@@ -397,7 +397,7 @@ export class Device {
     const { words } = ring.state;
     words[STATE_LOCK] = 0;
     words[STATE_AVAIL_NEXT] = ring.base;
-    words[STATE_USED_NEXT] = usedIdx[0]! | (usedIdx[1]! << 8);
+    words[STATE_USED_NEXT] = usedIdx[0] | (usedIdx[1] << 8);
     words[STATE_FAULT] = RING_FAULT.NONE;
     ring.initialised = true;
   }

@@ -38,5 +38,5 @@ export function placeRing(size: number, addresses: VringAddr, memory: GuestMemor
     if (offset % align !== 0) return `its ${name} is not aligned to ${align} bytes`;
     offsets.push(offset);
   }
-  return { descOffset: offsets[0]!, availOffset: offsets[1]!, usedOffset: offsets[2]! };
+  return { descOffset: offsets[0], availOffset: offsets[1], usedOffset: offsets[2] };
 }

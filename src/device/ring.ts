@@ -40,11 +40,11 @@ export class Ring {
 
   /** Index of the next chain to take, for GET_VRING_BASE. */
   currentBase(): number {
-    return this.initialised ? this.state.words[STATE_AVAIL_NEXT]! : this.base;
+    return this.initialised ? this.state.words[STATE_AVAIL_NEXT] : this.base;
   }
 
   get fault(): number {
-    return this.state.words[STATE_FAULT]!;
+    return this.state.words[STATE_FAULT];
   }
 
   setKick(fd: number): void {

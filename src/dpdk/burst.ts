@@ -53,7 +53,7 @@ export function queueOf(
 /** Address of the function that takes mbufs out of a pool; the pool's kind says which. */
 export function dequeueAddress(dpdk: Dpdk, pool: number): number {
   const { mempool, mempoolOps } = dpdk.layout;
-  const index = new Int32Array(viewMemory(pool + mempool.opsIndex, 4))[0]!;
+  const index = new Int32Array(viewMemory(pool + mempool.opsIndex, 4))[0];
   const { tableOffset, sizeBytes, dequeue } = mempoolOps;
   return pointerAt(dpdk.addresses.mempoolOpsTable + tableOffset + index * sizeBytes + dequeue);
 }
@@ -93,7 +93,7 @@ abstract class Burst {
     const { pool } = location;
     this.arena = arena;
     this.windowNumber = Math.floor(pool.offset / WINDOW_BYTES);
-    const window = arena.windows[this.windowNumber]!;
+    const window = arena.windows[this.windowNumber];
     this.u16 = window.u16;
     this.i32 = window.i32;
     this.poolIndex = pool.offset % WINDOW_BYTES;
@@ -115,7 +115,7 @@ abstract class Burst {
 
   /** Index in the window of what the pointer in two words of it points to; -1: not into the pool. */
   protected indexAt(word: number): number {
-    const delta = (this.i32[word]! - this.poolLo) | 0;
+    const delta = (this.i32[word] - this.poolLo) | 0;
     if (this.i32[word + 1] !== this.poolHi || delta < 0 || delta >= this.poolBytes) return -1;
     return this.poolIndex + delta;
   }
@@ -137,13 +137,13 @@ export class RxBurst extends Burst {
 
   /** Takes up to BURST_MBUFS frames from the device and answers how many; those before must have been freed. */
   receive(): number {
-    return this.burst(this.addresses[QUEUE]!, this.addresses[0]!, BURST_MBUFS);
+    return this.burst(this.addresses[QUEUE], this.addresses[0], BURST_MBUFS);
   }
 
   /** Bytes of frame `slot` of the burst; -1: its mbuf is none of the pool. */
   bytesOf(slot: number): number {
     const mbuf = this.indexAt(this.listWord + 2 * slot);
-    return mbuf < 0 ? -1 : this.i32[(mbuf + this.layout.pktLen) >> 2]!;
+    return mbuf < 0 ? -1 : this.i32[(mbuf + this.layout.pktLen) >> 2];
   }
 
   /** Index in the window of the frame's first byte, of its first piece if there are several; -1: not in the pool. */
@@ -159,13 +159,13 @@ export class RxBurst extends Burst {
     const index = this.dataOf(mbuf);
     if (index < 0) return TAKE_TOO_SCATTERED;
     if (this.u16[(mbuf + this.layout.nbSegs) >> 1] !== 1) return this.describePieces(mbuf, frame);
-    frame.setSingle(this.windowNumber, index, this.i32[(mbuf + this.layout.pktLen) >> 2]!);
+    frame.setSingle(this.windowNumber, index, this.i32[(mbuf + this.layout.pktLen) >> 2]);
     return TAKE_FRAME;
   }
 
   /** Gives the mbufs of frames `from` to `from + count - 1` of the burst back to their pool. */
   free(from: number, count: number): void {
-    this.freeBulk(this.addresses[from]!, count);
+    this.freeBulk(this.addresses[from], count);
   }
 
   /**
@@ -173,14 +173,14 @@ export class RxBurst extends Burst {
    * device does not take. Answers how many it took.
    */
   forward(to: TxBurst, count: number): number {
-    const sent = to.send(this.addresses[0]!, count);
+    const sent = to.send(this.addresses[0], count);
     if (sent < count) this.free(sent, count - sent);
     return sent;
   }
 
   private dataOf(mbuf: number): number {
     const buffer = this.indexAt((mbuf + this.layout.bufAddr) >> 2);
-    return buffer < 0 ? -1 : buffer + this.u16[(mbuf + this.layout.dataOff) >> 1]!;
+    return buffer < 0 ? -1 : buffer + this.u16[(mbuf + this.layout.dataOff) >> 1];
   }
 
   private describePieces(first: number, frame: Frame): number {
@@ -190,7 +190,7 @@ export class RxBurst extends Burst {
     for (let left = SEGMENTS_MAX; left > 0; left--) {
       const index = this.dataOf(mbuf);
       if (index < 0) return TAKE_TOO_SCATTERED;
-      frame.add(this.windowNumber, index, this.u16[(mbuf + layout.dataLen) >> 1]!);
+      frame.add(this.windowNumber, index, this.u16[(mbuf + layout.dataLen) >> 1]);
       const next = (mbuf + layout.next) >> 2;
       if (this.i32[next] === 0 && this.i32[next + 1] === 0) {
         frame.finish();
@@ -234,7 +234,7 @@ export class TxBurst extends Burst {
   place(sizeBytes: number, alignIndex: number): number {
     const slot = this.#placed;
     if (slot === BURST_MBUFS) return -1;
-    if (slot >= this.i32[this.heldWord]! && !this.#refill()) return -2;
+    if (slot >= this.i32[this.heldWord] && !this.#refill()) return -2;
     const mbuf = this.indexAt(this.listWord + 2 * slot);
     this.#placed = slot + 1;
     const dataOff = HEADROOM_BYTES - 8 + (alignIndex & 7);
@@ -261,7 +261,7 @@ export class TxBurst extends Burst {
     if (placed === 0) return 0;
     let sent = 0;
     while (sent < placed) {
-      const taken = this.burst(this.addresses[QUEUE]!, this.addresses[sent]!, placed - sent);
+      const taken = this.burst(this.addresses[QUEUE], this.addresses[sent], placed - sent);
       if (taken === 0) break;
       sent += taken;
     }
@@ -272,13 +272,13 @@ export class TxBurst extends Burst {
 
   /** Hands the driver `count` mbufs of another list, at an address; answers how many it took. */
   send(mbufs: number, count: number): number {
-    return this.burst(this.addresses[QUEUE]!, mbufs, count);
+    return this.burst(this.addresses[QUEUE], mbufs, count);
   }
 
   /** Gives the mbufs that it holds back to the pool. */
   release(): void {
-    const held = this.i32[this.heldWord]!;
-    if (held > 0) this.freeBulk(this.addresses[0]!, held);
+    const held = this.i32[this.heldWord];
+    if (held > 0) this.freeBulk(this.addresses[0], held);
     this.i32[this.heldWord] = 0;
     this.#placed = 0;
   }
@@ -286,17 +286,17 @@ export class TxBurst extends Burst {
   /** The first `count` mbufs are the device's now; the others move up. */
   #forget(count: number): void {
     const { i32, listWord } = this;
-    const held = i32[this.heldWord]!;
+    const held = i32[this.heldWord];
     for (let word = 2 * count; word < 2 * held; word++)
-      i32[listWord + word - 2 * count] = i32[listWord + word]!;
+      i32[listWord + word - 2 * count] = i32[listWord + word];
     i32[this.heldWord] = held - count;
   }
 
   /** Takes as many mbufs from the pool as the list has room for, or half as many, and so on. */
   #refill(): boolean {
-    const held = this.i32[this.heldWord]!;
+    const held = this.i32[this.heldWord];
     for (let count = BURST_MBUFS - held; count > 0; count >>= 1) {
-      if (this.dequeue(this.addresses[POOL]!, this.addresses[held]!, count) !== 0) continue;
+      if (this.dequeue(this.addresses[POOL], this.addresses[held], count) !== 0) continue;
       this.i32[this.heldWord] = held + count;
       return true;
     }

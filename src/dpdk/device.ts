@@ -30,7 +30,7 @@ const IFF_UP = 1;
 /** `;` stands for a comma, which ends a setting on a command line. @throws DpdkError */
 export function parseDevice(text: string): DeviceName {
   const devargs = text.trim().replaceAll(';', ',');
-  const name = devargs.split(',')[0]!;
+  const name = devargs.split(',')[0];
   if (PCI_ADDRESS.test(name)) {
     const full = name.split(':').length === 2 ? `0000:${name}` : name;
     return { devargs: full + devargs.slice(name.length), name: full.toLowerCase(), isPci: true };

@@ -93,7 +93,7 @@ export class Eal {
     const found = this.dpdk.functions.ethPortByName(device.name, port);
     if (found < 0) throw this.errorOf(`${device.name} is no Ethernet device, or has no driver here`, found);
     this.#devices.set(device.name, device);
-    return { device, portId: port[0]! };
+    return { device, portId: port[0] };
   }
 
   /** Lets the device go, after its ports were closed. `handle` is its struct rte_device. */
@@ -118,7 +118,7 @@ export class Eal {
 /** EAL's options: the caller's, and ours where the caller has none of that kind. */
 export function ealArguments({ arguments: given = [], hugepages = 'auto' }: EalOptions): string[] {
   const has = (...names: readonly string[]): boolean =>
-    given.some((each) => names.includes(each.split('=')[0]!) || names.includes(each.slice(0, 2)));
+    given.some((each) => names.includes(each.split('=')[0]) || names.includes(each.slice(0, 2)));
   const args: string[] = [];
   // One lcore that may run on all processors: EAL would pin the main thread otherwise.
   if (!has('-l', '-c', '--lcores')) args.push(`--lcores=0@(${allowedCpus().join(',')})`);

@@ -105,7 +105,7 @@ export class EthPort {
   get link(): EthLink {
     const words = new Uint32Array(this.#eal.dpdk.layout.ethLink.sizeBytes / 4);
     this.#eal.dpdk.functions.ethLink(this.portId, words);
-    const [speed, flags] = [words[0]!, words[1]!];
+    const [speed, flags] = [words[0], words[1]];
     return {
       up: (flags & LINK_UP) !== 0,
       speedMbps: speed === 0 || speed === SPEED_UNKNOWN ? null : speed,
@@ -187,11 +187,11 @@ class PortSetup {
     if (options.mtu !== null) this.#setMtu(options.mtu);
     const mtu = new Uint16Array(1);
     this.#check('has no MTU', functions.ethGetMtu(portId, mtu));
-    this.mtu = mtu[0]!;
+    this.mtu = mtu[0];
     const [rx, tx] = [new Uint16Array([DESCRIPTORS]), new Uint16Array([DESCRIPTORS])];
     this.#check('has no queues', functions.ethAdjustDescriptors(portId, rx, tx));
-    this.rxDescriptors = rx[0]!;
-    this.txDescriptors = tx[0]!;
+    this.rxDescriptors = rx[0];
+    this.txDescriptors = tx[0];
   }
 
   createPool(arena: Arena): MbufPool {

@@ -168,15 +168,15 @@ export class EmbeddedGuest {
 
   /** The first pair's queues. */
   send(frame: Uint8Array, options?: SendOptions): boolean {
-    return this.pairs[0]!.send(frame, options);
+    return this.pairs[0].send(frame, options);
   }
 
   receive(): Uint8Array | null {
-    return this.pairs[0]!.receive();
+    return this.pairs[0].receive();
   }
 
   received(): Promise<Uint8Array> {
-    return this.pairs[0]!.received();
+    return this.pairs[0].received();
   }
 
   async setQueueEnabled(pair: number, enabled: boolean): Promise<void> {
@@ -213,7 +213,7 @@ export class EmbeddedGuest {
     const options = { ...this.#options, features: this.features, protocolFeatures: this.protocolFeatures };
     const { features } = await negotiate(this.#session, options);
     if (features !== this.features) throw new BackEndError('the back-end offers other features than before');
-    await this.#start(this.#rings().map((ring) => ring.used16[1]!));
+    await this.#start(this.#rings().map((ring) => ring.used16[1]));
   }
 
   /** Ends the connection and gives the memory back. */
@@ -293,7 +293,7 @@ export class EmbeddedGuest {
     for (const pair of this.#enabledPairs) await this.setQueueEnabled(pair, true);
     for (const [index, ring] of this.#rings().entries()) {
       await session.request('SET_VRING_NUM', { index, num: ring.size });
-      await session.request('SET_VRING_BASE', { index, num: bases[index]! });
+      await session.request('SET_VRING_BASE', { index, num: bases[index] });
       await session.request('SET_VRING_ADDR', {
         index,
         flags: 0,

@@ -37,7 +37,7 @@ export class ReceiveQueue extends SplitDriver {
   fill(): void {
     if (this.#shape === null) {
       while (this.freeCount > 0)
-        this.offerSlot(this.freeStack[--this.freeCount]!, this.bufferBytes, DESC_F_WRITE);
+        this.offerSlot(this.freeStack[--this.freeCount], this.bufferBytes, DESC_F_WRITE);
     } else {
       while (this.#offerShaped(this.#shape));
     }
@@ -50,7 +50,7 @@ export class ReceiveQueue extends SplitDriver {
     if (waiting === 0) return null;
     if (waiting > this.size) throw new DeviceError(`${waiting} used entries in a ring of ${this.size}`);
     const parts = [this.#takeBytes()];
-    this.header = parts[0]!.slice(0, this.headerBytes);
+    this.header = parts[0].slice(0, this.headerBytes);
     if (this.header.length < this.headerBytes)
       throw new DeviceError('a used buffer is shorter than the header');
     for (let left = this.#bufferCount() - 1; left > 0; left--) {
@@ -80,11 +80,11 @@ export class ReceiveQueue extends SplitDriver {
    */
   take(): number {
     this.takeUsed();
-    const offset = this.bufferOffsets[this.usedHead]!;
+    const offset = this.bufferOffsets[this.usedHead];
     this.frameBytes = this.usedBytes - this.headerBytes;
     if (this.frameBytes < 0 || this.usedBytes > this.bufferBytes) throw badLength(this.usedBytes);
     if (this.mergeable) {
-      const count = this.memory.u8[offset + NET_HEADER_NUM_BUFFERS_OFFSET]!;
+      const count = this.memory.u8[offset + NET_HEADER_NUM_BUFFERS_OFFSET];
       if (count !== 1) throw new DeviceError(`a frame in ${count} buffers where one was expected`);
     }
     this.frames++;
@@ -113,14 +113,14 @@ export class ReceiveQueue extends SplitDriver {
   #takeBytes(): Uint8Array {
     this.takeUsed();
     const placed = this.#placed.get(this.usedHead) ?? {
-      offsets: [this.bufferOffsets[this.usedHead]!],
+      offsets: [this.bufferOffsets[this.usedHead]],
       pieces: [this.bufferBytes],
     };
     this.#placed.delete(this.usedHead);
     const bytes = new Uint8Array(this.usedBytes >>> 0);
     let done = 0;
     for (const [i, offset] of placed.offsets.entries()) {
-      const count = Math.min(placed.pieces[i]!, bytes.length - done);
+      const count = Math.min(placed.pieces[i], bytes.length - done);
       bytes.set(this.memory.u8.subarray(offset, offset + count), done);
       done += count;
     }
@@ -132,7 +132,7 @@ export class ReceiveQueue extends SplitDriver {
   #bufferCount(): number {
     if (this.headerBytes < NET_HEADER_BYTES) return 1;
     const at = NET_HEADER_NUM_BUFFERS_OFFSET;
-    const count = this.header[at]! | (this.header[at + 1]! << 8);
+    const count = this.header[at] | (this.header[at + 1] << 8);
     if (count === 0 || (count > 1 && !this.mergeable)) throw new DeviceError(`a frame in ${count} buffers`);
     return count;
   }

@@ -45,8 +45,8 @@ export class SendQueue extends SplitDriver {
     if (placed === null) return false;
     let done = 0;
     for (const [i, offset] of placed.pieceOffsets.entries()) {
-      this.memory.u8.set(bytes.subarray(done, done + pieces[i]!), offset);
-      done += pieces[i]!;
+      this.memory.u8.set(bytes.subarray(done, done + pieces[i]), offset);
+      done += pieces[i];
     }
     this.frames++;
     return true;
@@ -65,9 +65,9 @@ export class SendQueue extends SplitDriver {
   reserve(): number {
     if (this.#reserved === SLOT_NONE) {
       if (this.freeCount === 0 && this.reclaim() === 0) return -1;
-      this.#reserved = this.freeStack[--this.freeCount]!;
+      this.#reserved = this.freeStack[--this.freeCount];
     }
-    return this.bufferOffsets[this.#reserved]! + this.headerBytes;
+    return this.bufferOffsets[this.#reserved] + this.headerBytes;
   }
 
   /** Offers the frame written where `reserve` said. The header there must be as `clearHeaders` left it. */
@@ -84,7 +84,7 @@ export class SendQueue extends SplitDriver {
   /** Zeroes the header of every free buffer: once before `reserve`, and again if `send` was used meanwhile. */
   clearHeaders(): void {
     for (let i = 0; i < this.freeCount; i++) {
-      const offset = this.bufferOffsets[this.freeStack[i]!]!;
+      const offset = this.bufferOffsets[this.freeStack[i]];
       this.memory.u8.fill(0, offset, offset + this.headerBytes);
     }
   }

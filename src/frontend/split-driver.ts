@@ -176,7 +176,7 @@ export class SplitDriver {
   /** Offers the first `sizeBytes` of a slot's own buffer as one descriptor. */
   offerSlot(slot: number, sizeBytes: number, flags: number): void {
     this.#chainNext[slot] = END_OF_CHAIN;
-    this.setDescriptor(slot, this.#gpaLo[slot]!, this.#gpaHi[slot]!, sizeBytes, flags, 0);
+    this.setDescriptor(slot, this.#gpaLo[slot], this.#gpaHi[slot], sizeBytes, flags, 0);
     this.offer(slot);
   }
 
@@ -194,7 +194,7 @@ export class SplitDriver {
     const { pieces } = shape;
     if (pieces.length === 0) throw new RangeError('a chain has at least one piece');
     if (this.descriptorsFor(shape) > this.freeCount) return null;
-    const head = this.freeStack[--this.freeCount]!;
+    const head = this.freeStack[--this.freeCount];
     const pieceOffsets = this.#layOut(head, pieces);
     if (shape.indirect === true) this.#writeTable(head, pieceOffsets, pieces, flags);
     else this.#writeChain(head, pieceOffsets, pieces, flags);
@@ -225,17 +225,17 @@ export class SplitDriver {
   /** Takes the next used entry to `usedHead` and `usedBytes`; the descriptors stay taken until `free`. */
   takeUsed(): void {
     const at = USED_ENTRIES + ((this.usedNext & this.#mask) << 1);
-    const head = this.used32[at]!;
+    const head = this.used32[at];
     if (head < 0 || head >= this.size || this.#outstanding[head] === 0) throw notOutstanding(head);
     this.#outstanding[head] = 0;
     this.usedHead = head;
-    this.usedBytes = this.used32[at + 1]!;
+    this.usedBytes = this.used32[at + 1];
     this.usedNext = (this.usedNext + 1) & 0xffff;
   }
 
   /** Gives a chain's descriptors back to the free ones. */
   free(head: number): void {
-    for (let index = head; index !== END_OF_CHAIN; index = this.#chainNext[index]!) {
+    for (let index = head; index !== END_OF_CHAIN; index = this.#chainNext[index]) {
       this.freeStack[this.freeCount++] = index;
     }
   }
@@ -264,19 +264,19 @@ export class SplitDriver {
   }
 
   #wantsKick(before: number): boolean {
-    if (!this.#eventIdx) return (this.used16[0]! & USED_F_NO_NOTIFY) === 0;
-    const availEvent = this.used16[ENTRIES + this.size * 4]!;
+    if (!this.#eventIdx) return (this.used16[0] & USED_F_NO_NOTIFY) === 0;
+    const availEvent = this.used16[ENTRIES + this.size * 4];
     return ((this.availNext - availEvent - 1) & 0xffff) < ((this.availNext - before) & 0xffff);
   }
 
   /** Last piece first, gaps between them, so that nothing works only because pieces happen to be neighbours. */
   #layOut(head: number, pieces: readonly number[]): number[] {
-    let offset = this.bufferOffsets[head]!;
+    let offset = this.bufferOffsets[head];
     const endOffset = offset + this.bufferBytes;
     const offsets = new Array<number>(pieces.length).fill(offset);
     for (let i = pieces.length - 1; i >= 0; i--) {
       offsets[i] = offset;
-      offset += pieces[i]! + (i === 0 ? 0 : PIECE_GAP_BYTES);
+      offset += pieces[i] + (i === 0 ? 0 : PIECE_GAP_BYTES);
     }
     if (offset > endOffset) throw new RangeError(`pieces [${pieces}] do not fit ${this.bufferBytes} bytes`);
     return offsets;
@@ -286,10 +286,10 @@ export class SplitDriver {
     let index = head;
     for (const [i, offset] of offsets.entries()) {
       const isLast = i === offsets.length - 1;
-      const next = isLast ? 0 : this.freeStack[--this.freeCount]!;
+      const next = isLast ? 0 : this.freeStack[--this.freeCount];
       const gpa = this.memory.gpaOf(offset);
       const hi = Math.floor(gpa / 2 ** 32);
-      this.setDescriptor(index, gpa | 0, hi, pieces[i]!, flags | (isLast ? 0 : DESC_F_NEXT), next);
+      this.setDescriptor(index, gpa | 0, hi, pieces[i], flags | (isLast ? 0 : DESC_F_NEXT), next);
       this.#chainNext[index] = isLast ? END_OF_CHAIN : next;
       index = next;
     }
@@ -309,7 +309,7 @@ export class SplitDriver {
       const isLast = i === count - 1;
       const at = entryOf(i) * DESC_BYTES;
       view.setBigUint64(at, BigInt(this.memory.gpaOf(offset)), true);
-      view.setUint32(at + 8, pieces[i]!, true);
+      view.setUint32(at + 8, pieces[i], true);
       view.setUint16(at + 12, flags | (isLast ? 0 : DESC_F_NEXT), true);
       view.setUint16(at + 14, isLast ? 0 : entryOf(i + 1), true);
     }

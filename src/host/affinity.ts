@@ -21,7 +21,7 @@ export function allowedCpus(): number[] {
   checked(libc.sched_getaffinity(0, mask.length, mask), 'sched_getaffinity', 'reading the allowed CPUs');
   const cpus: number[] = [];
   for (let cpu = 0; cpu < MASK_BYTES * 8; cpu++) {
-    if ((mask[cpu >> 3]! & (1 << (cpu & 7))) !== 0) cpus.push(cpu);
+    if ((mask[cpu >> 3] & (1 << (cpu & 7))) !== 0) cpus.push(cpu);
   }
   return cpus;
 }

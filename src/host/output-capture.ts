@@ -44,8 +44,8 @@ export class OutputCapture {
     } finally {
       libc.fflush(0);
       for (const [i, fd] of OUTPUTS.entries()) {
-        checked(libc.dup2(saved[i]!, fd), 'dup2', 'restoring the outputs');
-        closeFd(saved[i]!);
+        checked(libc.dup2(saved[i], fd), 'dup2', 'restoring the outputs');
+        closeFd(saved[i]);
       }
     }
   }

@@ -120,7 +120,7 @@ export function connectUnix(path: string): number {
 export function socketPair(): [number, number] {
   const fds = new Int32Array(2);
   checked(libc.socketpair(AF_UNIX, STREAM, 0, fds), 'socketpair', 'creating a pair of sockets');
-  return [fds[0]!, fds[1]!];
+  return [fds[0], fds[1]];
 }
 
 /** Process id of the other end at the time it connected, or null when the kernel does not tell (0). */

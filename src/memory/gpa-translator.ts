@@ -63,24 +63,24 @@ export class GpaTranslator {
     const gpa = (gpaHi >>> 0) * TWO_32 + (gpaLo >>> 0) + skipBytes;
     const at = this.rangeOf(gpa);
     if (at < 0) return -1;
-    this.contiguousBytes = Math.min(this.ranges[at + 1]! - gpa, wantedBytes, WINDOW_OVERLAP_BYTES) | 0;
-    return this.placeOf(gpa + this.ranges[at + 2]!);
+    this.contiguousBytes = Math.min(this.ranges[at + 1] - gpa, wantedBytes, WINDOW_OVERLAP_BYTES) | 0;
+    return this.placeOf(gpa + this.ranges[at + 2]);
   }
 
   private locateAnew(gpaLo: number, gpaHi: number, sizeBytes: number): number {
     const gpa = (gpaHi >>> 0) * TWO_32 + (gpaLo >>> 0);
     const at = this.rangeOf(gpa);
-    if (at < 0 || gpa + sizeBytes > this.ranges[at + 1]!) return -1;
-    const index = this.placeOf(gpa + this.ranges[at + 2]!);
+    if (at < 0 || gpa + sizeBytes > this.ranges[at + 1]) return -1;
+    const index = this.placeOf(gpa + this.ranges[at + 2]);
     this.remember(gpa, at);
     return index;
   }
 
   /** Remembers the part of a range that shares the address's upper half and its window. */
   private remember(gpa: number, at: number): void {
-    const start = this.ranges[at]!;
-    const end = this.ranges[at + 1]!;
-    const delta = this.ranges[at + 2]!;
+    const start = this.ranges[at];
+    const end = this.ranges[at + 1];
+    const delta = this.ranges[at + 2];
     const windowStart = this.window * WINDOW_BYTES - delta;
     const upperHalf = Math.floor(gpa / TWO_32);
     const pieceStart = Math.max(start, windowStart, upperHalf * TWO_32);
@@ -107,7 +107,7 @@ export class GpaTranslator {
   private rangeOf(gpa: number): number {
     const { ranges, wordCount } = this;
     for (let at = 0; at < wordCount; at += 3) {
-      if (gpa >= ranges[at]! && gpa < ranges[at + 1]!) return at;
+      if (gpa >= ranges[at] && gpa < ranges[at + 1]) return at;
     }
     return -1;
   }

@@ -28,7 +28,7 @@ export function sharingInMaps(maps: string, device: number, inode: number): Shar
   for (const line of maps.split('\n')) {
     const fields = /^\S+ (\S{4}) \S+ (\S+ \d+ )/.exec(`${line} `);
     if (fields?.[2] !== file) continue;
-    if (fields[1]![3] === 's') return 'shared';
+    if (fields[1][3] === 's') return 'shared';
     sharing = 'private';
   }
   return sharing;

@@ -45,9 +45,9 @@ export function copyFrame(arena: ArenaView, frame: Frame, to: Window, toIndex: n
   }
   let at = toIndex;
   for (let piece = 0; piece < frame.pieceCount; piece++) {
-    const from = arena.windows[frame.pieceWindow[piece]!]!;
-    const bytes = frame.pieceBytes[piece]!;
-    copyBytes(arena, from, frame.pieceIndex[piece]!, to, at, bytes);
+    const from = arena.windows[frame.pieceWindow[piece]];
+    const bytes = frame.pieceBytes[piece];
+    copyBytes(arena, from, frame.pieceIndex[piece], to, at, bytes);
     at += bytes;
   }
 }
@@ -61,7 +61,7 @@ const WARM_UP_CALLS = 400_000;
  * before any guest's memory is mapped.
  */
 export function warmUpCopy(arena: ArenaView): void {
-  const first = arena.windows[0]!;
+  const first = arena.windows[0];
   for (let call = 0; call < WARM_UP_CALLS; call++) copyBytes(arena, first, 0, first, 2048, 64);
 }
 
@@ -69,7 +69,7 @@ export function warmUpCopy(arena: ArenaView): void {
 function copyWords64(from: Window, fromIndex: number, to: Window, toIndex: number, sizeBytes: number): void {
   let done = 0;
   if ((fromIndex & 4) !== 0 && sizeBytes >= 4) {
-    to.i32[toIndex >> 2] = from.i32[fromIndex >> 2]!;
+    to.i32[toIndex >> 2] = from.i32[fromIndex >> 2];
     done = 4;
   }
   const from64 = from.u64;
@@ -77,13 +77,13 @@ function copyWords64(from: Window, fromIndex: number, to: Window, toIndex: numbe
   const fromWord = (fromIndex + done) >> 3;
   const toWord = (toIndex + done) >> 3;
   const wordCount = (sizeBytes - done) >> 3;
-  for (let i = 0; i < wordCount; i++) to64[toWord + i] = from64[fromWord + i]!;
+  for (let i = 0; i < wordCount; i++) to64[toWord + i] = from64[fromWord + i];
   done += wordCount << 3;
   if (sizeBytes - done >= 4) {
-    to.i32[(toIndex + done) >> 2] = from.i32[(fromIndex + done) >> 2]!;
+    to.i32[(toIndex + done) >> 2] = from.i32[(fromIndex + done) >> 2];
     done += 4;
   }
-  for (; done < sizeBytes; done++) to.u8[toIndex + done] = from.u8[fromIndex + done]!;
+  for (; done < sizeBytes; done++) to.u8[toIndex + done] = from.u8[fromIndex + done];
 }
 
 /** Both indices are multiples of 4. */
@@ -93,6 +93,6 @@ function copyWords32(from: Window, fromIndex: number, to: Window, toIndex: numbe
   const wordCount = sizeBytes >> 2;
   const fromWord = fromIndex >> 2;
   const toWord = toIndex >> 2;
-  for (let i = 0; i < wordCount; i++) to32[toWord + i] = from32[fromWord + i]!;
-  for (let i = wordCount << 2; i < sizeBytes; i++) to.u8[toIndex + i] = from.u8[fromIndex + i]!;
+  for (let i = 0; i < wordCount; i++) to32[toWord + i] = from32[fromWord + i];
+  for (let i = wordCount << 2; i < sizeBytes; i++) to.u8[toIndex + i] = from.u8[fromIndex + i];
 }

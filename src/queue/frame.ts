@@ -40,7 +40,7 @@ export class Frame {
     this.pieceIndex = new Int32Array(FRAME_PIECES_MAX);
     this.pieceBytes = new Int32Array(FRAME_PIECES_MAX);
     this.arena = arena;
-    this.view = arena.windows[0]!;
+    this.view = arena.windows[0];
     this.head = this.#gathered;
     this.head16 = this.#gathered16;
     this.head32 = this.#gathered32;
@@ -84,9 +84,9 @@ export class Frame {
 
   /** Makes the first bytes contiguous. */
   finish(): void {
-    if (this.pieceCount > 0 && this.pieceBytes[0]! >= Math.min(this.totalBytes, FRAME_HEAD_BYTES)) {
-      this.window = this.pieceWindow[0]!;
-      this.index = this.pieceIndex[0]!;
+    if (this.pieceCount > 0 && this.pieceBytes[0] >= Math.min(this.totalBytes, FRAME_HEAD_BYTES)) {
+      this.window = this.pieceWindow[0];
+      this.index = this.pieceIndex[0];
       this.headIndex = this.index;
       this.setHeadWindow(this.window);
       return;
@@ -95,7 +95,7 @@ export class Frame {
   }
 
   private setHeadWindow(window: number): void {
-    const view = this.arena.windows[window]!;
+    const view = this.arena.windows[window];
     this.view = view;
     this.head = view.u8;
     this.head16 = view.u16;
@@ -107,10 +107,10 @@ export class Frame {
     const gathered = this.#gathered;
     let filled = 0;
     for (let piece = 0; piece < this.pieceCount && filled < FRAME_HEAD_BYTES; piece++) {
-      const bytes = this.arena.windows[this.pieceWindow[piece]!]!.u8;
-      const index = this.pieceIndex[piece]!;
-      const count = Math.min(this.pieceBytes[piece]!, FRAME_HEAD_BYTES - filled);
-      for (let i = 0; i < count; i++) gathered[filled + i] = bytes[index + i]!;
+      const bytes = this.arena.windows[this.pieceWindow[piece]].u8;
+      const index = this.pieceIndex[piece];
+      const count = Math.min(this.pieceBytes[piece], FRAME_HEAD_BYTES - filled);
+      for (let i = 0; i < count; i++) gathered[filled + i] = bytes[index + i];
       filled += count;
     }
     this.head = gathered;

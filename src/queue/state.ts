@@ -76,8 +76,8 @@ export function sumCounters(
     if (skips(index)) continue;
     const { counts } = new QueueState(states, index);
     const side = index % 2 === 0 ? 'egress' : 'ingress';
-    sums[`${side}Frames`] += counts[COUNT_FRAMES]!;
-    sums[`${side}Bytes`] += counts[COUNT_BYTES]!;
+    sums[`${side}Frames`] += counts[COUNT_FRAMES];
+    sums[`${side}Bytes`] += counts[COUNT_BYTES];
   }
   return sums;
 }

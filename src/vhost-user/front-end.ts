@@ -208,7 +208,7 @@ export class FrontEndSession {
   #flush(): void {
     this.#retry = null;
     while (this.#outgoing.length > 0 && !this.#isClosed) {
-      const next = this.#outgoing[0]!;
+      const next = this.#outgoing[0];
       let sentBytes: number;
       try {
         sentBytes = send(this.#fd, next.bytes, next.fds);

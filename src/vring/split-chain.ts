@@ -49,10 +49,10 @@ export function walkChain(ring: SplitRing, head: number, list: DescriptorList): 
   let index = head;
   for (let visited = 0; visited < ring.size; visited++) {
     const at = index << 2;
-    const gpaLo = desc[at]!;
-    const gpaHi = desc[at + 1]!;
-    const sizeBytes = desc[at + 2]!;
-    const flagsAndNext = desc[at + 3]!;
+    const gpaLo = desc[at];
+    const gpaHi = desc[at + 1];
+    const sizeBytes = desc[at + 2];
+    const flagsAndNext = desc[at + 3];
     if ((flagsAndNext & DESC_F_INDIRECT) !== 0) {
       if ((flagsAndNext & DESC_F_NEXT) !== 0) return RING_FAULT.INDIRECT_WITH_NEXT;
       return walkIndirect(ring, gpaLo, gpaHi, sizeBytes, list);
@@ -79,7 +79,7 @@ function walkIndirect(
   }
   const tableIndex = ring.translator.locate(tableGpaLo, tableGpaHi, tableBytes);
   if (tableIndex < 0) return RING_FAULT.INDIRECT_ADDRESS;
-  const window = ring.arena.windows[ring.translator.window]!;
+  const window = ring.arena.windows[ring.translator.window];
   let entry = 0;
   for (let visited = 0; visited < entryCount; visited++) {
     const at = tableIndex + entry * DESC_BYTES;
@@ -95,7 +95,7 @@ function walkIndirect(
 
 /** A little-endian int32 at a byte index; indirect tables need no alignment. */
 function wordAt(window: Window, index: number): number {
-  if ((index & 3) === 0) return window.i32[index >> 2]!;
+  if ((index & 3) === 0) return window.i32[index >> 2];
   const { u8 } = window;
-  return u8[index]! | (u8[index + 1]! << 8) | (u8[index + 2]! << 16) | (u8[index + 3]! << 24);
+  return u8[index] | (u8[index + 1] << 8) | (u8[index + 2] << 16) | (u8[index + 3] << 24);
 }

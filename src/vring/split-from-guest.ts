@@ -38,14 +38,14 @@ export class SplitFromGuest extends SplitRing implements IngressQueue {
     if (distanceMax < 0) return;
     const countMax = Math.min(count, AHEAD_FRAMES_MAX);
     for (let i = 0; i < countMax; i++) {
-      const at = (avail[AVAIL_ENTRIES + ((availNext + i) & mask)]! & mask) << 2;
-      const distance = (desc[at]! - hitLo) | 0;
+      const at = (avail[AVAIL_ENTRIES + ((availNext + i) & mask)] & mask) << 2;
+      const distance = (desc[at] - hitLo) | 0;
       const isNear = distance >= 0 && distance <= distanceMax;
       places[i] = (hitIndex + (isNear ? distance + headerBytes : 0)) >> 2;
     }
-    const { i32 } = this.arena.windows[translator.hitWindow]!;
+    const { i32 } = this.arena.windows[translator.hitWindow];
     let sum = 0;
-    for (let i = 0; i < countMax; i++) sum ^= i32[places[i]!]!;
+    for (let i = 0; i < countMax; i++) sum ^= i32[places[i]];
     // Kept where nobody looks: V8 leaves out reads whose result is not used.
     places[AHEAD_FRAMES_MAX] = sum;
   }
@@ -55,13 +55,13 @@ export class SplitFromGuest extends SplitRing implements IngressQueue {
     this.#head = head;
     if (head >= this.size) return this.#faulted(RING_FAULT.HEAD_OUT_OF_RANGE);
     const at = head << 2;
-    const flags = this.desc[at + 3]!;
+    const flags = this.desc[at + 3];
     if ((flags & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT)) !== 0) return this.#takeChain(frame, head);
-    const chainBytes = this.desc[at + 2]!;
+    const chainBytes = this.desc[at + 2];
     const frameBytes = chainBytes - this.headerBytes;
     // A length of 2 GiB and more is negative here and goes the long way, which names what is wrong.
     if (frameBytes < FRAME_BYTES_MIN || frameBytes > FRAME_BYTES_MAX) return this.#takeChain(frame, head);
-    const index = this.translator.locate(this.desc[at]!, this.desc[at + 1]!, chainBytes);
+    const index = this.translator.locate(this.desc[at], this.desc[at + 1], chainBytes);
     if (index < 0) return this.#takeChain(frame, head);
     frame.setSingle(this.translator.window, index + this.headerBytes, frameBytes);
     this.burstFrames++;
@@ -73,16 +73,16 @@ export class SplitFromGuest extends SplitRing implements IngressQueue {
     const at = (this.headAt(ahead) & this.mask) << 2;
     // Whatever is unusual about the chain, this looks at guest memory that `locate` allows, and nowhere else.
     const index = this.translator.locate(
-      this.desc[at]!,
-      this.desc[at + 1]!,
+      this.desc[at],
+      this.desc[at + 1],
       this.headerBytes + FRAME_BYTES_MIN,
     );
     if (index < 0) return false;
     const frameIndex = index + this.headerBytes;
     if ((frameIndex & 3) !== 0) return false;
-    const { i32 } = this.arena.windows[this.translator.window]!;
-    words[0] = i32[frameIndex >> 2]!;
-    words[1] = i32[(frameIndex >> 2) + 1]!;
+    const { i32 } = this.arena.windows[this.translator.window];
+    words[0] = i32[frameIndex >> 2];
+    words[1] = i32[(frameIndex >> 2) + 1];
     return true;
   }
 
@@ -110,15 +110,15 @@ export class SplitFromGuest extends SplitRing implements IngressQueue {
     let headerLeftBytes = this.headerBytes;
     for (let i = 0; i < list.count; i++) {
       if (list.writable[i] !== 0) return this.#faulted(RING_FAULT.WRITABLE_FROM_GUEST);
-      const sizeBytes = list.sizeBytes[i]! >>> 0;
+      const sizeBytes = list.sizeBytes[i] >>> 0;
       // An empty buffer must have a good address too.
-      if (this.translator.locateSome(list.gpaLo[i]!, list.gpaHi[i]!, 0, 1) < 0) {
+      if (this.translator.locateSome(list.gpaLo[i], list.gpaHi[i], 0, 1) < 0) {
         return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
       }
       const skippedBytes = Math.min(headerLeftBytes, sizeBytes);
       headerLeftBytes -= skippedBytes;
       if (frame.totalBytes + (sizeBytes - skippedBytes) > FRAME_BYTES_MAX) return TAKE_TOO_LONG;
-      const result = this.#addPieces(frame, list.gpaLo[i]!, list.gpaHi[i]!, skippedBytes, sizeBytes);
+      const result = this.#addPieces(frame, list.gpaLo[i], list.gpaHi[i], skippedBytes, sizeBytes);
       if (result !== TAKE_FRAME) return result;
     }
     if (list.overflowed) return TAKE_TOO_SCATTERED;

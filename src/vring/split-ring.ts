@@ -82,7 +82,7 @@ export class SplitRing {
     this.used16 = new Uint16Array(arena.buffer, attachment.usedOffset, 3 + size * 4);
     this.used32 = new Int32Array(arena.buffer, attachment.usedOffset, USED_ENTRIES + size * 2);
     this.state = new QueueState(attachment.states, attachment.queueIndex);
-    this.fault = this.state.words[STATE_FAULT]!;
+    this.fault = this.state.words[STATE_FAULT];
     this.loadState();
     this.disarmWake();
   }
@@ -90,18 +90,18 @@ export class SplitRing {
   /** Takes over the indices from the shared state: at attach, and when another worker may have moved them. */
   protected loadState(): void {
     const { words } = this.state;
-    this.availNext = words[STATE_AVAIL_NEXT]!;
+    this.availNext = words[STATE_AVAIL_NEXT];
     this.availSeen = this.availNext;
-    this.usedNext = words[STATE_USED_NEXT]!;
+    this.usedNext = words[STATE_USED_NEXT];
     this.usedPublished = this.usedNext;
-    this.fault = words[STATE_FAULT]!;
+    this.fault = words[STATE_FAULT];
   }
 
   available(): number {
     const known = (this.availSeen - this.availNext) & 0xffff;
     if (known !== 0) return known;
     if (this.fault !== RING_FAULT.NONE) return 0;
-    this.availSeen = PLAIN_LOADS_STAY_IN_ORDER ? this.avail[IDX]! : Atomics.load(this.avail, IDX);
+    this.availSeen = PLAIN_LOADS_STAY_IN_ORDER ? this.avail[IDX] : Atomics.load(this.avail, IDX);
     const waiting = (this.availSeen - this.availNext) & 0xffff;
     if (waiting > this.size) {
       this.fail(RING_FAULT.AVAIL_JUMP);
@@ -118,7 +118,7 @@ export class SplitRing {
 
   /** The head of the `ahead`-th waiting chain; may lie outside the table. */
   protected headAt(ahead: number): number {
-    return this.avail[AVAIL_ENTRIES + ((this.availNext + ahead) & this.mask)]!;
+    return this.avail[AVAIL_ENTRIES + ((this.availNext + ahead) & this.mask)];
   }
 
   protected putUsed(head: number, writtenBytes: number): void {
@@ -157,8 +157,8 @@ export class SplitRing {
     }
     words[STATE_AVAIL_NEXT] = this.availNext;
     if (this.burstFrames !== 0) {
-      counts[COUNT_FRAMES]! += this.burstFrames;
-      counts[COUNT_BYTES]! += this.burstBytes;
+      counts[COUNT_FRAMES] += this.burstFrames;
+      counts[COUNT_BYTES] += this.burstBytes;
       this.burstFrames = 0;
       this.burstBytes = 0;
     }
@@ -166,14 +166,14 @@ export class SplitRing {
 
   signal(): void {
     if (this.callFd < 0) return;
-    this.state.counts[COUNT_CALLS]! += 1;
+    this.state.counts[COUNT_CALLS] += 1;
     signalFd(this.callFd);
   }
 
   /** Section 2.7.7: by flag, or with EVENT_IDX when `used_event` is one of the entries just published. */
   private wantsSignal(publishedBefore: number): boolean {
-    if (!this.eventIdx) return (this.avail[0]! & AVAIL_F_NO_INTERRUPT) === 0;
-    const usedEvent = this.avail[AVAIL_ENTRIES + this.size]!;
+    if (!this.eventIdx) return (this.avail[0] & AVAIL_F_NO_INTERRUPT) === 0;
+    const usedEvent = this.avail[AVAIL_ENTRIES + this.size];
     return ((this.usedNext - usedEvent - 1) & 0xffff) < ((this.usedNext - publishedBefore) & 0xffff);
   }
 

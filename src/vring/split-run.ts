@@ -38,8 +38,8 @@ export function moveRun(
   if (headerBytes !== NET_HEADER_BYTES || to.headerBytes !== NET_HEADER_BYTES) return 0;
   if (source.hitBytes < 0 || target.hitBytes < 0) return 0;
   const framesWanted = Math.min(framesMax, to.available());
-  const fromWindow = from.arena.windows[source.hitWindow]!;
-  const toWindow = from.arena.windows[target.hitWindow]!;
+  const fromWindow = from.arena.windows[source.hitWindow];
+  const toWindow = from.arena.windows[target.hitWindow];
   const from32 = fromWindow.i32;
   const to32 = toWindow.i32;
   const sourceLo = source.hitLo;
@@ -65,29 +65,29 @@ export function moveRun(
   let runBytes = 0;
   let moved = 0;
   for (; moved < framesWanted; moved++) {
-    const fromHead = fromAvail[AVAIL_ENTRIES + ((fromNext + moved) & (fromSize - 1))]!;
+    const fromHead = fromAvail[AVAIL_ENTRIES + ((fromNext + moved) & (fromSize - 1))];
     if (fromHead >= fromSize) break;
     const fromAt = fromHead << 2;
-    if ((fromDesc[fromAt + 3]! & SHAPE_FLAGS) !== 0) break;
-    const chainBytes = fromDesc[fromAt + 2]!;
+    if ((fromDesc[fromAt + 3] & SHAPE_FLAGS) !== 0) break;
+    const chainBytes = fromDesc[fromAt + 2];
     const frameBytes = chainBytes - NET_HEADER_BYTES;
     if (frameBytes < FRAME_BYTES_MIN || frameBytes > frameBytesMax) break;
-    const fromDistance = (fromDesc[fromAt]! - sourceLo) | 0;
-    if (fromDesc[fromAt + 1]! !== sourceHi || fromDistance < 0 || fromDistance > sourceBytes - chainBytes)
+    const fromDistance = (fromDesc[fromAt] - sourceLo) | 0;
+    if (fromDesc[fromAt + 1] !== sourceHi || fromDistance < 0 || fromDistance > sourceBytes - chainBytes)
       break;
     const fromIndex = sourceIndex + fromDistance + NET_HEADER_BYTES;
     if ((fromIndex & 3) !== 0) break;
     const fromWord = fromIndex >> 2;
-    if ((from32[fromWord]! & mask0) !== word0 || (from32[fromWord + 1]! & mask1) !== word1) break;
-    if (from32[fromWord + 2]! !== word2) break;
+    if ((from32[fromWord] & mask0) !== word0 || (from32[fromWord + 1] & mask1) !== word1) break;
+    if (from32[fromWord + 2] !== word2) break;
 
-    const toHead = toAvail[AVAIL_ENTRIES + ((toNext + moved) & (toSize - 1))]!;
+    const toHead = toAvail[AVAIL_ENTRIES + ((toNext + moved) & (toSize - 1))];
     if (toHead >= toSize) break;
     const toAt = toHead << 2;
-    if ((toDesc[toAt + 3]! & SHAPE_FLAGS) !== DESC_F_WRITE) break;
-    if (toDesc[toAt + 2]! >>> 0 < chainBytes) break;
-    const toDistance = (toDesc[toAt]! - targetLo) | 0;
-    if (toDesc[toAt + 1]! !== targetHi || toDistance < 0 || toDistance > targetBytes - chainBytes) break;
+    if ((toDesc[toAt + 3] & SHAPE_FLAGS) !== DESC_F_WRITE) break;
+    if (toDesc[toAt + 2] >>> 0 < chainBytes) break;
+    const toDistance = (toDesc[toAt] - targetLo) | 0;
+    if (toDesc[toAt + 1] !== targetHi || toDistance < 0 || toDistance > targetBytes - chainBytes) break;
     const headerIndex = targetIndex + toDistance;
     if ((headerIndex & 3) !== 0) break;
 

@@ -79,15 +79,15 @@ export class SplitToGuest extends SplitRing implements EgressQueue {
     const head = this.headAt(0);
     if (head >= this.size) return this.#faulted(RING_FAULT.HEAD_OUT_OF_RANGE);
     const at = head << 2;
-    const flags = this.desc[at + 3]! & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT);
+    const flags = this.desc[at + 3] & (DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT);
     if (flags !== DESC_F_WRITE) return this.#giveScattered(frame);
     const frameBytes = frame.totalBytes;
     const writtenBytes = this.headerBytes + frameBytes;
-    if (this.desc[at + 2]! >>> 0 < writtenBytes) return this.#giveScattered(frame);
+    if (this.desc[at + 2] >>> 0 < writtenBytes) return this.#giveScattered(frame);
     // Only what is written needs to be shared memory; nothing beyond it is touched.
-    const index = this.translator.locate(this.desc[at]!, this.desc[at + 1]!, writtenBytes);
+    const index = this.translator.locate(this.desc[at], this.desc[at + 1], writtenBytes);
     if (index < 0) return this.#giveScattered(frame);
-    const to = this.arena.windows[this.translator.window]!;
+    const to = this.arena.windows[this.translator.window];
     writeNetHeader(to, index, this.headerBytes);
     copyBytes(this.arena, frame.view, frame.index, to, index + this.headerBytes, frameBytes);
     this.putUsed(head, writtenBytes);
@@ -120,10 +120,10 @@ export class SplitToGuest extends SplitRing implements EgressQueue {
     target.rewind();
     target.writeNetHeader(this.headerBytes, this.#chainCount);
     for (let piece = 0; piece < frame.pieceCount; piece++) {
-      target.write(frame.pieceWindow[piece]!, frame.pieceIndex[piece]!, frame.pieceBytes[piece]!);
+      target.write(frame.pieceWindow[piece], frame.pieceIndex[piece], frame.pieceBytes[piece]);
     }
     for (let chain = 0; chain < this.#chainCount; chain++) {
-      this.putUsed(this.#chainHead[chain]!, this.#chainBytes[chain]!);
+      this.putUsed(this.#chainHead[chain], this.#chainBytes[chain]);
     }
     this.availNext = (this.availNext + this.#chainCount) & 0xffff;
     this.burstFrames++;
@@ -167,15 +167,15 @@ export class SplitToGuest extends SplitRing implements EgressQueue {
     let totalBytes = 0;
     for (let i = 0; i < list.count; i++) {
       if (list.writable[i] === 0) return this.#stopped(RING_FAULT.READABLE_TO_GUEST);
-      const sizeBytes = list.sizeBytes[i]! >>> 0;
+      const sizeBytes = list.sizeBytes[i] >>> 0;
       totalBytes += sizeBytes;
       // An empty buffer must have a good address too.
-      if (this.translator.locateSome(list.gpaLo[i]!, list.gpaHi[i]!, 0, 1) < 0) {
+      if (this.translator.locateSome(list.gpaLo[i], list.gpaHi[i], 0, 1) < 0) {
         return this.#stopped(RING_FAULT.BUFFER_ADDRESS);
       }
       const usedBytes = Math.min(sizeBytes, wantedBytes - chainBytes);
       for (let done = 0; done < usedBytes; ) {
-        const index = this.translator.locateSome(list.gpaLo[i]!, list.gpaHi[i]!, done, usedBytes - done);
+        const index = this.translator.locateSome(list.gpaLo[i], list.gpaHi[i], done, usedBytes - done);
         if (index < 0) return this.#stopped(RING_FAULT.BUFFER_ADDRESS);
         const pieceBytes = this.translator.contiguousBytes;
         if (!this.#target.add(this.translator.window, index, pieceBytes)) return TOO_SCATTERED;
@@ -250,17 +250,17 @@ class PieceCursor {
 
   /** Copies from the arena to where the cursor stands. */
   write(fromWindow: number, fromIndex: number, sizeBytes: number): void {
-    const from = this.#arena.windows[fromWindow]!;
+    const from = this.#arena.windows[fromWindow];
     for (let done = 0; done < sizeBytes; ) {
-      const roomBytes = this.#sizeBytes[this.#piece]! - this.#doneBytes;
+      const roomBytes = this.#sizeBytes[this.#piece] - this.#doneBytes;
       const count = Math.min(roomBytes, sizeBytes - done);
       // Windows overlap by WINDOW_OVERLAP_BYTES, more than a frame, so `fromIndex + done` stays inside.
       copyBytes(
         this.#arena,
         from,
         fromIndex + done,
-        this.#arena.windows[this.#window[this.#piece]!]!,
-        this.#index[this.#piece]! + this.#doneBytes,
+        this.#arena.windows[this.#window[this.#piece]],
+        this.#index[this.#piece] + this.#doneBytes,
         count,
       );
       done += count;
@@ -273,14 +273,14 @@ class PieceCursor {
       let byte = 0;
       if (i === NET_HEADER_NUM_BUFFERS_OFFSET) byte = bufferCount & 0xff;
       else if (i === NET_HEADER_NUM_BUFFERS_OFFSET + 1) byte = bufferCount >> 8;
-      this.#arena.windows[this.#window[this.#piece]!]!.u8[this.#index[this.#piece]! + this.#doneBytes] = byte;
+      this.#arena.windows[this.#window[this.#piece]].u8[this.#index[this.#piece] + this.#doneBytes] = byte;
       this.#advance(1);
     }
   }
 
   #advance(sizeBytes: number): void {
     this.#doneBytes += sizeBytes;
-    if (this.#doneBytes === this.#sizeBytes[this.#piece]!) {
+    if (this.#doneBytes === this.#sizeBytes[this.#piece]) {
       this.#piece++;
       this.#doneBytes = 0;
     }

@@ -31,7 +31,7 @@ const COLUMNS: readonly Column[] = [
 export function formatPorts(ports: readonly PortReport[]): string {
   if (ports.length === 0) return 'There are no ports.\n';
   const [titles, ...rows] = formatTable(COLUMNS, ports.map(rowOf));
-  const lines = ports.flatMap((port, i) => [rows[i]!, ...detailsOf(port).map((text) => `  ${text}`)]);
+  const lines = ports.flatMap((port, i) => [rows[i], ...detailsOf(port).map((text) => `  ${text}`)]);
   return `${[titles, ...lines].join('\n')}\n`;
 }
 

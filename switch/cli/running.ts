@@ -44,7 +44,7 @@ function noteFolders(environment: Environment, uid: number): string[] {
  */
 export function recordRunning(controlSocket: string, environment: Environment = process.env): () => void {
   const folders = noteFolders(environment, process.getuid!());
-  const folder = folders.find((candidate) => existsSync(dirname(candidate))) ?? folders[0]!;
+  const folder = folders.find((candidate) => existsSync(dirname(candidate))) ?? folders[0];
   mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
   if (!isOurs(folder)) throw new Error(`${folder} is not a folder that only this user can write to`);
   const path = join(folder, `${process.pid}.json`);
@@ -64,7 +64,7 @@ export async function findControl(
   const named = given ?? environment[CONTROL_VARIABLE];
   if (named !== undefined && named !== '') return socketIn(named);
   const running = await runningProcesses(environment);
-  if (running.length === 1) return running[0]!.control;
+  if (running.length === 1) return running[0].control;
   if (running.length === 0) {
     throw new CliError(`no running ringway of this user was found; name its control socket with --control`);
   }

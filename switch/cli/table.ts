@@ -5,10 +5,10 @@ export type Column = { readonly title: string; readonly align: 'left' | 'right' 
 export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[]): string[] {
   const titles = columns.map(({ title }) => title);
   const lines = [titles, ...rows];
-  const widths = columns.map((_, i) => Math.max(...lines.map((cells) => cells[i]!.length)));
+  const widths = columns.map((_, i) => Math.max(...lines.map((cells) => cells[i].length)));
   return lines.map((cells) => {
     const padded = columns.map(({ align }, i) =>
-      align === 'left' ? cells[i]!.padEnd(widths[i]!) : cells[i]!.padStart(widths[i]!),
+      align === 'left' ? cells[i].padEnd(widths[i]) : cells[i].padStart(widths[i]),
     );
     return padded.join('  ').trimEnd();
   });

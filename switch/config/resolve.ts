@@ -97,7 +97,7 @@ export function resolvePort(name: string, settings: unknown, host: HostFacts = T
     subject: (path) => (path.length > 2 ? `port ${name}: ${path.slice(2).join('.')}` : `port ${name}`),
     keyName: (key) => key,
   };
-  return resolveConfig([source], host).ports[0]!;
+  return resolveConfig([source], host).ports[0];
 }
 
 /** JSON as settings are written elsewhere: text, in maps and lists. */
@@ -210,7 +210,7 @@ function sourceThatSet(
       value !== undefined && sources.findLast((candidate) => valueAt(candidate.values, prefix) === value);
     if (source) return source;
   }
-  return sources[0]!;
+  return sources[0];
 }
 
 function explain(
@@ -219,13 +219,13 @@ function explain(
   sourceOf: (path: readonly string[]) => SettingSource,
 ): ConfigError {
   // A misspelled key often makes another one missing: the misspelling is what helps.
-  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0]!;
+  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
   const path = issue.path.map(String);
   if (issue.code === 'unrecognized_keys') {
-    const keyPath = [...path, issue.keys[0]!];
+    const keyPath = [...path, issue.keys[0]];
     const source = sourceOf(keyPath);
     return new ConfigError(
-      `${source.subject(keyPath)}: unknown setting (${hint(issue.keys[0]!, path, kindOf(valueAt(values, path)), source)})`,
+      `${source.subject(keyPath)}: unknown setting (${hint(issue.keys[0], path, kindOf(valueAt(values, path)), source)})`,
     );
   }
   const subject = sourceOf(path).subject(path);
@@ -259,10 +259,10 @@ function editDistance(from: string, to: string): number {
   for (let i = 1; i <= Math.min(from.length, 64); i++) {
     const next = [i];
     for (let j = 1; j <= to.length; j++) {
-      const same = from[i - 1]!.toLowerCase() === to[j - 1]!.toLowerCase();
-      next[j] = Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (same ? 0 : 1));
+      const same = from[i - 1].toLowerCase() === to[j - 1].toLowerCase();
+      next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (same ? 0 : 1));
     }
     row = next;
   }
-  return row[to.length]!;
+  return row[to.length];
 }

@@ -140,8 +140,7 @@ async function exchange(
   for (const guest of guests) guest.tell({ kind: 'stop' });
   const whenStopped = await allHeard('stopped', ANSWER_MS_MAX);
   const seconds = (performance.now() - startMs) / 1000;
-  for (const [i, guest] of guests.entries())
-    guest.tell({ kind: 'drain', peerSent: whenStopped[1 - i]!.sent });
+  for (const [i, guest] of guests.entries()) guest.tell({ kind: 'drain', peerSent: whenStopped[1 - i].sent });
   const atEnd = await allHeard('result', ANSWER_MS_MAX);
   const after = await running.portCounters();
   return resultOf({

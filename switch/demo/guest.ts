@@ -71,7 +71,7 @@ async function exchange(traffic: Traffic): Promise<void> {
 }
 
 async function main(): Promise<void> {
-  const plan = JSON.parse(process.argv[2]!) as GuestPlan;
+  const plan = JSON.parse(process.argv[2]) as GuestPlan;
   const peerMac = parseMac(plan.peerMac);
   if (peerMac === null) throw new Error(`${plan.peerMac} is no Ethernet address`);
   const guest = await EmbeddedGuest.connect({

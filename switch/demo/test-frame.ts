@@ -57,9 +57,9 @@ export function writeFrame(
   sequence: number,
 ): void {
   const at = offset >> 2;
-  i32[at] = addresses[0]!;
-  i32[at + 1] = addresses[1]!;
-  i32[at + 2] = addresses[2]!;
+  i32[at] = addresses[0];
+  i32[at + 1] = addresses[1];
+  i32[at + 2] = addresses[2];
   i32[at + 3] = tagOf(sender, kind);
   i32[at + 4] = sequence;
   i32[at + 5] = frameBytes;
@@ -86,21 +86,20 @@ export function checkFrame(
   sender: number,
 ): number {
   const at = offset >> 2;
-  if (frameBytes < TEST_FRAME_BYTES_MIN || (i32[at + 3]! & 0xffff) !== ETHERTYPE_WORD) return KIND_OTHER;
-  const kind = i32[at + 3]! >>> 24;
+  if (frameBytes < TEST_FRAME_BYTES_MIN || (i32[at + 3] & 0xffff) !== ETHERTYPE_WORD) return KIND_OTHER;
+  const kind = i32[at + 3] >>> 24;
   if (i32[at + 3] !== tagOf(sender, kind)) return KIND_CORRUPTED;
   if (kind === KIND_HELLO || kind === KIND_HEARD) return kind;
   if (kind !== KIND_DATA || frameBytes !== expectedBytes || i32[at + 5] !== frameBytes) return KIND_CORRUPTED;
-  let difference =
-    (i32[at]! ^ addresses[0]!) | (i32[at + 1]! ^ addresses[1]!) | (i32[at + 2]! ^ addresses[2]!);
+  let difference = (i32[at] ^ addresses[0]) | (i32[at + 1] ^ addresses[1]) | (i32[at + 2] ^ addresses[2]);
   const end = at + (frameBytes >> 2);
-  let word = patternStart(sender, i32[at + 4]!);
+  let word = patternStart(sender, i32[at + 4]);
   for (let i = at + PATTERN_WORD; i < end; i++) {
-    difference |= i32[i]! ^ word;
+    difference |= i32[i] ^ word;
     word = (word + PATTERN_STEP) | 0;
   }
   for (let i = end << 2; i < offset + frameBytes; i++) {
-    difference |= u8[i]! ^ (word & 0xff);
+    difference |= u8[i] ^ (word & 0xff);
     word >>>= 8;
   }
   return difference === 0 ? KIND_DATA : KIND_CORRUPTED;

@@ -56,7 +56,7 @@ export class Traffic {
   #expectedSequence = 0;
 
   constructor(guest: EmbeddedGuest, plan: GuestPlan, peerMac: Uint8Array) {
-    const pair = guest.pairs[0]!;
+    const pair = guest.pairs[0];
     this.#toGuest = pair.toGuest;
     this.#fromGuest = pair.fromGuest;
     if (pair.fromGuest.headerBytes % 4 !== 0)
@@ -73,18 +73,18 @@ export class Traffic {
   get counts(): GuestCounts {
     const counts = this.#counts;
     return {
-      sent: counts[SENT]!,
-      received: counts[RECEIVED]!,
-      corrupted: counts[CORRUPTED]!,
-      misordered: counts[MISORDERED]!,
-      missing: counts[MISSING]!,
+      sent: counts[SENT],
+      received: counts[RECEIVED],
+      corrupted: counts[CORRUPTED],
+      misordered: counts[MISORDERED],
+      missing: counts[MISSING],
     };
   }
 
   /** Frames of the peer that came, whatever was wrong with them. */
   get arrived(): number {
     const counts = this.#counts;
-    return counts[RECEIVED]! + counts[CORRUPTED]! + counts[MISORDERED]!;
+    return counts[RECEIVED] + counts[CORRUPTED] + counts[MISORDERED];
   }
 
   start(): void {
@@ -145,8 +145,8 @@ export class Traffic {
   #handle(offset: number, frameBytes: number): void {
     const { frameSizeBytes, peerId } = this.#plan;
     const kind = checkFrame(this.#i32, this.#u8, offset, frameBytes, frameSizeBytes, this.#fromPeer, peerId);
-    if (kind === KIND_DATA) this.#count(this.#i32[(offset >> 2) + 4]!);
-    else if (kind === KIND_CORRUPTED) this.#counts[CORRUPTED]! += 1;
+    if (kind === KIND_DATA) this.#count(this.#i32[(offset >> 2) + 4]);
+    else if (kind === KIND_CORRUPTED) this.#counts[CORRUPTED] += 1;
     else {
       if (kind === KIND_HELLO || kind === KIND_HEARD) this.#heard(kind);
       return;
@@ -158,12 +158,12 @@ export class Traffic {
     // Sequence numbers are int32 and wrap; a step back of less than half the range is one that came late.
     const ahead = (sequence - this.#expectedSequence) | 0;
     if (ahead < 0) {
-      this.#counts[MISORDERED]! += 1;
+      this.#counts[MISORDERED] += 1;
       return;
     }
-    this.#counts[MISSING]! += ahead;
+    this.#counts[MISSING] += ahead;
     this.#expectedSequence = (sequence + 1) | 0;
-    this.#counts[RECEIVED]! += 1;
+    this.#counts[RECEIVED] += 1;
   }
 
   #heard(kind: number): void {
@@ -190,7 +190,7 @@ export class Traffic {
       );
       fromGuest.commit(frameSizeBytes);
       this.#sendSequence = (this.#sendSequence + 1) | 0;
-      this.#counts[SENT]! += 1;
+      this.#counts[SENT] += 1;
       this.#tokens--;
     }
   }

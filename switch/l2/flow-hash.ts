@@ -44,17 +44,17 @@ export function queueOfHash(hash: number, count: number): number {
 }
 
 function hashIpv4(head: Uint8Array, at: number, end: number): number {
-  const hash = mix(mix(head[at + 9]!, be32(head, at + 12)), be32(head, at + 16));
-  const transport = at + ((head[at]! & 0x0f) << 2);
+  const hash = mix(mix(head[at + 9], be32(head, at + 12)), be32(head, at + 16));
+  const transport = at + ((head[at] & 0x0f) << 2);
   // Fragments after the first carry no ports, so no fragment may use them.
   const isFragment = (be16(head, at + 6) & IPV4_FRAGMENT_MASK) !== 0;
-  return isFragment ? hash : mixPorts(hash, head, transport, end, head[at + 9]!);
+  return isFragment ? hash : mixPorts(hash, head, transport, end, head[at + 9]);
 }
 
 function hashIpv6(head: Uint8Array, at: number, end: number): number {
-  let hash = head[at + 6]!;
+  let hash = head[at + 6];
   for (let word = at + 8; word < at + 40; word += 4) hash = mix(hash, be32(head, word));
-  return mixPorts(hash, head, at + 40, end, head[at + 6]!);
+  return mixPorts(hash, head, at + 40, end, head[at + 6]);
 }
 
 function mixPorts(hash: number, head: Uint8Array, at: number, end: number, protocol: number): number {
@@ -73,9 +73,9 @@ function finish(hash: number): number {
 }
 
 function be16(bytes: Uint8Array, at: number): number {
-  return (bytes[at]! << 8) | bytes[at + 1]!;
+  return (bytes[at] << 8) | bytes[at + 1];
 }
 
 function be32(bytes: Uint8Array, at: number): number {
-  return (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
+  return (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
 }

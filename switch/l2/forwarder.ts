@@ -173,7 +173,7 @@ export class Forwarder {
         if (from.enabled) {
           if (mirrors !== null) this.#mirror(mirrors, port.id, frame, true);
           this.#forward(port, from, frame, count - i);
-        } else port.drops[DROP.senderDisabled]! += 1;
+        } else port.drops[DROP.senderDisabled] += 1;
       } else if (result === TAKE_FAULT) {
         break;
       } else {
@@ -200,15 +200,15 @@ export class Forwarder {
     if ((at & 3) === 0) {
       const head32 = frame.head32;
       const at32 = at >> 2;
-      word0 = head32[at32]!;
-      word1 = head32[at32 + 1]!;
-      word2 = head32[at32 + 2]!;
+      word0 = head32[at32];
+      word1 = head32[at32 + 1];
+      word2 = head32[at32 + 2];
     } else if ((at & 1) === 0) {
       const head16 = frame.head16;
       const at16 = at >> 1;
-      word0 = head16[at16]! | (head16[at16 + 1]! << 16);
-      word1 = head16[at16 + 2]! | (head16[at16 + 3]! << 16);
-      word2 = head16[at16 + 4]! | (head16[at16 + 5]! << 16);
+      word0 = head16[at16] | (head16[at16 + 1] << 16);
+      word1 = head16[at16 + 2] | (head16[at16 + 3] << 16);
+      word2 = head16[at16 + 4] | (head16[at16 + 5] << 16);
     } else {
       const head = frame.head;
       word0 = wordAt(head, at);
@@ -222,7 +222,7 @@ export class Forwarder {
     }
     const target = this.target;
     if (target === null) this.#flood(sender, frame);
-    else if (target === sender) sender.drops[DROP.samePort]! += 1;
+    else if (target === sender) sender.drops[DROP.samePort] += 1;
     else this.#deliver(target, frame);
   }
 
@@ -233,7 +233,7 @@ export class Forwarder {
   #moveRun(sender: ForwardingPort, from: IngressQueue, framesMax: number): number {
     const target = this.target;
     if (target === null || target === sender || !canRunTo(target)) return 0;
-    const queue = target.queues[0]!;
+    const queue = target.queues[0];
     if (!queue.open) this.#openQueue(queue);
     return queue.giveRun(from, framesMax, this.word0, this.word1, this.word2, -1, -1, target.frameBytesMax);
   }
@@ -250,7 +250,7 @@ export class Forwarder {
     let end = start;
     while (end < this.aheadCount && owners[end] === target.id) end++;
     if (end - start < MIXED_RUN_FRAMES_MIN) return 0;
-    const queue = target.queues[0]!;
+    const queue = target.queues[0];
     if (!queue.open) this.#openQueue(queue);
     const sourceWord1 = this.word1 & SOURCE_MASK1;
     return queue.giveRun(
@@ -289,14 +289,14 @@ export class Forwarder {
     this.aheadCount = framesLeft;
     for (let i = 0; i < framesLeft; i++) {
       // A group address stands for none: the forwarder floods it.
-      const isKnown = from.destinationAhead(i, ahead) && (ahead[0]! & 1) === 0;
-      aheadMacLo[i] = isKnown ? ahead[0]! : 1;
-      aheadMacHi[i] = ahead[1]! & 0xffff;
-      aheadHomes[i] = fdb.homeOf(ahead[0]!, ahead[1]! & 0xffff, 0);
+      const isKnown = from.destinationAhead(i, ahead) && (ahead[0] & 1) === 0;
+      aheadMacLo[i] = isKnown ? ahead[0] : 1;
+      aheadMacHi[i] = ahead[1] & 0xffff;
+      aheadHomes[i] = fdb.homeOf(ahead[0], ahead[1] & 0xffff, 0);
     }
     ahead[2] = fdb.touch(aheadHomes, framesLeft);
     for (let i = 0; i < framesLeft; i++) {
-      aheadOwners[i] = aheadMacLo[i] === 1 ? -1 : fdb.lookup(aheadMacLo[i]!, aheadMacHi[i]!, 0);
+      aheadOwners[i] = aheadMacLo[i] === 1 ? -1 : fdb.lookup(aheadMacLo[i], aheadMacHi[i], 0);
     }
   }
 
@@ -304,27 +304,27 @@ export class Forwarder {
   #onlyOther(sender: ForwardingPort): ForwardingPort | null {
     const ports = this.#all;
     if (ports.length !== 2) return null;
-    return ports[0] === sender ? ports[1]! : ports[0]!;
+    return ports[0] === sender ? ports[1] : ports[0];
   }
 
   #flood(sender: ForwardingPort, frame: Frame): void {
     const ports = this.#all;
     for (let i = 0; i < ports.length; i++) {
-      const port = ports[i]!;
+      const port = ports[i];
       if (port !== sender) this.#deliver(port, frame);
     }
   }
 
   #deliver(port: ForwardingPort, frame: Frame): void {
     if (port.queueCount === 0) {
-      port.drops[DROP.notReady]! += 1;
+      port.drops[DROP.notReady] += 1;
       return;
     }
     if (frame.totalBytes > port.frameBytesMax) {
-      port.drops[DROP.overMtu]! += 1;
+      port.drops[DROP.overMtu] += 1;
       return;
     }
-    const queue = port.queueCount === 1 ? port.queues[0]! : this.#queueFor(port, frame);
+    const queue = port.queueCount === 1 ? port.queues[0] : this.#queueFor(port, frame);
     if (!queue.open) this.#openQueue(queue);
     const result = queue.give(frame);
     if (result !== GIVE_DONE) this.#countUndelivered(port, queue, result);
@@ -334,10 +334,10 @@ export class Forwarder {
   /** Copies a frame that came in from a port, or was given to it; what is lost here is the mirror's loss alone. */
   #mirror(mirrors: readonly ForwardingPort[], portId: number, frame: Frame, isIngress: boolean): void {
     for (let i = 0; i < mirrors.length; i++) {
-      const mirror = mirrors[i]!;
+      const mirror = mirrors[i];
       const queue = mirror.mirrorQueue;
       if (queue === null) {
-        mirror.drops[DROP.notReady]! += 1;
+        mirror.drops[DROP.notReady] += 1;
         continue;
       }
       if (!queue.open) this.#openQueue(queue);
@@ -348,7 +348,7 @@ export class Forwarder {
 
   #queueFor(port: ForwardingPort, frame: Frame): EgressQueue {
     if (this.#hash < 0) this.#hash = flowHash(frame);
-    return port.queues[queueOfHash(this.#hash, port.queueCount)]!;
+    return port.queues[queueOfHash(this.#hash, port.queueCount)];
   }
 
   /** Waiting for another worker's burst is allowed only while holding nothing that it could wait for. */
@@ -361,18 +361,18 @@ export class Forwarder {
   }
 
   #closeQueues(): void {
-    for (let i = 0; i < this.#openCount; i++) this.#open[i]!.end();
+    for (let i = 0; i < this.#openCount; i++) this.#open[i].end();
     this.#openCount = 0;
   }
 
   #countUndelivered(port: ForwardingPort, queue: EgressQueue, result: number): void {
     if (result === GIVE_FAULT) {
-      port.drops[DROP.queueStopped]! += 1;
+      port.drops[DROP.queueStopped] += 1;
       this.onFault(queue);
     } else if (result === GIVE_NO_BUFFER) {
-      port.drops[DROP.noBuffer]! += 1;
+      port.drops[DROP.noBuffer] += 1;
     } else {
-      port.drops[DROP.bufferTooSmall]! += 1;
+      port.drops[DROP.bufferTooSmall] += 1;
     }
   }
 }
@@ -383,11 +383,11 @@ function canRunTo(target: ForwardingPort): boolean {
 }
 
 function countUntaken(port: ForwardingPort, result: number): void {
-  if (result === TAKE_TOO_LONG) port.drops[DROP.tooLong]! += 1;
-  else if (result === TAKE_TOO_SHORT) port.drops[DROP.tooShort]! += 1;
-  else port.drops[DROP.tooScattered]! += 1;
+  if (result === TAKE_TOO_LONG) port.drops[DROP.tooLong] += 1;
+  else if (result === TAKE_TOO_SHORT) port.drops[DROP.tooShort] += 1;
+  else port.drops[DROP.tooScattered] += 1;
 }
 
 function wordAt(bytes: Uint8Array, at: number): number {
-  return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
+  return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);
 }

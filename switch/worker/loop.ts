@@ -288,8 +288,8 @@ function pollStretch(
   let frames = 0;
   for (let turn = 0; turn < turns; turn++) {
     if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
-    forwarder.nowTick = control[CONTROL_TICK]!;
-    for (let i = 0; i < polled.length; i++) frames += forwarder.forwardBurst(polled[i]!);
+    forwarder.nowTick = control[CONTROL_TICK];
+    for (let i = 0; i < polled.length; i++) frames += forwarder.forwardBurst(polled[i]);
   }
   return frames !== 0;
 }

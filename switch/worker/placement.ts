@@ -9,7 +9,7 @@
  */
 export function workerForQueue(placed: Iterable<number>, workerCount: number): number {
   const loads = Array.from({ length: workerCount }, () => 0);
-  for (const worker of placed) loads[worker]! += 1;
+  for (const worker of placed) loads[worker] += 1;
   return loads.indexOf(Math.min(...loads));
 }
 

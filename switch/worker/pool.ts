@@ -90,7 +90,7 @@ export class WorkerPool implements DataPath {
     }
     const index = workerForQueue(this.#placement.values(), this.#threads.length);
     this.#placement.set(queueKey(queue.portId, queue.queueIndex), index);
-    await this.#threads[index]!.order({ kind: 'attach', queue });
+    await this.#threads[index].order({ kind: 'attach', queue });
   }
 
   async detach(portId: number, queueIndex: number): Promise<void> {
@@ -130,7 +130,7 @@ export class WorkerPool implements DataPath {
     const counters = new Float64Array(this.#dropsOfPort.get(portId) ?? new SharedArrayBuffer(0));
     const sums = DROP_REASONS.map(({ name }, reason) => {
       let sum = 0;
-      for (let at = reason; at < counters.length; at += DROP_REASONS.length) sum += counters[at]!;
+      for (let at = reason; at < counters.length; at += DROP_REASONS.length) sum += counters[at];
       return [name, sum];
     });
     return Object.fromEntries(sums) as Record<DropReason, number>;

@@ -119,7 +119,7 @@ export class ControlDriver {
     const called = this.called();
     this.kick();
     await called;
-    return this.#world.guest.read(answerGpa, 1)[0]!;
+    return this.#world.guest.read(answerGpa, 1)[0];
   }
 
   /** Resolves at the next signal of the device. */

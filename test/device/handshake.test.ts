@@ -171,7 +171,7 @@ describe('the conversation of DPDK virtio-user', () => {
     expect([toGuest.enabled, fromGuest.enabled]).toEqual([true, true]);
     expect(toGuest.callFd).toBeGreaterThanOrEqual(0);
     expect(toGuest.map).toHaveLength(1);
-    expect(toGuest.map[0]!.start).toBe(Number(uva));
+    expect(toGuest.map[0].start).toBe(Number(uva));
   });
 });
 

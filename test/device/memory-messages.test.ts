@@ -88,7 +88,7 @@ describe('SET_MEM_TABLE', () => {
     await world.run();
     const { front, dataPath, guest } = world;
     guest.write(0, [0xa5]);
-    const before = dataPath.attached.get(0)!.map[0]!.arenaOffset;
+    const before = dataPath.attached.get(0)!.map[0].arenaOffset;
     const hold = dataPath.hold('detach');
     front.send('SET_MEM_TABLE', table([guest.region()]), [guest.fd], 8);
     await hold.called;
@@ -100,7 +100,7 @@ describe('SET_MEM_TABLE', () => {
     expect((await front.reply()).u64).toBe(0n);
     expect(dataPath.takeLog()).toEqual(['detach 0', 'detach 1', 'attach 0', 'attach 1']);
     expect(arenaView.u8[before]).toBe(0);
-    const after = dataPath.attached.get(0)!.map[0]!.arenaOffset;
+    const after = dataPath.attached.get(0)!.map[0].arenaOffset;
     expect(arenaView.u8[after]).toBe(0xa5);
     expect(arena.mappedBytes).toBe(GUEST_BYTES);
   });
@@ -132,7 +132,7 @@ describe('SET_MEM_TABLE', () => {
     // The same rings elsewhere in the file.
     front.send('SET_MEM_TABLE', table([guest.region({ uva: UVA_BASE + 0x10_0000n })]), [guest.fd]);
     expect(await front.settle()).toEqual([]);
-    const { arenaOffset } = dataPath.attached.get(1)!.map[0]!;
+    const { arenaOffset } = dataPath.attached.get(1)!.map[0];
     expect(dataPath.attached.get(1)!.descOffset - arenaOffset).toBe(
       Number(ringPlace(1).descUva - UVA_BASE) - 0x10_0000,
     );
@@ -185,7 +185,7 @@ describe('ADD_MEM_REG and REM_MEM_REG', () => {
     await world.run();
     const { front, dataPath, guest } = world;
     guest.write(0, [0xa5]);
-    const { arenaOffset } = dataPath.attached.get(0)!.map[0]!;
+    const { arenaOffset } = dataPath.attached.get(0)!.map[0];
     const hold = dataPath.hold('detach');
     front.send('REM_MEM_REG', region(guest.region()), [], 8);
     await hold.called;
@@ -230,7 +230,7 @@ describe('ADD_MEM_REG and REM_MEM_REG', () => {
     for (const each of all.slice(0, 509)) {
       if ((await front.ack('ADD_MEM_REG', region(each), [guest.fd])) !== 0n) expect.fail('refused');
     }
-    expect(await front.ack('ADD_MEM_REG', region(all[509]!), [guest.fd])).toBe(1n);
+    expect(await front.ack('ADD_MEM_REG', region(all[509]), [guest.fd])).toBe(1n);
     expect(world.refused.at(-1)).toBe('ADD_MEM_REG: all 509 memory slots are in use');
     expect(world.device.memoryBytes).toBe(509 * 4096);
   });
@@ -257,7 +257,7 @@ describe('disconnecting', () => {
   it('unmaps all memory after the workers let go, and a new connection begins from nothing', async () => {
     world = new World();
     await world.run();
-    const { arenaOffset } = world.dataPath.attached.get(0)!.map[0]!;
+    const { arenaOffset } = world.dataPath.attached.get(0)!.map[0];
     world.guest.write(0, [0xa5]);
     const hold = world.dataPath.hold('detach');
     world.front.close();
@@ -277,7 +277,7 @@ describe('memory that is not really shared', () => {
     const folder = mkdtempSync(join(tmpdir(), 'ringway-private-'));
     const library = join(folder, 'library.so');
     // A process maps its libraries copy-on-write, as QEMU maps its guest's memory with share=off.
-    const libm = /(\S+libm\.so\S*)$/m.exec(readFileSync('/proc/self/maps', 'utf8'))![1]!;
+    const libm = /(\S+libm\.so\S*)$/m.exec(readFileSync('/proc/self/maps', 'utf8'))![1];
     copyFileSync(libm, library);
     const child = spawn('cat', { env: { LD_PRELOAD: library }, stdio: ['pipe', 'pipe', 'ignore'] });
     try {

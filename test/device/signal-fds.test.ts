@@ -124,5 +124,5 @@ async function blockingPipe(): Promise<[number, number]> {
 
 /** Bits of O_… of an open file, as /proc tells them. */
 function flagsOf(fd: number): number {
-  return Number.parseInt(/^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))![1]!, 8);
+  return Number.parseInt(/^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))![1], 8);
 }

@@ -36,19 +36,19 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
     return port;
   };
   const bursts = (opened: EthPort, queue = 0): { rx: RxBurst; tx: TxBurst } => ({
-    rx: new RxBurst(view, opened.rxQueues[queue]!),
-    tx: new TxBurst(view, opened.txQueues[queue]!),
+    rx: new RxBurst(view, opened.rxQueues[queue]),
+    tx: new TxBurst(view, opened.txQueues[queue]),
   });
   /** The bytes of frame `slot` of a burst. */
   const received = (rx: RxBurst, slot: number): number[] => {
     const index = rx.indexOf(slot);
-    return [...view.windows[rx.windowNumber]!.u8.subarray(index, index + rx.bytesOf(slot))];
+    return [...view.windows[rx.windowNumber].u8.subarray(index, index + rx.bytesOf(slot))];
   };
 
   it('send and receive frames of all lengths and places, in order, and lose no mbuf', () => {
     const opened = open('net_ring0');
     const { rx, tx } = bursts(opened);
-    const { u8 } = view.windows[tx.windowNumber]!;
+    const { u8 } = view.windows[tx.windowNumber];
     const random = new Random(20_761);
     let inRing: number[][] = [];
     for (let round = 0; round < 300; round++) {
@@ -101,7 +101,7 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
     const list = address + 4096 - 64;
     const words = new BigUint64Array(view.buffer, list - arena.location.address, 1);
     const taken: bigint[] = [];
-    while (take(pool, list, 1) === 0) taken.push(words[0]!);
+    while (take(pool, list, 1) === 0) taken.push(words[0]);
     expect(tx.place(60, 0)).toBe(-2);
     for (const mbuf of taken) {
       words[0] = mbuf;
@@ -118,7 +118,7 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
   it('forward a burst without a copy', () => {
     const opened = open('net_ring3');
     const { rx, tx } = bursts(opened);
-    for (let i = 0; i < 5; i++) view.windows[tx.windowNumber]!.u8[tx.place(60, 0)] = i;
+    for (let i = 0; i < 5; i++) view.windows[tx.windowNumber].u8[tx.place(60, 0)] = i;
     tx.flush();
     for (let turn = 0; turn < 4; turn++) expect(rx.forward(tx, rx.receive())).toBe(5);
     const count = rx.receive();
@@ -139,14 +139,14 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
       (address) => new DataView(view.buffer, Number(address) - arena.location.address, 2048),
     );
     for (const [i, header] of fields.entries()) {
-      header.setUint16(mbuf.dataLen, lengths[i]!, true);
+      header.setUint16(mbuf.dataLen, lengths[i], true);
       header.setBigUint64(mbuf.next, pointers[i + 1] ?? 0n, true);
       const data = header.byteOffset + mbuf.sizeBytes + header.getUint16(mbuf.dataOff, true);
-      view.u8.fill(i + 1, data, data + lengths[i]!);
+      view.u8.fill(i + 1, data, data + lengths[i]);
     }
-    fields[0]!.setUint16(mbuf.nbSegs, 3, true);
-    fields[0]!.setUint32(mbuf.pktLen, 321, true);
-    const { burst, queue } = opened.txQueues[0]!;
+    fields[0].setUint16(mbuf.nbSegs, 3, true);
+    fields[0].setUint32(mbuf.pktLen, 321, true);
+    const { burst, queue } = opened.txQueues[0];
     const send = functionAt<(q: number, mbufs: number, n: number) => number>(
       burst,
       'uint16_t ringway_burst(intptr_t queue, intptr_t mbufs, uint16_t count)',
@@ -158,8 +158,8 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
     expect([frame.pieceCount, frame.totalBytes, rx.bytesOf(0)]).toEqual([3, 321, 321]);
     expect([...frame.pieceBytes.subarray(0, 3)]).toEqual(lengths);
     for (let piece = 0; piece < 3; piece++) {
-      const { u8 } = view.windows[frame.pieceWindow[piece]!]!;
-      expect(u8[frame.pieceIndex[piece]! + lengths[piece]! - 1]).toBe(piece + 1);
+      const { u8 } = view.windows[frame.pieceWindow[piece]];
+      expect(u8[frame.pieceIndex[piece] + lengths[piece] - 1]).toBe(piece + 1);
     }
     rx.free(0, 1);
     tx.release();
@@ -183,7 +183,7 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
     const { rx, tx } = bursts(opened);
     expect(opened.mtu).toBe(9000);
     const at = tx.place(9022, 3);
-    view.windows[tx.windowNumber]!.u8.fill(9, at, at + 9022);
+    view.windows[tx.windowNumber].u8.fill(9, at, at + 9022);
     tx.flush();
     expect(rx.receive()).toBe(1);
     expect(received(rx, 0)).toEqual(new Array(9022).fill(9));
@@ -223,17 +223,17 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
     const base = { kind: 'dpdk', portId: 3, enabled: true, states } as const;
     const egress = new DpdkEgress(
       view,
-      { ...base, queueIndex: 0, direction: 'egress', location: opened.txQueues[0]! },
+      { ...base, queueIndex: 0, direction: 'egress', location: opened.txQueues[0] },
       true,
     );
     const ingress = new DpdkIngress(view, {
       ...base,
       queueIndex: 1,
       direction: 'ingress',
-      location: opened.rxQueues[0]!,
+      location: opened.rxQueues[0],
     });
     const frame = new Frame(view);
-    const window = view.windows[1]!;
+    const window = view.windows[1];
     const give = (bytes: number, at: number): number => {
       frame.setSingle(1, at, bytes);
       return egress.give(frame);

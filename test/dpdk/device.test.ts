@@ -85,7 +85,7 @@ describe('a PCI device', () => {
 });
 
 describe("EAL's options", () => {
-  const names = (args: readonly string[]): string[] => args.map((each) => each.split('=')[0]!);
+  const names = (args: readonly string[]): string[] => args.map((each) => each.split('=')[0]);
 
   it('are chosen so that nothing is pinned, shared or taken', () => {
     const args = ealArguments({ hugepages: 'never' });

@@ -133,7 +133,7 @@ describe('with a switch that does not', () => {
   it.each([0, 5, 16, 20, 24, 40, 63])('counts what is changed in byte %i', async (at) => {
     const { code, result } = await runJson(
       tamperData((frame, number, { windows }) => {
-        if (number === 50) windows[frame.window]!.u8[frame.index + at]! ^= 0x10;
+        if (number === 50) windows[frame.window].u8[frame.index + at] ^= 0x10;
         return 'pass';
       }),
     );
@@ -210,9 +210,9 @@ describe('the test frames', () => {
     expect(u8[63]).toBe(0xcc);
     expect(u8[64 + frameBytes]).toBe(0xcc);
     for (let at = 64; at < 64 + frameBytes; at++) {
-      u8[at]! ^= 1;
+      u8[at] ^= 1;
       expect(check()).toBe(at === 76 || at === 77 ? KIND_OTHER : KIND_CORRUPTED);
-      u8[at]! ^= 1;
+      u8[at] ^= 1;
     }
   });
 
@@ -262,12 +262,12 @@ describe('the figures', () => {
       const guests = [{ counts: NO_COUNTS }, { counts: NO_COUNTS }];
       const progress = new Progress({ write: (text) => written.push(text), isTTY: true }, 64, guests);
       vi.advanceTimersByTime(1000);
-      guests[0]!.counts = counts({ received: 2_000_000, missing: 3 });
+      guests[0].counts = counts({ received: 2_000_000, missing: 3 });
       vi.advanceTimersByTime(1000);
       progress.end();
       vi.advanceTimersByTime(5000);
       expect(written.length).toBe(3);
-      expect(written[1]!.startsWith('\r\x1b[K')).toBe(true);
+      expect(written[1].startsWith('\r\x1b[K')).toBe(true);
       expect(written[1]).toMatch(/ 2 s +2,000,000 frames\/s +1\.02 Gbit\/s {2}lost 3 {2}corrupted 0$/);
       expect(written[2]).toBe('\n');
     } finally {

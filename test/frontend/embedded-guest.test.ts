@@ -163,8 +163,8 @@ describe('traffic', () => {
   it('in place: what is reserved, filled and committed arrives, and buffers come round again', async () => {
     startSwitch();
     const [a, b] = await connectBoth({ ringSize: 8 });
-    const { fromGuest } = a.pairs[0]!;
-    const { toGuest } = b.pairs[0]!;
+    const { fromGuest } = a.pairs[0];
+    const { toGuest } = b.pairs[0];
     for (let i = 0; i < 100; i++) {
       const offset = fromGuest.reserve();
       expect(offset).toBeGreaterThan(0);
@@ -182,7 +182,7 @@ describe('traffic', () => {
 
   it('stops at a ring that is full', async () => {
     const guest = await connectTo(startSwitch());
-    const { fromGuest } = guest.pairs[0]!;
+    const { fromGuest } = guest.pairs[0];
     let sent = 0;
     while (fromGuest.post(frame(sent))) sent++;
     expect(sent).toBe(256);
@@ -194,13 +194,13 @@ describe('stopping and starting', () => {
   it('goes on where it stopped', async () => {
     startSwitch();
     const [a, b] = await connectBoth({ queuePairs: 2 });
-    for (let i = 0; i < 3; i++) a.pairs[1]!.send(frame(i));
-    for (let i = 0; i < 3; i++) expect(await b.pairs[1]!.received()).toEqual(frame(i));
+    for (let i = 0; i < 3; i++) a.pairs[1].send(frame(i));
+    for (let i = 0; i < 3; i++) expect(await b.pairs[1].received()).toEqual(frame(i));
     const bases = await a.stop();
     expect(bases).toEqual([0, 0, 0, 3]);
-    a.pairs[1]!.send(frame(7));
+    a.pairs[1].send(frame(7));
     await a.restart(bases);
-    expect(await b.pairs[1]!.received()).toEqual(frame(7));
+    expect(await b.pairs[1].received()).toEqual(frame(7));
   });
 
   it('a disabled queue pair throws away what it sends and gets nothing', async () => {
@@ -208,7 +208,7 @@ describe('stopping and starting', () => {
     const [a, b] = await connectBoth();
     await a.setQueueEnabled(0, false);
     a.send(frame(1));
-    while (a.pairs[0]!.fromGuest.usedWaiting() === 0) await nextTurn();
+    while (a.pairs[0].fromGuest.usedWaiting() === 0) await nextTurn();
     b.send(frame(2));
     while (made.drops === 0) await nextTurn();
     await a.setQueueEnabled(0, true);
@@ -286,6 +286,6 @@ function nextTurn(): Promise<void> {
 async function connectTo(made: LocalSwitch): Promise<EmbeddedGuest> {
   const guest = await connect(sockets[0]);
   // Without a data path nothing is taken from the ring.
-  await made.ports[0]!.stop();
+  await made.ports[0].stop();
   return guest;
 }

@@ -47,7 +47,7 @@ afterEach(() => expect(openedSince(before)).toEqual([]));
 
 /** Bits of O_… that `fd` was opened with, as /proc tells them. */
 function flagsOf(fd: number): number {
-  return Number.parseInt(/^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))![1]!, 8);
+  return Number.parseInt(/^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))![1], 8);
 }
 
 const O_CLOEXEC = 0o2000000;

@@ -103,7 +103,7 @@ describe('descriptor passing', () => {
     // Each is the same open file as the one sent: what is written to one is read from the other.
     for (const [i, fd] of fds.entries()) {
       expect(fd).not.toBe(sent[i]);
-      signalFd(sent[i]!);
+      signalFd(sent[i]);
     }
     for (const fd of fds) drainFd(fd);
     closeFds([...sent, ...fds, a, b]);

@@ -35,9 +35,7 @@ describe('GuestMemory', () => {
       }),
       guest.duplicate(),
     );
-    expect(memory.gpaMap()).toEqual([
-      { start: 0, end: 4 * MIB, arenaOffset: memory.regions[0]!.arenaOffset },
-    ]);
+    expect(memory.gpaMap()).toEqual([{ start: 0, end: 4 * MIB, arenaOffset: memory.regions[0].arenaOffset }]);
     expect(locate(memory.gpaMap(), MIB - 10, 20)).toBeGreaterThanOrEqual(0);
     expect(memory.offsetOfUva(UVA_BASE + BigInt(MIB - 10), 20)).not.toBeNull();
   });
@@ -183,7 +181,7 @@ describe('GuestMemory', () => {
   it('seals a memory file, so that it cannot be cut short under a worker', () => {
     const guest = file(4 * PAGE);
     memory.add(guest.region(), guest.duplicate());
-    expect(memory.regions[0]!.sealed).toBe(true);
+    expect(memory.regions[0].sealed).toBe(true);
     expect(() => ftruncateSync(guest.fd, PAGE)).toThrow(/EPERM/);
   });
 
@@ -254,7 +252,7 @@ function holesIn(start: number, sizeBytes: number): string[] {
   for (const line of readFileSync('/proc/self/maps', 'utf8').split('\n')) {
     const range = /^([0-9a-f]+)-([0-9a-f]+) /.exec(line);
     if (range === null) continue;
-    const [from, to] = [Number.parseInt(range[1]!, 16), Number.parseInt(range[2]!, 16)];
+    const [from, to] = [Number.parseInt(range[1], 16), Number.parseInt(range[2], 16)];
     if (to <= at || from >= start + sizeBytes) continue;
     if (from > at) holes.push(`${at.toString(16)}-${from.toString(16)}`);
     at = to;

@@ -76,7 +76,7 @@ describe('translations', () => {
     let merged = 0;
     for (let round = 0; round < 60; round++) {
       if (twin.placed.length > 0 && random.chance(20)) {
-        const gone = twin.placed.splice(random.between(0, twin.placed.length - 1), 1)[0]!;
+        const gone = twin.placed.splice(random.between(0, twin.placed.length - 1), 1)[0];
         const { arenaOffset } = memory.find(gone);
         memory.remove(gone);
         expect(view.u8[arenaOffset]).toBe(0);
@@ -114,7 +114,7 @@ describe('translations', () => {
     const translator = new GpaTranslator(map);
     for (const gpa of [2 ** 32 - 100, 2 ** 32 + 50, 2 ** 32 - 8192, 2 ** 32, 2 ** 32 - 1, 2 ** 32 + 8191]) {
       const index = translator.locate(lo(gpa), hi(gpa), 1);
-      expect(translator.window * WINDOW_BYTES + index).toBe(gpa - map[0]!.start + GIB - 4096);
+      expect(translator.window * WINDOW_BYTES + index).toBe(gpa - map[0].start + GIB - 4096);
       expect(translator.locate(lo(gpa), hi(gpa + 2 ** 32), 1)).toBe(-1);
     }
     // The last byte is remembered now; one more is not the guest's.

@@ -41,7 +41,7 @@ export async function startChild(
   const setpriv = findProgram('setpriv');
   const path = findProgram(program) ?? program;
   const line = setpriv === undefined ? [path, ...args] : [setpriv, '--pdeathsig', 'KILL', path, ...args];
-  const process = spawn(line[0]!, line.slice(1), {
+  const process = spawn(line[0], line.slice(1), {
     stdio: ['pipe', 'pipe', 'pipe', ...passedFds],
   }) as ChildProcessByStdio<Writable, Readable, Readable>;
   let over = false;

@@ -208,7 +208,7 @@ describe.skipIf(both.skip)(both.title('guests behind a vhost-user back-end'), ()
           ...memory,
         });
         guests.push(await LinuxGuest.start({ name: `guest${port}`, cpus: 2, qemuArgs }));
-        await guests[port]!.configureNetwork(`10.0.0.${port + 1}/24`);
+        await guests[port].configureNetwork(`10.0.0.${port + 1}/24`);
       }
       const [a] = guests as [LinuxGuest, LinuxGuest];
       expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });

@@ -169,7 +169,7 @@ function addProgram(archive: ArchiveBuilder, path: string): void {
 
 function sharedLibraries(path: string): string[] {
   const listing = execFileSync('ldd', [path], { encoding: 'utf8' });
-  return [...listing.matchAll(/(?:=> )?(\/\S+) \(0x/g)].map((match) => match[1]!);
+  return [...listing.matchAll(/(?:=> )?(\/\S+) \(0x/g)].map((match) => match[1]);
 }
 
 /** Adds the modules and `modules.dep`; returns the paths to insert at boot, in order. */

@@ -150,7 +150,7 @@ async function removeLeftovers(): Promise<void> {
   for (const line of output.split('\n')) {
     const match = ownName.exec(line);
     if (match === null || existsSync(`/proc/${match[1]}`)) continue;
-    await runProgram('ip', ['netns', 'del', line.split(' ')[0]!]); // another process may have done it meanwhile
+    await runProgram('ip', ['netns', 'del', line.split(' ')[0]]); // another process may have done it meanwhile
   }
 }
 

@@ -251,7 +251,7 @@ const unusedDrivers = /\/drivers\/net\/(wireless|can|dsa|usb|ethernet\/(?!intel$
 
 /** Keeps the image and the drivers that guests may need, about a tenth of what the package holds. */
 async function storeKernel(root: string, staging: string, target: string): Promise<void> {
-  const version = readdirSync(join(root, 'lib/modules'))[0]!;
+  const version = readdirSync(join(root, 'lib/modules'))[0];
   const modules = join(staging, 'modules', version);
   await mkdir(modules, { recursive: true });
   await rename(join(root, 'boot', `vmlinuz-${version}`), join(staging, 'vmlinuz'));
@@ -270,7 +270,7 @@ async function kernelPackage(metaPackage: string): Promise<string> {
   const { output } = await runProgram('apt-cache', ['depends', metaPackage]);
   const match = /Depends: (linux-image-\S+)/.exec(output);
   if (match === null) throw new Error(`this distribution has no package ${metaPackage}`);
-  return match[1]!;
+  return match[1];
 }
 
 let chosenCacheFolder: string | undefined;

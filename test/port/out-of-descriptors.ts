@@ -24,7 +24,7 @@ const connected = Promise.withResolvers<void>();
 
 const port = new VhostUserPort(
   {
-    socketPath: process.argv[2]!,
+    socketPath: process.argv[2],
     role: 'server',
     listen: {},
     device: { queuePairsMax: 1, configSpace: false, mac: null, mtu: null },
@@ -51,7 +51,7 @@ const port = new VhostUserPort(
 // Node opens what it prints with at the first line.
 console.log('begin');
 port.start();
-const client = connectUnix(process.argv[2]!);
+const client = connectUnix(process.argv[2]);
 const fillers: number[] = [];
 try {
   for (;;) fillers.push(duplicateFd(client));

@@ -221,7 +221,7 @@ describe('writing', () => {
     ] as const;
     for (const queue of queues) queue.nameSources(sources);
     for (const [worker, portId, isIngress] of steps) {
-      const queue = queues[worker]!;
+      const queue = queues[worker];
       queue.begin();
       bench.single(frame, ethernet(1, portId));
       expect(queue.mirror(frame, portId, isIngress)).toBe(GIVE_DONE);
@@ -413,7 +413,7 @@ describe('reading', () => {
     const frames = randomFrames(4, 8);
     // 1 ms apart, and the last after an hour.
     const content = packets(frames, 1000);
-    content[3]!.seconds += 3600;
+    content[3].seconds += 3600;
     writeFileSync(file, pcapFile(true, 0xa1b2c3d4, content));
     await startPort({ direction: 'read', pace: 'recorded' });
     const startedMs = performance.now();

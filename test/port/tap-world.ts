@@ -238,7 +238,7 @@ export class TestDataPath implements DataPath {
     if (answer === TAKE_FRAME) {
       const { window, index, totalBytes } = this.#frame;
       const bytes = this.#view.bytesAt(window * WINDOW_BYTES + index, totalBytes);
-      if ((bytes[12]! << 8) + bytes[13]! === TEST_ETHERTYPE) this.received.push(bytes);
+      if ((bytes[12] << 8) + bytes[13] === TEST_ETHERTYPE) this.received.push(bytes);
     }
     queue.release();
   }

@@ -137,7 +137,7 @@ function segmentationOffload(): string | undefined {
 function expectSame(frames: readonly Uint8Array[], expected: readonly Uint8Array[]): void {
   expect(frames.length).toBe(expected.length);
   for (const [i, frame] of frames.entries()) {
-    if (Buffer.compare(frame, expected[i]!) !== 0) expect(frame, `frame ${i}`).toEqual(expected[i]);
+    if (Buffer.compare(frame, expected[i]) !== 0) expect(frame, `frame ${i}`).toEqual(expected[i]);
   }
 }
 
@@ -216,7 +216,7 @@ describe.skipIf(unavailable !== null)(titleWith('frames of a TAP port', unavaila
       epoll.add(queue.wakeFd);
       // What the host sends by itself goes first.
       while (!queue.armWake()) for (let left = queue.available(); left > 0; left--) queue.release();
-      host.send(framesOf(5, 1, 100)[0]!);
+      host.send(framesOf(5, 1, 100)[0]);
       expect(epoll.wait(10_000)).toBe(1);
       expect(epoll.readyFd(0)).toBe(queue.wakeFd);
       expect(queue.acknowledgeWake()).toBe(true);
@@ -305,7 +305,7 @@ describe.skipIf(unavailable !== null)(titleWith('configuration of a TAP interfac
     namespace.ip(`tuntap add ${TAP} mode tap`);
     const other = openElsewhere();
     const TUN_F_CSUM_AND_TSO4 = 3;
-    expect(libc.ioctlValue(other.fds[0]!, TUNSETOFFLOAD, TUN_F_CSUM_AND_TSO4)).toBe(0);
+    expect(libc.ioctlValue(other.fds[0], TUNSETOFFLOAD, TUN_F_CSUM_AND_TSO4)).toBe(0);
     expect(segmentationOffload()).toBe('on');
     closerOf(other)();
     await start();
@@ -438,7 +438,7 @@ describe.skipIf(unavailable !== null)(titleWith('a TAP interface that is', unava
     dataPath.give(0, framesOf(1, 5, 100));
     const queue = dataPath.egress.get(0)!;
     expect(queue.fault).not.toBe(0);
-    expect(port.queues[0]!.reason).toBe('the interface was deleted');
+    expect(port.queues[0].reason).toBe('the interface was deleted');
     expect(port.counters.egressFrames).toBe(0);
     expect(new QueueState(port.states, 0).counts[COUNT_LOST]).toBe(5);
     port.queueFailed(0);
@@ -491,7 +491,7 @@ describe.skipIf(unavailable !== null)(titleWith('a process', unavailable), () =>
     },
   ])('that lacks $lacks is told so', ({ command, says }) => {
     const args = [...namespace.exec(...command), process.execPath, '--input-type=module', '-e', OPENS_TAP];
-    const { stdout, stderr } = spawnSync(args[0]!, args.slice(1), { encoding: 'utf8' });
+    const { stdout, stderr } = spawnSync(args[0], args.slice(1), { encoding: 'utf8' });
     expect({ stdout: stdout.trim(), stderr }).toEqual({ stdout: `TapError: ${says}`, stderr: '' });
   });
 });

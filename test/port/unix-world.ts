@@ -118,11 +118,11 @@ export class UnixWorld implements DataPath {
   }
 
   get sentCount(): number {
-    return new QueueState(this.port!.states, 0).counts[COUNT_FRAMES]!;
+    return new QueueState(this.port!.states, 0).counts[COUNT_FRAMES];
   }
 
   get lostCount(): number {
-    return new QueueState(this.port!.states, 0).counts[COUNT_LOST]!;
+    return new QueueState(this.port!.states, 0).counts[COUNT_LOST];
   }
 
   /** Turns the data path, and Node's loop with it, until `holds` does. */

@@ -146,7 +146,7 @@ describe('a stream, inwards', () => {
     sendAll(fd, unsent, (frames) => got.push(...frames));
     got.push(...world.receive());
     expect(got.length).toBe(given.length);
-    expect(got.findIndex((frame, i) => !frame.equals(given[i]!))).toBe(-1);
+    expect(got.findIndex((frame, i) => !frame.equals(given[i]))).toBe(-1);
     expect(world.untaken).toEqual([]);
     expect(world.port!.counters.ingressFrames).toBe(given.length);
   });
@@ -180,7 +180,7 @@ describe('a stream, inwards', () => {
     const again = owned(connectUnix(path));
     await world.untilState('running');
     send(again, framed([new Uint8Array(99)]));
-    expect((await world.receiveCount(1))[0]!.length).toBe(99);
+    expect((await world.receiveCount(1))[0].length).toBe(99);
   });
 });
 
@@ -232,7 +232,7 @@ describe('a stream, outwards', () => {
       const { frames, usedBytes } = unframed(all);
       expect(usedBytes).toBe(all.length);
       expect(frames.length).toBe(expected.length);
-      expect(frames.findIndex((frame, i) => !frame.equals(expected[i]!))).toBe(-1);
+      expect(frames.findIndex((frame, i) => !frame.equals(expected[i]))).toBe(-1);
       expect(world.sentCount + world.lostCount).toBe(given);
       expect(world.lostCount).toBeGreaterThan(0);
     },
@@ -240,7 +240,7 @@ describe('a stream, outwards', () => {
 
   it('sends what is left of a frame although no other follows', async () => {
     const fd = await streamPeer();
-    setSocketBuffers(world.attachments[0]!.fd, 1, 1);
+    setSocketBuffers(world.attachments[0].fd, 1, 1);
     const frames = Array.from({ length: 40 }, (_, i) => new Random(i).bytes(9000));
     world.send(frames);
     const sentFrames = frames.slice(0, world.sentCount);
@@ -303,7 +303,7 @@ describe('a stream port', () => {
     await world.untilState('waiting');
     await world.untilState('running');
     send(next, framed([new Uint8Array(77)]));
-    expect((await world.receiveCount(1))[0]!.length).toBe(77);
+    expect((await world.receiveCount(1))[0].length).toBe(77);
     expect(world.events.all.filter((text) => text.includes('second'))).toEqual([]);
   });
 
@@ -396,11 +396,11 @@ describe('a datagram port', () => {
   it('drops datagrams that are no frames or too long, by name', async () => {
     await datagramPort(1500);
     const fd = peer();
-    const slotBytes = world.attachments[0]!.slots.slotBytes;
+    const slotBytes = world.attachments[0].slots.slotBytes;
     for (const length of [60, 13, slotBytes - 3, 61]) {
       expect(send(fd, new Uint8Array(length))).toBe(length);
     }
-    const address = world.attachments[0]!.slots.address;
+    const address = world.attachments[0].slots.address;
     expect(sendBytes(fd, address, 100_000)).toBe(100_000);
     expect(send(fd, new Uint8Array(62))).toBe(62);
     expect(world.receive().map(({ length }) => length)).toEqual([60, 61, 62]);

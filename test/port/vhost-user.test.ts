@@ -312,7 +312,7 @@ class ListeningFrontEnd {
   /** The `n`-th connection, from 1. */
   async connection(n: number): Promise<ScriptedFrontEnd> {
     while (this.accepted.length < n) await new Promise<void>((resolve) => this.#wake.push(resolve));
-    return this.accepted[n - 1]!;
+    return this.accepted[n - 1];
   }
 
   close(): void {
@@ -335,11 +335,11 @@ describe('as a client', () => {
     makePort('client').start();
     const listener = new ListeningFrontEnd();
     await run(await listener.connection(1));
-    listener.accepted[0]!.close();
+    listener.accepted[0].close();
     await run(await listener.connection(2));
     expect(port.status.state).toBe('running');
     listener.close();
-    listener.accepted[1]!.close();
+    listener.accepted[1].close();
     await events.said(/front-end gone/, 2);
     rmSync(path);
     const other = new ListeningFrontEnd();
@@ -381,7 +381,7 @@ describe('as a client', () => {
     await run(await listener.connection(1));
     await port.stop();
     expect(existsSync(path)).toBe(true);
-    await listener.accepted[0]!.closed;
+    await listener.accepted[0].closed;
     listener.close();
   });
 

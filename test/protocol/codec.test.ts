@@ -18,7 +18,7 @@ import { Random } from '../vring/random.ts';
 /** A little-endian integer, byte by byte. */
 function naiveInt(bytes: Uint8Array, offset: number, byteCount: number): bigint {
   let value = 0n;
-  for (let i = byteCount - 1; i >= 0; i--) value = value * 256n + BigInt(bytes[offset + i]!);
+  for (let i = byteCount - 1; i >= 0; i--) value = value * 256n + BigInt(bytes[offset + i]);
   return value;
 }
 
@@ -51,7 +51,7 @@ const NAIVE: { [B in Body]: (bytes: Uint8Array) => BodyValues[B] } = {
   memRegion: (bytes) => naiveRegion(bytes, 8),
   log: (bytes) => ({ sizeBytes: u64(bytes, 0), offset: u64(bytes, 8) }),
   config: (bytes) => ({ offset: u32(bytes, 0), flags: u32(bytes, 8), bytes: bytes.slice(12) }),
-  vringFd: (bytes) => ({ index: bytes[0]!, polled: (bytes[1]! & 1) === 1 }),
+  vringFd: (bytes) => ({ index: bytes[0], polled: (bytes[1] & 1) === 1 }),
 };
 
 const FIXED_BYTES: Partial<Record<Body, number>> = {

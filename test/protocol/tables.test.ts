@@ -170,7 +170,7 @@ describe('Ethernet addresses', () => {
       expect(parseMac(text)).toEqual(bytes);
       expect(formatMac(macLoOf(bytes), macHiOf(bytes))).toBe(text);
       expect(macLoOf(bytes)).toBe(macLoOf(bytes) | 0);
-      expect(macHiOf(bytes)).toBe(bytes[4]! + 256 * bytes[5]!);
+      expect(macHiOf(bytes)).toBe(bytes[4] + 256 * bytes[5]);
     }
   });
 

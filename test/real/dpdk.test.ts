@@ -251,11 +251,11 @@ describe.skipIf(whyNoNamespaces !== null)(
       const node = (space: NetworkNamespace, ...args: string[]) =>
         startChild(...space.command(process.execPath, ['-e', STATION, ...args]));
       const children: Child[] = [];
-      const echo = await node(spaces[1]!, 'echo', '198.51.100.2');
+      const echo = await node(spaces[1], 'echo', '198.51.100.2');
       try {
         await new Promise<void>((resolve) => echo.process.stdout.once('data', () => resolve()));
         const count = 5000;
-        const client = await node(spaces[0]!, 'client', '198.51.100.2', String(count));
+        const client = await node(spaces[0], 'client', '198.51.100.2', String(count));
         children.push(client);
         const output = new TextLog(client.process.stdout);
         const errors = new TextLog(client.process.stderr);
@@ -295,7 +295,7 @@ describe.skipIf(whyNoNamespaces !== null)(
         'name',
         'eth0',
         'netns',
-        spaces[0]!.name,
+        spaces[0].name,
       ]);
       await running.until(stateIs('running'));
     });

@@ -62,7 +62,7 @@ describe.skipIf(peers.skip).each(MEMORIES)(peers.title('two QEMU guests, $title'
     await runIperf3(a, '10.0.0.2', { seconds: 2, args: ['-P', '8'] });
     const after = await ringway.port('b');
     for (let index = 0; index < 2 * QUEUE_PAIRS; index++) {
-      const frames = after.queues[index]!.frames - (before.queues[index]?.frames ?? 0);
+      const frames = after.queues[index].frames - (before.queues[index]?.frames ?? 0);
       expect(frames, `queue ${index}`).toBeGreaterThan(0);
     }
   });

@@ -65,8 +65,8 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
     await testpmd.command('stop');
 
     const stats = await testpmd.portStats();
-    const sent = stats[0]!.txPackets + stats[1]!.txPackets;
-    const received = stats[0]!.rxPackets + stats[1]!.rxPackets;
+    const sent = stats[0].txPackets + stats[1].txPackets;
+    const received = stats[0].rxPackets + stats[1].rxPackets;
     // The last burst may still be on its way when testpmd counts.
     await ringway.until(async () => (await forwarded(ringway!)) === sent);
     const workers = new Set((await ringway.port('a')).queues.map(({ worker }) => worker ?? 0));

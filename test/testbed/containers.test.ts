@@ -42,7 +42,7 @@ const ADDED_CAPABILITIES: Readonly<Record<string, readonly string[]>> = {
 };
 
 function captured(text: string, pattern: RegExp): string[] {
-  return [...text.matchAll(pattern)].map((match) => match[1]!);
+  return [...text.matchAll(pattern)].map((match) => match[1]);
 }
 
 describe('images', () => {
@@ -97,13 +97,13 @@ describe('services', () => {
     }
     for (const needed of Object.keys(service.depends_on ?? {}))
       expect(compose.services).toHaveProperty(needed);
-    const named = service.volumes.map((volume) => volume.split(':')[0]!).filter((part) => /^\w+$/.test(part));
+    const named = service.volumes.map((volume) => volume.split(':')[0]).filter((part) => /^\w+$/.test(part));
     for (const volume of named) expect(compose.volumes).toHaveProperty(volume);
   });
 
   it('share the hugepages', () => {
     for (const name of ['guest-a', 'guest-b', 'testpmd']) {
-      const { volumes } = compose.services[name]!;
+      const { volumes } = compose.services[name];
       expect(volumes.filter((volume) => volume.endsWith(':/dev/hugepages'))).toHaveLength(1);
     }
   });

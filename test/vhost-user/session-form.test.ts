@@ -68,9 +68,9 @@ describe('framing', () => {
     await world.negotiate();
     const { front } = world;
     const fds = [front.eventFd(), front.eventFd(), front.eventFd()];
-    front.send('SET_VRING_CALL', u64(0), [fds[0]!]);
-    front.send('SET_VRING_ERR', u64(1), [fds[1]!]);
-    front.send('SET_VRING_CALL', u64(2), [fds[2]!]);
+    front.send('SET_VRING_CALL', u64(0), [fds[0]]);
+    front.send('SET_VRING_ERR', u64(1), [fds[1]]);
+    front.send('SET_VRING_CALL', u64(2), [fds[2]]);
     expect(await front.settle()).toEqual([]);
     expect(
       world.device.rings.map(({ index, callFd, errorFd }) => [index, callFd >= 0, errorFd >= 0]),
@@ -218,7 +218,7 @@ describe('descriptors', () => {
       await each.negotiate(bit(F.VERSION_1, F.PROTOCOL), PROTOCOL_FEATURES | bit(P.CONFIG));
       const wrong = new Uint8Array(sizeBytes);
       wrong.set(payload.subarray(0, sizeBytes));
-      const fds = Array.from({ length: good[0]! }, () => createEventFd());
+      const fds = Array.from({ length: good[0] }, () => createEventFd());
       each.front.send(name, wrong, fds, NEED_REPLY);
       closeFds(fds);
       // Either it is refused with an acknowledgement, once, or the connection ends. Room for further regions

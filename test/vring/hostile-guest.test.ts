@@ -68,7 +68,7 @@ class HostileGuest {
 
   /** Guest address of a good buffer. */
   bufferGpa(ring: SplitDriver, slot = 8): number {
-    return this.driver.memory.gpaOf(ring.bufferOffsets[slot]!);
+    return this.driver.memory.gpaOf(ring.bufferOffsets[slot]);
   }
 
   /** Writes descriptors from entry 8 on, `next` relative to it, and offers entry 8. */
@@ -125,7 +125,7 @@ function moveInNeighbour(): void {
   const memory = new EmbeddedMemory(NEIGHBOUR_BYTES);
   memory.u8.fill(0x5a);
   const mapped = new GuestMemory(sharedArena);
-  mapped.add(memory.regions[0]!, duplicateFd(memory.fd));
+  mapped.add(memory.regions[0], duplicateFd(memory.fd));
   neighbours.push({ memory, mapped });
 }
 
@@ -469,7 +469,7 @@ describe('what is odd but no fault', () => {
     driver.fromGuest.post(FRAME);
     const tableOffset = memory.allocate(64, 16) + 3;
     const view = new DataView(memory.buffer, tableOffset, 16);
-    view.setBigUint64(0, BigInt(memory.gpaOf(driver.fromGuest.bufferOffsets[0]!)), true);
+    view.setBigUint64(0, BigInt(memory.gpaOf(driver.fromGuest.bufferOffsets[0])), true);
     view.setUint32(8, 12 + FRAME.length, true);
     guest.offer(driver.fromGuest, [
       { gpa: memory.gpaOf(tableOffset), sizeBytes: 16, flags: DESC_F_INDIRECT },
@@ -532,7 +532,7 @@ describe('garbage in rings and tables', () => {
       for (const ring of [driver.fromGuest, driver.toGuest]) {
         for (let i = random.between(1, 24); i > 0; i--) {
           const at = random.between(0, ring.desc.length - 1);
-          ring.desc[at] = nastyWord(random, memory.gpaOf(ring.bufferOffsets[0]!) | 0);
+          ring.desc[at] = nastyWord(random, memory.gpaOf(ring.bufferOffsets[0]) | 0);
         }
         if (random.chance(30)) ring.avail[2 + random.between(0, SIZE - 1)] = random.between(0, SIZE + 2);
         if (random.chance(20)) ring.availNext = random.between(0, 2 * SIZE);
@@ -563,8 +563,8 @@ function expectInside(device: RingwayEnd): void {
   const { frame, guestMemory } = device;
   frame.spread();
   for (let piece = 0; piece < frame.pieceCount; piece++) {
-    const start = frame.pieceWindow[piece]! * GIB + frame.pieceIndex[piece]!;
-    const end = start + frame.pieceBytes[piece]!;
+    const start = frame.pieceWindow[piece] * GIB + frame.pieceIndex[piece];
+    const end = start + frame.pieceBytes[piece];
     const isInside = guestMemory.regions.some(
       (region) => start >= region.arenaOffset && end <= region.arenaOffset + region.sizeBytes,
     );

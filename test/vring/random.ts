@@ -28,7 +28,7 @@ export class Random {
   }
 
   pick<T>(items: readonly T[]): T {
-    return items[this.between(0, items.length - 1)]!;
+    return items[this.between(0, items.length - 1)];
   }
 
   bytes(count: number): Uint8Array {

@@ -171,12 +171,12 @@ export class RingwayEnd implements DeviceEnd {
     const from = this.from.state.counts;
     const to = this.to.state.counts;
     return {
-      fromFrames: from[COUNT_FRAMES]!,
-      fromBytes: from[COUNT_BYTES]!,
-      fromCalls: from[COUNT_CALLS]!,
-      toFrames: to[COUNT_FRAMES]!,
-      toBytes: to[COUNT_BYTES]!,
-      toCalls: to[COUNT_CALLS]!,
+      fromFrames: from[COUNT_FRAMES],
+      fromBytes: from[COUNT_BYTES],
+      fromCalls: from[COUNT_CALLS],
+      toFrames: to[COUNT_FRAMES],
+      toBytes: to[COUNT_BYTES],
+      toCalls: to[COUNT_CALLS],
     };
   }
 
@@ -228,8 +228,8 @@ class Scratch {
   readonly #offset: number;
 
   constructor() {
-    this.#guestMemory.add(this.#memory.regions[0]!, duplicateFd(this.#memory.fd));
-    this.#offset = this.#guestMemory.regions[0]!.arenaOffset;
+    this.#guestMemory.add(this.#memory.regions[0], duplicateFd(this.#memory.fd));
+    this.#offset = this.#guestMemory.regions[0].arenaOffset;
   }
 
   describe(frame: Frame, bytes: Uint8Array): void {
@@ -299,9 +299,9 @@ export function frameBytes(frame: Frame): Uint8Array {
   const bytes = new Uint8Array(frame.totalBytes);
   let done = 0;
   for (let piece = 0; piece < frame.pieceCount; piece++) {
-    const offset = frame.pieceWindow[piece]! * 2 ** 30 + frame.pieceIndex[piece]!;
-    bytes.set(sharedArenaView.bytesAt(offset, frame.pieceBytes[piece]!), done);
-    done += frame.pieceBytes[piece]!;
+    const offset = frame.pieceWindow[piece] * 2 ** 30 + frame.pieceIndex[piece];
+    bytes.set(sharedArenaView.bytesAt(offset, frame.pieceBytes[piece]), done);
+    done += frame.pieceBytes[piece];
   }
   return bytes;
 }

@@ -145,7 +145,7 @@ function step(random: Random, plan: RingPlan, worlds: readonly World[], expected
         random.bytes(random.between(14, FRAME_BYTES_MAX)),
       );
       const results = both(worlds, ({ device }) => device.give(frames));
-      for (const [i, result] of results.entries()) if (result === 'done') expected.push(frames[i]!);
+      for (const [i, result] of results.entries()) if (result === 'done') expected.push(frames[i]);
       break;
     }
     case 'receive': {
@@ -192,7 +192,7 @@ describe('split rings and their naive twin', () => {
       expect(both(worlds, ({ driver }) => driver.toGuest.receive())).toBeNull();
       const counts = both(worlds, ({ device }) => device.counts());
       expect(counts.fromFrames).toBeGreaterThan(0);
-      expect(counts.toFrames).toBe(worlds[0]!.driver.toGuest.frames);
+      expect(counts.toFrames).toBe(worlds[0].driver.toGuest.frames);
     } finally {
       close();
     }

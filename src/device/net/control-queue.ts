@@ -117,7 +117,7 @@ export class ControlQueue {
   }
 
   #setReceiveMode(code: number, data: Uint8Array): number {
-    if (data.length < 1 || data[0]! > 1) return CTRL_ACK_ERROR;
+    if (data.length < 1 || data[0] > 1) return CTRL_ACK_ERROR;
     const on = data[0] === 1;
     const { filter } = this.#options;
     switch (code) {
@@ -162,7 +162,7 @@ export class ControlQueue {
 
   #setVlan(code: number, data: Uint8Array): number {
     if (data.length < 2) return CTRL_ACK_ERROR;
-    const vlan = data[0]! | (data[1]! << 8);
+    const vlan = data[0] | (data[1] << 8);
     if (vlan > 4095) return CTRL_ACK_ERROR;
     const { vlans } = this.#options.filter;
     if (code === CTRL_VLAN.ADD) vlans.add(vlan);
@@ -173,7 +173,7 @@ export class ControlQueue {
 
   #setQueuePairs(code: number, data: Uint8Array): number {
     if (code !== CTRL_MQ.VQ_PAIRS_SET || data.length < 2) return CTRL_ACK_ERROR;
-    const pairs = data[0]! | (data[1]! << 8);
+    const pairs = data[0] | (data[1] << 8);
     if (pairs < 1 || pairs > this.#options.queuePairsMax) return CTRL_ACK_ERROR;
     this.#options.setQueuePairs(pairs);
     return CTRL_ACK_OK;
@@ -213,7 +213,7 @@ class ControlRing extends SplitRing {
     const answer = this.#answerPlace();
     if (answer === null) return false;
     const ack = command.length < 2 ? CTRL_ACK_ERROR : execute(command);
-    this.arena.windows[answer.window]!.u8[answer.index] = ack;
+    this.arena.windows[answer.window].u8[answer.index] = ack;
     this.putUsed(head, 1);
     this.availNext = (this.availNext + 1) & 0xffff;
     this.burstFrames++;
@@ -227,13 +227,13 @@ class ControlRing extends SplitRing {
     const parts: Uint8Array[] = [];
     let totalBytes = 0;
     for (let i = 0; i < list.count && list.writable[i] === 0; i++) {
-      const sizeBytes = list.sizeBytes[i]! >>> 0;
+      const sizeBytes = list.sizeBytes[i] >>> 0;
       totalBytes += sizeBytes;
       if (totalBytes > COMMAND_BYTES_MAX) return this.#stop(RING_FAULT.COMMAND_TOO_LONG);
       // An empty buffer must have a good address too.
-      const index = this.translator.locate(list.gpaLo[i]!, list.gpaHi[i]!, Math.max(sizeBytes, 1));
+      const index = this.translator.locate(list.gpaLo[i], list.gpaHi[i], Math.max(sizeBytes, 1));
       if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
-      parts.push(this.arena.windows[this.translator.window]!.u8.slice(index, index + sizeBytes));
+      parts.push(this.arena.windows[this.translator.window].u8.slice(index, index + sizeBytes));
     }
     return new Uint8Array(Buffer.concat(parts));
   }
@@ -245,7 +245,7 @@ class ControlRing extends SplitRing {
     if (list.overflowed || list.writable[last] === 0 || list.sizeBytes[last] === 0) {
       return this.#stop(RING_FAULT.COMMAND_WITHOUT_ANSWER);
     }
-    const index = this.translator.locate(list.gpaLo[last]!, list.gpaHi[last]!, 1);
+    const index = this.translator.locate(list.gpaLo[last], list.gpaHi[last], 1);
     if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
     return { window: this.translator.window, index };
   }

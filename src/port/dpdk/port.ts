@@ -189,7 +189,7 @@ export class DpdkPort implements Port {
         direction: isEgress ? 'egress' : 'ingress',
         enabled: true,
         states: this.states,
-        location: (isEgress ? eth.txQueues : eth.rxQueues)[queueIndex >> 1]!,
+        location: (isEgress ? eth.txQueues : eth.rxQueues)[queueIndex >> 1],
       };
       this.#attached.push(queueIndex);
       await dataPath.attach(attachment);

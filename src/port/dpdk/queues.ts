@@ -56,7 +56,7 @@ export class DpdkIngress implements IngressQueue {
     this.state = new QueueState(attachment.states, attachment.queueIndex);
     registerThread();
     this.rx = new RxBurst(arena, attachment.location);
-    const window = arena.windows[this.rx.windowNumber]!;
+    const window = arena.windows[this.rx.windowNumber];
     this.u16 = window.u16;
   }
 
@@ -95,8 +95,8 @@ export class DpdkIngress implements IngressQueue {
     const index = this.rx.indexOf(this.#taken + ahead);
     if (index < 0 || (index & 1) !== 0) return false;
     const at = index >> 1;
-    words[0] = this.u16[at]! | (this.u16[at + 1]! << 16);
-    words[1] = this.u16[at + 2]!;
+    words[0] = this.u16[at] | (this.u16[at + 1] << 16);
+    words[1] = this.u16[at + 2];
     return true;
   }
 
@@ -108,8 +108,8 @@ export class DpdkIngress implements IngressQueue {
     this.#free();
     if (this.#frames === 0) return;
     const { counts } = this.state;
-    counts[COUNT_FRAMES]! += this.#frames;
-    counts[COUNT_BYTES]! += this.#bytes;
+    counts[COUNT_FRAMES] += this.#frames;
+    counts[COUNT_BYTES] += this.#bytes;
     this.#frames = 0;
     this.#bytes = 0;
   }
@@ -158,7 +158,7 @@ export class DpdkEgress implements EgressQueue {
     this.state = new QueueState(attachment.states, attachment.queueIndex);
     registerThread();
     this.tx = new TxBurst(arena, attachment.location);
-    this.window = arena.windows[Math.floor(attachment.location.pool.offset / WINDOW_BYTES)]!;
+    this.window = arena.windows[Math.floor(attachment.location.pool.offset / WINDOW_BYTES)];
     this.frameBytes = new Int32Array(BURST_MBUFS);
   }
 
@@ -198,8 +198,8 @@ export class DpdkEgress implements EgressQueue {
     this.#flush();
     if (this.#frames !== 0) {
       const { counts } = this.state;
-      counts[COUNT_FRAMES]! += this.#frames;
-      counts[COUNT_BYTES]! += this.#bytes;
+      counts[COUNT_FRAMES] += this.#frames;
+      counts[COUNT_BYTES] += this.#bytes;
       this.#frames = 0;
       this.#bytes = 0;
     }
@@ -211,8 +211,8 @@ export class DpdkEgress implements EgressQueue {
     const count = this.tx.placed;
     if (count === 0) return;
     const sent = this.tx.flush();
-    for (let slot = 0; slot < sent; slot++) this.#bytes += this.frameBytes[slot]!;
+    for (let slot = 0; slot < sent; slot++) this.#bytes += this.frameBytes[slot];
     this.#frames += sent;
-    if (sent < count) this.state.counts[COUNT_LOST]! += count - sent;
+    if (sent < count) this.state.counts[COUNT_LOST] += count - sent;
   }
 }

@@ -69,10 +69,10 @@ export class PcapEgress implements MirrorQueue {
     this.attachment = attachment;
     this.shared = shared;
     this.state = new QueueState(attachment.states, attachment.queueIndex);
-    this.fault = this.state.words[STATE_FAULT]!;
+    this.fault = this.state.words[STATE_FAULT];
     this.progress = new Float64Array(attachment.progress);
     this.interfaces = new InterfaceTable(attachment.interfaces);
-    this.window = arena.windows[Math.floor(attachment.regionOffset / WINDOW_BYTES)]!;
+    this.window = arena.windows[Math.floor(attachment.regionOffset / WINDOW_BYTES)];
     this.timeIndex = attachment.regionOffset % WINDOW_BYTES;
     this.bufferIndex = this.timeIndex + CAPTURE_BUFFER_OFFSET;
     this.nameHashes = new Int32Array(INTERFACE_PORTS_MAX);
@@ -118,12 +118,12 @@ export class PcapEgress implements MirrorQueue {
   }
 
   #begun(): void {
-    this.fault = this.state.words[STATE_FAULT]!;
+    this.fault = this.state.words[STATE_FAULT];
     this.interfacesWritten = this.interfaces.count;
     readClock(CLOCK_REALTIME, this.attachment.regionAddress);
     const words = this.window.i32;
     const at = this.timeIndex >> 2;
-    nanosecondWords((words[at]! >>> 0) + words[at + 1]! * 2 ** 32, words[at + 2]!, this.timeWords);
+    nanosecondWords((words[at] >>> 0) + words[at + 1] * 2 ** 32, words[at + 2], this.timeWords);
     this.open = true;
   }
 
@@ -133,12 +133,12 @@ export class PcapEgress implements MirrorQueue {
     const capturedBytes = snapBytes === 0 ? totalBytes : Math.min(totalBytes, snapBytes);
     const blockBytes = packetBlockBytes(capturedBytes);
     if (this.filledBytes + blockBytes > BUFFER_BYTES) this.#flush();
-    let interfaceIndex = this.interfaces.find(portId, this.nameHashes[portId]!);
+    let interfaceIndex = this.interfaces.find(portId, this.nameHashes[portId]);
     if (interfaceIndex < 0) {
       this.#addInterface(portId);
       if (this.filledBytes + blockBytes > BUFFER_BYTES) this.#flush();
       // Not there any more when it could not be written.
-      interfaceIndex = this.interfaces.find(portId, this.nameHashes[portId]!);
+      interfaceIndex = this.interfaces.find(portId, this.nameHashes[portId]);
     }
     if (this.fault !== 0 || interfaceIndex < 0) return GIVE_FAULT;
     const at = this.bufferIndex + this.filledBytes;
@@ -158,9 +158,9 @@ export class PcapEgress implements MirrorQueue {
     }
     let done = 0;
     for (let piece = 0; piece < frame.pieceCount && done < sizeBytes; piece++) {
-      const from = this.arena.windows[frame.pieceWindow[piece]!]!;
-      const bytes = Math.min(frame.pieceBytes[piece]!, sizeBytes - done);
-      copyBytes(this.arena, from, frame.pieceIndex[piece]!, this.window, toIndex + done, bytes);
+      const from = this.arena.windows[frame.pieceWindow[piece]];
+      const bytes = Math.min(frame.pieceBytes[piece], sizeBytes - done);
+      copyBytes(this.arena, from, frame.pieceIndex[piece], this.window, toIndex + done, bytes);
       done += bytes;
     }
   }
@@ -172,7 +172,7 @@ export class PcapEgress implements MirrorQueue {
     if (this.fault !== 0) return;
     this.window.u8.set(block, this.bufferIndex + this.filledBytes);
     this.filledBytes += block.length;
-    this.interfaces.add(portId, this.nameHashes[portId]!);
+    this.interfaces.add(portId, this.nameHashes[portId]);
   }
 
   /** Writes what was put together. What does not get into the file as a whole is taken out again. */
@@ -187,16 +187,16 @@ export class PcapEgress implements MirrorQueue {
       this.fault !== 0 ? this.fault : writeAll(fd, regionAddress + CAPTURE_BUFFER_OFFSET, filledBytes);
     const { counts } = this.state;
     if (errno === 0) {
-      progress[PROGRESS_WRITTEN]! += filledBytes;
-      counts[COUNT_FRAMES]! += filledFrames;
-      counts[COUNT_BYTES]! += filledFrameBytes;
+      progress[PROGRESS_WRITTEN] += filledBytes;
+      counts[COUNT_FRAMES] += filledFrames;
+      counts[COUNT_BYTES] += filledFrameBytes;
       this.interfacesWritten = this.interfaces.count;
       return;
     }
     this.fault = errno;
     this.state.words[STATE_FAULT] = errno;
-    counts[COUNT_LOST]! += filledFrames;
-    cutFile(fd, progress[PROGRESS_WRITTEN]!);
+    counts[COUNT_LOST] += filledFrames;
+    cutFile(fd, progress[PROGRESS_WRITTEN]);
     this.interfaces.cutTo(this.interfacesWritten);
   }
 }

@@ -80,7 +80,7 @@ export class PcapIngress extends StagedIngress {
   }
 
   protected override placeOf(slot: number): number {
-    return this.places[slot]!;
+    return this.places[slot];
   }
 
   protected fill(): number {
@@ -102,7 +102,7 @@ export class PcapIngress extends StagedIngress {
         this.#add(count++);
       }
     }
-    this.progress[PROGRESS_PACKETS]! += count;
+    this.progress[PROGRESS_PACKETS] += count;
     return count;
   }
 
@@ -121,8 +121,8 @@ export class PcapIngress extends StagedIngress {
     if (!reader.hasTime) return true;
     const words = this.window.i32;
     const at = this.slotIndex0 >> 2;
-    const nowSeconds = words[at]! + words[at + 1]! * 2 ** 32;
-    const nowNs = words[at + 2]!;
+    const nowSeconds = words[at] + words[at + 1] * 2 ** 32;
+    const nowNs = words[at + 2];
     if (!this.hasFirstTime) {
       this.hasFirstTime = true;
       firstTimes[0] = reader.seconds;
@@ -130,8 +130,8 @@ export class PcapIngress extends StagedIngress {
       firstTimes[2] = nowSeconds;
       firstTimes[3] = nowNs;
     }
-    const recorded = reader.seconds - firstTimes[0]! + (reader.nanoseconds - firstTimes[1]!) / NS_PER_SECOND;
-    return recorded <= nowSeconds - firstTimes[2]! + (nowNs - firstTimes[3]!) / NS_PER_SECOND;
+    const recorded = reader.seconds - firstTimes[0] + (reader.nanoseconds - firstTimes[1]) / NS_PER_SECOND;
+    return recorded <= nowSeconds - firstTimes[2] + (nowNs - firstTimes[3]) / NS_PER_SECOND;
   }
 
   /** Reads more of the file behind what is left of the last part, or sees that it ends. */

@@ -265,7 +265,7 @@ export class PcapPort implements Port {
 
   async #failed(): Promise<void> {
     if (this.#regionOffset < 0) return;
-    const fault = this.#state.words[STATE_FAULT]!;
+    const fault = this.#state.words[STATE_FAULT];
     if (this.#isWriting) {
       await this.#detach();
       const why =

@@ -46,15 +46,15 @@ export const FAULT_BROKEN = 1100;
 
 /** Why the file is not read on. */
 export function readFaultText(fault: number, progress: Float64Array): string {
-  const packets = progress[PROGRESS_PACKETS]!;
+  const packets = progress[PROGRESS_PACKETS];
   const frames = packets === 1 ? '1 frame' : `${packets} frames`;
-  const at = `at byte ${progress[PROGRESS_OFFSET]!}, after ${frames}`;
+  const at = `at byte ${progress[PROGRESS_OFFSET]}, after ${frames}`;
   if (fault === FAULT_END) return `capture read to its end: ${frames}`;
   if (fault === FAULT_EMPTY) return 'the capture file is empty';
   if (fault === FAULT_CUT_SHORT)
     return `the capture ends in the middle of a packet or block that begins ${at}`;
   if (fault < FAULT_END) return `reading the capture failed ${at}: ${errnoText(fault)}`;
-  const what = captureFaultText(fault - FAULT_BROKEN, progress[PROGRESS_FAULT_VALUE]!);
+  const what = captureFaultText(fault - FAULT_BROKEN, progress[PROGRESS_FAULT_VALUE]);
   return `the capture is broken or not supported ${at}: ${what}`;
 }
 
@@ -78,18 +78,18 @@ export class InterfaceTable {
   }
 
   get count(): number {
-    return this.#words[0]!;
+    return this.#words[0];
   }
 
   /** -1: none yet. */
   find(portId: number, nameHash: number): number {
     const at = 1 + 2 * portId;
-    return this.#words[at + 1] === nameHash ? this.#words[at]! - 1 : -1;
+    return this.#words[at + 1] === nameHash ? this.#words[at] - 1 : -1;
   }
 
   /** The next free interface becomes the port's. */
   add(portId: number, nameHash: number): number {
-    const interfaceIndex = this.#words[0]!++;
+    const interfaceIndex = this.#words[0]++;
     this.#words[1 + 2 * portId] = interfaceIndex + 1;
     this.#words[2 + 2 * portId] = nameHash;
     return interfaceIndex;
@@ -97,7 +97,7 @@ export class InterfaceTable {
 
   /** Forgets those that did not get into the file. */
   cutTo(count: number): void {
-    for (let at = 1; at < this.#words.length; at += 2) if (this.#words[at]! > count) this.#words[at] = 0;
+    for (let at = 1; at < this.#words.length; at += 2) if (this.#words[at] > count) this.#words[at] = 0;
     this.#words[0] = count;
   }
 }

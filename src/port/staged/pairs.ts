@@ -88,7 +88,7 @@ export class StagedPairs {
 
   /** The code that a worker stopped the queue with; 0: it runs. */
   faultOf(queueIndex: number): number {
-    return new QueueState(this.states, queueIndex).words[STATE_FAULT]!;
+    return new QueueState(this.states, queueIndex).words[STATE_FAULT];
   }
 
   /** For the user; `reasonOf` puts a fault into words, and takes it for an errno when left out. */

@@ -70,9 +70,9 @@ abstract class StagedQueue {
     this.slots = slots;
     this.headerBytes = attachment.headerBytes;
     this.state = new QueueState(attachment.states, attachment.queueIndex);
-    this.fault = this.state.words[STATE_FAULT]!;
+    this.fault = this.state.words[STATE_FAULT];
     this.windowNumber = Math.floor(slots.offset / WINDOW_BYTES);
-    this.window = arena.windows[this.windowNumber]!;
+    this.window = arena.windows[this.windowNumber];
     this.slotIndex0 = slots.offset % WINDOW_BYTES;
     this.frameBytes = new Int32Array(slots.slotCount);
   }
@@ -86,8 +86,8 @@ abstract class StagedQueue {
   protected countBurst(): void {
     if (this.burstFrames === 0) return;
     const { counts } = this.state;
-    counts[COUNT_FRAMES]! += this.burstFrames;
-    counts[COUNT_BYTES]! += this.burstBytes;
+    counts[COUNT_FRAMES] += this.burstFrames;
+    counts[COUNT_BYTES] += this.burstBytes;
     this.burstFrames = 0;
     this.burstBytes = 0;
   }
@@ -127,7 +127,7 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
 
   take(frame: Frame): number {
     const slot = this.#taken;
-    const bytes = this.frameBytes[slot]!;
+    const bytes = this.frameBytes[slot];
     if (bytes < FRAME_BYTES_MIN) return TAKE_TOO_SHORT;
     if (bytes > FRAME_BYTES_MAX) return TAKE_TOO_LONG;
     frame.setSingle(this.windowNumber, this.placeOf(slot), bytes);
@@ -223,7 +223,7 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
   }
 
   #begun(): void {
-    this.fault = this.state.words[STATE_FAULT]!;
+    this.fault = this.state.words[STATE_FAULT];
     this.open = true;
   }
 
@@ -232,8 +232,8 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
     if (count === 0) return;
     this.#filled = 0;
     const sent = this.flush(count);
-    for (let slot = 0; slot < sent; slot++) this.burstBytes += this.frameBytes[slot]!;
+    for (let slot = 0; slot < sent; slot++) this.burstBytes += this.frameBytes[slot];
     this.burstFrames += sent;
-    if (sent < count) this.state.counts[COUNT_LOST]! += count - sent;
+    if (sent < count) this.state.counts[COUNT_LOST] += count - sent;
   }
 }

@@ -170,7 +170,7 @@ export class TapPort implements Port {
       throw new TapError(`${this.endpoint} has the MTU ${tap.mtu}: set mtu=${tap.mtu} of the port`);
     }
     await this.#pairs.attach((base): TapAttachment => {
-      const fd = tap.fds[base.queueIndex >> 1]!;
+      const fd = tap.fds[base.queueIndex >> 1];
       return { ...base, kind: 'tap', fd, frameBytesMax: this.#mtuMax + BESIDE_MTU_BYTES };
     });
     await this.#context.dataPath.setFrameLimit(this.id, tap.mtu + BESIDE_MTU_BYTES);

@@ -36,7 +36,7 @@ export class TapIngress extends StagedIngress {
     const { wakeFd, addresses, frameBytes, headerBytes, bytesMax } = this;
     const { slotBytes, slotCount } = this.slots;
     for (let slot = 0; slot < slotCount; slot++) {
-      const bytes = libc.readAt(wakeFd, addresses[slot]!, slotBytes);
+      const bytes = libc.readAt(wakeFd, addresses[slot], slotBytes);
       if (bytes < 0) {
         this.#refused(lastErrno());
         return slot;
@@ -66,8 +66,8 @@ export class TapEgress extends StagedEgress {
     const { fd, addresses, frameBytes, headerBytes } = this;
     let sent = 0;
     for (let slot = 0; slot < count; slot++) {
-      const bytes = frameBytes[slot]!;
-      if (libc.writeAt(fd, addresses[slot]!, headerBytes + bytes) >= 0) {
+      const bytes = frameBytes[slot];
+      if (libc.writeAt(fd, addresses[slot], headerBytes + bytes) >= 0) {
         // The lengths of those that went stand together at the beginning, to be counted.
         frameBytes[sent++] = bytes;
       } else if (this.#takesNoMore(lastErrno())) break;

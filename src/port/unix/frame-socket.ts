@@ -140,7 +140,7 @@ export class MessageTable {
 
   /** Of a received datagram. */
   messageBytes(message: number): number {
-    return this.words[(this.messagesIndex + message * MESSAGE_BYTES + MESSAGE_LENGTH_OFFSET) >> 2]!;
+    return this.words[(this.messagesIndex + message * MESSAGE_BYTES + MESSAGE_LENGTH_OFFSET) >> 2];
   }
 
   #setAddress(index: number, address: number): void {

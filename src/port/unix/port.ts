@@ -149,7 +149,7 @@ export abstract class UnixPort implements Port {
       case UNIX_FAULT.noFrame:
         return `the other side sent a frame of 0 bytes; ${FRAMING}`;
       case UNIX_FAULT.tooLong: {
-        const bytes = new QueueState(this.states, INGRESS_INDEX).words[STATE_BAD_LENGTH]! >>> 0;
+        const bytes = new QueueState(this.states, INGRESS_INDEX).words[STATE_BAD_LENGTH] >>> 0;
         return `the other side sent a frame of ${bytes} bytes, more than ${FRAME_BYTES_MAX}; ${FRAMING}`;
       }
       default:

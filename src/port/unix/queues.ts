@@ -97,7 +97,7 @@ class UnixStreamIngress extends StagedIngress {
   }
 
   protected override placeOf(slot: number): number {
-    return this.places[slot]!;
+    return this.places[slot];
   }
 
   /** Describes whole frames until one is cut or the slots are used up. */
@@ -109,7 +109,7 @@ class UnixStreamIngress extends StagedIngress {
     let at = this.slotIndex0 + this.describedBytes;
     let count = 0;
     while (count < slotCount && end - at >= PREFIX_BYTES) {
-      const length = (bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!;
+      const length = (bytes[at] << 24) | (bytes[at + 1] << 16) | (bytes[at + 2] << 8) | bytes[at + 3];
       if (length <= 0 || length > FRAME_BYTES_MAX) {
         // The frames before it come first; the next look ends here again.
         if (count === 0) this.#refuse(length);
@@ -169,17 +169,17 @@ class UnixStreamEgress extends StagedEgress {
   protected flush(count: number): number {
     const { table, frameBytes } = this;
     const { words } = this.state;
-    const restBytes = words[STATE_REST_BYTES]!;
-    table.setVector(0, this.restAddress + words[STATE_REST_OFFSET]!, restBytes);
+    const restBytes = words[STATE_REST_BYTES];
+    table.setVector(0, this.restAddress + words[STATE_REST_OFFSET], restBytes);
     let wantedBytes = restBytes;
     for (let slot = 0; slot < count; slot++) {
-      const bytes = frameBytes[slot]!;
+      const bytes = frameBytes[slot];
       this.#writePrefix(slot, bytes);
       table.setVectorBytes(1 + slot, PREFIX_BYTES + bytes);
       wantedBytes += PREFIX_BYTES + bytes;
     }
     table.setVectorCount(0, 1 + count);
-    this.state.counts[COUNT_CALLS]! += 1;
+    this.state.counts[COUNT_CALLS] += 1;
     const sentBytes = sendVector(this.fd, table.address);
     if (sentBytes === wantedBytes) {
       words[STATE_REST_BYTES] = 0;
@@ -204,22 +204,22 @@ class UnixStreamEgress extends StagedEgress {
   /** Keeps what is left of the frame that was cut; the frames after it are lost. Answers how many are not. */
   #keepRest(sentBytes: number, count: number): number {
     const { words } = this.state;
-    const restBytes = words[STATE_REST_BYTES]!;
+    const restBytes = words[STATE_REST_BYTES];
     if (sentBytes < restBytes) {
-      words[STATE_REST_OFFSET]! += sentBytes;
+      words[STATE_REST_OFFSET] += sentBytes;
       words[STATE_REST_BYTES] = restBytes - sentBytes;
       return 0;
     }
     let left = sentBytes - restBytes;
     let slot = 0;
-    while (slot < count && left >= PREFIX_BYTES + this.frameBytes[slot]!) {
-      left -= PREFIX_BYTES + this.frameBytes[slot]!;
+    while (slot < count && left >= PREFIX_BYTES + this.frameBytes[slot]) {
+      left -= PREFIX_BYTES + this.frameBytes[slot];
       slot++;
     }
     words[STATE_REST_BYTES] = 0;
     if (left === 0) return slot;
     const from = this.slotIndex0 + slot * this.slots.slotBytes;
-    const end = from + PREFIX_BYTES + this.frameBytes[slot]!;
+    const end = from + PREFIX_BYTES + this.frameBytes[slot];
     this.window.u8.copyWithin(this.restIndex, from + left, end);
     words[STATE_REST_OFFSET] = 0;
     words[STATE_REST_BYTES] = end - from - left;
@@ -237,12 +237,12 @@ export function sendRest(attachment: UnixAttachment): void {
   // A worker that is in the middle of a burst does it itself.
   if (state.words[STATE_REST_BYTES] === 0 || !state.tryLock()) return;
   const { words } = state;
-  const address = slots.address + slots.slotCount * slots.slotBytes + words[STATE_REST_OFFSET]!;
+  const address = slots.address + slots.slotCount * slots.slotBytes + words[STATE_REST_OFFSET];
   // That the connection is broken is for the worker to find.
-  const sentBytes = words[STATE_REST_BYTES] === 0 ? 0 : sendBytes(fd, address, words[STATE_REST_BYTES]!);
+  const sentBytes = words[STATE_REST_BYTES] === 0 ? 0 : sendBytes(fd, address, words[STATE_REST_BYTES]);
   if (sentBytes > 0) {
-    words[STATE_REST_OFFSET]! += sentBytes;
-    words[STATE_REST_BYTES]! -= sentBytes;
+    words[STATE_REST_OFFSET] += sentBytes;
+    words[STATE_REST_BYTES] -= sentBytes;
   }
   state.unlock();
 }
@@ -290,8 +290,8 @@ class UnixDatagramEgress extends StagedEgress {
 
   protected flush(count: number): number {
     const { table } = this;
-    for (let slot = 0; slot < count; slot++) table.setVectorBytes(slot, this.frameBytes[slot]!);
-    this.state.counts[COUNT_CALLS]! += 1;
+    for (let slot = 0; slot < count; slot++) table.setVectorBytes(slot, this.frameBytes[slot]);
+    this.state.counts[COUNT_CALLS] += 1;
     const sent = sendMessages(this.fd, table.address, count);
     if (sent >= 0) return sent;
     if (OUR_OWN_FAULTS.has(-sent)) this.fail(-sent);

@@ -90,5 +90,5 @@ function idOf(text: string, table: string): number | null {
 
 function isStationMac(text: string): boolean {
   const bytes = parseMac(text);
-  return bytes !== null && (bytes[0]! & 1) === 0 && bytes.some((byte) => byte !== 0);
+  return bytes !== null && (bytes[0] & 1) === 0 && bytes.some((byte) => byte !== 0);
 }

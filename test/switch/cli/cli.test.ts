@@ -432,7 +432,7 @@ describe('the QEMU line', () => {
   });
 
   it('has another address for each name, always the same, or the one that was set', () => {
-    const macOf = (port: PortConfig) => /mac=([^, ]+)/.exec(qemuLine(port)!)![1]!;
+    const macOf = (port: PortConfig) => /mac=([^, ]+)/.exec(qemuLine(port)!)![1];
     expect(macOf(PORT)).toBe(macOf({ ...PORT, socket: '/other' }));
     expect(macOf(PORT)).not.toBe(macOf({ ...PORT, name: 'vm1' }));
     expect(macOf({ ...PORT, mac: '02:00:00:00:00:01' })).toBe('02:00:00:00:00:01');

@@ -188,9 +188,7 @@ poll: busy
 
   it('accepts the example in the documentation of config.ts', () => {
     const source = readFileSync(new URL('../../../switch/config/resolve.ts', import.meta.url), 'utf8');
-    const example = [...source.split('*/')[0]!.matchAll(/^ \* {5}(.*)$/gm)]
-      .map(([, line]) => line)
-      .join('\n');
+    const example = [...source.split('*/')[0].matchAll(/^ \* {5}(.*)$/gm)].map(([, line]) => line).join('\n');
     const cpus = { ...HOST, allowedCpus: () => [2, 3] };
     const config = resolveConfig([parseConfigText('example', example)], cpus);
     expect(config.ports.map(({ name }) => name)).toEqual(['vm0', 'uml0']);

@@ -104,7 +104,7 @@ describe('answers', () => {
   });
 
   it('a table of 20,000 addresses whole', async () => {
-    const entries = Array.from({ length: 20_000 }, (_, i) => ({ ...FDB.entries[0]!, vlan: i }));
+    const entries = Array.from({ length: 20_000 }, (_, i) => ({ ...FDB.entries[0], vlan: i }));
     await serve(controlApi({ ...SOURCE, fdb: () => ({ ...FDB, entries }) }, '1'));
     const answer = await askControl<FdbReport>(socketPath, '/v1/fdb');
     expect(answer.entries).toEqual(entries);
@@ -304,7 +304,7 @@ describe('for people', () => {
         },
       ],
     });
-    expect(formatPorts([PORTS[0]!, vm1]).split('\n')).toEqual([
+    expect(formatPorts([PORTS[0], vm1]).split('\n')).toEqual([
       'PORT  STATE    PAIRS         IN  OUT  DROPPED  ATTACHED TO',
       'vm0   running      2  1,234,567    8        0  /run/ringway/vm0.sock',
       'vm1   stopped      0  1,234,567    8    1,201  /run/ringway/vm1.sock (client)',

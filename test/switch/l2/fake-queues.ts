@@ -67,7 +67,7 @@ export class FakeIngressQueue implements IngressQueue {
   take(frame: Frame): number {
     this.#log.require(this.available() > 0, 'take of an empty queue');
     this.#log.require(!this.#isTaken, 'take before the last frame was released');
-    const next = this.waiting[0]!;
+    const next = this.waiting[0];
     if ('result' in next) {
       if (next.result === TAKE_FAULT) this.fault = 5;
       else this.#isTaken = true;

@@ -88,7 +88,7 @@ class World<Target extends SplitToGuest> {
       this.from.push(new SplitFromGuest(view, ring(1)));
       this.to.push(makeTarget(ring(0)));
       const port = new ForwardingPort(portId, new Float64Array(DROP_REASONS.length));
-      port.queues = [this.to[portId]!];
+      port.queues = [this.to[portId]];
       port.queueCount = 1;
       port.frameBytesMax = frameBytesMax;
       this.ports.push(port);
@@ -148,12 +148,12 @@ class Drivers {
   /** Offers some more chains on a ring, which never holds more than fit. */
   #offer(guest: number, queueIndex: number, used: number): Write[] {
     const base = queueIndex * RING_BYTES * 3;
-    const idx = this.#availIdx[guest]!;
-    const room = this.#size - ((idx[queueIndex]! - used) & 0xffff);
+    const idx = this.#availIdx[guest];
+    const room = this.#size - ((idx[queueIndex] - used) & 0xffff);
     const count = Math.min(room, this.#random.between(0, this.#size / 2));
     const writes: Write[] = [];
     for (let i = 0; i < count; i++) {
-      const slot = (idx[queueIndex]! + i) % this.#size;
+      const slot = (idx[queueIndex] + i) % this.#size;
       const buffer = BUFFERS_OFFSET + (queueIndex * this.#size + slot) * BUFFER_BYTES + this.#shiftBytes;
       const isSend = queueIndex === 1;
       const frame = isSend ? this.#frame(guest) : null;
@@ -167,8 +167,8 @@ class Drivers {
       });
       if (frame !== null) writes.push({ guest, at: buffer + HEADER_BYTES, bytes: frame });
     }
-    idx[queueIndex] = (idx[queueIndex]! + count) & 0xffff;
-    writes.push({ guest, at: base + RING_BYTES + 2, bytes: u16(idx[queueIndex]!) });
+    idx[queueIndex] = (idx[queueIndex] + count) & 0xffff;
+    writes.push({ guest, at: base + RING_BYTES + 2, bytes: u16(idx[queueIndex]) });
     return writes;
   }
 
@@ -204,7 +204,7 @@ function u16(value: number): Uint8Array {
 /** What the device published in a ring's used index. */
 function usedIdx(memory: Uint8Array, queueIndex: number): number {
   const at = queueIndex * RING_BYTES * 3 + 2 * RING_BYTES + 2;
-  return memory[at]! | (memory[at + 1]! << 8);
+  return memory[at] | (memory[at + 1] << 8);
 }
 
 describe('runs come out like the general path', () => {
@@ -221,24 +221,24 @@ describe('runs come out like the general path', () => {
     for (let turn = 0; turn < TURNS; turn++) {
       const writes = drivers.nextWrites(fast.guests.map(({ memory }) => memory));
       for (const world of [fast, plain]) {
-        for (const { guest, at, bytes } of writes) world.guests[guest]!.memory.set(bytes, at);
+        for (const { guest, at, bytes } of writes) world.guests[guest].memory.set(bytes, at);
         for (let pass = 0; pass < 4; pass++) {
           for (const queue of world.from) world.forwarder.forwardBurst(queue);
         }
       }
       for (const guest of [0, 1]) {
-        const [ours, twins] = [fast, plain].map((world) => Buffer.from(world.guests[guest]!.memory));
+        const [ours, twins] = [fast, plain].map((world) => Buffer.from(world.guests[guest].memory));
         if (!ours!.equals(twins!)) expect(ours).toEqual(twins);
-        expect(fast.from[guest]!.state.counts).toEqual(plain.from[guest]!.state.counts);
-        expect(fast.to[guest]!.state.counts).toEqual(plain.to[guest]!.state.counts);
-        expect(fast.to[guest]!.state.words).toEqual(plain.to[guest]!.state.words);
-        expect(fast.ports[guest]!.drops).toEqual(plain.ports[guest]!.drops);
+        expect(fast.from[guest].state.counts).toEqual(plain.from[guest].state.counts);
+        expect(fast.to[guest].state.counts).toEqual(plain.to[guest].state.counts);
+        expect(fast.to[guest].state.words).toEqual(plain.to[guest].state.words);
+        expect(fast.ports[guest].drops).toEqual(plain.ports[guest].drops);
       }
       expect(fast.fdb.entries()).toEqual(plain.fdb.entries());
       expect(fast.faults).toEqual(plain.faults);
     }
-    framesInRuns += fast.to[0]!.framesInRuns + fast.to[1]!.framesInRuns;
-    framesInMixedRuns += fast.to[0]!.framesInMixedRuns + fast.to[1]!.framesInMixedRuns;
+    framesInRuns += fast.to[0].framesInRuns + fast.to[1].framesInRuns;
+    framesInMixedRuns += fast.to[0].framesInMixedRuns + fast.to[1].framesInMixedRuns;
   });
 
   test('and there were runs', () => {

@@ -39,7 +39,7 @@ class TestPort {
 
   /** Drop counters that are not zero. */
   get drops(): Partial<Record<DropReason, number>> {
-    const counted = DROP_REASONS.map(({ name }) => [name, this.state.drops[DROP[name]]!] as const);
+    const counted = DROP_REASONS.map(({ name }) => [name, this.state.drops[DROP[name]]] as const);
     return Object.fromEntries(counted.filter(([, count]) => count !== 0));
   }
 
@@ -72,8 +72,8 @@ afterEach(() => {
 
 /** Port `id` sends frames in one burst. Answers how many were taken. */
 function send(id: number, ...frames: readonly (Uint8Array | Waiting)[]): number {
-  ports[id]!.from.fill(...frames);
-  return forwarder.forwardBurst(ports[id]!.from);
+  ports[id].from.fill(...frames);
+  return forwarder.forwardBurst(ports[id].from);
 }
 
 const counts = (): number[] => ports.map((port) => port.received.length);
@@ -112,7 +112,7 @@ describe('a frame', () => {
     send(0, ethernet(9, 1));
     send(0, ethernet(1, 2));
     expect(counts()).toEqual([0, 1, 1, 1]);
-    expect(ports[0]!.drops).toEqual({ samePort: 1 });
+    expect(ports[0].drops).toEqual({ samePort: 1 });
   });
 
   it('follows an address that moved to another port', () => {
@@ -142,7 +142,7 @@ describe('a frame', () => {
     send(1, ethernet(9, 7, { tags: [100] }));
     const tagged = ethernet(7, 1, { tags: [200, 300] });
     send(0, tagged);
-    expect(ports[1]!.received).toEqual([tagged]);
+    expect(ports[1].received).toEqual([tagged]);
   });
 
   it.each([0, 1, 2, 3])('may lie at any address (misaligned by %i)', (misalignment) => {
@@ -159,7 +159,7 @@ describe('a frame', () => {
     send(2, ethernet(9, 7));
     const frame = ethernet(7, 1, { payload: [1, 2, 3, 4, 5], sizeBytes: 300 });
     send(0, { bytes: frame, pieces });
-    expect(ports[2]!.received).toEqual([frame]);
+    expect(ports[2].received).toEqual([frame]);
     expect(counts()).toEqual([1, 1, 1, 1]);
   });
 
@@ -181,25 +181,25 @@ describe('a frame', () => {
 describe('drops', () => {
   it('count frames to a port without an enabled queue', () => {
     send(1, ethernet(9, 7));
-    ports[1]!.state.queues = [];
-    ports[1]!.state.queueCount = 0;
+    ports[1].state.queues = [];
+    ports[1].state.queueCount = 0;
     send(0, ethernet(7, 1), ethernet(BROADCAST, 1));
-    expect(ports[1]!.drops).toEqual({ notReady: 2 });
+    expect(ports[1].drops).toEqual({ notReady: 2 });
     expect(counts()).toEqual([1, 0, 2, 2]);
   });
 
   it('count frames longer than the MTU of the target, and only there', () => {
-    ports[1]!.state.frameBytesMax = 1522;
+    ports[1].state.frameBytesMax = 1522;
     send(0, ethernet(BROADCAST, 1, { sizeBytes: 1522 }), ethernet(BROADCAST, 1, { sizeBytes: 1523 }));
     expect(counts()).toEqual([0, 1, 2, 2]);
     expect(ports.map(({ drops }) => drops)).toEqual([{}, { overMtu: 1 }, {}, {}]);
   });
 
   it('count what a disabled queue sends, and nothing is learned from it', () => {
-    ports[0]!.from.enabled = false;
+    ports[0].from.enabled = false;
     expect(send(0, ethernet(9, 1), ethernet(9, 2))).toBe(2);
-    expect(ports[0]!.drops).toEqual({ senderDisabled: 2 });
-    expect(ports[0]!.from.publishedCount).toBe(2);
+    expect(ports[0].drops).toEqual({ senderDisabled: 2 });
+    expect(ports[0].from.publishedCount).toBe(2);
     expect([fdb.size, counts()]).toEqual([0, [0, 0, 0, 0]]);
   });
 
@@ -208,24 +208,24 @@ describe('drops', () => {
       result,
     }));
     expect(send(0, ...bad, ethernet(9, 1))).toBe(5);
-    expect(ports[0]!.drops).toEqual({ tooLong: 1, tooShort: 2, tooScattered: 1 });
-    expect(ports[0]!.from.publishedCount).toBe(5);
+    expect(ports[0].drops).toEqual({ tooLong: 1, tooShort: 2, tooScattered: 1 });
+    expect(ports[0].from.publishedCount).toBe(5);
     expect(counts()).toEqual([0, 1, 1, 1]);
   });
 
   it('count frames for which a guest has no buffer or none large enough', () => {
-    ports[1]!.to[0]!.bufferCount = 1;
-    ports[2]!.to[0]!.bufferBytes = 100;
+    ports[1].to[0].bufferCount = 1;
+    ports[2].to[0].bufferBytes = 100;
     send(0, ethernet(9, 1), ethernet(9, 1, { sizeBytes: 101 }), ethernet(9, 1));
     expect(counts()).toEqual([0, 1, 2, 3]);
     expect(ports.map(({ drops }) => drops)).toEqual([{}, { noBuffer: 2 }, { bufferTooSmall: 1 }, {}]);
   });
 
   it('count frames to a queue that stopped, which is told of', () => {
-    ports[1]!.to[0]!.failsNext = true;
+    ports[1].to[0].failsNext = true;
     send(0, ethernet(9, 1), ethernet(9, 1));
-    expect(ports[1]!.drops).toEqual({ queueStopped: 2 });
-    expect(new Set(faults)).toEqual(new Set([ports[1]!.to[0]]));
+    expect(ports[1].drops).toEqual({ queueStopped: 2 });
+    expect(new Set(faults)).toEqual(new Set([ports[1].to[0]]));
     expect(counts()).toEqual([0, 0, 2, 2]);
   });
 
@@ -240,11 +240,9 @@ describe('a burst', () => {
     const frames = Array.from({ length: 150 }, () => ethernet(9, 1));
     expect(BURST_FRAMES_MAX).toBe(64);
     expect(send(0, ...frames)).toBe(64);
-    expect([counts()[1], ports[0]!.from.publishedCount]).toEqual([64, 64]);
-    expect([forwarder.forwardBurst(ports[0]!.from), forwarder.forwardBurst(ports[0]!.from)]).toEqual([
-      64, 22,
-    ]);
-    expect(forwarder.forwardBurst(ports[0]!.from)).toBe(0);
+    expect([counts()[1], ports[0].from.publishedCount]).toEqual([64, 64]);
+    expect([forwarder.forwardBurst(ports[0].from), forwarder.forwardBurst(ports[0].from)]).toEqual([64, 22]);
+    expect(forwarder.forwardBurst(ports[0].from)).toBe(0);
     expect(counts()).toEqual([0, 150, 150, 150]);
   });
 
@@ -262,25 +260,25 @@ describe('a burst', () => {
   });
 
   it('of nothing does nothing', () => {
-    expect(forwarder.forwardBurst(ports[0]!.from)).toBe(0);
+    expect(forwarder.forwardBurst(ports[0].from)).toBe(0);
     expect([log.entries, faults]).toEqual([[], []]);
   });
 
   it('stops at a fault of the sender: what came before is delivered and published', () => {
     send(0, ethernet(9, 1), ethernet(9, 1), { result: TAKE_FAULT }, ethernet(9, 1));
     expect(counts()).toEqual([0, 2, 2, 2]);
-    expect(ports[0]!.from.publishedCount).toBe(2);
-    expect(faults).toEqual([ports[0]!.from]);
+    expect(ports[0].from.publishedCount).toBe(2);
+    expect(faults).toEqual([ports[0].from]);
   });
 
   it('tells of a queue that is found stopped', () => {
-    ports[0]!.from.fault = 1;
+    ports[0].from.fault = 1;
     expect(send(0, ethernet(9, 1))).toBe(0);
-    expect(faults).toEqual([ports[0]!.from]);
+    expect(faults).toEqual([ports[0].from]);
   });
 
   it('ends every open queue before it waits for one that another worker has (no deadlock)', () => {
-    ports[2]!.to[0]!.isBusy = true;
+    ports[2].to[0].isBusy = true;
     send(0, ethernet(9, 1), ethernet(9, 1));
     // Port 2 is waited for with nothing open; port 1 is opened again for the second frame.
     expect(log.entries).toEqual([
@@ -298,7 +296,7 @@ describe('a burst', () => {
   });
 
   it('ends every open queue each time, when other workers have all of them', () => {
-    for (const port of ports) port.to[0]!.isBusy = true;
+    for (const port of ports) port.to[0].isBusy = true;
     send(0, ethernet(9, 1), ethernet(9, 1));
     expect(counts()).toEqual([0, 2, 2, 2]);
     noDrops();
@@ -325,7 +323,7 @@ describe('a port with several queues', () => {
         expect(queue.received.length).toBeGreaterThan(60);
         const perPort = new Map<number, number>();
         for (const bytes of queue.received) {
-          const srcPort = (bytes[34]! << 8) | bytes[35]!;
+          const srcPort = (bytes[34] << 8) | bytes[35];
           perPort.set(srcPort, (perPort.get(srcPort) ?? 0) + 1);
         }
         expect([...new Set(perPort.values())]).toEqual([3]);
@@ -336,10 +334,10 @@ describe('a port with several queues', () => {
 
   it('gets frames only on those of its queues that are in use', () => {
     makeSwitch(1, 4);
-    ports[1]!.state.queueCount = 2;
+    ports[1].state.queueCount = 2;
     for (let srcPort = 0; srcPort < 100; srcPort++)
       send(0, ethernet(9, 1, { payload: ipPacket(flow(srcPort)) }));
-    expect(ports[1]!.to.map((queue) => queue.received.length > 0)).toEqual([true, true, false, false]);
+    expect(ports[1].to.map((queue) => queue.received.length > 0)).toEqual([true, true, false, false]);
   });
 });
 
@@ -355,7 +353,7 @@ class NaiveSwitch {
   }
 
   count(port: number, reason: DropReason): void {
-    this.drops[port]![reason] = (this.drops[port]![reason] ?? 0) + 1;
+    this.drops[port][reason] = (this.drops[port][reason] ?? 0) + 1;
   }
 
   /** Frame number `sequence` from a port; `limits` says what each port can take. */
@@ -366,7 +364,7 @@ class NaiveSwitch {
     sizeBytes: number,
     canTake: (port: number, sizeBytes: number) => DropReason | null,
   ): void {
-    const isGroup = (mac: Mac): boolean => (macBytes(mac)[0]! & 1) === 1;
+    const isGroup = (mac: Mac): boolean => (macBytes(mac)[0] & 1) === 1;
     const name = (mac: Mac): string => macBytes(mac).join(':');
     if (!isGroup(src) && name(src) !== '0:0:0:0:0:0') this.#portOf.set(name(src), port);
     const owner = isGroup(dst) ? undefined : this.#portOf.get(name(dst));
@@ -377,7 +375,7 @@ class NaiveSwitch {
     for (let target = 0; target < this.expected.length; target++) {
       if (target === port || (owner !== undefined && target !== owner)) continue;
       const reason = canTake(target, sizeBytes);
-      if (reason === null) this.expected[target]!.push(sequence);
+      if (reason === null) this.expected[target].push(sequence);
       else this.count(target, reason);
     }
   }
@@ -386,7 +384,7 @@ class NaiveSwitch {
 /** The number that the fuzz wrote behind a frame's type, tagged or not. */
 function sequenceOf(bytes: Uint8Array): number {
   const at = bytes[12] === 0x81 ? 18 : 14;
-  return bytes[at]! | (bytes[at + 1]! << 8);
+  return bytes[at] | (bytes[at + 1] << 8);
 }
 
 describe('random traffic', () => {
@@ -404,10 +402,10 @@ describe('random traffic', () => {
     for (const port of ports) port.state.frameBytesMax = random.pick([200, 400, 100_000]);
     let sequence = 0;
     const canTake = (id: number, sizeBytes: number): DropReason | null => {
-      const { state, to } = ports[id]!;
+      const { state, to } = ports[id];
       if (state.queueCount === 0) return 'notReady';
       if (sizeBytes > state.frameBytesMax) return 'overMtu';
-      return to.length === 1 && room[id]!-- <= 0 ? 'noBuffer' : null;
+      return to.length === 1 && room[id]-- <= 0 ? 'noBuffer' : null;
     };
     const room = ports.map(() => 0);
     for (let burst = 0; burst < 250; burst++) {
@@ -415,10 +413,10 @@ describe('random traffic', () => {
       for (const [i, port] of ports.entries()) {
         if (port.to.length !== 1) continue;
         room[i] = random.between(0, 40);
-        port.to[0]!.bufferCount = room[i]!;
-        port.to[0]!.isBusy = random.chance(20);
+        port.to[0].bufferCount = room[i];
+        port.to[0].isBusy = random.chance(20);
       }
-      const { from } = ports[id]!;
+      const { from } = ports[id];
       from.enabled = random.chance(90);
       const count = random.between(0, 30);
       for (let i = 0; i < count; i++) {

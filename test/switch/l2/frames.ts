@@ -119,9 +119,9 @@ export function bytesOfFrame(frame: Frame): Uint8Array {
   const bytes = new Uint8Array(frame.totalBytes);
   let done = 0;
   for (let piece = 0; piece < frame.pieceCount; piece++) {
-    const offset = frame.pieceWindow[piece]! * WINDOW_BYTES + frame.pieceIndex[piece]!;
-    bytes.set(arenaView.bytesAt(offset, frame.pieceBytes[piece]!), done);
-    done += frame.pieceBytes[piece]!;
+    const offset = frame.pieceWindow[piece] * WINDOW_BYTES + frame.pieceIndex[piece];
+    bytes.set(arenaView.bytesAt(offset, frame.pieceBytes[piece]), done);
+    done += frame.pieceBytes[piece];
   }
   return bytes;
 }

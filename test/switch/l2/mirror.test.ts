@@ -72,7 +72,7 @@ class TestPort {
 }
 
 function dropsOf(port: ForwardingPort): Partial<Record<DropReason, number>> {
-  const counted = DROP_REASONS.map(({ name }) => [name, port.drops[DROP[name]]!] as const);
+  const counted = DROP_REASONS.map(({ name }) => [name, port.drops[DROP[name]]] as const);
   return Object.fromEntries(counted.filter(([, count]) => count !== 0));
 }
 
@@ -117,17 +117,17 @@ describe('copies', () => {
     const mirror = addMirror(5, [0]);
     const there = ethernet(2, 1);
     const back = ethernet(1, 2);
-    ports[0]!.send(there);
-    ports[1]!.send(back);
-    ports[1]!.send(ethernet(3, 2));
+    ports[0].send(there);
+    ports[1].send(back);
+    ports[1].send(ethernet(3, 2));
     expect(mirror.to.ways).toEqual(['vm0>', 'vm0<']);
     expect(mirror.to.received).toEqual([there, back]);
-    expect(ports[1]!.to.received).toEqual([there]);
+    expect(ports[1].to.received).toEqual([there]);
   });
 
   it('come twice of a frame between two mirrored ports, once for each', () => {
     const mirror = addMirror(5, [0, 1]);
-    ports[0]!.send(ethernet(2, 1));
+    ports[0].send(ethernet(2, 1));
     expect(mirror.to.ways).toEqual(['vm0>', 'vm1<']);
   });
 
@@ -135,7 +135,7 @@ describe('copies', () => {
     const first = addMirror(5, [0]);
     const second = addMirror(6, [0, 2]);
     const frame = ethernet(BROADCAST, 1);
-    ports[0]!.send(frame);
+    ports[0].send(frame);
     expect(first.to.ways).toEqual(['vm0>']);
     expect(second.to.ways).toEqual(['vm0>', 'vm2<']);
     expect(first.to.received).toEqual([frame]);
@@ -143,20 +143,20 @@ describe('copies', () => {
 
   it('are not made of frames that were not delivered, nor of those from a disabled queue', () => {
     const mirror = addMirror(5, [1]);
-    ports[1]!.to.bufferCount = 0;
-    ports[0]!.send(ethernet(2, 1));
-    ports[1]!.from.enabled = false;
-    ports[1]!.send(ethernet(1, 2));
+    ports[1].to.bufferCount = 0;
+    ports[0].send(ethernet(2, 1));
+    ports[1].from.enabled = false;
+    ports[1].send(ethernet(1, 2));
     expect(mirror.to.ways).toEqual([]);
-    expect(ports[1]!.drops).toEqual({ noBuffer: 1, senderDisabled: 1 });
+    expect(ports[1].drops).toEqual({ noBuffer: 1, senderDisabled: 1 });
   });
 
   it('do not keep two other ports from being each other’s only one', () => {
     forwarder.removePort(2);
     const mirror = addMirror(5, []);
-    ports[0]!.send(...Array.from({ length: 8 }, () => ethernet(9, 1)));
-    expect(ports[1]!.to.received).toHaveLength(8);
-    expect(ports[1]!.to.framesInRuns).toBe(7);
+    ports[0].send(...Array.from({ length: 8 }, () => ethernet(9, 1)));
+    expect(ports[1].to.received).toHaveLength(8);
+    expect(ports[1].to.framesInRuns).toBe(7);
     expect(mirror.to.received).toEqual([]);
     expect(dropsOf(mirror.state)).toEqual({});
   });
@@ -164,9 +164,9 @@ describe('copies', () => {
   it('end when the mirror port goes', () => {
     const mirror = addMirror(5, [0, 1]);
     forwarder.removePort(5);
-    ports[0]!.send(...Array.from({ length: 4 }, () => ethernet(2, 1)));
+    ports[0].send(...Array.from({ length: 4 }, () => ethernet(2, 1)));
     expect(mirror.to.ways).toEqual([]);
-    expect(ports[1]!.to.framesInRuns).toBe(3);
+    expect(ports[1].to.framesInRuns).toBe(3);
   });
 
   it('begin for a port that is added later, once it is named again', () => {
@@ -183,26 +183,26 @@ describe('what a mirror port loses', () => {
   it('is counted as its own drop: no room, not ready, stopped', () => {
     const mirror = addMirror(5, [0]);
     mirror.to.bufferCount = 0;
-    ports[0]!.send(ethernet(2, 1));
+    ports[0].send(ethernet(2, 1));
     expect(dropsOf(mirror.state)).toEqual({ noBuffer: 1 });
     mirror.state.mirrorQueue = null;
-    ports[0]!.send(ethernet(2, 1));
+    ports[0].send(ethernet(2, 1));
     expect(dropsOf(mirror.state)).toEqual({ noBuffer: 1, notReady: 1 });
     mirror.state.mirrorQueue = mirror.to;
     mirror.to.failsNext = true;
-    ports[0]!.send(ethernet(2, 1));
+    ports[0].send(ethernet(2, 1));
     expect(dropsOf(mirror.state)).toEqual({ noBuffer: 1, notReady: 1, queueStopped: 1 });
     expect(faults).toEqual([mirror.to]);
-    expect(ports[1]!.to.received).toHaveLength(3);
-    expect([ports[0]!.drops, ports[1]!.drops]).toEqual([{}, {}]);
+    expect(ports[1].to.received).toHaveLength(3);
+    expect([ports[0].drops, ports[1].drops]).toEqual([{}, {}]);
   });
 
   it('is nothing while another worker writes: it is waited for with no other queue open', () => {
     const mirror = addMirror(5, [1]);
     mirror.to.isBusy = true;
-    ports[0]!.send(ethernet(2, 1), ethernet(2, 1));
+    ports[0].send(ethernet(2, 1), ethernet(2, 1));
     expect(mirror.to.ways).toEqual(['vm1<', 'vm1<']);
-    expect(ports[1]!.to.received).toHaveLength(2);
+    expect(ports[1].to.received).toHaveLength(2);
   });
 });
 
@@ -211,8 +211,8 @@ describe('runs', () => {
 
   it('are moved where nobody wants copies, although others do', () => {
     addMirror(5, [2]);
-    ports[0]!.send(...burst());
-    expect(ports[1]!.to.framesInRuns).toBe(9);
+    ports[0].send(...burst());
+    expect(ports[1].to.framesInRuns).toBe(9);
   });
 
   it.each([
@@ -220,10 +220,10 @@ describe('runs', () => {
     ['receiver', 1],
   ])('are not moved when the %s is mirrored', (_, id) => {
     const mirror = addMirror(5, [id]);
-    ports[0]!.send(...burst());
-    expect(ports[1]!.to.framesInRuns).toBe(0);
+    ports[0].send(...burst());
+    expect(ports[1].to.framesInRuns).toBe(0);
     expect(mirror.to.received).toEqual(burst());
-    expect(ports[1]!.to.received).toEqual(burst());
+    expect(ports[1].to.received).toEqual(burst());
   });
 });
 
@@ -253,14 +253,14 @@ describe('any traffic', () => {
         expect(new Set(to.ways.map((way) => Number(way[2])))).toEqual(
           new Set(
             sources.filter((id) => {
-              return ports[id]!.sent.length + ports[id]!.to.received.length > 0;
+              return ports[id].sent.length + ports[id].to.received.length > 0;
             }),
           ),
         );
         for (const id of sources) {
           const seen = (way: string) => to.received.filter((_, i) => to.ways[i] === way);
-          expect(seen(`vm${id}>`), `seed ${seed}`).toEqual(ports[id]!.sent);
-          expect(seen(`vm${id}<`), `seed ${seed}`).toEqual(ports[id]!.to.received);
+          expect(seen(`vm${id}>`), `seed ${seed}`).toEqual(ports[id].sent);
+          expect(seen(`vm${id}<`), `seed ${seed}`).toEqual(ports[id].to.received);
         }
       }
       for (const id of [5, 6]) forwarder.removePort(id);

@@ -20,16 +20,16 @@ describe('accepted', () => {
   });
 
   it('is a mirror, in an option with names joined by +, in a file as a list', () => {
-    const option = fromOptions('cap0=pcap:a,mirror=vm0+vm1,snap-bytes=96')[0]!;
-    const file = fromFile('ports: { cap0: { kind: pcap, file: a, mirror: [vm0, vm1], snapBytes: 96 } }')[0]!;
+    const option = fromOptions('cap0=pcap:a,mirror=vm0+vm1,snap-bytes=96')[0];
+    const file = fromFile('ports: { cap0: { kind: pcap, file: a, mirror: [vm0, vm1], snapBytes: 96 } }')[0];
     expect(option).toEqual(file);
     expect(option).toMatchObject({ mirror: ['vm0', 'vm1'], snapBytes: 96 });
     expect(copiedPorts(option)).toEqual(['vm0', 'vm1']);
   });
 
   it('is a mirror of all ports', () => {
-    expect(copiedPorts(fromOptions('cap0=pcap:a,mirror=all')[0]!)).toBe('all');
-    expect(copiedPorts(fromFile('ports: { c: { kind: pcap, file: a, mirror: [all] } }')[0]!)).toBe('all');
+    expect(copiedPorts(fromOptions('cap0=pcap:a,mirror=all')[0])).toBe('all');
+    expect(copiedPorts(fromFile('ports: { c: { kind: pcap, file: a, mirror: [all] } }')[0])).toBe('all');
   });
 
   it('is a capture to read, to which nothing is switched', () => {
@@ -39,7 +39,7 @@ describe('accepted', () => {
   });
 
   it('leaves ports of other kinds alone', () => {
-    expect(copiedPorts(fromOptions('vm0=/tmp/vm0.sock')[0]!)).toBeNull();
+    expect(copiedPorts(fromOptions('vm0=/tmp/vm0.sock')[0])).toBeNull();
   });
 });
 
