@@ -120,7 +120,7 @@ export class Switch {
       const sources = [...this.#ports.values()]
         .filter((port) => port.id !== id && (names === 'all' || names.includes(port.name)))
         .map((port) => ({ portId: port.id, name: port.name }));
-      await this.#workers.setCopied(id, sources);
+      await this.#workers.setPolicy(id, { copiesOf: sources });
     }
   }
 

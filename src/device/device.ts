@@ -225,7 +225,7 @@ export class Device {
     if (mtu < MTU_MIN || mtu > MTU_MAX) throw new PeerError(`MTU ${mtu} is not between 68 and 65,535`);
     this.mtu = Number(mtu);
     const frameBytesMax = this.mtu + BESIDE_MTU_BYTES;
-    await this.#context.dataPath.setFrameLimit(this.#context.portId, frameBytesMax);
+    await this.#context.dataPath.setPolicy(this.#context.portId, { frameBytesMax });
   }
 
   readConfig(request: ConfigSpace): ConfigSpace {
@@ -254,7 +254,7 @@ export class Device {
     }
     this.#rings.clear();
     this.#memory.clear();
-    await this.#context.dataPath.setFrameLimit(this.#context.portId, FRAME_BYTES_MAX);
+    await this.#context.dataPath.setPolicy(this.#context.portId, { frameBytesMax: FRAME_BYTES_MAX });
   }
 
   #ring(index: number): Ring {
@@ -301,9 +301,10 @@ export class Device {
   }
 
   async #setEnabled(ring: Ring, enabled: boolean): Promise<void> {
-    ring.enabled = enabled;
-    if (ring.user !== 'workers') return;
-    await this.#context.dataPath.setEnabled(this.#context.portId, ring.index, this.#isActive(ring));
+    if (ring.enabled === enabled && this.#isActive(ring) === (ring.user !== 'none')) return;
+    await this.#reattach(ring, () => {
+      ring.enabled = enabled;
+    });
   }
 
   /** Enabled by the front-end and, where the driver chose a number of pairs, among those. */
@@ -347,6 +348,8 @@ export class Device {
   async #attach(ring: Ring): Promise<void> {
     ring.reason = null;
     if (!ring.started) return;
+    // A disabled ring is left alone: its driver may have freed it.
+    if (!this.#isActive(ring) && !this.#mayBeControl(ring)) return;
     if (!ring.isConfigured) {
       ring.reason = 'started before its size and addresses were set';
       return;
@@ -356,7 +359,7 @@ export class Device {
       ring.reason = layout;
       return;
     }
-    if (!ring.initialised) this.#initialise(ring, layout.usedOffset);
+    if (!ring.initialised) this.#initialise(ring, layout.deviceOffset);
     const attachment = this.#attachmentOf(ring, layout);
     if (this.#mayBeControl(ring)) {
       ring.user = 'control';
@@ -373,7 +376,8 @@ export class Device {
     const version1 = hasBit(this.features, VIRTIO_FEATURE.VERSION_1);
     const mergeable = hasBit(this.features, VIRTIO_FEATURE.NET_MRG_RXBUF);
     return {
-      kind: 'split',
+      kind: 'ring',
+      layout: 'split',
       portId: this.#context.portId,
       queueIndex: ring.index,
       direction: ring.index % 2 === 0 ? 'egress' : 'ingress',
@@ -381,9 +385,9 @@ export class Device {
       ...layout,
       eventIdx: hasBit(this.features, VIRTIO_FEATURE.EVENT_IDX),
       indirect: hasBit(this.features, VIRTIO_FEATURE.INDIRECT_DESC),
+      inOrder: false,
       mergeable,
       headerBytes: netHeaderBytes(version1, mergeable),
-      enabled: this.#isActive(ring),
       kickFd: ring.kickFd,
       callFd: ring.callFd,
       states: this.#context.states,

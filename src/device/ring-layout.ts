@@ -16,8 +16,8 @@ import type { GuestMemory } from '../memory/guest-memory.ts';
 /** Offsets in the arena. */
 export type SplitRingLayout = {
   readonly descOffset: number;
-  readonly availOffset: number;
-  readonly usedOffset: number;
+  readonly driverOffset: number;
+  readonly deviceOffset: number;
 };
 
 const NO_MEMORY =
@@ -38,5 +38,5 @@ export function placeRing(size: number, addresses: VringAddr, memory: GuestMemor
     if (offset % align !== 0) return `its ${name} is not aligned to ${align} bytes`;
     offsets.push(offset);
   }
-  return { descOffset: offsets[0], availOffset: offsets[1], usedOffset: offsets[2] };
+  return { descOffset: offsets[0], driverOffset: offsets[1], deviceOffset: offsets[2] };
 }

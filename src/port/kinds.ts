@@ -25,7 +25,7 @@ export type QueueAttachment =
 /** @throws when the queue's other side cannot be used, which is a bug of the port that attached it */
 export function openIngress(arena: ArenaView, attachment: QueueAttachment): IngressQueue {
   switch (attachment.kind) {
-    case 'split':
+    case 'ring':
       return new SplitFromGuest(arena, attachment);
     case 'pcap':
       return new PcapIngress(arena, attachment);
@@ -41,7 +41,7 @@ export function openIngress(arena: ArenaView, attachment: QueueAttachment): Ingr
 /** `shared`: other workers open the same queue, so that every burst takes its lock. */
 export function openEgress(arena: ArenaView, attachment: QueueAttachment, shared: boolean): EgressQueue {
   switch (attachment.kind) {
-    case 'split':
+    case 'ring':
       return new SplitToGuest(arena, attachment, shared);
     case 'pcap':
       return new PcapEgress(arena, attachment, shared);

@@ -17,7 +17,6 @@ export type QueueAttachmentBase = {
   /** Of pair `n`: `2n` is the egress queue, `2n + 1` the ingress queue, as VIRTIO numbers them. */
   readonly queueIndex: number;
   readonly direction: Direction;
-  readonly enabled: boolean;
   /** QueueState blocks of all queues of the port. */
   readonly states: SharedArrayBuffer;
 };
@@ -44,8 +43,6 @@ export interface IngressQueue {
   readonly queueIndex: number;
   /** Readable when frames may have come while the worker sleeps; -1: none, the queue must be looked at. */
   readonly wakeFd: number;
-  /** False: what comes in is consumed and thrown away. */
-  enabled: boolean;
   /** A code of the queue's kind; not 0: it is stopped and answers as if empty. */
   fault: number;
   /** Frames that wait; looks at the other side only when none were known. */
@@ -77,7 +74,6 @@ export interface IngressQueue {
 export interface EgressQueue {
   readonly portId: number;
   readonly queueIndex: number;
-  enabled: boolean;
   /** As of an ingress queue. */
   fault: number;
   /** Whether `begin` was called and `end` was not. */

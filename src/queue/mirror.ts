@@ -5,9 +5,7 @@
  */
 import type { EgressQueue } from './contract.ts';
 import type { Frame } from './frame.ts';
-
-/** A port whose frames are copied. */
-export type MirrorSource = { readonly portId: number; readonly name: string };
+import type { MirrorSource } from './policy.ts';
 
 export interface MirrorQueue extends EgressQueue {
   /** Whose frames will come, from now on; never during a burst. */

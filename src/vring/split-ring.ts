@@ -40,7 +40,6 @@ export class SplitRing {
   /** The kick descriptor. */
   declare readonly wakeFd: number;
   declare callFd: number;
-  declare enabled: boolean;
   declare fault: number;
   declare readonly state: QueueState;
   declare readonly arena: ArenaView;
@@ -71,16 +70,15 @@ export class SplitRing {
     this.mask = size - 1;
     this.wakeFd = attachment.kickFd;
     this.callFd = attachment.callFd;
-    this.enabled = attachment.enabled;
     this.eventIdx = attachment.eventIdx;
     this.indirect = attachment.indirect;
     this.headerBytes = attachment.headerBytes;
     this.arena = arena;
     this.translator = new GpaTranslator(attachment.map);
     this.desc = new Int32Array(arena.buffer, attachment.descOffset, size * 4);
-    this.avail = new Uint16Array(arena.buffer, attachment.availOffset, 3 + size);
-    this.used16 = new Uint16Array(arena.buffer, attachment.usedOffset, 3 + size * 4);
-    this.used32 = new Int32Array(arena.buffer, attachment.usedOffset, USED_ENTRIES + size * 2);
+    this.avail = new Uint16Array(arena.buffer, attachment.driverOffset, 3 + size);
+    this.used16 = new Uint16Array(arena.buffer, attachment.deviceOffset, 3 + size * 4);
+    this.used32 = new Int32Array(arena.buffer, attachment.deviceOffset, USED_ENTRIES + size * 2);
     this.state = new QueueState(attachment.states, attachment.queueIndex);
     this.fault = this.state.words[STATE_FAULT];
     this.loadState();

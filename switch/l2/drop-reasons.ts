@@ -3,7 +3,6 @@
  * the port that sent the frame or the one that should have got it is counted.
  */
 export const DROP_REASONS = [
-  { name: 'senderDisabled', text: 'sent on a queue that the front-end disabled' },
   { name: 'tooLong', text: 'sent a frame longer than any that is forwarded' },
   { name: 'tooShort', text: 'sent a frame shorter than an Ethernet header' },
   { name: 'tooScattered', text: 'sent a frame in more than 1,024 pieces' },

@@ -152,7 +152,7 @@ export class Forwarder {
     from.readAhead(count);
     const frame = this.frame;
     const { mirrors } = port;
-    const mayRun = from.enabled && mirrors === null;
+    const mayRun = mirrors === null;
     this.known = false;
     this.lookedAhead = false;
     let isOneFlow = true;
@@ -170,10 +170,8 @@ export class Forwarder {
       }
       const result = from.take(frame);
       if (result === TAKE_FRAME) {
-        if (from.enabled) {
-          if (mirrors !== null) this.#mirror(mirrors, port.id, frame, true);
-          this.#forward(port, from, frame, count - i);
-        } else port.drops[DROP.senderDisabled] += 1;
+        if (mirrors !== null) this.#mirror(mirrors, port.id, frame, true);
+        this.#forward(port, from, frame, count - i);
       } else if (result === TAKE_FAULT) {
         break;
       } else {

@@ -9,7 +9,8 @@ import { ArenaView } from '../../src/memory/arena-view.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
-import { isMirrorQueue, type MirrorSource } from '../../src/queue/mirror.ts';
+import { isMirrorQueue } from '../../src/queue/mirror.ts';
+import type { MirrorSource, PortPolicy } from '../../src/queue/policy.ts';
 import { SplitRing } from '../../src/vring/split-ring.ts';
 import { Fdb } from '../l2/fdb/fdb.ts';
 import { Forwarder, ForwardingPort } from '../l2/forwarder.ts';
@@ -37,7 +38,7 @@ export class PollWorker {
   readonly #epoll = new EpollSet();
   /** Queues that this worker polls. */
   #polled: IngressQueue[] = [];
-  /** Every egress queue, also those that are not enabled. */
+  /** Every egress queue. */
   #egress: EgressQueue[] = [];
   /** Ports that get copies instead of switched frames, and of which ports. */
   readonly #copied = new Map<number, readonly MirrorSource[]>();
@@ -157,19 +158,11 @@ export class PollWorker {
       case 'detach':
         this.#detach(order.portId, order.queueIndex);
         break;
-      case 'setEnabled':
-        this.#setEnabled(order.portId, order.queueIndex, order.enabled);
-        break;
       case 'setCallFd':
         this.#setCallFd(order.portId, order.queueIndex, order.callFd);
         break;
-      case 'setFrameLimit': {
-        const port = this.#forwarder.port(order.portId);
-        if (port !== undefined) port.frameBytesMax = order.frameBytesMax;
-        break;
-      }
-      case 'setCopied':
-        this.#setCopied(order.portId, order.sources);
+      case 'setPolicy':
+        this.#setPolicy(order.portId, order.policy);
         break;
       case 'stop':
         this.#running = false;
@@ -210,20 +203,17 @@ export class PollWorker {
     this.#refreshTargets(portId);
   }
 
-  #setCopied(portId: number, sources: readonly MirrorSource[]): void {
-    if (this.#forwarder.port(portId) === undefined) return;
+  #setPolicy(portId: number, policy: PortPolicy): void {
+    const port = this.#forwarder.port(portId);
+    if (port === undefined) return;
+    port.frameBytesMax = policy.frameBytesMax;
+    const sources = policy.copiesOf;
+    if (sources === null) return;
     this.#copied.set(portId, sources);
     this.#forwarder.setCopied(
       portId,
       sources.map((source) => source.portId),
     );
-    this.#refreshTargets(portId);
-  }
-
-  #setEnabled(portId: number, queueIndex: number, enabled: boolean): void {
-    for (const queue of [...this.#polled, ...this.#egress]) {
-      if (isQueue(queue, portId, queueIndex)) queue.enabled = enabled;
-    }
     this.#refreshTargets(portId);
   }
 
@@ -242,12 +232,12 @@ export class PollWorker {
     }
   }
 
-  /** Which queues of a port get this worker's frames: of those attached, enabled and without a fault. */
+  /** Which queues of a port get this worker's frames: of those attached and without a fault. */
   #refreshTargets(portId: number): void {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
     const usable = this.#egress
-      .filter((queue) => queue.portId === portId && queue.enabled && queue.fault === 0)
+      .filter((queue) => queue.portId === portId && queue.fault === 0)
       .sort((a, b) => a.queueIndex - b.queueIndex);
     const sources = this.#copied.get(portId);
     if (sources !== undefined) {

@@ -9,7 +9,7 @@ import { closeFd, createEventFd, signalFd } from '../../src/host/descriptor.ts';
 import type { ArenaLocation } from '../../src/memory/arena.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import type { MirrorSource } from '../../src/queue/mirror.ts';
+import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
 import { DROP_REASONS, type DropReason } from '../l2/drop-reasons.ts';
 import {
   CONTROL_BYTES,
@@ -44,6 +44,7 @@ export class WorkerPool implements DataPath {
   readonly failed: Promise<never>;
   readonly #threads: WorkerThread[];
   readonly #dropsOfPort = new Map<number, SharedArrayBuffer>();
+  readonly #policies = new Map<number, PortPolicy>();
   /** Worker that polls each ingress queue, by `portId:queueIndex`. */
   readonly #placement = new Map<string, number>();
 
@@ -81,6 +82,7 @@ export class WorkerPool implements DataPath {
   async removePort(portId: number): Promise<void> {
     await this.#orderAll({ kind: 'removePort', portId });
     this.#dropsOfPort.delete(portId);
+    this.#policies.delete(portId);
   }
 
   async attach(queue: QueueAttachment): Promise<void> {
@@ -98,21 +100,14 @@ export class WorkerPool implements DataPath {
     this.#placement.delete(queueKey(portId, queueIndex));
   }
 
-  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
-    await this.#orderAll({ kind: 'setEnabled', portId, queueIndex, enabled });
-  }
-
   async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
     await this.#orderAll({ kind: 'setCallFd', portId, queueIndex, callFd });
   }
 
-  async setFrameLimit(portId: number, frameBytesMax: number): Promise<void> {
-    await this.#orderAll({ kind: 'setFrameLimit', portId, frameBytesMax });
-  }
-
-  /** Has the port get copies of the frames to and from these ports, and nothing that is switched. */
-  async setCopied(portId: number, sources: readonly MirrorSource[]): Promise<void> {
-    await this.#orderAll({ kind: 'setCopied', portId, sources });
+  async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {
+    const policy = { ...(this.#policies.get(portId) ?? DEFAULT_POLICY), ...change };
+    this.#policies.set(portId, policy);
+    await this.#orderAll({ kind: 'setPolicy', portId, policy });
   }
 
   /** Moves the clock by which addresses age. */

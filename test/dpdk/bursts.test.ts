@@ -220,7 +220,7 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
   it('move frames by the queues of a port, and count what is lost', () => {
     const opened = open('net_ring7');
     const states = queueStates(2);
-    const base = { kind: 'dpdk', portId: 3, enabled: true, states } as const;
+    const base = { kind: 'dpdk', portId: 3, states } as const;
     const egress = new DpdkEgress(
       view,
       { ...base, queueIndex: 0, direction: 'egress', location: opened.txQueues[0] },

@@ -110,11 +110,6 @@ class LocalDataPath implements DataPath {
     this.#attached.delete(`${portId}:${queueIndex}`);
   }
 
-  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
-    const queue = this.#attached.get(`${portId}:${queueIndex}`)?.queue;
-    if (queue !== undefined) queue.enabled = enabled;
-  }
-
   async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
     const queue = this.#attached.get(`${portId}:${queueIndex}`)?.queue;
     if (queue === undefined) return;
@@ -122,13 +117,13 @@ class LocalDataPath implements DataPath {
     queue.signal();
   }
 
-  async setFrameLimit(): Promise<void> {}
+  async setPolicy(): Promise<void> {}
 
   poll(): void {
     for (const { ring, queue } of this.#attached.values()) {
       if (!(queue instanceof SplitFromGuest)) continue;
       const target = this.#attached.get(`${1 - ring.portId}:${ring.queueIndex - 1}`)?.queue;
-      this.#forward(queue, target instanceof SplitToGuest && target.enabled ? target : null);
+      this.#forward(queue, target instanceof SplitToGuest ? target : null);
     }
   }
 
@@ -137,7 +132,7 @@ class LocalDataPath implements DataPath {
     for (let left = BURST_FRAMES_MAX; left > 0 && from.available() > 0; left--) {
       const result = from.take(this.#frame);
       if (result === TAKE_FAULT) break;
-      if (result === TAKE_FRAME && from.enabled) this.#deliver(to);
+      if (result === TAKE_FRAME) this.#deliver(to);
       from.release();
     }
     to?.end();

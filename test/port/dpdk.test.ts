@@ -5,6 +5,7 @@ import { ArenaView } from '../../src/memory/arena-view.ts';
 import { DpdkPort, type DpdkPortOptions } from '../../src/port/dpdk/port.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
 import { runProgram } from '../peers/index.ts';
 
@@ -27,10 +28,9 @@ class Recorder implements DataPath {
   async detach(_portId: number, queueIndex: number): Promise<void> {
     this.attached.delete(queueIndex);
   }
-  async setEnabled(): Promise<void> {}
   async setCallFd(): Promise<void> {}
-  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
-    this.frameBytesMax = frameBytesMax;
+  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
+    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
   }
 }
 

@@ -67,9 +67,8 @@ class TestDataPath implements DataPath {
     this.egress = null;
   }
 
-  async setEnabled(): Promise<void> {}
   async setCallFd(): Promise<void> {}
-  async setFrameLimit(): Promise<void> {}
+  async setPolicy(): Promise<void> {}
 }
 
 let before: OpenFds;

@@ -16,6 +16,7 @@ import { inNetworkNamespace } from '../../src/port/tap/network-namespace.ts';
 import { type EgressQueue, type IngressQueue, TAKE_FRAME } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { Frame } from '../../src/queue/frame.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 
 /** Why TAP interfaces cannot be tested here, or null. */
 export function tapUnavailable(): string | null {
@@ -204,12 +205,10 @@ export class TestDataPath implements DataPath {
     this.#changed();
   }
 
-  async setEnabled(): Promise<void> {}
-
   async setCallFd(): Promise<void> {}
 
-  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
-    this.frameBytesMax = frameBytesMax;
+  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
+    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
     this.#changed();
   }
 

@@ -12,6 +12,7 @@ import type { UnixAttachment } from '../../src/port/unix/queues.ts';
 import { type EgressQueue, type IngressQueue, TAKE_FRAME } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { Frame } from '../../src/queue/frame.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 import { COUNT_FRAMES, COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { Events } from './events.ts';
 
@@ -66,11 +67,10 @@ export class UnixWorld implements DataPath {
     else this.egress = null;
   }
 
-  async setEnabled(): Promise<void> {}
   async setCallFd(): Promise<void> {}
 
-  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
-    this.frameBytesMax = frameBytesMax;
+  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
+    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
   }
 
   /** Everything that has come in by now; tells the port of faults as a worker would. */

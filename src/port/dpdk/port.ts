@@ -178,7 +178,7 @@ export class DpdkPort implements Port {
   /** Egress first, so that what comes in finds a way out. */
   async #attachQueues(eth: EthPort): Promise<void> {
     const { dataPath } = this.#context;
-    await dataPath.setFrameLimit(this.id, eth.frameBytesMax);
+    await dataPath.setPolicy(this.id, { frameBytesMax: eth.frameBytesMax });
     for (let queueIndex = 0; queueIndex < 2 * this.options.queueCount; queueIndex++) {
       new QueueState(this.states, queueIndex).words.fill(0);
       const isEgress = queueIndex % 2 === 0;
@@ -187,7 +187,6 @@ export class DpdkPort implements Port {
         portId: this.id,
         queueIndex,
         direction: isEgress ? 'egress' : 'ingress',
-        enabled: true,
         states: this.states,
         location: (isEgress ? eth.txQueues : eth.rxQueues)[queueIndex >> 1],
       };

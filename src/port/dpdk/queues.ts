@@ -33,7 +33,6 @@ const TURNS_SKIPPED_MAX = 8;
 export class DpdkIngress implements IngressQueue {
   declare readonly portId: number;
   declare readonly queueIndex: number;
-  declare enabled: boolean;
   fault = 0;
   /** Drivers tell of nothing: the queue is looked at. */
   readonly wakeFd = -1;
@@ -52,7 +51,6 @@ export class DpdkIngress implements IngressQueue {
   constructor(arena: ArenaView, attachment: DpdkAttachment) {
     this.portId = attachment.portId;
     this.queueIndex = attachment.queueIndex;
-    this.enabled = attachment.enabled;
     this.state = new QueueState(attachment.states, attachment.queueIndex);
     registerThread();
     this.rx = new RxBurst(arena, attachment.location);
@@ -136,7 +134,6 @@ export class DpdkIngress implements IngressQueue {
 export class DpdkEgress implements EgressQueue {
   declare readonly portId: number;
   declare readonly queueIndex: number;
-  declare enabled: boolean;
   fault = 0;
   open = false;
   declare private readonly arena: ArenaView;
@@ -152,7 +149,6 @@ export class DpdkEgress implements EgressQueue {
   constructor(arena: ArenaView, attachment: DpdkAttachment, shared: boolean) {
     this.portId = attachment.portId;
     this.queueIndex = attachment.queueIndex;
-    this.enabled = attachment.enabled;
     this.arena = arena;
     this.shared = shared;
     this.state = new QueueState(attachment.states, attachment.queueIndex);

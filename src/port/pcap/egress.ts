@@ -18,7 +18,8 @@ import { WINDOW_BYTES } from '../../memory/arena-view.ts';
 import { GIVE_DONE, GIVE_FAULT } from '../../queue/contract.ts';
 import { copyBytes } from '../../queue/copy.ts';
 import type { Frame } from '../../queue/frame.ts';
-import type { MirrorQueue, MirrorSource } from '../../queue/mirror.ts';
+import type { MirrorQueue } from '../../queue/mirror.ts';
+import type { MirrorSource } from '../../queue/policy.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState, STATE_FAULT } from '../../queue/state.ts';
 import { CLOCK_REALTIME, cutFile, readClock, writeAll } from './file-io.ts';
 import {
@@ -36,7 +37,6 @@ const BUFFER_BYTES = CAPTURE_REGION_BYTES - CAPTURE_BUFFER_OFFSET;
 export class PcapEgress implements MirrorQueue {
   declare readonly portId: number;
   declare readonly queueIndex: number;
-  declare enabled: boolean;
   declare fault: number;
   open = false;
   declare private readonly arena: ArenaView;
@@ -64,7 +64,6 @@ export class PcapEgress implements MirrorQueue {
   constructor(arena: ArenaView, attachment: PcapAttachment, shared: boolean) {
     this.portId = attachment.portId;
     this.queueIndex = attachment.queueIndex;
-    this.enabled = attachment.enabled;
     this.arena = arena;
     this.attachment = attachment;
     this.shared = shared;

@@ -236,7 +236,6 @@ export class PcapPort implements Port {
       portId: this.id,
       queueIndex: this.#queueIndex,
       direction: this.#isWriting ? 'egress' : 'ingress',
-      enabled: true,
       states: this.states,
       fd: this.#fd,
       portName: this.name,

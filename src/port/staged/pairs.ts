@@ -52,7 +52,7 @@ export class StagedPairs {
     const { pairCount, headerBytes, slotCount, frameBytesMax } = this.#shape;
     const { arena, dataPath, id } = this.#context;
     this.#offset = this.#mapSlots(pairCount * 2 * this.#queueBytes);
-    await dataPath.setFrameLimit(id, frameBytesMax);
+    await dataPath.setPolicy(id, { frameBytesMax });
     for (let queueIndex = 0; queueIndex < 2 * pairCount; queueIndex++) {
       new QueueState(this.states, queueIndex).words.fill(0);
       const offset = this.#offset + queueIndex * this.#queueBytes;
@@ -62,7 +62,6 @@ export class StagedPairs {
           portId: id,
           queueIndex,
           direction: queueIndex % 2 === 0 ? 'egress' : 'ingress',
-          enabled: true,
           states: this.states,
           headerBytes,
           slots: {

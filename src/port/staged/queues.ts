@@ -46,7 +46,6 @@ const TURNS_SKIPPED_MAX = 32;
 abstract class StagedQueue {
   declare readonly portId: number;
   declare readonly queueIndex: number;
-  declare enabled: boolean;
   declare fault: number;
   declare protected readonly arena: ArenaView;
   declare protected readonly state: QueueState;
@@ -65,7 +64,6 @@ abstract class StagedQueue {
     const { slots } = attachment;
     this.portId = attachment.portId;
     this.queueIndex = attachment.queueIndex;
-    this.enabled = attachment.enabled;
     this.arena = arena;
     this.slots = slots;
     this.headerBytes = attachment.headerBytes;

@@ -173,7 +173,7 @@ export class TapPort implements Port {
       const fd = tap.fds[base.queueIndex >> 1];
       return { ...base, kind: 'tap', fd, frameBytesMax: this.#mtuMax + BESIDE_MTU_BYTES };
     });
-    await this.#context.dataPath.setFrameLimit(this.id, tap.mtu + BESIDE_MTU_BYTES);
+    await this.#context.dataPath.setPolicy(this.id, { frameBytesMax: tap.mtu + BESIDE_MTU_BYTES });
   }
 
   /** Detaches and closes, as far as it had come. */

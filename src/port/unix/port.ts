@@ -109,7 +109,7 @@ export abstract class UnixPort implements Port {
       if (base.queueIndex === EGRESS_INDEX) egress = attachment;
       return attachment;
     });
-    await this.context.dataPath.setFrameLimit(this.id, this.#frameBytesMax);
+    await this.context.dataPath.setPolicy(this.id, { frameBytesMax: this.#frameBytesMax });
     return egress!;
   }
 

@@ -36,7 +36,6 @@ export class FakeIngressQueue implements IngressQueue {
   readonly portId: number;
   readonly queueIndex = 1;
   readonly wakeFd = -1;
-  enabled = true;
   fault = 0;
   readonly waiting: Waiting[] = [];
   releasedCount = 0;
@@ -110,7 +109,6 @@ export class FakeIngressQueue implements IngressQueue {
 export class FakeEgressQueue implements EgressQueue {
   readonly portId: number;
   readonly queueIndex: number;
-  enabled = true;
   fault = 0;
   open = false;
   readonly received: Uint8Array[] = [];

@@ -195,14 +195,6 @@ describe('drops', () => {
     expect(ports.map(({ drops }) => drops)).toEqual([{}, { overMtu: 1 }, {}, {}]);
   });
 
-  it('count what a disabled queue sends, and nothing is learned from it', () => {
-    ports[0].from.enabled = false;
-    expect(send(0, ethernet(9, 1), ethernet(9, 2))).toBe(2);
-    expect(ports[0].drops).toEqual({ senderDisabled: 2 });
-    expect(ports[0].from.publishedCount).toBe(2);
-    expect([fdb.size, counts()]).toEqual([0, [0, 0, 0, 0]]);
-  });
-
   it('count frames that are no frames, and take the next ones all the same', () => {
     const bad = [TAKE_TOO_LONG, TAKE_TOO_SHORT, TAKE_TOO_SHORT, TAKE_TOO_SCATTERED].map((result) => ({
       result,
@@ -417,7 +409,6 @@ describe('random traffic', () => {
         port.to[0].isBusy = random.chance(20);
       }
       const { from } = ports[id];
-      from.enabled = random.chance(90);
       const count = random.between(0, 30);
       for (let i = 0; i < count; i++) {
         const dst = random.pick(macs);
@@ -432,8 +423,7 @@ describe('random traffic', () => {
             ? { bytes, pieces: [random.between(1, 30), random.between(1, 30)] }
             : { bytes, misalignment: random.between(0, 3) },
         );
-        if (from.enabled) twin.send(id, sequence, [dst, src], sizeBytes, canTake);
-        else twin.count(id, 'senderDisabled');
+        twin.send(id, sequence, [dst, src], sizeBytes, canTake);
         sequence++;
       }
       expect(forwarder.forwardBurst(from)).toBe(count);

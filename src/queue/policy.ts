@@ -1,0 +1,20 @@
+/**
+ * What is decided about a port as a whole and followed by the workers: plain data, posted whole whenever a part
+ * of it changes. A new property of a port is a field here and in the stage that acts on it.
+ */
+import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
+
+/** A port whose frames are copied. */
+export type MirrorSource = { readonly portId: number; readonly name: string };
+
+export type PortPolicy = {
+  /** Longest frame, with its Ethernet header and up to two VLAN tags, that may be delivered to the port. */
+  readonly frameBytesMax: number;
+  /**
+   * Null: frames are switched to the port. Otherwise it gets copies of all frames to and from these ports and
+   * nothing else, and the addresses behind it are not learned, because nothing could be sent to them.
+   */
+  readonly copiesOf: readonly MirrorSource[] | null;
+};
+
+export const DEFAULT_POLICY: PortPolicy = { frameBytesMax: FRAME_BYTES_MAX, copiesOf: null };
