@@ -6,17 +6,11 @@ import { formatMac } from '../protocol/ethernet.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
-import {
-  COUNT_BYTES,
-  COUNT_CALLS,
-  COUNT_FRAMES,
-  COUNT_LOST,
-  QUEUE_STATE_BYTES,
-  QueueState,
-} from '../src/queue/state.ts';
+import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
 import { createPort, endpointOf } from './config/kinds/index.ts';
 import { copiedPorts } from './config/kinds/pcap.ts';
 import { ConfigError, type PortConfig, type SwitchConfig, uniqueEndpoint } from './config/resolve.ts';
+import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
@@ -39,6 +33,8 @@ export class Switch {
   readonly #endpoints = new Map<number, string>();
   /** Ports that get copies instead of switched frames, and the names of those whose frames are copied. */
   readonly #copied = new Map<number, 'all' | readonly string[]>();
+  /** The books of ports that were removed. */
+  #gone: Books = NO_BOOKS;
   /** Ports that are being removed. */
   readonly #leaving = new Set<Port>();
   readonly #clock: NodeJS.Timeout;
@@ -135,6 +131,11 @@ export class Switch {
     return [...this.#ports.values()].map((port) => this.#reportOf(port));
   }
 
+  /** The sum over all ports, with those that were removed. */
+  totals(): Books {
+    return sumBooks([this.#gone, ...[...this.#ports.values()].map((port) => this.#booksOf(port))]);
+  }
+
   fdb(): FdbReport {
     const entries = this.#fdb.entries().map((entry) => ({
       mac: formatMac(entry.macLo, entry.macHi),
@@ -174,7 +175,8 @@ export class Switch {
 
   async #forget(port: Port): Promise<void> {
     this.#copied.delete(port.id);
-    await this.#workers.removePort(port.id);
+    const counts = await this.#workers.removePort(port.id);
+    this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
     this.#fdb.flushPort(port.id);
     this.#ports.delete(port.id);
     this.#endpoints.delete(port.id);
@@ -215,8 +217,7 @@ export class Switch {
       mtu: port.mtu,
       details: port.details,
       queues,
-      counters: port.counters,
-      drops: this.#dropsOf(port),
+      ...this.#booksOf(port),
     };
   }
 
@@ -231,14 +232,8 @@ export class Switch {
     };
   }
 
-  /** What an interface or socket did not take from the worker is a frame that found no room, too. */
-  #dropsOf(port: Port): PortReport['drops'] {
-    const drops = this.#workers.dropsOf(port.id);
-    const queueCount = port.states.byteLength / QUEUE_STATE_BYTES;
-    for (let index = 0; index < queueCount; index++) {
-      drops.noBuffer += new QueueState(port.states, index).counts[COUNT_LOST];
-    }
-    return drops;
+  #booksOf(port: Port): Books {
+    return booksOf(port.counters, port.states, this.#workers.countsOf(port.id));
   }
 }
 

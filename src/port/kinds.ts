@@ -5,8 +5,8 @@
 import type { ArenaView } from '../memory/arena-view.ts';
 import type { EgressQueue, IngressQueue } from '../queue/contract.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
-import { SplitFromGuest } from '../vring/split-from-guest.ts';
-import { SplitToGuest } from '../vring/split-to-guest.ts';
+import { FromGuest } from '../vring/from-guest.ts';
+import { ToGuest } from '../vring/to-guest.ts';
 import { type DpdkAttachment, DpdkEgress, DpdkIngress } from './dpdk/queues.ts';
 import { PcapEgress } from './pcap/egress.ts';
 import { PcapIngress } from './pcap/ingress.ts';
@@ -26,7 +26,7 @@ export type QueueAttachment =
 export function openIngress(arena: ArenaView, attachment: QueueAttachment): IngressQueue {
   switch (attachment.kind) {
     case 'ring':
-      return new SplitFromGuest(arena, attachment);
+      return new FromGuest(arena, attachment);
     case 'pcap':
       return new PcapIngress(arena, attachment);
     case 'unix':
@@ -42,7 +42,7 @@ export function openIngress(arena: ArenaView, attachment: QueueAttachment): Ingr
 export function openEgress(arena: ArenaView, attachment: QueueAttachment, shared: boolean): EgressQueue {
   switch (attachment.kind) {
     case 'ring':
-      return new SplitToGuest(arena, attachment, shared);
+      return new ToGuest(arena, attachment, shared);
     case 'pcap':
       return new PcapEgress(arena, attachment, shared);
     case 'unix':

@@ -19,7 +19,7 @@ export const COUNT_FRAMES = 0;
 export const COUNT_BYTES = 1;
 /** Times the driver was signalled. */
 export const COUNT_CALLS = 2;
-/** Egress: frames that had been given but that the other side did not take after all. */
+/** Egress: frames that were placed but that the other side did not take after all (the drop `notTaken`). */
 export const COUNT_LOST = 3;
 
 export const QUEUE_STATE_BYTES = 128;

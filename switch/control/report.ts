@@ -1,7 +1,7 @@
 /** What the process tells about itself: the JSON of the control API, which `ringway ports` and `fdb` print. */
 import type { PortKind, PortQueue, PortState } from '../../src/port/contract.ts';
-import type { PortCounters } from '../../src/queue/state.ts';
 import type { DropReason } from '../l2/drop-reasons.ts';
+import type { PortCounters } from './books.ts';
 
 export type { PortKind, PortState };
 

@@ -10,7 +10,7 @@ import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 
 export type WorkerOrder =
-  | { readonly kind: 'addPort'; readonly portId: number; readonly drops: SharedArrayBuffer }
+  | { readonly kind: 'addPort'; readonly portId: number; readonly counts: SharedArrayBuffer }
   | { readonly kind: 'removePort'; readonly portId: number }
   | { readonly kind: 'attach'; readonly queue: QueueAttachment }
   | { readonly kind: 'detach'; readonly portId: number; readonly queueIndex: number }

@@ -10,7 +10,7 @@ import type { ArenaLocation } from '../../src/memory/arena.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
-import { DROP_REASONS, type DropReason } from '../l2/drop-reasons.ts';
+import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_BYTES,
   CONTROL_EPOCH,
@@ -43,7 +43,7 @@ export class WorkerPool implements DataPath {
   /** Rejects when a worker dies: a bug of ours that must end the process. */
   readonly failed: Promise<never>;
   readonly #threads: WorkerThread[];
-  readonly #dropsOfPort = new Map<number, SharedArrayBuffer>();
+  readonly #countsOfPort = new Map<number, SharedArrayBuffer>();
   readonly #policies = new Map<number, PortPolicy>();
   /** Worker that polls each ingress queue, by `portId:queueIndex`. */
   readonly #placement = new Map<string, number>();
@@ -74,15 +74,18 @@ export class WorkerPool implements DataPath {
   }
 
   async addPort(portId: number): Promise<void> {
-    const drops = new SharedArrayBuffer(DROP_REASONS.length * 8 * this.#threads.length);
-    this.#dropsOfPort.set(portId, drops);
-    await this.#orderAll({ kind: 'addPort', portId, drops });
+    const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
+    this.#countsOfPort.set(portId, counts);
+    await this.#orderAll({ kind: 'addPort', portId, counts });
   }
 
-  async removePort(portId: number): Promise<void> {
+  /** Answers what the workers counted about it, to the last frame. */
+  async removePort(portId: number): Promise<Float64Array> {
     await this.#orderAll({ kind: 'removePort', portId });
-    this.#dropsOfPort.delete(portId);
+    const counts = this.countsOf(portId);
+    this.#countsOfPort.delete(portId);
     this.#policies.delete(portId);
+    return counts;
   }
 
   async attach(queue: QueueAttachment): Promise<void> {
@@ -120,15 +123,12 @@ export class WorkerPool implements DataPath {
     return this.#placement.get(queueKey(portId, queueIndex)) ?? null;
   }
 
-  /** Frames that were not delivered, over all workers. */
-  dropsOf(portId: number): Record<DropReason, number> {
-    const counters = new Float64Array(this.#dropsOfPort.get(portId) ?? new SharedArrayBuffer(0));
-    const sums = DROP_REASONS.map(({ name }, reason) => {
-      let sum = 0;
-      for (let at = reason; at < counters.length; at += DROP_REASONS.length) sum += counters[at];
-      return [name, sum];
-    });
-    return Object.fromEntries(sums) as Record<DropReason, number>;
+  /** What all workers counted about a port (l2/port-counts.ts), added up. */
+  countsOf(portId: number): Float64Array {
+    const sums = new Float64Array(PORT_COUNTS);
+    const counts = new Float64Array(this.#countsOfPort.get(portId) ?? new SharedArrayBuffer(0));
+    for (const [at, count] of counts.entries()) sums[at % PORT_COUNTS] += count;
+    return sums;
   }
 
   async stop(): Promise<void> {
