@@ -171,7 +171,7 @@ describe('traffic', () => {
       a.memory.u8.set(frame(i, 64), offset);
       fromGuest.commit(64);
       fromGuest.flush();
-      await toGuest.interrupt();
+      await toGuest.ring.interrupt();
       while (toGuest.usedWaiting() === 0) await nextTurn();
       const at = toGuest.take();
       expect(b.memory.u8.slice(at, at + toGuest.frameBytes)).toEqual(frame(i, 64));
@@ -208,7 +208,7 @@ describe('stopping and starting', () => {
     const [a, b] = await connectBoth();
     await a.setQueueEnabled(0, false);
     a.send(frame(1));
-    while (a.pairs[0].fromGuest.usedWaiting() === 0) await nextTurn();
+    while (a.pairs[0].fromGuest.ring.usedWaiting() === 0) await nextTurn();
     b.send(frame(2));
     while (made.drops === 0) await nextTurn();
     await a.setQueueEnabled(0, true);

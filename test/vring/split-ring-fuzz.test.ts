@@ -5,7 +5,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { INDIRECT_PIECES_MAX, PIECE_GAP_BYTES, type Shape } from '../../src/frontend/split-driver.ts';
+import { INDIRECT_PIECES_MAX, PIECE_GAP_BYTES, type Shape } from '../../src/frontend/driver-ring.ts';
 import { Random } from './random.ts';
 import { type DeviceEnd, DriverEnd, NaiveEnd, type RingPlan, RingwayEnd } from './ring-worlds.ts';
 
@@ -21,6 +21,8 @@ function randomPlan(random: Random, bufferBytes: number): Omit<RingPlan, 'receiv
   const partBytes = 2 * size * (bufferBytes + 64 + INDIRECT_PIECES_MAX * 16 + 32) + 2 ** 16;
   const sizeBytes = Math.ceil(partBytes / 4096) * 4096;
   return {
+    layout: 'split',
+    inOrder: false,
     size,
     eventIdx: random.chance(50),
     indirect: random.chance(60),
@@ -164,7 +166,7 @@ function step(random: Random, plan: RingPlan, worlds: readonly World[], expected
     case 'notify': {
       const wanted = random.chance(50);
       both(worlds, ({ driver }) => {
-        for (const ring of [driver.toGuest, driver.fromGuest]) wanted ? ring.arm() : ring.disarm();
+        for (const { ring } of [driver.toGuest, driver.fromGuest]) wanted ? ring.arm() : ring.disarm();
       });
       break;
     }
@@ -183,7 +185,7 @@ describe('split rings and their naive twin', () => {
         const what = step(random, plan, worlds, expected);
         expectSameMemory(worlds, `step ${turn} (${what})`);
         both(worlds, ({ device }) => device.counts());
-        both(worlds, ({ driver }) => [driver.toGuest.kicks, driver.fromGuest.kicks]);
+        both(worlds, ({ driver }) => [driver.toGuest.ring.kicks, driver.fromGuest.ring.kicks]);
       }
       for (let left = expected.length; left > 0; left--) {
         const frame = both(worlds, ({ driver }) => driver.toGuest.receive());
