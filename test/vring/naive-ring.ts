@@ -18,6 +18,8 @@ export type NaiveRingOptions = {
   readonly inOrder: boolean;
   /** As SET_VRING_BASE carries it. */
   readonly base: number;
+  /** The order in which buffers of one publication are marked used; default: as they were taken. */
+  readonly reorder?: <T>(used: readonly T[]) => readonly T[];
 };
 
 export type NaiveGiveResult = 'done' | 'noBuffer' | 'tooSmall';

@@ -1,7 +1,8 @@
 /**
  * The device side of a split virtqueue as plainly as the specification tells it (VIRTIO 1.3, sections 2.7
  * and 5.1.6): every field through a DataView, every address a BigInt, every frame an array of bytes. Slow and
- * independent of src/vring; it is the oracle for that code. Trusts the driver.
+ * independent of src/vring; it is the oracle for that code. Trusts the driver, but in order it checks what the
+ * driver promises then: descriptors in the order of the table (section 2.7.5).
  */
 import {
   type NaiveBuffer,
@@ -16,7 +17,7 @@ const NEXT = 1;
 const WRITE = 2;
 const INDIRECT = 4;
 
-type Used = { readonly head: number; readonly sizeBytes: number };
+type Used = { readonly head: number; readonly descCount: number; readonly sizeBytes: number };
 
 export class NaiveSplitRing implements NaiveRing {
   readonly #options: NaiveRingOptions;
@@ -24,6 +25,8 @@ export class NaiveSplitRing implements NaiveRing {
   /** Counted without wrapping; the ring shows the lower 16 bits. */
   #availTaken: number;
   #usedPublished: number;
+  /** In order: the head that comes next. */
+  #nextHead = 0;
   /** Used since the last publication. */
   #used: Used[] = [];
   frames = 0;
@@ -47,7 +50,7 @@ export class NaiveSplitRing implements NaiveRing {
     const head = this.#head(0);
     const parts = this.#chain(head).map((buffer) => this.#memory.read(buffer.gpa, buffer.sizeBytes));
     const all = parts.flatMap((part) => [...part]);
-    this.#use([{ head, sizeBytes: 0 }]);
+    this.#use([{ head, descCount: this.#descCount(head), sizeBytes: 0 }]);
     this.frames++;
     this.bytes += all.length - headerBytes;
     return Uint8Array.from(all.slice(headerBytes));
@@ -73,7 +76,7 @@ export class NaiveSplitRing implements NaiveRing {
     const used = heads.map((head, i) => {
       const sizeBytes = Math.min(totalBytes(buffers[i]!), leftBytes);
       leftBytes -= sizeBytes;
-      return { head, sizeBytes };
+      return { head, descCount: this.#descCount(head), sizeBytes };
     });
     this.#use(used);
     this.frames++;
@@ -82,13 +85,13 @@ export class NaiveSplitRing implements NaiveRing {
   }
 
   publish(): void {
-    const count = this.#used.length;
-    if (count === 0) return;
+    const used = this.#options.reorder?.(this.#used) ?? this.#used;
+    if (used.length === 0) return;
     const before = this.#usedPublished;
-    if (this.#isBatch()) this.#putUsed(before, this.#used.at(-1)!);
-    else for (const [i, used] of this.#used.entries()) this.#putUsed(before + i, used);
+    if (this.#isBatch()) this.#putUsed(before, used.at(-1)!);
+    else for (const [i, one] of used.entries()) this.#putUsed(before + i, one);
     this.#used = [];
-    this.#usedPublished += count;
+    this.#usedPublished += used.length;
     this.#memory.setU16(this.#options.deviceGpa + 2n, this.#usedPublished & 0xffff);
     if (this.#wantsSignal(before, this.#usedPublished)) this.signals++;
   }
@@ -132,11 +135,32 @@ export class NaiveSplitRing implements NaiveRing {
       }
       buffers.push({ gpa: addr, sizeBytes, writable: (flags & WRITE) !== 0 });
       if ((flags & NEXT) === 0) return buffers;
+      const next = this.#memory.u16(gpa + 14n);
+      const isTable = table !== this.#options.descGpa;
+      this.#checkOrder(next, isTable ? index + 1 : (index + 1) % this.#options.size);
+      index = next;
+    }
+  }
+
+  #checkOrder(index: number, inOrderIndex: number): void {
+    if (this.#options.inOrder && index !== inOrderIndex)
+      throw new Error(`descriptor ${index} where ${inOrderIndex} is in order`);
+  }
+
+  /** Descriptors that a chain has in the table; an indirect one has one. */
+  #descCount(head: number): number {
+    for (let index = head, count = 1; ; count++) {
+      const gpa = this.#options.descGpa + BigInt(16 * index);
+      if ((this.#memory.u16(gpa + 12n) & NEXT) === 0) return count;
       index = this.#memory.u16(gpa + 14n);
     }
   }
 
   #use(used: readonly Used[]): void {
+    for (const { head, descCount } of used) {
+      this.#checkOrder(head, this.#nextHead);
+      this.#nextHead = (head + descCount) % this.#options.size;
+    }
     this.#used.push(...used);
     this.#availTaken += used.length;
   }

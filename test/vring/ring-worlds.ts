@@ -31,7 +31,8 @@ import {
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { SplitFromGuest } from '../../src/vring/split-from-guest.ts';
 import { SplitToGuest } from '../../src/vring/split-to-guest.ts';
-import type { NaiveRing } from './naive-ring.ts';
+import { NaivePackedRing } from './naive-packed-ring.ts';
+import type { NaiveRing, NaiveRingOptions } from './naive-ring.ts';
 import { NaiveSplitRing } from './naive-split-ring.ts';
 
 export type RingPlan = {
@@ -296,12 +297,22 @@ export class NaiveEnd implements DeviceEnd {
   }
 }
 
+const TWINS: Readonly<Record<RingLayoutKind, (options: NaiveRingOptions) => NaiveRing>> = {
+  split: (options) => new NaiveSplitRing(options),
+  packed: (options) => new NaivePackedRing(options),
+};
+
 /** The twin that serves a driver's ring. */
-export function naiveRing(ring: DriverRing, plan: RingPlan): NaiveRing {
+export function naiveRing(
+  ring: DriverRing,
+  plan: RingPlan,
+  changes: Pick<NaiveRingOptions, 'reorder'> = {},
+): NaiveRing {
   const { memory, layout } = ring;
   const gpa = (offset: number): bigint => BigInt(memory.gpaOf(offset));
-  return new NaiveSplitRing({
+  return TWINS[plan.layout]({
     ...plan,
+    ...changes,
     file: memory.u8,
     regions: memory.regions,
     descGpa: gpa(layout.descOffset),
