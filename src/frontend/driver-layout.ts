@@ -65,6 +65,8 @@ export interface DriverLayout {
   takeUsed(): void;
   /** Gives back the descriptors of a buffer that was taken, in the same order if the ring is in order. */
   free(id: number): void;
+  /** As `free` and `takeId` in one, for a buffer of one descriptor. */
+  exchange(id: number): number;
   /** Asks for an interrupt at the next used buffer. */
   arm(): void;
   /** Asks for no interrupts. */

@@ -183,6 +183,10 @@ export class PackedDriverLayout implements DriverLayout {
     this.#freeIds[this.#freeIdCount++] = id;
   }
 
+  exchange(id: number): number {
+    return id;
+  }
+
   /** Section 2.8.10: always, or with EVENT_IDX at the next used descriptor. Both fields in one store. */
   arm(): void {
     const word = this.#eventIdx ? this.#usedPosition() | (EVENT_DESC << 16) : EVENT_ENABLE << 16;

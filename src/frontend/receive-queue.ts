@@ -103,8 +103,7 @@ export class ReceiveQueue {
   /** Offers a buffer for the one last taken, whose bytes may change then; the device sees it after `flush`. */
   recycle(): void {
     const { ring } = this;
-    ring.free(ring.usedId);
-    ring.offer(ring.takeId(), ring.bufferBytes, DESC_F_WRITE);
+    ring.offer(ring.layout.exchange(ring.usedId), ring.bufferBytes, DESC_F_WRITE);
   }
 
   flush(): void {

@@ -65,10 +65,9 @@ export class SplitDriverLayout implements DriverLayout {
   readonly #freeStack: Int32Array;
   /** Our own copy of each chain's links: the shared table is only written. */
   readonly #chainNext: Int32Array;
-  /** In order: the next descriptor to take, the oldest one in use, and how many each chain has. */
+  /** In order: the next descriptor to take, and the oldest one that the device has. */
   #nextFree = 0;
   #oldest = 0;
-  readonly #chainCount: Uint16Array;
   /** In order: the id that ends the batch that is being taken, and the length that came with it. */
   #batchEnd = NO_BATCH;
   #batchBytes = 0;
@@ -88,7 +87,6 @@ export class SplitDriverLayout implements DriverLayout {
     this.used16 = new Uint16Array(memory.buffer, this.deviceOffset, 3 + size * 4);
     this.used32 = new Int32Array(memory.buffer, this.deviceOffset, USED_ENTRIES + size * 2);
     this.#chainNext = new Int32Array(size).fill(END_OF_CHAIN);
-    this.#chainCount = new Uint16Array(size);
     this.#freeStack = Int32Array.from({ length: size }, (_, i) => size - 1 - i);
     this.freeCount = size;
     this.disarm();
@@ -107,8 +105,7 @@ export class SplitDriverLayout implements DriverLayout {
   }
 
   offer(id: number, gpaLo: number, gpaHi: number, sizeBytes: number, flags: number): void {
-    if (this.#inOrder) this.#chainCount[id] = 1;
-    else this.#chainNext[id] = END_OF_CHAIN;
+    this.#chainNext[id] = END_OF_CHAIN;
     this.setDescriptor(id, gpaLo, gpaHi, sizeBytes, flags, 0);
     this.offerHead(id);
   }
@@ -125,7 +122,6 @@ export class SplitDriverLayout implements DriverLayout {
       this.#chainNext[index] = next;
       index = next;
     }
-    this.#chainCount[id] = pieces.length;
     this.offerHead(id);
   }
 
@@ -194,13 +190,16 @@ export class SplitDriverLayout implements DriverLayout {
   }
 
   free(id: number): void {
-    if (this.#inOrder) {
-      this.freeCount += this.#chainCount[id];
-      return;
-    }
+    // In order nobody looks at the stack, only at how many there are.
     for (let index = id; index !== END_OF_CHAIN; index = this.#chainNext[index]) {
       this.#freeStack[this.freeCount++] = index;
     }
+  }
+
+  exchange(id: number): number {
+    if (!this.#inOrder) return id;
+    this.freeCount++;
+    return this.takeId();
   }
 
   /** Section 2.7.7: by flag, or with EVENT_IDX by naming the entry. */
@@ -242,7 +241,7 @@ export class SplitDriverLayout implements DriverLayout {
     this.usedBytes = isEnd ? this.#batchBytes : 0;
     this.usedIsWhole = !isEnd;
     if (isEnd) this.#batchEnd = NO_BATCH;
-    this.#oldest = (id + this.#chainCount[id]) & this.#mask;
+    this.#oldest = this.#behind(id);
     this.usedNext = (this.usedNext + 1) & 0xffff;
   }
 
@@ -252,11 +251,18 @@ export class SplitDriverLayout implements DriverLayout {
     let id = this.#oldest;
     for (let left = Math.min(this.usedWaiting(), this.outstandingCount); left > 0; left--) {
       if (id === end) return;
-      id = (id + this.#chainCount[id]) & this.#mask;
+      id = this.#behind(id);
     }
     throw end >= 0 && end < this.#size
       ? new DeviceError(`the device used buffer ${end} out of order, or fewer than up to it`)
       : notOutstanding(end);
+  }
+
+  /** In order: the descriptor behind a chain's last one. */
+  #behind(head: number): number {
+    let last = head;
+    while (this.#chainNext[last] !== END_OF_CHAIN) last = this.#chainNext[last];
+    return (last + 1) & this.#mask;
   }
 
   /** Section 2.7.10. */
