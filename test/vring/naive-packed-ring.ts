@@ -113,9 +113,7 @@ export class NaivePackedRing implements NaiveRing {
 
   arm(): void {
     const { eventIdx, deviceGpa } = this.#options;
-    const { size } = this.#options;
-    const wrap = this.#wrapCounter(this.#availNext);
-    this.#memory.setU16(deviceGpa, eventIdx ? (this.#availNext % size) | (wrap << 15) : 0);
+    this.#memory.setU16(deviceGpa, eventIdx ? this.#offWrap(this.#availNext) : 0);
     this.#memory.setU16(deviceGpa + 2n, eventIdx ? EVENT_DESC : EVENT_ENABLE);
   }
 
@@ -124,16 +122,20 @@ export class NaivePackedRing implements NaiveRing {
     this.#memory.setU16(this.#options.deviceGpa + 2n, EVENT_DISABLE);
   }
 
+  base(): number {
+    return (this.#offWrap(this.#availNext) | (this.#offWrap(this.#usedNext) << 16)) >>> 0;
+  }
+
   /** Section 2.8.10: by flags, or when one of the descriptors just passed is the one that the driver named. */
   #wantsSignal(before: number, after: number): boolean {
-    const { driverGpa, size, eventIdx } = this.#options;
+    const { driverGpa, eventIdx } = this.#options;
     const flags = this.#memory.u16(driverGpa + 2n);
     if (flags === EVENT_DISABLE) return false;
     if (flags === EVENT_ENABLE) return true;
     if (flags !== EVENT_DESC || !eventIdx) throw new Error(`driver event flags ${flags}`);
     const offWrap = this.#memory.u16(driverGpa);
     for (let position = before; position < after; position++) {
-      if (((position % size) | (this.#wrapCounter(position) << 15)) === offWrap) return true;
+      if (this.#offWrap(position) === offWrap) return true;
     }
     return false;
   }
@@ -146,6 +148,11 @@ export class NaivePackedRing implements NaiveRing {
 
   #wrapCounter(position: number): 0 | 1 {
     return Math.floor(position / this.#options.size) % 2 === 0 ? 1 : 0;
+  }
+
+  /** The place in the ring, and the wrap counter in bit 15. */
+  #offWrap(position: number): number {
+    return (position % this.#options.size) | (this.#wrapCounter(position) << 15);
   }
 
   #descGpa(position: number): bigint {

@@ -39,6 +39,8 @@ export interface NaiveRing {
   /** Asks for a kick at the next buffer. */
   arm(): void;
   disarm(): void;
+  /** Where the device stands, as GET_VRING_BASE answers it. */
+  base(): number;
 }
 
 export type NaiveBuffer = { readonly gpa: bigint; readonly sizeBytes: number; readonly writable: boolean };

@@ -25,8 +25,8 @@ export class NaiveSplitRing implements NaiveRing {
   /** Counted without wrapping; the ring shows the lower 16 bits. */
   #availTaken: number;
   #usedPublished: number;
-  /** In order: the head that comes next. */
-  #nextHead = 0;
+  /** In order: the head that comes next; any at the start, which may be in the middle of a ring's life. */
+  #nextHead: number | null = null;
   /** Used since the last publication. */
   #used: Used[] = [];
   frames = 0;
@@ -106,6 +106,10 @@ export class NaiveSplitRing implements NaiveRing {
     this.#memory.setU16(this.#options.deviceGpa, this.#options.eventIdx ? 0 : 1);
   }
 
+  base(): number {
+    return this.#availTaken & 0xffff;
+  }
+
   /** Section 2.7.7: with EVENT_IDX, one of the entries just published is the one that the driver named. */
   #wantsSignal(before: number, after: number): boolean {
     const { eventIdx, driverGpa, size } = this.#options;
@@ -158,7 +162,7 @@ export class NaiveSplitRing implements NaiveRing {
 
   #use(used: readonly Used[]): void {
     for (const { head, descCount } of used) {
-      this.#checkOrder(head, this.#nextHead);
+      this.#checkOrder(head, this.#nextHead ?? head);
       this.#nextHead = (head + descCount) % this.#options.size;
     }
     this.#used.push(...used);
