@@ -3,13 +3,11 @@
  * the ring together with its wrap counter. Everything is little endian.
  */
 
-/** A descriptor has the size and the first three flags of the split ring's, but its fields in another order. */
+/**
+ * struct pvirtq_desc { le64 addr; le32 len; le16 id; le16 flags; }: size and first three flags are the split
+ * ring's.
+ */
 export { DESC_ALIGN, DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from './split-ring.ts';
-
-/** struct pvirtq_desc { le64 addr; le32 len; le16 id; le16 flags; } */
-export const PACKED_DESC_LEN_OFFSET = 8;
-export const PACKED_DESC_ID_OFFSET = 12;
-export const PACKED_DESC_FLAGS_OFFSET = 14;
 
 /** Differs from DESC_F_USED: available. Equal to it and to the wrap counter: used. */
 export const DESC_F_AVAIL = 1 << 7;
@@ -18,8 +16,6 @@ export const DESC_F_USED = 1 << 15;
 /** struct pvirtq_event_suppress { le16 off_wrap; le16 flags; }, one for the driver and one for the device. */
 export const EVENT_SUPPRESS_BYTES = 4;
 export const EVENT_SUPPRESS_ALIGN = 4;
-export const EVENT_OFF_WRAP_OFFSET = 0;
-export const EVENT_FLAGS_OFFSET = 2;
 
 /** Values of the two lower bits of `flags`; the others are reserved. */
 export const EVENT_FLAGS_MASK = 3;

@@ -42,9 +42,7 @@ export interface DriverLayout {
   readonly freeCount: number;
   /** Buffers that were offered and not taken back by `takeUsed` yet. */
   readonly outstandingCount: number;
-  /** The used buffer last taken. */
-  readonly usedId: number;
-  /** Bytes that the device wrote to it. */
+  /** Bytes that the device wrote to the used buffer last taken. */
   readonly usedBytes: number;
   /** In order: no mark of its own came with the buffer, so it counts as written completely. */
   readonly usedIsWhole: boolean;
@@ -61,8 +59,8 @@ export interface DriverLayout {
   publish(): boolean;
   /** Used buffers that wait. @throws DeviceError: what the device wrote makes no sense */
   usedWaiting(): number;
-  /** Takes the next used buffer; call only when one waits. Its descriptors stay taken until `free`. */
-  takeUsed(): void;
+  /** Takes the next used buffer; call only when one waits. Answers its id, which may be any number. */
+  takeUsed(): number;
   /** Gives back the descriptors of a buffer that was taken, in the same order if the ring is in order. */
   free(id: number): void;
   /** As `free` and `takeId` in one, for a buffer of one descriptor. */

@@ -15,7 +15,7 @@ import { Interrupts } from './interrupts.ts';
 export type DriverOptions = {
   readonly memory: EmbeddedMemory;
   readonly layout: RingLayoutKind;
-  /** Descriptors of the ring: 2 to 32,768; a power of two if the layout is split. */
+  /** Descriptors of the ring: a power of two from 2 to 32,768 if it is split, any from 1 on if it is packed. */
   readonly size: number;
   /** Bytes of the virtio-net header: 10 or 12. */
   readonly headerBytes: number;
@@ -57,6 +57,8 @@ export class DriverRing {
   callFd = -1;
   /** Times that the device was kicked. */
   kicks = 0;
+  /** The used buffer last taken. */
+  usedId = 0;
   readonly #indirect: boolean;
   readonly #gpaLo: Int32Array;
   readonly #gpaHi: Int32Array;
@@ -81,11 +83,7 @@ export class DriverRing {
     this.#isOutstanding = new Uint8Array(size);
   }
 
-  /** The used buffer last taken, and the bytes that the device wrote to it. */
-  get usedId(): number {
-    return this.layout.usedId;
-  }
-
+  /** Bytes that the device wrote to the used buffer last taken. */
   get usedBytes(): number {
     return this.layout.usedBytes;
   }
@@ -152,15 +150,16 @@ export class DriverRing {
   }
 
   /**
-   * Takes the next used buffer to `usedId` and `usedBytes`; its descriptors stay taken until `free`.
+   * Takes the next used buffer to `usedId`, which it answers too, and `usedBytes`; call only when one waits.
+   * Its descriptors stay taken until `free`.
    * @throws DeviceError: the device never had it
    */
-  takeUsed(): void {
-    const { layout } = this;
-    layout.takeUsed();
-    const id = layout.usedId;
+  takeUsed(): number {
+    const id = this.layout.takeUsed();
     if (this.#isOutstanding[id] !== 1) throw notOutstanding(id);
     this.#isOutstanding[id] = 0;
+    this.usedId = id;
+    return id;
   }
 
   /** Gives a buffer's descriptors back to the free ones, in the order of `takeUsed`. */

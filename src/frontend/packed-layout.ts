@@ -53,7 +53,6 @@ export class PackedDriverLayout implements DriverLayout {
   readonly deviceEvent: Int32Array;
   freeCount: number;
   outstandingCount = 0;
-  usedId = 0;
   usedBytes = 0;
   usedIsWhole = false;
   /** Where the next descriptor is written, and the flags that say available there. */
@@ -168,14 +167,14 @@ export class PackedDriverLayout implements DriverLayout {
     }
   }
 
-  takeUsed(): void {
+  takeUsed(): number {
     const at = this.#seenHead;
-    this.usedId = this.#seenId[at];
     this.usedBytes = this.#seenBytes[at];
     if (this.#inOrder) this.usedIsWhole = this.#seenIsWhole[at] === 1;
     this.#seenHead = at + 1 === this.#size ? 0 : at + 1;
     this.#seenCount--;
     this.outstandingCount--;
+    return this.#seenId[at];
   }
 
   free(id: number): void {

@@ -87,9 +87,8 @@ export class ReceiveQueue {
    */
   take(): number {
     const { ring } = this;
-    ring.takeUsed();
+    const offset = ring.bufferOffsets[ring.takeUsed()];
     const usedBytes = ring.layout.usedIsWhole ? ring.bufferBytes : ring.usedBytes;
-    const offset = ring.bufferOffsets[ring.usedId];
     this.frameBytes = usedBytes - ring.headerBytes;
     if (this.frameBytes < 0 || usedBytes > ring.bufferBytes) throw badLength(usedBytes);
     if (ring.mergeable) {
@@ -122,8 +121,7 @@ export class ReceiveQueue {
   /** What the device wrote to the next used buffer. */
   #takeBytes(): Uint8Array {
     const { ring } = this;
-    ring.takeUsed();
-    const id = ring.usedId;
+    const id = ring.takeUsed();
     const { offsets, pieces } = this.#placed.get(id) ?? {
       offsets: [ring.bufferOffsets[id]],
       pieces: [ring.bufferBytes],

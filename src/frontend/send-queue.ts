@@ -60,8 +60,7 @@ export class SendQueue {
   reclaim(): number {
     const { ring } = this;
     for (let waiting = ring.usedWaiting(); waiting > 0; waiting--) {
-      ring.takeUsed();
-      ring.free(ring.usedId);
+      ring.free(ring.takeUsed());
     }
     return ring.freeCount;
   }

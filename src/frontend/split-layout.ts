@@ -54,7 +54,6 @@ export class SplitDriverLayout implements DriverLayout {
   availNext = 0;
   availPublished = 0;
   usedNext = 0;
-  usedId = 0;
   usedBytes = 0;
   usedIsWhole = false;
   readonly #size: number;
@@ -178,15 +177,13 @@ export class SplitDriverLayout implements DriverLayout {
     return (idx - this.usedNext) & 0xffff;
   }
 
-  takeUsed(): void {
-    if (this.#inOrder) {
-      this.#takeInOrder();
-      return;
-    }
-    const at = USED_ENTRIES + ((this.usedNext & this.#mask) << 1);
-    this.usedId = this.used32[at];
-    this.usedBytes = this.used32[at + 1];
-    this.usedNext = (this.usedNext + 1) & 0xffff;
+  takeUsed(): number {
+    if (this.#inOrder) return this.#takeInOrder();
+    const { used32, usedNext } = this;
+    const at = USED_ENTRIES + ((usedNext & this.#mask) << 1);
+    this.usedBytes = used32[at + 1];
+    this.usedNext = (usedNext + 1) & 0xffff;
+    return used32[at];
   }
 
   free(id: number): void {
@@ -228,7 +225,7 @@ export class SplitDriverLayout implements DriverLayout {
   }
 
   /** The entry that starts a batch names its last buffer; the entries of the others were not written. */
-  #takeInOrder(): void {
+  #takeInOrder(): number {
     if (this.#batchEnd === NO_BATCH) {
       const at = USED_ENTRIES + ((this.usedNext & this.#mask) << 1);
       this.#batchEnd = this.used32[at];
@@ -237,12 +234,12 @@ export class SplitDriverLayout implements DriverLayout {
     }
     const id = this.#oldest;
     const isEnd = id === this.#batchEnd;
-    this.usedId = id;
     this.usedBytes = isEnd ? this.#batchBytes : 0;
     this.usedIsWhole = !isEnd;
     if (isEnd) this.#batchEnd = NO_BATCH;
     this.#oldest = this.#behind(id);
     this.usedNext = (this.usedNext + 1) & 0xffff;
+    return id;
   }
 
   /** The batch must end within what the used index counts. */
