@@ -25,14 +25,15 @@ export function formatAddress(address: Uint8Array): string {
  */
 export function fillBuffers(embedded: EmbeddedGuest, guest: number, frameBytes: number): void {
   for (const [pairIndex, { fromGuest }] of embedded.pairs.entries()) {
+    const { ring } = fromGuest;
     const deadlineMs = performance.now() + RECLAIM_MS_MAX;
-    while (fromGuest.reclaim() < fromGuest.size) {
+    while (fromGuest.reclaim() < ring.size) {
       if (performance.now() > deadlineMs) throw new Error('the switch keeps transmit buffers');
     }
     fromGuest.clearHeaders();
-    for (let slot = 0; slot < fromGuest.size; slot++) {
-      const flow = embedded.pairs.length === 1 ? 0 : pairIndex * fromGuest.size + slot;
-      const start = fromGuest.bufferOffsets[slot] + fromGuest.headerBytes;
+    for (const [id, offset] of ring.bufferOffsets.entries()) {
+      const flow = embedded.pairs.length === 1 ? 0 : pairIndex * ring.size + id;
+      const start = offset + ring.headerBytes;
       embedded.memory.u8.set(datagram(guest, frameBytes, flow), start);
     }
   }

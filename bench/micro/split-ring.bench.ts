@@ -3,10 +3,15 @@
  * twin of the tests. The driver's part is two stores a burst: its descriptors and avail entries stay as they
  * are, and only the avail index moves.
  */
-import type { SplitDriver } from '../../src/frontend/split-driver.ts';
 import { TAKE_FRAME } from '../../src/queue/contract.ts';
-import { NaiveSplitRing } from '../../test/vring/naive-split-ring.ts';
-import { DriverEnd, PLAIN_PLAN, type RingPlan, RingwayEnd } from '../../test/vring/ring-worlds.ts';
+import {
+  DriverEnd,
+  naiveRing,
+  PLAIN_PLAN,
+  type RingPlan,
+  RingwayEnd,
+  splitLayout,
+} from '../../test/vring/ring-worlds.ts';
 import { measurePieces, type Piece } from './pieces.ts';
 
 const BURST = 32;
@@ -18,7 +23,7 @@ function makeDriver(frameBytes: number): { driver: DriverEnd; offer: () => void 
   const driver = new DriverEnd(PLAN);
   for (let i = 0; i < PLAN.size; i++) driver.fromGuest.post(new Uint8Array(frameBytes));
   driver.toGuest.fill();
-  const rings: readonly SplitDriver[] = [driver.fromGuest, driver.toGuest];
+  const rings = [driver.fromGuest, driver.toGuest].map(({ ring }) => splitLayout(ring));
   let index = 0;
   for (const ring of rings) ring.avail[AVAIL_IDX] = 0;
   const offer = (): void => {
@@ -46,22 +51,13 @@ function ringwayWay(frameBytes: number): () => void {
 
 function naiveWay(frameBytes: number): () => void {
   const { driver, offer } = makeDriver(frameBytes);
-  const [from, to] = [driver.fromGuest, driver.toGuest].map(
-    (ring) =>
-      new NaiveSplitRing({
-        ...PLAN,
-        file: driver.memory.u8,
-        regions: driver.memory.regions,
-        descGpa: BigInt(driver.memory.gpaOf(ring.descOffset)),
-        availGpa: BigInt(driver.memory.gpaOf(ring.availOffset)),
-        usedGpa: BigInt(driver.memory.gpaOf(ring.usedOffset)),
-      }),
-  );
+  const from = naiveRing(driver.fromGuest.ring, PLAN);
+  const to = naiveRing(driver.toGuest.ring, PLAN);
   return () => {
     offer();
-    for (let left = BURST; left > 0; left--) to!.give(from!.take());
-    to!.publish();
-    from!.publish();
+    for (let left = BURST; left > 0; left--) to.give(from.take());
+    to.publish();
+    from.publish();
   };
 }
 

@@ -2,7 +2,7 @@
  * The driver's side of a ring as far as a benchmark needs it: every descriptor is written once, and a lap offers again
  * all that the device has used. Trusts the device.
  */
-import { PACKED_F_AVAIL, PACKED_F_USED } from '../../protocol/virtio/packed-ring.ts';
+import { DESC_F_AVAIL, DESC_F_USED } from '../../protocol/virtio/packed-ring.ts';
 import { DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
 import type { RingAttachment } from '../../src/vring/attachment.ts';
 
@@ -61,13 +61,13 @@ export class FakeRing {
 
   /** Whether the device has used what was offered there in the round before. */
   #isUsed(slot: number): boolean {
-    const owner = (this.#wrap === 1 ? 0 : PACKED_F_AVAIL | PACKED_F_USED) << 16;
-    return (this.#desc[4 * slot + 3] & ((PACKED_F_AVAIL | PACKED_F_USED) << 16)) === owner;
+    const owner = (this.#wrap === 1 ? 0 : DESC_F_AVAIL | DESC_F_USED) << 16;
+    return (this.#desc[4 * slot + 3] & ((DESC_F_AVAIL | DESC_F_USED) << 16)) === owner;
   }
 
   #offerNext(): void {
     const slot = this.#at;
-    const owner = (this.#wrap === 1 ? PACKED_F_AVAIL : PACKED_F_USED) << 16;
+    const owner = (this.#wrap === 1 ? DESC_F_AVAIL : DESC_F_USED) << 16;
     this.#desc[4 * slot + 2] = this.#lengths[slot];
     this.#desc[4 * slot + 3] = this.#words[slot] | owner;
     if (this.#fresh > 0) this.#fresh--;

@@ -1,38 +1,47 @@
 /**
- * Layout of the packed virtqueue (VIRTIO 1.3, section 2.8): sizes, flags and where fields lie. Everything is
- * little endian. Descriptor flags NEXT, WRITE and INDIRECT are those of the split ring.
+ * Layout of the packed virtqueue (VIRTIO 1.3, section 2.8): sizes, flags and the words that say a position in
+ * the ring together with its wrap counter. Everything is little endian.
  */
 
-/** struct pvirtq_desc { le64 addr; le32 len; le16 id; le16 flags; } */
-export const PACKED_DESC_BYTES = 16;
-export const PACKED_DESC_ALIGN = 16;
+/**
+ * struct pvirtq_desc { le64 addr; le32 len; le16 id; le16 flags; }: size and first three flags are the split
+ * ring's.
+ */
+export { DESC_ALIGN, DESC_BYTES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from './split-ring.ts';
 
-/** Available or used, as compared with the wrap counters (section 2.8.1). */
-export const PACKED_F_AVAIL = 1 << 7;
-export const PACKED_F_USED = 1 << 15;
+/** Differs from DESC_F_USED: available. Equal to it and to the wrap counter: used. */
+export const DESC_F_AVAIL = 1 << 7;
+export const DESC_F_USED = 1 << 15;
 
-/** struct pvirtq_event_suppress { le16 desc; le16 flags; }: the driver area and the device area. */
+/** struct pvirtq_event_suppress { le16 off_wrap; le16 flags; }, one for the driver and one for the device. */
 export const EVENT_SUPPRESS_BYTES = 4;
 export const EVENT_SUPPRESS_ALIGN = 4;
-/** 16-bit words of it: descriptor offset with the wrap counter in bit 15, and the flags. */
-export const EVENT_SUPPRESS_DESC = 0;
-export const EVENT_SUPPRESS_FLAGS = 1;
-export const EVENT_FLAGS_ENABLE = 0;
-export const EVENT_FLAGS_DISABLE = 1;
-/** Only with EVENT_IDX: when the descriptor at the offset is made available or used. */
-export const EVENT_FLAGS_DESC = 2;
 
-export const PACKED_SIZE_MIN = 1;
-export const PACKED_SIZE_MAX = 32_768;
+/** Values of the two lower bits of `flags`; the others are reserved. */
+export const EVENT_FLAGS_MASK = 3;
+export const EVENT_ENABLE = 0;
+export const EVENT_DISABLE = 1;
+/** At the descriptor that `off_wrap` names; only with EVENT_IDX. */
+export const EVENT_DESC = 2;
 
-/** A position in the ring and its wrap counter in 16 bits: bits 0 to 14 and bit 15. */
-export const PACKED_WRAP_BIT = 0x8000;
-/** Where a ring starts that was not used yet: position 0, wrap counter 1. */
-export const PACKED_START = PACKED_WRAP_BIT;
+/** A position in 15 bits with its wrap counter above: in `off_wrap`, and in each half of a ring's base. */
+export const POSITION_MASK = 0x7fff;
+export const WRAP_COUNTER = 1 << 15;
+/** Where a new ring starts: position 0, wrap counter 1. */
+export const FIRST_POSITION = WRAP_COUNTER;
 
-export const packedDescBytes = (size: number): number => size * PACKED_DESC_BYTES;
+export const PACKED_RING_SIZE_MIN = 1;
+export const PACKED_RING_SIZE_MAX = 32_768;
 
-/** Whether `size` may be the number of descriptors of a packed ring; it need be no power of two (section 2.8.10). */
+/** Whether `size` may be the number of descriptors of a packed ring: 1 to 32,768, any of them. */
 export function isPackedRingSize(size: number): boolean {
-  return size >= PACKED_SIZE_MIN && size <= PACKED_SIZE_MAX;
+  return Number.isInteger(size) && size >= PACKED_RING_SIZE_MIN && size <= PACKED_RING_SIZE_MAX;
+}
+
+/**
+ * The base of a packed ring as SET_VRING_BASE and GET_VRING_BASE carry it: the next descriptor to take in bits
+ * 0 to 15, the next to mark used in bits 16 to 31, each with its wrap counter. A uint32.
+ */
+export function packedBase(availNext: number, usedNext: number): number {
+  return (availNext | (usedNext << 16)) >>> 0;
 }

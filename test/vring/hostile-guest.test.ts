@@ -5,8 +5,8 @@
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
+import type { DriverRing } from '../../src/frontend/driver-ring.ts';
 import { EmbeddedMemory } from '../../src/frontend/guest-memory.ts';
-import type { SplitDriver } from '../../src/frontend/split-driver.ts';
 import { duplicateFd } from '../../src/host/descriptor.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import {
@@ -21,7 +21,15 @@ import {
 } from '../../src/queue/contract.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
 import { Random } from './random.ts';
-import { DriverEnd, frameBytes, PLAIN_PLAN, type RingPlan, RingwayEnd, sharedArena } from './ring-worlds.ts';
+import {
+  DriverEnd,
+  frameBytes,
+  PLAIN_PLAN,
+  type RingPlan,
+  RingwayEnd,
+  sharedArena,
+  splitLayout,
+} from './ring-worlds.ts';
 
 const GIB = 2 ** 30;
 const SIZE = 16;
@@ -67,17 +75,17 @@ class HostileGuest {
   }
 
   /** Guest address of a good buffer. */
-  bufferGpa(ring: SplitDriver, slot = 8): number {
+  bufferGpa(ring: DriverRing, slot = 8): number {
     return this.driver.memory.gpaOf(ring.bufferOffsets[slot]);
   }
 
   /** Writes descriptors from entry 8 on, `next` relative to it, and offers entry 8. */
-  offer(ring: SplitDriver, descriptors: readonly Desc[]): void {
+  offer(ring: DriverRing, descriptors: readonly Desc[]): void {
     for (const [i, { gpa, sizeBytes, flags, next }] of descriptors.entries()) {
       const hi = Math.floor(gpa / 2 ** 32) | 0;
-      ring.setDescriptor(8 + i, gpa | 0, hi, sizeBytes | 0, flags ?? 0, next ?? 0);
+      splitLayout(ring).setDescriptor(8 + i, gpa | 0, hi, sizeBytes | 0, flags ?? 0, next ?? 0);
     }
-    ring.offer(8);
+    splitLayout(ring).offerHead(8);
     ring.publish();
   }
 
@@ -158,7 +166,7 @@ type Row = {
   fault: keyof typeof RING_FAULT;
   plan?: Partial<RingPlan>;
   /** Breaks a rule on a ring; `write` is the flag that the direction asks for. */
-  act(guest: HostileGuest, ring: SplitDriver, write: number): void;
+  act(guest: HostileGuest, ring: DriverRing, write: number): void;
   only?: 'ingress' | 'egress';
 };
 
@@ -167,7 +175,8 @@ const ROWS: readonly Row[] = [
     what: 'an avail index that jumps by more than the ring has entries',
     fault: 'AVAIL_JUMP',
     act: (_g, ring) => {
-      ring.availNext = (ring.availNext + SIZE + 1) & 0xffff;
+      const layout = splitLayout(ring);
+      layout.availNext = (layout.availNext + SIZE + 1) & 0xffff;
       ring.publish();
     },
   },
@@ -175,7 +184,8 @@ const ROWS: readonly Row[] = [
     what: 'an avail index that goes back',
     fault: 'AVAIL_JUMP',
     act: (_g, ring) => {
-      ring.availNext = (ring.availNext - 1) & 0xffff;
+      const layout = splitLayout(ring);
+      layout.availNext = (layout.availNext - 1) & 0xffff;
       ring.publish();
     },
   },
@@ -184,8 +194,7 @@ const ROWS: readonly Row[] = [
       what: `head ${head}`,
       fault: 'HEAD_OUT_OF_RANGE',
       act: (_g, ring) => {
-        ring.avail[2 + (ring.availNext % SIZE)] = head;
-        ring.availNext = (ring.availNext + 1) & 0xffff;
+        splitLayout(ring).offerHead(head);
         ring.publish();
       },
     }),
@@ -381,9 +390,8 @@ const ROWS: readonly Row[] = [
 describe('what a hostile guest sends stops its transmit queue', () => {
   it.each(ROWS.filter((row) => row.only !== 'egress'))('$what: $fault', ({ plan, act, fault }) => {
     const { driver, device } = makeGuest(plan);
-    const ring = driver.fromGuest;
-    ring.post(FRAME);
-    ring.flush();
+    const { ring } = driver.fromGuest;
+    driver.fromGuest.send(FRAME);
     expect(guest.take()).toBe(TAKE_FRAME);
     act(guest, ring, 0);
     // The count is bounded whatever the guest says.
@@ -394,10 +402,9 @@ describe('what a hostile guest sends stops its transmit queue', () => {
     device.from.publish();
     expect(faultMessage(device.from.fault)).toBe(faultMessage(RING_FAULT[fault]));
     // Stopped for good, with what was sent before marked as used, and the other ring goes on.
-    ring.post(FRAME);
-    ring.flush();
+    driver.fromGuest.send(FRAME);
     expect(device.from.available()).toBe(0);
-    expect(ring.used16[1]).toBe(1);
+    expect(splitLayout(ring).used16[1]).toBe(1);
     driver.toGuest.fill();
     expect(guest.give()).toBe(GIVE_DONE);
     expect(driver.toGuest.receive()).toEqual(FRAME);
@@ -407,18 +414,18 @@ describe('what a hostile guest sends stops its transmit queue', () => {
 describe('what a hostile guest receives with stops its receive queue', () => {
   it.each(ROWS.filter((row) => row.only !== 'ingress'))('$what: $fault', ({ plan, act, fault }) => {
     const { driver, device } = makeGuest(plan);
-    const ring = driver.toGuest;
-    ring.refills = false;
-    ring.offerSlot(0, ring.bufferBytes, DESC_F_WRITE);
+    const { ring } = driver.toGuest;
+    driver.toGuest.refills = false;
+    ring.offer(0, ring.bufferBytes, DESC_F_WRITE);
     ring.publish();
     expect(guest.give()).toBe(GIVE_DONE);
     act(guest, ring, DESC_F_WRITE);
     expect(guest.give()).toBe(GIVE_FAULT);
     expect(faultMessage(device.to.fault)).toBe(faultMessage(RING_FAULT[fault]));
-    ring.offerSlot(1, ring.bufferBytes, DESC_F_WRITE);
+    ring.offer(1, ring.bufferBytes, DESC_F_WRITE);
     ring.publish();
     expect(guest.give()).toBe(GIVE_FAULT);
-    expect(ring.used16[1]).toBe(1);
+    expect(splitLayout(ring).used16[1]).toBe(1);
     driver.fromGuest.send(FRAME);
     expect(guest.take()).toBe(TAKE_FRAME);
     expect(frameBytes(device.frame)).toEqual(FRAME);
@@ -433,10 +440,10 @@ describe('what is odd but no fault', () => {
     ['13 bytes long', [{ gpa: HIGH_GPA, sizeBytes: 25 }], TAKE_TOO_SHORT],
   ])('a frame %s is dropped and the ring goes on', (_what, descriptors, answer) => {
     const { driver } = makeGuest();
-    guest.offer(driver.fromGuest, descriptors);
+    guest.offer(driver.fromGuest.ring, descriptors);
     expect(guest.take()).toBe(answer);
-    expect(driver.fromGuest.used16[1]).toBe(1);
-    driver.fromGuest.usedNext = 1;
+    expect(splitLayout(driver.fromGuest.ring).used16[1]).toBe(1);
+    splitLayout(driver.fromGuest.ring).usedNext = 1;
     driver.fromGuest.send(FRAME);
     expect(guest.take()).toBe(TAKE_FRAME);
     expect(frameBytes(guest.device.frame)).toEqual(FRAME);
@@ -454,11 +461,11 @@ describe('what is odd but no fault', () => {
       view.setUint16(i * 16 + 12, i + 1 < count ? DESC_F_NEXT : 0, true);
       view.setUint16(i * 16 + 14, i + 1, true);
     }
-    guest.offer(driver.fromGuest, [
+    guest.offer(driver.fromGuest.ring, [
       { gpa: memory.gpaOf(tableOffset), sizeBytes: count * 16, flags: DESC_F_INDIRECT },
     ]);
     expect(guest.take()).toBe(TAKE_TOO_SCATTERED);
-    driver.fromGuest.usedNext = 1;
+    splitLayout(driver.fromGuest.ring).usedNext = 1;
     driver.fromGuest.send(FRAME);
     expect(guest.take()).toBe(TAKE_FRAME);
   });
@@ -469,9 +476,9 @@ describe('what is odd but no fault', () => {
     driver.fromGuest.post(FRAME);
     const tableOffset = memory.allocate(64, 16) + 3;
     const view = new DataView(memory.buffer, tableOffset, 16);
-    view.setBigUint64(0, BigInt(memory.gpaOf(driver.fromGuest.bufferOffsets[0])), true);
+    view.setBigUint64(0, BigInt(memory.gpaOf(driver.fromGuest.ring.bufferOffsets[0])), true);
     view.setUint32(8, 12 + FRAME.length, true);
-    guest.offer(driver.fromGuest, [
+    guest.offer(driver.fromGuest.ring, [
       { gpa: memory.gpaOf(tableOffset), sizeBytes: 16, flags: DESC_F_INDIRECT },
     ]);
     expect(device.from.available()).toBe(2);
@@ -484,10 +491,10 @@ describe('what is odd but no fault', () => {
 
   it('a receive buffer that claims 4 GiB is written as far as the frame goes', () => {
     const { driver } = makeGuest();
-    const ring = driver.toGuest;
+    const { ring } = driver.toGuest;
     guest.offer(ring, [{ gpa: guest.bufferGpa(ring), sizeBytes: 0xffff_ffff, flags: DESC_F_WRITE }]);
     expect(guest.give()).toBe(GIVE_DONE);
-    ring.takeUsed();
+    ring.layout.takeUsed();
     expect(ring.usedBytes).toBe(12 + FRAME.length);
   });
 
@@ -529,14 +536,15 @@ describe('garbage in rings and tables', () => {
       const { memory } = driver;
       driver.toGuest.fill();
       for (let i = 0; i < 4; i++) driver.fromGuest.post(FRAME, { pieces: [random.between(0, 60)] });
-      for (const ring of [driver.fromGuest, driver.toGuest]) {
+      for (const { ring } of [driver.fromGuest, driver.toGuest]) {
+        const layout = splitLayout(ring);
         for (let i = random.between(1, 24); i > 0; i--) {
-          const at = random.between(0, ring.desc.length - 1);
-          ring.desc[at] = nastyWord(random, memory.gpaOf(ring.bufferOffsets[0]) | 0);
+          const at = random.between(0, layout.desc.length - 1);
+          layout.desc[at] = nastyWord(random, memory.gpaOf(ring.bufferOffsets[0]) | 0);
         }
-        if (random.chance(30)) ring.avail[2 + random.between(0, SIZE - 1)] = random.between(0, SIZE + 2);
-        if (random.chance(20)) ring.availNext = random.between(0, 2 * SIZE);
-        ring.availNext = Math.max(ring.availNext, 1);
+        if (random.chance(30)) layout.avail[2 + random.between(0, SIZE - 1)] = random.between(0, SIZE + 2);
+        if (random.chance(20)) layout.availNext = random.between(0, 2 * SIZE);
+        layout.availNext = Math.max(layout.availNext, 1);
         ring.publish();
       }
       for (let turn = 0; turn < 2 * SIZE && device.from.available() > 0; turn++) {

@@ -3,10 +3,11 @@
  * or the naive twin. Both are told the same things by the tests, so that their memories can be compared.
  */
 
+import type { DriverRing, Shape } from '../../src/frontend/driver-ring.ts';
 import { EmbeddedMemory, type RegionPlan } from '../../src/frontend/guest-memory.ts';
 import { ReceiveQueue } from '../../src/frontend/receive-queue.ts';
 import { SendQueue } from '../../src/frontend/send-queue.ts';
-import type { Shape, SplitDriver } from '../../src/frontend/split-driver.ts';
+import type { SplitDriverLayout } from '../../src/frontend/split-layout.ts';
 import { closeFd, createEventFd, drainFd, duplicateFd } from '../../src/host/descriptor.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
@@ -27,25 +28,31 @@ import {
   STATE_AVAIL_NEXT,
   STATE_USED_NEXT,
 } from '../../src/queue/state.ts';
-import type { RingAttachment } from '../../src/vring/attachment.ts';
+import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { SplitFromGuest } from '../../src/vring/split-from-guest.ts';
 import { SplitToGuest } from '../../src/vring/split-to-guest.ts';
+import { NaivePackedRing } from './naive-packed-ring.ts';
+import type { NaiveRing, NaiveRingOptions } from './naive-ring.ts';
 import { NaiveSplitRing } from './naive-split-ring.ts';
 
 export type RingPlan = {
+  readonly layout: RingLayoutKind;
+  readonly inOrder: boolean;
   readonly size: number;
   readonly eventIdx: boolean;
   readonly indirect: boolean;
   readonly mergeable: boolean;
   readonly headerBytes: number;
   readonly bufferBytes: number;
-  /** Index that both rings start at. */
+  /** Base that both rings start at. */
   readonly base: number;
   readonly memory: number | readonly RegionPlan[];
   readonly receiveShape?: () => Shape;
 };
 
 export const PLAIN_PLAN: RingPlan = {
+  layout: 'split',
+  inOrder: false,
   size: 16,
   eventIdx: false,
   indirect: true,
@@ -55,6 +62,11 @@ export const PLAIN_PLAN: RingPlan = {
   base: 0,
   memory: 2 ** 20,
 };
+
+/** For tests that write to a split ring what no driver would. */
+export function splitLayout(ring: DriverRing): SplitDriverLayout {
+  return ring.layout as SplitDriverLayout;
+}
 
 /** What the driver of one guest is made of. */
 export class DriverEnd {
@@ -67,8 +79,7 @@ export class DriverEnd {
     const options = { ...plan, memory: this.memory };
     this.toGuest = new ReceiveQueue({ ...options, shape: plan.receiveShape });
     this.fromGuest = new SendQueue(options);
-    this.toGuest.startAt(plan.base);
-    this.fromGuest.startAt(plan.base);
+    for (const { ring } of [this.toGuest, this.fromGuest]) ring.layout.startAt(plan.base);
   }
 }
 
@@ -121,12 +132,12 @@ export class RingwayEnd implements DeviceEnd {
     }
     this.to = new SplitToGuest(
       sharedArenaView,
-      this.#attachment(driver, driver.toGuest, 'egress', plan),
+      this.#attachment(driver, driver.toGuest.ring, 'egress', plan),
       false,
     );
     this.from = new SplitFromGuest(
       sharedArenaView,
-      this.#attachment(driver, driver.fromGuest, 'ingress', plan),
+      this.#attachment(driver, driver.fromGuest.ring, 'ingress', plan),
     );
   }
 
@@ -193,7 +204,8 @@ export class RingwayEnd implements DeviceEnd {
     return name;
   }
 
-  #attachment(end: DriverEnd, ring: SplitDriver, direction: Direction, plan: RingPlan): RingAttachment {
+  #attachment(end: DriverEnd, ring: DriverRing, direction: Direction, plan: RingPlan): RingAttachment {
+    const layout = splitLayout(ring);
     const placed = (offset: number, sizeBytes: number): number => {
       const arenaOffset = this.guestMemory.offsetOfUva(end.memory.uvaOf(offset), sizeBytes);
       if (arenaOffset === null) throw new Error('a ring lies outside the shared memory');
@@ -201,17 +213,17 @@ export class RingwayEnd implements DeviceEnd {
     };
     return {
       kind: 'ring',
-      layout: 'split',
+      layout: plan.layout,
       portId: 0,
       queueIndex: direction === 'egress' ? 0 : 1,
       direction,
       size: plan.size,
-      descOffset: placed(ring.descOffset, ring.desc.byteLength),
-      driverOffset: placed(ring.availOffset, ring.avail.byteLength),
-      deviceOffset: placed(ring.usedOffset, ring.used16.byteLength),
+      descOffset: placed(layout.descOffset, layout.desc.byteLength),
+      driverOffset: placed(layout.driverOffset, layout.avail.byteLength),
+      deviceOffset: placed(layout.deviceOffset, layout.used16.byteLength),
       eventIdx: plan.eventIdx,
       indirect: plan.indirect,
-      inOrder: false,
+      inOrder: plan.inOrder,
       mergeable: plan.mergeable,
       headerBytes: plan.headerBytes,
       kickFd: -1,
@@ -243,21 +255,12 @@ class Scratch {
 const scratch = new Scratch();
 
 export class NaiveEnd implements DeviceEnd {
-  readonly #from: NaiveSplitRing;
-  readonly #to: NaiveSplitRing;
+  readonly #from: NaiveRing;
+  readonly #to: NaiveRing;
 
   constructor(driver: DriverEnd, plan: RingPlan) {
-    const ring = (driverRing: SplitDriver): NaiveSplitRing =>
-      new NaiveSplitRing({
-        ...plan,
-        file: driver.memory.u8,
-        regions: driver.memory.regions,
-        descGpa: BigInt(driver.memory.gpaOf(driverRing.descOffset)),
-        availGpa: BigInt(driver.memory.gpaOf(driverRing.availOffset)),
-        usedGpa: BigInt(driver.memory.gpaOf(driverRing.usedOffset)),
-      });
-    this.#to = ring(driver.toGuest);
-    this.#from = ring(driver.fromGuest);
+    this.#to = naiveRing(driver.toGuest.ring, plan);
+    this.#from = naiveRing(driver.fromGuest.ring, plan);
   }
 
   loop(limit: number): { frame: Uint8Array; given: GiveResult }[] {
@@ -292,6 +295,30 @@ export class NaiveEnd implements DeviceEnd {
       toCalls: this.#to.signals,
     };
   }
+}
+
+const TWINS: Readonly<Record<RingLayoutKind, (options: NaiveRingOptions) => NaiveRing>> = {
+  split: (options) => new NaiveSplitRing(options),
+  packed: (options) => new NaivePackedRing(options),
+};
+
+/** The twin that serves a driver's ring. */
+export function naiveRing(
+  ring: DriverRing,
+  plan: RingPlan,
+  changes: Pick<NaiveRingOptions, 'reorder'> = {},
+): NaiveRing {
+  const { memory, layout } = ring;
+  const gpa = (offset: number): bigint => BigInt(memory.gpaOf(offset));
+  return TWINS[plan.layout]({
+    ...plan,
+    ...changes,
+    file: memory.u8,
+    regions: memory.regions,
+    descGpa: gpa(layout.descOffset),
+    driverGpa: gpa(layout.driverOffset),
+    deviceGpa: gpa(layout.deviceOffset),
+  });
 }
 
 /** The frame's bytes, gathered from its pieces. */

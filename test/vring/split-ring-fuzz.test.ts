@@ -5,70 +5,19 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { INDIRECT_PIECES_MAX, PIECE_GAP_BYTES, type Shape } from '../../src/frontend/split-driver.ts';
+import { PIECE_GAP_BYTES } from '../../src/frontend/driver-ring.ts';
 import { Random } from './random.ts';
+import { FRAME_BYTES_MAX, randomPieces, randomPlan, randomReceiveShape } from './random-rings.ts';
 import { type DeviceEnd, DriverEnd, NaiveEnd, type RingPlan, RingwayEnd } from './ring-worlds.ts';
 
 const SEEDS = 48;
-const FRAME_BYTES_MAX = 9000;
-const GIB = 2 ** 30;
 
 type World = { driver: DriverEnd; device: DeviceEnd; kicks: number };
-
-function randomPlan(random: Random, bufferBytes: number): Omit<RingPlan, 'receiveShape'> {
-  const size = 2 ** random.between(1, 10);
-  const mergeable = random.chance(50);
-  const partBytes = 2 * size * (bufferBytes + 64 + INDIRECT_PIECES_MAX * 16 + 32) + 2 ** 16;
-  const sizeBytes = Math.ceil(partBytes / 4096) * 4096;
-  return {
-    size,
-    eventIdx: random.chance(50),
-    indirect: random.chance(60),
-    mergeable,
-    headerBytes: mergeable || random.chance(50) ? 12 : 10,
-    bufferBytes,
-    base: random.pick([0, 1, 65_535, 65_536 - size, random.between(0, 65_535)]),
-    memory: random.chance(50)
-      ? sizeBytes
-      : [
-          // Below 4 GiB, above it, and in between a hole; user addresses are something else altogether.
-          { sizeBytes, gpa: 0, uva: 0x7000_0000_0000 },
-          { sizeBytes: 2 * 2 ** 20, gpa: 3 * GIB, uva: 0x1000 },
-          { sizeBytes, gpa: 4 * GIB, uva: 0x6000_0000_0000 },
-        ],
-  };
-}
-
-/** A random way to cut `totalBytes` in at most `maxPieces`; parts may be empty. */
-function randomPieces(random: Random, totalBytes: number, maxPieces: number): number[] {
-  const pieces: number[] = [];
-  let left = totalBytes;
-  while (pieces.length < maxPieces - 1 && left > 0 && random.chance(75)) {
-    const piece = random.chance(10)
-      ? 0
-      : random.between(1, Math.min(left, random.pick([1, 8, 14, 64, 4096])));
-    pieces.push(piece);
-    left -= piece;
-  }
-  if (left > 0 || pieces.length === 0) pieces.push(left);
-  return pieces;
-}
-
-function randomReceiveShape(random: Random, plan: Omit<RingPlan, 'receiveShape'>): () => Shape {
-  return () => {
-    const maxPieces = Math.min(6, plan.size);
-    const roomBytes = plan.bufferBytes - PIECE_GAP_BYTES * maxPieces;
-    // With MRG_RXBUF small buffers make frames span several; without, some are too small for the frame.
-    const totalBytes = random.between(plan.headerBytes, random.chance(40) ? 2000 : roomBytes);
-    const pieces = random.chance(50) ? [totalBytes] : randomPieces(random, totalBytes, maxPieces);
-    return { pieces, indirect: plan.indirect && random.chance(40) };
-  };
-}
 
 function makeWorlds(seed: number): { plan: RingPlan; worlds: World[]; close(): void } {
   const random = new Random(seed);
   const bufferBytes = random.pick([FRAME_BYTES_MAX + 512, 4096, 16_384]);
-  const plan = randomPlan(random, bufferBytes);
+  const plan = randomPlan(random, 'split', bufferBytes);
   const shapeSeed = random.next();
   const shaped = random.chance(70);
   const planFor = (): RingPlan => {
@@ -164,7 +113,7 @@ function step(random: Random, plan: RingPlan, worlds: readonly World[], expected
     case 'notify': {
       const wanted = random.chance(50);
       both(worlds, ({ driver }) => {
-        for (const ring of [driver.toGuest, driver.fromGuest]) wanted ? ring.arm() : ring.disarm();
+        for (const { ring } of [driver.toGuest, driver.fromGuest]) wanted ? ring.arm() : ring.disarm();
       });
       break;
     }
@@ -183,7 +132,7 @@ describe('split rings and their naive twin', () => {
         const what = step(random, plan, worlds, expected);
         expectSameMemory(worlds, `step ${turn} (${what})`);
         both(worlds, ({ device }) => device.counts());
-        both(worlds, ({ driver }) => [driver.toGuest.kicks, driver.fromGuest.kicks]);
+        both(worlds, ({ driver }) => [driver.toGuest.ring.kicks, driver.fromGuest.ring.kicks]);
       }
       for (let left = expected.length; left > 0; left--) {
         const frame = both(worlds, ({ driver }) => driver.toGuest.receive());

@@ -1,9 +1,9 @@
 /** Split rings of src/vring where one case matters more than random ones: signals, and buffers across regions. */
 import { afterEach, describe, expect, it } from 'vitest';
 import { DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
-import type { SplitDriver } from '../../src/frontend/split-driver.ts';
+import type { DriverRing } from '../../src/frontend/driver-ring.ts';
 import { Random } from './random.ts';
-import { DriverEnd, PLAIN_PLAN, type RingPlan, RingwayEnd } from './ring-worlds.ts';
+import { DriverEnd, PLAIN_PLAN, type RingPlan, RingwayEnd, splitLayout } from './ring-worlds.ts';
 
 const PAGE = 4096;
 const closing: (() => void)[] = [];
@@ -35,7 +35,7 @@ describe('signals to the driver', () => {
       for (let i = 0; i < burst; i++) driver.fromGuest.post(frame);
       driver.fromGuest.flush();
       device.loop(burst);
-      driver.fromGuest.disarm();
+      driver.fromGuest.ring.disarm();
       left -= burst;
     }
     driver.fromGuest.reclaim();
@@ -45,7 +45,7 @@ describe('signals to the driver', () => {
     const { driver, device } = connect({ eventIdx: true });
     sendQuietly(driver, device, quietCount);
     const before = device.counts().fromCalls;
-    expect(driver.fromGuest.arm()).toBe(true);
+    expect(driver.fromGuest.ring.arm()).toBe(true);
     driver.fromGuest.send(new Uint8Array(60));
     device.loop(1);
     expect(device.counts().fromCalls).toBe(before + 1);
@@ -57,7 +57,7 @@ describe('signals to the driver', () => {
 
   it('come once for a burst', () => {
     const { driver, device } = connect({ eventIdx: true });
-    driver.fromGuest.arm();
+    driver.fromGuest.ring.arm();
     for (let i = 0; i < 8; i++) driver.fromGuest.post(new Uint8Array(60));
     driver.fromGuest.flush();
     device.loop(8);
@@ -75,9 +75,9 @@ describe('buffers that continue in the next region', () => {
   const BORDER_OFFSET = 64 * PAGE;
   const PLAN = { size: 4, bufferBytes: 2048, memory: MEMORY };
 
-  function offerAt(ring: SplitDriver, gpa: number, sizeBytes: number, flags: number): void {
-    ring.setDescriptor(3, gpa, 0, sizeBytes, flags, 0);
-    ring.offer(3);
+  function offerAt(ring: DriverRing, gpa: number, sizeBytes: number, flags: number): void {
+    splitLayout(ring).setDescriptor(3, gpa, 0, sizeBytes, flags, 0);
+    splitLayout(ring).offerHead(3);
     ring.publish();
   }
 
@@ -89,7 +89,7 @@ describe('buffers that continue in the next region', () => {
       expect(device.guestMemory.gpaMap().length).toBe(2);
       const frame = new Random(beforeBytes).bytes(1000);
       driver.memory.u8.set(frame, BORDER_OFFSET - beforeBytes + 12);
-      offerAt(driver.fromGuest, BORDER_GPA - beforeBytes, 1012, 0);
+      offerAt(driver.fromGuest.ring, BORDER_GPA - beforeBytes, 1012, 0);
       driver.toGuest.fill();
       expect(device.loop(1)).toEqual([{ frame, given: 'done' }]);
       expect(driver.toGuest.receive()).toEqual(frame);
@@ -102,7 +102,7 @@ describe('buffers that continue in the next region', () => {
       const { driver, device } = connect(PLAN, true);
       const frame = new Random(beforeBytes).bytes(1000);
       driver.memory.u8.fill(0xee, BORDER_OFFSET - 1100, BORDER_OFFSET + 1100);
-      offerAt(driver.toGuest, BORDER_GPA - beforeBytes, 1012, DESC_F_WRITE);
+      offerAt(driver.toGuest.ring, BORDER_GPA - beforeBytes, 1012, DESC_F_WRITE);
       expect(device.give([frame])).toEqual(['done']);
       const start = BORDER_OFFSET - beforeBytes;
       const header = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0);

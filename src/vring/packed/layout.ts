@@ -7,12 +7,11 @@
  * descriptors in order, so it sees all of the burst or nothing of it.
  */
 import {
-  EVENT_FLAGS_DESC,
-  EVENT_FLAGS_DISABLE,
-  EVENT_FLAGS_ENABLE,
-  EVENT_SUPPRESS_DESC,
-  EVENT_SUPPRESS_FLAGS,
-  PACKED_WRAP_BIT,
+  EVENT_DESC,
+  EVENT_DISABLE,
+  EVENT_ENABLE,
+  EVENT_FLAGS_MASK,
+  WRAP_COUNTER,
 } from '../../../protocol/virtio/packed-ring.ts';
 import { DESC_F_WRITE } from '../../../protocol/virtio/split-ring.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
@@ -39,6 +38,9 @@ import { availableBits, OWNER_BITS, usedBits } from './owner-bits.ts';
 import { placePlain } from './place.ts';
 
 const WRITTEN_BIT = DESC_F_WRITE << 16;
+/** 16-bit words of an event suppression structure. */
+const OFF_WRAP = 0;
+const FLAGS = 1;
 const NOTHING = -1;
 
 export class PackedLayout implements RingLayout {
@@ -91,9 +93,9 @@ export class PackedLayout implements RingLayout {
   load(words: Int32Array): void {
     const avail = words[STATE_AVAIL_NEXT];
     const used = words[STATE_USED_NEXT];
-    this.availAt = avail & ~PACKED_WRAP_BIT;
+    this.availAt = avail & ~WRAP_COUNTER;
     this.availWrap = avail >> 15;
-    this.usedAt = used & ~PACKED_WRAP_BIT;
+    this.usedAt = used & ~WRAP_COUNTER;
     this.usedWrap = used >> 15;
     this.publishedAt = this.usedAt;
     this.firstAt = NOTHING;
@@ -165,28 +167,28 @@ export class PackedLayout implements RingLayout {
 
   /** Section 2.8.14 and, for the event suppression structures, 2.8.10. */
   #wantsSignal(publishedBefore: number): boolean {
-    const flags = loadOrdered16(this.driver, EVENT_SUPPRESS_FLAGS) & 3;
-    if (flags === EVENT_FLAGS_DISABLE) return false;
-    if (flags !== EVENT_FLAGS_DESC || !this.eventIdx) return true;
-    const event = loadOrdered16(this.driver, EVENT_SUPPRESS_DESC);
+    const flags = loadOrdered16(this.driver, FLAGS) & EVENT_FLAGS_MASK;
+    if (flags === EVENT_DISABLE) return false;
+    if (flags !== EVENT_DESC || !this.eventIdx) return true;
+    const event = loadOrdered16(this.driver, OFF_WRAP);
     const { size } = this;
     // All three on one line that ends at the used position.
     const before = publishedBefore < this.usedAt ? publishedBefore : publishedBefore - size;
-    const wanted = (event & ~PACKED_WRAP_BIT) - (event >> 15 === this.usedWrap ? 0 : size);
+    const wanted = (event & ~WRAP_COUNTER) - (event >> 15 === this.usedWrap ? 0 : size);
     return wanted >= before && wanted < this.usedAt;
   }
 
   armWake(): void {
     if (!this.eventIdx) {
-      publishWord16(this.device, EVENT_SUPPRESS_FLAGS, EVENT_FLAGS_ENABLE);
+      publishWord16(this.device, FLAGS, EVENT_ENABLE);
       return;
     }
-    writeWord16(this.device, EVENT_SUPPRESS_DESC, this.availAt | (this.availWrap << 15));
-    publishWord16(this.device, EVENT_SUPPRESS_FLAGS, EVENT_FLAGS_DESC);
+    writeWord16(this.device, OFF_WRAP, this.availAt | (this.availWrap << 15));
+    publishWord16(this.device, FLAGS, EVENT_DESC);
   }
 
   disarmWake(): void {
-    writeWord16(this.device, EVENT_SUPPRESS_FLAGS, EVENT_FLAGS_DISABLE);
+    writeWord16(this.device, FLAGS, EVENT_DISABLE);
   }
 
   gatherPlain(ring: FromGuest, batch: Batch): number {

@@ -2,11 +2,11 @@
  * The fourth word of a packed descriptor, id | flags << 16, and the two bits in it by which a descriptor says whose it
  * is (VIRTIO 1.3, section 2.8.1).
  */
-import { PACKED_F_AVAIL, PACKED_F_USED } from '../../../protocol/virtio/packed-ring.ts';
+import { DESC_F_AVAIL, DESC_F_USED } from '../../../protocol/virtio/packed-ring.ts';
 
-export const OWNER_BITS = (PACKED_F_AVAIL | PACKED_F_USED) << 16;
-const AVAIL_BIT = PACKED_F_AVAIL << 16;
-const USED_BIT = PACKED_F_USED << 16;
+export const OWNER_BITS = (DESC_F_AVAIL | DESC_F_USED) << 16;
+const AVAIL_BIT = DESC_F_AVAIL << 16;
+const USED_BIT = DESC_F_USED << 16;
 
 /** The owner bits of an available descriptor in a round with this wrap counter, 0 or 1. */
 export const availableBits = (wrap: number): number => (wrap === 1 ? AVAIL_BIT : USED_BIT);
