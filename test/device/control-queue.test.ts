@@ -59,16 +59,16 @@ describe('commands', () => {
     [5, 'noBroadcast'],
   ] as const)('of class RX, %i, set %s', async (code, field) => {
     expect(await control.command([0, code, 1])).toBe(OK);
-    expect(world.device.receiveFilter[field]).toBe(true);
+    expect(world.net.receiveFilter[field]).toBe(true);
     expect(await control.command([0, code], [0])).toBe(OK);
-    expect(world.device.receiveFilter[field]).toBe(false);
+    expect(world.net.receiveFilter[field]).toBe(false);
     expect(await control.command([0, code, 2])).toBe(ERROR);
     expect(await control.command([0, code])).toBe(ERROR);
-    expect(world.device.receiveFilter[field]).toBe(false);
+    expect(world.net.receiveFilter[field]).toBe(false);
   });
 
   it('of class MAC set the address and the tables', async () => {
-    const { receiveFilter } = world.device;
+    const { receiveFilter } = world.net;
     expect(await control.command([1, 1], mac(9))).toBe(OK);
     expect([...receiveFilter.mac!]).toEqual(mac(9));
     expect(await control.command([1, 1], mac(8).slice(0, 5))).toBe(ERROR);
@@ -94,12 +94,12 @@ describe('commands', () => {
   ])('of class MAC with %s are refused and change nothing', async (_what, data) => {
     expect(await control.command([1, 0], le32(1), mac(1), le32(0))).toBe(OK);
     expect(await control.command([1, 0], ...(data.length === 0 ? [] : [data]))).toBe(ERROR);
-    expect(world.device.receiveFilter.unicastMacs).toHaveLength(1);
+    expect(world.net.receiveFilter.unicastMacs).toHaveLength(1);
     expect(await control.command([1, 2], mac(1))).toBe(ERROR);
   });
 
   it('of class VLAN add and delete', async () => {
-    const { vlans } = world.device.receiveFilter;
+    const { vlans } = world.net.receiveFilter;
     expect(await control.command([2, 0], [0xff, 0x0f])).toBe(OK);
     expect(await control.command([2, 0], [1, 0])).toBe(OK);
     expect([...vlans]).toEqual([4095, 1]);
@@ -142,7 +142,7 @@ describe('commands', () => {
 
   it('may be cut into any parts, and lie in an indirect table', async () => {
     expect(await control.command([1], [0], le32(1).slice(0, 1), le32(1).slice(1), mac(7), le32(0))).toBe(OK);
-    expect([...world.device.receiveFilter.unicastMacs[0]]).toEqual(mac(7));
+    expect([...world.net.receiveFilter.unicastMacs[0]]).toEqual(mac(7));
     const { descriptors, answerGpa } = control.commandChain([
       [2, 0],
       [5, 0],
@@ -155,7 +155,7 @@ describe('commands', () => {
     await called;
     expect(world.guest.read(answerGpa, 1)[0]).toBe(OK);
     expect(control.takeUsed()).toEqual([[3, 1]]);
-    expect([...world.device.receiveFilter.vlans]).toEqual([5]);
+    expect([...world.net.receiveFilter.vlans]).toEqual([5]);
   });
 
   it('may be many at one kick, and wrap around the ring', async () => {
@@ -173,7 +173,7 @@ describe('commands', () => {
       expect(answers.map((gpa) => world.guest.read(gpa, 1)[0])).toEqual([0, 0, 0, 0, 0, 0, 0]);
       expect(control.takeUsed().map(([head]) => head)).toEqual([0, 2, 4, 6, 8, 10, 12]);
     }
-    expect(world.device.receiveFilter.vlans.size).toBe(35);
+    expect(world.net.receiveFilter.vlans.size).toBe(35);
     expect(control.usedIndex).toBe(35);
   });
 
@@ -188,7 +188,7 @@ describe('commands', () => {
     const command = [1, 0, ...le32(10_920), ...macs, ...le32(0)];
     command.push(...new Array<number>(65_536 - command.length).fill(0));
     expect(await control.command(command)).toBe(OK);
-    expect(world.device.receiveFilter.unicastMacs).toHaveLength(10_920);
+    expect(world.net.receiveFilter.unicastMacs).toHaveLength(10_920);
   });
 });
 
@@ -371,7 +371,7 @@ describe('a closed queue', () => {
         map: [{ start: 0, end: GUEST_BYTES, arenaOffset }],
       },
       {
-        filter: world.device.receiveFilter,
+        filter: world.net.receiveFilter,
         queuePairsMax: 2,
         setQueuePairs: () => {
           pairsSet++;
