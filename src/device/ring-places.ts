@@ -5,10 +5,15 @@
  */
 import type { VringAddr } from '../../protocol/vhost-user/codec.ts';
 import {
+  EVENT_SUPPRESS_ALIGN,
+  EVENT_SUPPRESS_BYTES,
+  PACKED_DESC_ALIGN,
+  packedDescBytes,
+} from '../../protocol/virtio/packed-ring.ts';
+import {
   AVAIL_ALIGN,
   availRingBytes,
   DESC_ALIGN,
-  DESC_BYTES,
   descTableBytes,
   USED_ALIGN,
   usedRingBytes,
@@ -23,10 +28,6 @@ type Area = { readonly name: string; readonly sizeBytes: number; readonly alignB
 /** In this order: descriptor area, driver area, device area. */
 type Areas = readonly [Area, Area, Area];
 
-/** struct pvirtq_event_suppress { le16 desc; le16 flags; }, section 2.8.14. */
-const EVENT_SUPPRESSION_BYTES = 4;
-const EVENT_SUPPRESSION_ALIGN = 4;
-
 const AREAS: { readonly [Layout in RingLayoutKind]: (size: number) => Areas } = {
   split: (size) => [
     { name: 'descriptor table', sizeBytes: descTableBytes(size), alignBytes: DESC_ALIGN },
@@ -34,17 +35,9 @@ const AREAS: { readonly [Layout in RingLayoutKind]: (size: number) => Areas } = 
     { name: 'used ring', sizeBytes: usedRingBytes(size), alignBytes: USED_ALIGN },
   ],
   packed: (size) => [
-    { name: 'descriptor ring', sizeBytes: size * DESC_BYTES, alignBytes: DESC_ALIGN },
-    {
-      name: 'driver event suppression',
-      sizeBytes: EVENT_SUPPRESSION_BYTES,
-      alignBytes: EVENT_SUPPRESSION_ALIGN,
-    },
-    {
-      name: 'device event suppression',
-      sizeBytes: EVENT_SUPPRESSION_BYTES,
-      alignBytes: EVENT_SUPPRESSION_ALIGN,
-    },
+    { name: 'descriptor ring', sizeBytes: packedDescBytes(size), alignBytes: PACKED_DESC_ALIGN },
+    { name: 'driver event suppression', sizeBytes: EVENT_SUPPRESS_BYTES, alignBytes: EVENT_SUPPRESS_ALIGN },
+    { name: 'device event suppression', sizeBytes: EVENT_SUPPRESS_BYTES, alignBytes: EVENT_SUPPRESS_ALIGN },
   ],
 };
 

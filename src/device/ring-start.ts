@@ -8,6 +8,12 @@
 import assert from 'node:assert/strict';
 import { hasBit } from '../../protocol/bits.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
+import {
+  isPackedRingSize,
+  PACKED_SIZE_MAX,
+  PACKED_START,
+  PACKED_WRAP_BIT,
+} from '../../protocol/virtio/packed-ring.ts';
 import { isSplitRingSize, RING_SIZE_MAX } from '../../protocol/virtio/split-ring.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
@@ -38,14 +44,48 @@ export type RingStart =
   /** `indices` is null where the ring goes on as its QueueState says. */
   | { readonly runs: true; readonly places: RingPlaces; readonly indices: RingIndices | null };
 
-/** Entries that a ring may have in any layout (VIRTIO 1.3, section 2.8.10); a split ring's are a power of two too. */
-export const RING_ENTRIES_MAX = RING_SIZE_MAX;
+/** Entries that a ring may have in some layout; which one it has is known only when it starts. */
+export const RING_ENTRIES_MAX = Math.max(RING_SIZE_MAX, PACKED_SIZE_MAX);
 
-/** Packed: bits 0 to 14 are a position in the ring, bit 15 is the wrap counter; twice: avail, then used. */
-const POSITION_MASK = 0x7fff;
+/** A packed ring's base is twice 16 bits: bits 0 to 14 are a position, bit 15 the wrap counter; avail, then used. */
 const HALF_MASK = 0xffff;
-/** Position 0, wrap counter 1, for avail and used: where a packed ring begins (section 2.8.1). */
-const PACKED_BASE_INITIAL = 0x8000_8000;
+const POSITION_MASK = PACKED_WRAP_BIT - 1;
+
+/** What each layout makes of sizes and bases. */
+type Layout = {
+  /** Where rings begin that no base was set for. */
+  readonly baseInitial: number;
+  /** Null, or why a ring of so many entries cannot run. */
+  sizeFault(size: number): string | null;
+  baseFault(base: number, size: number): string | null;
+  /** `usedIdx` reads the index of the used ring, which only split rings have. */
+  indicesAt(base: number, usedIdx: () => number): RingIndices;
+  baseAt(indices: RingIndices): number;
+};
+
+const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
+  split: {
+    baseInitial: 0,
+    sizeFault: (size) =>
+      isSplitRingSize(size) ? null : `ring size ${size} is no power of two from 2 to 32,768`,
+    baseFault: (base) => (base > HALF_MASK ? `base ${base} of a split ring is above 65,535` : null),
+    // The base names the avail index alone; how much was used stands in memory.
+    indicesAt: (base, usedIdx) => ({ availNext: base, usedNext: usedIdx() }),
+    baseAt: ({ availNext }) => availNext,
+  },
+  packed: {
+    baseInitial: (PACKED_START | (PACKED_START << 16)) >>> 0,
+    sizeFault: (size) => (isPackedRingSize(size) ? null : `ring size ${size} is not from 1 to 32,768`),
+    baseFault: (base, size) => {
+      const { availNext, usedNext } = packedIndices(base);
+      const position = Math.max(availNext & POSITION_MASK, usedNext & POSITION_MASK);
+      return position < size ? null : `its base names position ${position} of a packed ring of ${size}`;
+    },
+    indicesAt: packedIndices,
+    baseAt: ({ availNext, usedNext }) => (availNext | (usedNext << 16)) >>> 0,
+  },
+};
+
 /** Of a split ring: flags, then idx. */
 const USED_IDX_OFFSET = 2;
 
@@ -63,18 +103,19 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
     return { runs: false, reason: 'its base was set anew, but not its addresses' };
   }
   const { layout, memory, word16At } = surroundings;
-  const fault = sizeFault(layout, ring.size) ?? baseFault(layout, baseOf(ring, layout), ring.size);
+  const base = baseOf(ring, layout);
+  const fault = LAYOUTS[layout].sizeFault(ring.size) ?? LAYOUTS[layout].baseFault(base, ring.size);
   if (fault !== null) return { runs: false, reason: fault };
   const places = placeRing(layout, ring.size, ring.addresses, memory);
   if (typeof places === 'string') return { runs: false, reason: places };
   if (hasIndices(ring, layout)) return { runs: true, places, indices: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
-  return { runs: true, places, indices: INDICES[layout](baseOf(ring, layout), usedIdx) };
+  return { runs: true, places, indices: LAYOUTS[layout].indicesAt(base, usedIdx) };
 }
 
 /** What GET_VRING_BASE answers. `indices` are those in the ring's QueueState; also for a ring never heard of. */
 export function baseToAnswer(ring: RingFacts, layout: RingLayoutKind, indices: RingIndices): number {
-  return hasIndices(ring, layout) ? BASES[layout](indices) : baseOf(ring, layout);
+  return hasIndices(ring, layout) ? LAYOUTS[layout].baseAt(indices) : baseOf(ring, layout);
 }
 
 /** Whether the indices in QueueState are those of this run, and of this layout. */
@@ -87,36 +128,8 @@ function hasIndices(ring: RingFacts, layout: RingLayoutKind): boolean {
 function baseOf(ring: RingFacts, layout: RingLayoutKind): number {
   const isOfOtherLayout = ring.ranAs !== null && ring.ranAs !== layout;
   if (ring.base !== null && !isOfOtherLayout) return ring.base;
-  return layout === 'packed' ? PACKED_BASE_INITIAL : 0;
+  return LAYOUTS[layout].baseInitial;
 }
-
-function sizeFault(layout: RingLayoutKind, size: number): string | null {
-  if (layout === 'packed' || isSplitRingSize(size)) return null;
-  return `ring size ${size} is no power of two from 2 to 32,768`;
-}
-
-function baseFault(layout: RingLayoutKind, base: number, size: number): string | null {
-  if (layout === 'split') {
-    return base > HALF_MASK ? `base ${base} of a split ring is above 65,535` : null;
-  }
-  const { availNext, usedNext } = packedIndices(base);
-  const position = Math.max(availNext & POSITION_MASK, usedNext & POSITION_MASK);
-  return position < size ? null : `its base names position ${position} of a packed ring of ${size}`;
-}
-
-/** From a base to indices; `usedIdx` reads the index of the used ring, which only split rings have. */
-const INDICES: {
-  readonly [Layout in RingLayoutKind]: (base: number, usedIdx: () => number) => RingIndices;
-} = {
-  // The base names the avail index alone; how much was used stands in memory.
-  split: (base, usedIdx) => ({ availNext: base, usedNext: usedIdx() }),
-  packed: packedIndices,
-};
-
-const BASES: { readonly [Layout in RingLayoutKind]: (indices: RingIndices) => number } = {
-  split: ({ availNext }) => availNext,
-  packed: ({ availNext, usedNext }) => (availNext | (usedNext << 16)) >>> 0,
-};
 
 /** DPDK's virtio-user leaves the used half zero. We use in order and rest with nothing in flight: it is the same. */
 function packedIndices(base: number): RingIndices {
