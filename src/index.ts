@@ -4,6 +4,8 @@
  */
 
 export { Device, type DeviceContext } from './device/device.ts';
+export type { DeviceKind } from './device/device-kind.ts';
+export { NetDevice } from './device/net/net-device.ts';
 export type { DeviceOptions } from './device/net/options.ts';
 export * from './frontend/index.ts';
 export { HostError } from './host/errors.ts';
@@ -23,6 +25,7 @@ export * from './queue/contract.ts';
 export type { DataPath } from './queue/data-path.ts';
 export { queueStates } from './queue/state.ts';
 export { Session, type SessionEvents } from './vhost-user/back-end.ts';
+export { answer, type BackEnd, type Handlers } from './vhost-user/handlers.ts';
 export { PeerError } from './vhost-user/peer-error.ts';
 export { faultMessage, RING_FAULT } from './vring/faults.ts';
 export { FromGuest } from './vring/from-guest.ts';

@@ -65,15 +65,10 @@ export type PortCounters = {
   readonly egressBytes: number;
 };
 
-/** Sums over the queues of `pairCount` pairs, without those that `skips` names. */
-export function sumCounters(
-  states: SharedArrayBuffer,
-  pairCount: number,
-  skips: (queueIndex: number) => boolean = () => false,
-): PortCounters {
+/** Sums over the queues of `pairCount` pairs. */
+export function sumCounters(states: SharedArrayBuffer, pairCount: number): PortCounters {
   const sums = { ingressFrames: 0, ingressBytes: 0, egressFrames: 0, egressBytes: 0 };
   for (let index = 0; index < 2 * pairCount; index++) {
-    if (skips(index)) continue;
     const { counts } = new QueueState(states, index);
     const side = index % 2 === 0 ? 'egress' : 'ingress';
     sums[`${side}Frames`] += counts[COUNT_FRAMES];

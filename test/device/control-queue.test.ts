@@ -3,12 +3,18 @@
  * (no message says which ring it is). Malformed chains: control-chains.test.ts.
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ControlQueue } from '../../src/device/net/control-queue.ts';
-import { closeFd, createEventFd, drainFd } from '../../src/host/descriptor.ts';
+import { COMMANDS_PER_TURN, ControlQueue } from '../../src/device/net/control-queue.ts';
+import { drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
-import { STATE_AVAIL_NEXT, STATE_FAULT } from '../../src/queue/state.ts';
+import {
+  COUNT_BYTES,
+  COUNT_FRAMES,
+  QueueState,
+  STATE_AVAIL_NEXT,
+  STATE_FAULT,
+} from '../../src/queue/state.ts';
 import type { GuestFile } from '../memory/guest-file.ts';
-import { bit, F, state, u64 } from '../vhost-user/scripted-front-end.ts';
+import { bit, F, NEED_REPLY, state, u64 } from '../vhost-user/scripted-front-end.ts';
 import { ControlDriver, signalled } from './control-driver.ts';
 import { arenaView, FEATURES, GUEST_BYTES, ringOffsets, World } from './world.ts';
 
@@ -59,16 +65,16 @@ describe('commands', () => {
     [5, 'noBroadcast'],
   ] as const)('of class RX, %i, set %s', async (code, field) => {
     expect(await control.command([0, code, 1])).toBe(OK);
-    expect(world.device.receiveFilter[field]).toBe(true);
+    expect(world.net.receiveFilter[field]).toBe(true);
     expect(await control.command([0, code], [0])).toBe(OK);
-    expect(world.device.receiveFilter[field]).toBe(false);
+    expect(world.net.receiveFilter[field]).toBe(false);
     expect(await control.command([0, code, 2])).toBe(ERROR);
     expect(await control.command([0, code])).toBe(ERROR);
-    expect(world.device.receiveFilter[field]).toBe(false);
+    expect(world.net.receiveFilter[field]).toBe(false);
   });
 
   it('of class MAC set the address and the tables', async () => {
-    const { receiveFilter } = world.device;
+    const { receiveFilter } = world.net;
     expect(await control.command([1, 1], mac(9))).toBe(OK);
     expect([...receiveFilter.mac!]).toEqual(mac(9));
     expect(await control.command([1, 1], mac(8).slice(0, 5))).toBe(ERROR);
@@ -94,12 +100,12 @@ describe('commands', () => {
   ])('of class MAC with %s are refused and change nothing', async (_what, data) => {
     expect(await control.command([1, 0], le32(1), mac(1), le32(0))).toBe(OK);
     expect(await control.command([1, 0], ...(data.length === 0 ? [] : [data]))).toBe(ERROR);
-    expect(world.device.receiveFilter.unicastMacs).toHaveLength(1);
+    expect(world.net.receiveFilter.unicastMacs).toHaveLength(1);
     expect(await control.command([1, 2], mac(1))).toBe(ERROR);
   });
 
   it('of class VLAN add and delete', async () => {
-    const { vlans } = world.device.receiveFilter;
+    const { vlans } = world.net.receiveFilter;
     expect(await control.command([2, 0], [0xff, 0x0f])).toBe(OK);
     expect(await control.command([2, 0], [1, 0])).toBe(OK);
     expect([...vlans]).toEqual([4095, 1]);
@@ -142,7 +148,7 @@ describe('commands', () => {
 
   it('may be cut into any parts, and lie in an indirect table', async () => {
     expect(await control.command([1], [0], le32(1).slice(0, 1), le32(1).slice(1), mac(7), le32(0))).toBe(OK);
-    expect([...world.device.receiveFilter.unicastMacs[0]]).toEqual(mac(7));
+    expect([...world.net.receiveFilter.unicastMacs[0]]).toEqual(mac(7));
     const { descriptors, answerGpa } = control.commandChain([
       [2, 0],
       [5, 0],
@@ -155,7 +161,7 @@ describe('commands', () => {
     await called;
     expect(world.guest.read(answerGpa, 1)[0]).toBe(OK);
     expect(control.takeUsed()).toEqual([[3, 1]]);
-    expect([...world.device.receiveFilter.vlans]).toEqual([5]);
+    expect([...world.net.receiveFilter.vlans]).toEqual([5]);
   });
 
   it('may be many at one kick, and wrap around the ring', async () => {
@@ -173,7 +179,7 @@ describe('commands', () => {
       expect(answers.map((gpa) => world.guest.read(gpa, 1)[0])).toEqual([0, 0, 0, 0, 0, 0, 0]);
       expect(control.takeUsed().map(([head]) => head)).toEqual([0, 2, 4, 6, 8, 10, 12]);
     }
-    expect(world.device.receiveFilter.vlans.size).toBe(35);
+    expect(world.net.receiveFilter.vlans.size).toBe(35);
     expect(control.usedIndex).toBe(35);
   });
 
@@ -188,7 +194,7 @@ describe('commands', () => {
     const command = [1, 0, ...le32(10_920), ...macs, ...le32(0)];
     command.push(...new Array<number>(65_536 - command.length).fill(0));
     expect(await control.command(command)).toBe(OK);
-    expect(world.device.receiveFilter.unicastMacs).toHaveLength(10_920);
+    expect(world.net.receiveFilter.unicastMacs).toHaveLength(10_920);
   });
 });
 
@@ -217,8 +223,11 @@ describe('which ring it is', () => {
     expect(world.guest.read16(ringOffsets(2).used + 2)).toBe(0);
     world.sendRing(3);
     await front.settle();
-    expect(dataPath.takeLog()).toEqual(['attach 3', 'attach 2']);
-    expect(dataPath.attached.get(2)).toMatchObject({ direction: 'egress', enabled: true });
+    expect(dataPath.takeLog()).toEqual(['attach 2']);
+    front.send('SET_VRING_ENABLE', state(3, 1));
+    await front.settle();
+    expect(dataPath.takeLog()).toEqual(['attach 3']);
+    expect(dataPath.attached.get(2)).toMatchObject({ direction: 'egress' });
     expect(new Int32Array(world.states, 2 * 128, 16)[STATE_AVAIL_NEXT]).toBe(0);
     // And is one no more when the partner stops.
     await front.request('GET_VRING_BASE', state(3, 0));
@@ -296,59 +305,87 @@ describe('which ring it is', () => {
 });
 
 describe('the number of pairs', () => {
-  it('enables the rings of that many pairs, as far as the front-end enabled them', async () => {
+  const attached = (): number[] => [...world.dataPath.attached.keys()].sort();
+
+  it('decides which rings are attached, as far as the front-end enabled them', async () => {
     await useControl();
-    const { dataPath, front } = world;
+    const { front } = world;
     await world.startRings(0, 1, 2, 3);
     front.send('SET_VRING_ENABLE', state(3, 0));
     await front.settle();
-    const enabled = (): boolean[] => [0, 1, 2, 3].map((index) => dataPath.attached.get(index)!.enabled);
-    expect(enabled()).toEqual([true, true, true, false]);
+    expect(attached()).toEqual([0, 1, 2]);
     expect(await control.command([4, 0], [1, 0])).toBe(OK);
-    await front.settle();
-    expect(enabled()).toEqual([true, true, false, false]);
+    expect(attached()).toEqual([0, 1]);
+    expect(world.ring(2)).toMatchObject({ started: true, enabled: true, reason: null });
     expect(await control.command([4, 0], [2, 0])).toBe(OK);
+    expect(attached()).toEqual([0, 1, 2]);
+    front.send('SET_VRING_ENABLE', state(3, 1));
     await front.settle();
-    expect(enabled()).toEqual([true, true, true, false]);
+    expect(attached()).toEqual([0, 1, 2, 3]);
   });
 
   it('counts for rings that are started or enabled later', async () => {
     await useControl();
-    const { dataPath, front } = world;
     expect(await control.command([4, 0], [1, 0])).toBe(OK);
     await world.startRings(0, 1, 2, 3);
-    expect([0, 1, 2, 3].map((index) => dataPath.attached.get(index)!.enabled)).toEqual([
-      true,
-      true,
-      false,
-      false,
-    ]);
-    front.send('SET_VRING_ENABLE', state(2, 1));
-    await front.settle();
-    expect(dataPath.attached.get(2)!.enabled).toBe(false);
+    expect(attached()).toEqual([0, 1]);
+    world.front.send('SET_VRING_ENABLE', state(2, 1));
+    await world.shareMemory();
+    expect(attached()).toEqual([0, 1]);
+  });
+
+  it('is answered only after the workers let go', async () => {
+    await useControl();
+    await world.startRings(0, 1, 2, 3);
+    const hold = world.dataPath.hold('detach');
+    const answer = control.command([4, 0], [1, 0]);
+    await hold.called;
+    for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+    expect(control.usedIndex).toBe(0);
+    hold.release();
+    expect(await answer).toBe(OK);
+    expect(attached()).toEqual([0, 1]);
+  });
+
+  it('that comes while a message waits for the workers waits too', async () => {
+    await useControl();
+    await world.startRings(0, 1, 2, 3);
+    const { front, dataPath } = world;
+    const hold = dataPath.hold('detach');
+    front.send('SET_VRING_ENABLE', state(2, 0), [], NEED_REPLY);
+    await hold.called;
+    const answer = control.command([4, 0], [1, 0]);
+    for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+    hold.release();
+    expect((await front.reply()).u64).toBe(0n);
+    expect(await answer).toBe(OK);
+    dataPath.expectSound();
+    expect(attached()).toEqual([0, 1]);
+  });
+
+  it.each([
+    ['GET_VRING_BASE stops the control queue', () => world.front.send('GET_VRING_BASE', state(4, 0))],
+    ['the control queue is disabled', () => world.front.send('SET_VRING_ENABLE', state(4, 0))],
+    ['features are set anew', () => world.front.send('SET_FEATURES', u64(CONTROL_FEATURES))],
+  ])('is forgotten when %s: the driver was reset', async (_what, reset) => {
+    await useControl();
+    await world.startRings(0, 1, 2, 3);
+    expect(await control.command([4, 0], [1, 0])).toBe(OK);
+    // New memory alone forgets nothing, although the queue is opened anew.
+    await world.shareMemory();
+    expect(attached()).toEqual([0, 1]);
+    reset();
+    await world.front.settle();
+    expect(attached()).toEqual([0, 1, 2, 3]);
   });
 });
 
-describe('a closed queue', () => {
-  it('touches nothing any more, also when it was in the middle of serving', async () => {
-    world = new World();
-    await world.negotiate(CONTROL_FEATURES);
-    await world.shareMemory();
-    const driver = new ControlDriver(world, 4, 2);
-    // A queue of its own over the same memory: two slots, and a guest that adds while it is served.
-    const { arenaOffset } = { arenaOffset: memoryOffset(world.guest) };
+describe('a queue', () => {
+  /** A queue of its own over the guest's memory, whose commands do what `execute` says. */
+  function openQueue(size: number, execute: (command: Uint8Array) => number | Promise<number>): ControlQueue {
+    const arenaOffset = memoryOffset(world.guest);
     const { desc, avail, used } = ringOffsets(4);
-    const answers: number[] = [];
-    const kickFd = createEventFd();
-    const add = (): void => {
-      const { descriptors, answerGpa } = driver.commandChain([[4, 0, 1, 0]]);
-      driver.setChain(0, [driver.indirect(descriptors)]);
-      driver.offer(0);
-      answers.push(answerGpa);
-    };
-    add();
-    let pairsSet = 0;
-    const queue = new ControlQueue(
+    return new ControlQueue(
       arenaView,
       {
         kind: 'ring',
@@ -356,7 +393,7 @@ describe('a closed queue', () => {
         portId: 7,
         queueIndex: 4,
         direction: 'egress',
-        size: 2,
+        size,
         descOffset: arenaOffset + desc,
         driverOffset: arenaOffset + avail,
         deviceOffset: arenaOffset + used,
@@ -365,32 +402,100 @@ describe('a closed queue', () => {
         inOrder: false,
         mergeable: false,
         headerBytes: 12,
-        kickFd,
+        kickFd: -1,
         callFd: -1,
         states: world.states,
         map: [{ start: 0, end: GUEST_BYTES, arenaOffset }],
       },
-      {
-        filter: world.device.receiveFilter,
-        queuePairsMax: 2,
-        setQueuePairs: () => {
-          pairsSet++;
-          add();
-        },
-        onFault: () => {},
-      },
+      { commands: { execute }, onFault: () => {} },
     );
-    // As many as the ring holds were served at once; the next one waits for its turn.
-    expect(pairsSet).toBe(2);
+  }
+
+  /** Offers commands that lie in one indirect table, as often as wanted. */
+  function offerCommands(
+    driver: ControlDriver,
+    count: number,
+    bytes: readonly number[] = [4, 0, 1, 0],
+  ): void {
+    const { descriptors } = driver.commandChain([bytes]);
+    driver.setChain(0, [driver.indirect(descriptors)]);
+    for (let i = 0; i < count; i++) driver.offer(0);
+  }
+
+  beforeEach(async () => {
+    world = new World();
+    await world.negotiate(CONTROL_FEATURES);
+    await world.shareMemory();
+  });
+
+  it('touches nothing after it was closed, also when a command was being carried out', async () => {
+    offerCommands(new ControlDriver(world, 4, 2), 2);
+    const { used } = ringOffsets(4);
+    const answer = Promise.withResolvers<number>();
+    let begun = 0;
+    const queue = openQueue(2, () => {
+      begun++;
+      return answer.promise;
+    });
+    expect(begun).toBe(1);
     queue.close();
     const words = new Int32Array(world.states, 4 * 128, 16);
     words[STATE_AVAIL_NEXT] = 1234;
     world.guest.write(used, new Array<number>(22).fill(0x77));
+    answer.resolve(OK);
     for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
-    expect(pairsSet).toBe(2);
+    expect(begun).toBe(1);
     expect(world.guest.read(used, 22)).toEqual(new Uint8Array(22).fill(0x77));
     expect([words[STATE_AVAIL_NEXT], words[STATE_FAULT]]).toEqual([1234, 0]);
-    closeFd(kickFd);
+  });
+
+  it('gives the event loop its turn after so many commands', async () => {
+    const size = 1024;
+    offerCommands(new ControlDriver(world, 4, size), size);
+    let done = 0;
+    const queue = openQueue(size, () => {
+      done++;
+      return OK;
+    });
+    const doneAtTurns: number[] = [];
+    while (done < size) {
+      await new Promise(setImmediate);
+      doneAtTurns.push(done);
+    }
+    const steps = doneAtTurns.map((count, i) => count - (doneAtTurns[i - 1] ?? 0));
+    expect(Math.max(...steps)).toBeLessThanOrEqual(2 * COMMANDS_PER_TURN);
+    expect(doneAtTurns.length).toBeGreaterThan(size / COMMANDS_PER_TURN / 2);
+    queue.close();
+  });
+
+  it('gives the event loop its turn after so many bytes', async () => {
+    const size = 32;
+    const command = [1, 0, ...new Array<number>(65_534).fill(0)];
+    offerCommands(new ControlDriver(world, 4, size), size, command);
+    let done = 0;
+    const queue = openQueue(size, () => {
+      done++;
+      return OK;
+    });
+    await new Promise(setImmediate);
+    expect(done).toBeGreaterThan(0);
+    expect(done).toBeLessThanOrEqual(8);
+    while (done < size) await new Promise(setImmediate);
+    queue.close();
+  });
+
+  it('counts no frames', async () => {
+    offerCommands(new ControlDriver(world, 4, 16), 7);
+    let done = 0;
+    const queue = openQueue(16, () => {
+      done++;
+      return OK;
+    });
+    while (done < 7) await new Promise(setImmediate);
+    await new Promise(setImmediate);
+    const { counts, words } = new QueueState(world.states, 4);
+    expect([counts[COUNT_FRAMES], counts[COUNT_BYTES], words[STATE_AVAIL_NEXT]]).toEqual([0, 0, 7]);
+    queue.close();
   });
 });
 

@@ -7,8 +7,9 @@ import { rmSync } from 'node:fs';
 import { bitNames } from '../../../protocol/bits.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
-import { Device, ringCountMax } from '../../device/device.ts';
-import type { DeviceOptions } from '../../device/net/options.ts';
+import type { Device } from '../../device/device.ts';
+import { NetDevice } from '../../device/net/net-device.ts';
+import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
 import { closeFd } from '../../host/descriptor.ts';
 import { HostError } from '../../host/errors.ts';
 import { descriptorLoop, type Watch } from '../../host/event-loop.ts';
@@ -45,7 +46,7 @@ const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 1000;
 
 /** A front-end's connection and the device that it drives. */
-type Peer = { readonly session: Session; readonly device: Device };
+type Peer = { readonly session: Session; readonly net: NetDevice };
 
 export class VhostUserPort implements Port {
   readonly id: number;
@@ -78,7 +79,7 @@ export class VhostUserPort implements Port {
 
   /** The connected front-end's device; null when there is none. */
   get device(): Device | null {
-    return this.#peer?.device ?? null;
+    return this.#peer?.net.device ?? null;
   }
 
   get status(): PortStatus {
@@ -95,7 +96,7 @@ export class VhostUserPort implements Port {
   }
 
   get mtu(): number | null {
-    return this.device?.mtu ?? null;
+    return this.#peer?.net.mtu ?? null;
   }
 
   get queues(): readonly PortQueue[] {
@@ -110,12 +111,8 @@ export class VhostUserPort implements Port {
     }));
   }
 
-  /** The control virtqueue's commands are no frames. */
   get counters(): PortCounters {
-    const rings = this.device?.rings ?? [];
-    const isControl = (index: number): boolean =>
-      rings.find((ring) => ring.index === index)?.user === 'control';
-    return sumCounters(this.states, this.options.device.queuePairsMax, isControl);
+    return sumCounters(this.states, this.options.device.queuePairsMax);
   }
 
   get details(): VhostUserDetails {
@@ -221,7 +218,7 @@ export class VhostUserPort implements Port {
   #adopt(fd: number): void {
     const { arena, arenaView, dataPath, events } = this.#context;
     this.#lastReason = null;
-    const device = new Device(this.options.device, {
+    const net = new NetDevice(this.options.device, {
       portId: this.id,
       arena,
       arenaView,
@@ -230,14 +227,14 @@ export class VhostUserPort implements Port {
       peerPid: peerPid(fd),
       onChange: () => this.#tellChange(),
     });
-    const session = new Session(fd, device, {
+    const session = new Session(fd, net, {
       onRefused: (reason) => {
         this.#lastReason = `refused: ${reason}`;
         events.warn(this.#lastReason);
       },
       onEnd: (reason) => this.#ended(reason),
     });
-    this.#peer = { session, device };
+    this.#peer = { session, net };
     events.info('front-end connected');
   }
 
@@ -253,10 +250,10 @@ export class VhostUserPort implements Port {
     this.#releasing = this.#release(peer);
   }
 
-  async #release({ session, device }: Peer): Promise<void> {
+  async #release({ session, net }: Peer): Promise<void> {
     await session.settled();
-    const cameFar = device.memoryBytes > 0;
-    await device.release();
+    const cameFar = net.device.memoryBytes > 0;
+    await net.release();
     this.#context.events.disconnected();
     this.#peer = null;
     this.#reported = '';
