@@ -3,6 +3,8 @@
  * or the naive twin. Both are told the same things by the tests, so that their memories can be compared.
  */
 
+import { DESC_BYTES, EVENT_SUPPRESS_BYTES } from '../../protocol/virtio/packed-ring.ts';
+import { availRingBytes, descTableBytes, usedRingBytes } from '../../protocol/virtio/split-ring.ts';
 import type { DriverRing, Shape } from '../../src/frontend/driver-ring.ts';
 import { EmbeddedMemory, type RegionPlan } from '../../src/frontend/guest-memory.ts';
 import { ReceiveQueue } from '../../src/frontend/receive-queue.ts';
@@ -111,6 +113,21 @@ const GIVE_NAMES: Readonly<Record<number, GiveResult>> = {
   [GIVE_TOO_SMALL]: 'tooSmall',
 };
 
+const PART_BYTES: Readonly<
+  Record<RingLayoutKind, (size: number) => { desc: number; driver: number; device: number }>
+> = {
+  split: (size) => ({
+    desc: descTableBytes(size),
+    driver: availRingBytes(size),
+    device: usedRingBytes(size),
+  }),
+  packed: (size) => ({
+    desc: size * DESC_BYTES,
+    driver: EVENT_SUPPRESS_BYTES,
+    device: EVENT_SUPPRESS_BYTES,
+  }),
+};
+
 /** Ringway's own rings, attached as the back-end does it. */
 export class RingwayEnd implements DeviceEnd {
   readonly from: SplitFromGuest;
@@ -205,7 +222,8 @@ export class RingwayEnd implements DeviceEnd {
   }
 
   #attachment(end: DriverEnd, ring: DriverRing, direction: Direction, plan: RingPlan): RingAttachment {
-    const layout = splitLayout(ring);
+    const { layout } = ring;
+    const parts = PART_BYTES[plan.layout](plan.size);
     const placed = (offset: number, sizeBytes: number): number => {
       const arenaOffset = this.guestMemory.offsetOfUva(end.memory.uvaOf(offset), sizeBytes);
       if (arenaOffset === null) throw new Error('a ring lies outside the shared memory');
@@ -218,9 +236,9 @@ export class RingwayEnd implements DeviceEnd {
       queueIndex: direction === 'egress' ? 0 : 1,
       direction,
       size: plan.size,
-      descOffset: placed(layout.descOffset, layout.desc.byteLength),
-      driverOffset: placed(layout.driverOffset, layout.avail.byteLength),
-      deviceOffset: placed(layout.deviceOffset, layout.used16.byteLength),
+      descOffset: placed(layout.descOffset, parts.desc),
+      driverOffset: placed(layout.driverOffset, parts.driver),
+      deviceOffset: placed(layout.deviceOffset, parts.device),
       eventIdx: plan.eventIdx,
       indirect: plan.indirect,
       inOrder: plan.inOrder,
