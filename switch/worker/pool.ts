@@ -21,7 +21,7 @@ import {
   type WorkerReport,
   type WorkerSetup,
 } from './orders.ts';
-import { workerForQueue } from './placement.ts';
+import { type PlacedQueue, workerForQueue } from './placement.ts';
 
 /**
  * Room for what a worker's program makes while V8 still compiles it; in steady state it makes nothing. With
@@ -46,7 +46,7 @@ export class WorkerPool implements DataPath {
   readonly #countsOfPort = new Map<number, SharedArrayBuffer>();
   readonly #policies = new Map<number, PortPolicy>();
   /** Worker that polls each ingress queue, by `portId:queueIndex`. */
-  readonly #placement = new Map<string, number>();
+  readonly #placement = new Map<string, PlacedQueue>();
 
   constructor(options: WorkerPoolOptions) {
     const cpus = options.cpus ?? [null];
@@ -93,9 +93,10 @@ export class WorkerPool implements DataPath {
       await this.#orderAll({ kind: 'attach', queue });
       return;
     }
-    const index = workerForQueue(this.#placement.values(), this.#threads.length);
-    this.#placement.set(queueKey(queue.portId, queue.queueIndex), index);
-    await this.#threads[index].order({ kind: 'attach', queue });
+    const { portId, queueIndex } = queue;
+    const worker = workerForQueue(this.#placement.values(), portId, this.#threads.length);
+    this.#placement.set(queueKey(portId, queueIndex), { portId, worker });
+    await this.#threads[worker].order({ kind: 'attach', queue });
   }
 
   async detach(portId: number, queueIndex: number): Promise<void> {
@@ -120,7 +121,7 @@ export class WorkerPool implements DataPath {
 
   /** The worker that polls a queue; null when none does. */
   workerOf(portId: number, queueIndex: number): number | null {
-    return this.#placement.get(queueKey(portId, queueIndex)) ?? null;
+    return this.#placement.get(queueKey(portId, queueIndex))?.worker ?? null;
   }
 
   /** What all workers counted about a port (l2/port-counts.ts), added up. */
