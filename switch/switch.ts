@@ -17,7 +17,7 @@ import {
 import { createPort, endpointOf } from './config/kinds/index.ts';
 import { copiedPorts } from './config/kinds/pcap.ts';
 import { ConfigError, type PortConfig, type SwitchConfig, uniqueEndpoint } from './config/resolve.ts';
-import type { FdbReport, PortReport, QueueReport } from './control/report.ts';
+import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
 import { WorkerPool } from './worker/pool.ts';
@@ -133,6 +133,10 @@ export class Switch {
 
   ports(): PortReport[] {
     return [...this.#ports.values()].map((port) => this.#reportOf(port));
+  }
+
+  workers(): WorkReport[] {
+    return this.#workers.work();
   }
 
   fdb(): FdbReport {

@@ -15,6 +15,7 @@ import { SplitRing } from '../../src/vring/split-ring.ts';
 import { Fdb } from '../l2/fdb/fdb.ts';
 import { Forwarder, ForwardingPort } from '../l2/forwarder.ts';
 import {
+  CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_SLEEPING,
   CONTROL_TICK,
@@ -276,10 +277,14 @@ function pollStretch(
   turns: number,
 ): boolean {
   let frames = 0;
+  let emptyTurns = 0;
   for (let turn = 0; turn < turns; turn++) {
     if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
     forwarder.nowTick = control[CONTROL_TICK];
+    const framesBefore = frames;
     for (let i = 0; i < polled.length; i++) frames += forwarder.forwardBurst(polled[i]);
+    if (frames === framesBefore) emptyTurns++;
   }
+  control[CONTROL_EMPTY_TURNS] = (control[CONTROL_EMPTY_TURNS] + emptyTurns) | 0;
   return frames !== 0;
 }

@@ -10,9 +10,11 @@ import type { ArenaLocation } from '../../src/memory/arena.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
+import type { WorkReport } from '../control/report.ts';
 import { DROP_REASONS, type DropReason } from '../l2/drop-reasons.ts';
 import {
   CONTROL_BYTES,
+  CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_SLEEPING,
   CONTROL_TICK,
@@ -120,6 +122,15 @@ export class WorkerPool implements DataPath {
     return this.#placement.get(queueKey(portId, queueIndex)) ?? null;
   }
 
+  /** How busy each worker was so far. */
+  work(): WorkReport[] {
+    return this.#threads.map((thread, index) => ({
+      index,
+      atMs: performance.now(),
+      emptyTurns: thread.emptyTurns,
+    }));
+  }
+
   /** Frames that were not delivered, over all workers. */
   dropsOf(portId: number): Record<DropReason, number> {
     const counters = new Float64Array(this.#dropsOfPort.get(portId) ?? new SharedArrayBuffer(0));
@@ -198,6 +209,11 @@ class WorkerThread {
 
   setTick(seconds: number): void {
     Atomics.store(this.#words, CONTROL_TICK, seconds);
+  }
+
+  /** Running, 32 bits without a sign. */
+  get emptyTurns(): number {
+    return Atomics.load(this.#words, CONTROL_EMPTY_TURNS) >>> 0;
   }
 
   async stop(): Promise<void> {
