@@ -7,9 +7,17 @@ import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { temporaryFolder } from '../test/peers/child.ts';
 import { ensurePeers, type Hugepages, takeHugepages } from '../test/peers/index.ts';
-import type { LoadGenerator, LoadKind, LoadTarget } from './load/contract.ts';
+import {
+  type LoadGenerator,
+  type LoadKind,
+  type LoadTarget,
+  TESTPMD_LOADS,
+  type TestpmdLoadKind,
+} from './load/contract.ts';
 import { EmbeddedLoad } from './load/embedded-load.ts';
-import { TESTPMD_LOAD_MIB, TestpmdLoad } from './load/testpmd-load.ts';
+import { MixedLoad } from './load/mixed-load.ts';
+import { TestpmdLoad } from './load/testpmd-load.ts';
+import { TESTPMD_LOAD_MIB, type TestpmdLoadOptions } from './load/testpmd-ports.ts';
 import type { Peer } from './peers/contract.ts';
 import { OVS_MIB, OvsPeer } from './peers/ovs.ts';
 import { type RingwayOptions, RingwayPeer } from './peers/ringway.ts';
@@ -42,7 +50,7 @@ export class Rig {
     this.plan = plan;
     this.#folder = folder;
     this.#hugepages = hugepages;
-    this.loadKinds = hasTestpmd ? ['vectorised', 'default'] : ['embedded'];
+    this.loadKinds = hasTestpmd ? (Object.keys(TESTPMD_LOADS) as TestpmdLoadKind[]) : ['embedded'];
   }
 
   static async prepare(plan: BenchPlan): Promise<Rig> {
@@ -86,12 +94,15 @@ export class Rig {
     this.note(`${who} is left out of ${where}: ${told.trim().split('\n').slice(0, 6).join(' | ')}`);
   }
 
-  startPeer(name: PeerName): Promise<Peer> {
-    const { dutCpu, loadCpu } = this.plan;
-    const options = { folder: this.#newFolder(), cpu: dutCpu, controlCpu: loadCpu };
+  /** testpmd as a peer has two ports, however many are asked for. */
+  async startPeer(name: PeerName, portCount: number): Promise<Peer> {
+    const { dutCpu, loadCpu, otherCheckout } = this.plan;
+    const options = { folder: this.#newFolder(), cpu: dutCpu, controlCpu: loadCpu, portCount };
     switch (name) {
       case 'ringway':
         return RingwayPeer.start(options);
+      case 'other':
+        return RingwayPeer.start({ ...options, checkout: otherCheckout! });
       case 'testpmd':
         return TestpmdVhostPeer.start({ ...options, hugepagesPath: this.#hugepagesPath });
       case 'ovs':
@@ -107,8 +118,12 @@ export class Rig {
   startLoad(target: LoadTarget, kind: LoadKind): Promise<LoadGenerator> {
     const cpu = this.plan.loadCpu;
     if (kind === 'embedded') return EmbeddedLoad.start(target, { cpu });
-    const controlCpu = this.plan.dutCpu;
-    return TestpmdLoad.start(target, { kind, cpu, controlCpu, hugepagesPath: this.#hugepagesPath });
+    return TestpmdLoad.start(target, this.#testpmdOptions(kind));
+  }
+
+  /** Every port of the target sends to all others. */
+  startMixedLoad(target: LoadTarget, kind: TestpmdLoadKind): Promise<MixedLoad> {
+    return MixedLoad.start(target, this.#testpmdOptions(kind));
   }
 
   /** Measures again while others take too much of the two processors; see scenarios/disturbance.ts. */
@@ -121,6 +136,11 @@ export class Rig {
     await this.#folder.remove();
     // What uses the pages has ended; a peer that crashed may hold them a moment longer.
     await this.#hugepages?.release().catch((error: Error) => this.note(error.message));
+  }
+
+  #testpmdOptions(kind: TestpmdLoadKind): TestpmdLoadOptions {
+    const { loadCpu, dutCpu } = this.plan;
+    return { kind, cpu: loadCpu, controlCpu: dutCpu, hugepagesPath: this.#hugepagesPath };
   }
 
   get #hugepagesPath(): string | null {

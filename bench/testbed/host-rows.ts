@@ -5,7 +5,8 @@
 import { allowedCpus } from '../../src/host/affinity.ts';
 import { temporaryFolder } from '../../test/peers/child.ts';
 import { ensurePeers, LinuxGuest, type PeerName, takeHugepages } from '../../test/peers/index.ts';
-import { TESTPMD_LOAD_MIB, TestpmdLoad } from '../load/testpmd-load.ts';
+import { TestpmdLoad } from '../load/testpmd-load.ts';
+import { TESTPMD_LOAD_MIB } from '../load/testpmd-ports.ts';
 import { type AcceleratorChoice, chooseAccelerator } from './accelerator.ts';
 import { GUEST_MIB, GUEST_NAMES, type GuestPlace, guestOptions, socketOf } from './guest.ts';
 import { FRAME_BYTES, measureGuests } from './measure.ts';
@@ -95,7 +96,7 @@ export function startTestpmd(folder: string, hugepagesPath: string | null): Prom
   const [first, second] = TESTPMD_PORTS.map((port) => socketOf(folder, port));
   return TestpmdLoad.start(
     { sockets: [first!, second!], generatorRole: 'client' },
-    { kind: 'vectorised', cpu: cpus.at(-1)!, controlCpu: cpus[0], hugepagesPath },
+    { kind: 'io-vectorised', cpu: cpus.at(-1)!, controlCpu: cpus[0], hugepagesPath },
   );
 }
 
