@@ -37,7 +37,10 @@ export class Rig {
   /** Ways to generate load, the headline first. */
   readonly loadKinds: readonly LoadKind[];
   readonly #folder: { path: string; remove(): Promise<void> };
+  /** testpmd's, as generator and as peer. */
   readonly #hugepages: Hugepages | null;
+  /** Open vSwitch's own. */
+  readonly #ovsHugepages: Hugepages | null;
   #folderCount = 0;
   #isRingwayLeftOut = false;
 
@@ -45,11 +48,13 @@ export class Rig {
     plan: BenchPlan,
     folder: { path: string; remove(): Promise<void> },
     hugepages: Hugepages | null,
+    ovsHugepages: Hugepages | null,
     hasTestpmd: boolean,
   ) {
     this.plan = plan;
     this.#folder = folder;
     this.#hugepages = hugepages;
+    this.#ovsHugepages = ovsHugepages;
     this.loadKinds = hasTestpmd ? (Object.keys(TESTPMD_LOADS) as TestpmdLoadKind[]) : ['embedded'];
   }
 
@@ -59,11 +64,15 @@ export class Rig {
     const packages = await ensurePeers(wantsOvs ? ['testpmd', 'ovs'] : ['testpmd']);
     const hasTestpmd = packages.available.has('testpmd');
     const hugepages = hasTestpmd ? await takeHugepages(hugepagesFor(plan)) : null;
-    const hasHugepages = hugepages !== null && 'path' in hugepages;
+    const hasOvs = wantsOvs && packages.available.has('ovs');
+    // It takes pages from the pool and not from the mount, so the mount must not reserve them.
+    const ovsHugepages = hasOvs ? await takeHugepages(OVS_MIB / HUGEPAGE_MIB, { reserve: false }) : null;
     const folder = await temporaryFolder('rwb-');
-    const rig = new Rig(plan, folder, hasHugepages ? hugepages : null, hasTestpmd);
-    rig.#choosePeers(packages.missing, hasHugepages);
-    if (hugepages !== null && !hasHugepages)
+    const rig = new Rig(plan, folder, heldOf(hugepages), heldOf(ovsHugepages), hasTestpmd);
+    const missing = new Map(packages.missing);
+    if (ovsHugepages !== null && 'unavailable' in ovsHugepages) missing.set('ovs', ovsHugepages.unavailable);
+    rig.#choosePeers(missing);
+    if (hugepages !== null && 'unavailable' in hugepages)
       rig.note(`${hugepages.unavailable} testpmd uses pages of 4 KiB.`);
     if (!hasTestpmd) {
       rig.note(`No testpmd (${packages.missing.get('testpmd')}): the embedded front-end generates the load.`);
@@ -106,7 +115,7 @@ export class Rig {
       case 'testpmd':
         return TestpmdVhostPeer.start({ ...options, hugepagesPath: this.#hugepagesPath });
       case 'ovs':
-        return OvsPeer.start({ ...options, hugepagesPath: this.#hugepages!.path });
+        return OvsPeer.start({ ...options, hugepagesPath: this.#ovsHugepages!.path });
     }
   }
 
@@ -135,7 +144,9 @@ export class Rig {
   async end(): Promise<void> {
     await this.#folder.remove();
     // What uses the pages has ended; a peer that crashed may hold them a moment longer.
-    await this.#hugepages?.release().catch((error: Error) => this.note(error.message));
+    for (const pages of [this.#hugepages, this.#ovsHugepages]) {
+      await pages?.release().catch((error: Error) => this.note(error.message));
+    }
   }
 
   #testpmdOptions(kind: TestpmdLoadKind): TestpmdLoadOptions {
@@ -147,11 +158,10 @@ export class Rig {
     return this.#hugepages?.path ?? null;
   }
 
-  #choosePeers(missing: ReadonlyMap<string, string>, hasHugepages: boolean): void {
+  #choosePeers(missing: ReadonlyMap<string, string>): void {
     for (const name of this.plan.peers) {
       const reason = missing.get(name);
       if (reason !== undefined) this.leaveOut(name, 'this run', reason);
-      else if (name === 'ovs' && !hasHugepages) this.leaveOut(name, 'this run', 'it needs hugepages');
       else this.peers.push(name);
     }
   }
@@ -163,10 +173,13 @@ export class Rig {
   }
 }
 
-/** Pages for the generators (one for each peer, two for the scale runs) and for the peers. */
+function heldOf(taken: Hugepages | { unavailable: string } | null): Hugepages | null {
+  return taken !== null && 'path' in taken ? taken : null;
+}
+
+/** Pages for testpmd: the generators (one for each peer, two for the scale runs) and the peer. */
 function hugepagesFor({ peers }: BenchPlan): number {
   const generators = Math.max(peers.length, 2) * TESTPMD_LOAD_MIB;
   const testpmd = peers.includes('testpmd') ? TESTPMD_VHOST_MIB : 0;
-  const ovs = peers.includes('ovs') ? OVS_MIB : 0;
-  return (generators + testpmd + ovs) / HUGEPAGE_MIB;
+  return (generators + testpmd) / HUGEPAGE_MIB;
 }
