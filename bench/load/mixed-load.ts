@@ -5,6 +5,7 @@
  * go to and fro between every two ports, and what a port sends is a mixture of all targets. Owns the process; main
  * thread.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Testpmd } from '../../test/peers/index.ts';
 import type { LoadGenerator, LoadTarget, Window, WindowWatch } from './contract.ts';
 import { addressOfPort, measureWindow, startTestpmd, type TestpmdLoadOptions } from './testpmd-ports.ts';
@@ -15,10 +16,13 @@ import { addressOfPort, measureWindow, startTestpmd, type TestpmdLoadOptions } f
  */
 export const FRAMES_PER_TARGET = 4;
 const BURST = 32;
+/** Open vSwitch remembers for each flow what to do with it, and looks at that again twice a second. */
+const SETTLE_MS = 2000;
 
 export class MixedLoad implements LoadGenerator {
   readonly addresses: readonly string[];
   readonly #testpmd: Testpmd;
+  #isAnnounced = false;
 
   private constructor(addresses: readonly string[], testpmd: Testpmd) {
     this.addresses = addresses;
@@ -37,7 +41,8 @@ export class MixedLoad implements LoadGenerator {
 
   async measure(window: Window, watch?: WindowWatch): Promise<number> {
     await this.#commands(`set txpkts ${window.frameBytes}`, `set burst ${FRAMES_PER_TARGET}`);
-    await this.#announce();
+    if (!this.#isAnnounced) await this.#announce();
+    await this.#emptyRings();
     for (let step = 1; step < this.addresses.length; step++) await this.#sendToNext(step);
     await this.#commands(`set burst ${BURST}`, 'start');
     try {
@@ -53,12 +58,19 @@ export class MixedLoad implements LoadGenerator {
 
   /**
    * Every port sends, and nothing that arrives is sent on: what the switch floods, because it has not learned its
-   * target yet, must not come back. Each start takes away what is left in the rings, of an earlier window too.
+   * target yet, must not come back. Then it gets time to forget that it flooded.
    */
   async #announce(): Promise<void> {
     await this.#commands('set flush_rx on', 'set fwd rxonly');
     await this.#sendToNext(1);
-    await this.#commands('start', 'stop', 'set fwd macswap', 'set flush_rx off');
+    await delay(SETTLE_MS);
+    this.#isAnnounced = true;
+  }
+
+  /** What an earlier window left would come on top of the frames of the next. */
+  async #emptyRings(): Promise<void> {
+    await this.#commands('set flush_rx on', 'set fwd rxonly', 'start', 'stop');
+    await this.#commands('set flush_rx off', 'set fwd macswap');
   }
 
   /** Every port sends a few frames to the one that comes `step` after it. */
