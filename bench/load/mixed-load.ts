@@ -22,6 +22,7 @@ const SETTLE_MS = 2000;
 export class MixedLoad implements LoadGenerator {
   readonly addresses: readonly string[];
   readonly #testpmd: Testpmd;
+  /** Once frames came through: a switch may take a moment before it forwards for new ports. */
   #isAnnounced = false;
 
   private constructor(addresses: readonly string[], testpmd: Testpmd) {
@@ -46,7 +47,9 @@ export class MixedLoad implements LoadGenerator {
     for (let step = 1; step < this.addresses.length; step++) await this.#sendToNext(step);
     await this.#commands(`set burst ${BURST}`, 'start');
     try {
-      return await measureWindow(this.#testpmd, window, watch);
+      const framesPerSecond = await measureWindow(this.#testpmd, window, watch);
+      this.#isAnnounced = true;
+      return framesPerSecond;
     } finally {
       await this.#commands('stop');
     }
@@ -64,7 +67,6 @@ export class MixedLoad implements LoadGenerator {
     await this.#commands('set flush_rx on', 'set fwd rxonly');
     await this.#sendToNext(1);
     await delay(SETTLE_MS);
-    this.#isAnnounced = true;
   }
 
   /** What an earlier window left would come on top of the frames of the next. */
