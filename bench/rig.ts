@@ -16,8 +16,7 @@ import {
 } from './load/contract.ts';
 import { EmbeddedLoad } from './load/embedded-load.ts';
 import { MixedLoad } from './load/mixed-load.ts';
-import { TestpmdLoad } from './load/testpmd-load.ts';
-import { TESTPMD_LOAD_MIB, type TestpmdLoadOptions } from './load/testpmd-ports.ts';
+import { TESTPMD_LOAD_MIB, TestpmdLoad } from './load/testpmd-load.ts';
 import type { Peer } from './peers/contract.ts';
 import { OVS_MIB, OvsPeer } from './peers/ovs.ts';
 import { type RingwayOptions, RingwayPeer } from './peers/ringway.ts';
@@ -127,12 +126,13 @@ export class Rig {
   startLoad(target: LoadTarget, kind: LoadKind): Promise<LoadGenerator> {
     const cpu = this.plan.loadCpu;
     if (kind === 'embedded') return EmbeddedLoad.start(target, { cpu });
-    return TestpmdLoad.start(target, this.#testpmdOptions(kind));
+    const controlCpu = this.plan.dutCpu;
+    return TestpmdLoad.start(target, { kind, cpu, controlCpu, hugepagesPath: this.#hugepagesPath });
   }
 
   /** Every port of the target sends to all others. */
-  startMixedLoad(target: LoadTarget, kind: TestpmdLoadKind): Promise<MixedLoad> {
-    return MixedLoad.start(target, this.#testpmdOptions(kind));
+  startMixedLoad(target: LoadTarget): Promise<MixedLoad> {
+    return MixedLoad.start(target, this.plan.loadCpu);
   }
 
   /** Measures again while others take too much of the two processors; see scenarios/disturbance.ts. */
@@ -147,11 +147,6 @@ export class Rig {
     for (const pages of [this.#hugepages, this.#ovsHugepages]) {
       await pages?.release().catch((error: Error) => this.note(error.message));
     }
-  }
-
-  #testpmdOptions(kind: TestpmdLoadKind): TestpmdLoadOptions {
-    const { loadCpu, dutCpu } = this.plan;
-    return { kind, cpu: loadCpu, controlCpu: dutCpu, hugepagesPath: this.#hugepagesPath };
   }
 
   get #hugepagesPath(): string | null {

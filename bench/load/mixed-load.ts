@@ -1,90 +1,77 @@
 /**
- * testpmd as load generator between many ports, where every port sends to all others in turn. testpmd sends to one
- * address at a time, so the frames are made in steps: in each step every port sends a few to the next of the other
- * ports. In macswap mode a frame that port a sent to port b is sent by b to a, and so on: from the steps on, frames
- * go to and fro between every two ports, and what a port sends is a mixture of all targets. Owns the process; main
- * thread.
+ * Embedded guests as load generator between many ports, where every guest sends to all others in turn
+ * (mixing.ts). Owns the guests' process; main thread.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Testpmd } from '../../test/peers/index.ts';
 import type { LoadGenerator, LoadTarget, Window, WindowWatch } from './contract.ts';
-import { addressOfPort, measureWindow, startTestpmd, type TestpmdLoadOptions } from './testpmd-ports.ts';
+import { CONNECT_MS_MAX, guestPlans } from './embedded-load.ts';
+import { addressOf, formatAddress } from './frames.ts';
+import { GuestProcess } from './guest-client.ts';
 
-/**
- * Frames that each port sends to each other at the start. More of them would travel in longer runs of one target,
- * which is not what is to be measured.
- */
-export const FRAMES_PER_TARGET = 4;
-const BURST = 32;
+/** For each guest: the targets' queues of 256 never fill, since what is sent is spread over all of them. */
+const FRAMES_IN_FLIGHT_PER_GUEST = 64;
 /** Open vSwitch remembers for each flow what to do with it, and looks at that again twice a second. */
 const SETTLE_MS = 2000;
+const ORDER_MS_MAX = 20_000;
+/** The watch looks at this part of the window, in its middle: the process cannot tell when the window begins. */
+const WATCHED_SHARE = 0.8;
 
 export class MixedLoad implements LoadGenerator {
   readonly addresses: readonly string[];
-  readonly #testpmd: Testpmd;
+  readonly #guests: GuestProcess;
   /** Once frames came through: a switch may take a moment before it forwards for new ports. */
   #isAnnounced = false;
 
-  private constructor(addresses: readonly string[], testpmd: Testpmd) {
+  private constructor(addresses: readonly string[], guests: GuestProcess) {
     this.addresses = addresses;
-    this.#testpmd = testpmd;
+    this.#guests = guests;
   }
 
-  static async start(target: LoadTarget, options: TestpmdLoadOptions): Promise<MixedLoad> {
-    const testpmd = await startTestpmd(target, options, ['--total-num-mbufs=16384']);
-    const addresses = target.sockets.map((_, port) => addressOfPort(port));
-    return new MixedLoad(addresses, testpmd);
+  static async start(target: LoadTarget, cpu: number): Promise<MixedLoad> {
+    const guests = new GuestProcess(cpu);
+    try {
+      await guests.order({ kind: 'connect', guests: guestPlans(target, 1) }, CONNECT_MS_MAX);
+    } catch (error) {
+      await guests.stop();
+      throw error;
+    }
+    const addresses = target.sockets.map((_, guest) => formatAddress(addressOf(guest, 0)));
+    return new MixedLoad(addresses, guests);
   }
 
   get pid(): number {
-    return this.#testpmd.pid;
+    return this.#guests.pid;
   }
 
+  /** @throws when frames were lost, or came to a guest that they were not for */
   async measure(window: Window, watch?: WindowWatch): Promise<number> {
-    await this.#commands(`set txpkts ${window.frameBytes}`, `set burst ${FRAMES_PER_TARGET}`);
-    if (!this.#isAnnounced) await this.#announce();
-    await this.#emptyRings();
-    for (let step = 1; step < this.addresses.length; step++) await this.#sendToNext(step);
-    await this.#commands(`set burst ${BURST}`, 'start');
-    try {
-      const framesPerSecond = await measureWindow(this.#testpmd, window, watch);
-      this.#isAnnounced = true;
-      return framesPerSecond;
-    } finally {
-      await this.#commands('stop');
+    if (!this.#isAnnounced) await this.#announce(window.frameBytes);
+    const order = { kind: 'mix', ...window, inFlight: FRAMES_IN_FLIGHT_PER_GUEST } as const;
+    const mixing = this.#guests.order(order, window.warmUpMs + window.windowMs + ORDER_MS_MAX);
+    const watching = watch === undefined ? Promise.resolve() : watchMiddle(window, watch);
+    const [{ framesPerSecond, framesLost, framesStrayed }] = await Promise.all([mixing, watching]);
+    if (framesPerSecond === 0) throw new Error('no frame came through');
+    if (framesLost > 0 || framesStrayed > 0) {
+      throw new Error(`${framesLost} frames were lost, ${framesStrayed} came to a guest they were not for`);
     }
+    this.#isAnnounced = true;
+    return framesPerSecond;
   }
 
   async stop(): Promise<void> {
-    await this.#testpmd.stop();
+    await this.#guests.stop();
   }
 
-  /**
-   * Every port sends, and nothing that arrives is sent on: what the switch floods, because it has not learned its
-   * target yet, must not come back. Then it gets time to forget that it flooded.
-   */
-  async #announce(): Promise<void> {
-    await this.#commands('set flush_rx on', 'set fwd rxonly');
-    await this.#sendToNext(1);
+  /** What the switch floods, because it has not learned its target yet, must not be part of what is measured. */
+  async #announce(frameBytes: number): Promise<void> {
+    await this.#guests.order({ kind: 'announce', frameBytes }, ORDER_MS_MAX);
     await delay(SETTLE_MS);
   }
+}
 
-  /** What an earlier window left would come on top of the frames of the next. */
-  async #emptyRings(): Promise<void> {
-    await this.#commands('set flush_rx on', 'set fwd rxonly', 'start', 'stop');
-    await this.#commands('set flush_rx off', 'set fwd macswap');
-  }
-
-  /** Every port sends a few frames to the one that comes `step` after it. */
-  async #sendToNext(step: number): Promise<void> {
-    const count = this.addresses.length;
-    const peers = this.addresses.map(
-      (_, port) => `set eth-peer ${port} ${this.addresses[(port + step) % count]}`,
-    );
-    await this.#commands(...peers, 'start tx_first', 'stop');
-  }
-
-  async #commands(...lines: string[]): Promise<void> {
-    for (const line of lines) await this.#testpmd.command(line);
-  }
+async function watchMiddle({ warmUpMs, windowMs }: Window, watch: WindowWatch): Promise<void> {
+  await delay(warmUpMs + (windowMs * (1 - WATCHED_SHARE)) / 2);
+  await watch.begins();
+  await delay(windowMs * WATCHED_SHARE);
+  await watch.ends();
 }

@@ -124,6 +124,8 @@ export class OvsPeer implements Peer {
     const settings = {
       'dpdk-init': 'true',
       'dpdk-socket-mem': String(OVS_MIB),
+      // Beyond it DPDK would take any page that is free, and others' pages are free until they touch them.
+      'dpdk-socket-limit': String(OVS_MIB),
       'dpdk-hugepage-dir': hugepagesPath,
       'dpdk-lcore-mask': cpuMask(controlCpu),
       'pmd-cpu-mask': cpuMask(cpu),

@@ -2,7 +2,6 @@
  * Eight ports, each of which sends to all others in turn, so that every burst is a mixture of targets: what a
  * switch does when its traffic is not one flow. Against the peers that switch by address. Main thread.
  */
-import type { TestpmdLoadKind } from '../load/contract.ts';
 import { Lineup } from '../peers/lineup.ts';
 import type { MixedResult } from '../report/results.ts';
 import type { Rig } from '../rig.ts';
@@ -10,21 +9,18 @@ import { measureRounds, startLoads, stopLoads } from './rounds.ts';
 
 const PORTS = 8;
 const FRAME_BYTES = 64;
-const LOAD: TestpmdLoadKind = 'macswap-vectorised';
 /** testpmd as a peer copies between two ports and looks at no address. */
 const NO_SWITCH = 'testpmd';
 
-/** @throws when there is no testpmd, which alone can make this load */
 export async function measureMixed(rig: Rig): Promise<MixedResult> {
-  if (!rig.loadKinds.includes(LOAD)) throw new Error('it needs testpmd as generator');
   const peers = rig.peers.filter((name) => name !== NO_SWITCH);
   const lineup = await Lineup.start(rig, peers, PORTS);
   try {
     const title = `mixed, ${PORTS} ports`;
-    const loads = await startLoads(rig, lineup, title, (peer) => rig.startMixedLoad(peer, LOAD));
+    const loads = await startLoads(rig, lineup, title, (peer) => rig.startMixedLoad(peer));
     try {
       const comparison = await measureRounds(rig, lineup, loads, FRAME_BYTES, title);
-      return { load: LOAD, frameBytes: FRAME_BYTES, portCount: PORTS, ...comparison };
+      return { load: 'embedded', frameBytes: FRAME_BYTES, portCount: PORTS, ...comparison };
     } finally {
       await stopLoads(lineup, loads);
     }

@@ -5,8 +5,7 @@
 import { allowedCpus } from '../../src/host/affinity.ts';
 import { temporaryFolder } from '../../test/peers/child.ts';
 import { ensurePeers, LinuxGuest, type PeerName, takeHugepages } from '../../test/peers/index.ts';
-import { TestpmdLoad } from '../load/testpmd-load.ts';
-import { TESTPMD_LOAD_MIB } from '../load/testpmd-ports.ts';
+import { TESTPMD_LOAD_MIB, TestpmdLoad } from '../load/testpmd-load.ts';
 import { type AcceleratorChoice, chooseAccelerator } from './accelerator.ts';
 import { GUEST_MIB, GUEST_NAMES, type GuestPlace, guestOptions, socketOf } from './guest.ts';
 import { FRAME_BYTES, measureGuests } from './measure.ts';
