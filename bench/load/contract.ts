@@ -33,12 +33,19 @@ export type Window = { readonly frameBytes: number; readonly warmUpMs: number; r
 /** Called just before and just after a window, while the same load flows as in it. */
 export type WindowWatch = { begins(): Promise<void>; ends(): Promise<void> };
 
+export type LoadFigures = {
+  /** Received by all ports together. */
+  readonly framesPerSecond: number;
+  /** Share of the generator's looks at its queues that found nothing, 0 to 1; null: not counted. */
+  readonly emptyLookShare: number | null;
+};
+
 export interface LoadGenerator {
   readonly pid: number;
   /** The addresses that the frames go from and to, one for each port. */
   readonly addresses: readonly string[];
-  /** Frames per second that came through, all ports together. Quiet before and after. */
-  measure(window: Window, watch?: WindowWatch): Promise<number>;
+  /** What came through. Quiet before and after. */
+  measure(window: Window, watch?: WindowWatch): Promise<LoadFigures>;
   /** Ends it; the switch must not be paused, since it takes part in closing. */
   stop(): Promise<void>;
 }

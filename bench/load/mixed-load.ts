@@ -3,7 +3,7 @@
  * (mixing.ts). Owns the guests' process; main thread.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { LoadGenerator, LoadTarget, Window, WindowWatch } from './contract.ts';
+import type { LoadFigures, LoadGenerator, LoadTarget, Window, WindowWatch } from './contract.ts';
 import { CONNECT_MS_MAX, guestPlans } from './embedded-load.ts';
 import { addressOf, formatAddress } from './frames.ts';
 import { GuestProcess } from './guest-client.ts';
@@ -44,7 +44,7 @@ export class MixedLoad implements LoadGenerator {
   }
 
   /** @throws when frames were lost, or came to a guest that they were not for */
-  async measure(window: Window, watch?: WindowWatch): Promise<number> {
+  async measure(window: Window, watch?: WindowWatch): Promise<LoadFigures> {
     if (!this.#isAnnounced) await this.#announce(window.frameBytes);
     const order = { kind: 'mix', ...window, inFlight: FRAMES_IN_FLIGHT_PER_GUEST } as const;
     const mixing = this.#guests.order(order, window.warmUpMs + window.windowMs + ORDER_MS_MAX);
@@ -55,7 +55,7 @@ export class MixedLoad implements LoadGenerator {
       throw new Error(`${framesLost} frames were lost, ${framesStrayed} came to a guest they were not for`);
     }
     this.#isAnnounced = true;
-    return framesPerSecond;
+    return { framesPerSecond, emptyLookShare: null };
   }
 
   async stop(): Promise<void> {

@@ -37,6 +37,7 @@ function comparisonTable(results: readonly ThroughputResult[]): string[] {
     '>Gbit/s',
     '>busy',
     '>busy ns/frame',
+    '>empty looks',
     '>disturbed',
     '<processors',
     '>cache line ns',
@@ -52,10 +53,12 @@ function comparisonTable(results: readonly ThroughputResult[]): string[] {
 }
 
 function rowOf(result: ThroughputResult, peer: PeerName): string[] {
-  const { frameBytes, framesPerSecond, busyShares, disturbedShares, coreRoundTripNs } = result;
+  const { frameBytes, framesPerSecond, busyShares, emptyLookShares, disturbedShares, coreRoundTripNs } =
+    result;
   const rates = framesPerSecond[peer] ?? [];
   const { median, min, max } = spreadOf(rates);
   const shares = knownOf(busyShares[peer] ?? []);
+  const emptyLooks = knownOf(emptyLookShares[peer] ?? []);
   const busyNs = knownOf(busyNsPerFrame(result, peer));
   const ratio = peer === 'ringway' ? null : ratioOf(framesPerSecond.ringway ?? [], rates);
   const busyRatio = peer === 'ringway' ? null : ratioOf(knownOf(busyNsPerFrame(result, 'ringway')), busyNs);
@@ -66,6 +69,7 @@ function rowOf(result: ThroughputResult, peer: PeerName): string[] {
     ((median * frameBytes * 8) / 1e9).toFixed(2),
     shares.length === 0 ? NOTHING : `${(spreadOf(shares).median * 100).toFixed(0)} %`,
     busyNs.length === 0 ? NOTHING : spreadOf(busyNs).median.toFixed(1),
+    emptyLooks.length === 0 ? NOTHING : `${(spreadOf(emptyLooks).median * 100).toFixed(0)} %`,
     percent(spreadOf(disturbedShares[peer] ?? []).max),
     placeOfAll(coreRoundTripNs),
     range(coreRoundTripNs.flat().filter((ns) => ns !== null)),

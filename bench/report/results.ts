@@ -13,6 +13,8 @@ export type Comparison = {
   readonly framesPerSecond: ByPeer<number[]>;
   /** Share of the time in which the forwarding thread was in turns with frames, 0 to 1; null: not told. */
   readonly busyShares: ByPeer<(number | null)[]>;
+  /** Share of the generator's looks at its queues that found nothing, 0 to 1; null: not counted. */
+  readonly emptyLookShares: ByPeer<(number | null)[]>;
   /** Share of each measurement in which others had one of the processors (scenarios/disturbance.ts). */
   readonly disturbedShares: ByPeer<number[]>;
   /** Distance of the processors before and after each round (scenarios/core-distance.ts). */

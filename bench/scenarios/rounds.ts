@@ -3,7 +3,7 @@
  * compare switches have in common. Each measurement is checked for learned addresses and for others on the
  * processors, and a round during which the processors moved apart or together is made again. Main thread.
  */
-import type { LoadGenerator, Window, WindowWatch } from '../load/contract.ts';
+import type { LoadFigures, LoadGenerator, Window, WindowWatch } from '../load/contract.ts';
 import type { Peer, WorkMeter } from '../peers/contract.ts';
 import type { Lineup } from '../peers/lineup.ts';
 import type { PeerName } from '../plan.ts';
@@ -17,7 +17,7 @@ import type { Measured } from './disturbance.ts';
 /** One generator for each peer that is in the comparison. */
 export type Loads = Map<PeerName, LoadGenerator>;
 
-type Figures = { readonly framesPerSecond: number; readonly busyShare: number | null };
+type Figures = LoadFigures & { readonly busyShare: number | null };
 type Round = Map<PeerName, Measured<Figures>>;
 
 /** Starts a generator at each peer; a peer where that fails is left out. */
@@ -52,6 +52,7 @@ export async function measureRounds(
 ): Promise<Comparison> {
   const framesPerSecond: ByPeer<number[]> = {};
   const busyShares: ByPeer<(number | null)[]> = {};
+  const emptyLookShares: ByPeer<(number | null)[]> = {};
   const disturbedShares: ByPeer<number[]> = {};
   const coreRoundTripNs: [number | null, number | null][] = [];
   const { dutCpu, loadCpu, rounds, attemptsMax, warmUpMs, windowMs } = rig.plan;
@@ -73,12 +74,13 @@ export async function measureRounds(
       for (const [name, { value, disturbedShare }] of measured) {
         framesPerSecond[name] = [...(framesPerSecond[name] ?? []), value.framesPerSecond];
         busyShares[name] = [...(busyShares[name] ?? []), value.busyShare];
+        emptyLookShares[name] = [...(emptyLookShares[name] ?? []), value.emptyLookShare];
         disturbedShares[name] = [...(disturbedShares[name] ?? []), disturbedShare];
       }
       break;
     }
   }
-  return { framesPerSecond, busyShares, disturbedShares, coreRoundTripNs };
+  return { framesPerSecond, busyShares, emptyLookShares, disturbedShares, coreRoundTripNs };
 }
 
 async function measureRound(
@@ -114,8 +116,8 @@ async function measurePeer(
   const meter = await peer.workMeter();
   const watch = meter === null ? null : watchWith(meter);
   const measured = await rig.undisturbed([peer.pid, load.pid], async () => {
-    const framesPerSecond = await load.measure(window, watch ?? undefined);
-    return { framesPerSecond, busyShare: watch?.busyShare() ?? null };
+    const figures = await load.measure(window, watch ?? undefined);
+    return { ...figures, busyShare: watch?.busyShare() ?? null };
   });
   await checkLearned(peer, load);
   return measured;

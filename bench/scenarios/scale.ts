@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import {
   FRAMES_IN_FLIGHT,
+  type LoadFigures,
   type LoadGenerator,
   type LoadKind,
   type LoadTarget,
@@ -36,7 +37,7 @@ type SetUp = {
   readonly title: string;
   readonly ringway: RingwayPeer;
   readonly load: LoadGenerator;
-  readonly measure: (window: Window) => Promise<number>;
+  readonly measure: (window: Window) => Promise<LoadFigures>;
   /** Processes to end besides. */
   readonly idleGuests?: GuestProcess;
 };
@@ -81,7 +82,7 @@ async function compare(
   starts: readonly [() => Promise<SetUp>, () => Promise<SetUp>],
 ): Promise<PairResult> {
   const setUps: SetUp[] = [];
-  const measured: Measured<number>[][] = [[], []];
+  const measured: Measured<LoadFigures>[][] = [[], []];
   const { warmUpMs, windowMs, scaleRounds, dutCpu, loadCpu } = rig.plan;
   const coreRoundTripNs: [number | null, number | null][] = [];
   try {
@@ -105,7 +106,7 @@ async function compare(
   }
   const [base, scaled] = setUps.map(({ title }, i) => ({
     title,
-    framesPerSecond: measured[i].map(({ value }) => value),
+    framesPerSecond: measured[i].map(({ value }) => value.framesPerSecond),
     disturbedShares: measured[i].map(({ disturbedShare }) => disturbedShare),
   }));
   return { load: kind, coreRoundTripNs, base: base!, scaled: scaled! };
@@ -125,7 +126,7 @@ async function busyPorts(rig: Rig, portCount: number): Promise<SetUp> {
   try {
     await connectIdle(idleGuests, ringway, 2, portCount, CONNECT_MS_MAX);
     const load = await rig.startLoad(firstTwoPorts(ringway), rig.loadKinds[0]);
-    const measure = (window: Window): Promise<number> => load.measure(window);
+    const measure = (window: Window): Promise<LoadFigures> => load.measure(window);
     return { title: `${portCount} ports`, ringway, load, idleGuests, measure };
   } catch (error) {
     await idleGuests.stop();
@@ -162,7 +163,7 @@ async function addresses(rig: Rig, count: number): Promise<SetUp> {
     await generator.guests.order({ kind: 'learn', addressesPerGuest: perGuest }, LEARN_MS_MAX);
     const known = (await ringway.learned()).length;
     if (known !== count) throw new Error(`Ringway has learned ${known} of ${count} addresses`);
-    const measure = (window: Window): Promise<number> => generator.measureTargets(window, perGuest);
+    const measure = (window: Window): Promise<LoadFigures> => generator.measureTargets(window, perGuest);
     return { title: `${count.toLocaleString('en')} addresses`, ringway, load, measure };
   } catch (error) {
     await load?.stop();
@@ -175,7 +176,7 @@ async function queuePairs(rig: Rig, count: number): Promise<SetUp> {
   const ringway = await rig.startRingway({ queuePairsMax: count });
   try {
     const load = await EmbeddedLoad.start(ringway, { cpu: rig.plan.loadCpu, queuePairs: count });
-    const measure = (window: Window): Promise<number> => load.measure(window);
+    const measure = (window: Window): Promise<LoadFigures> => load.measure(window);
     return { title: count === 1 ? '1 queue pair' : `${count} queue pairs`, ringway, load, measure };
   } catch (error) {
     await ringway.stop();
