@@ -11,6 +11,7 @@ import * as echarts from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
 import type { PeerName } from '../plan.ts';
 import { spreadOf } from '../statistics.ts';
+import { placeOfAll } from './place.ts';
 import type { Results, ThroughputResult } from './results.ts';
 import { LOAD_TITLES, PEER_TITLES } from './titles.ts';
 
@@ -78,8 +79,8 @@ function chartOption(
     grid: { left: 56, right: 24, top: 92, bottom: 76 },
     xAxis: {
       type: 'category',
-      data: rows.map(({ frameBytes }) => String(frameBytes)),
-      name: 'bytes per frame',
+      data: rows.map(({ frameBytes, coreRoundTripNs }) => `${frameBytes}, ${placeOfAll(coreRoundTripNs)}`),
+      name: 'bytes per frame, and how the two processors lay to each other',
       nameLocation: 'middle',
       nameGap: 28,
       nameTextStyle: { color: FAINT_TEXT },
