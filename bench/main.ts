@@ -5,7 +5,14 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type BenchPlan, PEER_NAMES, readPlan, SCENARIO_NAMES, type ScenarioName } from './plan.ts';
+import {
+  type BenchPlan,
+  LOAD_NAMES,
+  PEER_NAMES,
+  readPlan,
+  SCENARIO_NAMES,
+  type ScenarioName,
+} from './plan.ts';
 import { mixedLines, throughputLines } from './report/comparison-table.ts';
 import { commitOf, machineFacts } from './report/facts.ts';
 import { goalLines, worstDisturbance } from './report/goals.ts';
@@ -154,12 +161,13 @@ async function writeResults(plan: BenchPlan, results: Results): Promise<void> {
 
 /** Only a full run of everything replaces the results that the repository shows. */
 function isComplete(plan: BenchPlan): boolean {
-  const { quick, peers, otherCheckout, scenarios } = plan;
+  const { quick, peers, otherCheckout, scenarios, loads } = plan;
   return (
     !quick &&
     otherCheckout === null &&
     PEER_NAMES.every((name) => peers.includes(name)) &&
-    SCENARIO_NAMES.every((name) => scenarios.includes(name))
+    SCENARIO_NAMES.every((name) => scenarios.includes(name)) &&
+    LOAD_NAMES.every((name) => loads.includes(name))
   );
 }
 

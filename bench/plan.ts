@@ -6,12 +6,16 @@ import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { allowedCpus } from '../src/host/affinity.ts';
+import { TESTPMD_LOADS, type TestpmdLoadKind } from './load/contract.ts';
 
 /** Those that `--peers` takes. */
 export const PEER_NAMES = ['ringway', 'ovs', 'testpmd'] as const;
 /** `other`: Ringway of the checkout that `--against` names. */
 export type RingwayName = 'ringway' | 'other';
 export type PeerName = (typeof PEER_NAMES)[number] | RingwayName;
+
+/** testpmd's modes and receive paths, the headline first. */
+export const LOAD_NAMES = Object.keys(TESTPMD_LOADS) as TestpmdLoadKind[];
 
 export const SCENARIO_NAMES = [
   'throughput',
@@ -34,6 +38,8 @@ export type BenchPlan = {
   readonly otherCheckout: string | null;
   readonly peers: readonly PeerName[];
   readonly scenarios: readonly ScenarioName[];
+  /** Generators of the throughput scenario; the first one also serves the others. */
+  readonly loads: readonly TestpmdLoadKind[];
   /** Bytes of a frame without preamble and check sequence. */
   readonly frameSizesBytes: readonly number[];
   readonly rounds: number;
@@ -79,12 +85,15 @@ const QUICK: typeof FULL = {
   collectionsWindowMs: 3000,
 };
 
+const LOADS_OF_QUICK: readonly TestpmdLoadKind[] = ['macswap-vectorised', 'macswap-default'];
+
 type Options = {
   quick?: boolean;
   pieces?: boolean;
   against?: string;
   peers?: PeerName[];
   scenarios: ScenarioName[];
+  loads?: TestpmdLoadKind[];
   sizes?: number[];
   rounds?: number;
   cpus?: number[];
@@ -108,6 +117,7 @@ export function readPlan(argv: readonly string[]): BenchPlan {
     otherCheckout: options.against ?? null,
     peers: peersOf(options, quick),
     scenarios: options.scenarios,
+    loads: options.loads ?? (quick ? LOADS_OF_QUICK : LOAD_NAMES),
     frameSizesBytes: options.sizes ?? (quick ? [64, 1518] : [64, 256, 512, 1518]),
     rounds: options.rounds ?? (quick ? 1 : 5),
     dutCpu: cpus[0],
@@ -143,6 +153,7 @@ function command(): Command {
         'all of them',
       ),
     )
+    .addOption(listOption('--loads <list>', 'how testpmd makes the load (default: all)', LOAD_NAMES))
     .option(
       '--sizes <list>',
       'frame sizes in bytes, without check sequence (default: 64,256,512,1518)',

@@ -7,13 +7,7 @@ import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { temporaryFolder } from '../test/peers/child.ts';
 import { ensurePeers, type Hugepages, takeHugepages } from '../test/peers/index.ts';
-import {
-  type LoadGenerator,
-  type LoadKind,
-  type LoadTarget,
-  TESTPMD_LOADS,
-  type TestpmdLoadKind,
-} from './load/contract.ts';
+import type { LoadGenerator, LoadKind, LoadTarget } from './load/contract.ts';
 import { EmbeddedLoad } from './load/embedded-load.ts';
 import { MixedLoad } from './load/mixed-load.ts';
 import { TESTPMD_LOAD_MIB, TestpmdLoad } from './load/testpmd-load.ts';
@@ -54,7 +48,7 @@ export class Rig {
     this.#folder = folder;
     this.#hugepages = hugepages;
     this.#ovsHugepages = ovsHugepages;
-    this.loadKinds = hasTestpmd ? (Object.keys(TESTPMD_LOADS) as TestpmdLoadKind[]) : ['embedded'];
+    this.loadKinds = hasTestpmd ? plan.loads : ['embedded'];
   }
 
   static async prepare(plan: BenchPlan): Promise<Rig> {
@@ -96,9 +90,11 @@ export class Rig {
 
   leaveOut(who: string, where: string, error: unknown): void {
     if (who !== 'ovs' && who !== 'testpmd') this.#isRingwayLeftOut = true;
+    const { otherCheckout } = this.plan;
     const reason = error instanceof Error ? error.message : String(error);
     // Results are shown to others: no paths of this machine.
-    const told = reason.replaceAll(`${this.#folder.path}/`, '').replaceAll(`${REPOSITORY}/`, '');
+    const folders = [this.#folder.path, REPOSITORY, ...(otherCheckout === null ? [] : [otherCheckout])];
+    const told = folders.reduce((text, folder) => text.replaceAll(`${folder}/`, ''), reason);
     this.note(`${who} is left out of ${where}: ${told.trim().split('\n').slice(0, 6).join(' | ')}`);
   }
 

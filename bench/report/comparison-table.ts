@@ -41,8 +41,8 @@ function comparisonTable(results: readonly ThroughputResult[]): string[] {
     '>disturbed',
     '<processors',
     '>cache line ns',
-    '<Ringway to it',
-    '<busy',
+    '<rate, Ringway to it',
+    '<busy time',
   );
   return formatTable(
     columns,

@@ -55,7 +55,7 @@ function otherCheckoutLines({ throughput = [], mixed }: Measured): GoalLine[] {
       const ratio = rateRatio(row, 'other', place);
       if (ratio === null) return [];
       const [mode, path] = row.load.split('-');
-      const goal = `${mode}, ${row.frameBytes} bytes, ${path} path, ${place}, against the other checkout`;
+      const goal = `${mode}, ${row.frameBytes.toLocaleString('en')} bytes, ${path} path, ${place}, against the other checkout`;
       const limit = isLimitedByGenerator(row, 'ringway') ? '; the generator is the limit' : '';
       const atLeast = leastAgainstOther(row, mode);
       return [
