@@ -11,7 +11,7 @@ import { createPort, endpointOf } from './config/kinds/index.ts';
 import { copiedPorts } from './config/kinds/pcap.ts';
 import { ConfigError, type PortConfig, type SwitchConfig, uniqueEndpoint } from './config/resolve.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
-import type { FdbReport, PortReport, QueueReport } from './control/report.ts';
+import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
 import { WorkerPool } from './worker/pool.ts';
@@ -134,6 +134,10 @@ export class Switch {
   /** The sum over all ports, with those that were removed. */
   totals(): Books {
     return sumBooks([this.#gone, ...[...this.#ports.values()].map((port) => this.#booksOf(port))]);
+  }
+
+  workers(): WorkReport[] {
+    return this.#workers.work();
   }
 
   fdb(): FdbReport {

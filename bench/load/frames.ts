@@ -10,7 +10,7 @@ const RECLAIM_MS_MAX = 1000;
 const IPV4 = 14;
 const UDP = 34;
 
-/** `guest` is 0 or 1, `number` below 2^24: 02, guest, 0, number. */
+/** `guest` counts from 0, `number` below 2^24: 02, guest, 0, number. */
 export function addressOf(guest: number, number: number): Uint8Array {
   return Uint8Array.of(0x02, guest + 1, 0, number >>> 16, (number >>> 8) & 255, number & 255);
 }

@@ -12,13 +12,14 @@ import { listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
 import { PortError } from '../../src/port/contract.ts';
 import { ConfigError, type PortConfig, resolvePort } from '../config/resolve.ts';
 import type { Books } from './books.ts';
-import type { FdbReport, PortReport } from './report.ts';
+import type { FdbReport, PortReport, WorkReport } from './report.ts';
 
 /** What the API reports from and changes. */
 export type ControlSource = {
   ports(): PortReport[];
   totals(): Books;
   fdb(): FdbReport;
+  workers(): WorkReport[];
   addPort(config: PortConfig): Promise<void>;
   removePort(name: string): Promise<void>;
 };
@@ -30,7 +31,8 @@ export type VersionReport = { readonly version: string; readonly node: string; r
 const CONTROL_SOCKET_MODE = 0o600;
 
 /**
- * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/version; PUT /v1/ports/:name with a port's settings adds it,
+ * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
+ * settings adds it,
  * DELETE /v1/ports/:name removes it. Whatever goes wrong is `{ error }` with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
@@ -62,6 +64,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
   });
   api.get('/v1/totals', (context) => context.json(source.totals()));
   api.get('/v1/fdb', (context) => context.json(source.fdb()));
+  api.get('/v1/workers', (context) => context.json(source.workers()));
   api.get('/v1/version', (context) => {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return context.json(report);

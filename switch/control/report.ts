@@ -32,6 +32,15 @@ export type PortReport = {
   readonly drops: Readonly<Record<DropReason, number>>;
 };
 
+/** A worker's turns without a frame: with what such a turn costs, the difference of two reports tells how busy it was. */
+export type WorkReport = {
+  readonly index: number;
+  /** When the counter was read, by a clock of the process. */
+  readonly atMs: number;
+  /** Turns of its loop that found no frame; starts again at 0 after 2^32 - 1. */
+  readonly emptyTurns: number;
+};
+
 export type FdbReport = {
   readonly capacity: number;
   readonly ageSeconds: number;

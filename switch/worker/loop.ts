@@ -15,6 +15,7 @@ import { Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
+  CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_SLEEPING,
   CONTROL_TICK,
@@ -255,10 +256,14 @@ function pollStretch(
   turns: number,
 ): boolean {
   let frames = 0;
+  let emptyTurns = 0;
   for (let turn = 0; turn < turns; turn++) {
     if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
     forwarder.nowTick = control[CONTROL_TICK];
+    const framesBefore = frames;
     for (let i = 0; i < polled.length; i++) frames += forwarder.forwardBurst(polled[i]);
+    if (frames === framesBefore) emptyTurns++;
   }
+  control[CONTROL_EMPTY_TURNS] = (control[CONTROL_EMPTY_TURNS] + emptyTurns) | 0;
   return frames !== 0;
 }

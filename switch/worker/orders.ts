@@ -35,6 +35,8 @@ export const CONTROL_EPOCH = 0;
 export const CONTROL_SLEEPING = 1;
 /** Seconds since the start, counted by the main thread. */
 export const CONTROL_TICK = 2;
+/** Turns of the loop that found no frame, counted by the worker; 32 bits, running. */
+export const CONTROL_EMPTY_TURNS = 3;
 export const CONTROL_BYTES = 64;
 
 export type PollMode = 'adaptive' | 'busy';

@@ -10,9 +10,11 @@ import type { ArenaLocation } from '../../src/memory/arena.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
+import type { WorkReport } from '../control/report.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_BYTES,
+  CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_SLEEPING,
   CONTROL_TICK,
@@ -132,6 +134,15 @@ export class WorkerPool implements DataPath {
     return sums;
   }
 
+  /** How busy each worker was so far. */
+  work(): WorkReport[] {
+    return this.#threads.map((thread, index) => ({
+      index,
+      atMs: performance.now(),
+      emptyTurns: thread.emptyTurns,
+    }));
+  }
+
   async stop(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.stop()));
     process.off('exit', this.#wakeAll);
@@ -199,6 +210,11 @@ class WorkerThread {
 
   setTick(seconds: number): void {
     Atomics.store(this.#words, CONTROL_TICK, seconds);
+  }
+
+  /** Running, 32 bits without a sign. */
+  get emptyTurns(): number {
+    return Atomics.load(this.#words, CONTROL_EMPTY_TURNS) >>> 0;
   }
 
   async stop(): Promise<void> {

@@ -48,10 +48,12 @@ const FDB: FdbReport = {
 };
 
 const PORTS = [portReport('vm0'), portReport('vm1', { state: 'waiting', reason: 'waits for a front-end' })];
+const WORKERS = [{ index: 0, atMs: 12.5, emptyTurns: 4_294_967_295 }];
 const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to be changed here'));
 const SOURCE: ControlSource = {
   ports: () => PORTS,
   fdb: () => FDB,
+  workers: () => WORKERS,
   addPort: unchanged,
   removePort: unchanged,
 };
@@ -87,11 +89,12 @@ async function errorOf(asked: Promise<unknown>): Promise<ControlError> {
 }
 
 describe('answers', () => {
-  it('ports, one port, the forwarding table and the version', async () => {
+  it('ports, one port, the forwarding table, the workers and the version', async () => {
     await serve();
     expect(await askControl(socketPath, '/v1/ports')).toEqual(PORTS);
     expect(await askControl(socketPath, '/v1/ports/vm1')).toEqual(PORTS[1]);
     expect(await askControl(socketPath, '/v1/fdb')).toEqual(FDB);
+    expect(await askControl(socketPath, '/v1/workers')).toEqual(WORKERS);
     const version = { version: '1.2.3', node: process.versions.node, pid: process.pid };
     expect(await askControl(socketPath, '/v1/version')).toEqual(version);
   });
