@@ -93,9 +93,17 @@ export function layoutOf(features: bigint): RingLayoutKind {
   return hasBit(features, VIRTIO_FEATURE.RING_PACKED) ? 'packed' : 'split';
 }
 
+/**
+ * Whether a ring is expected to run, as far as front-end and driver want it to. One that is disabled, or not among
+ * those that the driver uses (`isActive`), is left alone: its driver may have freed it.
+ */
+export function shouldRun(ring: Pick<RingFacts, 'started' | 'enabled'>, isActive: boolean): boolean {
+  return ring.started && ring.enabled && isActive;
+}
+
+/** Whether the ring runs, where it lies and from where it goes on; or what is missing. */
 export function decideStart(ring: RingFacts, surroundings: RingSurroundings): RingStart {
-  // A ring that is disabled, or not among the driver's, is left alone: its driver may have freed it.
-  if (!ring.started || !ring.enabled || !surroundings.isActive) return { runs: false, reason: null };
+  if (!shouldRun(ring, surroundings.isActive)) return { runs: false, reason: null };
   if (ring.size === 0 || ring.addresses === null) {
     return { runs: false, reason: 'started before its size and addresses were set' };
   }
