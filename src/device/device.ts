@@ -156,7 +156,7 @@ export class Device {
     return this.#inTurn(async () => {
       const wasOwnQueue = ring.user === 'control';
       await this.#detach(ring);
-      const base = baseToAnswer(ring, layoutOf(this.features), ring.indices);
+      const base = baseToAnswer(ring, layoutOf(this.features));
       ring.stop(base);
       if (wasOwnQueue) this.#kind.driverWasReset();
       await this.#settleAll();

@@ -23,7 +23,7 @@ import { placeRing, type RingPlaces } from './ring-places.ts';
 /** What the front-end said about the ring. */
 export type RingFacts = Pick<
   Ring,
-  'size' | 'addresses' | 'addressesAreOld' | 'base' | 'ranAs' | 'goesOn' | 'started' | 'enabled'
+  'size' | 'addresses' | 'addressesAreOld' | 'base' | 'ranAs' | 'goesOn' | 'indices' | 'started' | 'enabled'
 >;
 
 export type RingSurroundings = {
@@ -111,7 +111,8 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
     return { runs: false, reason: 'its base was set anew, but not its addresses' };
   }
   const { layout, memory, word16At } = surroundings;
-  const base = baseOf(ring, layout);
+  // Also of a ring that goes on: its size may be another one than when it came to where it stands.
+  const base = baseToAnswer(ring, layout);
   const fault = LAYOUTS[layout].sizeFault(ring.size) ?? LAYOUTS[layout].baseFault(base, ring.size);
   if (fault !== null) return { runs: false, reason: fault };
   const places = placeRing(layout, ring.size, ring.addresses, memory);
@@ -121,9 +122,9 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   return { runs: true, places, indices: LAYOUTS[layout].indicesAt(base, usedIdx) };
 }
 
-/** What GET_VRING_BASE answers. `indices` are those in the ring's QueueState; also for a ring never heard of. */
-export function baseToAnswer(ring: RingFacts, layout: RingLayoutKind, indices: RingIndices): number {
-  return hasIndices(ring, layout) ? LAYOUTS[layout].baseAt(indices) : baseOf(ring, layout);
+/** What GET_VRING_BASE answers: where the ring stands, or would begin; also of a ring never heard of. */
+export function baseToAnswer(ring: RingFacts, layout: RingLayoutKind): number {
+  return hasIndices(ring, layout) ? LAYOUTS[layout].baseAt(ring.indices) : baseOf(ring, layout);
 }
 
 /** Whether the indices in QueueState are those of this run, and of this layout. */
