@@ -22,7 +22,14 @@ import type { DeviceKind, OwnQueue } from './device-kind.ts';
 import { MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
 import type { RingPlaces } from './ring-places.ts';
-import { baseToAnswer, decideStart, layoutOf, RING_ENTRIES_MAX, type RingStart } from './ring-start.ts';
+import {
+  baseToAnswer,
+  decideStart,
+  layoutOf,
+  RING_ENTRIES_MAX,
+  type RingStart,
+  shouldRun,
+} from './ring-start.ts';
 import { adoptSignalFd } from './signal-fd.ts';
 
 export type DeviceContext = {
@@ -51,6 +58,7 @@ export class Device {
   #featuresSet = false;
   /** The change at work; see `#inTurn`. */
   #turn: Promise<unknown> = Promise.resolve();
+  #isChanging = false;
 
   constructor(kind: DeviceKind, context: DeviceContext) {
     this.#kind = kind;
@@ -148,7 +156,7 @@ export class Device {
     return this.#inTurn(async () => {
       const wasOwnQueue = ring.user === 'control';
       await this.#detach(ring);
-      const base = baseToAnswer(ring, layoutOf(this.features), ring.indices);
+      const base = baseToAnswer(ring, layoutOf(this.features));
       ring.stop(base);
       if (wasOwnQueue) this.#kind.driverWasReset();
       await this.#settleAll();
@@ -232,7 +240,16 @@ export class Device {
    * not attach or detach while a message waits for the workers.
    */
   #inTurn<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(change);
+    const result = this.#turn.then(async () => {
+      assert(!this.#isChanging, 'one change at a time');
+      this.#isChanging = true;
+      try {
+        return await change();
+      } finally {
+        this.#isChanging = false;
+      }
+    });
+    // Whoever asked for the change learns of its failure; the next one is not concerned.
     this.#turn = result.catch(() => {});
     return result;
   }
@@ -286,10 +303,10 @@ export class Device {
     return this.#kind.isOwnQueue(ring.index, this.features, isStarted);
   }
 
-  #decide(ring: Ring, isOwnQueue: boolean): RingStart {
+  #decide(ring: Ring, isActive: boolean): RingStart {
     return decideStart(ring, {
       layout: layoutOf(this.features),
-      isActive: isOwnQueue || this.#kind.isInUse(ring.index),
+      isActive,
       memory: this.#memory,
       word16At: (offset) => {
         const [low, high] = this.#context.arenaView.bytesAt(offset, 2);
@@ -305,14 +322,16 @@ export class Device {
   /** The one way by which rings come to their user and leave it: brings the ring to where it belongs now. */
   async #settle(ring: Ring): Promise<void> {
     const isOwnQueue = this.#isOwnQueue(ring);
-    const start = this.#decide(ring, isOwnQueue);
-    const user: RingUser = !start.runs ? 'none' : isOwnQueue ? 'control' : 'workers';
-    if (ring.user !== user) await this.#detach(ring);
+    const isActive = isOwnQueue || this.#kind.isInUse(ring.index);
+    const user: RingUser = isOwnQueue ? 'control' : 'workers';
+    // What an attachment holds changes only while its ring is detached, so there is nothing to place anew.
+    if (ring.user === user && shouldRun(ring, isActive)) return;
+    await this.#detach(ring);
+    const start = this.#decide(ring, isActive);
     if (!start.runs) {
       ring.reason = start.reason;
       return;
     }
-    if (ring.user === user) return;
     ring.begin(layoutOf(this.features), start.indices);
     // A ring that failed stays so until it is started anew, whatever else made us attach it again.
     ring.reason = ring.fault === RING_FAULT.NONE ? null : faultMessage(ring.fault);
@@ -320,6 +339,7 @@ export class Device {
   }
 
   async #attach(ring: Ring, user: RingUser, attachment: RingAttachment): Promise<void> {
+    assert(this.#isChanging, 'rings are attached in turn');
     assert.equal(ring.user, 'none', `ring ${ring.index} has a user already`);
     ring.user = user;
     if (user === 'workers') {
@@ -337,6 +357,7 @@ export class Device {
   }
 
   async #detach(ring: Ring): Promise<void> {
+    assert(this.#isChanging, 'rings are detached in turn');
     if (ring.user === 'workers') await this.#context.dataPath.detach(this.#context.portId, ring.index);
     this.#ownQueues.get(ring.index)?.close();
     this.#ownQueues.delete(ring.index);

@@ -23,7 +23,7 @@ import { placeRing, type RingPlaces } from './ring-places.ts';
 /** What the front-end said about the ring. */
 export type RingFacts = Pick<
   Ring,
-  'size' | 'addresses' | 'addressesAreOld' | 'base' | 'ranAs' | 'goesOn' | 'started' | 'enabled'
+  'size' | 'addresses' | 'addressesAreOld' | 'base' | 'ranAs' | 'goesOn' | 'indices' | 'started' | 'enabled'
 >;
 
 export type RingSurroundings = {
@@ -93,9 +93,17 @@ export function layoutOf(features: bigint): RingLayoutKind {
   return hasBit(features, VIRTIO_FEATURE.RING_PACKED) ? 'packed' : 'split';
 }
 
+/**
+ * Whether a ring is expected to run, as far as front-end and driver want it to. One that is disabled, or not among
+ * those that the driver uses (`isActive`), is left alone: its driver may have freed it.
+ */
+export function shouldRun(ring: Pick<RingFacts, 'started' | 'enabled'>, isActive: boolean): boolean {
+  return ring.started && ring.enabled && isActive;
+}
+
+/** Whether the ring runs, where it lies and from where it goes on; or what is missing. */
 export function decideStart(ring: RingFacts, surroundings: RingSurroundings): RingStart {
-  // A ring that is disabled, or not among the driver's, is left alone: its driver may have freed it.
-  if (!ring.started || !ring.enabled || !surroundings.isActive) return { runs: false, reason: null };
+  if (!shouldRun(ring, surroundings.isActive)) return { runs: false, reason: null };
   if (ring.size === 0 || ring.addresses === null) {
     return { runs: false, reason: 'started before its size and addresses were set' };
   }
@@ -103,7 +111,8 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
     return { runs: false, reason: 'its base was set anew, but not its addresses' };
   }
   const { layout, memory, word16At } = surroundings;
-  const base = baseOf(ring, layout);
+  // Also of a ring that goes on: its size may be another one than when it came to where it stands.
+  const base = baseToAnswer(ring, layout);
   const fault = LAYOUTS[layout].sizeFault(ring.size) ?? LAYOUTS[layout].baseFault(base, ring.size);
   if (fault !== null) return { runs: false, reason: fault };
   const places = placeRing(layout, ring.size, ring.addresses, memory);
@@ -113,9 +122,9 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   return { runs: true, places, indices: LAYOUTS[layout].indicesAt(base, usedIdx) };
 }
 
-/** What GET_VRING_BASE answers. `indices` are those in the ring's QueueState; also for a ring never heard of. */
-export function baseToAnswer(ring: RingFacts, layout: RingLayoutKind, indices: RingIndices): number {
-  return hasIndices(ring, layout) ? LAYOUTS[layout].baseAt(indices) : baseOf(ring, layout);
+/** What GET_VRING_BASE answers: where the ring stands, or would begin; also of a ring never heard of. */
+export function baseToAnswer(ring: RingFacts, layout: RingLayoutKind): number {
+  return hasIndices(ring, layout) ? LAYOUTS[layout].baseAt(ring.indices) : baseOf(ring, layout);
 }
 
 /** Whether the indices in QueueState are those of this run, and of this layout. */

@@ -53,6 +53,7 @@ export class Ring {
     return this.state.words[STATE_FAULT];
   }
 
+  /** As in `state`; good while the ring `goesOn`. */
   get indices(): RingIndices {
     const { words } = this.state;
     return { availNext: words[STATE_AVAIL_NEXT], usedNext: words[STATE_USED_NEXT] };

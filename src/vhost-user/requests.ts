@@ -4,6 +4,7 @@
  * with a channel of its own (SET_BACKEND_REQ_FD) would ask by the same rules with another table of requests.
  * The thread of its channel. vhost-user.rst, "Communication" and REPLY_ACK.
  */
+import assert from 'node:assert/strict';
 import { type BodyValues, decodeBody, encodeBody, encodeMessage } from '../../protocol/vhost-user/codec.ts';
 import { type Body, FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION } from '../../protocol/vhost-user/messages.ts';
 import { closeFds } from '../host/descriptor.ts';
@@ -35,6 +36,7 @@ export class Requests {
    * answer. `onEnd` is called once, when the connection has ended from either side.
    */
   constructor(fd: number, role: ChannelRole, toError: (reason: string) => Error, onEnd: () => void) {
+    assert.equal(role.accepts, 'replies', 'who asks must accept replies');
     this.#peer = role.peer;
     this.#toError = toError;
     this.#channel = new Channel(

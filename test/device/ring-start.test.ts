@@ -25,6 +25,7 @@ const READY: RingFacts = {
   base: null,
   ranAs: null,
   goesOn: false,
+  indices: { availNext: 0x8012, usedNext: 0x0010 },
   started: true,
   enabled: true,
 };
@@ -73,7 +74,7 @@ describe.each(['split', 'packed'] as const)('a %s ring', (layout) => {
   });
 
   it('goes on as its state says when it ran in the same layout', () => {
-    const went = { goesOn: true, ranAs: layout, base: 5 };
+    const went = { goesOn: true, ranAs: layout, base: 0xffff_ffff };
     expect(start(layout, went)).toMatchObject({ runs: true, indices: null });
   });
 });
@@ -104,9 +105,9 @@ describe('a split ring', () => {
 
   it('is answered with its avail index', () => {
     const indices = { availNext: 0xabcd, usedNext: 7 };
-    expect(baseToAnswer({ ...READY, goesOn: true, ranAs: 'split' }, 'split', indices)).toBe(0xabcd);
-    expect(baseToAnswer({ ...READY, base: 9 }, 'split', indices)).toBe(9);
-    expect(baseToAnswer(READY, 'split', indices)).toBe(0);
+    expect(baseToAnswer({ ...READY, indices, goesOn: true, ranAs: 'split' }, 'split')).toBe(0xabcd);
+    expect(baseToAnswer({ ...READY, base: 9 }, 'split')).toBe(9);
+    expect(baseToAnswer(READY, 'split')).toBe(0);
   });
 });
 
@@ -172,9 +173,15 @@ describe('a packed ring', () => {
   });
 
   it('is answered with both positions, or with where it would begin', () => {
-    const indices = { availNext: 0x8012, usedNext: 0x0010 };
-    expect(baseToAnswer({ ...READY, goesOn: true, ranAs: 'packed' }, 'packed', indices)).toBe(0x0010_8012);
-    expect(baseToAnswer({ ...READY, base: 0x8007 }, 'packed', indices)).toBe(0x8007);
-    expect(baseToAnswer(READY, 'packed', indices)).toBe(0x8000_8000);
+    expect(baseToAnswer({ ...READY, goesOn: true, ranAs: 'packed' }, 'packed')).toBe(0x0010_8012);
+    expect(baseToAnswer({ ...READY, base: 0x8007 }, 'packed')).toBe(0x8007);
+    expect(baseToAnswer(READY, 'packed')).toBe(0x8000_8000);
+  });
+
+  it('does not go on where it stands when its size no longer reaches there', () => {
+    const went = { goesOn: true, ranAs: 'packed' } as const;
+    expect(start('packed', { ...went, size: 19 })).toMatchObject({ runs: true, indices: null });
+    const reason = 'its base names position 18 of a packed ring of 18';
+    expect(start('packed', { ...went, size: 18 })).toEqual({ runs: false, reason });
   });
 });

@@ -55,7 +55,15 @@ class Messages {
     switch (name) {
       case 'SET_FEATURES':
         return made(
-          u64(random.pick([FEATURES, FEATURES | bit(F.CTRL_VQ, F.EVENT_IDX), bit(F.VERSION_1), 0n])),
+          u64(
+            random.pick([
+              FEATURES,
+              FEATURES | bit(F.CTRL_VQ, F.EVENT_IDX),
+              FEATURES | bit(F.PACKED, F.IN_ORDER),
+              bit(F.VERSION_1),
+              0n,
+            ]),
+          ),
         );
       case 'SET_PROTOCOL_FEATURES':
         return made(u64(random.chance(95) ? ALL_PROTOCOL_FEATURES : bit(P.REPLY_ACK)));
@@ -71,9 +79,11 @@ class Messages {
       case 'REM_MEM_REG':
         return made(region(this.#region()), random.chance(20) ? [this.#memoryFd()] : []);
       case 'SET_VRING_NUM':
-        return made(state(this.#index(), random.pick([2, 64, 256, 256, 0, 3, 65_536])));
+        return made(state(this.#index(), random.pick([2, 64, 256, 256, 0, 3, 65_536, 1])));
       case 'SET_VRING_BASE':
-        return made(state(this.#index(), random.pick([0, 1, 65_535, 65_536])));
+        return made(
+          state(this.#index(), random.pick([0, 1, 65_535, 65_536, 0x8000, 0x8001_8001, 0xffff_ffff])),
+        );
       case 'SET_VRING_ENABLE':
         return made(state(this.#index(), random.pick([0, 1, 1, 2])));
       case 'GET_VRING_BASE':
