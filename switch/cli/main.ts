@@ -6,7 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { HostError } from '../../src/host/errors.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
-import { ConfigError } from '../config/resolve.ts';
+import { ConfigError } from '../config/settings.ts';
 import { ControlError } from '../control/client.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';

@@ -3,6 +3,10 @@ import { maskOf } from '../../../protocol/bits.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 
+/** Features of the rings that a device offers unless it is told not to. */
+export const RING_FEATURES = ['packed', 'inOrder', 'mergeable', 'indirect', 'eventIdx'] as const;
+export type RingFeature = (typeof RING_FEATURES)[number];
+
 export type DeviceOptions = {
   /** Most queue pairs that the front-end may use, 1 to 127. */
   readonly queuePairsMax: number;
@@ -12,6 +16,8 @@ export type DeviceOptions = {
   readonly mac: Uint8Array | null;
   /** Told in the configuration space; null: none. */
   readonly mtu: number | null;
+  /** Which of them are offered; what is left out is. */
+  readonly features?: Readonly<Partial<Record<RingFeature, boolean>>>;
 };
 
 export function offeredFeatures(options: DeviceOptions): bigint {

@@ -212,7 +212,7 @@ describe('run', () => {
       code: 1,
       signal: null,
       stdout: '',
-      stderr: `ringway: ${control} answered 400: ${socket('a')} belongs to port a\n`,
+      stderr: `ringway: ${control} answered 400: port c: socket: ${socket('a')} is not allowed (it is the socket of port a)\n`,
     });
     expect(await ringway('remove', 'a')).toEqual(done);
     expect(await names()).toEqual(['b']);
@@ -407,14 +407,15 @@ describe('signals', () => {
 });
 
 describe('the QEMU line', () => {
-  const PORT: PortConfig = {
+  const PORT = {
     name: 'vm0',
     kind: 'vhost-user',
     socket: '/r/a.sock',
     role: 'server',
     queues: 16,
     configSpace: false,
-  };
+    flood: true,
+  } as const satisfies PortConfig;
 
   it('shares the memory and names the socket and as many vectors as queues need', () => {
     const line = qemuLine(PORT);

@@ -14,6 +14,7 @@ import { type ControlSource, controlApi, serveControl } from '../../../switch/co
 import { askControl, ControlError } from '../../../switch/control/client.ts';
 import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
+import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
 
 function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
   return {
@@ -138,14 +139,16 @@ describe('answers', () => {
       ...SOURCE,
       ports: () => ports,
       addPort: async (config) => {
+        if (ports.some(({ name }) => name === config.name)) {
+          throw new PortConflictError(`port ${config.name} exists already`);
+        }
         configs.push(config);
         ports.push(portReport(config.name));
       },
       removePort: async (name) => {
-        ports.splice(
-          ports.findIndex((port) => port.name === name),
-          1,
-        );
+        const index = ports.findIndex((port) => port.name === name);
+        if (index < 0) throw new NoSuchPortError(name);
+        ports.splice(index, 1);
       },
     };
     await serve(controlApi(source, '1'));
@@ -161,6 +164,7 @@ describe('answers', () => {
         queues: 4,
         configSpace: true,
         mtu: 9000,
+        flood: true,
       },
     ]);
     const again = askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
