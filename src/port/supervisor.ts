@@ -47,7 +47,7 @@ export type PortSteps = {
   readonly attach: () => Promise<void>;
   /**
    * Lets go of all that `attach` got, as far as it came; resolves when no worker uses any of it. `isLast`: it will
-   * not be attached again.
+   * not be attached again. What is kept for another try is given back by `close`, too.
    */
   readonly release: (isLast: boolean) => Promise<void>;
   /** Once, at the end: gives back what `open` got, as far as it came. */
@@ -194,7 +194,8 @@ export class Supervisor {
       if (!this.#isStopping) this.#note(trouble);
     } finally {
       this.#loss = null;
-      await this.#steps.release(trouble?.retry === 'never' || this.#isStopping);
+      const isLast = trouble === null || trouble.retry === 'never' || this.#isStopping;
+      await this.#steps.release(isLast);
       // Who lived behind it may turn up behind another port.
       if (isAttached) this.#events.disconnected();
     }

@@ -81,7 +81,7 @@ export class PcapPort implements Port {
         attend: () => null,
         attach: () => this.#attach(),
         release: (isLast) => this.#release(isLast),
-        close: () => {},
+        close: () => this.#closeFile(),
         explain: (error) => explain(error, this.endpoint),
         describe: (isHeld, reason) => this.#describe(isHeld, reason),
       },
@@ -240,8 +240,11 @@ export class PcapPort implements Port {
       this.#region.release();
       this.#region = null;
     }
-    if (this.#fd < 0 || (this.#isWriting && !isLast)) return;
-    closeSync(this.#fd);
+    if (isLast || !this.#isWriting) this.#closeFile();
+  }
+
+  #closeFile(): void {
+    if (this.#fd >= 0) closeSync(this.#fd);
     this.#fd = -1;
   }
 
