@@ -1,0 +1,71 @@
+/** One port resolved alone: what the switch around it would refuse is none of its business. */
+import { describe, expect, it } from 'vitest';
+import { portSettings, subjectOf, toOptionKey } from '../../../switch/cli/options.ts';
+import { type PortConfig, resolvePort, resolvePortFrom } from '../../../switch/config/resolve.ts';
+import { ConfigError, type SettingSource } from '../../../switch/config/settings.ts';
+
+/** As `ringway add` has it. */
+function fromOption(text: string): PortConfig {
+  const source: SettingSource = {
+    values: { ports: portSettings([text]) },
+    subject: subjectOf,
+    keyName: toOptionKey,
+  };
+  return resolvePortFrom(source);
+}
+
+const LONGEST = `/${'s'.repeat(106)}`;
+
+describe('a port alone', () => {
+  it('is what its settings say, as JSON or as text', () => {
+    const port = resolvePort('a', { socket: '/r/a.sock', queues: 2, flood: false });
+    expect(port).toEqual({
+      name: 'a',
+      kind: 'vhost-user',
+      socket: '/r/a.sock',
+      role: 'server',
+      queues: 2,
+      configSpace: false,
+      flood: false,
+    });
+    expect(resolvePort('a', { socket: '/r/a.sock', queues: '2', flood: 'off' })).toEqual(port);
+    expect(fromOption('a=/r/a.sock,queues=2,flood=off')).toEqual(port);
+  });
+
+  it.each([
+    ['as long as a path can be, beside which no control socket would fit', LONGEST],
+    ['named as a control socket is', '/r/ringway.sock'],
+  ])('may have a socket %s', (_, socket) => {
+    expect(resolvePort('a', { socket })).toMatchObject({ socket });
+    expect(fromOption(`a=${socket}`)).toMatchObject({ socket });
+  });
+
+  it.each([
+    [{}, 'port a: socket: missing (path of a UNIX socket)'],
+    [[], 'port a: a list is not allowed (a map of settings, with socket at least)'],
+    ['/r/a.sock', 'port a: /r/a.sock is not allowed (a map of settings, with socket at least)'],
+    [null, 'port a: null is not allowed (a map of settings, with socket at least)'],
+    [{ socket: `${LONGEST}x` }, `port a: socket: ${LONGEST}x is not allowed (at most 107 bytes, not 108)`],
+    [{ socket: '/r/a', quees: 2 }, 'port a: quees: unknown setting (did you mean queues?)'],
+    [
+      { socket: '/r/a', role: 'client', mode: '0600' },
+      'port a: mode: 0600 is not allowed (only with role server)',
+    ],
+    [{ kind: 'tun' }, 'port a: kind: tun is not allowed (vhost-user, tap, unix, pcap, dpdk)'],
+    [
+      { kind: 'pcap', file: 'f', mirror: ['b', 'a'] },
+      'port a: mirror: a is not allowed (a port cannot mirror itself)',
+    ],
+  ])('is refused by name: %j', (settings, message) => {
+    expect(() => resolvePort('a', settings)).toThrow(new ConfigError(message));
+  });
+
+  it.each([
+    ['a=/x,config-spce=on', '--port a: config-spce: unknown setting (did you mean config-space?)'],
+    ['a=/x,mac=02:00:00:00:00:01', /^--port a: mac: 02:00:00:00:00:01 is not allowed/],
+    ['a b=/x', /^--port a b: not allowed \(port names are/],
+    ['a=pcap:f,mirror=a', '--port a: mirror: a is not allowed (a port cannot mirror itself)'],
+  ])('is refused in the words of the command line: %s', (text, message) => {
+    expect(() => fromOption(text)).toThrow(message);
+  });
+});
