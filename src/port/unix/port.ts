@@ -32,7 +32,7 @@ export type UnixPortOptions = {
 };
 
 /** Queue pair 0's queues. */
-export const EGRESS_INDEX = 0;
+const EGRESS_INDEX = 0;
 export const INGRESS_INDEX = 1;
 
 /** Many bursts, so that a guest that is not run for a moment loses little. */
