@@ -13,7 +13,7 @@ import { policyOf } from './config/common-port.ts';
 import type { CopiedPorts } from './config/kinds/contract.ts';
 import { copiesOf, createPort } from './config/kinds/index.ts';
 import type { PortConfig } from './config/resolve.ts';
-import { ConfigError } from './config/settings.ts';
+import { ConfigError, faultError, portSubject } from './config/settings.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 
 export const PORTS_MAX = 4096;
@@ -110,8 +110,7 @@ export class PortTable {
     }
     const id = this.#freeId();
     const clash = this.#claims.claim(config);
-    if (clash !== null)
-      throw new ConfigError(`port ${name}: ${clash.path.slice(2).join('.')}: ${clash.text}`);
+    if (clash !== null) throw faultError(portSubject(clash.path), clash);
     const { arena, arenaView, workers, eventsOf } = this.#options;
     const port = createPort(config, {
       id,

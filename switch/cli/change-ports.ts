@@ -1,12 +1,11 @@
 /** `ringway add` and `ringway remove`: ports of the running process, without stopping it. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { pathKeysOf } from '../config/kinds/index.ts';
-import { resolvePortFrom } from '../config/resolve.ts';
-import type { SettingMap, SettingSource } from '../config/settings.ts';
-import { askControl } from '../control/client.ts';
+import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
+import { faultError, type SettingMap } from '../config/settings.ts';
+import { askControl, ControlError } from '../control/client.ts';
 import { type AskOptions, addControlOption } from './ask-options.ts';
-import { portSettings, subjectOf, toOptionKey } from './options.ts';
+import { portSettings, subjectOf } from './options.ts';
 import { findControl } from './running.ts';
 
 export function addChangePorts(program: Command): void {
@@ -14,13 +13,14 @@ export function addChangePorts(program: Command): void {
     .command('add <name=socket,…>')
     .description('Add a port to the running ringway; the form is that of `ringway run --port`.');
   addControlOption(add).action(async (text: string, options: AskOptions) => {
-    const ports = portSettings([text]);
-    const source: SettingSource = { values: { ports }, subject: subjectOf, keyName: toOptionKey };
-    // Refused here, a mistake is answered in the words of the command line.
-    const { name, kind } = resolvePortFrom(source);
+    const [name, settings] = Object.entries(portSettings([text]))[0];
     const control = await findControl(options.control);
-    const body = absolute(ports[name], pathKeysOf(kind));
-    await askControl(control, pathOf(name), { method: 'PUT', body });
+    const body = absolute(settings, pathKeysOf(kindOf(settings)));
+    try {
+      await askControl(control, pathOf(name), { method: 'PUT', body });
+    } catch (error) {
+      throw inOptionWords(error);
+    }
   });
   const remove = program
     .command('remove <name>')
@@ -28,6 +28,12 @@ export function addChangePorts(program: Command): void {
   addControlOption(remove).action(async (name: string, options: AskOptions) => {
     await askControl(await findControl(options.control), pathOf(name), { method: 'DELETE' });
   });
+}
+
+/** A refused setting is told in the words of the command line, as `ringway run` does. */
+function inOptionWords(error: unknown): unknown {
+  if (!(error instanceof ControlError) || error.fault === null) return error;
+  return faultError(subjectOf(error.fault.path), error.fault);
 }
 
 function pathOf(name: string): string {

@@ -6,16 +6,14 @@ import assert from 'node:assert';
 import { resolve } from 'node:path';
 import { claimOf, copiesOf, endpointKeyOf, endpointOf } from './kinds/index.ts';
 import type { PortConfig } from './resolve.ts';
-
-/** A setting that is fine by itself but cannot be beside another; `text` says what it is and why not. */
-export type Clash = { readonly path: readonly string[]; readonly text: string };
+import type { SettingFault } from './settings.ts';
 
 export class Claims {
   /** What is taken, and by what, in words for the user. */
   readonly #owners = new Map<string, string>();
 
   /** Takes what the port has for itself alone. Null: taken; otherwise nothing has changed. */
-  claim(port: PortConfig): Clash | null {
+  claim(port: PortConfig): SettingFault | null {
     const key = endpointKeyOf(port.kind);
     const owner = this.ownerOf(claimOf(port));
     if (owner !== null) {
@@ -43,7 +41,7 @@ export class Claims {
 }
 
 /** What cannot be whatever other ports there are. */
-export function clashInItself(port: PortConfig): Clash | null {
+export function clashInItself(port: PortConfig): SettingFault | null {
   const copied = copiesOf(port);
   if (copied === null || copied === 'all' || !copied.includes(port.name)) return null;
   const text = `${port.name} is not allowed (a port cannot mirror itself)`;

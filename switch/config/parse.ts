@@ -6,7 +6,8 @@ import type { z } from 'zod';
 import { kindOf } from './kinds/index.ts';
 import { knownSettings, NAME_ALLOWED } from './schema.ts';
 import {
-  ConfigError,
+  type ConfigError,
+  faultError,
   isSettingMap,
   type SettingMap,
   type SettingSource,
@@ -40,17 +41,19 @@ function explain(
   if (issue.code === 'unrecognized_keys') {
     const keyPath = [...path, issue.keys[0]];
     const source = sourceOf(keyPath);
-    return new ConfigError(
-      `${source.subject(keyPath)}: unknown setting (${hint(issue.keys[0], path, kindOf(valueAt(values, path.slice(0, 2))), source)})`,
-    );
+    const known = hint(issue.keys[0], path, kindOf(valueAt(values, path.slice(0, 2))), source);
+    return faultError(source.subject(keyPath), { path: keyPath, text: `unknown setting (${known})` });
   }
-  const subject = sourceOf(path).subject(path);
-  if (issue.code === 'invalid_key') return new ConfigError(`${subject}: not allowed (${NAME_ALLOWED})`);
+  return faultError(sourceOf(path).subject(path), { path, text: wrongWith(issue, path, values) });
+}
+
+function wrongWith(issue: z.core.$ZodIssue, path: readonly string[], values: SettingMap): string {
+  if (issue.code === 'invalid_key') return `not allowed (${NAME_ALLOWED})`;
   // A list may have been written as one text: its parts have no place of their own.
   const around = valueAt(values, path.slice(0, -1));
   const value = valueAt(values, path) ?? (typeof around === 'string' ? around : undefined);
-  if (value === undefined) return new ConfigError(`${subject}: missing (${issue.message})`);
-  return new ConfigError(`${subject}: ${shown(value)} is not allowed (${issue.message})`);
+  if (value === undefined) return `missing (${issue.message})`;
+  return `${shown(value)} is not allowed (${issue.message})`;
 }
 
 function shown(value: SettingValue): string {

@@ -34,12 +34,20 @@
 import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
-import { Claims, type Clash, clashInItself } from './clashes.ts';
+import { Claims, clashInItself } from './clashes.ts';
 import { type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
 import { CONFIG_DEFAULTS, configSchema, portsSchema } from './schema.ts';
-import { ConfigError, jsonPortSource, mergedValues, type SettingSource, sourceThatSet } from './settings.ts';
+import {
+  ConfigError,
+  faultError,
+  jsonPortSource,
+  mergedValues,
+  type SettingFault,
+  type SettingSource,
+  sourceThatSet,
+} from './settings.ts';
 
 /** A port's name and its settings; `kind` says which there are. */
 export type PortConfig = { readonly name: string } & PortSettings;
@@ -70,20 +78,15 @@ export function resolveConfig(sources: readonly SettingSource[], host: HostFacts
   const config = assemble(parsed);
   const clash = findClash(config, host.allowedCpus());
   if (clash === null) return config;
-  throw new ConfigError(`${sourceThatSet(values, sources, clash.path).subject(clash.path)}: ${clash.text}`);
+  throw faultError(sourceThatSet(values, sources, clash.path).subject(clash.path), clash);
 }
 
 /** One port alone, from the JSON of its settings. @throws ConfigError */
 export function resolvePort(name: string, settings: unknown, host: HostFacts = THIS_HOST): PortConfig {
-  return resolvePortFrom(jsonPortSource(name, settings), host);
-}
-
-/** The one port that the source describes, whatever other ports there are. @throws ConfigError */
-export function resolvePortFrom(source: SettingSource, host: HostFacts = THIS_HOST): PortConfig {
+  const source = jsonPortSource(name, settings);
   const [port] = named(parseSettings(portsSchema(host), source.values, [source]).ports);
-  if (port === undefined) throw new ConfigError(`${source.subject(['ports'])}: missing (a port)`);
   const clash = clashInItself(port);
-  if (clash !== null) throw new ConfigError(`${source.subject(clash.path)}: ${clash.text}`);
+  if (clash !== null) throw faultError(source.subject(clash.path), clash);
   return port;
 }
 
@@ -101,7 +104,7 @@ function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchCo
 }
 
 /** The first setting that is fine by itself but not with the others or on this machine. */
-function findClash(config: SwitchConfig, allowed: readonly number[]): Clash | null {
+function findClash(config: SwitchConfig, allowed: readonly number[]): SettingFault | null {
   const claims = new Claims();
   for (const port of config.ports) {
     const clash = clashInItself(port) ?? claims.claim(port);
@@ -110,7 +113,7 @@ function findClash(config: SwitchConfig, allowed: readonly number[]): Clash | nu
   return findCpuClash(config.cpus ?? [], allowed) ?? findControlClash(config.controlSocket, claims);
 }
 
-function findCpuClash(cpus: readonly number[], allowed: readonly number[]): Clash | null {
+function findCpuClash(cpus: readonly number[], allowed: readonly number[]): SettingFault | null {
   for (const [i, cpu] of cpus.entries()) {
     const path = ['cpus', String(i)];
     if (cpus.indexOf(cpu) < i) return { path, text: `${cpu} is not allowed (it is named twice)` };
@@ -121,7 +124,7 @@ function findCpuClash(cpus: readonly number[], allowed: readonly number[]): Clas
   return null;
 }
 
-function findControlClash(controlSocket: string | null, claims: Claims): Clash | null {
+function findControlClash(controlSocket: string | null, claims: Claims): SettingFault | null {
   if (controlSocket === null) return null;
   const bytes = Buffer.byteLength(controlSocket);
   const owner = claims.ownerOf(resolve(controlSocket));

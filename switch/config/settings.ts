@@ -3,9 +3,24 @@
  * sources that know what the user calls each of them. Main thread.
  */
 
+/** Which setting, and what is wrong with it, without saying where it stands: that each source says its own way. */
+export type SettingFault = { readonly path: readonly string[]; readonly text: string };
+
 /** A setting that cannot be; `message` is one line that names where it stands, the value and what is allowed. */
 export class ConfigError extends Error {
   override name = 'ConfigError';
+  /** Null: it is not about one setting. */
+  readonly fault: SettingFault | null;
+
+  constructor(message: string, fault: SettingFault | null = null) {
+    super(message);
+    this.fault = fault;
+  }
+}
+
+/** `subject` is what the source calls the setting. */
+export function faultError(subject: string, fault: SettingFault): ConfigError {
+  return new ConfigError(`${subject}: ${fault.text}`, fault);
 }
 
 /** Settings as they were written: text, in maps and lists. */
@@ -25,9 +40,14 @@ export type SettingSource = {
 export function jsonPortSource(name: string, settings: unknown): SettingSource {
   return {
     values: { ports: { [name]: asSetting(settings) } },
-    subject: (path) => (path.length > 2 ? `port ${name}: ${path.slice(2).join('.')}` : `port ${name}`),
+    subject: portSubject,
     keyName: (key) => key,
   };
+}
+
+/** What a setting of a port is called where nobody wrote it in a file or on a command line. */
+export function portSubject([, name, ...keys]: readonly string[]): string {
+  return keys.length > 0 ? `port ${name}: ${keys.join('.')}` : `port ${name}`;
 }
 
 /** JSON as settings are written elsewhere: text, in maps and lists. */

@@ -10,7 +10,7 @@ import { HostError } from '../../src/host/errors.ts';
 import { SocketFile } from '../../src/host/socket-file.ts';
 import { listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
-import { ConfigError } from '../config/settings.ts';
+import { ConfigError, type SettingFault } from '../config/settings.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
 import type { FdbReport, PortReport } from './report.ts';
 
@@ -32,7 +32,7 @@ const CONTROL_SOCKET_MODE = 0o600;
 
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/fdb, /v1/version; PUT /v1/ports/:name with a port's settings adds it,
- * DELETE /v1/ports/:name removes it. Whatever goes wrong is `{ error }` with a status.
+ * DELETE /v1/ports/:name removes it. Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -62,7 +62,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.notFound((context) =>
     context.json({ error: `there is no ${context.req.method} ${context.req.path}` }, 404),
   );
-  api.onError((error, context) => context.json({ error: error.message }, statusOf(error)));
+  api.onError((error, context) => context.json(refusalOf(error), statusOf(error)));
   return api;
 }
 
@@ -81,6 +81,14 @@ async function jsonOf(context: Context): Promise<unknown> {
   } catch {
     throw new ConfigError('the settings of a port are needed, as a JSON object');
   }
+}
+
+/** Answer to whatever goes wrong; `fault` says which setting it is about, for who words it another way. */
+export type Refusal = { readonly error: string; readonly fault?: SettingFault };
+
+function refusalOf(error: Error): Refusal {
+  const fault = error instanceof ConfigError ? error.fault : null;
+  return { error: error.message, ...(fault !== null && { fault }) };
 }
 
 /** What was asked for cannot be; whatever else is thrown is a bug of ours. */

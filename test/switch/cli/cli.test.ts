@@ -208,11 +208,14 @@ describe('run', () => {
       stderr: 'ringway: --port c: queues: 0 is not allowed (1 to 127)\n',
     });
     const control = socket('ringway');
+    expect((await ringway('add', `c=${socket('c')},quees=2`)).stderr).toBe(
+      'ringway: --port c: quees: unknown setting (did you mean queues?)\n',
+    );
     expect(await ringway('add', `c=${socket('a')}`)).toEqual({
-      code: 1,
+      code: 2,
       signal: null,
       stdout: '',
-      stderr: `ringway: ${control} answered 400: port c: socket: ${socket('a')} is not allowed (it is the socket of port a)\n`,
+      stderr: `ringway: --port c: socket: ${socket('a')} is not allowed (it is the socket of port a)\n`,
     });
     expect(await ringway('remove', 'a')).toEqual(done);
     expect(await names()).toEqual(['b']);
