@@ -45,11 +45,16 @@ export class StagedPairs {
   }
 
   /**
-   * Attaches both queues of every pair, egress first; `attachmentOf` adds what the kind needs.
+   * Attaches both queues of every pair, egress first; `attachmentOf` adds what the kind needs. `frameBytesMax`:
+   * the longest frame that may be delivered to the port.
    * Resolves when the workers use them. @throws ArenaFullError, HostError
    */
-  async attach(attachmentOf: (base: StagedAttachment) => QueueAttachment): Promise<void> {
-    const { pairCount, headerBytes, slotCount, frameBytesMax } = this.#shape;
+  async attach(
+    frameBytesMax: number,
+    attachmentOf: (base: StagedAttachment) => QueueAttachment,
+  ): Promise<void> {
+    const { pairCount, headerBytes, slotCount } = this.#shape;
+    assert(frameBytesMax <= this.#shape.frameBytesMax, 'what may be delivered fits into a slot');
     const { arena, dataPath, id } = this.#context;
     assert(this.#area === null, 'queues are detached before they are attached again');
     const sizeBytes = pairCount * 2 * this.#queueBytes;

@@ -146,11 +146,10 @@ export class TapPort implements Port {
     if (tap.mtu > this.#mtuMax) {
       throw new TapError(`${this.endpoint} has the MTU ${tap.mtu}: set mtu=${tap.mtu} of the port`);
     }
-    await this.#pairs.attach((base): TapAttachment => {
+    await this.#pairs.attach(tap.mtu + BESIDE_MTU_BYTES, (base): TapAttachment => {
       const fd = tap.fds[base.queueIndex >> 1];
       return { ...base, kind: 'tap', fd, frameBytesMax: this.#mtuMax + BESIDE_MTU_BYTES };
     });
-    await this.#context.dataPath.setPolicy(this.id, { frameBytesMax: tap.mtu + BESIDE_MTU_BYTES });
   }
 
   /** Detaches and closes, as far as it had come. */

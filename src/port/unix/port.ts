@@ -108,13 +108,12 @@ export abstract class UnixPort implements Port {
   ): Promise<UnixAttachment> {
     setSocketBuffers(fd, BUFFER_BYTES, BUFFER_BYTES);
     let egress: UnixAttachment | null = null;
-    await this.#pairs.attach((base) => {
+    await this.#pairs.attach(this.#frameBytesMax, (base) => {
       const slots = { ...base.slots, slotCount: this.#slotCount };
       const attachment: UnixAttachment = { ...base, ...own, kind: 'unix', fd, slots };
       if (base.queueIndex === EGRESS_INDEX) egress = attachment;
       return attachment;
     });
-    await this.context.dataPath.setPolicy(this.id, { frameBytesMax: this.#frameBytesMax });
     assert(egress !== null, 'every pair has an egress queue');
     return egress;
   }
