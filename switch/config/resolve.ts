@@ -38,7 +38,7 @@ import { Claims, clashInItself } from './clashes.ts';
 import { type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
-import { CONFIG_DEFAULTS, configSchema, portsSchema } from './schema.ts';
+import { CONFIG_DEFAULTS, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
 import {
   ConfigError,
   faultError,
@@ -85,6 +85,11 @@ export function resolveConfig(sources: readonly SettingSource[], host: HostFacts
 export function resolvePort(name: string, settings: unknown, host: HostFacts = THIS_HOST): PortConfig {
   const source = jsonPortSource(name, settings);
   const [port] = named(parseSettings(portsSchema(host), source.values, [source]).ports);
+  // The schema passes over this name in silence.
+  if (port === undefined) {
+    const path = ['ports', name];
+    throw faultError(source.subject(path), { path, text: `not allowed (${NAME_ALLOWED})` });
+  }
   const clash = clashInItself(port);
   if (clash !== null) throw faultError(source.subject(clash.path), clash);
   return port;

@@ -48,6 +48,16 @@ describe('a port alone', () => {
     expect(() => resolvePort('a', settings)).toThrow(message);
   });
 
+  it.each(['', 'a b', 'x'.repeat(32), '__proto__', '../a'])('cannot be named %j', (name) => {
+    expect(() => resolvePort(name, { socket: '/r/a' })).toThrow(
+      `port ${name}: not allowed (port names are 1 to 31 letters`,
+    );
+  });
+
+  it.each(['constructor', 'toString', '__proto__'])('cannot be of kind %s', (kind) => {
+    expect(() => resolvePort('a', { kind, socket: '/r/a' })).toThrow(`port a: kind: ${kind} is not allowed`);
+  });
+
   it('is refused with the setting that it is about, for who words it another way', () => {
     expect.assertions(1);
     try {

@@ -191,6 +191,14 @@ describe('answers', () => {
     expect(((await response.json()) as { error: string }).error).toContain(reason);
   });
 
+  it('the setting that was refused, for the client to word', async () => {
+    await serve();
+    const body = { socket: '/x', queues: 0 };
+    const error = await errorOf(askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body }));
+    expect(error.fault).toEqual({ path: ['ports', 'vm7', 'queues'], text: '0 is not allowed (1 to 127)' });
+    expect((await errorOf(askControl(socketPath, '/v1/ports/vm9'))).fault).toBeNull();
+  });
+
   it('500 and the reason when the source throws', async () => {
     const source: ControlSource = {
       ...SOURCE,
