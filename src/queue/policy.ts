@@ -15,6 +15,12 @@ export type PortPolicy = {
    * nothing else, and the addresses behind it are not learned, because nothing could be sent to them.
    */
   readonly copiesOf: readonly MirrorSource[] | null;
+  /** Whether broadcast, multicast and unknown unicast frames are flooded to the port. */
+  readonly floods: boolean;
 };
 
-export const DEFAULT_POLICY: PortPolicy = { frameBytesMax: FRAME_BYTES_MAX, copiesOf: null };
+export const DEFAULT_POLICY: PortPolicy = {
+  frameBytesMax: FRAME_BYTES_MAX,
+  copiesOf: null,
+  floods: true,
+};

@@ -1,7 +1,7 @@
 /** The options of `ringway run` as settings: the same names and the same text as in a configuration file. */
 
 import { endpointKeyOf, PORT_KINDS } from '../config/kinds/index.ts';
-import { ConfigError, type SettingMap, type SettingSource } from '../config/resolve.ts';
+import { ConfigError, type SettingMap, type SettingSource } from '../config/settings.ts';
 
 /** What commander hands over for `run`. */
 export type RunOptions = {
@@ -56,7 +56,7 @@ export function subjectOf(path: readonly string[]): string {
 }
 
 /** The ports of `--port` options, by name. @throws ConfigError */
-export function portSettings(texts: readonly string[]): SettingMap {
+export function portSettings(texts: readonly string[]): Readonly<Record<string, SettingMap>> {
   const ports: Record<string, SettingMap> = Object.create(null);
   for (const text of texts) {
     const [first, ...rest] = text.split(',');

@@ -11,6 +11,7 @@ import type { IngressQueue } from '../../src/queue/contract.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
+import { countFlooded, takesFloods } from './flood.ts';
 import { type ForwardingPort, STAGE_LEARN, STAGE_MIRROR } from './forwarding-port.ts';
 import { Learn } from './learn.ts';
 import * as LOOK_UP from './look-up.ts';
@@ -22,7 +23,7 @@ import * as PORT_COUNTS_TABLE from './port-counts.ts';
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AS_THEY_CAME, AT_TARGET, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { FLOOD } = LOOK_UP;
-const { COUNT_COPIES, COUNT_FORWARDED } = PORT_COUNTS_TABLE;
+const { COUNT_FORWARDED } = PORT_COUNTS_TABLE;
 
 const NOBODY = -1;
 
@@ -35,9 +36,9 @@ export class Forwarder {
   declare private readonly lookUp: LookUp;
   declare private readonly outlets: Outlets;
   declare private readonly onFault: FaultListener;
-  /** Ports by id; `#flooded` has those that frames are flooded to. */
+  /** Ports by id; `#switched` has those that frames are switched to, without gaps. */
   readonly #portOfId: (ForwardingPort | undefined)[] = [];
-  #flooded: readonly ForwardingPort[] = [];
+  #switched: readonly ForwardingPort[] = [];
   /** Ports that get copies, and of which ports. */
   readonly #copied = new Map<number, readonly number[]>();
   /** Frames of a mixed batch by target, as lists: first and last frame of each port's, by port id; the next frame. */
@@ -90,7 +91,7 @@ export class Forwarder {
 
   #refresh(): void {
     const ports = this.#portOfId.filter((port) => port !== undefined);
-    this.#flooded = ports.filter((port) => port.isSwitched);
+    this.#switched = ports.filter((port) => port.isSwitched);
     for (const port of ports) {
       port.setMirrors(ports.filter((other) => this.#copied.get(other.id)?.includes(port.id) === true));
     }
@@ -189,13 +190,13 @@ export class Forwarder {
     let floods = 0;
     for (let i = 0; i < count; i++) if (records[(i << RECORD_SHIFT) + AT_TARGET] === FLOOD) floods++;
     let receivers = 0;
-    for (const port of this.#flooded) {
-      const takesFloods = port !== sender;
-      if (takesFloods) receivers++;
+    for (const port of this.#switched) {
+      const getsFloods = takesFloods(port, sender);
+      if (getsFloods) receivers++;
       let frames = 0;
       for (let i = 0; i < count; i++) {
         const id = records[(i << RECORD_SHIFT) + AT_TARGET];
-        if (id === port.id || (takesFloods && id === FLOOD)) order[frames++] = i;
+        if (id === port.id || (getsFloods && id === FLOOD)) order[frames++] = i;
       }
       if (frames > 0) this.#deliver(sender, port, order, frames);
     }
@@ -203,10 +204,10 @@ export class Forwarder {
   }
 
   #flood(sender: ForwardingPort, order: Int32Array, count: number): void {
-    const ports = this.#flooded;
+    const ports = this.#switched;
     let receivers = 0;
     for (let i = 0; i < ports.length; i++) {
-      if (ports[i] === sender) continue;
+      if (!takesFloods(ports[i], sender)) continue;
       receivers++;
       this.#deliver(sender, ports[i], order, count);
     }
@@ -225,12 +226,6 @@ export class Forwarder {
     const placed = outlets.listPlaced(batch, order, count);
     if (placed > 0) mirror(outlets, port, sender, batch, outlets.placed, placed, false);
   }
-}
-
-/** A frame to all others is one frame and copies of it; a frame to nobody is a drop. */
-function countFlooded(sender: ForwardingPort, frames: number, receivers: number): void {
-  if (receivers === 0) sender.counts[DROP.noReceiver] += frames;
-  else sender.counts[COUNT_COPIES] += frames * (receivers - 1);
 }
 
 function countUntaken(sender: ForwardingPort, { tooLong, tooShort, tooScattered }: Batch): void {

@@ -16,6 +16,8 @@ export class ForwardingPort {
   stages = STAGE_LEARN;
   /** Frames are switched to it; otherwise it gets nothing but copies. */
   isSwitched = true;
+  /** Broadcast, multicast and unknown frames go to it. */
+  isFlooded = true;
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
@@ -30,6 +32,7 @@ export class ForwardingPort {
   follow(policy: PortPolicy): void {
     this.frameBytesMax = policy.frameBytesMax;
     this.isSwitched = policy.copiesOf === null;
+    this.isFlooded = this.isSwitched && policy.floods;
     this.setStage(STAGE_LEARN, this.isSwitched);
   }
 

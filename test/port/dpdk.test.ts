@@ -1,5 +1,5 @@
 /** A DPDK port without workers: what it attaches, how it says what is missing, and how it comes back. */
-import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { DpdkPort, type DpdkPortOptions } from '../../src/port/dpdk/port.ts';
@@ -138,7 +138,7 @@ describe.skipIf(why !== null)(`a dpdk port (${why ?? 'DPDK is here'})`, () => {
     await runProgram('ip', ['link', 'del', dummy]);
     await told;
     expect(port.status.state).toBe('waiting');
-    expect(dataPath.attached.size).toBe(0);
+    await vi.waitUntil(() => dataPath.attached.size === 0);
   });
 
   it('says that the options of EAL come too late', async () => {

@@ -14,7 +14,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createMemoryFile } from '../../src/host/mapping.ts';
@@ -31,11 +31,12 @@ import {
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { Frame } from '../../src/queue/frame.ts';
 import type { MirrorQueue } from '../../src/queue/mirror.ts';
-import { COUNT_LOST, QueueState } from '../../src/queue/state.ts';
+import { COUNT_LOST, QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import { settingsOf } from '../../switch/cli/options.ts';
 import { resolveConfig, resolvePort } from '../../switch/config/resolve.ts';
 import { createLogger } from '../../switch/log.ts';
-import { PORTS_MAX, Switch } from '../../switch/switch.ts';
+import { PORTS_MAX } from '../../switch/port-table.ts';
+import { Switch } from '../../switch/switch.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { naiveRead, pcapFile } from '../protocol/naive-capture.ts';
 import { arena, arenaView, bytesOfFrame, ethernet, FrameBench } from '../switch/l2/frames.ts';
@@ -296,6 +297,17 @@ describe('writing', () => {
     give(third!);
     const { packets, end } = naiveRead(readFileSync(file));
     expect([end, packets.map(({ data }) => data)]).toEqual(['end', [first, third]]);
+  });
+
+  it('keeps its file open while it waits for room, and closes it when it is stopped then', async () => {
+    await startPort();
+    const open = () => openedSince(before).filter((opened) => opened.includes(file));
+    new QueueState(port.states, 0).words[STATE_FAULT] = constants.errno.ENOSPC;
+    await fail();
+    expect(port.status.state).toBe('stopped');
+    expect(open()).toHaveLength(1);
+    await port.stop();
+    expect(open()).toEqual([]);
   });
 });
 

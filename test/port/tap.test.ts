@@ -418,8 +418,8 @@ describe.skipIf(unavailable !== null)(titleWith('a TAP interface that is', unava
     await events.said(/^attached to tap0$/, 2);
     expect(events.all).toEqual([
       'attached to tap0',
-      'disconnected',
       'warning: tap0: the interface was deleted; Ringway tries to attach again',
+      'disconnected',
       'attached to tap0',
     ]);
     const host = hostSide();

@@ -72,7 +72,7 @@ function streamPort(
   const listen = mode === undefined ? {} : { mode };
   const port = new UnixStreamPort({ socketPath: path, role, mtu, listen }, world.context);
   world.port = port;
-  port.start();
+  void port.start();
   return port;
 }
 
@@ -337,9 +337,10 @@ describe('a stream port', () => {
     expect(world.port!.status.state).toBe('stopped');
   });
 
-  it('says what it cannot listen at', () => {
+  it('says what it cannot listen at', async () => {
     writeFileSync(path, '');
-    expect(() => streamPort()).toThrow(SocketPathError);
+    const options = { socketPath: path, role: 'server', mtu: 9000, listen: {} } as const;
+    await expect(new UnixStreamPort(options, world.context).start()).rejects.toThrow(SocketPathError);
   });
 
   it('shows its two queues', async () => {

@@ -13,10 +13,10 @@ export const SWITCHABLE_FEATURES = {
   mergeable: [VIRTIO_FEATURE.NET_MRG_RXBUF],
   indirect: [VIRTIO_FEATURE.INDIRECT_DESC],
   eventIdx: [VIRTIO_FEATURE.EVENT_IDX],
-  mq: [VIRTIO_FEATURE.NET_MQ],
 } as const satisfies Record<string, readonly number[]>;
 
 export type SwitchableFeature = keyof typeof SWITCHABLE_FEATURES;
+export const SWITCHABLE_FEATURE_NAMES = Object.keys(SWITCHABLE_FEATURES) as SwitchableFeature[];
 
 export type DeviceOptions = {
   /** Most queue pairs that the front-end may use, 1 to 127. */

@@ -11,9 +11,11 @@ import { formatFdb } from '../../../switch/cli/fdb.ts';
 import { formatPorts } from '../../../switch/cli/ports.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
 import { type ControlSource, controlApi, serveControl } from '../../../switch/control/api.ts';
+import { NO_BOOKS } from '../../../switch/control/books.ts';
 import { askControl, ControlError } from '../../../switch/control/client.ts';
 import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
+import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
 
 function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
   return {
@@ -26,7 +28,13 @@ function portReport(name: string, changes: Partial<PortReport> = {}): PortReport
     mtu: null,
     details: { role: 'server', features: ['VERSION_1'], protocolFeatures: ['MQ'], memoryBytes: 2 ** 32 },
     queues: [],
-    counters: { ingressFrames: 1_234_567, ingressBytes: 99, egressFrames: 8, egressBytes: 7 },
+    counters: {
+      ...NO_BOOKS.counters,
+      ingressFrames: 1_234_567,
+      ingressBytes: 99,
+      egressFrames: 8,
+      egressBytes: 7,
+    },
     drops: dropCounts({}),
     ...changes,
   };
@@ -53,6 +61,7 @@ const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to b
 const SOURCE: ControlSource = {
   ports: () => PORTS,
   fdb: () => FDB,
+  totals: () => NO_BOOKS,
   workers: () => WORKERS,
   addPort: unchanged,
   removePort: unchanged,
@@ -141,14 +150,16 @@ describe('answers', () => {
       ...SOURCE,
       ports: () => ports,
       addPort: async (config) => {
+        if (ports.some(({ name }) => name === config.name)) {
+          throw new PortConflictError(`port ${config.name} exists already`);
+        }
         configs.push(config);
         ports.push(portReport(config.name));
       },
       removePort: async (name) => {
-        ports.splice(
-          ports.findIndex((port) => port.name === name),
-          1,
-        );
+        const index = ports.findIndex((port) => port.name === name);
+        if (index < 0) throw new NoSuchPortError(name);
+        ports.splice(index, 1);
       },
     };
     await serve(controlApi(source, '1'));
@@ -164,6 +175,7 @@ describe('answers', () => {
         queues: 4,
         configSpace: true,
         mtu: 9000,
+        flood: true,
       },
     ]);
     const again = askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
@@ -188,6 +200,14 @@ describe('answers', () => {
     const response = await api.request(path, { method: 'PUT', body });
     expect(response.status).toBe(400);
     expect(((await response.json()) as { error: string }).error).toContain(reason);
+  });
+
+  it('the setting that was refused, for the client to word', async () => {
+    await serve();
+    const body = { socket: '/x', queues: 0 };
+    const error = await errorOf(askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body }));
+    expect(error.fault).toEqual({ path: ['ports', 'vm7', 'queues'], text: '0 is not allowed (1 to 127)' });
+    expect((await errorOf(askControl(socketPath, '/v1/ports/vm9'))).fault).toBeNull();
   });
 
   it('500 and the reason when the source throws', async () => {
