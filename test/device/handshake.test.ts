@@ -54,7 +54,7 @@ describe('offers', () => {
   });
 
   it('leave out what the port switched off, and nothing else', async () => {
-    const bits = { packed: 34, inOrder: 35, mergeable: 15, indirect: 28, eventIdx: 29, mq: 22 } as const;
+    const bits = { packed: 34, inOrder: 35, mergeable: 15, indirect: 28, eventIdx: 29 } as const;
     const all = (await use().front.request('GET_FEATURES')).u64;
     for (const [name, number] of Object.entries(bits)) {
       const other = new World({ features: { [name]: false } });
