@@ -10,6 +10,7 @@ export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'one flow, 2 ports, 1518 bytes', bytes: 1518 },
   { ...plain, name: '4 flows, 2 ports, 64 bytes', flows: 4 },
   { ...plain, name: '64 flows, 4 ports, 64 bytes', flows: 64, ports: 4 },
+  { ...plain, name: '7 flows in turn, 8 ports, 64 bytes', flows: 7, ports: 8 },
   { ...plain, name: 'split to packed', to: 'packed' },
   { ...plain, name: 'packed to split', from: 'packed' },
   { ...plain, name: 'packed to packed', from: 'packed', to: 'packed' },

@@ -140,9 +140,6 @@ export class PiecesWorld {
     for (const guest of this.#guests) guest.fill(frames, this.#inTwo);
   }
 
-  guestsForTest() {
-    return this.#guests;
-  }
   /** Has the drivers offer everything they have: what `lap` then forwards. */
   offer(): void {
     for (const guest of this.#guests) guest.toGuest.offerAll();

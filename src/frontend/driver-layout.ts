@@ -14,13 +14,6 @@ export function notOutstanding(id: number): DeviceError {
   return new DeviceError(`the device used buffer ${id}, which it does not have`);
 }
 
-/**
- * x86-64 keeps the order of loads, and V8 neither moves nor merges loads of typed arrays; so what the device
- * wrote before a flag or an index is seen with it, and a load after an atomic store stays after it. Elsewhere
- * such a load is atomic too, which is a call in V8.
- */
-export const PLAIN_LOADS_STAY_IN_ORDER = process.arch === 'x64';
-
 export type LayoutOptions = {
   readonly memory: EmbeddedMemory;
   /** Descriptors. */

@@ -5,16 +5,17 @@
  * One thread's object. A used descriptor that cannot be right throws: here the device is what is tested.
  */
 import * as PACKED_RING from '../../protocol/virtio/packed-ring.ts';
+import * as ORDERED from '../memory/ordered.ts';
 import {
   DeviceError,
   type DriverLayout,
   type LayoutOptions,
   notOutstanding,
   type Piece,
-  PLAIN_LOADS_STAY_IN_ORDER,
 } from './driver-layout.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
+const { loadOrdered16, loadOrdered32 } = ORDERED;
 const {
   DESC_ALIGN,
   DESC_BYTES,
@@ -161,7 +162,7 @@ export class PackedDriverLayout implements DriverLayout {
     const { desc } = this;
     for (;;) {
       const at = (this.#usedAt << 2) + 3;
-      const word = PLAIN_LOADS_STAY_IN_ORDER ? desc[at] : Atomics.load(desc, at);
+      const word = loadOrdered32(desc, at);
       if ((word & USED_BITS) !== this.#usedBits) return this.#seenCount;
       const id = word & 0xffff;
       if (id >= this.#size || this.outstandingCount === this.#seenCount) throw notOutstanding(id);
@@ -274,7 +275,7 @@ export class PackedDriverLayout implements DriverLayout {
   /** Whether the device named one of the `count` descriptors just published, or does not name any. */
   #wantsKick(count: number): boolean {
     const { deviceEvent } = this;
-    const event = PLAIN_LOADS_STAY_IN_ORDER ? deviceEvent[0] : Atomics.load(deviceEvent, 0);
+    const event = loadOrdered16(deviceEvent, 0);
     const flags = (event >> 16) & EVENT_FLAGS_MASK;
     if (flags === EVENT_DISABLE) return false;
     if (flags !== EVENT_DESC || !this.#eventIdx) return true;

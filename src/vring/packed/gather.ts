@@ -4,10 +4,10 @@
  */
 import * as ETHERNET from '../../../protocol/ethernet.ts';
 import * as SPLIT_RING from '../../../protocol/virtio/split-ring.ts';
+import * as ORDERED from '../../memory/ordered.ts';
 import type { Batch } from '../../queue/batch.ts';
 import * as BATCH from '../../queue/batch.ts';
 import type { FromGuest } from '../from-guest.ts';
-import * as ORDERED from '../ordered.ts';
 import type { PackedLayout } from './layout.ts';
 import * as OWNERS from './owner-bits.ts';
 

@@ -15,6 +15,7 @@ import {
 } from '../../../protocol/virtio/packed-ring.ts';
 import { DESC_F_WRITE } from '../../../protocol/virtio/split-ring.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
+import { loadOrdered16, loadOrdered32 } from '../../memory/ordered.ts';
 import { BATCH_FRAMES_MAX, type Batch } from '../../queue/batch.ts';
 import { STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../queue/state.ts';
 import type { RingAttachment } from '../attachment.ts';
@@ -28,7 +29,6 @@ import {
   writeWord32,
 } from '../guest-writes.ts';
 import { type RingLayout, WALKED_CHAINS_MAX } from '../layout.ts';
-import { loadOrdered16, loadOrdered32 } from '../ordered.ts';
 import type { Ring } from '../ring.ts';
 import type { ToGuest } from '../to-guest.ts';
 import { walkChain } from './chain.ts';

@@ -5,10 +5,10 @@
  */
 import * as NET from '../../../protocol/virtio/net.ts';
 import * as SPLIT_RING from '../../../protocol/virtio/split-ring.ts';
+import * as ORDERED from '../../memory/ordered.ts';
 import type { Batch } from '../../queue/batch.ts';
 import * as BATCH from '../../queue/batch.ts';
 import * as WRITES from '../guest-writes.ts';
-import * as ORDERED from '../ordered.ts';
 import type { ToGuest } from '../to-guest.ts';
 import type { PackedLayout } from './layout.ts';
 import * as OWNERS from './owner-bits.ts';

@@ -10,6 +10,7 @@ import {
   USED_F_NO_NOTIFY,
 } from '../../../protocol/virtio/split-ring.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
+import { loadOrdered16 } from '../../memory/ordered.ts';
 import type { Batch } from '../../queue/batch.ts';
 import { STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../queue/state.ts';
 import type { RingAttachment } from '../attachment.ts';
@@ -17,7 +18,6 @@ import type { DescriptorList } from '../descriptor-list.ts';
 import type { FromGuest } from '../from-guest.ts';
 import { publishWord16, writeUsedEntry, writeWord16 } from '../guest-writes.ts';
 import { NO_SENSE, type RingLayout, WALKED_CHAINS_MAX } from '../layout.ts';
-import { loadOrdered16 } from '../ordered.ts';
 import type { Ring } from '../ring.ts';
 import type { ToGuest } from '../to-guest.ts';
 import { walkChain } from './chain.ts';

@@ -1,9 +1,9 @@
 /**
- * Loads from memory that a driver writes at the same time, of which the order counts. On x86-64 the processor keeps
+ * Loads from memory that the other side of a ring, driver or device, writes at the same time, where the order counts. On x86-64 the processor keeps
  * the order of loads, and V8 neither moves nor merges loads of typed arrays, so a plain load will do. Elsewhere the
  * load is atomic (a call in V8): no later load of this thread overtakes it, and it does not overtake an earlier
  * `Atomics.store`, as atomic accesses have one order for all threads. The second is what an interrupt depends on:
- * used entries are stored first, and the driver's wish is read after.
+ * what was used is stored first, and the driver's wish to be signalled is read after; so is a kick.
  */
 const PLAIN_LOADS_STAY_IN_ORDER = process.arch === 'x64';
 
