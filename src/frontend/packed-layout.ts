@@ -275,7 +275,7 @@ export class PackedDriverLayout implements DriverLayout {
   /** Whether the device named one of the `count` descriptors just published, or does not name any. */
   #wantsKick(count: number): boolean {
     const { deviceEvent } = this;
-    const event = loadOrdered16(deviceEvent, 0);
+    const event = loadOrdered32(deviceEvent, 0);
     const flags = (event >> 16) & EVENT_FLAGS_MASK;
     if (flags === EVENT_DISABLE) return false;
     if (flags !== EVENT_DESC || !this.#eventIdx) return true;
