@@ -15,7 +15,7 @@ import {
 } from './driver-layout.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { loadOrdered16, loadOrdered32 } = ORDERED;
+const { loadOrdered32 } = ORDERED;
 const {
   DESC_ALIGN,
   DESC_BYTES,
