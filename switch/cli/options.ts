@@ -49,8 +49,8 @@ export function settingsOf(options: RunOptions): SettingSource {
 
 /** What the user calls a setting of the command line. */
 export function subjectOf(path: readonly string[]): string {
-  const [top, name, key] = path;
-  if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top!] ?? `--${top}`;
+  const [top = '', name, key] = path;
+  if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top] ?? `--${top}`;
   if (name === undefined) return '--port';
   return key === undefined ? `--port ${name}` : `--port ${name}: ${toOptionKey(key)}`;
 }
@@ -59,8 +59,8 @@ export function subjectOf(path: readonly string[]): string {
 export function portSettings(texts: readonly string[]): Readonly<Record<string, SettingMap>> {
   const ports: Record<string, SettingMap> = Object.create(null);
   for (const text of texts) {
-    const [first, ...rest] = text.split(',');
-    const [name, attachedTo] = splitPair(first!, `--port ${text}`, 'NAME=SOCKET[,key=value]…');
+    const [first = '', ...rest] = text.split(',');
+    const [name, attachedTo] = splitPair(first, `--port ${text}`, 'NAME=SOCKET[,key=value]…');
     if (Object.hasOwn(ports, name)) throw new ConfigError(`--port ${name}: given twice`);
     ports[name] = portFields(name, attachedTo, rest);
   }
