@@ -11,6 +11,7 @@ import { AS_THEY_CAME, BATCH_FRAMES_MAX } from '../../src/queue/batch.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from '../../src/vring/descriptor-list.ts';
+import { OWNER_BITS } from '../../src/vring/packed/owner-bits.ts';
 import {
   FRAME,
   HIGH_BYTES,
@@ -170,6 +171,22 @@ describe('a packed ring that is one chain of 32,768 descriptors', () => {
     expect(guest.take()).toEqual({ ...NOTHING, tooScattered: 1 });
     expect(looked).toHaveBeenCalledTimes(SIZE);
     expect(guest.take()).toEqual(NOTHING);
+    expect(looked).toHaveBeenCalledTimes(SIZE);
+  });
+
+  it('from the guest is walked once a burst, although it is offered again meanwhile', () => {
+    const guest = makeGuest('fromGuest', 0);
+    const { desc } = guest.driver.fromGuest.ring.layout as PackedDriverLayout;
+    const add = DescriptorList.prototype.add;
+    const looked = vi.spyOn(DescriptorList.prototype, 'add').mockImplementation(function (
+      this: DescriptorList,
+      ...args
+    ) {
+      // The first descriptor was just read: from now on it is one of the next round.
+      if (this.count === 0) desc[3] ^= OWNER_BITS;
+      return add.apply(this, args);
+    });
+    expect(guest.take().tooScattered).toBe(1);
     expect(looked).toHaveBeenCalledTimes(SIZE);
   });
 

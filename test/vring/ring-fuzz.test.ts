@@ -48,6 +48,13 @@ function randomLists(random: Random, count: number): PlaceLists {
   }
 }
 
+/** Moves buffers off their alignment; shapes leave so much of each buffer's end free (PIECE_GAP_BYTES). */
+function misalign(random: Random, { toGuest, fromGuest }: DriverEnd): void {
+  for (const { bufferOffsets } of [toGuest.ring, fromGuest.ring]) {
+    for (let id = 0; id < bufferOffsets.length; id++) bufferOffsets[id] += random.between(0, 4);
+  }
+}
+
 /** The same driver twice, one with Ringway and one with the twin behind it. */
 class Worlds {
   readonly random: Random;
@@ -69,8 +76,11 @@ class Worlds {
     const isShaped = random.chance(60);
     const makeDriver = (): DriverEnd => {
       if (!isShaped) return new DriverEnd(this.plan);
-      const receiveShape = randomReceiveShape(new Random(shapeSeed), this.plan);
-      return new DriverEnd({ ...this.plan, receiveShape });
+      const shapeRandom = new Random(shapeSeed);
+      const receiveShape = randomReceiveShape(shapeRandom, this.plan);
+      const driver = new DriverEnd({ ...this.plan, receiveShape });
+      if (shapeRandom.chance(50)) misalign(shapeRandom, driver);
+      return driver;
     };
     this.drivers = [makeDriver(), makeDriver()];
     const mapping = random.pick(['inOrder', 'lastFirst', 'overWindows'] as const);
