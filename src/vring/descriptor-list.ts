@@ -3,13 +3,13 @@
  * and not what the guest made of it meanwhile. The layouts' walks fill it.
  */
 
-/** Most descriptors of a chain that are looked at; a longer chain is legal but no frame needs it. */
+/** Most descriptors of a chain that are kept; a longer chain is legal but no frame needs it. */
 export const CHAIN_DESCRIPTORS_MAX = 1024;
 
 export class DescriptorList {
   count = 0;
-  /** The chain has more descriptors than were looked at. */
-  overflowed = false;
+  /** Descriptors that were looked at and not kept, because there was no room. */
+  skipped = 0;
   declare readonly gpaLo: Int32Array;
   declare readonly gpaHi: Int32Array;
   /** uint32 carried as int32. */
@@ -26,14 +26,19 @@ export class DescriptorList {
 
   clear(): void {
     this.count = 0;
-    this.overflowed = false;
+    this.skipped = 0;
+  }
+
+  /** The chain has more descriptors than are kept. */
+  get overflowed(): boolean {
+    return this.skipped !== 0;
   }
 
   /** False when there is no room: the walk may end. */
   add(gpaLo: number, gpaHi: number, sizeBytes: number, writable: number): boolean {
     const at = this.count;
     if (at === CHAIN_DESCRIPTORS_MAX) {
-      this.overflowed = true;
+      this.skipped++;
       return false;
     }
     this.gpaLo[at] = gpaLo;

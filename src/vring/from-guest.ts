@@ -61,7 +61,7 @@ export class FromGuest extends Ring implements IngressQueue {
       this.fail(fault);
       return false;
     }
-    this.descriptorsLeft -= list.count;
+    this.descriptorsLeft -= list.count + list.skipped;
     const found = this.#describe(batch);
     if (found === CHAIN_FAULT) return false;
     this.useWalked(0);

@@ -141,6 +141,7 @@ export class ToGuest extends Ring implements EgressQueue {
     list.clear();
     const fault = this.walk(list);
     if (fault !== RING_FAULT.NONE) return this.#stopped(fault);
+    if (list.overflowed) return refusal(REFUSED_TOO_SMALL);
     this.descriptorsLeft -= list.count;
     let chainBytes = 0;
     let totalBytes = 0;

@@ -113,12 +113,11 @@ export class NaivePackedRing implements NaiveRing {
 
   arm(): void {
     const { eventIdx, deviceGpa } = this.#options;
-    this.#memory.setU16(deviceGpa, eventIdx ? this.#offWrap(this.#availNext) : 0);
+    if (eventIdx) this.#memory.setU16(deviceGpa, this.#offWrap(this.#availNext));
     this.#memory.setU16(deviceGpa + 2n, eventIdx ? EVENT_DESC : EVENT_ENABLE);
   }
 
   disarm(): void {
-    this.#memory.setU16(this.#options.deviceGpa, 0);
     this.#memory.setU16(this.#options.deviceGpa + 2n, EVENT_DISABLE);
   }
 
@@ -207,7 +206,8 @@ export class NaivePackedRing implements NaiveRing {
   #putUsed(position: number, { id, sizeBytes }: Used): void {
     const gpa = this.#descGpa(position);
     const marks = this.#wrapCounter(position) === 1 ? AVAIL | USED : 0;
-    this.#memory.setU32(gpa + 8n, sizeBytes);
+    const { choosesAsRingway, inOrder } = this.#options;
+    if (sizeBytes > 0 || inOrder || choosesAsRingway !== true) this.#memory.setU32(gpa + 8n, sizeBytes);
     this.#memory.setU16(gpa + 12n, id);
     this.#memory.setU16(gpa + 14n, marks | (sizeBytes > 0 ? WRITE : 0));
   }

@@ -20,6 +20,13 @@ export type NaiveRingOptions = {
   readonly base: number;
   /** The order in which buffers of one publication are marked used; default: as they were taken. */
   readonly reorder?: <T>(used: readonly T[]) => readonly T[];
+  /**
+   * Where the specification leaves the device a choice, what Ringway does, so that whole memories can be compared:
+   * a split ring in order has an entry for each buffer (section 2.7.9 allows one for all), and a packed ring that is
+   * not in order keeps the length of a buffer that was only read (section 2.8.5 gives it no meaning). Default: the
+   * other choice.
+   */
+  readonly choosesAsRingway?: boolean;
 };
 
 export type NaiveGiveResult = 'done' | 'noBuffer' | 'tooSmall';

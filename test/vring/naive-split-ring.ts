@@ -171,7 +171,8 @@ export class NaiveSplitRing implements NaiveRing {
 
   /** Section 2.7.9: only what needs no length of its own; a device that writes to buffers tells each. */
   #isBatch(): boolean {
-    return this.#options.inOrder && this.#used.every(({ sizeBytes }) => sizeBytes === 0);
+    const { inOrder, choosesAsRingway } = this.#options;
+    return inOrder && choosesAsRingway !== true && this.#used.every(({ sizeBytes }) => sizeBytes === 0);
   }
 
   #putUsed(entry: number, { head, sizeBytes }: Used): void {

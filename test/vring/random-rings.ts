@@ -32,8 +32,10 @@ export function randomPlan(
 ): Omit<RingPlan, 'receiveShape'> {
   const size = SIZES[layout](random, sizeMax);
   const mergeable = random.chance(50);
-  const partBytes = 2 * size * (bufferBytes + 64 + INDIRECT_PIECES_MAX * 16 + 32) + 2 ** 16;
-  const sizeBytes = Math.ceil(partBytes / 4096) * 4096;
+  const neededBytes = 2 * size * (bufferBytes + 64 + INDIRECT_PIECES_MAX * 16 + 32) + 2 ** 16;
+  const sizeBytes = Math.ceil(neededBytes / 4096) * 4096;
+  // What does not fit the first region lies in the last one.
+  const firstBytes = Math.ceil((sizeBytes * random.between(5, 95)) / 100 / 4096) * 4096;
   return {
     layout,
     inOrder: false,
@@ -48,7 +50,7 @@ export function randomPlan(
       ? sizeBytes
       : [
           // Below 4 GiB, above it, and in between a hole; user addresses are something else altogether.
-          { sizeBytes, gpa: 0, uva: 0x7000_0000_0000 },
+          { sizeBytes: firstBytes, gpa: 0, uva: 0x7000_0000_0000 },
           { sizeBytes: 2 * 2 ** 20, gpa: 3 * GIB, uva: 0x1000 },
           { sizeBytes, gpa: 4 * GIB, uva: 0x6000_0000_0000 },
         ],

@@ -1,8 +1,9 @@
 /**
  * Walks a descriptor chain of a packed ring (VIRTIO 1.3, sections 2.8.5 to 2.8.7): its descriptors stand one after the
  * other, the last one has the buffer's id, and an indirect table is a list without links. Bounded, each field read
- * once. The first descriptor says that the chain is available; the driver has written the others before it. After CHAIN_DESCRIPTORS_MAX descriptors buffers are no longer kept, but the chain's end must be found, for the
- * next one begins behind it.
+ * once. The first descriptor says that the chain is available; the driver has written the others before it. After
+ * CHAIN_DESCRIPTORS_MAX descriptors buffers are no longer kept. From the guest the chain's end must be found all the
+ * same, for the next one begins behind it; to the guest such a chain is not used, and every frame would walk it anew.
  */
 import {
   DESC_BYTES,
@@ -30,7 +31,8 @@ export function walkChain(ring: Ring, layout: PackedLayout, start: number, list:
       if ((flags & DESC_F_NEXT) !== 0 || visited > 1) return RING_FAULT.INDIRECT_WITH_NEXT;
       return walkTable(ring, desc[word], desc[word + 1], desc[word + 2], list);
     }
-    list.add(desc[word], desc[word + 1], desc[word + 2], flags & DESC_F_WRITE);
+    const isKept = list.add(desc[word], desc[word + 1], desc[word + 2], flags & DESC_F_WRITE);
+    if (!isKept && !layout.isFromGuest) return RING_FAULT.NONE;
     if ((flags & DESC_F_NEXT) === 0) return RING_FAULT.NONE;
     at++;
     if (at === size) at = 0;
