@@ -60,6 +60,7 @@ class Messages {
               FEATURES,
               FEATURES | bit(F.CTRL_VQ, F.EVENT_IDX),
               FEATURES | bit(F.PACKED, F.IN_ORDER),
+              FEATURES | bit(F.PACKED, F.CTRL_VQ),
               bit(F.VERSION_1),
               0n,
             ]),
