@@ -14,7 +14,7 @@ import { type NaivePorts, NaiveSwitch } from './naive-switch.ts';
 const BROADCAST: Mac = [255, 255, 255, 255, 255, 255];
 const MULTICAST: Mac = [1, 0, 0x5e, 0, 0, 1];
 const BURSTS = 120;
-/** What cannot happen in this world, and what happens only without other ports. */
+/** Happens only to a port that is alone, see forwarder.test.ts; here it is by chance. */
 const NOT_HERE: readonly DropReason[] = ['noReceiver'];
 
 afterAll(() => arena.release());

@@ -324,6 +324,16 @@ describe('addresses of a burst', () => {
     expect(counts()).toEqual([0, 1, 1, 1]);
   });
 
+  it('are not taken for alike where words that lie across them are', () => {
+    makeSwitch(1, 1);
+    // The second frame lies two bytes off a word, behind zeros.
+    arenaView.u8.fill(0, 0, 4096);
+    const zeros: Mac = [0, 0, 0, 0, 0, 0];
+    const [one, two] = [ethernet(zeros, zeros), ethernet(zeros, [0, 0, 0, 0, 5, 5])];
+    send(0, one, { bytes: two, misalignment: 2 });
+    expect(ports[1].received).toEqual([one, two]);
+  });
+
   it('are written as they were decided upon, whatever the sender does to its memory meanwhile', () => {
     send(1, ethernet(9, 7));
     send(2, ethernet(9, 8));
