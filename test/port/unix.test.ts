@@ -156,6 +156,8 @@ describe('a stream, inwards', () => {
     send(fd, framed([new Uint8Array(1), good, new Uint8Array(13), good]));
     expect((await world.receiveCount(2)).length).toBe(2);
     expect([world.tooShort, world.tooLong]).toEqual([2, 0]);
+    // They came in all the same, or the books would not balance.
+    expect(world.port!.counters.ingressFrames).toBe(4);
     expect(world.port!.status.state).toBe('running');
   });
 
@@ -405,6 +407,7 @@ describe('a datagram port', () => {
     expect(send(fd, new Uint8Array(62))).toBe(62);
     expect(world.receive().map(({ length }) => length)).toEqual([60, 61, 62]);
     expect([world.tooShort, world.tooLong]).toEqual([1, 2]);
+    expect(world.port!.counters.ingressFrames).toBe(6);
   });
 
   it('loses frames while nobody is at the other path, says so, and recovers by itself', async () => {
