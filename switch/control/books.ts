@@ -52,9 +52,11 @@ const NOTHING: QueueCounters = { ingressFrames: 0, ingressBytes: 0, egressFrames
 export const NO_BOOKS: Books = booksOf(NOTHING, new SharedArrayBuffer(0), new Float64Array(PORT_COUNTS));
 
 /** The sum of the books of several ports. */
-export function sumBooks(all: readonly Books[]): Books {
+export function sumBooks(books: readonly Books[]): Books {
+  // So that every term is there although there is no port.
+  const all = [NO_BOOKS, ...books];
   return {
-    counters: sumRecords(all.map((books) => books.counters)),
+    counters: sumRecords(all.map(({ counters }) => counters)),
     drops: sumRecords(all.map(({ drops }) => drops)),
   };
 }
