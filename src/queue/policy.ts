@@ -17,10 +17,13 @@ export type PortPolicy = {
   readonly copiesOf: readonly MirrorSource[] | null;
   /** Whether broadcast, multicast and unknown unicast frames are flooded to the port. */
   readonly floods: boolean;
+  /** Whether what comes in from the port is forwarded; otherwise all of it is dropped. It can be sent to either way. */
+  readonly receives: boolean;
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
   frameBytesMax: FRAME_BYTES_MAX,
   copiesOf: null,
   floods: true,
+  receives: true,
 };

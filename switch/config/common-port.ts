@@ -10,6 +10,8 @@ import { onOff } from './kinds/values.ts';
 export const COMMON_PORT_FIELDS = {
   /** Whether broadcast, multicast and unknown unicast frames are flooded to the port. */
   flood: onOff.default(true),
+  /** Whether frames from the port are forwarded; otherwise the switch drops them all. */
+  receive: onOff.default(true),
 };
 
 export type CommonPortSettings = {
@@ -18,5 +20,5 @@ export type CommonPortSettings = {
 
 /** The part of a port's policy that its settings decide; the rest is the port's own, or the switch's. */
 export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
-  return { floods: settings.flood };
+  return { floods: settings.flood, receives: settings.receive };
 }

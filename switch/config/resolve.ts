@@ -14,6 +14,7 @@
  *         queues: 16                     # queue pairs offered at most, 1 to 127
  *         features: { packed: off }      # what is not to be offered of packed, inOrder, mergeable, indirect, eventIdx
  *         flood: on                      # any kind of port; off: no broadcast, multicast and unknown unicast frames
+ *         receive: on                    # any kind of port; off: every frame that comes in from it is dropped
  *         configSpace: off               # offer the CONFIG protocol feature (User-Mode Linux wants it)
  *       uml0:
  *         socket: /run/ringway/uml0.sock

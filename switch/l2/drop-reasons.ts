@@ -8,6 +8,7 @@ export const DROP_REASONS = [
   { name: 'tooScattered', side: 'sender', text: 'sent a frame in more than 1,024 pieces' },
   { name: 'samePort', side: 'sender', text: 'sent a frame to an address on its own port' },
   { name: 'noReceiver', side: 'sender', text: 'sent a frame that no other port takes' },
+  { name: 'receiveOff', side: 'sender', text: 'sent a frame although it has receive=off' },
   { name: 'noBuffer', side: 'receiver', text: 'had no room for a frame to it' },
   { name: 'bufferTooSmall', side: 'receiver', text: 'offered a buffer too small for a frame to it' },
   { name: 'notTaken', side: 'receiver', text: 'a frame was handed over but the other side did not take it' },

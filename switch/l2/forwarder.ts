@@ -12,13 +12,14 @@ import { readHeads } from '../../src/queue/heads.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
 import { countFlooded, takesFloods } from './flood.ts';
-import { type ForwardingPort, STAGE_LEARN, STAGE_MIRROR } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_LEARN, STAGE_MIRROR, STAGE_RECEIVE_OFF } from './forwarding-port.ts';
 import { Learn } from './learn.ts';
 import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
 import { mirror } from './mirror.ts';
 import { type FaultListener, Outlets } from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
+import { dropAll } from './receive-off.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AS_THEY_CAME, AT_TARGET, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
@@ -103,8 +104,11 @@ export class Forwarder {
     const taken = from.gather(batch);
     if (taken !== 0) {
       const sender = this.#portOfId[from.portId] as ForwardingPort;
-      if (batch.count !== 0) this.#forward(sender);
-      if (batch.count !== taken) countUntaken(sender, batch);
+      if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) dropAll(sender, taken);
+      else {
+        if (batch.count !== 0) this.#forward(sender);
+        if (batch.count !== taken) countUntaken(sender, batch);
+      }
       this.outlets.close();
       from.finish();
     }

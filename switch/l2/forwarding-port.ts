@@ -6,6 +6,8 @@ import type { PortPolicy } from '../../src/queue/policy.ts';
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
 export const STAGE_LEARN = 1;
 export const STAGE_MIRROR = 2;
+/** Runs instead of all others. */
+export const STAGE_RECEIVE_OFF = 4;
 
 export class ForwardingPort {
   declare readonly id: number;
@@ -34,6 +36,7 @@ export class ForwardingPort {
     this.isSwitched = policy.copiesOf === null;
     this.isFlooded = this.isSwitched && policy.floods;
     this.setStage(STAGE_LEARN, this.isSwitched);
+    this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {

@@ -132,6 +132,7 @@ describe('settings of a dpdk port', () => {
       queues: 1,
       promiscuous: true,
       flood: true,
+      receive: true,
     });
   });
 

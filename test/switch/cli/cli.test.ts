@@ -418,6 +418,7 @@ describe('the QEMU line', () => {
     queues: 16,
     configSpace: false,
     flood: true,
+    receive: true,
   } as const satisfies PortConfig;
 
   it('shares the memory and names the socket and as many vectors as queues need', () => {

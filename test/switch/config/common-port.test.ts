@@ -1,5 +1,6 @@
 /** Settings that every kind of port has: accepted by each, alike in a file and on the command line, and what they decide. */
 import { describe, expect, it } from 'vitest';
+import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
 import { settingsOf } from '../../../switch/cli/options.ts';
 import { COMMON_PORT_FIELDS, policyOf } from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
@@ -15,6 +16,16 @@ const ENDPOINTS: Readonly<Record<string, string>> = {
   dpdk: 'net_null0',
 };
 
+/** Each setting, what it is in a port's policy, and a slip of the pen. */
+const SETTINGS = [
+  { name: 'flood', inPolicy: 'floods', slip: 'flod' },
+  { name: 'receive', inPolicy: 'receives', slip: 'recieve' },
+] as const satisfies readonly {
+  readonly name: keyof typeof COMMON_PORT_FIELDS;
+  readonly inPolicy: keyof PortPolicy;
+  readonly slip: string;
+}[];
+
 const fromOption = (port: string): PortConfig => resolveConfig([settingsOf({ port: [port] })]).ports[0];
 const fromFile = (text: string): PortConfig => resolveConfig([parseConfigText('r.yaml', text)]).ports[0];
 
@@ -25,24 +36,33 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
 
   it('has every common setting, by default', () => {
     expect(knownPortSettings(kind)).toEqual(expect.arrayContaining(Object.keys(COMMON_PORT_FIELDS)));
-    expect(option('')).toMatchObject({ kind, flood: true });
+    expect(SETTINGS.map(({ name }) => name)).toEqual(Object.keys(COMMON_PORT_FIELDS));
+    expect(option('')).toMatchObject({ kind, flood: true, receive: true });
     expect(file('')).toEqual(option(''));
+    expect({ ...DEFAULT_POLICY, ...policyOf(option('')) }).toEqual(DEFAULT_POLICY);
   });
 
-  it.each([
-    ['on', true],
-    ['off', false],
-    ['true', true],
-    ['false', false],
-  ])('takes flood=%s', (text, floods) => {
-    expect(option(`,flood=${text}`)).toMatchObject({ flood: floods });
-    expect(file(`, flood: ${text}`)).toEqual(option(`,flood=${text}`));
-    expect(policyOf(option(`,flood=${text}`))).toEqual({ floods });
-  });
+  describe.each(SETTINGS)('$name', ({ name, inPolicy, slip }) => {
+    it.each([
+      ['on', true],
+      ['off', false],
+      ['true', true],
+      ['false', false],
+    ])('may be %s', (text, isOn) => {
+      const port = option(`,${name}=${text}`);
+      expect(port).toMatchObject({ [name]: isOn });
+      expect(file(`, ${name}: ${text}`)).toEqual(port);
+      expect(policyOf(port)).toEqual({ ...policyOf(option('')), [inPolicy]: isOn });
+    });
 
-  it('says what flood may be, and where it stands', () => {
-    expect(() => option(',flood=some')).toThrow('--port a: flood: some is not allowed (on or off)');
-    expect(() => file(', flood: some')).toThrow('r.yaml:1: ports.a.flood: some is not allowed (on or off)');
-    expect(() => file(', flod: on')).toThrow('r.yaml:1: ports.a.flod: unknown setting (did you mean flood?)');
+    it('may be nothing else; the message says so, and where it stands', () => {
+      expect(() => option(`,${name}=some`)).toThrow(`--port a: ${name}: some is not allowed (on or off)`);
+      expect(() => file(`, ${name}: some`)).toThrow(
+        `r.yaml:1: ports.a.${name}: some is not allowed (on or off)`,
+      );
+      expect(() => file(`, ${slip}: on`)).toThrow(
+        `r.yaml:1: ports.a.${slip}: unknown setting (did you mean ${name}?)`,
+      );
+    });
   });
 });

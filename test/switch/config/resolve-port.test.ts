@@ -7,7 +7,7 @@ const LONGEST = `/${'s'.repeat(106)}`;
 
 describe('a port alone', () => {
   it('is what its settings say, as JSON or as text', () => {
-    const port = resolvePort('a', { socket: '/r/a.sock', queues: 2, flood: false });
+    const port = resolvePort('a', { socket: '/r/a.sock', queues: 2, flood: false, receive: false });
     expect(port).toEqual({
       name: 'a',
       kind: 'vhost-user',
@@ -16,8 +16,11 @@ describe('a port alone', () => {
       queues: 2,
       configSpace: false,
       flood: false,
+      receive: false,
     });
-    expect(resolvePort('a', { socket: '/r/a.sock', queues: '2', flood: 'off' })).toEqual(port);
+    expect(resolvePort('a', { socket: '/r/a.sock', queues: '2', flood: 'off', receive: 'off' })).toEqual(
+      port,
+    );
   });
 
   it.each([

@@ -41,6 +41,7 @@ const PORT_A = {
   queues: 16,
   configSpace: false,
   flood: true,
+  receive: true,
 };
 
 describe('accepted', () => {
@@ -86,6 +87,7 @@ control: /run/c.sock
           queues: 16,
           configSpace: false,
           flood: true,
+          receive: true,
         },
         {
           name: 'vm0',
@@ -99,6 +101,7 @@ control: /run/c.sock
           mac: '02:00:00:00:00:0a',
           mtu: 9000,
           flood: true,
+          receive: true,
         },
       ],
       cpus: [2, 3],
@@ -135,6 +138,7 @@ control: /run/c.sock
           mac: '02:00:00:00:00:01',
           mtu: 68,
           flood: true,
+          receive: true,
         },
       ],
       cpus: [3, 0],
@@ -312,7 +316,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, configSpace, mac, mtu, flood)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, configSpace, mac, mtu, flood, receive)',
     ],
     [`${A}idleus: 3`, 'r.yaml:2: idleus: unknown setting (did you mean idleUs?)'],
     [`${A}__proto__: { poll: busy }`, 'r.yaml:2: __proto__: unknown setting'],

@@ -163,7 +163,7 @@ describe('answers', () => {
       },
     };
     await serve(controlApi(source, '1'));
-    const body = { socket: '/x/vm7.sock', queues: 4, configSpace: true, mtu: '9000' };
+    const body = { socket: '/x/vm7.sock', queues: 4, configSpace: true, mtu: '9000', receive: 'off' };
     const added = await askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
     expect(added).toMatchObject({ name: 'vm7' });
     expect(configs).toEqual([
@@ -176,6 +176,7 @@ describe('answers', () => {
         configSpace: true,
         mtu: 9000,
         flood: true,
+        receive: false,
       },
     ]);
     const again = askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });

@@ -21,6 +21,7 @@ describe('accepted', () => {
       file: '/tmp/a.pcapng',
       direction: 'write',
       flood: true,
+      receive: true,
     });
     expect(copiesOf(port)).toBeNull();
   });

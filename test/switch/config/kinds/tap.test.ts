@@ -24,7 +24,7 @@ describe('a TAP port', () => {
   it('needs no more than an interface', () => {
     const { ports, controlSocket } = fromOption('host=tap:tap0');
     expect(ports).toEqual([
-      { name: 'host', kind: 'tap', interface: 'tap0', queues: 1, up: true, flood: true },
+      { name: 'host', kind: 'tap', interface: 'tap0', queues: 1, up: true, flood: true, receive: true },
     ]);
     expect(ports.map(endpointOf)).toEqual(['tap0']);
     expect(controlSocket).toBeNull();
@@ -55,6 +55,7 @@ ports:
         addresses: [parseIpPrefix('10.0.0.1/24'), parseIpPrefix('fd00::1/64')],
         up: false,
         flood: true,
+        receive: true,
       },
     ]);
     const option =

@@ -39,6 +39,7 @@ describe('settings of a unix port', () => {
       transport: 'stream',
       mtu: 9000,
       flood: true,
+      receive: true,
     });
   });
 
