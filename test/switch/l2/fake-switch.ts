@@ -4,7 +4,7 @@
  */
 import { expect } from 'vitest';
 import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
-import { DEFAULT_POLICY } from '../../../src/queue/policy.ts';
+import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
 import { queueStates } from '../../../src/queue/state.ts';
 import { DROP, DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
 import { createFdbMemory, Fdb } from '../../../switch/l2/fdb/fdb.ts';
@@ -71,10 +71,15 @@ export class FakeSwitch {
     return port;
   }
 
-  setMirror({ state }: FakePort, sourceIds: readonly number[]): void {
-    const copiesOf = sourceIds.map((portId) => ({ portId, name: `vm${portId}` }));
-    state.follow({ ...DEFAULT_POLICY, frameBytesMax: state.frameBytesMax, copiesOf });
-    this.forwarder.setCopies(state.id, sourceIds);
+  setMirror(port: FakePort, sourceIds: readonly number[]): void {
+    this.follow(port, { copiesOf: sourceIds.map((portId) => ({ portId, name: `vm${portId}` })) });
+  }
+
+  /** Has the port follow a policy as a worker does when it was posted one; what is not named is as by default. */
+  follow({ state }: FakePort, change: Partial<PortPolicy>): void {
+    const policy = { ...DEFAULT_POLICY, frameBytesMax: state.frameBytesMax, ...change };
+    state.follow(policy);
+    this.forwarder.setCopies(state.id, policy.copiesOf?.map(({ portId }) => portId) ?? null);
   }
 
   /** The port sends frames in one burst. Answers how many were taken. */

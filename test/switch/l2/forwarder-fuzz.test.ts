@@ -161,6 +161,13 @@ describe('random bursts', () => {
       const { ports } = world;
       const twinPorts = new TwinPorts(ports);
       const twin = new NaiveSwitch(ports.length, twinPorts, copiesOf);
+      for (const [id, port] of ports.entries()) {
+        if (copiesOf.has(id)) continue;
+        const [receives, floods] = [random.chance(90), random.chance(85)];
+        world.follow(port, { receives, floods });
+        if (!receives) twin.muted.add(id);
+        if (!floods) twin.unflooded.add(id);
+      }
       const frames = new Frames(random);
 
       for (let burst = 0; burst < BURSTS; burst++) {
@@ -177,8 +184,7 @@ describe('random bursts', () => {
         const waiting: Waiting[] = bytes.map((each) => laid(random, each));
         for (const each of untaken) waiting.splice(random.between(0, waiting.length), 0, { untaken: each });
         expect(world.send(sender, ...waiting)).toBe(waiting.length);
-        for (const each of untaken) twin.count(sender.state.id, each);
-        twin.burst(sender.state.id, bytes);
+        twin.burst(sender.state.id, bytes, untaken);
         for (const [id, lostCount] of twinPorts.endBurst().entries()) {
           for (let i = 0; i < lostCount; i++) twin.count(id, 'notTaken');
         }

@@ -25,6 +25,9 @@ export class NaiveSwitch {
   readonly #portCount: number;
   /** Ports that get copies and nothing else, and of which ports. */
   readonly #copiesOf: Map<number, readonly number[]>;
+  /** Ports that get no floods, and ports of which nothing is taken. */
+  readonly unflooded = new Set<number>();
+  readonly muted = new Set<number>();
 
   constructor(portCount: number, ports: NaivePorts, copiesOf = new Map<number, readonly number[]>()) {
     this.drops = Array.from({ length: portCount }, () => ({}));
@@ -37,7 +40,13 @@ export class NaiveSwitch {
     this.drops[port][reason] = (this.drops[port][reason] ?? 0) + 1;
   }
 
-  burst(sender: number, frames: readonly Uint8Array[]): void {
+  /** `untaken` of the frames are of no use and are not in the list. */
+  burst(sender: number, frames: readonly Uint8Array[], untaken: readonly DropReason[] = []): void {
+    if (this.muted.has(sender)) {
+      for (let left = frames.length + untaken.length; left > 0; left--) this.count(sender, 'receiveOff');
+      return;
+    }
+    for (const reason of untaken) this.count(sender, reason);
     for (const frame of frames) this.#copy(sender, frame, true);
     if (!this.#copiesOf.has(sender)) for (const frame of frames) this.#learn(sender, frame);
     for (const frame of frames) this.#forward(sender, frame);
@@ -57,7 +66,7 @@ export class NaiveSwitch {
     const isFlooded = owner === undefined || this.#copiesOf.has(owner);
     const others = Array.from({ length: this.#portCount }, (_, port) => port);
     const targets = isFlooded
-      ? others.filter((port) => port !== sender && !this.#copiesOf.has(port))
+      ? others.filter((port) => port !== sender && !this.#copiesOf.has(port) && !this.unflooded.has(port))
       : [owner];
     if (targets.length === 0) this.count(sender, 'noReceiver');
     for (const target of targets) {
