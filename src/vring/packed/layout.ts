@@ -73,7 +73,7 @@ export class PackedLayout implements RingLayout {
   private walkAt = 0;
   private walkWrap = 1;
   /** From the guest nothing is written, and marking waits until the frames were copied. */
-  declare private readonly isFromGuest: boolean;
+  declare readonly isFromGuest: boolean;
 
   constructor(arena: ArenaView, attachment: RingAttachment) {
     const { size } = attachment;
