@@ -35,12 +35,13 @@ export class RingwayProcess {
   #exited: Promise<number | null>;
   readonly #lines: string[] = [];
   #onLine: (() => void)[] = [];
+  readonly #atExit = (): void => void this.#child.kill('SIGKILL');
 
   private constructor(options: RingwayOptions) {
     this.#options = options;
     this.#child = this.#spawn();
     this.#exited = exitOf(this.#child);
-    process.once('exit', () => this.#child.kill('SIGKILL'));
+    process.once('exit', this.#atExit);
   }
 
   /** Starts it; resolves when it answers. */
@@ -112,6 +113,7 @@ export class RingwayProcess {
     } finally {
       this.#child.kill('SIGTERM');
       await this.#exited;
+      process.off('exit', this.#atExit);
       rmSync(this.folder, { recursive: true, force: true });
     }
     return this.#exited;

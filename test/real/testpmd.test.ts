@@ -32,6 +32,8 @@ type Shape = VirtioUserRings & {
   readonly cpus?: string;
   /** Frames of several buffers of 512 bytes, both ways. */
   readonly scattered?: boolean;
+  /** What Ringway does not offer. */
+  readonly features?: string;
 };
 
 const BOTH = [false, true] as const;
@@ -69,11 +71,16 @@ const ALL: readonly Shape[] = BOTH.flatMap((server) =>
 const MATRIX = process.env.RINGWAY_TESTPMD_MATRIX === 'full' ? ALL : REPRESENTATIVE;
 
 /** Beside the matrix: what it has no axis for. */
-const OTHERS: readonly Shape[] = BOTH.flatMap((packed): Shape[] => [
-  { ...DEFAULT_RINGS, packed, queuePairs: 2, server: false, cpus: '0,1' },
-  { ...DEFAULT_RINGS, packed, queuePairs: 1, server: false, scattered: true },
-  { ...DEFAULT_RINGS, inOrder: false, packed, queuePairs: 1, server: false, scattered: true },
-]);
+const OTHERS: readonly Shape[] = BOTH.flatMap((packed): Shape[] => {
+  const one = { ...DEFAULT_RINGS, packed, queuePairs: 1, server: false } as const;
+  return [
+    { ...one, queuePairs: 2, cpus: '0,1' },
+    { ...one, scattered: true },
+    { ...one, scattered: true, inOrder: false },
+    { ...one, scattered: true, vectorized: true },
+    { ...one, scattered: true, inOrder: false, features: 'no-indirect' },
+  ];
+});
 
 function titleOf(shape: Shape): string {
   const flags = [
@@ -83,9 +90,10 @@ function titleOf(shape: Shape): string {
     ...(shape.vectorized ? ['vectorized'] : []),
     ...(shape.cpus === undefined ? [] : ['two workers']),
     ...(shape.scattered === true ? ['frames in several buffers'] : []),
+    ...(shape.features === undefined ? [] : [shape.features]),
   ];
   const role = shape.server ? 'testpmd listens' : 'testpmd connects';
-  return `${flags.join(', ')}; ${shape.queuePairs} pairs; ${role}`;
+  return `${flags.join(', ')}; pairs: ${shape.queuePairs}; ${role}`;
 }
 
 const table: Record<string, string | number>[] = [];
@@ -107,11 +115,11 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
   });
 
   async function startBoth(shape: Shape): Promise<[RingwayProcess, Testpmd]> {
-    const { queuePairs, server, cpus } = shape;
-    const role = server ? ',role=client' : '';
+    const { queuePairs, server, cpus, features } = shape;
+    const text = `${server ? ',role=client' : ''}${features === undefined ? '' : `,features=${features}`}`;
     const switching = await RingwayProcess.start({
       ports: ['a', 'b'],
-      portOptions: { a: role, b: role },
+      portOptions: { a: text, b: text },
       args: cpus === undefined ? [] : ['--cpus', cpus],
     });
     ringway = switching;
@@ -192,6 +200,20 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
       await switching.untilState('b', 'waiting');
     }
   });
+
+  test.each(BOTH)(
+    'a Ringway that was killed and started again is taken by testpmd that listens (packed: %s)',
+    async (packed) => {
+      const [switching, pmd] = await startBoth({ ...DEFAULT_RINGS, packed, queuePairs: 1, server: true });
+      await circulate(pmd, ENOUGH_FRAMES / 10, 0);
+      await switching.killAndRestart();
+      for (const port of ['a', 'b']) await switching.untilState(port, 'running', 1);
+      const { reason } = await switching.port('a');
+      expect(reason).toBeNull();
+      await pmd.command('clear port stats all');
+      await circulate(pmd, ENOUGH_FRAMES / 10, 0);
+    },
+  );
 });
 
 const bytes = (stats: readonly { rxBytes: number; txBytes: number }[], side: 'rxBytes' | 'txBytes'): number =>
