@@ -5,6 +5,7 @@
  */
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
+import type { PortReport } from '../../switch/control/report.ts';
 import { peersForTests, Testpmd } from '../peers/index.ts';
 import {
   expectedVirtioPaths,
@@ -168,9 +169,7 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
     expect(lost).toBeLessThanOrEqual(2 * shape.queuePairs * framesLeftLyingMax(paths[0]));
     if (lost === 0) expect(bytes(stats, 'rxBytes')).toBe(bytes(stats, 'txBytes'));
     const reports = await switching.ports();
-    const of = (count: 'ingressFrames' | 'egressFrames'): number =>
-      reports.reduce((sum, { counters }) => sum + counters[count], 0);
-    expect([of('ingressFrames'), of('egressFrames')]).toEqual([sent, sent]);
+    expect(egressFrames(reports)).toBe(sent);
     for (const { drops, queues } of reports) {
       expect(Object.values(drops).filter((count) => count !== 0)).toEqual([]);
       expect(queues.filter(({ frames }) => frames === 0)).toEqual([]);
@@ -201,20 +200,33 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
     }
   });
 
-  test.each(BOTH)(
-    'a Ringway that was killed and started again is taken by testpmd that listens (packed: %s)',
-    async (packed) => {
-      const [switching, pmd] = await startBoth({ ...DEFAULT_RINGS, packed, queuePairs: 1, server: true });
-      await circulate(pmd, ENOUGH_FRAMES / 10, 0);
-      await switching.killAndRestart();
-      for (const port of ['a', 'b']) await switching.untilState(port, 'running', 1);
-      const { reason } = await switching.port('a');
-      expect(reason).toBeNull();
-      await pmd.command('clear port stats all');
-      await circulate(pmd, ENOUGH_FRAMES / 10, 0);
-    },
-  );
+  /**
+   * Nothing in the guest's memory tells where a packed ring stands. This driver knows that and begins its rings anew,
+   * with what was on its way lost.
+   */
+  test('packed rings of testpmd that listens run again when Ringway was killed under traffic', async () => {
+    const shape = { ...DEFAULT_RINGS, packed: true, queuePairs: 2, server: true } as const;
+    const [switching, pmd] = await startBoth(shape);
+    await pmd.command(START_COMMAND);
+    await untilForwarded(pmd, ENOUGH_FRAMES / 10);
+    await switching.killAndRestart();
+    for (const port of ['a', 'b']) await switching.untilState(port, 'running', 2);
+    await pmd.command('stop');
+    await drain(pmd);
+    const before = await switching.ports();
+    await pmd.command('clear port stats all');
+    await pmd.command('set fwd io');
+    await circulate(pmd, ENOUGH_FRAMES / 10, 0);
+    const { sent, lost } = tally(await drain(pmd));
+    expect(lost).toBe(0);
+    const reports = await switching.ports();
+    for (const { name, reason } of reports) expect({ name, reason }).toEqual({ name, reason: null });
+    expect(egressFrames(reports) - egressFrames(before)).toBe(sent);
+  });
 });
+
+const egressFrames = (reports: readonly PortReport[]): number =>
+  reports.reduce((sum, { counters }) => sum + counters.egressFrames, 0);
 
 const bytes = (stats: readonly { rxBytes: number; txBytes: number }[], side: 'rxBytes' | 'txBytes'): number =>
   stats.reduce((sum, port) => sum + port[side], 0);
