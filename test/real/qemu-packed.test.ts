@@ -3,7 +3,7 @@
  * without merged receive buffers and event indices. What was negotiated is looked at first: a card that fell back
  * to split rings would pass everything else.
  */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
 import { LinuxGuest, peersForTests, runIperf3, startIperf3Server, vhostUserArgs } from '../peers/index.ts';
 import { RingwayProcess } from './ringway-process.ts';
@@ -102,6 +102,32 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two QEMU guests: $title'),
   });
 });
 
+/** Nothing in a guest's memory tells where a packed ring stands, and QEMU does not know it either. */
+describe.skipIf(peers.skip)(peers.title('two QEMU guests with packed rings'), () => {
+  test('are told to reboot when Ringway was killed, and come back then', async () => {
+    const ringway = await RingwayProcess.start({ ports: NAMES });
+    const guests: LinuxGuest[] = [];
+    onTestFinished(async () => {
+      await Promise.all(guests.map((guest) => guest.stop()));
+      expect(await ringway.stop()).toBe(0);
+    });
+    guests.push(...(await Promise.all(NAMES.map((name) => boot(ringway, name, PACKED)))));
+    const [a, b] = guests;
+    expect(await a.ping(ADDRESSES.b)).toEqual({ sent: 5, received: 5 });
+    await ringway.killAndRestart();
+    for (const name of NAMES) {
+      await ringway.until(async () => /reboot the guest/.test((await ringway.port(name)).reason ?? ''));
+    }
+    for (const [i, guest] of [a, b].entries()) {
+      await guest.reboot();
+      await guest.configureNetwork(`${ADDRESSES[NAMES[i]]}/24`);
+    }
+    expect(await a.ping(ADDRESSES.b)).toEqual({ sent: 5, received: 5 });
+    for (const { name, reason } of await ringway.ports())
+      expect({ name, reason }).toEqual({ name, reason: null });
+  });
+});
+
 /** A guest with two processors, on the port of its name. */
 async function boot(ringway: RingwayProcess, name: Name, card: Card): Promise<LinuxGuest> {
   const onOff = (value: boolean): string => (value ? 'on' : 'off');
@@ -113,6 +139,7 @@ async function boot(ringway: RingwayProcess, name: Name, card: Card): Promise<Li
       mac: `52:54:00:00:00:0${NAMES.indexOf(name) + 1}`,
       queuePairs: QUEUE_PAIRS,
       memoryMiB: 256,
+      reconnectS: 1,
       deviceProperties:
         `packed=${onOff(card.packed)},mrg_rxbuf=${onOff(card.mergeable)},` +
         `event_idx=${onOff(card.eventIdx)}`,
