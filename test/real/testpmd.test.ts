@@ -3,6 +3,7 @@
  * both sides. Every kind of ring that the driver can ask for, in both roles, with 1, 2 and 4 queue pairs; a part
  * of the combinations always, all of them with RINGWAY_TESTPMD_MATRIX=full.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
 import type { PortReport } from '../../switch/control/report.ts';
@@ -112,7 +113,7 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
   });
 
   afterAll(() => {
-    console.table(table);
+    if (table.length > 0) console.table(table);
   });
 
   async function startBoth(shape: Shape): Promise<[RingwayProcess, Testpmd]> {
@@ -124,12 +125,9 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
       args: cpus === undefined ? [] : ['--cpus', cpus],
     });
     ringway = switching;
-    const vdevs = ['a', 'b'].map((port, index) =>
-      virtioUserVdev({ ...shape, index, socketPath: switching.socket(port), mac: MACS[index] }),
-    );
     const scatter = ['--mbuf-size=640', '--enable-scatter', '--txpkts=400,400,400'];
     testpmd = await Testpmd.start({
-      vdevs,
+      vdevs: vdevsOf(switching, shape),
       // Several flows, so that all queues get some.
       args: [
         ...['--forward-mode=io', '--txonly-multi-flow', `--rxq=${queuePairs}`, `--txq=${queuePairs}`],
@@ -182,12 +180,7 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
   test.each(BOTH)('testpmd that goes away and comes back is served again (packed: %s)', async (packed) => {
     const switching = await RingwayProcess.start({ ports: ['a', 'b'] });
     ringway = switching;
-    const vdevs = ['a', 'b'].map((port, index) =>
-      virtioUserVdev({
-        ...{ ...DEFAULT_RINGS, packed, index, queuePairs: 1, server: false },
-        ...{ socketPath: switching.socket(port), mac: MACS[index] },
-      }),
-    );
+    const vdevs = vdevsOf(switching, { ...DEFAULT_RINGS, packed, queuePairs: 1, server: false });
     for (let round = 0; round < 2; round++) {
       testpmd = await Testpmd.start({ vdevs, args: ['--forward-mode=io'] });
       await testpmd.command(START_COMMAND);
@@ -199,6 +192,39 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
       await switching.untilState('b', 'waiting');
     }
   });
+
+  /** Nobody reads what is flooded here, so that most of it is dropped, and all of it must be in the books. */
+  test.each(BOTH)(
+    'what testpmd sends faster than anybody takes it is counted (packed: %s)',
+    async (packed) => {
+      const switching = await RingwayProcess.start({ ports: ['a', 'b', 'nobody'] });
+      ringway = switching;
+      const vdevs = ['a', 'b'].map((port, index) =>
+        virtioUserVdev({
+          ...{ ...DEFAULT_RINGS, packed, index, queuePairs: 2, server: false },
+          ...{ socketPath: switching.socket(port), mac: MACS[index] },
+        }),
+      );
+      testpmd = await Testpmd.start({
+        vdevs,
+        args: ['--forward-mode=txonly', '--txonly-multi-flow', '--rxq=2', '--txq=2'],
+      });
+      for (const port of ['a', 'b']) await switching.untilState(port, 'running', 2);
+      await testpmd.command('start');
+      await delay(TRAFFIC_MS);
+      await testpmd.command('stop');
+      const sent = (await testpmd.portStats()).reduce((sum, port) => sum + port.txPackets, 0);
+      const taken = async (): Promise<number> =>
+        (await switching.ports()).reduce((sum, { counters }) => sum + counters.ingressFrames, 0);
+      await switching.until(async () => (await taken()) === sent);
+      for (const port of ['a', 'b']) {
+        const { counters, drops } = await switching.port(port);
+        expect(drops.noBuffer).toBeGreaterThan(0);
+        expect(counters.copies).toBeGreaterThan(0);
+      }
+      expect((await switching.port('nobody')).drops.notReady).toBeGreaterThan(0);
+    },
+  );
 
   /**
    * Nothing in the guest's memory tells where a packed ring stands. This driver knows that and begins its rings anew,
@@ -224,6 +250,13 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
     expect(egressFrames(reports) - egressFrames(before)).toBe(sent);
   });
 });
+
+/** testpmd's two ports, on the ports a and b of a Ringway. */
+function vdevsOf(ringway: RingwayProcess, shape: Shape): string[] {
+  return ['a', 'b'].map((port, index) =>
+    virtioUserVdev({ ...shape, index, socketPath: ringway.socket(port), mac: MACS[index] }),
+  );
+}
 
 const egressFrames = (reports: readonly PortReport[]): number =>
   reports.reduce((sum, { counters }) => sum + counters.egressFrames, 0);
