@@ -199,14 +199,8 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
     async (packed) => {
       const switching = await RingwayProcess.start({ ports: ['a', 'b', 'nobody'] });
       ringway = switching;
-      const vdevs = ['a', 'b'].map((port, index) =>
-        virtioUserVdev({
-          ...{ ...DEFAULT_RINGS, packed, index, queuePairs: 2, server: false },
-          ...{ socketPath: switching.socket(port), mac: MACS[index] },
-        }),
-      );
       testpmd = await Testpmd.start({
-        vdevs,
+        vdevs: vdevsOf(switching, { ...DEFAULT_RINGS, packed, queuePairs: 2, server: false }),
         args: ['--forward-mode=txonly', '--txonly-multi-flow', '--rxq=2', '--txq=2'],
       });
       for (const port of ['a', 'b']) await switching.untilState(port, 'running', 2);
