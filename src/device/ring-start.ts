@@ -9,9 +9,13 @@ import assert from 'node:assert/strict';
 import { hasBit } from '../../protocol/bits.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import {
+  DESC_BYTES,
+  DESC_F_AVAIL,
+  DESC_F_USED,
   FIRST_POSITION,
   isPackedRingSize,
   PACKED_RING_SIZE_MAX,
+  POSITION_MASK,
   WRAP_COUNTER,
 } from '../../protocol/virtio/packed-ring.ts';
 import { isSplitRingSize, RING_SIZE_MAX } from '../../protocol/virtio/split-ring.ts';
@@ -49,7 +53,6 @@ export const RING_ENTRIES_MAX = Math.max(RING_SIZE_MAX, PACKED_RING_SIZE_MAX);
 
 /** A packed ring's base is twice 16 bits: bits 0 to 14 are a position, bit 15 the wrap counter; avail, then used. */
 const HALF_MASK = 0xffff;
-const POSITION_MASK = WRAP_COUNTER - 1;
 
 /** What each layout makes of sizes and bases. */
 type Layout = {
@@ -61,6 +64,8 @@ type Layout = {
   /** `usedIdx` reads the index of the used ring, which only split rings have. */
   indicesAt(base: number, usedIdx: () => number): RingIndices;
   baseAt(indices: RingIndices): number;
+  /** Null, or what in the descriptors says that the ring cannot stand there. */
+  disbelief(indices: RingIndices, size: number, flagsAt: (position: number) => number): string | null;
 };
 
 const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
@@ -72,6 +77,7 @@ const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
     // The base names the avail index alone; how much was used stands in memory.
     indicesAt: (base, usedIdx) => ({ availNext: base, usedNext: usedIdx() }),
     baseAt: ({ availNext }) => availNext,
+    disbelief: () => null,
   },
   packed: {
     baseInitial: (FIRST_POSITION | (FIRST_POSITION << 16)) >>> 0,
@@ -83,8 +89,12 @@ const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
     },
     indicesAt: packedIndices,
     baseAt: ({ availNext, usedNext }) => (availNext | (usedNext << 16)) >>> 0,
+    disbelief: packedDisbelief,
   },
 };
+
+/** Of a packed descriptor. */
+const FLAGS_OFFSET = 14;
 
 /** Of a split ring: flags, then idx. */
 const USED_IDX_OFFSET = 2;
@@ -119,7 +129,12 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   if (typeof places === 'string') return { runs: false, reason: places };
   if (hasIndices(ring, layout)) return { runs: true, places, indices: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
-  return { runs: true, places, indices: LAYOUTS[layout].indicesAt(base, usedIdx) };
+  const indices = LAYOUTS[layout].indicesAt(base, usedIdx);
+  const flagsAt = (position: number): number =>
+    word16At(places.descOffset + position * DESC_BYTES + FLAGS_OFFSET);
+  const disbelief = LAYOUTS[layout].disbelief(indices, ring.size, flagsAt);
+  if (disbelief !== null) return { runs: false, reason: disbelief };
+  return { runs: true, places, indices };
 }
 
 /** What GET_VRING_BASE answers: where the ring stands, or would begin; also of a ring never heard of. */
@@ -145,4 +160,25 @@ function packedIndices(base: number): RingIndices {
   const availNext = base & HALF_MASK;
   const usedHalf = base >>> 16;
   return { availNext, usedNext: usedHalf === 0 ? availNext : usedHalf };
+}
+
+/**
+ * After a back-end's sudden end QEMU names the first position again, whereas the driver goes on where it was, and the
+ * two would wait for each other for ever. Where the ring stands cannot be told from memory, but that it cannot stand
+ * where the base says often can: in a round with wrap counter 1 no descriptor that is still to come has both
+ * flags set, for that is how this round marks what was used. (With wrap counter 0 it is both clear, as in new memory.)
+ */
+function packedDisbelief(
+  { availNext }: RingIndices,
+  size: number,
+  flagsAt: (position: number) => number,
+): string | null {
+  if ((availNext & WRAP_COUNTER) === 0) return null;
+  const first = availNext & POSITION_MASK;
+  const used = DESC_F_AVAIL | DESC_F_USED;
+  for (let position = first; position < size; position++) {
+    if ((flagsAt(position) & used) !== used) continue;
+    return `its base names position ${first}, but it was used beyond that; its driver must start it anew (reboot the guest)`;
+  }
+  return null;
 }

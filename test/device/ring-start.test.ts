@@ -38,7 +38,7 @@ const surroundings = (layout: RingLayoutKind, isActive = true): RingSurroundings
     offsetOfUva: (uva, sizeBytes) =>
       uva + BigInt(sizeBytes) <= BigInt(GUEST_BYTES) ? ARENA_OFFSET + Number(uva) : null,
   },
-  word16At: (offset) => (offset === ARENA_OFFSET + 0xa002 ? USED_IDX : -1),
+  word16At: (offset) => (offset === ARENA_OFFSET + 0xa002 ? USED_IDX : 0),
 });
 
 const start = (layout: RingLayoutKind, but: Partial<RingFacts> = {}) =>
@@ -165,6 +165,28 @@ describe('a packed ring', () => {
   ])('does not run from base %i, which lies outside', (base, position) => {
     const reason = `its base names position ${position} of a packed ring of 256`;
     expect(start('packed', { base })).toEqual({ runs: false, reason });
+  });
+
+  it.each([
+    // What is used in this round, before and behind the base.
+    [0x8000_8000, 0, 0x8080, false],
+    [0x8000_8000, 255, 0x8080, false],
+    [0x8005_8005, 5, 0x8080, false],
+    [0x8005_8005, 4, 0x8080, true],
+    // Available in this round or left from the one before, as in any ring at work.
+    [0x8000_8000, 0, 0x0080, true],
+    [0x8000_8000, 7, 0x8000, true],
+    // In a round with wrap counter 0 it is what was used in the round before.
+    [0x0005_0005, 9, 0x8080, true],
+  ])('with base 0x%s and flags at descriptor %i of 0x%s: runs %s', (base, position, flags, runs) => {
+    const flagsOffset = ARENA_OFFSET + Number(ADDRESSES.descUva) + 16 * position + 14;
+    const around = surroundings('packed');
+    const decided = decideStart(
+      { ...READY, base },
+      { ...around, word16At: (offset) => (offset === flagsOffset ? flags : 0) },
+    );
+    expect(decided.runs).toBe(runs);
+    if (!runs) expect(decided).toMatchObject({ reason: expect.stringMatching(/must start it anew/) });
   });
 
   it('begins anew after it ran as a split one', () => {

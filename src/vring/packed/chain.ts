@@ -29,7 +29,7 @@ export function walkChain(ring: Ring, layout: PackedLayout, start: number, list:
     layout.chainSlots = visited;
     if ((flags & DESC_F_INDIRECT) !== 0) {
       if ((flags & DESC_F_NEXT) !== 0 || visited > 1) return RING_FAULT.INDIRECT_WITH_NEXT;
-      return walkTable(ring, desc[word], desc[word + 1], desc[word + 2], list);
+      return walkTable(ring, layout, desc[word], desc[word + 1], desc[word + 2], list);
     }
     const isKept = list.add(desc[word], desc[word + 1], desc[word + 2], flags & DESC_F_WRITE);
     if (!isKept && !layout.isFromGuest) return RING_FAULT.NONE;
@@ -40,9 +40,14 @@ export function walkChain(ring: Ring, layout: PackedLayout, start: number, list:
   return RING_FAULT.CHAIN_LOOP;
 }
 
-/** Of an entry's flags only WRITE counts. */
+/**
+ * Of an entry's flags only WRITE counts, and not even that in what a guest sends, where nothing is ever written: DPDK's
+ * driver initialises its tables with it and leaves it on the first entry, and now and then on another one
+ * (drivers/net/virtio, vring_desc_init_indirect_packed and virtqueue_enqueue_xmit_packed).
+ */
 function walkTable(
   ring: Ring,
+  layout: PackedLayout,
   gpaLo: number,
   gpaHi: number,
   tableBytes: number,
@@ -52,8 +57,9 @@ function walkTable(
   if (index < 0) return -index;
   const window = tableWindow(ring);
   const endIndex = index + (tableBytes >>> 0);
+  const writeFlag = layout.isFromGuest ? 0 : DESC_F_WRITE;
   for (let at = index; at < endIndex; at += DESC_BYTES) {
-    const writable = (tableWord(window, at + 12) >>> 16) & DESC_F_WRITE;
+    const writable = (tableWord(window, at + 12) >>> 16) & writeFlag;
     const lo = tableWord(window, at);
     if (!list.add(lo, tableWord(window, at + 4), tableWord(window, at + 8), writable)) break;
   }
