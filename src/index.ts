@@ -23,6 +23,8 @@ export { VhostUserPort, type VhostUserPortOptions } from './port/vhost-user/port
 export * from './queue/batch.ts';
 export * from './queue/contract.ts';
 export type { DataPath } from './queue/data-path.ts';
+export { readHeads } from './queue/heads.ts';
+export type { MirrorSource, PortPolicy } from './queue/policy.ts';
 export { queueStates } from './queue/state.ts';
 export { Session, type SessionEvents } from './vhost-user/back-end.ts';
 export { answer, type BackEnd, type Handlers } from './vhost-user/handlers.ts';

@@ -100,6 +100,7 @@ export class Device {
       const isLogSwitch = (features ^ this.features) === maskOf(VIRTIO_FEATURE.LOG_ALL);
       if (!isLogSwitch) this.#kind.driverWasReset();
       if (features !== this.features) await this.#detachAll();
+      this.#hopeAgain(this.rings);
       this.features = features;
       this.#featuresSet = true;
       // Without bit 30 there is no SET_VRING_ENABLE, so every ring is enabled; with it none is disabled here,
@@ -201,6 +202,7 @@ export class Device {
     }
     await this.#inTurn(async () => {
       ring.enabled = value === 1;
+      this.#hopeAgain([ring]);
       if (ring.user === 'control' && !ring.enabled) this.#kind.driverWasReset();
       await this.#settleAll();
     });
@@ -259,6 +261,7 @@ export class Device {
     return this.#inTurn(async () => {
       await this.#detach(ring);
       change();
+      this.#hopeAgain([ring]);
       // Other rings may depend on which are started.
       await this.#settleAll();
     });
@@ -267,6 +270,7 @@ export class Device {
   #changeMemory(change: (letGo: () => Promise<void>) => Promise<void>): Promise<void> {
     return this.#inTurn(async () => {
       await change(() => this.#detachAll());
+      this.#hopeAgain(this.rings);
       await this.#settleAll();
       this.#context.onChange();
     });
@@ -315,6 +319,11 @@ export class Device {
     });
   }
 
+  /** Something came by which these rings may run after all. */
+  #hopeAgain(rings: readonly Ring[]): void {
+    for (const ring of rings) ring.isHopeless = false;
+  }
+
   async #settleAll(): Promise<void> {
     for (const ring of this.rings) await this.#settle(ring);
   }
@@ -325,9 +334,10 @@ export class Device {
     const isActive = isOwnQueue || this.#kind.isInUse(ring.index);
     const user: RingUser = isOwnQueue ? 'control' : 'workers';
     // What an attachment holds changes only while its ring is detached, so there is nothing to place anew.
-    if (ring.user === user && shouldRun(ring, isActive)) return;
+    if ((ring.user === user || ring.isHopeless) && shouldRun(ring, isActive)) return;
     await this.#detach(ring);
     const start = this.#decide(ring, isActive);
+    ring.isHopeless = !start.runs && start.reason !== null;
     if (!start.runs) {
       ring.reason = start.reason;
       return;

@@ -37,6 +37,11 @@ export class Ring {
   user: RingUser = 'none';
   /** Why a started ring does not run; null when it does or is not expected to. */
   reason: string | null = null;
+  /**
+   * It was decided that the ring cannot run, and nothing came since that may change that. The decision looks through
+   * the ring's whole descriptor area and the table of memory, so it is not made anew for messages about other rings.
+   */
+  isHopeless = false;
   kickFd = -1;
   callFd = -1;
   errorFd = -1;

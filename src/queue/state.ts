@@ -7,9 +7,9 @@
 
 /** Words (int32) at the start of a block. */
 export const STATE_LOCK = 0;
-/** Virtqueues: next entry of the avail ring to take; 16 bits, running. */
+/** Virtqueues: next entry of the avail ring to take; 16 bits, running; packed: a position, wrap in bit 15. */
 export const STATE_AVAIL_NEXT = 1;
-/** Virtqueues: next entry of the used ring to fill; 16 bits, running. */
+/** Virtqueues: next entry of the used ring to fill; 16 bits, running; packed: as above. */
 export const STATE_USED_NEXT = 2;
 /** A code of the queue's kind; not 0: the queue is stopped. */
 export const STATE_FAULT = 3;

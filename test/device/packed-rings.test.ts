@@ -1,8 +1,8 @@
 /** Packed rings by message: negotiated, placed, stopped and started again, and changed for split ones. */
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { QueueState, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import { bit, F, ringAddress, state, u64 } from '../vhost-user/scripted-front-end.ts';
-import { FEATURES, ringPlace, World } from './world.ts';
+import { arenaView, FEATURES, ringOffsets, ringPlace, World } from './world.ts';
 
 const PACKED = FEATURES | bit(F.PACKED);
 
@@ -82,6 +82,27 @@ describe('packed rings', () => {
         (order, i) => `${order} ${i % 2}`,
       ),
     );
+  });
+
+  it('that cannot stand where their base says are not looked through for messages about others', async () => {
+    await world.run(PACKED);
+    const flagsAt = ringOffsets(2).desc + 16 * 200 + 14;
+    world.guest.write16(flagsAt, 0x8080);
+    world.sendRing(2, { base: 0x8000_8000 });
+    world.front.send('SET_VRING_ENABLE', state(2, 1));
+    await world.front.settle();
+    expect(world.ring(2).reason).toMatch(/must start it anew/);
+    const looked = vi.spyOn(arenaView, 'bytesAt');
+    world.front.send('SET_VRING_NUM', state(3, 256));
+    world.front.send('SET_VRING_ENABLE', state(3, 1));
+    await world.front.settle();
+    expect(looked).not.toHaveBeenCalled();
+    expect(world.ring(2).reason).toMatch(/must start it anew/);
+    looked.mockRestore();
+    // Its own messages, and another table, count.
+    world.guest.write16(flagsAt, 0);
+    await world.shareMemory();
+    expect(world.ring(2)).toMatchObject({ reason: null, user: 'workers' });
   });
 
   it('are not negotiated when the port does not offer them', async () => {

@@ -172,6 +172,31 @@ describe.each(LAYOUT_KINDS)('in a %s ring, what is odd but no fault', (layout) =
 });
 
 describe('in a packed ring', () => {
+  it('chains of one burst that have more descriptors than the ring are given back, and the ring goes on', () => {
+    const guest = makeGuest('packed', { inOrder: true });
+    const { driver, device } = guest;
+    const { ring } = driver.fromGuest;
+    const { desc } = ring.layout as PackedDriverLayout;
+    driver.fromGuest.send(FRAME);
+    expect(guest.take().frames).toEqual([FRAME]);
+    const chainOf = (count: number): Desc[] =>
+      Array.from({ length: count }, (_, i) => ({
+        gpa: guest.bufferGpa(ring),
+        sizeBytes: 8,
+        flags: i === count - 1 ? 0 : DESC_F_NEXT,
+      }));
+    // One to the end of the ring; then one as long as the whole ring, that leaves the first one's head as it was.
+    guest.offer(ring, chainOf(HOSTILE_SIZE - 1));
+    const head = desc[1 * 4 + 3];
+    guest.offer(ring, chainOf(HOSTILE_SIZE));
+    desc[1 * 4 + 3] = head;
+    expect(guest.take().frames.map(({ length }) => length)).toEqual([108, 116]);
+    const [availNext, usedNext] = [device.bases()[1] & 0xffff, device.bases()[1] >>> 16];
+    expect(usedNext).toBe(availNext);
+    guest.offer(ring, chainOf(4));
+    expect(guest.take().frames.map(({ length }) => length)).toEqual([20]);
+  });
+
   it.each([HOSTILE_SIZE, 0x7fff, 0xffff])("id %i is nobody's and comes back as it was", (id) => {
     const guest = makeGuest('packed');
     const { fromGuest, toGuest } = guest.driver;

@@ -220,7 +220,8 @@ export class PackedLayout implements RingLayout {
       writeWord32(this.desc, (this.usedAt << 2) + 2, writtenBytes);
     } else writeUsedDescriptor(this.desc, this.usedAt << 2, writtenBytes, word);
     this.usedAt += slots;
-    if (this.usedAt >= this.size) {
+    // More than once where a driver, against the rules, had us take more descriptors in a burst than the ring has.
+    while (this.usedAt >= this.size) {
       this.usedAt -= this.size;
       this.usedWrap ^= 1;
     }

@@ -49,7 +49,12 @@ describe('what a port with receives: false sends', () => {
 
   it('is not learned, also where the address is known elsewhere', () => {
     world.send(ports[0], ethernet(ALL, 1), ethernet(ALL, 3));
-    expect(world.fdb.entries().map(({ port }) => port).sort()).toEqual([1, 2]);
+    expect(
+      world.fdb
+        .entries()
+        .map(({ port }) => port)
+        .sort(),
+    ).toEqual([1, 2]);
   });
 
   it('is forwarded as soon as the port may send again', () => {
