@@ -22,7 +22,7 @@ const OPTION_OF_FEATURE: Readonly<Record<SwitchableFeature, string>> = {
 };
 const FEATURES_ALLOWED =
   `a map of ${SWITCHABLE_FEATURE_NAMES.join(', ')} to on or off, ` +
-  'in an option joined by +, for example no-packed+no-in-order';
+  `in an option ${Object.values(OPTION_OF_FEATURE).join(', ')} joined by +, with no- before what is off`;
 
 /** A map in a file; on the command line one text: `no-packed+no-in-order`, and without `no-` what stays on. */
 const features = z.preprocess(

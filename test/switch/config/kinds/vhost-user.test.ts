@@ -53,7 +53,8 @@ describe('features of a vhost-user port', () => {
   });
 
   const ALLOWED =
-    'a map of packed, inOrder, mergeable, indirect, eventIdx to on or off, in an option joined by +, for example no-packed+no-in-order';
+    'a map of packed, inOrder, mergeable, indirect, eventIdx to on or off, in an option packed, in-order, mergeable, ' +
+    'indirect, event-idx joined by +, with no- before what is off';
 
   it.each([
     '',
