@@ -5,8 +5,16 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type BenchPlan, PEER_NAMES, readPlan, SCENARIO_NAMES, type ScenarioName } from './plan.ts';
-import { machineFacts } from './report/facts.ts';
+import {
+  type BenchPlan,
+  LOAD_NAMES,
+  PEER_NAMES,
+  readPlan,
+  SCENARIO_NAMES,
+  type ScenarioName,
+} from './plan.ts';
+import { mixedLines, throughputLines } from './report/comparison-table.ts';
+import { commitOf, machineFacts } from './report/facts.ts';
 import { goalLines, worstDisturbance } from './report/goals.ts';
 import { endProgress } from './report/progress.ts';
 import type { Results } from './report/results.ts';
@@ -19,7 +27,6 @@ import {
   memoryLines,
   microLines,
   scaleLines,
-  throughputLines,
 } from './report/table.ts';
 import { Rig } from './rig.ts';
 import { measureCollections } from './scenarios/collections.ts';
@@ -28,6 +35,8 @@ import { measureIdle } from './scenarios/idle.ts';
 import { measureLatency } from './scenarios/latency.ts';
 import { measureMemory } from './scenarios/memory.ts';
 import { measureMicro } from './scenarios/micro.ts';
+import { measureMixed } from './scenarios/mixed.ts';
+import { measurePieces } from './scenarios/pieces.ts';
 import { measureScale } from './scenarios/scale.ts';
 import { measureThroughput } from './scenarios/throughput.ts';
 
@@ -40,6 +49,10 @@ const SCENARIOS: Readonly<Record<ScenarioName, (rig: Rig, results: Results) => P
   throughput: async (rig, results) => {
     results.throughput = await measureThroughput(rig);
     return throughputLines(results.throughput);
+  },
+  mixed: async (rig, results) => {
+    results.mixed = await measureMixed(rig);
+    return mixedLines(results.mixed);
   },
   latency: async (rig, results) => {
     results.latency = await measureLatency(rig);
@@ -61,6 +74,7 @@ const SCENARIOS: Readonly<Record<ScenarioName, (rig: Rig, results: Results) => P
     results.collections = await measureCollections(rig);
     return collectionsLines(results.collections);
   },
+  pieces: async (rig) => ['', await measurePieces(rig)],
   micro: async (rig, results) => {
     const { results: micro, text } = await measureMicro(rig);
     results.micro = micro;
@@ -70,14 +84,21 @@ const SCENARIOS: Readonly<Record<ScenarioName, (rig: Rig, results: Results) => P
 
 async function main(): Promise<void> {
   const plan = readPlan(process.argv.slice(2));
+  if (plan.piecesOnly) {
+    const { runPieces } = await import('./pieces/main.ts');
+    await runPieces({ json: plan.printsJson, quick: plan.quick });
+    return;
+  }
   // Children, mounts and folders are cleared away at exit, which a signal alone would skip.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
   const startMs = performance.now();
   const facts = await machineFacts();
-  print(factLines(facts));
+  const otherCommit = plan.otherCheckout === null ? null : await commitOf(plan.otherCheckout);
+  print(factLines(facts, otherCommit));
   const rig = await Rig.prepare(plan);
   const results: Results = {
     facts,
+    otherCommit,
     quick: plan.quick,
     rounds: plan.rounds,
     coreRoundTripNs: [],
@@ -140,11 +161,13 @@ async function writeResults(plan: BenchPlan, results: Results): Promise<void> {
 
 /** Only a full run of everything replaces the results that the repository shows. */
 function isComplete(plan: BenchPlan): boolean {
-  const { quick, peers, scenarios } = plan;
+  const { quick, peers, otherCheckout, scenarios, loads } = plan;
   return (
     !quick &&
+    otherCheckout === null &&
     PEER_NAMES.every((name) => peers.includes(name)) &&
-    SCENARIO_NAMES.every((name) => scenarios.includes(name))
+    SCENARIO_NAMES.every((name) => scenarios.includes(name)) &&
+    LOAD_NAMES.every((name) => loads.includes(name))
   );
 }
 

@@ -9,6 +9,7 @@ import { temporaryFolder } from '../test/peers/child.ts';
 import { ensurePeers, type Hugepages, takeHugepages } from '../test/peers/index.ts';
 import type { LoadGenerator, LoadKind, LoadTarget } from './load/contract.ts';
 import { EmbeddedLoad } from './load/embedded-load.ts';
+import { MixedLoad } from './load/mixed-load.ts';
 import { TESTPMD_LOAD_MIB, TestpmdLoad } from './load/testpmd-load.ts';
 import type { Peer } from './peers/contract.ts';
 import { OVS_MIB, OvsPeer } from './peers/ovs.ts';
@@ -29,7 +30,10 @@ export class Rig {
   /** Ways to generate load, the headline first. */
   readonly loadKinds: readonly LoadKind[];
   readonly #folder: { path: string; remove(): Promise<void> };
+  /** testpmd's, as generator and as peer. */
   readonly #hugepages: Hugepages | null;
+  /** Open vSwitch's own. */
+  readonly #ovsHugepages: Hugepages | null;
   #folderCount = 0;
   #isRingwayLeftOut = false;
 
@@ -37,12 +41,14 @@ export class Rig {
     plan: BenchPlan,
     folder: { path: string; remove(): Promise<void> },
     hugepages: Hugepages | null,
+    ovsHugepages: Hugepages | null,
     hasTestpmd: boolean,
   ) {
     this.plan = plan;
     this.#folder = folder;
     this.#hugepages = hugepages;
-    this.loadKinds = hasTestpmd ? ['vectorised', 'default'] : ['embedded'];
+    this.#ovsHugepages = ovsHugepages;
+    this.loadKinds = hasTestpmd ? plan.loads : ['embedded'];
   }
 
   static async prepare(plan: BenchPlan): Promise<Rig> {
@@ -51,11 +57,15 @@ export class Rig {
     const packages = await ensurePeers(wantsOvs ? ['testpmd', 'ovs'] : ['testpmd']);
     const hasTestpmd = packages.available.has('testpmd');
     const hugepages = hasTestpmd ? await takeHugepages(hugepagesFor(plan)) : null;
-    const hasHugepages = hugepages !== null && 'path' in hugepages;
+    const hasOvs = wantsOvs && packages.available.has('ovs');
+    // It takes pages from the pool and not from the mount, so the mount must not reserve them.
+    const ovsHugepages = hasOvs ? await takeHugepages(OVS_MIB / HUGEPAGE_MIB, { reserve: false }) : null;
     const folder = await temporaryFolder('rwb-');
-    const rig = new Rig(plan, folder, hasHugepages ? hugepages : null, hasTestpmd);
-    rig.#choosePeers(packages.missing, hasHugepages);
-    if (hugepages !== null && !hasHugepages)
+    const rig = new Rig(plan, folder, heldOf(hugepages), heldOf(ovsHugepages), hasTestpmd);
+    const missing = new Map(packages.missing);
+    if (ovsHugepages !== null && 'unavailable' in ovsHugepages) missing.set('ovs', ovsHugepages.unavailable);
+    rig.#choosePeers(missing);
+    if (hugepages !== null && 'unavailable' in hugepages)
       rig.note(`${hugepages.unavailable} testpmd uses pages of 4 KiB.`);
     if (!hasTestpmd) {
       rig.note(`No testpmd (${packages.missing.get('testpmd')}): the embedded front-end generates the load.`);
@@ -80,22 +90,27 @@ export class Rig {
 
   leaveOut(who: string, where: string, error: unknown): void {
     if (who !== 'ovs' && who !== 'testpmd') this.#isRingwayLeftOut = true;
+    const { otherCheckout } = this.plan;
     const reason = error instanceof Error ? error.message : String(error);
     // Results are shown to others: no paths of this machine.
-    const told = reason.replaceAll(`${this.#folder.path}/`, '').replaceAll(`${REPOSITORY}/`, '');
+    const folders = [this.#folder.path, REPOSITORY, ...(otherCheckout === null ? [] : [otherCheckout])];
+    const told = folders.reduce((text, folder) => text.replaceAll(`${folder}/`, ''), reason);
     this.note(`${who} is left out of ${where}: ${told.trim().split('\n').slice(0, 6).join(' | ')}`);
   }
 
-  startPeer(name: PeerName): Promise<Peer> {
-    const { dutCpu, loadCpu } = this.plan;
-    const options = { folder: this.#newFolder(), cpu: dutCpu, controlCpu: loadCpu };
+  /** testpmd as a peer has two ports, however many are asked for. */
+  async startPeer(name: PeerName, portCount: number): Promise<Peer> {
+    const { dutCpu, loadCpu, otherCheckout } = this.plan;
+    const options = { folder: this.#newFolder(), cpu: dutCpu, controlCpu: loadCpu, portCount };
     switch (name) {
       case 'ringway':
         return RingwayPeer.start(options);
+      case 'other':
+        return RingwayPeer.start({ ...options, checkout: otherCheckout! });
       case 'testpmd':
         return TestpmdVhostPeer.start({ ...options, hugepagesPath: this.#hugepagesPath });
       case 'ovs':
-        return OvsPeer.start({ ...options, hugepagesPath: this.#hugepages!.path });
+        return OvsPeer.start({ ...options, hugepagesPath: this.#ovsHugepages!.path });
     }
   }
 
@@ -111,6 +126,11 @@ export class Rig {
     return TestpmdLoad.start(target, { kind, cpu, controlCpu, hugepagesPath: this.#hugepagesPath });
   }
 
+  /** Every port of the target sends to all others. */
+  startMixedLoad(target: LoadTarget): Promise<MixedLoad> {
+    return MixedLoad.start(target, this.plan.loadCpu);
+  }
+
   /** Measures again while others take too much of the two processors; see scenarios/disturbance.ts. */
   undisturbed<T>(pids: readonly number[], measure: () => Promise<T>): Promise<Measured<T>> {
     const { dutCpu, loadCpu, attemptsMax } = this.plan;
@@ -120,18 +140,19 @@ export class Rig {
   async end(): Promise<void> {
     await this.#folder.remove();
     // What uses the pages has ended; a peer that crashed may hold them a moment longer.
-    await this.#hugepages?.release().catch((error: Error) => this.note(error.message));
+    for (const pages of [this.#hugepages, this.#ovsHugepages]) {
+      await pages?.release().catch((error: Error) => this.note(error.message));
+    }
   }
 
   get #hugepagesPath(): string | null {
     return this.#hugepages?.path ?? null;
   }
 
-  #choosePeers(missing: ReadonlyMap<string, string>, hasHugepages: boolean): void {
+  #choosePeers(missing: ReadonlyMap<string, string>): void {
     for (const name of this.plan.peers) {
       const reason = missing.get(name);
       if (reason !== undefined) this.leaveOut(name, 'this run', reason);
-      else if (name === 'ovs' && !hasHugepages) this.leaveOut(name, 'this run', 'it needs hugepages');
       else this.peers.push(name);
     }
   }
@@ -143,10 +164,13 @@ export class Rig {
   }
 }
 
-/** Pages for the generators (one for each peer, two for the scale runs) and for the peers. */
+function heldOf(taken: Hugepages | { unavailable: string } | null): Hugepages | null {
+  return taken !== null && 'path' in taken ? taken : null;
+}
+
+/** Pages for testpmd: the generators (one for each peer, two for the scale runs) and the peer. */
 function hugepagesFor({ peers }: BenchPlan): number {
   const generators = Math.max(peers.length, 2) * TESTPMD_LOAD_MIB;
   const testpmd = peers.includes('testpmd') ? TESTPMD_VHOST_MIB : 0;
-  const ovs = peers.includes('ovs') ? OVS_MIB : 0;
-  return (generators + testpmd + ovs) / HUGEPAGE_MIB;
+  return (generators + testpmd) / HUGEPAGE_MIB;
 }

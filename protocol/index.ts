@@ -8,4 +8,5 @@ export * from './vhost-user/features.ts';
 export * from './vhost-user/messages.ts';
 export * from './virtio/features.ts';
 export * from './virtio/net.ts';
+export * from './virtio/packed-ring.ts';
 export * from './virtio/split-ring.ts';

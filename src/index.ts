@@ -4,6 +4,8 @@
  */
 
 export { Device, type DeviceContext } from './device/device.ts';
+export type { DeviceKind } from './device/device-kind.ts';
+export { NetDevice } from './device/net/net-device.ts';
 export type { DeviceOptions } from './device/net/options.ts';
 export * from './frontend/index.ts';
 export { HostError } from './host/errors.ts';
@@ -18,12 +20,15 @@ export { TapPort } from './port/tap/port.ts';
 export { UnixDatagramPort } from './port/unix/dgram.ts';
 export { UnixStreamPort } from './port/unix/stream.ts';
 export { VhostUserPort, type VhostUserPortOptions } from './port/vhost-user/port.ts';
+export * from './queue/batch.ts';
 export * from './queue/contract.ts';
 export type { DataPath } from './queue/data-path.ts';
-export { Frame } from './queue/frame.ts';
+export { readHeads } from './queue/heads.ts';
+export type { MirrorSource, PortPolicy } from './queue/policy.ts';
 export { queueStates } from './queue/state.ts';
 export { Session, type SessionEvents } from './vhost-user/back-end.ts';
+export { answer, type BackEnd, type Handlers } from './vhost-user/handlers.ts';
 export { PeerError } from './vhost-user/peer-error.ts';
 export { faultMessage, RING_FAULT } from './vring/faults.ts';
-export { SplitFromGuest } from './vring/split-from-guest.ts';
-export { SplitToGuest } from './vring/split-to-guest.ts';
+export { FromGuest } from './vring/from-guest.ts';
+export { ToGuest } from './vring/to-guest.ts';

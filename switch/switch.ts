@@ -6,23 +6,15 @@ import { formatMac } from '../protocol/ethernet.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
-import {
-  COUNT_BYTES,
-  COUNT_CALLS,
-  COUNT_FRAMES,
-  COUNT_LOST,
-  QUEUE_STATE_BYTES,
-  QueueState,
-} from '../src/queue/state.ts';
-import { createPort, endpointOf } from './config/kinds/index.ts';
-import { copiedPorts } from './config/kinds/pcap.ts';
-import { ConfigError, type PortConfig, type SwitchConfig, uniqueEndpoint } from './config/resolve.ts';
-import type { FdbReport, PortReport, QueueReport } from './control/report.ts';
+import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
+import type { PortConfig, SwitchConfig } from './config/resolve.ts';
+import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
+import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
+import { PORTS_MAX, PortTable } from './port-table.ts';
 import { WorkerPool } from './worker/pool.ts';
 
-export const PORTS_MAX = 4096;
 const TICK_MS = 1000;
 /** Addresses are aged this often; one pass over a million of them takes some 20 ms of the main thread. */
 const AGEING_PERIOD_TICKS = 10;
@@ -31,24 +23,18 @@ export class Switch {
   readonly #config: SwitchConfig;
   readonly #log: Logger;
   readonly #arena: Arena;
-  readonly #arenaView: ArenaView;
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
-  readonly #ports = new Map<number, Port>();
-  /** What each port is attached to, so that no two are attached to the same. */
-  readonly #endpoints = new Map<number, string>();
-  /** Ports that get copies instead of switched frames, and the names of those whose frames are copied. */
-  readonly #copied = new Map<number, 'all' | readonly string[]>();
-  /** Ports that are being removed. */
-  readonly #leaving = new Set<Port>();
+  readonly #ports: PortTable;
   readonly #clock: NodeJS.Timeout;
+  /** The books of ports that were removed. */
+  #gone: Books = NO_BOOKS;
   #tick = 0;
 
   private constructor(config: SwitchConfig, log: Logger) {
     this.#config = config;
     this.#log = log;
     this.#arena = Arena.reserve(config.arenaBytes);
-    this.#arenaView = new ArenaView(this.#arena.location);
     const fdbMemory = createFdbMemory({ capacity: config.fdb.capacity, maxPorts: PORTS_MAX });
     this.#fdb = new Fdb(fdbMemory);
     this.#workers = new WorkerPool({
@@ -57,14 +43,22 @@ export class Switch {
       idleUs: config.idleUs,
       arena: this.#arena.location,
       fdb: fdbMemory,
-      onQueueFailed: (portId, queueIndex) => this.#ports.get(portId)?.queueFailed(queueIndex),
+      onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
+    });
+    this.#ports = new PortTable({
+      arena: this.#arena,
+      arenaView: new ArenaView(this.#arena.location),
+      workers: this.#workers,
+      controlSocket: config.controlSocket,
+      eventsOf: (portId, name) => this.#eventsOf(portId, name),
+      onForgotten: (port, counts) => this.#forget(port, counts),
     });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
 
   /**
    * Starts the workers and every port.
-   * @throws ConfigError, SocketPathError or PortError when a port cannot be; then nothing is left behind
+   * @throws ConfigError, SocketPathError or HostError when a port cannot be; then nothing is left behind
    */
   static async start(config: SwitchConfig, log: Logger): Promise<Switch> {
     const created = new Switch(config, log);
@@ -88,58 +82,34 @@ export class Switch {
     return this.#workers.failed;
   }
 
-  /** @throws ConfigError (its name is taken, there are too many), SocketPathError, PortError */
-  async addPort(config: PortConfig): Promise<void> {
-    this.#requireFree(config);
-    const id = this.#freeId();
-    const port = createPort(config, {
-      id,
-      name: config.name,
-      arena: this.#arena,
-      arenaView: this.#arenaView,
-      dataPath: this.#workers,
-      events: this.#eventsOf(id, config.name),
-    });
-    this.#ports.set(id, port);
-    this.#endpoints.set(id, uniqueEndpoint(config));
-    await this.#workers.addPort(id);
-    const copied = copiedPorts(config);
-    if (copied !== null) this.#copied.set(id, copied);
-    await this.#tellCopied();
-    try {
-      await port.start();
-    } catch (error) {
-      await this.#forget(port);
-      throw error;
-    }
+  /** As PortTable.add. @throws ConfigError, SocketPathError, HostError, PortConflictError */
+  addPort(config: PortConfig): Promise<void> {
+    return this.#ports.add(config);
   }
 
-  /** Tells the workers which ports there are now of those that others get copies of. */
-  async #tellCopied(): Promise<void> {
-    for (const [id, names] of this.#copied) {
-      const sources = [...this.#ports.values()]
-        .filter((port) => port.id !== id && (names === 'all' || names.includes(port.name)))
-        .map((port) => ({ portId: port.id, name: port.name }));
-      await this.#workers.setCopied(id, sources);
-    }
-  }
-
-  /** @throws ConfigError when there is no such port */
-  async removePort(name: string): Promise<void> {
-    const port = this.#portNamed(name);
-    if (port === undefined || this.#leaving.has(port)) throw new ConfigError(`there is no port ${name}`);
-    await this.#remove(port);
+  /** Resolves when nothing of the port is left. @throws NoSuchPortError */
+  removePort(name: string): Promise<void> {
+    return this.#ports.remove(name);
   }
 
   ports(): PortReport[] {
-    return [...this.#ports.values()].map((port) => this.#reportOf(port));
+    return this.#ports.ports.map((port) => this.#reportOf(port));
+  }
+
+  /** The sum over all ports, with those that were removed. */
+  totals(): Books {
+    return sumBooks([this.#gone, ...this.#ports.ports.map((port) => this.#booksOf(port))]);
+  }
+
+  workers(): WorkReport[] {
+    return this.#workers.work();
   }
 
   fdb(): FdbReport {
     const entries = this.#fdb.entries().map((entry) => ({
       mac: formatMac(entry.macLo, entry.macHi),
       vlan: entry.vlan,
-      port: this.#ports.get(entry.port)?.name ?? `#${entry.port}`,
+      port: this.#ports.withId(entry.port)?.name ?? `#${entry.port}`,
       ageSeconds: this.#tick - entry.lastSeenTick,
     }));
     return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, entries };
@@ -148,51 +118,20 @@ export class Switch {
   /** Stops every ring, removes the sockets and ends the workers. */
   async stop(): Promise<void> {
     clearInterval(this.#clock);
-    for (const port of [...this.#ports.values()]) {
-      if (!this.#leaving.has(port)) await this.#remove(port);
-    }
+    await this.#ports.close();
     await this.#workers.stop();
     // The arena stays reserved until the process ends: a view of it could still be reachable.
   }
 
-  #requireFree(config: PortConfig): void {
-    if (this.#portNamed(config.name) !== undefined) {
-      throw new ConfigError(`port ${config.name} exists already`);
-    }
-    const endpoint = uniqueEndpoint(config);
-    const [other] = [...this.#endpoints].find(([, taken]) => taken === endpoint) ?? [];
-    if (other === undefined) return;
-    throw new ConfigError(`${endpointOf(config)} belongs to port ${this.#ports.get(other)?.name}`);
-  }
-
-  async #remove(port: Port): Promise<void> {
-    this.#leaving.add(port);
-    await port.stop();
-    await this.#forget(port);
-    this.#leaving.delete(port);
-  }
-
-  async #forget(port: Port): Promise<void> {
-    this.#copied.delete(port.id);
-    await this.#workers.removePort(port.id);
+  #forget(port: Port, counts: Float64Array): void {
     this.#fdb.flushPort(port.id);
-    this.#ports.delete(port.id);
-    this.#endpoints.delete(port.id);
+    this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
   }
 
   #onTick(): void {
     this.#tick++;
     this.#workers.setTick(this.#tick);
     if (this.#tick % AGEING_PERIOD_TICKS === 0) this.#fdb.age(this.#tick, this.#config.fdb.ageSeconds);
-  }
-
-  #portNamed(name: string): Port | undefined {
-    return [...this.#ports.values()].find((port) => port.name === name);
-  }
-
-  #freeId(): number {
-    for (let id = 0; id < PORTS_MAX; id++) if (!this.#ports.has(id)) return id;
-    throw new ConfigError(`there are ${PORTS_MAX} ports already`);
   }
 
   #eventsOf(id: number, port: string): PortEvents {
@@ -215,8 +154,7 @@ export class Switch {
       mtu: port.mtu,
       details: port.details,
       queues,
-      counters: port.counters,
-      drops: this.#dropsOf(port),
+      ...this.#booksOf(port),
     };
   }
 
@@ -231,14 +169,8 @@ export class Switch {
     };
   }
 
-  /** What an interface or socket did not take from the worker is a frame that found no room, too. */
-  #dropsOf(port: Port): PortReport['drops'] {
-    const drops = this.#workers.dropsOf(port.id);
-    const queueCount = port.states.byteLength / QUEUE_STATE_BYTES;
-    for (let index = 0; index < queueCount; index++) {
-      drops.noBuffer += new QueueState(port.states, index).counts[COUNT_LOST];
-    }
-    return drops;
+  #booksOf(port: Port): Books {
+    return booksOf(port.counters, port.states, this.#workers.countsOf(port.id));
   }
 }
 

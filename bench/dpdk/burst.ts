@@ -14,18 +14,9 @@ import { execFile } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
-import {
-  Arena,
-  ArenaView,
-  copyBytes,
-  Eal,
-  EthPort,
-  Frame,
-  RxBurst,
-  TAKE_FRAME,
-  TxBurst,
-} from '../../src/dpdk/index.ts';
+import { Arena, ArenaView, copyBytes, Eal, EthPort, RxBurst, TxBurst } from '../../src/dpdk/index.ts';
 import { pinThread } from '../../src/host/affinity.ts';
+import { Batch } from '../../src/queue/batch.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import { Testpmd } from '../../test/peers/index.ts';
 import { spreadOf } from '../statistics.ts';
@@ -74,7 +65,7 @@ function measure({ devices, move }: Way, cpu: number, seconds: number): number {
   const ports = devices.map((device) => EthPort.open(eal, arena, device, options));
   const rx = ports.map((port) => new RxBurst(view, port.rxQueues[0]));
   const tx = ports.map((port) => new TxBurst(view, port.txQueues[0]));
-  const frame = new Frame(view);
+  const batch = new Batch();
   if (devices[0].startsWith('net_ring')) {
     for (let burst = 0; burst < FIRST_BURSTS; burst++) {
       for (let i = 0; i < 32; i++) tx[0].place(FRAME_BYTES, 0);
@@ -85,7 +76,7 @@ function measure({ devices, move }: Way, cpu: number, seconds: number): number {
     let frames = 0;
     for (let loop = 0; loop < loops; loop++) {
       for (let port = 0; port < rx.length; port++) {
-        frames += moveBurst(move, view, rx[port], tx[rx.length - 1 - port], frame);
+        frames += moveBurst(move, view, rx[port], tx[rx.length - 1 - port], batch);
       }
     }
     return frames;
@@ -101,16 +92,18 @@ function measure({ devices, move }: Way, cpu: number, seconds: number): number {
   return during(seconds);
 }
 
-function moveBurst(move: Way['move'], view: ArenaView, rx: RxBurst, tx: TxBurst, frame: Frame): number {
+function moveBurst(move: Way['move'], view: ArenaView, rx: RxBurst, tx: TxBurst, batch: Batch): number {
   const count = rx.receive();
   if (count === 0) return 0;
   if (move === 'io') return rx.forward(tx, count);
   if (move === 'copy') {
+    batch.clear();
+    for (let slot = 0; slot < count; slot++) rx.describe(slot, batch);
+    const from = view.windows[rx.windowNumber];
     const to = view.windows[tx.windowNumber];
-    for (let slot = 0; slot < count; slot++) {
-      if (rx.describe(slot, frame) !== TAKE_FRAME) continue;
-      const at = tx.place(frame.totalBytes, frame.index);
-      if (at >= 0) copyBytes(view, frame.view, frame.index, to, at, frame.totalBytes);
+    for (let i = 0; i < batch.count; i++) {
+      const at = tx.place(batch.bytesOf(i), batch.indexOf(i));
+      if (at >= 0) copyBytes(view, from, batch.indexOf(i), to, at, batch.bytesOf(i));
     }
     tx.flush();
   }

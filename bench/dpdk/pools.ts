@@ -13,11 +13,12 @@ import { parseArgs, promisify } from 'node:util';
 import { queueOf } from '../../src/dpdk/burst.ts';
 import { Eal } from '../../src/dpdk/eal.ts';
 import { EthPort } from '../../src/dpdk/ethdev.ts';
-import { Arena, ArenaView, BURST_MBUFS, copyBytes, Frame, RxBurst } from '../../src/dpdk/index.ts';
+import { Arena, ArenaView, BURST_MBUFS, copyBytes, RxBurst } from '../../src/dpdk/index.ts';
 import { HEADROOM_BYTES } from '../../src/dpdk/layout.ts';
 import { pinThread } from '../../src/host/affinity.ts';
 import { reserveAddressSpace, viewMemory } from '../../src/host/mapping.ts';
 import { functionAt, SharedLibrary } from '../../src/host/shared-library.ts';
+import { Batch } from '../../src/queue/batch.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import { spreadOf } from '../statistics.ts';
 
@@ -95,14 +96,16 @@ function guestPlaces(guest: number): () => number {
 
 function arenaTurn(view: ArenaView, port: EthPort, guest: number): () => number {
   const rx = new RxBurst(view, port.rxQueues[0]);
-  const frame = new Frame(view);
+  const batch = new Batch();
+  const from = view.windows[rx.windowNumber];
   const to = view.windows[Math.floor(guest / 2 ** 30)];
   const place = guestPlaces(guest);
   return () => {
     const count = rx.receive();
-    for (let slot = 0; slot < count; slot++) {
-      rx.describe(slot, frame);
-      copyBytes(view, frame.view, frame.index, to, place(), frame.totalBytes);
+    batch.clear();
+    for (let slot = 0; slot < count; slot++) rx.describe(slot, batch);
+    for (let i = 0; i < batch.count; i++) {
+      copyBytes(view, from, batch.indexOf(i), to, place(), batch.bytesOf(i));
     }
     rx.free(0, count);
     return count;

@@ -197,7 +197,7 @@ export function announceAddresses(
       for (const other of guests) receiveAll(other.pairs);
     }
     fromGuest.flush();
-    while (fromGuest.reclaim() < fromGuest.size) {
+    while (fromGuest.reclaim() < fromGuest.ring.size) {
       for (const other of guests) receiveAll(other.pairs);
       if (performance.now() > deadlineMs) throw new Error('the switch takes no more frames');
     }

@@ -1,5 +1,12 @@
 /** The embedded front-end as load generator, where testpmd is not to be had or cannot do it. */
-import { FRAMES_IN_FLIGHT, type LoadGenerator, type LoadTarget, RING_SIZE, type Window } from './contract.ts';
+import {
+  FRAMES_IN_FLIGHT,
+  type LoadFigures,
+  type LoadGenerator,
+  type LoadTarget,
+  RING_SIZE,
+  type Window,
+} from './contract.ts';
 import { addressOf, formatAddress } from './frames.ts';
 import { GuestProcess } from './guest-client.ts';
 import type { GuestPlan } from './guest-orders.ts';
@@ -39,17 +46,17 @@ export class EmbeddedLoad implements LoadGenerator {
     return this.guests.pid;
   }
 
-  async measure(window: Window): Promise<number> {
+  async measure(window: Window): Promise<LoadFigures> {
     return this.measureTargets(window, 0);
   }
 
   /** As `measure`, with frames to random addresses of those that `learn` announced. */
-  async measureTargets(window: Window, addressesPerGuest: number): Promise<number> {
+  async measureTargets(window: Window, addressesPerGuest: number): Promise<LoadFigures> {
     const order = { kind: 'circulate', ...window, addressesPerGuest, inFlight: FRAMES_IN_FLIGHT } as const;
     const timeoutMs = window.warmUpMs + window.windowMs + SLACK_MS;
     const { framesPerSecond } = await this.guests.order(order, timeoutMs);
     if (framesPerSecond === 0) throw new Error('no frame came through');
-    return framesPerSecond;
+    return { framesPerSecond, emptyLookShare: null };
   }
 
   stop(): Promise<void> {

@@ -10,7 +10,7 @@ const RECLAIM_MS_MAX = 1000;
 const IPV4 = 14;
 const UDP = 34;
 
-/** `guest` is 0 or 1, `number` below 2^24: 02, guest, 0, number. */
+/** `guest` counts from 0, `number` below 2^24: 02, guest, 0, number. */
 export function addressOf(guest: number, number: number): Uint8Array {
   return Uint8Array.of(0x02, guest + 1, 0, number >>> 16, (number >>> 8) & 255, number & 255);
 }
@@ -25,14 +25,15 @@ export function formatAddress(address: Uint8Array): string {
  */
 export function fillBuffers(embedded: EmbeddedGuest, guest: number, frameBytes: number): void {
   for (const [pairIndex, { fromGuest }] of embedded.pairs.entries()) {
+    const { ring } = fromGuest;
     const deadlineMs = performance.now() + RECLAIM_MS_MAX;
-    while (fromGuest.reclaim() < fromGuest.size) {
+    while (fromGuest.reclaim() < ring.size) {
       if (performance.now() > deadlineMs) throw new Error('the switch keeps transmit buffers');
     }
     fromGuest.clearHeaders();
-    for (let slot = 0; slot < fromGuest.size; slot++) {
-      const flow = embedded.pairs.length === 1 ? 0 : pairIndex * fromGuest.size + slot;
-      const start = fromGuest.bufferOffsets[slot] + fromGuest.headerBytes;
+    for (const [id, offset] of ring.bufferOffsets.entries()) {
+      const flow = embedded.pairs.length === 1 ? 0 : pairIndex * ring.size + id;
+      const start = offset + ring.headerBytes;
       embedded.memory.u8.set(datagram(guest, frameBytes, flow), start);
     }
   }

@@ -24,6 +24,17 @@ export type GuestOrder =
     }
   /** Guests 0 and 1 send one frame from each of their addresses. */
   | { readonly kind: 'learn'; readonly addressesPerGuest: number }
+  /** Every guest sends one frame. */
+  | { readonly kind: 'announce'; readonly frameBytes: number }
+  | {
+      /** Keeps frames in flight between all guests, each of which sends to the others in turn. */
+      readonly kind: 'mix';
+      readonly frameBytes: number;
+      /** For each guest. */
+      readonly inFlight: number;
+      readonly warmUpMs: number;
+      readonly windowMs: number;
+    }
   /** One frame in flight: guest 0 to guest 1 and back. */
   | { readonly kind: 'roundTrips'; readonly samples: number; readonly frameBytes: number }
   /** Guest 0 sends one frame to guest 1 each `gapMs`. */
@@ -33,6 +44,9 @@ export type GuestAnswers = {
   connect: { readonly elapsedMs: number };
   circulate: { readonly framesPerSecond: number; readonly framesLost: number };
   learn: { readonly framesSent: number };
+  announce: { readonly framesSent: number };
+  /** `framesStrayed`: came to a guest that they were not for. */
+  mix: { readonly framesPerSecond: number; readonly framesLost: number; readonly framesStrayed: number };
   roundTrips: LatencyFigures;
   firstFrames: LatencyFigures;
 };

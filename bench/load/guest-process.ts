@@ -15,6 +15,7 @@ import {
   type GuestReply,
 } from './guest-orders.ts';
 import { measureFirstFrames, measureRoundTrips } from './latency-loops.ts';
+import { announceGuests, mix } from './mixing.ts';
 
 /** Time for a back-end to be reached, or to come. */
 const REACH_MS = 20_000;
@@ -49,6 +50,10 @@ async function obey(order: GuestOrder): Promise<GuestAnswers[keyof GuestAnswers]
       return circulate(pairOfGuests(), order);
     case 'learn':
       return { framesSent: announceAddresses(pairOfGuests(), order.addressesPerGuest, LEARN_MS_MAX) };
+    case 'announce':
+      return announceGuests(guests, order.frameBytes);
+    case 'mix':
+      return mix(guests, order);
     case 'roundTrips':
       return measureRoundTrips(pairOfGuests(), order.samples, order.frameBytes);
     case 'firstFrames':

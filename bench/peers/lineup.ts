@@ -1,6 +1,6 @@
 /**
  * The peers of a comparison, all started and connected to, of which one runs at a time: the others are
- * paused, so that polling takes no processor time from the one measured.
+ * paused, so that polling takes no processor time from the one measured. Main thread.
  */
 import type { PeerName } from '../plan.ts';
 import type { Rig } from '../rig.ts';
@@ -9,12 +9,12 @@ import type { Peer } from './contract.ts';
 export class Lineup {
   readonly #peers = new Map<PeerName, Peer>();
 
-  /** Starts the peers of the rig; one that cannot be started is left out. */
-  static async start(rig: Rig): Promise<Lineup> {
+  /** Starts each of `names` with so many ports; one that cannot be started is left out. */
+  static async start(rig: Rig, names: readonly PeerName[], portCount: number): Promise<Lineup> {
     const lineup = new Lineup();
-    for (const name of rig.peers) {
+    for (const name of names) {
       try {
-        const peer = await rig.startPeer(name);
+        const peer = await rig.startPeer(name, portCount);
         lineup.#peers.set(name, peer);
         peer.pause();
       } catch (error) {

@@ -1,7 +1,7 @@
 /**
- * Open vSwitch with DPDK: a bridge in user space with two `dpdkvhostuserclient` ports and learning
+ * Open vSwitch with DPDK: a bridge in user space with `dpdkvhostuserclient` ports and learning
  * forwarding (action NORMAL, as a new bridge has it). Its database, sockets and state live in the folder
- * given, apart from any Open vSwitch of the machine. Owns both daemons.
+ * given, apart from any Open vSwitch of the machine. Owns both daemons. Main thread.
  */
 import { randomBytes } from 'node:crypto';
 import { rm } from 'node:fs/promises';
@@ -9,7 +9,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Child, runProgram, startChild, TextLog } from '../../test/peers/child.ts';
 import { settlesWithin } from '../../test/peers/deadline.ts';
-import { type Peer, signalProcess } from './contract.ts';
+import { type Peer, signalProcess, type WorkMeter } from './contract.ts';
+import { readCycles, shareBetween } from './ovs-cycles.ts';
 
 export type OvsOptions = {
   readonly folder: string;
@@ -17,6 +18,7 @@ export type OvsOptions = {
   /** Processor of its other threads. */
   readonly controlCpu: number;
   readonly hugepagesPath: string;
+  readonly portCount: number;
 };
 
 export const OVS_MIB = 512;
@@ -28,7 +30,7 @@ const STOP_TIMEOUT_MS = 10_000;
 export class OvsPeer implements Peer {
   readonly name = 'ovs';
   readonly generatorRole = 'server';
-  readonly sockets: readonly [string, string];
+  readonly sockets: readonly string[];
   readonly #folder: string;
   readonly #bridge = `rw${randomBytes(4).toString('hex')}`;
   readonly #filePrefix = `ringway-ovs-${randomBytes(4).toString('hex')}`;
@@ -36,13 +38,13 @@ export class OvsPeer implements Peer {
   #database: Child | null = null;
   #switch: Child | null = null;
 
-  private constructor(folder: string) {
+  private constructor(folder: string, portCount: number) {
     this.#folder = folder;
-    this.sockets = [join(folder, 'o0.sock'), join(folder, 'o1.sock')];
+    this.sockets = Array.from({ length: portCount }, (_, port) => join(folder, `o${port}.sock`));
   }
 
   static async start(options: OvsOptions): Promise<OvsPeer> {
-    const ovs = new OvsPeer(options.folder);
+    const ovs = new OvsPeer(options.folder, options.portCount);
     try {
       await ovs.#start(options);
     } catch (error) {
@@ -67,6 +69,23 @@ export class OvsPeer implements Peer {
   async learned(): Promise<readonly string[]> {
     const table = await this.#appctl('fdb/show', this.#bridge);
     return table.match(/[0-9a-f]{2}(:[0-9a-f]{2}){5}/g) ?? [];
+  }
+
+  /** Its PMD thread counts the cycles of turns with and without frames. */
+  async workMeter(): Promise<WorkMeter> {
+    const cycles = (): Promise<ReturnType<typeof readCycles>> =>
+      this.#appctl('dpif-netdev/pmd-stats-show').then(readCycles);
+    let begin = await cycles();
+    let end = begin;
+    return {
+      begins: async () => {
+        begin = await cycles();
+      },
+      ends: async () => {
+        end = await cycles();
+      },
+      busyShare: () => shareBetween(begin, end),
+    };
   }
 
   async stop(): Promise<void> {
@@ -105,6 +124,8 @@ export class OvsPeer implements Peer {
     const settings = {
       'dpdk-init': 'true',
       'dpdk-socket-mem': String(OVS_MIB),
+      // Beyond it DPDK would take any page that is free, and others' pages are free until they touch them.
+      'dpdk-socket-limit': String(OVS_MIB),
       'dpdk-hugepage-dir': hugepagesPath,
       'dpdk-lcore-mask': cpuMask(controlCpu),
       'pmd-cpu-mask': cpuMask(cpu),
@@ -126,12 +147,12 @@ export class OvsPeer implements Peer {
     }
   }
 
-  /** Both ports must be polled on the processor under test. */
+  /** All ports must be polled on the processor under test. */
   async #checkPlacement(cpu: number): Promise<void> {
     const shown = await this.#appctl('dpif-netdev/pmd-rxq-show');
     const own = shown.split('pmd thread ').find((section) => section.includes(`core_id ${cpu}:`)) ?? '';
-    if (!this.sockets.every((_, i) => own.includes(`${this.#bridge}p${i}`))) {
-      throw new Error(`Open vSwitch does not poll both ports on processor ${cpu}:\n${shown}`);
+    if (!this.sockets.every((_, i) => own.includes(`${this.#bridge}p${i} `))) {
+      throw new Error(`Open vSwitch does not poll all ports on processor ${cpu}:\n${shown}`);
     }
   }
 

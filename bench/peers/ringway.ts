@@ -1,19 +1,22 @@
 /**
  * Ringway under test: the command line in a process of its own, one worker pinned to the processor under
  * test, asked through its control socket. Also the scenarios' way to start it with many ports or other
- * settings. Owns the process.
+ * settings, and the way to run another checkout of it. Owns the process. Main thread.
  */
+import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { askControl } from '../../switch/control/client.ts';
-import type { FdbReport, PortReport } from '../../switch/control/report.ts';
+import type { FdbReport, PortReport, WorkReport } from '../../switch/control/report.ts';
 import { type Child, startChild, TextLog } from '../../test/peers/child.ts';
 import { settlesWithin } from '../../test/peers/deadline.ts';
-import { type Peer, signalProcess } from './contract.ts';
+import type { RingwayName } from '../plan.ts';
+import { type Peer, signalProcess, type WorkMeter } from './contract.ts';
+import { RingwayWorkMeter } from './ringway-work.ts';
 
-const PROGRAM = fileURLToPath(new URL('../../switch/cli/ringway.js', import.meta.url));
+const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url));
 const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 15_000;
 const ASK_AGAIN_MS = 50;
@@ -31,10 +34,12 @@ export type RingwayOptions = {
   readonly nodeArgs?: readonly string[];
   /** V8 writes its traces through the C library, which holds them back from a pipe. */
   readonly lineBuffered?: boolean;
+  /** Folder of another checkout to run, with its own Node where it has one. */
+  readonly checkout?: string;
 };
 
 export class RingwayPeer implements Peer {
-  readonly name = 'ringway';
+  readonly name: RingwayName;
   readonly generatorRole = 'client';
   readonly pid: number;
   readonly #options: RingwayOptions;
@@ -43,6 +48,7 @@ export class RingwayPeer implements Peer {
   readonly #errors: TextLog;
 
   private constructor(options: RingwayOptions, child: Child) {
+    this.name = options.checkout === undefined ? 'ringway' : 'other';
     this.#options = options;
     this.#child = child;
     this.pid = child.pid;
@@ -53,8 +59,9 @@ export class RingwayPeer implements Peer {
   static async start(options: RingwayOptions): Promise<RingwayPeer> {
     const configPath = join(options.folder, 'ringway.json');
     await writeFile(configPath, JSON.stringify(configOf(options)));
-    const args = [...(options.nodeArgs ?? []), PROGRAM, 'run', '--config', configPath, '--log-level', 'warn'];
-    const line = [...(options.lineBuffered === true ? ['stdbuf', '-oL'] : []), process.execPath, ...args];
+    const [node, program] = programOf(options.checkout);
+    const args = [...(options.nodeArgs ?? []), program, 'run', '--config', configPath, '--log-level', 'warn'];
+    const line = [...(options.lineBuffered === true ? ['stdbuf', '-oL'] : []), node, ...args];
     const ringway = new RingwayPeer(options, await startChild(line[0], line.slice(1)));
     try {
       await ringway.until(START_TIMEOUT_MS, 'answer', async () => (await ringway.ports()).length > 0);
@@ -65,8 +72,8 @@ export class RingwayPeer implements Peer {
     return ringway;
   }
 
-  get sockets(): readonly [string, string] {
-    return [this.socket(0), this.socket(1)];
+  get sockets(): readonly string[] {
+    return Array.from({ length: portCountOf(this.#options) }, (_, port) => this.socket(port));
   }
 
   socket(port: number): string {
@@ -95,6 +102,18 @@ export class RingwayPeer implements Peer {
     return entries.map(({ mac }) => mac.toLowerCase());
   }
 
+  /** Null for a checkout from before workers told of it. */
+  async workMeter(): Promise<WorkMeter | null> {
+    const ask = (): Promise<WorkReport[]> => askControl(this.#controlSocket, '/v1/workers');
+    try {
+      await ask();
+    } catch (error) {
+      if (this.name === 'other') return null;
+      throw error;
+    }
+    return RingwayWorkMeter.calibrate(ask);
+  }
+
   /** Resolves when `holds` does. @throws after `timeoutMs`, or when Ringway ended */
   async until(timeoutMs: number, what: string, holds: () => Promise<boolean>): Promise<void> {
     const deadlineMs = performance.now() + timeoutMs;
@@ -121,7 +140,7 @@ export class RingwayPeer implements Peer {
 
 /** A configuration file; JSON is YAML. */
 function configOf(options: RingwayOptions): object {
-  const ports = Array.from({ length: options.portCount ?? 2 }, (_, port) => [
+  const ports = Array.from({ length: portCountOf(options) }, (_, port) => [
     `p${port}`,
     {
       socket: socketPath(options.folder, port),
@@ -139,6 +158,17 @@ function configOf(options: RingwayOptions): object {
       ...(options.fdbCapacity === undefined ? {} : { capacity: options.fdbCapacity }),
     },
   };
+}
+
+function portCountOf({ portCount }: RingwayOptions): number {
+  return portCount ?? 2;
+}
+
+/** Node's binary and the program that it runs. */
+function programOf(checkout = CHECKOUT): readonly [string, string] {
+  const ownNode = join(checkout, 'node_modules/node/bin/node');
+  const node = checkout !== CHECKOUT && existsSync(ownNode) ? ownNode : process.execPath;
+  return [node, join(checkout, 'switch/cli/ringway.js')];
 }
 
 function socketPath(folder: string, port: number): string {

@@ -9,10 +9,11 @@ import { BarChart, CustomChart } from 'echarts/charts';
 import { GridComponent, LegendComponent, TitleComponent } from 'echarts/components';
 import * as echarts from 'echarts/core';
 import { SVGRenderer } from 'echarts/renderers';
-import { PEER_NAMES, type PeerName } from '../plan.ts';
+import type { PeerName } from '../plan.ts';
 import { spreadOf } from '../statistics.ts';
+import { placeOfAll } from './place.ts';
 import type { Results, ThroughputResult } from './results.ts';
-import { LOAD_TITLES, PEER_TITLES } from './table.ts';
+import { LOAD_TITLES, PEER_TITLES } from './titles.ts';
 
 const WIDTH = 840;
 const HEIGHT = 420;
@@ -25,16 +26,19 @@ const LINES = '#30363d';
 /** Told apart by brightness too. */
 const PEER_COLOURS: Readonly<Record<PeerName, string>> = {
   ringway: '#58a6ff',
+  other: '#a371f7',
   ovs: '#d29922',
   testpmd: '#6e7681',
 };
+/** From left to right. */
+const PEERS_DRAWN: readonly PeerName[] = ['ringway', 'other', 'ovs', 'testpmd'];
 const WHISKER_PX = 4;
 
 /** SVG text; null when there is no throughput to draw. */
 export function drawChart(results: Pick<Results, 'facts' | 'rounds' | 'throughput'>): string | null {
   const load = results.throughput?.[0]?.load;
   const rows = results.throughput?.filter((row) => row.load === load) ?? [];
-  const peers = PEER_NAMES.filter((peer) => rows.some((row) => row.framesPerSecond[peer] !== undefined));
+  const peers = PEERS_DRAWN.filter((peer) => rows.some((row) => row.framesPerSecond[peer] !== undefined));
   if (load === undefined || peers.length === 0) return null;
   echarts.use([BarChart, CustomChart, GridComponent, LegendComponent, TitleComponent, SVGRenderer]);
   const chart = echarts.init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height: HEIGHT });
@@ -75,8 +79,8 @@ function chartOption(
     grid: { left: 56, right: 24, top: 92, bottom: 76 },
     xAxis: {
       type: 'category',
-      data: rows.map(({ frameBytes }) => String(frameBytes)),
-      name: 'bytes per frame',
+      data: rows.map(({ frameBytes, coreRoundTripNs }) => `${frameBytes}, ${placeOfAll(coreRoundTripNs)}`),
+      name: 'bytes per frame, and how the two processors lay to each other',
       nameLocation: 'middle',
       nameGap: 28,
       nameTextStyle: { color: FAINT_TEXT },

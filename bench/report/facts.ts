@@ -19,7 +19,7 @@ export type MachineFacts = {
 
 export async function machineFacts(): Promise<MachineFacts> {
   const [commit, virtualisation, dpdk, openVSwitch, qemu] = await Promise.all([
-    firstMatch('git', ['-C', import.meta.dirname, 'rev-parse', '--short', 'HEAD'], /^([0-9a-f]+)$/m),
+    commitOf(import.meta.dirname),
     firstMatch('lscpu', [], /^Hypervisor vendor:\s*(.+)$/m),
     // testpmd tells its version only once it is set up.
     firstMatch('dpkg-query', ['--show', 'dpdk-dev'], /^\S+\t(\d[^-+~\s]*)/),
@@ -39,6 +39,11 @@ export async function machineFacts(): Promise<MachineFacts> {
     openVSwitch,
     qemu,
   };
+}
+
+/** Null when the folder is in no checkout of git. */
+export function commitOf(folder: string): Promise<string | null> {
+  return firstMatch('git', ['-C', folder, 'rev-parse', '--short', 'HEAD'], /^([0-9a-f]+)$/m);
 }
 
 async function firstMatch(program: string, args: readonly string[], pattern: RegExp): Promise<string | null> {

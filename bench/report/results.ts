@@ -7,16 +7,25 @@ import type { GoalLine } from './goals.ts';
 
 export type ByPeer<T> = Partial<Record<PeerName, T>>;
 
-/** One frame size; frames per second of each round, both ways together. */
-export type ThroughputResult = {
-  readonly load: LoadKind;
-  readonly frameBytes: number;
+/** Peers that were measured in turn, round by round. */
+export type Comparison = {
+  /** Received by all ports together. */
   readonly framesPerSecond: ByPeer<number[]>;
+  /** Share of the time in which the forwarding thread was in turns with frames, 0 to 1; null: not told. */
+  readonly busyShares: ByPeer<(number | null)[]>;
+  /** Share of the generator's looks at its queues that found nothing, 0 to 1; null: not counted. */
+  readonly emptyLookShares: ByPeer<(number | null)[]>;
   /** Share of each measurement in which others had one of the processors (scenarios/disturbance.ts). */
   readonly disturbedShares: ByPeer<number[]>;
   /** Distance of the processors before and after each round (scenarios/core-distance.ts). */
   readonly coreRoundTripNs: readonly [number | null, number | null][];
 };
+
+/** Two ports that send to each other, one frame size. */
+export type ThroughputResult = Comparison & { readonly load: LoadKind; readonly frameBytes: number };
+
+/** Every port sends to all others. */
+export type MixedResult = ThroughputResult & { readonly portCount: number };
 
 /** One entry a round. */
 export type LatencyResult = ByPeer<(LatencyFigures & { readonly disturbedShare: number })[]>;
@@ -30,6 +39,8 @@ export type SetUpResult = {
 /** Frames per second of the same load on two set-ups, round by round. */
 export type PairResult = {
   readonly load: LoadKind;
+  /** Distance of the processors before and after each round. */
+  readonly coreRoundTripNs: readonly [number | null, number | null][];
   readonly base: SetUpResult;
   readonly scaled: SetUpResult;
 };
@@ -81,11 +92,14 @@ export type MicroResult = {
 
 export type Results = {
   readonly facts: MachineFacts;
+  /** Commit of the checkout that `--against` named; null: none, or not known. */
+  readonly otherCommit: string | null;
   readonly quick: boolean;
   readonly rounds: number;
   /** Cache line from processor to processor and back, before the first and after each scenario; null: unknown. */
   coreRoundTripNs: (number | null)[];
   throughput?: ThroughputResult[];
+  mixed?: MixedResult;
   latency?: LatencyResult;
   scale?: ScaleResult;
   idle?: IdleResult;

@@ -1,10 +1,13 @@
-/** The results as aligned text, one table for each scenario. Pure: every function answers lines. */
-import { type Column, formatTable } from '../../switch/cli/table.ts';
-import type { LoadKind } from '../load/contract.ts';
+/**
+ * The results as aligned text, one table for each scenario; those that compare switches round by round are in
+ * comparison-table.ts. Pure: every function answers lines.
+ */
+import { formatTable } from '../../switch/cli/table.ts';
 import type { PeerName } from '../plan.ts';
 import { ratioOf, spreadOf } from '../statistics.ts';
 import type { MachineFacts } from './facts.ts';
-import { formatRatio, type GoalLine } from './goals.ts';
+import type { GoalLine } from './goals.ts';
+import { placeOfAll } from './place.ts';
 import type {
   CollectionsResult,
   IdleResult,
@@ -13,24 +16,11 @@ import type {
   MicroResult,
   PairResult,
   ScaleResult,
-  ThroughputResult,
 } from './results.ts';
+import { columnsOf, formatRatio, mpps, NOTHING, percent, title } from './text.ts';
+import { LOAD_TITLES, PEER_TITLES } from './titles.ts';
 
-export const PEER_TITLES: Readonly<Record<PeerName, string>> = {
-  ringway: 'Ringway',
-  ovs: 'OVS-DPDK',
-  testpmd: 'testpmd vhost copy',
-};
-
-export const LOAD_TITLES: Readonly<Record<LoadKind, string>> = {
-  vectorised: 'testpmd, vectorised receive path',
-  default: 'testpmd, default receive path (mergeable buffers)',
-  embedded: 'embedded front-end',
-};
-
-const NOTHING = '-';
-
-export function factLines(facts: MachineFacts): string[] {
+export function factLines(facts: MachineFacts, otherCommit: string | null = null): string[] {
   const software = [
     `Node ${facts.node}`,
     facts.dpdk === null ? null : `DPDK ${facts.dpdk}`,
@@ -38,52 +28,10 @@ export function factLines(facts: MachineFacts): string[] {
     facts.qemu === null ? null : `QEMU ${facts.qemu}`,
   ].filter((text) => text !== null);
   return [
-    `Ringway ${facts.ringway}, ${facts.date}`,
+    `Ringway ${facts.ringway}${otherCommit === null ? '' : `, the other checkout ${otherCommit}`}, ${facts.date}`,
     `${facts.cpu}, ${facts.cores} cores, ${facts.memoryGiB} GiB, hypervisor ${facts.hypervisor}, Linux ${facts.kernel}`,
     software.join(', '),
   ];
-}
-
-export function throughputLines(results: readonly ThroughputResult[]): string[] {
-  const loads = [...new Set(results.map(({ load }) => load))];
-  return loads.flatMap((load, i) => [
-    ...title(
-      `Throughput, both ways together; generator: ${LOAD_TITLES[load]}${i === 0 ? ' (headline)' : ''}`,
-    ),
-    ...throughputTable(results.filter((result) => result.load === load)),
-  ]);
-}
-
-function throughputTable(results: readonly ThroughputResult[]): string[] {
-  const columns = columnsOf(
-    '>bytes',
-    '<switch',
-    '>Mpps',
-    '>min',
-    '>max',
-    '>Gbit/s',
-    '>ns/frame',
-    '>disturbed',
-    '>cache line ns',
-    '<Ringway to it',
-  );
-  const rows = results.flatMap(({ frameBytes, framesPerSecond, disturbedShares, coreRoundTripNs }) =>
-    Object.entries(framesPerSecond).map(([peer, rounds]) => {
-      const { median, min, max } = spreadOf(rounds);
-      const ratio = peer === 'ringway' ? null : ratioOf(framesPerSecond.ringway ?? [], rounds);
-      return [
-        String(frameBytes),
-        PEER_TITLES[peer as PeerName],
-        ...[median, min, max].map(mpps),
-        ((median * frameBytes * 8) / 1e9).toFixed(2),
-        (1e9 / median).toFixed(1),
-        percent(spreadOf(disturbedShares[peer as PeerName] ?? []).max),
-        range(coreRoundTripNs.flat().filter((ns) => ns !== null)),
-        ratio === null ? NOTHING : formatRatio(ratio),
-      ];
-    }),
-  );
-  return formatTable(columns, rows);
 }
 
 export function latencyLines(result: LatencyResult): string[] {
@@ -126,6 +74,7 @@ export function scaleLines({ ports64, addresses, queuePairs, manyPorts }: ScaleR
     '>Mpps',
     '<ratio',
     '>disturbed',
+    '<processors',
     '<generator',
   );
   const lines = pairs.length === 0 ? [] : formatTable(columns, pairs.map(pairRow));
@@ -139,7 +88,7 @@ export function scaleLines({ ports64, addresses, queuePairs, manyPorts }: ScaleR
   return [...title('Scale, 64-byte frames'), ...lines];
 }
 
-function pairRow({ load, base, scaled }: PairResult): string[] {
+function pairRow({ load, base, scaled, coreRoundTripNs }: PairResult): string[] {
   const ratio = ratioOf(scaled.framesPerSecond, base.framesPerSecond);
   return [
     scaled.title,
@@ -148,6 +97,7 @@ function pairRow({ load, base, scaled }: PairResult): string[] {
     mpps(spreadOf(base.framesPerSecond).median),
     ratio === null ? NOTHING : formatRatio(ratio),
     percent(spreadOf([...base.disturbedShares, ...scaled.disturbedShares]).max),
+    placeOfAll(coreRoundTripNs),
     LOAD_TITLES[load],
   ];
 }
@@ -203,28 +153,4 @@ export function goalTable(goals: readonly GoalLine[]): string[] {
     met === null ? NOTHING : met ? 'yes' : 'NO',
   ]);
   return [...title('Goals'), ...formatTable(columns, rows)];
-}
-
-/** Columns from titles that start with `<` (left) or `>` (right). */
-function columnsOf(...titles: string[]): Column[] {
-  return titles.map((text) => ({ title: text.slice(1), align: text.startsWith('>') ? 'right' : 'left' }));
-}
-
-function title(text: string): string[] {
-  return ['', text, '='.repeat(text.length)];
-}
-
-/** The worst of the rounds: time that the switch or the generator had to wait for its processor. */
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
-}
-
-function range(values: readonly number[]): string {
-  if (values.length === 0) return NOTHING;
-  const { min, max } = spreadOf(values);
-  return `${min} to ${max}`;
-}
-
-function mpps(framesPerSecond: number): string {
-  return (framesPerSecond / 1e6).toFixed(2);
 }

@@ -22,11 +22,11 @@ export async function measureCollections(rig: Rig): Promise<CollectionsResult> {
   try {
     const load = await rig.startLoad(ringway, rig.loadKinds[0]);
     try {
-      const warmFramesPerSecond = await load.measure({ frameBytes: 64, warmUpMs: 0, windowMs: WARM_UP_MS });
-      if (warmFramesPerSecond === 0) throw new Error('no frame came through');
+      const warm = await load.measure({ frameBytes: 64, warmUpMs: 0, windowMs: WARM_UP_MS });
+      if (warm.framesPerSecond === 0) throw new Error('no frame came through');
       const isolates = isolatesIn(ringway.output);
       const before = countByIsolate(ringway.output);
-      const framesPerSecond = await load.measure({ frameBytes: 64, warmUpMs: 0, windowMs });
+      const { framesPerSecond } = await load.measure({ frameBytes: 64, warmUpMs: 0, windowMs });
       const after = countByIsolate(ringway.output);
       const during = (names: readonly string[]): number =>
         names.reduce((sum, name) => sum + (after.get(name) ?? 0) - (before.get(name) ?? 0), 0);

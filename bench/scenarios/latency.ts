@@ -14,7 +14,7 @@ const ORDER_MS_MAX = 120_000;
 
 export async function measureLatency(rig: Rig): Promise<LatencyResult> {
   const { rounds, latencySamples, loadCpu } = rig.plan;
-  const lineup = await Lineup.start(rig);
+  const lineup = await Lineup.start(rig, rig.peers, 2);
   const loads = new Map<PeerName, EmbeddedLoad>();
   const result: LatencyResult = {};
   try {

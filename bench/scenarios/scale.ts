@@ -3,13 +3,21 @@
  * Each is compared with the small case in turn, on a second Ringway that is paused meanwhile.
  */
 import { readFileSync } from 'node:fs';
-import { FRAMES_IN_FLIGHT, type LoadGenerator, type LoadKind, type Window } from '../load/contract.ts';
+import {
+  FRAMES_IN_FLIGHT,
+  type LoadFigures,
+  type LoadGenerator,
+  type LoadKind,
+  type LoadTarget,
+  type Window,
+} from '../load/contract.ts';
 import { CONNECT_MS_MAX, EmbeddedLoad, guestPlans } from '../load/embedded-load.ts';
 import { GuestProcess } from '../load/guest-client.ts';
 import type { RingwayPeer } from '../peers/ringway.ts';
 import { progress } from '../report/progress.ts';
 import type { ManyPortsResult, PairResult, ScaleResult } from '../report/results.ts';
 import type { Rig } from '../rig.ts';
+import { measureCoreDistance } from './core-distance.ts';
 import type { Measured } from './disturbance.ts';
 import { residentMemory } from './process-facts.ts';
 
@@ -29,7 +37,7 @@ type SetUp = {
   readonly title: string;
   readonly ringway: RingwayPeer;
   readonly load: LoadGenerator;
-  readonly measure: (window: Window) => Promise<number>;
+  readonly measure: (window: Window) => Promise<LoadFigures>;
   /** Processes to end besides. */
   readonly idleGuests?: GuestProcess;
 };
@@ -74,8 +82,9 @@ async function compare(
   starts: readonly [() => Promise<SetUp>, () => Promise<SetUp>],
 ): Promise<PairResult> {
   const setUps: SetUp[] = [];
-  const measured: Measured<number>[][] = [[], []];
-  const { warmUpMs, windowMs, scaleRounds } = rig.plan;
+  const measured: Measured<LoadFigures>[][] = [[], []];
+  const { warmUpMs, windowMs, scaleRounds, dutCpu, loadCpu } = rig.plan;
+  const coreRoundTripNs: [number | null, number | null][] = [];
   try {
     for (const start of starts) {
       const setUp = await start();
@@ -83,22 +92,24 @@ async function compare(
       setUp.ringway.pause();
     }
     for (let round = 0; round < scaleRounds; round++) {
+      const before = await measureCoreDistance(dutCpu, loadCpu);
       for (const [i, { ringway, load, measure }] of setUps.entries()) {
         ringway.resume();
         const window = { frameBytes: FRAME_BYTES, warmUpMs, windowMs };
         measured[i].push(await rig.undisturbed([ringway.pid, load.pid], () => measure(window)));
         ringway.pause();
       }
+      coreRoundTripNs.push([before, await measureCoreDistance(dutCpu, loadCpu)]);
     }
   } finally {
     for (const setUp of setUps) await endSetUp(setUp);
   }
   const [base, scaled] = setUps.map(({ title }, i) => ({
     title,
-    framesPerSecond: measured[i].map(({ value }) => value),
+    framesPerSecond: measured[i].map(({ value }) => value.framesPerSecond),
     disturbedShares: measured[i].map(({ disturbedShare }) => disturbedShare),
   }));
-  return { load: kind, base: base!, scaled: scaled! };
+  return { load: kind, coreRoundTripNs, base: base!, scaled: scaled! };
 }
 
 async function endSetUp({ ringway, load, idleGuests }: SetUp): Promise<void> {
@@ -114,8 +125,8 @@ async function busyPorts(rig: Rig, portCount: number): Promise<SetUp> {
   const idleGuests = new GuestProcess(rig.plan.loadCpu);
   try {
     await connectIdle(idleGuests, ringway, 2, portCount, CONNECT_MS_MAX);
-    const load = await rig.startLoad(ringway, rig.loadKinds[0]);
-    const measure = (window: Window): Promise<number> => load.measure(window);
+    const load = await rig.startLoad(firstTwoPorts(ringway), rig.loadKinds[0]);
+    const measure = (window: Window): Promise<LoadFigures> => load.measure(window);
     return { title: `${portCount} ports`, ringway, load, idleGuests, measure };
   } catch (error) {
     await idleGuests.stop();
@@ -152,7 +163,7 @@ async function addresses(rig: Rig, count: number): Promise<SetUp> {
     await generator.guests.order({ kind: 'learn', addressesPerGuest: perGuest }, LEARN_MS_MAX);
     const known = (await ringway.learned()).length;
     if (known !== count) throw new Error(`Ringway has learned ${known} of ${count} addresses`);
-    const measure = (window: Window): Promise<number> => generator.measureTargets(window, perGuest);
+    const measure = (window: Window): Promise<LoadFigures> => generator.measureTargets(window, perGuest);
     return { title: `${count.toLocaleString('en')} addresses`, ringway, load, measure };
   } catch (error) {
     await load?.stop();
@@ -165,7 +176,7 @@ async function queuePairs(rig: Rig, count: number): Promise<SetUp> {
   const ringway = await rig.startRingway({ queuePairsMax: count });
   try {
     const load = await EmbeddedLoad.start(ringway, { cpu: rig.plan.loadCpu, queuePairs: count });
-    const measure = (window: Window): Promise<number> => load.measure(window);
+    const measure = (window: Window): Promise<LoadFigures> => load.measure(window);
     return { title: count === 1 ? '1 queue pair' : `${count} queue pairs`, ringway, load, measure };
   } catch (error) {
     await ringway.stop();
@@ -180,7 +191,7 @@ async function manyPorts(rig: Rig): Promise<ManyPortsResult> {
   const ringway = await rig.startRingway({ portCount });
   const guests = new GuestProcess(loadCpu);
   try {
-    const two = guestPlans({ sockets: ringway.sockets, generatorRole: 'client' }, 1);
+    const two = guestPlans(firstTwoPorts(ringway), 1);
     await guests.order({ kind: 'connect', guests: two }, MANY_CONNECT_MS_MAX);
     const connectMs = await connectIdle(guests, ringway, 2, portCount, MANY_CONNECT_MS_MAX);
     const running = (await ringway.ports()).filter(({ state }) => state === 'running').length;
@@ -194,6 +205,10 @@ async function manyPorts(rig: Rig): Promise<ManyPortsResult> {
     await guests.stop();
     await ringway.stop();
   }
+}
+
+function firstTwoPorts({ sockets, generatorRole }: RingwayPeer): LoadTarget {
+  return { sockets: sockets.slice(0, 2), generatorRole };
 }
 
 /** The hard limit, up to which Node raises its own. */

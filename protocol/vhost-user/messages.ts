@@ -1,7 +1,7 @@
 /**
  * The one table of vhost-user requests that a front-end sends to a back-end (QEMU
  * docs/interop/vhost-user.rst, "Front-end message types"). Form only: what a message carries and when it
- * may come. Handlers (src/device/net/handlers.ts) are typed by this table's keys, so a message added here
+ * may come. Handlers (src/vhost-user/handlers.ts) are typed by this table's keys, so a message added here
  * without a handler does not compile.
  */
 import type { ProtocolFeature } from './features.ts';

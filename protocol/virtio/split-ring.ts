@@ -18,6 +18,12 @@ export const AVAIL_F_NO_INTERRUPT = 1;
 /** used.flags: the device does not want to be kicked. */
 export const USED_F_NO_NOTIFY = 1;
 
+/** Index of `idx` in the avail and used rings seen as 16-bit words; their entries follow. */
+export const RING_IDX = 1;
+export const AVAIL_ENTRIES = 2;
+/** First entry of the used ring seen as 32-bit words; two words each: id and length. */
+export const USED_ENTRIES = 1;
+
 export const RING_SIZE_MIN = 2;
 export const RING_SIZE_MAX = 32_768;
 

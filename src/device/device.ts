@@ -1,32 +1,35 @@
 /**
- * A vhost-user network device while a front-end is connected: negotiated features, shared memory, rings, and
- * the rules of when a ring starts, runs and stops (vhost-user.rst, "Ring states"; the traps are listed in
- * docs/architecture.md). It tells the data path what to use and waits until the data path let go before
- * anything is taken away. Main thread; messages reach it one at a time.
+ * A vhost-user device of any kind while a front-end is connected: negotiated features, shared memory, rings, and
+ * the carrying out of when a ring runs (decided in ring-start.ts; vhost-user.rst, "Ring states"; the traps are listed
+ * in docs/architecture.md). It tells the data path what to use and waits until the data path let go before anything
+ * is taken away. What only a network device has is in net/, behind `DeviceKind`. Main thread.
  */
-import { hasBit } from '../../protocol/bits.ts';
-import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
-import type { ConfigSpace, MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
+import assert from 'node:assert/strict';
+import { hasBit, maskOf } from '../../protocol/bits.ts';
+import type { MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
-import { netHeaderBytes } from '../../protocol/virtio/net.ts';
-import { isSplitRingSize } from '../../protocol/virtio/split-ring.ts';
 import { closeFd, signalFd } from '../host/descriptor.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
-import { GuestMemory } from '../memory/guest-memory.ts';
-import { sharingOfFile } from '../memory/sharing.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { DataPath } from '../queue/data-path.ts';
-import { QueueState, STATE_AVAIL_NEXT, STATE_FAULT, STATE_LOCK, STATE_USED_NEXT } from '../queue/state.ts';
+import { QueueState } from '../queue/state.ts';
 import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
-import { configSpaceBytes } from './net/config-space.ts';
-import { ControlQueue, ReceiveFilter } from './net/control-queue.ts';
-import { type DeviceOptions, offeredFeatures, offeredProtocolFeatures } from './net/options.ts';
-import { Ring } from './ring.ts';
-import { placeRing } from './ring-layout.ts';
+import type { DeviceKind, OwnQueue } from './device-kind.ts';
+import { MemoryMap } from './memory-map.ts';
+import { Ring, type RingUser } from './ring.ts';
+import type { RingPlaces } from './ring-places.ts';
+import {
+  baseToAnswer,
+  decideStart,
+  layoutOf,
+  RING_ENTRIES_MAX,
+  type RingStart,
+  shouldRun,
+} from './ring-start.ts';
 import { adoptSignalFd } from './signal-fd.ts';
 
 export type DeviceContext = {
@@ -34,7 +37,7 @@ export type DeviceContext = {
   readonly arena: Arena;
   readonly arenaView: ArenaView;
   readonly dataPath: DataPath;
-  /** QueueState blocks for every ring of the port: see `ringCountMax`. */
+  /** QueueState blocks for every ring of the port. */
   readonly states: SharedArrayBuffer;
   /** Process id of the front-end, or null. */
   readonly peerPid: number | null;
@@ -42,40 +45,36 @@ export type DeviceContext = {
   readonly onChange: () => void;
 };
 
-export const MEMORY_SLOTS_MAX = 509;
-export const MTU_MIN = 68;
-export const MTU_MAX = 65_535;
-
-/** Rings that a device with so many queue pairs can have: two a pair, and the control virtqueue. */
-export const ringCountMax = (queuePairsMax: number): number => 2 * queuePairsMax + 1;
-
 export class Device {
-  readonly options: DeviceOptions;
-  readonly offeredFeatures: bigint;
-  readonly offeredProtocolFeatures: bigint;
-  readonly memorySlotsMax = MEMORY_SLOTS_MAX;
-  readonly receiveFilter = new ReceiveFilter();
+  /** Negotiated. */
   features = 0n;
   protocolFeatures = 0n;
-  mtu: number | null = null;
+  readonly #kind: DeviceKind;
   readonly #context: DeviceContext;
+  readonly #memory: MemoryMap;
+  readonly #rings = new Map<number, Ring>();
+  readonly #ownQueues = new Map<number, OwnQueue>();
   /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
   #featuresSet = false;
-  #memory: GuestMemory;
-  readonly #rings = new Map<number, Ring>();
-  readonly #controlQueues = new Map<number, ControlQueue>();
-  #memoryWarning: string | null = null;
-  /** Queue pairs in use as the driver said on the control virtqueue; null: it never did. */
-  #activePairs: number | null = null;
+  /** The change at work; see `#inTurn`. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #isChanging = false;
 
-  constructor(options: DeviceOptions, context: DeviceContext) {
-    this.options = options;
+  constructor(kind: DeviceKind, context: DeviceContext) {
+    this.#kind = kind;
     this.#context = context;
-    this.#memory = new GuestMemory(context.arena);
-    this.offeredFeatures = offeredFeatures(options);
-    this.offeredProtocolFeatures = offeredProtocolFeatures(options);
+    this.#memory = new MemoryMap(context.arena, context.peerPid);
   }
 
+  get offeredFeatures(): bigint {
+    return this.#kind.offeredFeatures;
+  }
+
+  get offeredProtocolFeatures(): bigint {
+    return this.#kind.offeredProtocolFeatures;
+  }
+
+  /** Those that the front-end named, by index. */
   get rings(): readonly Ring[] {
     return [...this.#rings.values()].sort((a, b) => a.index - b.index);
   }
@@ -86,125 +85,108 @@ export class Device {
 
   /** Why the guest's memory cannot work although it was accepted, with the fix; otherwise null. */
   get memoryWarning(): string | null {
-    return this.#memoryWarning;
+    return this.#memory.warning;
   }
 
   directionOf(ring: Ring): Direction | 'control' {
-    if (ring.user === 'control') return 'control';
-    return ring.index % 2 === 0 ? 'egress' : 'ingress';
+    return ring.user === 'control' ? 'control' : this.#kind.directionOf(ring.index);
   }
 
-  async setFeatures(features: bigint): Promise<void> {
-    const unknown = features & ~this.offeredFeatures;
-    if (unknown !== 0n) throw new PeerError(`features 0x${unknown.toString(16)} were not offered`);
-    const changed = features !== this.features;
-    this.features = features;
-    this.#featuresSet = true;
-    // Without bit 30 there is no SET_VRING_ENABLE, so every ring is enabled; with it none is disabled here,
-    // because front-ends repeat SET_FEATURES while rings run.
-    if (!hasBit(features, VIRTIO_FEATURE.PROTOCOL_FEATURES)) {
-      for (const ring of this.#rings.values()) await this.#setEnabled(ring, true);
-    }
-    if (changed) await this.#reattachAll();
+  /** @throws PeerError for features that were not offered */
+  setFeatures(features: bigint): Promise<void> {
+    refuseUnoffered('features', features & ~this.offeredFeatures);
+    return this.#inTurn(async () => {
+      // The log of migration is switched on and off while rings run; other features only after a reset.
+      const isLogSwitch = (features ^ this.features) === maskOf(VIRTIO_FEATURE.LOG_ALL);
+      if (!isLogSwitch) this.#kind.driverWasReset();
+      if (features !== this.features) await this.#detachAll();
+      this.#hopeAgain(this.rings);
+      this.features = features;
+      this.#featuresSet = true;
+      // Without bit 30 there is no SET_VRING_ENABLE, so every ring is enabled; with it none is disabled here,
+      // because front-ends repeat SET_FEATURES while rings run.
+      if (!this.#enablesByMessage()) for (const ring of this.#rings.values()) ring.enabled = true;
+      await this.#settleAll();
+    });
   }
 
+  /** @throws PeerError for features that were not offered */
   setProtocolFeatures(features: bigint): void {
-    const unknown = features & ~this.offeredProtocolFeatures;
-    if (unknown !== 0n) throw new PeerError(`protocol features 0x${unknown.toString(16)} were not offered`);
+    refuseUnoffered('protocol features', features & ~this.offeredProtocolFeatures);
     this.protocolFeatures = features;
   }
 
-  /** SET_MEM_TABLE: maps the new table whole, and only then lets go of the old one. */
-  async replaceMemory(regions: readonly MemRegion[], fds: IncomingFds): Promise<void> {
-    const memory = new GuestMemory(this.#context.arena);
-    try {
-      for (const region of regions) memory.add(region, this.#takeFd(fds));
-    } catch (error) {
-      memory.clear();
-      throw error;
-    }
-    await this.#detachAll();
-    this.#memory.clear();
-    this.#memory = memory;
-    await this.#memoryChanged();
+  /** SET_MEM_TABLE. @throws PeerError, MemoryError, HostError */
+  replaceMemory(regions: readonly MemRegion[], fds: IncomingFds): Promise<void> {
+    return this.#changeMemory((letGo) => this.#memory.replace(regions, fds, letGo));
   }
 
-  async addMemory(region: MemRegion, fds: IncomingFds): Promise<void> {
-    if (this.#memory.regions.length >= this.memorySlotsMax) {
-      throw new PeerError(`all ${this.memorySlotsMax} memory slots are in use`);
-    }
-    const before = this.#memory.regions.length;
-    this.#memory.add(region, this.#takeFd(fds));
-    if (this.#memory.regions.length === before) return;
-    await this.#detachAll();
-    await this.#memoryChanged();
+  /** ADD_MEM_REG. @throws PeerError, MemoryError, HostError */
+  addMemory(region: MemRegion, fds: IncomingFds): Promise<void> {
+    return this.#changeMemory((letGo) => this.#memory.add(region, fds, letGo));
   }
 
-  async removeMemory(region: MemRegion): Promise<void> {
-    this.#memory.find(region);
-    await this.#detachAll();
-    this.#memory.remove(region);
-    await this.#memoryChanged();
+  /** REM_MEM_REG. @throws MemoryError */
+  removeMemory(region: MemRegion): Promise<void> {
+    return this.#changeMemory((letGo) => this.#memory.remove(region, letGo));
   }
 
-  async setRingSize(index: number, size: number): Promise<void> {
+  setRingSize(index: number, size: number): Promise<void> {
     const ring = this.#ring(index);
-    if (!isSplitRingSize(size)) throw new PeerError(`ring size ${size} is no power of two from 2 to 32,768`);
-    await this.#reattach(ring, () => {
+    if (size < 1 || size > RING_ENTRIES_MAX) {
+      throw new PeerError(`ring size ${size} is not between 1 and 32,768`);
+    }
+    return this.#changeRing(ring, () => {
       ring.size = size;
     });
   }
 
-  async setRingAddresses(addresses: VringAddr): Promise<void> {
+  setRingAddresses(addresses: VringAddr): Promise<void> {
     const ring = this.#ring(addresses.index);
-    await this.#reattach(ring, () => {
-      ring.addresses = addresses;
-    });
+    return this.#changeRing(ring, () => ring.setAddresses(addresses));
   }
 
-  async setRingBase(index: number, base: number): Promise<void> {
+  setRingBase(index: number, base: number): Promise<void> {
     const ring = this.#ring(index);
-    if (base > 0xffff) throw new PeerError(`base ${base} of a split ring is above 65,535`);
-    await this.#reattach(ring, () => {
-      ring.base = base;
-      ring.initialised = false;
-    });
+    return this.#changeRing(ring, () => ring.setBase(base));
   }
 
-  /** GET_VRING_BASE: stops the ring and answers its avail index. Also for a ring never heard of. */
+  /** GET_VRING_BASE: stops the ring and answers where it stands. Also for a ring never heard of. */
   async stopRing(index: number): Promise<number> {
     const ring = this.#ring(index);
-    await this.#detach(ring);
-    ring.base = ring.currentBase();
-    ring.initialised = false;
-    ring.started = false;
-    ring.reason = null;
-    ring.setKick(-1);
-    // A control queue without its kick, or a data queue whose partner stopped, may change its role.
-    await this.#partnerChanged(ring);
-    this.#context.onChange();
-    return ring.base;
+    return this.#inTurn(async () => {
+      const wasOwnQueue = ring.user === 'control';
+      await this.#detach(ring);
+      const base = baseToAnswer(ring, layoutOf(this.features));
+      ring.stop(base);
+      if (wasOwnQueue) this.#kind.driverWasReset();
+      await this.#settleAll();
+      this.#context.onChange();
+      return base;
+    });
   }
 
   /** SET_VRING_KICK: the ring starts, whether or not anything was kicked yet. Takes over `fd`. */
   async startRing(index: number, fd: number | null): Promise<void> {
     const kickFd = fd === null ? -1 : adoptSignalFd(fd);
     const ring = this.#ringOrClose(index, kickFd);
-    await this.#reattach(ring, () => {
+    await this.#changeRing(ring, () => {
       ring.setKick(kickFd);
       ring.started = true;
     });
-    await this.#partnerChanged(ring);
     this.#context.onChange();
   }
 
-  /** Takes over `fd`. */
+  /** Takes over `fd`. The old descriptor is closed when nobody uses it any more. */
   async setRingCall(index: number, fd: number | null): Promise<void> {
     const callFd = fd === null ? -1 : adoptSignalFd(fd);
     const ring = this.#ringOrClose(index, callFd);
-    if (ring.user === 'workers') await this.#context.dataPath.setCallFd(this.#context.portId, index, callFd);
-    this.#controlQueues.get(index)?.setCallFd(callFd);
-    ring.setCall(callFd);
+    await this.#inTurn(async () => {
+      if (ring.user === 'workers')
+        await this.#context.dataPath.setCallFd(this.#context.portId, index, callFd);
+      this.#ownQueues.get(index)?.setCallFd(callFd);
+      ring.setCall(callFd);
+    });
   }
 
   /** Takes over `fd`. */
@@ -215,28 +197,25 @@ export class Device {
 
   async enableRing(index: number, value: number): Promise<void> {
     const ring = this.#ring(index);
-    if (value > 1)
+    if (value > 1) {
       throw new PeerError(`ring ${index} can be enabled with 1 or disabled with 0, not ${value}`);
-    await this.#setEnabled(ring, value === 1);
+    }
+    await this.#inTurn(async () => {
+      ring.enabled = value === 1;
+      this.#hopeAgain([ring]);
+      if (ring.user === 'control' && !ring.enabled) this.#kind.driverWasReset();
+      await this.#settleAll();
+    });
     this.#context.onChange();
   }
 
-  async setMtu(mtu: bigint): Promise<void> {
-    if (mtu < MTU_MIN || mtu > MTU_MAX) throw new PeerError(`MTU ${mtu} is not between 68 and 65,535`);
-    this.mtu = Number(mtu);
-    const frameBytesMax = this.mtu + BESIDE_MTU_BYTES;
-    await this.#context.dataPath.setFrameLimit(this.#context.portId, frameBytesMax);
+  /** Attaches and detaches after the kind changed its mind about which rings are in use. */
+  async settleRings(): Promise<void> {
+    await this.#inTurn(() => this.#settleAll());
+    this.#context.onChange();
   }
 
-  readConfig(request: ConfigSpace): ConfigSpace {
-    const space = configSpaceBytes(this.options);
-    const end = request.offset + request.bytes.length;
-    // An empty answer is how the specification says no.
-    if (end > space.length) return { offset: request.offset, flags: 0, bytes: new Uint8Array(0) };
-    return { offset: request.offset, flags: 0, bytes: space.slice(request.offset, end) };
-  }
-
-  /** A worker stopped the ring: see QueueState. Tells the front-end by the error descriptor, if it gave one. */
+  /** Somebody stopped the ring: see QueueState. Tells the front-end by the error descriptor, if it gave one. */
   queueFailed(index: number): void {
     const ring = this.#rings.get(index);
     if (ring === undefined || ring.fault === RING_FAULT.NONE) return;
@@ -246,23 +225,69 @@ export class Device {
   }
 
   /** The front-end is gone: lets go of everything. */
-  async release(): Promise<void> {
-    await this.#detachAll();
-    for (const ring of this.#rings.values()) {
-      ring.started = false;
-      ring.closeFds();
-    }
-    this.#rings.clear();
-    this.#memory.clear();
-    await this.#context.dataPath.setFrameLimit(this.#context.portId, FRAME_BYTES_MAX);
+  release(): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#detachAll();
+      for (const ring of this.#rings.values()) {
+        ring.started = false;
+        ring.closeFds();
+      }
+      this.#rings.clear();
+      this.#memory.clear();
+    });
+  }
+
+  /**
+   * One change at a time. Messages come so by themselves, but the driver's own commands come when they like, and must
+   * not attach or detach while a message waits for the workers.
+   */
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(async () => {
+      assert(!this.#isChanging, 'one change at a time');
+      this.#isChanging = true;
+      try {
+        return await change();
+      } finally {
+        this.#isChanging = false;
+      }
+    });
+    // Whoever asked for the change learns of its failure; the next one is not concerned.
+    this.#turn = result.catch(() => {});
+    return result;
+  }
+
+  /** Attachments hold what changes here, so the ring is let go of meanwhile. */
+  #changeRing(ring: Ring, change: () => void): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#detach(ring);
+      change();
+      this.#hopeAgain([ring]);
+      // Other rings may depend on which are started.
+      await this.#settleAll();
+    });
+  }
+
+  #changeMemory(change: (letGo: () => Promise<void>) => Promise<void>): Promise<void> {
+    return this.#inTurn(async () => {
+      await change(() => this.#detachAll());
+      this.#hopeAgain(this.rings);
+      await this.#settleAll();
+      this.#context.onChange();
+    });
+  }
+
+  #enablesByMessage(): boolean {
+    return hasBit(this.features, VIRTIO_FEATURE.PROTOCOL_FEATURES);
   }
 
   #ring(index: number): Ring {
     const known = this.#rings.get(index);
     if (known !== undefined) return known;
-    const count = ringCountMax(this.options.queuePairsMax);
-    if (index >= count) throw new PeerError(`ring ${index} does not exist; the device has ${count}`);
-    const enabled = this.#featuresSet && !hasBit(this.features, VIRTIO_FEATURE.PROTOCOL_FEATURES);
+    const { ringCount } = this.#kind;
+    if (index >= ringCount) {
+      throw new PeerError(`ring ${index} does not exist; the device has ${ringCount}`);
+    }
+    const enabled = this.#featuresSet && !this.#enablesByMessage();
     const ring = new Ring(index, new QueueState(this.#context.states, index), enabled);
     this.#rings.set(index, ring);
     return ring;
@@ -277,157 +302,98 @@ export class Device {
     }
   }
 
-  #takeFd(fds: IncomingFds): number {
-    const fd = fds.take();
-    if (fd === null) throw new PeerError('a memory region came without its descriptor');
-    return fd;
+  #isOwnQueue(ring: Ring): boolean {
+    const isStarted = (index: number): boolean => this.#rings.get(index)?.started === true;
+    return this.#kind.isOwnQueue(ring.index, this.features, isStarted);
   }
 
-  async #memoryChanged(): Promise<void> {
-    this.#memoryWarning = this.#findUnsharedMemory();
-    await this.#attachAll();
-    this.#context.onChange();
+  #decide(ring: Ring, isActive: boolean): RingStart {
+    return decideStart(ring, {
+      layout: layoutOf(this.features),
+      isActive,
+      memory: this.#memory,
+      word16At: (offset) => {
+        const [low, high] = this.#context.arenaView.bytesAt(offset, 2);
+        return low | (high << 8);
+      },
+    });
   }
 
-  #findUnsharedMemory(): string | null {
-    const { peerPid } = this.#context;
-    if (peerPid === null) return null;
-    const isPrivate = this.#memory.regions.some(
-      (region) => sharingOfFile(peerPid, region.device, region.inode) === 'private',
+  /** Something came by which these rings may run after all. */
+  #hopeAgain(rings: readonly Ring[]): void {
+    for (const ring of rings) ring.isHopeless = false;
+  }
+
+  async #settleAll(): Promise<void> {
+    for (const ring of this.rings) await this.#settle(ring);
+  }
+
+  /** The one way by which rings come to their user and leave it: brings the ring to where it belongs now. */
+  async #settle(ring: Ring): Promise<void> {
+    const isOwnQueue = this.#isOwnQueue(ring);
+    const isActive = isOwnQueue || this.#kind.isInUse(ring.index);
+    const user: RingUser = isOwnQueue ? 'control' : 'workers';
+    // What an attachment holds changes only while its ring is detached, so there is nothing to place anew.
+    if ((ring.user === user || ring.isHopeless) && shouldRun(ring, isActive)) return;
+    await this.#detach(ring);
+    const start = this.#decide(ring, isActive);
+    ring.isHopeless = !start.runs && start.reason !== null;
+    if (!start.runs) {
+      ring.reason = start.reason;
+      return;
+    }
+    ring.begin(layoutOf(this.features), start.indices);
+    // A ring that failed stays so until it is started anew, whatever else made us attach it again.
+    ring.reason = ring.fault === RING_FAULT.NONE ? null : faultMessage(ring.fault);
+    await this.#attach(ring, user, this.#attachmentOf(ring, start.places));
+  }
+
+  async #attach(ring: Ring, user: RingUser, attachment: RingAttachment): Promise<void> {
+    assert(this.#isChanging, 'rings are attached in turn');
+    assert.equal(ring.user, 'none', `ring ${ring.index} has a user already`);
+    ring.user = user;
+    if (user === 'workers') {
+      await this.#context.dataPath.attach(attachment);
+      return;
+    }
+    this.#ownQueues.set(
+      ring.index,
+      this.#kind.openOwnQueue(attachment, () => this.queueFailed(ring.index)),
     );
-    return isPrivate
-      ? 'the guest writes to a private copy of its memory: add share=on to its memory-backend object'
-      : null;
-  }
-
-  async #setEnabled(ring: Ring, enabled: boolean): Promise<void> {
-    ring.enabled = enabled;
-    if (ring.user !== 'workers') return;
-    await this.#context.dataPath.setEnabled(this.#context.portId, ring.index, this.#isActive(ring));
-  }
-
-  /** Enabled by the front-end and, where the driver chose a number of pairs, among those. */
-  #isActive(ring: Ring): boolean {
-    return ring.enabled && (this.#activePairs === null || ring.index < 2 * this.#activePairs);
-  }
-
-  async #setActivePairs(pairs: number): Promise<void> {
-    this.#activePairs = pairs;
-    for (const ring of this.#rings.values()) await this.#setEnabled(ring, ring.enabled);
-    this.#context.onChange();
   }
 
   async #detachAll(): Promise<void> {
-    for (const ring of this.#rings.values()) await this.#detach(ring);
-  }
-
-  async #attachAll(): Promise<void> {
-    for (const ring of this.#rings.values()) await this.#attach(ring);
-  }
-
-  async #reattachAll(): Promise<void> {
-    await this.#detachAll();
-    await this.#attachAll();
-  }
-
-  async #reattach(ring: Ring, change: () => void): Promise<void> {
-    await this.#detach(ring);
-    change();
-    await this.#attach(ring);
+    for (const ring of this.rings) await this.#detach(ring);
   }
 
   async #detach(ring: Ring): Promise<void> {
+    assert(this.#isChanging, 'rings are detached in turn');
     if (ring.user === 'workers') await this.#context.dataPath.detach(this.#context.portId, ring.index);
-    this.#controlQueues.get(ring.index)?.close();
-    this.#controlQueues.delete(ring.index);
+    this.#ownQueues.get(ring.index)?.close();
+    this.#ownQueues.delete(ring.index);
     ring.user = 'none';
   }
 
-  /** Puts a started ring to use if everything for it is there; otherwise says in `reason` what is not. */
-  async #attach(ring: Ring): Promise<void> {
-    ring.reason = null;
-    if (!ring.started) return;
-    if (!ring.isConfigured) {
-      ring.reason = 'started before its size and addresses were set';
-      return;
-    }
-    const layout = placeRing(ring.size, ring.addresses!, this.#memory);
-    if (typeof layout === 'string') {
-      ring.reason = layout;
-      return;
-    }
-    if (!ring.initialised) this.#initialise(ring, layout.usedOffset);
-    const attachment = this.#attachmentOf(ring, layout);
-    if (this.#mayBeControl(ring)) {
-      ring.user = 'control';
-      this.#controlQueues.set(ring.index, this.#openControlQueue(attachment));
-    } else {
-      ring.user = 'workers';
-      await this.#context.dataPath.attach(attachment);
-    }
-    // A ring that failed stays so until it is started anew, whatever else made us attach it again.
-    if (ring.fault !== RING_FAULT.NONE) ring.reason = faultMessage(ring.fault);
-  }
-
-  #attachmentOf(ring: Ring, layout: Exclude<ReturnType<typeof placeRing>, string>): RingAttachment {
-    const version1 = hasBit(this.features, VIRTIO_FEATURE.VERSION_1);
-    const mergeable = hasBit(this.features, VIRTIO_FEATURE.NET_MRG_RXBUF);
+  #attachmentOf(ring: Ring, places: RingPlaces): RingAttachment {
     return {
-      kind: 'split',
+      kind: 'ring',
+      layout: layoutOf(this.features),
       portId: this.#context.portId,
       queueIndex: ring.index,
-      direction: ring.index % 2 === 0 ? 'egress' : 'ingress',
       size: ring.size,
-      ...layout,
+      ...places,
       eventIdx: hasBit(this.features, VIRTIO_FEATURE.EVENT_IDX),
       indirect: hasBit(this.features, VIRTIO_FEATURE.INDIRECT_DESC),
-      mergeable,
-      headerBytes: netHeaderBytes(version1, mergeable),
-      enabled: this.#isActive(ring),
+      inOrder: hasBit(this.features, VIRTIO_FEATURE.IN_ORDER),
+      ...this.#kind.attachmentOf(ring.index, this.features),
       kickFd: ring.kickFd,
       callFd: ring.callFd,
       states: this.#context.states,
       map: this.#memory.gpaMap(),
     };
   }
+}
 
-  /** Where a freshly started ring begins: at the base that was set, and where its used ring stands. */
-  #initialise(ring: Ring, usedOffset: number): void {
-    const usedIdx = this.#context.arenaView.bytesAt(usedOffset + 2, 2);
-    const { words } = ring.state;
-    words[STATE_LOCK] = 0;
-    words[STATE_AVAIL_NEXT] = ring.base;
-    words[STATE_USED_NEXT] = usedIdx[0] | (usedIdx[1] << 8);
-    words[STATE_FAULT] = RING_FAULT.NONE;
-    ring.initialised = true;
-  }
-
-  /**
-   * The control virtqueue comes as the ring after the last pair, and no message says which that is. It is an
-   * even ring above the first pair whose partner is not started; until that partner starts, such a ring
-   * would get no frames anyway.
-   */
-  #mayBeControl(ring: Ring): boolean {
-    if (!hasBit(this.features, VIRTIO_FEATURE.NET_CTRL_VQ)) return false;
-    if (ring.index < 2 || ring.index % 2 === 1) return false;
-    return this.#rings.get(ring.index + 1)?.started !== true;
-  }
-
-  async #partnerChanged(ring: Ring): Promise<void> {
-    const partner = ring.index % 2 === 1 ? this.#rings.get(ring.index - 1) : undefined;
-    if (partner === undefined) return;
-    const isControl = partner.user === 'control';
-    if (partner.user !== 'none' && isControl !== this.#mayBeControl(partner)) {
-      await this.#reattach(partner, () => {});
-    }
-  }
-
-  #openControlQueue(attachment: RingAttachment): ControlQueue {
-    return new ControlQueue(this.#context.arenaView, attachment, {
-      filter: this.receiveFilter,
-      queuePairsMax: this.options.queuePairsMax,
-      setQueuePairs: (pairs) => void this.#setActivePairs(pairs),
-      onFault: () => this.queueFailed(attachment.queueIndex),
-    });
-  }
+function refuseUnoffered(what: string, features: bigint): void {
+  if (features !== 0n) throw new PeerError(`${what} 0x${features.toString(16)} were not offered`);
 }

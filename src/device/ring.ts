@@ -1,11 +1,19 @@
 /**
- * What the front-end has said about one ring so far, and the descriptors that came for it. The device
- * (device.ts) decides from it when the ring runs. Main thread.
+ * What the front-end has said about one ring so far, and the descriptors that came for it. Whether the ring runs is
+ * decided from it in ring-start.ts. Main thread.
  */
 import type { VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { closeFd } from '../host/descriptor.ts';
-import type { QueueState } from '../queue/state.ts';
-import { STATE_AVAIL_NEXT, STATE_FAULT } from '../queue/state.ts';
+import {
+  type QueueState,
+  STATE_AVAIL_NEXT,
+  STATE_FAULT,
+  STATE_LOCK,
+  STATE_USED_NEXT,
+} from '../queue/state.ts';
+import type { RingLayoutKind } from '../vring/attachment.ts';
+import { RING_FAULT } from '../vring/faults.ts';
+import type { RingIndices } from './ring-start.ts';
 
 /** Who uses the ring now: nobody, the workers, or this thread (the control virtqueue). */
 export type RingUser = 'none' | 'workers' | 'control';
@@ -13,20 +21,32 @@ export type RingUser = 'none' | 'workers' | 'control';
 export class Ring {
   readonly index: number;
   readonly state: QueueState;
+  /** Entries; 0: not said yet. */
   size = 0;
   addresses: VringAddr | null = null;
-  /** Where the avail index starts, 16 bits; current only while the ring is stopped. */
-  base = 0;
+  /** They are of a run before the base that was set last. */
+  addressesAreOld = false;
+  /** As SET_VRING_BASE said or GET_VRING_BASE answered last; null: neither. ring-start.ts knows its form. */
+  base: number | null = null;
+  /** The layout in which the ring ran since its base was set; null: it did not. */
+  ranAs: RingLayoutKind | null = null;
+  /** The indices in `state` are those of the present run; otherwise it begins at its base. */
+  goesOn = false;
   started = false;
   enabled: boolean;
-  /** The driver's indices were taken over since the last start. */
-  initialised = false;
   user: RingUser = 'none';
-  /** Why a started ring does not run; null when it does or was not started. */
+  /** Why a started ring does not run; null when it does or is not expected to. */
   reason: string | null = null;
+  /**
+   * It was decided that the ring cannot run, and nothing came since that may change that. The decision looks through
+   * the ring's whole descriptor area and the table of memory, so it is not made anew for messages about other rings.
+   */
+  isHopeless = false;
   kickFd = -1;
   callFd = -1;
   errorFd = -1;
+  /** The ring was in use since its addresses came. */
+  #addressesWereUsed = false;
 
   constructor(index: number, state: QueueState, enabled: boolean) {
     this.index = index;
@@ -34,17 +54,53 @@ export class Ring {
     this.enabled = enabled;
   }
 
-  get isConfigured(): boolean {
-    return this.size !== 0 && this.addresses !== null;
-  }
-
-  /** Index of the next chain to take, for GET_VRING_BASE. */
-  currentBase(): number {
-    return this.initialised ? this.state.words[STATE_AVAIL_NEXT] : this.base;
-  }
-
   get fault(): number {
     return this.state.words[STATE_FAULT];
+  }
+
+  /** As in `state`; good while the ring `goesOn`. */
+  get indices(): RingIndices {
+    const { words } = this.state;
+    return { availNext: words[STATE_AVAIL_NEXT], usedNext: words[STATE_USED_NEXT] };
+  }
+
+  setAddresses(addresses: VringAddr): void {
+    this.addresses = addresses;
+    this.addressesAreOld = false;
+    this.#addressesWereUsed = false;
+  }
+
+  /**
+   * User-Mode Linux frees its rings, and sends a base before the new addresses: a new base never goes with addresses
+   * that were in use before it came.
+   */
+  setBase(base: number): void {
+    this.base = base;
+    this.ranAs = null;
+    this.goesOn = false;
+    this.addressesAreOld = this.#addressesWereUsed;
+  }
+
+  /** The ring is put to use; `indices` are where it begins, null where it goes on. */
+  begin(layout: RingLayoutKind, indices: RingIndices | null): void {
+    this.#addressesWereUsed = true;
+    this.ranAs = layout;
+    this.goesOn = true;
+    if (indices === null) return;
+    const { words } = this.state;
+    words[STATE_LOCK] = 0;
+    words[STATE_AVAIL_NEXT] = indices.availNext;
+    words[STATE_USED_NEXT] = indices.usedNext;
+    words[STATE_FAULT] = RING_FAULT.NONE;
+  }
+
+  /** GET_VRING_BASE: the ring rests at `base` until it is started again. */
+  stop(base: number): void {
+    this.base = base;
+    this.goesOn = false;
+    this.started = false;
+    this.reason = null;
+    this.setKick(-1);
   }
 
   setKick(fd: number): void {

@@ -5,17 +5,17 @@
  * thread at a time; a burst allocates nothing.
  */
 
+import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import { viewMemory } from '../host/mapping.ts';
 import { functionAt } from '../host/shared-library.ts';
 import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
-import { TAKE_FRAME, TAKE_TOO_SCATTERED } from '../queue/contract.ts';
-import type { Frame } from '../queue/frame.ts';
+import type { Batch } from '../queue/batch.ts';
 import { HEADROOM_BYTES } from './layout.ts';
 import { type Dpdk, loadDpdk } from './library.ts';
 import type { MbufPoolLocation } from './mempool.ts';
 
 export const BURST_MBUFS = 64;
-/** Pieces of a frame that are followed at most; a device makes few. */
+/** Pieces of a frame that are followed at most; a device makes few. All frames of a burst then fit a batch. */
 const SEGMENTS_MAX = 64;
 const LIST_BYTES = 4096;
 /** Word of a list's page that says how many mbufs an egress queue holds; any thread with the queue's lock. */
@@ -152,15 +152,23 @@ export class RxBurst extends Burst {
     return mbuf < 0 ? -1 : this.dataOf(mbuf);
   }
 
-  /** Describes frame `slot`. Answers TAKE_FRAME, or TAKE_TOO_SCATTERED where a piece is not in the pool. */
-  describe(slot: number, frame: Frame): number {
+  /** Describes frame `slot` in the batch, or counts there why it cannot be. Answers its bytes, 0 if it cannot. */
+  describe(slot: number, batch: Batch): number {
     const mbuf = this.indexAt(this.listWord + 2 * slot);
-    if (mbuf < 0) return TAKE_TOO_SCATTERED;
-    const index = this.dataOf(mbuf);
-    if (index < 0) return TAKE_TOO_SCATTERED;
-    if (this.u16[(mbuf + this.layout.nbSegs) >> 1] !== 1) return this.describePieces(mbuf, frame);
-    frame.setSingle(this.windowNumber, index, this.i32[(mbuf + this.layout.pktLen) >> 2]);
-    return TAKE_FRAME;
+    const index = mbuf < 0 ? -1 : this.dataOf(mbuf);
+    if (index < 0) {
+      batch.tooScattered++;
+      return 0;
+    }
+    const bytes = this.i32[(mbuf + this.layout.pktLen) >> 2];
+    if (bytes < FRAME_BYTES_MIN) batch.tooShort++;
+    else if (bytes > FRAME_BYTES_MAX) batch.tooLong++;
+    else if (this.u16[(mbuf + this.layout.nbSegs) >> 1] === 1) {
+      batch.add(this.windowNumber, index, bytes);
+      return bytes;
+    } else if (this.describePieces(mbuf, bytes, batch)) return bytes;
+    else batch.tooScattered++;
+    return 0;
   }
 
   /** Gives the mbufs of frames `from` to `from + count - 1` of the burst back to their pool. */
@@ -183,23 +191,27 @@ export class RxBurst extends Burst {
     return buffer < 0 ? -1 : buffer + this.u16[(mbuf + this.layout.dataOff) >> 1];
   }
 
-  private describePieces(first: number, frame: Frame): number {
+  /** False where the pieces do not lie in the pool, are too many, or do not make up the frame's bytes. */
+  private describePieces(first: number, frameBytes: number, batch: Batch): boolean {
     const { layout } = this;
-    frame.reset();
+    batch.beginPieces();
     let mbuf = first;
+    let leftBytes = frameBytes;
     for (let left = SEGMENTS_MAX; left > 0; left--) {
       const index = this.dataOf(mbuf);
-      if (index < 0) return TAKE_TOO_SCATTERED;
-      frame.add(this.windowNumber, index, this.u16[(mbuf + layout.dataLen) >> 1]);
+      const pieceBytes = this.u16[(mbuf + layout.dataLen) >> 1];
+      leftBytes -= pieceBytes;
+      if (index < 0 || leftBytes < 0) return false;
+      batch.addPiece(this.windowNumber, index, pieceBytes);
       const next = (mbuf + layout.next) >> 2;
       if (this.i32[next] === 0 && this.i32[next + 1] === 0) {
-        frame.finish();
-        return TAKE_FRAME;
+        if (leftBytes === 0) batch.addPieces(frameBytes);
+        return leftBytes === 0;
       }
       mbuf = this.indexAt(next);
-      if (mbuf < 0) return TAKE_TOO_SCATTERED;
+      if (mbuf < 0) return false;
     }
-    return TAKE_TOO_SCATTERED;
+    return false;
   }
 }
 

@@ -4,9 +4,8 @@
  */
 export { Arena, type ArenaLocation } from '../memory/arena.ts';
 export { ArenaView } from '../memory/arena-view.ts';
-export { TAKE_FRAME } from '../queue/contract.ts';
+
 export { copyBytes } from '../queue/copy.ts';
-export { Frame } from '../queue/frame.ts';
 export { BURST_MBUFS, type DpdkQueueLocation, RxBurst, TxBurst } from './burst.ts';
 export { Eal, type EalOptions } from './eal.ts';
 export { type EthLink, EthPort, type EthPortOptions, type EthStatistics } from './ethdev.ts';

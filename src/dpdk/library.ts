@@ -3,6 +3,7 @@
  * is called; each thread that uses DPDK calls it. Functions answer as in C: below zero is minus an errno.
  * Pointers are numbers. Inline functions of DPDK's headers are in no library: burst.ts does what they do.
  */
+import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { SharedLibrary } from '../host/shared-library.ts';
 import { type DpdkLayout, LAYOUTS, releaseOfAbi } from './layout.ts';
@@ -236,7 +237,8 @@ function declare(abi: number) {
 }
 
 function load(abi: number): Dpdk {
-  const layout = LAYOUTS.get(abi)!;
+  const layout = LAYOUTS.get(abi);
+  assert(layout !== undefined, `no layout for DPDK ABI ${abi}`);
   return {
     abi,
     layout,

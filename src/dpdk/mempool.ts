@@ -7,10 +7,10 @@
  * DPDK's own memory was measured too (bench/dpdk/pools.ts): frames must then be copied once more to come
  * into the arena, and mbufs with external data in the arena need two places to be looked at for every frame.
  */
-import { closeFd } from '../host/descriptor.ts';
-import { createMemoryFile, viewMemory } from '../host/mapping.ts';
-import { type Arena, ArenaFullError, roundUp } from '../memory/arena.ts';
+import { viewMemory } from '../host/mapping.ts';
+import { type Arena, roundUp } from '../memory/arena.ts';
 import { WINDOW_BYTES } from '../memory/arena-view.ts';
+import { allocateScratch, type ScratchArea } from '../memory/scratch.ts';
 import { dequeueAddress, dequeueFunction } from './burst.ts';
 import type { DeviceName } from './device.ts';
 import type { Eal } from './eal.ts';
@@ -59,14 +59,14 @@ export class MbufPool {
   readonly location: MbufPoolLocation;
   readonly mbufCount: number;
   readonly #eal: Eal;
-  readonly #arena: Arena;
+  readonly #area: ScratchArea;
   /** Devices that see the memory by a mapping of their own. */
   #mappedFor: number[] = [];
   #isRegistered = false;
 
-  private constructor(eal: Eal, arena: Arena, location: MbufPoolLocation, mbufCount: number) {
+  private constructor(eal: Eal, area: ScratchArea, location: MbufPoolLocation, mbufCount: number) {
     this.#eal = eal;
-    this.#arena = arena;
+    this.#area = area;
     this.location = location;
     this.mbufCount = mbufCount;
   }
@@ -80,8 +80,13 @@ export class MbufPool {
     const objectBytes = functions.mempoolObjBytes(mbufBytes, NO_IOVA_CONTIG, null);
     const listBytes = Math.max(1, shape.listCount) * PAGE_BYTES;
     const sizeBytes = roundUp(listBytes + 64 + shape.mbufCount * objectBytes, PAGE_BYTES);
-    const offset = mapInOneWindow(arena, sizeBytes);
-    const address = arena.location.address + offset;
+    if (sizeBytes > WINDOW_BYTES) {
+      throw new DpdkError(
+        `${sizeBytes} bytes of mbufs are more than 1 GiB: use fewer queues or a smaller MTU`,
+      );
+    }
+    const area = allocateScratch(arena, { name: 'ringway-mbufs', sizeBytes });
+    const { offset, address } = area;
     let pool = 0;
     try {
       eal.takeLog();
@@ -90,12 +95,12 @@ export class MbufPool {
       checkLayout(eal.dpdk, pool, dataRoomBytes, address);
     } catch (error) {
       if (pool !== 0) functions.mempoolFree(pool);
-      arena.unmap(offset);
+      area.release();
       throw error;
     }
     const dequeue = dequeueAddress(eal.dpdk, pool);
     const location = { pool, offset, address, sizeBytes, dataRoomBytes, dequeue };
-    return new MbufPool(eal, arena, location, shape.mbufCount);
+    return new MbufPool(eal, area, location, shape.mbufCount);
   }
 
   /** mbufs that nobody has, other than the caches of threads. */
@@ -122,37 +127,12 @@ export class MbufPool {
   /** Gives the memory back. No device and no thread may have any mbuf any more. */
   destroy(): void {
     const { functions } = this.#eal.dpdk;
-    const { pool, offset, address, sizeBytes } = this.location;
+    const { pool, address, sizeBytes } = this.location;
     for (const handle of this.#mappedFor) functions.devDmaUnmap(handle, address, address, sizeBytes);
     this.#mappedFor = [];
     functions.mempoolFree(pool);
     if (this.#isRegistered) functions.extmemUnregister(address, sizeBytes);
-    this.#arena.unmap(offset);
-  }
-}
-
-/** Room that no window's border crosses, so that an index in the window reaches all of it. */
-function mapInOneWindow(arena: Arena, sizeBytes: number): number {
-  if (sizeBytes > WINDOW_BYTES) {
-    throw new DpdkError(`${sizeBytes} bytes of mbufs are more than 1 GiB: use fewer queues or a smaller MTU`);
-  }
-  const fd = createMemoryFile('ringway-mbufs', sizeBytes);
-  const map = (preferredOffset: number | null): number =>
-    arena.map({ fd, fileOffset: 0, sizeBytes, pageBytes: PAGE_BYTES, preferredOffset });
-  const isWhole = (offset: number): boolean =>
-    Math.floor(offset / WINDOW_BYTES) === Math.floor((offset + sizeBytes - 1) / WINDOW_BYTES);
-  try {
-    const first = map(null);
-    if (isWhole(first)) return first;
-    arena.unmap(first);
-    for (let next = roundUp(first, WINDOW_BYTES); next < arena.location.sizeBytes; next += WINDOW_BYTES) {
-      const offset = map(next);
-      if (isWhole(offset)) return offset;
-      arena.unmap(offset);
-    }
-    throw new ArenaFullError(`no ${sizeBytes} bytes in a row are left in the arena: raise the arena size`);
-  } finally {
-    closeFd(fd);
+    this.#area.release();
   }
 }
 

@@ -9,18 +9,15 @@ import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
 import { MEM_TABLE_REGIONS_MAX } from '../../protocol/vhost-user/messages.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { netHeaderBytes } from '../../protocol/virtio/net.ts';
-import {
-  availRingBytes,
-  DESC_BYTES,
-  descTableBytes,
-  usedRingBytes,
-} from '../../protocol/virtio/split-ring.ts';
+import { DESC_BYTES } from '../../protocol/virtio/split-ring.ts';
 import { closeFd, createEventFd } from '../host/descriptor.ts';
 import { BackEndError, FrontEndSession, type ReachOptions } from '../vhost-user/front-end.ts';
+import type { RingLayoutKind } from '../vring/attachment.ts';
+import { DRIVER_LAYOUTS } from './driver-layouts.ts';
+import { type DriverRing, INDIRECT_PIECES_MAX, type Shape } from './driver-ring.ts';
 import { EmbeddedMemory, type RegionPlan, roundUp } from './guest-memory.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { type SendOptions, SendQueue } from './send-queue.ts';
-import { INDIRECT_PIECES_MAX, type Shape, type SplitDriver } from './split-driver.ts';
 
 /**
  * What is negotiated if the back-end offers it. MQ without CTRL_VQ, as QEMU does, which serves the control
@@ -49,15 +46,19 @@ export type EmbeddedGuestOptions = ReachOptions & {
   readonly role?: 'client' | 'server';
   /** Default 1. */
   readonly queuePairs?: number;
-  /** Entries of every ring, default 256. */
+  /** Descriptors of every ring, default 256. */
   readonly ringSize?: number;
+  /** The layout of every ring; default: packed if that was negotiated. */
+  readonly layout?: RingLayoutKind;
+  /** Whether the device has to use buffers in order; default: if that was negotiated. */
+  readonly inOrder?: boolean;
   /** Bytes of every buffer, header included, default 2,048. */
   readonly bufferBytes?: number;
   /** Default: as much as the rings and buffers need. */
   readonly memoryBytes?: number;
   /** Regions instead of one piece of `memoryBytes`. */
   readonly regions?: readonly RegionPlan[];
-  /** Virtio features to accept of those offered; default GUEST_FEATURES. */
+  /** Virtio features to accept of those offered; default GUEST_FEATURES. `layout` and `inOrder` change it. */
   readonly features?: bigint;
   /** Protocol features to accept of those offered; default GUEST_PROTOCOL_FEATURES. */
   readonly protocolFeatures?: bigint;
@@ -135,7 +136,8 @@ export class EmbeddedGuest {
     if (queuePairsMax !== null && pairCount > queuePairsMax) {
       throw new BackEndError(`the back-end serves ${queuePairsMax} queue pairs, not ${pairCount}`);
     }
-    this.memory = new EmbeddedMemory(options.regions ?? options.memoryBytes ?? neededBytes(options));
+    const { regions, memoryBytes } = options;
+    this.memory = new EmbeddedMemory(regions ?? memoryBytes ?? neededBytes(options, this.layout));
     this.pairs = Array.from({ length: pairCount }, () => this.#makePair());
   }
 
@@ -147,13 +149,18 @@ export class EmbeddedGuest {
       const negotiated = await negotiate(session, options);
       guest = new EmbeddedGuest(options, session, negotiated);
       for (const pair of guest.pairs) pair.toGuest.fill();
-      await guest.#start(guest.#rings().map(() => 0));
+      await guest.#start(guest.#bases());
       return guest;
     } catch (error) {
       guest?.close();
       session.close();
       throw error;
     }
+  }
+
+  /** As negotiated. */
+  get layout(): RingLayoutKind {
+    return this.#has(VIRTIO_FEATURE.RING_PACKED) ? 'packed' : 'split';
   }
 
   /** The connection, for tests that send what a front-end should not. */
@@ -213,7 +220,7 @@ export class EmbeddedGuest {
     const options = { ...this.#options, features: this.features, protocolFeatures: this.protocolFeatures };
     const { features } = await negotiate(this.#session, options);
     if (features !== this.features) throw new BackEndError('the back-end offers other features than before');
-    await this.#start(this.#rings().map((ring) => ring.used16[1]));
+    await this.#start(this.#bases());
   }
 
   /** Ends the connection and gives the memory back. */
@@ -240,24 +247,31 @@ export class EmbeddedGuest {
   }
 
   /** Every ring in the order of its index. */
-  #rings(): SplitDriver[] {
-    return this.pairs.flatMap((pair) => [pair.toGuest, pair.fromGuest]);
+  #rings(): DriverRing[] {
+    return this.pairs.flatMap((pair) => [pair.toGuest.ring, pair.fromGuest.ring]);
+  }
+
+  /** What to tell a back-end that knows nothing of the rings. */
+  #bases(): number[] {
+    return this.#rings().map((ring) => ring.layout.base());
   }
 
   #makePair(): QueuePair {
     const mergeable = this.#has(VIRTIO_FEATURE.NET_MRG_RXBUF);
     const options = {
       memory: this.memory,
+      layout: this.layout,
       size: this.#options.ringSize ?? 256,
       headerBytes: netHeaderBytes(this.#has(VIRTIO_FEATURE.VERSION_1), mergeable),
       eventIdx: this.#has(VIRTIO_FEATURE.EVENT_IDX),
       indirect: this.#has(VIRTIO_FEATURE.INDIRECT_DESC),
+      inOrder: this.#has(VIRTIO_FEATURE.IN_ORDER),
       mergeable,
       bufferBytes: this.#options.bufferBytes ?? 2048,
     };
     const toGuest = new ReceiveQueue({ ...options, shape: this.#options.receiveShape });
     const pair = new QueuePair(toGuest, new SendQueue(options));
-    for (const ring of [pair.toGuest, pair.fromGuest]) {
+    for (const { ring } of [pair.toGuest, pair.fromGuest]) {
       if (this.#options.polledKick !== true) ring.kickFd = createEventFd();
       ring.callFd = createEventFd();
     }
@@ -297,9 +311,9 @@ export class EmbeddedGuest {
       await session.request('SET_VRING_ADDR', {
         index,
         flags: 0,
-        descUva: this.memory.uvaOf(ring.descOffset),
-        usedUva: this.memory.uvaOf(ring.usedOffset),
-        availUva: this.memory.uvaOf(ring.availOffset),
+        descUva: this.memory.uvaOf(ring.layout.descOffset),
+        usedUva: this.memory.uvaOf(ring.layout.deviceOffset),
+        availUva: this.memory.uvaOf(ring.layout.driverOffset),
         logGpa: 0n,
       });
       const kickFds = ring.kickFd < 0 ? [] : [ring.kickFd];
@@ -326,7 +340,7 @@ function reach(options: EmbeddedGuestOptions): Promise<FrontEndSession> {
 
 async function negotiate(session: FrontEndSession, options: EmbeddedGuestOptions): Promise<Negotiated> {
   const offered = await session.request('GET_FEATURES', null);
-  const features = offered & (options.features ?? GUEST_FEATURES);
+  const features = acceptedFeatures(offered, options);
   let protocolFeatures = 0n;
   let queuePairsMax: number | null = null;
   if (hasBit(features, VIRTIO_FEATURE.PROTOCOL_FEATURES)) {
@@ -345,11 +359,25 @@ async function negotiate(session: FrontEndSession, options: EmbeddedGuestOptions
   return { features, protocolFeatures, queuePairsMax };
 }
 
+/** @throws BackEndError: a layout or an order was asked for that the back-end does not offer */
+function acceptedFeatures(offered: bigint, options: EmbeddedGuestOptions): bigint {
+  let features = offered & (options.features ?? GUEST_FEATURES);
+  const choose = (bit: number, isWanted: boolean | null, what: string): void => {
+    if (isWanted === null) return;
+    if (isWanted && !hasBit(offered, bit)) throw new BackEndError(`the back-end does not offer ${what}`);
+    features = isWanted ? features | maskOf(bit) : features & ~maskOf(bit);
+  };
+  const { layout, inOrder } = options;
+  choose(VIRTIO_FEATURE.RING_PACKED, layout === undefined ? null : layout === 'packed', 'packed rings');
+  choose(VIRTIO_FEATURE.IN_ORDER, inOrder ?? null, 'buffers used in order');
+  return features;
+}
+
 /** Rings, buffers, indirect tables and what alignment may waste. */
-function neededBytes(options: EmbeddedGuestOptions): number {
+function neededBytes(options: EmbeddedGuestOptions, layout: RingLayoutKind): number {
   const size = options.ringSize ?? 256;
   const bufferBytes = roundUp(options.bufferBytes ?? 2048, 64);
-  const partsBytes = descTableBytes(size) + availRingBytes(size) + usedRingBytes(size) + 256;
+  const partsBytes = DRIVER_LAYOUTS[layout].bytes(size) + 256;
   const ringBytes = partsBytes + size * (bufferBytes + INDIRECT_PIECES_MAX * DESC_BYTES);
   return roundUp((options.queuePairs ?? 1) * 2 * ringBytes, 2 ** 21);
 }

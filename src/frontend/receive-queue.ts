@@ -5,16 +5,18 @@
  */
 import { NET_HEADER_BYTES, NET_HEADER_NUM_BUFFERS_OFFSET } from '../../protocol/virtio/net.ts';
 import { DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
-import { DeviceError, type DriverOptions, type Shape, SplitDriver } from './split-driver.ts';
+import { DeviceError } from './driver-layout.ts';
+import { type DriverOptions, DriverRing, type Shape } from './driver-ring.ts';
 
 export type ReceiveOptions = DriverOptions & {
   /** The shape of each buffer offered; default: one piece of `bufferBytes`. */
   readonly shape?: (() => Shape) | undefined;
 };
 
-type PlacedBuffer = { readonly offsets: readonly number[]; readonly pieces: readonly number[] };
+type ShapedBuffer = { readonly offsets: readonly number[]; readonly pieces: readonly number[] };
 
-export class ReceiveQueue extends SplitDriver {
+export class ReceiveQueue {
+  readonly ring: DriverRing;
   /** Frames taken so far. */
   frames = 0;
   /** Bytes of the frame last taken, without the header. */
@@ -24,40 +26,45 @@ export class ReceiveQueue extends SplitDriver {
   /** Whether buffers go back to the device when their frame was taken with `receive`. */
   refills = true;
   readonly #shape: (() => Shape) | null;
-  /** Where the pieces of each shaped buffer lie, by head. */
-  readonly #placed = new Map<number, PlacedBuffer>();
+  /** Where the pieces of each shaped buffer lie, by its id. */
+  readonly #placed = new Map<number, ShapedBuffer>();
   #nextShape: Shape | null = null;
 
   constructor(options: ReceiveOptions) {
-    super(options);
+    this.ring = new DriverRing(options);
     this.#shape = options.shape ?? null;
   }
 
   /** Offers as many buffers as there are free descriptors. */
   fill(): void {
+    const { ring } = this;
     if (this.#shape === null) {
-      while (this.freeCount > 0)
-        this.offerSlot(this.freeStack[--this.freeCount], this.bufferBytes, DESC_F_WRITE);
+      while (ring.freeCount > 0) ring.offer(ring.takeId(), ring.bufferBytes, DESC_F_WRITE);
     } else {
       while (this.#offerShaped(this.#shape));
     }
-    this.publish();
+    ring.publish();
   }
 
-  /** The next frame, or null when none waits. Allocates. @throws DeviceError: the used ring makes no sense */
+  /** Used buffers that wait; without mergeable buffers each is a frame. */
+  usedWaiting(): number {
+    return this.ring.usedWaiting();
+  }
+
+  /** The next frame, or null when none waits. Allocates. @throws DeviceError: what was used makes no sense */
   receive(): Uint8Array | null {
-    let waiting = this.usedWaiting();
+    const { headerBytes, size } = this.ring;
+    let waiting = this.ring.usedWaiting();
     if (waiting === 0) return null;
-    if (waiting > this.size) throw new DeviceError(`${waiting} used entries in a ring of ${this.size}`);
+    if (waiting > size) throw new DeviceError(`${waiting} used entries in a ring of ${size}`);
     const parts = [this.#takeBytes()];
-    this.header = parts[0].slice(0, this.headerBytes);
-    if (this.header.length < this.headerBytes)
-      throw new DeviceError('a used buffer is shorter than the header');
+    this.header = parts[0].slice(0, headerBytes);
+    if (this.header.length < headerBytes) throw new DeviceError('a used buffer is shorter than the header');
     for (let left = this.#bufferCount() - 1; left > 0; left--) {
       if (--waiting === 0) throw new DeviceError('a frame lacks buffers that its header counts');
       parts.push(this.#takeBytes());
     }
-    const frame = Uint8Array.from(Buffer.concat(parts).subarray(this.headerBytes));
+    const frame = Uint8Array.from(Buffer.concat(parts).subarray(headerBytes));
     this.frames++;
     this.frameBytes = frame.length;
     if (this.refills) this.fill();
@@ -69,7 +76,7 @@ export class ReceiveQueue extends SplitDriver {
     for (;;) {
       const frame = this.receive();
       if (frame !== null) return frame;
-      await this.interrupt();
+      await this.ring.interrupt();
     }
   }
 
@@ -79,61 +86,67 @@ export class ReceiveQueue extends SplitDriver {
    * @throws DeviceError: it does not lie in one buffer
    */
   take(): number {
-    this.takeUsed();
-    const offset = this.bufferOffsets[this.usedHead];
-    this.frameBytes = this.usedBytes - this.headerBytes;
-    if (this.frameBytes < 0 || this.usedBytes > this.bufferBytes) throw badLength(this.usedBytes);
-    if (this.mergeable) {
-      const count = this.memory.u8[offset + NET_HEADER_NUM_BUFFERS_OFFSET];
+    const { ring } = this;
+    const offset = ring.bufferOffsets[ring.takeUsed()];
+    const usedBytes = ring.layout.usedIsWhole ? ring.bufferBytes : ring.usedBytes;
+    this.frameBytes = usedBytes - ring.headerBytes;
+    if (this.frameBytes < 0 || usedBytes > ring.bufferBytes) throw badLength(usedBytes);
+    if (ring.mergeable) {
+      const count = ring.memory.u8[offset + NET_HEADER_NUM_BUFFERS_OFFSET];
       if (count !== 1) throw new DeviceError(`a frame in ${count} buffers where one was expected`);
     }
     this.frames++;
-    return offset + this.headerBytes;
+    return offset + ring.headerBytes;
   }
 
-  /** Offers the buffer last taken again; the device sees it after `flush`. */
+  /** Offers a buffer for the one last taken, whose bytes may change then; the device sees it after `flush`. */
   recycle(): void {
-    this.offerSlot(this.usedHead, this.bufferBytes, DESC_F_WRITE);
+    const { ring } = this;
+    ring.offer(ring.layout.exchange(ring.usedId), ring.bufferBytes, DESC_F_WRITE);
   }
 
   flush(): void {
-    this.publish();
+    this.ring.publish();
   }
 
   #offerShaped(makeShape: () => Shape): boolean {
     const shape = this.#nextShape ?? makeShape();
-    const placed = this.offerShaped(shape, DESC_F_WRITE);
+    const placed = this.ring.offerShaped(shape, DESC_F_WRITE);
     this.#nextShape = placed === null ? shape : null;
     if (placed === null) return false;
-    this.#placed.set(placed.head, { offsets: placed.pieceOffsets, pieces: shape.pieces });
+    this.#placed.set(placed.id, { offsets: placed.pieceOffsets, pieces: shape.pieces });
     return true;
   }
 
-  /** What the device wrote to the next used chain. */
+  /** What the device wrote to the next used buffer. */
   #takeBytes(): Uint8Array {
-    this.takeUsed();
-    const placed = this.#placed.get(this.usedHead) ?? {
-      offsets: [this.bufferOffsets[this.usedHead]],
-      pieces: [this.bufferBytes],
+    const { ring } = this;
+    const id = ring.takeUsed();
+    const { offsets, pieces } = this.#placed.get(id) ?? {
+      offsets: [ring.bufferOffsets[id]],
+      pieces: [ring.bufferBytes],
     };
-    this.#placed.delete(this.usedHead);
-    const bytes = new Uint8Array(this.usedBytes >>> 0);
+    this.#placed.delete(id);
+    const sizeBytes = pieces.reduce((sum, bytes) => sum + bytes, 0);
+    const usedBytes = ring.layout.usedIsWhole ? sizeBytes : ring.usedBytes >>> 0;
+    if (usedBytes > sizeBytes) throw badLength(usedBytes);
+    const bytes = new Uint8Array(usedBytes);
     let done = 0;
-    for (const [i, offset] of placed.offsets.entries()) {
-      const count = Math.min(placed.pieces[i], bytes.length - done);
-      bytes.set(this.memory.u8.subarray(offset, offset + count), done);
+    for (const [i, offset] of offsets.entries()) {
+      const count = Math.min(pieces[i], usedBytes - done);
+      bytes.set(ring.memory.u8.subarray(offset, offset + count), done);
       done += count;
     }
-    if (done < bytes.length) throw badLength(bytes.length);
-    this.free(this.usedHead);
+    ring.free(id);
     return bytes;
   }
 
   #bufferCount(): number {
-    if (this.headerBytes < NET_HEADER_BYTES) return 1;
+    const { headerBytes, mergeable } = this.ring;
+    if (headerBytes < NET_HEADER_BYTES) return 1;
     const at = NET_HEADER_NUM_BUFFERS_OFFSET;
     const count = this.header[at] | (this.header[at + 1] << 8);
-    if (count === 0 || (count > 1 && !this.mergeable)) throw new DeviceError(`a frame in ${count} buffers`);
+    if (count === 0 || (count > 1 && !mergeable)) throw new DeviceError(`a frame in ${count} buffers`);
     return count;
   }
 }

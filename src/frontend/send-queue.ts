@@ -3,7 +3,8 @@
  * tests; `reserve`, `commit` and `flush` fill buffers in place and allocate nothing, for the demo and the
  * benchmarks. One thread's object.
  */
-import { type DriverOptions, SplitDriver } from './split-driver.ts';
+import assert from 'node:assert';
+import { type DriverOptions, DriverRing } from './driver-ring.ts';
 
 export type SendOptions = {
   /** Sizes of the first parts of header and frame taken together; what is left is the last part. */
@@ -14,15 +15,16 @@ export type SendOptions = {
   readonly header?: Uint8Array;
 };
 
-const SLOT_NONE = -1;
+const ID_NONE = -1;
 
-export class SendQueue extends SplitDriver {
+export class SendQueue {
+  readonly ring: DriverRing;
   /** Frames offered to the device so far. */
   frames = 0;
-  #reserved = SLOT_NONE;
+  #reserved = ID_NONE;
 
   constructor(options: DriverOptions) {
-    super(options);
+    this.ring = new DriverRing(options);
     // The device never writes here, so plain headers are written once.
     this.clearHeaders();
   }
@@ -30,22 +32,24 @@ export class SendQueue extends SplitDriver {
   /** Sends one frame; false when no buffer is free. Allocates. @throws RangeError: it does not fit a buffer */
   send(frame: Uint8Array, options: SendOptions = {}): boolean {
     const sent = this.post(frame, options);
-    this.publish();
+    this.ring.publish();
     return sent;
   }
 
-  /** As `send`, but the device sees it only after `flush`. */
+  /** As `send`, but the device sees it only after `flush`. What was reserved must have been committed. */
   post(frame: Uint8Array, options: SendOptions = {}): boolean {
+    assert(this.#reserved === ID_NONE, 'buffers are offered in the order in which they were taken');
+    const { ring } = this;
     this.reclaim();
-    const bytes = new Uint8Array(this.headerBytes + frame.length);
+    const bytes = new Uint8Array(ring.headerBytes + frame.length);
     if (options.header !== undefined) bytes.set(options.header);
-    bytes.set(frame, this.headerBytes);
+    bytes.set(frame, ring.headerBytes);
     const pieces = fullPieces(bytes.length, options.pieces ?? []);
-    const placed = this.offerShaped({ pieces, indirect: options.indirect ?? false }, 0);
+    const placed = ring.offerShaped({ pieces, indirect: options.indirect ?? false }, 0);
     if (placed === null) return false;
     let done = 0;
     for (const [i, offset] of placed.pieceOffsets.entries()) {
-      this.memory.u8.set(bytes.subarray(done, done + pieces[i]), offset);
+      ring.memory.u8.set(bytes.subarray(done, done + pieces[i]), offset);
       done += pieces[i];
     }
     this.frames++;
@@ -54,38 +58,39 @@ export class SendQueue extends SplitDriver {
 
   /** Takes back what the device has used; answers how many descriptors are free. */
   reclaim(): number {
-    for (let waiting = this.usedWaiting(); waiting > 0; waiting--) {
-      this.takeUsed();
-      this.free(this.usedHead);
+    const { ring } = this;
+    for (let waiting = ring.usedWaiting(); waiting > 0; waiting--) {
+      ring.free(ring.takeUsed());
     }
-    return this.freeCount;
+    return ring.freeCount;
   }
 
   /** Offset in guest memory where a frame may be written now, `bufferBytes` less the header long; -1: none. */
   reserve(): number {
-    if (this.#reserved === SLOT_NONE) {
-      if (this.freeCount === 0 && this.reclaim() === 0) return -1;
-      this.#reserved = this.freeStack[--this.freeCount];
+    const { ring } = this;
+    if (this.#reserved === ID_NONE) {
+      if (ring.freeCount === 0 && this.reclaim() === 0) return -1;
+      this.#reserved = ring.takeId();
     }
-    return this.bufferOffsets[this.#reserved] + this.headerBytes;
+    return ring.bufferOffsets[this.#reserved] + ring.headerBytes;
   }
 
   /** Offers the frame written where `reserve` said. The header there must be as `clearHeaders` left it. */
   commit(frameBytes: number): void {
-    this.offerSlot(this.#reserved, this.headerBytes + frameBytes, 0);
-    this.#reserved = SLOT_NONE;
+    this.ring.offer(this.#reserved, this.ring.headerBytes + frameBytes, 0);
+    this.#reserved = ID_NONE;
     this.frames++;
   }
 
   flush(): void {
-    this.publish();
+    this.ring.publish();
   }
 
-  /** Zeroes the header of every free buffer: once before `reserve`, and again if `send` was used meanwhile. */
+  /** Zeroes the header of every buffer that the device has not: once before `reserve`, and again after `send`. */
   clearHeaders(): void {
-    for (let i = 0; i < this.freeCount; i++) {
-      const offset = this.bufferOffsets[this.freeStack[i]];
-      this.memory.u8.fill(0, offset, offset + this.headerBytes);
+    const { bufferOffsets, headerBytes, memory } = this.ring;
+    for (const [id, offset] of bufferOffsets.entries()) {
+      if (!this.ring.isOutstanding(id)) memory.u8.fill(0, offset, offset + headerBytes);
     }
   }
 }

@@ -103,12 +103,14 @@ export function signalFd(fd: number): boolean {
 
 /**
  * Takes what waits in a non-blocking eventfd or pipe; bounded, so a peer that keeps writing cannot hold us.
- * Answers false for a pipe whose writer is gone: it stays readable for ever and must not be waited for.
+ * Answers false for a pipe whose writer is gone, and for one that cannot be read: it is ready for ever and must not be
+ * waited for.
  */
 export function drainFd(fd: number): boolean {
   for (let turn = 0; turn < 16; turn++) {
     const count = libc.read(fd, drained, drained.length);
     if (count === 0) return false;
+    if (count < 0) return wouldBlock();
     if (count < drained.length) return true;
   }
   return true;

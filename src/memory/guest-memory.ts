@@ -4,6 +4,7 @@
  * offsets. Main thread only; workers get `gpaMap()`. A table is checked whole before anything changes.
  * vhost-user.rst, "Memory region description".
  */
+import assert from 'node:assert/strict';
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { closeFd, fileFacts, sealAgainstShrinking } from '../host/descriptor.ts';
 import { type Arena, ArenaFullError, roundDown, roundUp } from './arena.ts';
@@ -64,7 +65,7 @@ export class GuestMemory {
       const checked = checkedRegion(region);
       const known = this.#regions.find((mapped) => isSameRegion(mapped, checked, fd));
       if (known !== undefined) {
-        this.#timesAdded.set(known, this.#timesAdded.get(known)! + 1);
+        this.#timesAdded.set(known, this.#timesAddedOf(known) + 1);
         return;
       }
       const mapped = this.#map(checked, fd);
@@ -82,12 +83,18 @@ export class GuestMemory {
    */
   remove(region: MemRegion): void {
     const mapped = this.find(region);
-    const timesLeft = this.#timesAdded.get(mapped)! - 1;
+    const timesLeft = this.#timesAddedOf(mapped) - 1;
     this.#timesAdded.set(mapped, timesLeft);
     if (timesLeft > 0) return;
     this.#timesAdded.delete(mapped);
     this.#regions.splice(this.#regions.indexOf(mapped), 1);
     this.#arena.unmap(mapped.mappingOffset);
+  }
+
+  #timesAddedOf(mapped: MappedRegion): number {
+    const times = this.#timesAdded.get(mapped);
+    assert(times !== undefined && times > 0, 'a mapped region was added at least once');
+    return times;
   }
 
   /** The mapped region that matches in guest address, user address and size. @throws MemoryError */

@@ -64,17 +64,16 @@ export interface Port {
   /** What only this kind has to tell, for the user: plain JSON. */
   readonly details: Readonly<Record<string, unknown>>;
   /**
-   * Begins to serve. What the outside lacks now and may have later (a peer, an interface) is told by `status`,
-   * and tried again. @throws SocketPathError, PortError when it can never be had as configured
+   * Begins to serve, once. What the outside lacks now and may have later (a peer, an interface) is told by `status`,
+   * and tried again; resolves after the first try, and does nothing when the port was stopped before.
+   * Rejects with SocketPathError or HostError when the port cannot be as configured; then nothing of it is left.
    */
-  start(): void | Promise<void>;
-  /** Lets go of its peer and of everything that it attached; resolves when no worker uses it. */
+  start(): Promise<void>;
+  /**
+   * Lets go of its peer and of everything that it has, at any time, also while it starts; resolves when nothing is
+   * left: no worker uses it, no socket file, descriptor, memory or timer. May be called again.
+   */
   stop(): Promise<void>;
   /** A worker stopped one of its queues because of a fault of the other side; QueueState has the code. */
   queueFailed(queueIndex: number): void;
-}
-
-/** The port cannot be as configured; the message says why and how to mend it. */
-export class PortError extends Error {
-  override name = 'PortError';
 }

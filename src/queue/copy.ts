@@ -8,7 +8,7 @@
  * is assigned straight to another. Float64Array would be as fast, but may change NaN bits.
  */
 import type { ArenaView, Window } from '../memory/arena-view.ts';
-import type { Frame } from './frame.ts';
+import { type Batch, HEAD_BYTES, IN_PIECES } from './batch.ts';
 
 const WORD64_LOOP_BYTES_MAX = 192;
 const WORD32_LOOP_BYTES_MAX = 64;
@@ -37,19 +37,58 @@ export function copyBytes(
   arena.u8.copyWithin(to.startOffset + toIndex, fromOffset, fromOffset + sizeBytes);
 }
 
-/** Copies a frame, whatever pieces it lies in, to one place. */
-export function copyFrame(arena: ArenaView, frame: Frame, to: Window, toIndex: number): void {
-  if (frame.pieceCount === 1) {
-    copyBytes(arena, frame.view, frame.index, to, toIndex, frame.totalBytes);
+/**
+ * Copies `sizeBytes` of a frame, all of it or its beginning, to one place: its addresses as they stand in the
+ * batch, then the rest from wherever it lies.
+ */
+export function copyFrame(
+  arena: ArenaView,
+  batch: Batch,
+  frame: number,
+  sizeBytes: number,
+  to: Window,
+  toIndex: number,
+): void {
+  putHead(batch, frame, to, toIndex);
+  const fromWindow = batch.windowOf(frame);
+  if (fromWindow !== IN_PIECES) {
+    copyBytes(
+      arena,
+      arena.windows[fromWindow],
+      batch.indexOf(frame) + HEAD_BYTES,
+      to,
+      toIndex + HEAD_BYTES,
+      sizeBytes - HEAD_BYTES,
+    );
     return;
   }
-  let at = toIndex;
-  for (let piece = 0; piece < frame.pieceCount; piece++) {
-    const from = arena.windows[frame.pieceWindow[piece]];
-    const bytes = frame.pieceBytes[piece];
-    copyBytes(arena, from, frame.pieceIndex[piece], to, at, bytes);
-    at += bytes;
+  let done = 0;
+  const first = batch.firstPieceOf(frame);
+  const end = first + batch.pieceCountOf(frame);
+  for (let piece = first; piece < end && done < sizeBytes; piece++) {
+    const bytes = Math.min(batch.pieceBytes[piece], sizeBytes - done);
+    const skipped = Math.min(bytes, Math.max(0, HEAD_BYTES - done));
+    const from = arena.windows[batch.pieceWindow[piece]];
+    copyBytes(arena, from, batch.pieceIndex[piece] + skipped, to, toIndex + done + skipped, bytes - skipped);
+    done += bytes;
   }
+}
+
+/** Writes a frame's addresses, twelve bytes, as they stand in the batch. */
+function putHead(batch: Batch, frame: number, to: Window, toIndex: number): void {
+  for (let word = 0; word < 3; word++) {
+    const value = batch.headWordOf(frame, word);
+    const index = toIndex + 4 * word;
+    if ((index & 3) === 0) to.i32[index >> 2] = value;
+    else putBytes(to.u8, index, value);
+  }
+}
+
+function putBytes(u8: Uint8Array, index: number, word: number): void {
+  u8[index] = word;
+  u8[index + 1] = word >> 8;
+  u8[index + 2] = word >> 16;
+  u8[index + 3] = word >> 24;
 }
 
 /** Calls after which V8 has compiled a short function for good. */

@@ -3,13 +3,13 @@
  * has done it: after `detach` no worker touches the queue or its memory, and its QueueState is final.
  */
 import type { QueueAttachment } from '../port/kinds.ts';
+import type { PortPolicy } from './policy.ts';
 
 export interface DataPath {
   attach(queue: QueueAttachment): Promise<void>;
   detach(portId: number, queueIndex: number): Promise<void>;
-  setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void>;
   /** Virtqueues: the driver is signalled once afterwards; a signal may have gone to the old descriptor. */
   setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void>;
-  /** Longest frame, with its Ethernet header and up to two VLAN tags, that may be delivered to the port. */
-  setFrameLimit(portId: number, frameBytesMax: number): Promise<void>;
+  /** Changes these parts of the port's policy; the others stay. */
+  setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void>;
 }

@@ -7,9 +7,9 @@
 
 /** Words (int32) at the start of a block. */
 export const STATE_LOCK = 0;
-/** Virtqueues: next entry of the avail ring to take; 16 bits, running. */
+/** Virtqueues: next entry of the avail ring to take; 16 bits, running; packed: a position, wrap in bit 15. */
 export const STATE_AVAIL_NEXT = 1;
-/** Virtqueues: next entry of the used ring to fill; 16 bits, running. */
+/** Virtqueues: next entry of the used ring to fill; 16 bits, running; packed: as above. */
 export const STATE_USED_NEXT = 2;
 /** A code of the queue's kind; not 0: the queue is stopped. */
 export const STATE_FAULT = 3;
@@ -19,7 +19,7 @@ export const COUNT_FRAMES = 0;
 export const COUNT_BYTES = 1;
 /** Times the driver was signalled. */
 export const COUNT_CALLS = 2;
-/** Egress: frames that had been given but that the other side did not take after all. */
+/** Egress: frames that were placed but that the other side did not take after all (the drop `notTaken`). */
 export const COUNT_LOST = 3;
 
 export const QUEUE_STATE_BYTES = 128;
@@ -65,15 +65,10 @@ export type PortCounters = {
   readonly egressBytes: number;
 };
 
-/** Sums over the queues of `pairCount` pairs, without those that `skips` names. */
-export function sumCounters(
-  states: SharedArrayBuffer,
-  pairCount: number,
-  skips: (queueIndex: number) => boolean = () => false,
-): PortCounters {
+/** Sums over the queues of `pairCount` pairs. */
+export function sumCounters(states: SharedArrayBuffer, pairCount: number): PortCounters {
   const sums = { ingressFrames: 0, ingressBytes: 0, egressFrames: 0, egressBytes: 0 };
   for (let index = 0; index < 2 * pairCount; index++) {
-    if (skips(index)) continue;
     const { counts } = new QueueState(states, index);
     const side = index % 2 === 0 ? 'egress' : 'ingress';
     sums[`${side}Frames`] += counts[COUNT_FRAMES];

@@ -1,26 +1,28 @@
 /**
  * Between a connection and the handlers: checks each message against the table (known, negotiated, size,
- * descriptors), calls its handler, and sends what is owed: the message's own reply, or with REPLY_ACK an
- * acknowledgement, never both. What a handler refuses becomes a nack where one was asked for, otherwise the
- * end of the connection. Main thread.
+ * descriptors), calls its handler, and sends what is owed: the message's own reply with its descriptors, or with
+ * REPLY_ACK an acknowledgement, never both. What a handler refuses becomes a nack where one was asked for,
+ * otherwise the end of the connection. Main thread. vhost-user.rst, "Communication".
  */
+import assert from 'node:assert/strict';
 import { hasBit } from '../../protocol/bits.ts';
-import { type BodyValues, decodeBody, encodeBody, FormError } from '../../protocol/vhost-user/codec.ts';
+import { decodeBody, encodeBody, encodeMessage, FormError } from '../../protocol/vhost-user/codec.ts';
 import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
 import {
   type Body,
   FLAG_NEED_REPLY,
+  FLAG_REPLY,
   MESSAGES,
   type MessageName,
   type MessageSpec,
   messageName,
   VRING_FD_NONE,
 } from '../../protocol/vhost-user/messages.ts';
-import type { Device } from '../device/device.ts';
-import { handle } from '../device/net/handlers.ts';
+import { closeFds } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { MemoryError } from '../memory/guest-memory.ts';
-import { Connection, type Message } from './channel.ts';
+import { BACK_END_ROLE, Channel, type Message } from './channel.ts';
+import { type Answer, type BackEnd, handle } from './handlers.ts';
 import { IncomingFds } from './incoming-fds.ts';
 import { PeerError } from './peer-error.ts';
 
@@ -31,19 +33,23 @@ export type SessionEvents = {
   readonly onEnd: (reason: string) => void;
 };
 
+const ACK_DONE = 0n;
+const ACK_REFUSED = 1n;
+
 export class Session {
-  readonly #device: Device;
-  readonly #connection: Connection;
+  readonly #backEnd: BackEnd;
+  readonly #channel: Channel;
   readonly #events: SessionEvents;
   /** The message being handled; resolves when it is done with. */
   #current: Promise<void> = Promise.resolve();
 
   /** Takes over `fd`. */
-  constructor(fd: number, device: Device, events: SessionEvents) {
-    this.#device = device;
+  constructor(fd: number, backEnd: BackEnd, events: SessionEvents) {
+    this.#backEnd = backEnd;
     this.#events = events;
-    this.#connection = new Connection(
+    this.#channel = new Channel(
       fd,
+      BACK_END_ROLE,
       (message) => {
         this.#current = this.#handle(message);
         return this.#current;
@@ -54,7 +60,7 @@ export class Session {
 
   /** Closes the connection; resolves when the handler that is at work, if any, has come to its end. */
   async end(reason: string): Promise<void> {
-    this.#connection.end(reason);
+    this.#channel.end(reason);
     await this.settled();
   }
 
@@ -70,8 +76,8 @@ export class Session {
       const spec: MessageSpec = MESSAGES[name];
       this.#checkGate(name, spec);
       checkFds(spec, message);
-      const reply = await handle(name, this.#device, decodeBody(spec.body, message.payload), fds);
-      this.#answer(spec.reply, message, reply);
+      const body = decodeBody(spec.body, message.payload);
+      this.#reply(name, message, await handle(this.#backEnd.handlers, name, body, fds));
     } catch (error) {
       if (!isRefusal(error)) throw error;
       this.#refuse(name, message, error.message);
@@ -81,16 +87,23 @@ export class Session {
   }
 
   #checkGate(name: MessageName, { gate }: MessageSpec): void {
-    if (gate !== null && !hasBit(this.#device.protocolFeatures, PROTOCOL_FEATURE[gate])) {
+    if (gate !== null && !hasBit(this.#backEnd.protocolFeatures, PROTOCOL_FEATURE[gate])) {
       throw new PeerError(`${name} although ${gate} was not negotiated`);
     }
   }
 
-  #answer(replyBody: Body | null, message: Message, reply: BodyValues[Body] | undefined): void {
-    if (replyBody !== null) {
-      this.#connection.reply(message.header, encodeBody(replyBody, reply as never));
+  #reply(name: MessageName, message: Message, answer: Answer<Body> | undefined): void {
+    const { reply }: MessageSpec = MESSAGES[name];
+    assert.equal(
+      answer !== undefined,
+      reply !== null,
+      `what ${name} is answered with is what its table says`,
+    );
+    if (reply !== null && answer !== undefined) {
+      this.#send(message, encodeBody(reply, answer.body as never), answer.fds);
+      closeFds(answer.fds);
     } else if (this.#wantsAck(message)) {
-      this.#connection.reply(message.header, encodeBody('u64', 0n));
+      this.#send(message, encodeBody('u64', ACK_DONE));
     }
   }
 
@@ -98,17 +111,22 @@ export class Session {
     const reason = name === null || why.startsWith(name) ? why : `${name}: ${why}`;
     const hasOwnReply = name !== null && MESSAGES[name].reply !== null;
     if (hasOwnReply || !this.#wantsAck(message)) {
-      this.#connection.end(reason);
+      this.#channel.end(reason);
       return;
     }
-    this.#connection.reply(message.header, encodeBody('u64', 1n));
+    this.#send(message, encodeBody('u64', ACK_REFUSED));
     this.#events.onRefused(reason);
   }
 
-  #wantsAck(message: Message): boolean {
+  /** The request's number, version 1 and the reply flag alone, whatever flags the request had. */
+  #send({ header }: Message, payload: Uint8Array, fds: readonly number[] = []): void {
+    this.#channel.send(encodeMessage(header.request, FLAG_REPLY, payload), fds);
+  }
+
+  #wantsAck({ header }: Message): boolean {
     return (
-      (message.header.flags & FLAG_NEED_REPLY) !== 0 &&
-      hasBit(this.#device.protocolFeatures, PROTOCOL_FEATURE.REPLY_ACK)
+      (header.flags & FLAG_NEED_REPLY) !== 0 &&
+      hasBit(this.#backEnd.protocolFeatures, PROTOCOL_FEATURE.REPLY_ACK)
     );
   }
 }

@@ -1,9 +1,11 @@
 /**
- * One vhost-user connection: bytes and descriptors to whole messages and back, in order, one at a time. It
- * owns the socket and every descriptor until it hands them to the handler. Form of the stream only; what a
- * message means is the session's business. Main thread. vhost-user.rst, "Message Specification", "Header".
+ * One end of a vhost-user connection: bytes and descriptors of a stream socket to whole messages and back, in
+ * order, one at a time. Both ends use it; a `ChannelRole` says what they differ in. It owns the socket, and every
+ * descriptor that comes until it hands it to the message handler. Form of the stream only: what a message means
+ * is the business of back-end.ts and requests.ts. The thread that made it. vhost-user.rst, "Message
+ * Specification", "Header".
  */
-import { decodeHeader, encodeMessage, type Header } from '../../protocol/vhost-user/codec.ts';
+import { decodeHeader, type Header } from '../../protocol/vhost-user/codec.ts';
 import {
   FDS_MAX,
   FLAG_REPLY,
@@ -12,7 +14,7 @@ import {
   HEADER_BYTES,
   PAYLOAD_BYTES_MAX,
 } from '../../protocol/vhost-user/messages.ts';
-import { closeFd, closeFds } from '../host/descriptor.ts';
+import { closeFd, closeFds, duplicateFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
 import { receive, send } from '../host/unix-socket.ts';
@@ -23,59 +25,149 @@ export type Message = { readonly header: Header; readonly payload: Uint8Array; r
 /** Takes over the message's descriptors. A promise keeps further messages waiting until it settles. */
 export type MessageHandler = (message: Message) => void | Promise<void>;
 
-export class Connection {
+export type ChannelRole = {
+  /** What the other end is called in reasons. */
+  readonly peer: 'front-end' | 'back-end';
+  /** Which messages the other end may send here. */
+  readonly accepts: 'requests' | 'replies';
+  /** Most bytes kept for a socket that is full; beyond that the other end does not read, and the channel ends. */
+  readonly unsentBytesMax: number;
+};
+
+/** Answers requests. Keeps nothing: the socket's own buffer holds more replies than a front-end ever waits for. */
+export const BACK_END_ROLE: ChannelRole = { peer: 'front-end', accepts: 'requests', unsentBytesMax: 0 };
+/** Sends requests, and may be faster than the back-end, which does what it is told before it reads on. */
+export const FRONT_END_ROLE: ChannelRole = {
+  peer: 'back-end',
+  accepts: 'replies',
+  unsentBytesMax: 4 * 2 ** 20,
+};
+
+/** Messages handled in one turn of the event loop, so that a peer that sends without pause starves nobody. */
+export const MESSAGES_PER_TURN = 32;
+/** Between two looks at a socket that was full. */
+const FULL_SOCKET_MS = 1;
+/** The other end is gone. What it sent before can still be read, so it is the reading side that ends the channel. */
+const GONE = new Set(['EPIPE', 'ECONNRESET']);
+
+/** `fds` are duplicates of the sender's, which it may close meanwhile. */
+type Unsent = { readonly bytes: Uint8Array; readonly fds: readonly number[] };
+
+export class Channel {
   readonly #fd: number;
+  readonly #role: ChannelRole;
   readonly #onMessage: MessageHandler;
   readonly #onEnd: (reason: string) => void;
   #watch: Watch | null = null;
-  #open = true;
-  #handling = false;
+  #isOpen = true;
+  #isHandling = false;
+  #handledThisTurn = 0;
   /** What has come of the current message. */
-  #received = new Uint8Array(HEADER_BYTES + PAYLOAD_BYTES_MAX);
+  readonly #received = new Uint8Array(HEADER_BYTES + PAYLOAD_BYTES_MAX);
   #receivedBytes = 0;
-  #fds: number[] = [];
+  #receivedFds: number[] = [];
+  #unsent: Unsent[] = [];
+  #unsentBytes = 0;
+  #retry: NodeJS.Timeout | null = null;
+  #peerIsGone = false;
 
   /** Takes over `fd`. `onEnd` is called once, with the reason, after the socket is closed. */
-  constructor(fd: number, onMessage: MessageHandler, onEnd: (reason: string) => void) {
+  constructor(fd: number, role: ChannelRole, onMessage: MessageHandler, onEnd: (reason: string) => void) {
     this.#fd = fd;
+    this.#role = role;
     this.#onMessage = onMessage;
     this.#onEnd = onEnd;
     this.#listen();
   }
 
-  /** Sends a reply to `header`: its request, version 1 and the reply flag alone. */
-  reply(header: Header, payload: Uint8Array, fds: readonly number[] = []): void {
-    const message = encodeMessage(header.request, FLAG_REPLY, payload);
-    if (!this.#open) return;
-    try {
-      if (send(this.#fd, message, fds) !== message.length)
-        this.end('the front-end does not read its replies');
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
-      this.end(`the connection broke: ${error.message}`);
-    }
+  get isOpen(): boolean {
+    return this.#isOpen;
   }
 
-  /** Closes the connection. A message being handled is finished by its handler, whose reply goes nowhere. */
+  /** Sends a message; descriptors go with its first byte and stay the caller's. Once the channel ended: nothing. */
+  send(bytes: Uint8Array, fds: readonly number[] = []): void {
+    if (!this.#isOpen || this.#peerIsGone) return;
+    const sentBytes = this.#unsent.length > 0 ? 0 : this.#trySend(bytes, fds);
+    if (sentBytes === null || sentBytes === bytes.length) return;
+    this.#unsentBytes += bytes.length - sentBytes;
+    if (this.#unsentBytes > this.#role.unsentBytesMax) {
+      this.end(`the ${this.#role.peer} does not read its ${this.#whatPeerReads()}`);
+      return;
+    }
+    // Descriptors have gone with the first byte, if any went.
+    this.#unsent.push({ bytes: bytes.slice(sentBytes), fds: sentBytes > 0 ? [] : fds.map(duplicateFd) });
+    this.#retry ??= setTimeout(() => this.#flush(), FULL_SOCKET_MS);
+  }
+
+  /** Closes the socket, once. A message being handled is finished by its handler; what it sends goes nowhere. */
   end(reason: string): void {
-    if (!this.#open) return;
-    this.#open = false;
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
     this.#watch?.close();
-    closeFds(this.#fds);
-    this.#fds = [];
+    this.#forgetUnsent();
+    closeFds(this.#receivedFds);
+    this.#receivedFds = [];
     closeFd(this.#fd);
     this.#onEnd(reason);
   }
 
-  #listen(): void {
-    this.#watch = descriptorLoop().watch(this.#fd, () => this.#pump());
+  #whatPeerReads(): string {
+    return this.#role.accepts === 'requests' ? 'replies' : 'requests';
   }
 
-  /** Handles what has come, until there is no whole message or a handler needs time. */
+  /** How many bytes went out; null when nothing can be sent any more. */
+  #trySend(bytes: Uint8Array, fds: readonly number[]): number | null {
+    try {
+      return send(this.#fd, bytes, fds);
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#peerIsGone = GONE.has(error.code);
+      if (!this.#peerIsGone) this.end(`the connection broke: ${error.message}`);
+      this.#forgetUnsent();
+      return null;
+    }
+  }
+
+  #flush(): void {
+    this.#retry = null;
+    for (let next = this.#unsent.shift(); next !== undefined; next = this.#unsent.shift()) {
+      const sentBytes = this.#trySend(next.bytes, next.fds);
+      if (sentBytes === null || sentBytes > 0) closeFds(next.fds);
+      if (sentBytes === null) return;
+      this.#unsentBytes -= sentBytes;
+      if (sentBytes === next.bytes.length) continue;
+      const fds = sentBytes > 0 ? [] : next.fds;
+      this.#unsent.unshift({ bytes: next.bytes.subarray(sentBytes), fds });
+      this.#retry = setTimeout(() => this.#flush(), FULL_SOCKET_MS);
+      return;
+    }
+  }
+
+  #forgetUnsent(): void {
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#retry = null;
+    for (const { fds } of this.#unsent) closeFds(fds);
+    this.#unsent = [];
+    this.#unsentBytes = 0;
+  }
+
+  #listen(): void {
+    this.#watch = descriptorLoop().watch(this.#fd, () => {
+      this.#handledThisTurn = 0;
+      this.#pump();
+    });
+  }
+
+  /** Handles what has come, until there is no whole message, a handler needs time or others must have their turn. */
   #pump(): void {
-    while (this.#open && !this.#handling) {
+    while (this.#isOpen && !this.#isHandling) {
+      if (this.#handledThisTurn === MESSAGES_PER_TURN) {
+        this.#breathe();
+        return;
+      }
       const message = this.#nextMessage();
       if (message === null) return;
+      this.#handledThisTurn++;
       const handled = this.#onMessage(message);
       if (handled !== undefined) this.#waitFor(handled);
     }
@@ -83,14 +175,27 @@ export class Connection {
 
   /** Not watched meanwhile: the set is level triggered and would wake us for what we do not read yet. */
   #waitFor(handled: Promise<void>): void {
-    this.#handling = true;
+    this.#isHandling = true;
     this.#watch?.close();
     void handled.then(() => {
-      this.#handling = false;
-      if (!this.#open) return;
-      this.#listen();
-      this.#pump();
+      this.#isHandling = false;
+      this.#resume();
     });
+  }
+
+  /** Handlers often settle at once, and Node runs settled promises before everything else: so count over them too. */
+  #breathe(): void {
+    this.#watch?.close();
+    setImmediate(() => {
+      this.#handledThisTurn = 0;
+      this.#resume();
+    });
+  }
+
+  #resume(): void {
+    if (!this.#isOpen) return;
+    this.#listen();
+    this.#pump();
   }
 
   #nextMessage(): Message | null {
@@ -106,35 +211,38 @@ export class Connection {
   #assemble(): Message | null {
     if (this.#receivedBytes < HEADER_BYTES && !this.#fill(HEADER_BYTES)) return null;
     const header = decodeHeader(this.#received.subarray(0, HEADER_BYTES));
-    checkHeader(header);
+    checkHeader(header, this.#role);
     const messageBytes = HEADER_BYTES + header.sizeBytes;
     if (this.#receivedBytes < messageBytes && !this.#fill(messageBytes)) return null;
-    const message = { header, payload: this.#received.slice(HEADER_BYTES, messageBytes), fds: this.#fds };
+    const payload = this.#received.slice(HEADER_BYTES, messageBytes);
+    const message = { header, payload, fds: this.#receivedFds };
     this.#receivedBytes = 0;
-    this.#fds = [];
+    this.#receivedFds = [];
     return message;
   }
 
-  /** Reads until `wantedBytes` of the message are here; false when the rest has not come. */
+  /** Reads until `wantedBytes` of the message are here, and never beyond them; false when the rest has not come. */
   #fill(wantedBytes: number): boolean {
     while (this.#receivedBytes < wantedBytes) {
       const { bytes, fds, closed, truncated } = receive(this.#fd, wantedBytes - this.#receivedBytes);
-      const atStart = this.#receivedBytes === 0;
-      this.#fds.push(...fds);
+      const isFirstByte = this.#receivedBytes === 0;
+      this.#receivedFds.push(...fds);
       if (truncated) {
         throw new PeerError(
           'descriptors were cut off: too many came, or this process may open no more files',
         );
       }
-      if (this.#fds.length > FDS_MAX) {
+      if (this.#receivedFds.length > FDS_MAX) {
         throw new PeerError(`a message carried more than ${FDS_MAX} descriptors`);
       }
-      if (fds.length > 0 && !atStart) {
+      if (fds.length > 0 && !isFirstByte) {
         throw new PeerError('descriptors came with the middle of a message instead of its first byte');
       }
       if (closed) {
         throw new PeerError(
-          atStart ? 'the front-end closed the connection' : 'the connection ended within a message',
+          isFirstByte
+            ? `the ${this.#role.peer} closed the connection`
+            : 'the connection ended within a message',
         );
       }
       if (bytes.length === 0) return false;
@@ -145,15 +253,15 @@ export class Connection {
   }
 }
 
-function checkHeader(header: Header): void {
-  if ((header.flags & FLAG_VERSION_MASK) !== FLAG_VERSION) {
-    throw new PeerError(
-      `message ${header.request} is of protocol version ${header.flags & FLAG_VERSION_MASK}, not 1`,
-    );
+function checkHeader({ request, flags, sizeBytes }: Header, { accepts }: ChannelRole): void {
+  const version = flags & FLAG_VERSION_MASK;
+  if (version !== FLAG_VERSION) {
+    throw new PeerError(`message ${request} is of protocol version ${version}, not 1`);
   }
-  if ((header.flags & FLAG_REPLY) !== 0)
-    throw new PeerError(`message ${header.request} is marked as a reply`);
-  if (header.sizeBytes > PAYLOAD_BYTES_MAX) {
-    throw new PeerError(`message ${header.request} announces a payload of ${header.sizeBytes} bytes`);
+  const isReply = (flags & FLAG_REPLY) !== 0;
+  if (isReply && accepts === 'requests') throw new PeerError(`message ${request} is marked as a reply`);
+  if (!isReply && accepts === 'replies') throw new PeerError(`message ${request} is not marked as a reply`);
+  if (sizeBytes > PAYLOAD_BYTES_MAX) {
+    throw new PeerError(`message ${request} announces a payload of ${sizeBytes} bytes`);
   }
 }

@@ -2,15 +2,23 @@
 import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { QueueAttachmentBase } from '../queue/contract.ts';
 
+export type RingLayoutKind = 'split' | 'packed';
+
 /** Plain data that can be posted. Offsets are in the arena. */
 export type RingAttachment = QueueAttachmentBase & {
-  readonly kind: 'split';
+  readonly kind: 'ring';
+  readonly layout: RingLayoutKind;
+  /** Descriptors; a power of two where the layout is split. */
   readonly size: number;
+  /** The descriptor table, or the descriptor ring. */
   readonly descOffset: number;
-  readonly availOffset: number;
-  readonly usedOffset: number;
+  /** The driver area: the avail ring, or the driver's event suppression. */
+  readonly driverOffset: number;
+  /** The device area: the used ring, or the device's event suppression. */
+  readonly deviceOffset: number;
   readonly eventIdx: boolean;
   readonly indirect: boolean;
+  readonly inOrder: boolean;
   readonly mergeable: boolean;
   readonly headerBytes: number;
   /** -1: none; the ring is polled, or never signalled. */

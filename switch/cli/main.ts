@@ -6,8 +6,7 @@
 import { Command, CommanderError } from 'commander';
 import { HostError } from '../../src/host/errors.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
-import { PortError } from '../../src/port/contract.ts';
-import { ConfigError } from '../config/resolve.ts';
+import { ConfigError } from '../config/settings.ts';
 import { ControlError } from '../control/client.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
@@ -68,7 +67,7 @@ function explain(error: unknown): { text: string; code: number } {
     const text = error.code === 'commander.help' ? 'name a command (see --help)' : error.message;
     return { text: oneLine(text.replace(/^error: /, '')), code: EXIT.usage };
   }
-  if ([ConfigError, SocketPathError, PortError].some((type) => error instanceof type)) {
+  if ([ConfigError, SocketPathError].some((type) => error instanceof type)) {
     return { text: oneLine((error as Error).message), code: EXIT.usage };
   }
   if (error instanceof CliError) return { text: oneLine(error.message), code: error.exitCode };

@@ -1,7 +1,7 @@
 /** The options of `ringway run` as settings: the same names and the same text as in a configuration file. */
 
 import { endpointKeyOf, PORT_KINDS } from '../config/kinds/index.ts';
-import { ConfigError, type SettingMap, type SettingSource } from '../config/resolve.ts';
+import { ConfigError, type SettingMap, type SettingSource } from '../config/settings.ts';
 
 /** What commander hands over for `run`. */
 export type RunOptions = {
@@ -49,18 +49,18 @@ export function settingsOf(options: RunOptions): SettingSource {
 
 /** What the user calls a setting of the command line. */
 export function subjectOf(path: readonly string[]): string {
-  const [top, name, key] = path;
-  if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top!] ?? `--${top}`;
+  const [top = '', name, key] = path;
+  if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top] ?? `--${top}`;
   if (name === undefined) return '--port';
   return key === undefined ? `--port ${name}` : `--port ${name}: ${toOptionKey(key)}`;
 }
 
 /** The ports of `--port` options, by name. @throws ConfigError */
-export function portSettings(texts: readonly string[]): SettingMap {
+export function portSettings(texts: readonly string[]): Readonly<Record<string, SettingMap>> {
   const ports: Record<string, SettingMap> = Object.create(null);
   for (const text of texts) {
-    const [first, ...rest] = text.split(',');
-    const [name, attachedTo] = splitPair(first!, `--port ${text}`, 'NAME=SOCKET[,key=value]…');
+    const [first = '', ...rest] = text.split(',');
+    const [name, attachedTo] = splitPair(first, `--port ${text}`, 'NAME=SOCKET[,key=value]…');
     if (Object.hasOwn(ports, name)) throw new ConfigError(`--port ${name}: given twice`);
     ports[name] = portFields(name, attachedTo, rest);
   }

@@ -1,26 +1,32 @@
 /** The QEMU command line that plugs a guest into a port, to be pasted into a shell. */
+import assert from 'node:assert';
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
+import type { PortKind } from '../../src/port/contract.ts';
+import type { PortSettings } from '../config/kinds/index.ts';
 import type { UnixSettings } from '../config/kinds/unix.ts';
 import type { VhostUserSettings } from '../config/kinds/vhost-user.ts';
-import type { PortConfig } from '../config/resolve.ts';
 
 /** Queue pairs shown at most: one for each of a small guest's processors. */
 const QUEUES_SHOWN_MAX = 2;
 const MEMORY_MIB = 4096;
 
 type Named<Settings> = { readonly name: string } & Settings;
+type NamedPort<Kind extends PortKind> = { [K in Kind]: Named<PortSettings<K>> }[Kind];
+
+/** Null for kinds that no QEMU is plugged into. */
+const LINE_OF_KIND: { readonly [Kind in PortKind]: ((port: NamedPort<Kind>) => string) | null } = {
+  'vhost-user': vhostUserLine,
+  unix: unixLine,
+  tap: null,
+  pcap: null,
+  dpdk: null,
+};
 
 /** Null for a port that no QEMU is plugged into. */
-export function qemuLine(port: PortConfig): string | null {
-  switch (port.kind) {
-    case 'vhost-user':
-      return vhostUserLine(port);
-    case 'unix':
-      return unixLine(port);
-    default:
-      return null;
-  }
+export function qemuLine<Kind extends PortKind>(port: NamedPort<Kind>): string | null {
+  const lineOf: ((port: NamedPort<Kind>) => string) | null = LINE_OF_KIND[port.kind];
+  return lineOf === null ? null : lineOf(port);
 }
 
 /** Any card does; e1000 is one that nearly every system has a driver for. */
@@ -37,7 +43,8 @@ function unixLine(port: Named<UnixSettings>): string {
 function unixNetdev(port: UnixSettings): string {
   const socket = qemuQuoted(resolve(port.socket));
   if (port.transport === 'dgram') {
-    const peer = qemuQuoted(resolve(port.peer!));
+    assert(port.peer !== undefined, 'the schema asks for it');
+    const peer = qemuQuoted(resolve(port.peer));
     return `dgram,id=net0,local.type=unix,local.path=${peer},remote.type=unix,remote.path=${socket}`;
   }
   const server = port.role === 'client' ? 'on' : 'off';

@@ -3,8 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { readConfigFile } from '../config/file.ts';
-import { ConfigError, resolveConfig, type SwitchConfig } from '../config/resolve.ts';
+import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
+import { ConfigError } from '../config/settings.ts';
 import { controlApi, serveControl } from '../control/api.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
 import type { Switch } from '../switch.ts';
@@ -23,6 +24,9 @@ A port is NAME=SOCKET, then any of these after commas:
   mode=0660            permission bits of the socket file
   owner=USER:GROUP     owner of the socket file, names or numbers
   queues=N             queue pairs offered at most (default ${CONFIG_DEFAULTS.queues})
+  features=no-packed   not to offer: no-packed, no-in-order, no-mergeable, no-indirect, no-event-idx, joined by +
+  flood=off            no broadcast, multicast and unknown unicast frames to the port
+  receive=off          drop every frame that comes in from the port
   config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 

@@ -3,6 +3,7 @@
  * with the path of its control socket, in a folder that only its user can write to; notes of processes that
  * are gone are removed by whoever finds them. Short-lived processes and the main thread of `run`.
  */
+import assert from 'node:assert/strict';
 import {
   existsSync,
   lstatSync,
@@ -34,8 +35,10 @@ export type Environment = Readonly<Record<string, string | undefined>>;
  * started at boot often not, so those who search look into both.
  */
 function noteFolders(environment: Environment, uid: number): string[] {
-  const bases = [environment.XDG_RUNTIME_DIR, environment.TMPDIR || '/tmp'].filter(Boolean);
-  return [...new Set(bases.map((base) => join(base!, `ringway-${uid}`)))];
+  const bases = [environment.XDG_RUNTIME_DIR, environment.TMPDIR || '/tmp'].filter(
+    (base) => base !== undefined,
+  );
+  return [...new Set(bases.filter((base) => base !== '').map((base) => join(base, `ringway-${uid}`)))];
 }
 
 /**
@@ -43,7 +46,7 @@ function noteFolders(environment: Environment, uid: number): string[] {
  * the switch works without, `--control` is then needed
  */
 export function recordRunning(controlSocket: string, environment: Environment = process.env): () => void {
-  const folders = noteFolders(environment, process.getuid!());
+  const folders = noteFolders(environment, userId());
   const folder = folders.find((candidate) => existsSync(dirname(candidate))) ?? folders[0];
   mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
   if (!isOurs(folder)) throw new Error(`${folder} is not a folder that only this user can write to`);
@@ -78,7 +81,7 @@ function socketIn(path: string): string {
 }
 
 async function runningProcesses(environment: Environment): Promise<z.output<typeof Note>[]> {
-  const folders = noteFolders(environment, process.getuid!()).filter(isOurs);
+  const folders = noteFolders(environment, userId()).filter(isOurs);
   const notes = folders.flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)));
   const running = await Promise.all(notes.sort().map(runningProcess));
   return running.filter((process) => process !== null);
@@ -109,9 +112,16 @@ function readNote(path: string): z.output<typeof Note> | null {
   }
 }
 
+/** Of this process; Linux always has one. */
+function userId(): number {
+  const uid = process.getuid?.();
+  assert(uid !== undefined, 'this is no POSIX system');
+  return uid;
+}
+
 /** /tmp is open to all: a folder that somebody else made, or can write to, could send us anywhere. */
 function isOurs(folder: string): boolean {
   const stat = lstatSync(folder, { throwIfNoEntry: false });
   if (stat === undefined || !stat.isDirectory()) return false;
-  return stat.uid === process.getuid!() && (stat.mode & 0o022) === 0;
+  return stat.uid === userId() && (stat.mode & 0o022) === 0;
 }

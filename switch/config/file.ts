@@ -1,10 +1,10 @@
 /**
  * Reads a YAML configuration file into settings as text that know the line they stand on; what they mean and
- * which values are allowed is config.ts's business. Main thread, at start.
+ * which values are allowed is resolve.ts's business. Main thread, at start.
  */
 import { readFileSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, type Pair, parseDocument } from 'yaml';
-import { ConfigError, type SettingSource, type SettingValue } from './resolve.ts';
+import { ConfigError, type SettingSource, type SettingValue } from './settings.ts';
 
 /** @throws ConfigError when the file cannot be read or is not YAML of maps, lists and texts */
 export function readConfigFile(path: string): SettingSource {

@@ -1,6 +1,6 @@
 /**
  * The shape of the settings and what each may be, as a schema from text to values: the one table of limits
- * and defaults. Every message says what is allowed; config.ts adds where the setting stands. Main thread.
+ * and defaults. Every message says what is allowed; parse.ts adds where the setting stands. Main thread.
  */
 import { z } from 'zod';
 import { ARENA_BYTES_DEFAULT, ARENA_BYTES_MIN } from '../../src/memory/arena.ts';
@@ -28,11 +28,18 @@ const CPU_NUMBER = z.string(CPUS_ALLOWED).regex(/^\d{1,5}$/, CPUS_ALLOWED);
 export const NAME_ALLOWED = 'port names are 1 to 31 letters, digits, dots, dashes and underscores';
 const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$/;
 
+/** Ports alone, without the settings of the switch around them. */
+export function portsSchema(host: HostFacts) {
+  return z.strictObject({ ports: portMap(host) });
+}
+
+function portMap(host: HostFacts) {
+  return z.record(z.string().regex(NAME_PATTERN, NAME_ALLOWED), portSchema(host), 'a map of port names');
+}
+
 export function configSchema(host: HostFacts) {
   return z.strictObject({
-    ports: z
-      .record(z.string().regex(NAME_PATTERN, NAME_ALLOWED), portSchema(host), 'a map of port names')
-      .default({}),
+    ports: portMap(host).default({}),
     cpus: z
       .preprocess(
         (value) => (typeof value === 'string' ? value.split(',') : value),
@@ -73,7 +80,7 @@ function formatSize(sizeBytes: number): string {
 }
 
 /** Names of the settings that may stand in the map at `path`, which is written for a port of `kind` if for one. */
-export function knownSettings(path: readonly string[], kind: string): string[] {
-  if (path[0] === 'ports') return knownPortSettings(kind);
+export function knownSettings(path: readonly string[], kind: string): readonly string[] {
+  if (path[0] === 'ports') return knownPortSettings(kind, path[2]);
   return Object.keys(path[0] === 'fdb' ? CONFIG_DEFAULTS.fdb : configSchema(THIS_HOST).shape);
 }

@@ -4,20 +4,26 @@
  * the API without a transport, `serveControl` the transport without knowledge of the API. Main thread; a
  * request never reaches a worker.
  */
-import { lstatSync, unlinkSync } from 'node:fs';
 import { createAdaptorServer, type ServerType } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
 import { HostError } from '../../src/host/errors.ts';
+import { SocketFile } from '../../src/host/socket-file.ts';
 import { listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
-import { PortError } from '../../src/port/contract.ts';
-import { ConfigError, type PortConfig, resolvePort } from '../config/resolve.ts';
-import type { FdbReport, PortReport } from './report.ts';
+import { type PortConfig, resolvePort } from '../config/resolve.ts';
+import { ConfigError, type SettingFault } from '../config/settings.ts';
+import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
+import type { Books } from './books.ts';
+import type { FdbReport, PortReport, WorkReport } from './report.ts';
 
 /** What the API reports from and changes. */
 export type ControlSource = {
   ports(): PortReport[];
+  totals(): Books;
   fdb(): FdbReport;
+  workers(): WorkReport[];
+  /** @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig): Promise<void>;
+  /** @throws NoSuchPortError */
   removePort(name: string): Promise<void>;
 };
 
@@ -28,8 +34,8 @@ export type VersionReport = { readonly version: string; readonly node: string; r
 const CONTROL_SOCKET_MODE = 0o600;
 
 /**
- * GET /v1/ports, /v1/ports/:name, /v1/fdb, /v1/version; PUT /v1/ports/:name with a port's settings adds it,
- * DELETE /v1/ports/:name removes it. Whatever goes wrong is `{ error }` with a status.
+ * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
+ * settings adds it, DELETE /v1/ports/:name removes it. Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -41,24 +47,19 @@ export function controlApi(source: ControlSource, version: string): Hono {
   });
   api.put('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
-    if (portNamed(source, name) !== undefined) {
-      return context.json({ error: `port ${name} exists already` }, 409);
-    }
-    try {
-      await source.addPort(resolvePort(name, await jsonOf(context)));
-    } catch (error) {
-      if (!isRefusal(error)) throw error;
-      return context.json({ error: error.message }, 400);
-    }
-    return context.json(portNamed(source, name), 201);
+    await source.addPort(resolvePort(name, await jsonOf(context)));
+    const added = portNamed(source, name);
+    // It may have been removed since.
+    return added === undefined ? noSuchPort(context, name) : context.json(added, 201);
   });
   api.delete('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
-    if (portNamed(source, name) === undefined) return noSuchPort(context, name);
     await source.removePort(name);
     return context.json({ removed: name });
   });
+  api.get('/v1/totals', (context) => context.json(source.totals()));
   api.get('/v1/fdb', (context) => context.json(source.fdb()));
+  api.get('/v1/workers', (context) => context.json(source.workers()));
   api.get('/v1/version', (context) => {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return context.json(report);
@@ -66,7 +67,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.notFound((context) =>
     context.json({ error: `there is no ${context.req.method} ${context.req.path}` }, 404),
   );
-  api.onError((error, context) => context.json({ error: error.message }, 500));
+  api.onError((error, context) => context.json(refusalOf(error), statusOf(error)));
   return api;
 }
 
@@ -87,9 +88,25 @@ async function jsonOf(context: Context): Promise<unknown> {
   }
 }
 
-/** The port cannot be as asked for; not a bug of ours. */
-function isRefusal(error: unknown): error is Error {
-  return [ConfigError, SocketPathError, PortError, HostError].some((type) => error instanceof type);
+/** Answer to whatever goes wrong; `fault` says which setting it is about, for who words it another way. */
+export type Refusal = { readonly error: string; readonly fault?: SettingFault };
+
+function refusalOf(error: Error): Refusal {
+  const fault = error instanceof ConfigError ? error.fault : null;
+  return { error: error.message, ...(fault !== null && { fault }) };
+}
+
+/** What was asked for cannot be; whatever else is thrown is a bug of ours. */
+const STATUS_OF_REFUSAL = [
+  [ConfigError, 400],
+  [SocketPathError, 400],
+  [HostError, 400],
+  [NoSuchPortError, 404],
+  [PortConflictError, 409],
+] as const;
+
+function statusOf(error: Error): 400 | 404 | 409 | 500 {
+  return STATUS_OF_REFUSAL.find(([type]) => error instanceof type)?.[1] ?? 500;
 }
 
 /**
@@ -99,17 +116,17 @@ function isRefusal(error: unknown): error is Error {
 export async function serveControl(socketPath: string, api: Hono): Promise<{ close(): Promise<void> }> {
   // Bound by our own code, which knows stale sockets and sets the mode before anyone can connect.
   const fd = listenUnix(socketPath, { mode: CONTROL_SOCKET_MODE });
-  const { ino } = lstatSync(socketPath);
+  const file = new SocketFile(socketPath);
   const server = createAdaptorServer({ fetch: api.fetch, overrideGlobalObjects: false });
   try {
     await listening(server, fd);
   } catch (error) {
-    removeSocket(socketPath, ino);
+    file.remove();
     throw error;
   }
   return {
     close: async () => {
-      removeSocket(socketPath, ino);
+      file.remove();
       await closed(server);
     },
   };
@@ -130,13 +147,4 @@ function closed(server: ServerType): Promise<void> {
     server.close(() => resolve());
     if ('closeAllConnections' in server) server.closeAllConnections();
   });
-}
-
-/** Removes the file unless another process has put its own in its place meanwhile. */
-function removeSocket(path: string, ino: number): void {
-  try {
-    if (lstatSync(path).ino === ino) unlinkSync(path);
-  } catch {
-    // Already gone: somebody tidied up.
-  }
 }

@@ -1,18 +1,28 @@
 /** Asks a running Ringway through its control socket: the other end of api.ts. Any process. */
 import { type IncomingMessage, request } from 'node:http';
+import { z } from 'zod';
+import type { SettingFault } from '../config/settings.ts';
+import type { Refusal } from './api.ts';
 
 /** The question could not be asked, or was refused; `message` is one line for the user. */
 export class ControlError extends Error {
   override name = 'ControlError';
   /** Nobody listens at the socket, so no process is running there. */
   readonly unserved: boolean;
+  /** The setting that was refused, if it was one. */
+  readonly fault: SettingFault | null;
 
-  constructor(message: string, unserved: boolean) {
+  constructor(message: string, unserved: boolean, fault: SettingFault | null = null) {
     super(message);
     this.unserved = unserved;
+    this.fault = fault;
   }
 }
 
+const RefusalJson: z.ZodType<Refusal> = z.object({
+  error: z.string(),
+  fault: z.object({ path: z.array(z.string()), text: z.string() }).exactOptional(),
+});
 const ANSWER_TIMEOUT_MS = 10_000;
 
 /** What is asked for: GET alone unless said otherwise. */
@@ -26,8 +36,8 @@ export async function askControl<T>(socketPath: string, path: string, request?: 
   const response = await send(socketPath, path, request);
   const value = parseAnswer(await bodyOf(response), socketPath);
   if (response.statusCode === 200 || response.statusCode === 201) return value as T;
-  const error = typeof value === 'object' && value !== null && 'error' in value ? value.error : 'no reason';
-  throw new ControlError(`${socketPath} answered ${response.statusCode}: ${error}`, false);
+  const { error, fault } = RefusalJson.catch({ error: 'no reason' }).parse(value);
+  throw new ControlError(`${socketPath} answered ${response.statusCode}: ${error}`, false, fault ?? null);
 }
 
 function send(socketPath: string, path: string, wanted?: ControlRequest): Promise<IncomingMessage> {

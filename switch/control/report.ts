@@ -1,7 +1,7 @@
 /** What the process tells about itself: the JSON of the control API, which `ringway ports` and `fdb` print. */
 import type { PortKind, PortQueue, PortState } from '../../src/port/contract.ts';
-import type { PortCounters } from '../../src/queue/state.ts';
 import type { DropReason } from '../l2/drop-reasons.ts';
+import type { PortCounters } from './books.ts';
 
 export type { PortKind, PortState };
 
@@ -30,6 +30,15 @@ export type PortReport = {
   readonly queues: readonly QueueReport[];
   readonly counters: PortCounters;
   readonly drops: Readonly<Record<DropReason, number>>;
+};
+
+/** A worker's turns without a frame: with what such a turn costs, the difference of two reports tells how busy it was. */
+export type WorkReport = {
+  readonly index: number;
+  /** When the counter was read, by a clock of the process. */
+  readonly atMs: number;
+  /** Turns of its loop that found no frame; starts again at 0 after 2^32 - 1. */
+  readonly emptyTurns: number;
 };
 
 export type FdbReport = {

@@ -59,7 +59,7 @@ export class Traffic {
     const pair = guest.pairs[0];
     this.#toGuest = pair.toGuest;
     this.#fromGuest = pair.fromGuest;
-    if (pair.fromGuest.headerBytes % 4 !== 0)
+    if (pair.fromGuest.ring.headerBytes % 4 !== 0)
       throw new Error('frames do not start at multiples of four bytes');
     this.#i32 = guest.memory.i32;
     this.#u8 = guest.memory.u8;
@@ -67,7 +67,7 @@ export class Traffic {
     this.#toPeer = addressWords(peerMac, guest.mac);
     this.#fromPeer = addressWords(guest.mac, peerMac);
     this.#toAll = addressWords(BROADCAST, guest.mac);
-    this.#epoll.add(pair.toGuest.callFd);
+    this.#epoll.add(pair.toGuest.ring.callFd);
   }
 
   get counts(): GuestCounts {
@@ -196,10 +196,10 @@ export class Traffic {
   }
 
   #block(timeoutMs: number): void {
-    const toGuest = this.#toGuest;
+    const { ring } = this.#toGuest;
     // Frames that wait for a buffer are looked at again soon: nothing signals that one is free.
-    if (toGuest.arm()) this.#epoll.wait(this.#tokens > 0 ? 1 : timeoutMs);
-    drainFd(toGuest.callFd);
-    toGuest.disarm();
+    if (ring.arm()) this.#epoll.wait(this.#tokens > 0 ? 1 : timeoutMs);
+    drainFd(ring.callFd);
+    ring.disarm();
   }
 }

@@ -1,23 +1,25 @@
 /**
- * Why a frame was not delivered: the one table of names. Each port counts each reason; the side says whether
+ * Why a frame was not delivered: the one table of names. Each port counts each reason; `side` says whether
  * the port that sent the frame or the one that should have got it is counted.
  */
 export const DROP_REASONS = [
-  { name: 'senderDisabled', text: 'sent on a queue that the front-end disabled' },
-  { name: 'tooLong', text: 'sent a frame longer than any that is forwarded' },
-  { name: 'tooShort', text: 'sent a frame shorter than an Ethernet header' },
-  { name: 'tooScattered', text: 'sent a frame in more than 1,024 pieces' },
-  { name: 'samePort', text: 'sent a frame to an address on its own port' },
-  { name: 'noBuffer', text: 'had no room for a frame to it' },
-  { name: 'bufferTooSmall', text: 'offered a buffer too small for a frame to it' },
-  { name: 'overMtu', text: 'a frame to it was longer than its MTU' },
-  { name: 'notReady', text: 'had no enabled receive queue for a frame to it' },
-  { name: 'queueStopped', text: 'its receive queue stopped because of a fault' },
+  { name: 'tooLong', side: 'sender', text: 'sent a frame longer than any that is forwarded' },
+  { name: 'tooShort', side: 'sender', text: 'sent a frame shorter than an Ethernet header' },
+  { name: 'tooScattered', side: 'sender', text: 'sent a frame in more than 1,024 pieces' },
+  { name: 'samePort', side: 'sender', text: 'sent a frame to an address on its own port' },
+  { name: 'noReceiver', side: 'sender', text: 'sent a frame that no other port takes' },
+  { name: 'receiveOff', side: 'sender', text: 'sent a frame although it has receive=off' },
+  { name: 'noBuffer', side: 'receiver', text: 'had no room for a frame to it' },
+  { name: 'bufferTooSmall', side: 'receiver', text: 'offered a buffer too small for a frame to it' },
+  { name: 'notTaken', side: 'receiver', text: 'a frame was handed over but the other side did not take it' },
+  { name: 'overMtu', side: 'receiver', text: 'a frame to it was longer than its MTU' },
+  { name: 'notReady', side: 'receiver', text: 'had no enabled receive queue for a frame to it' },
+  { name: 'queueStopped', side: 'receiver', text: 'its receive queue stopped because of a fault' },
 ] as const;
 
 export type DropReason = (typeof DROP_REASONS)[number]['name'];
 
-/** Index of each reason in a port's drop counters. */
+/** Index of each reason in a port's counters. */
 export const DROP = Object.fromEntries(DROP_REASONS.map(({ name }, index) => [name, index])) as Record<
   DropReason,
   number

@@ -11,7 +11,7 @@ import {
   ETHERTYPE_VLAN,
   VLAN_TAG_BYTES,
 } from '../../protocol/ethernet.ts';
-import { FRAME_HEAD_BYTES, type Frame } from '../../src/queue/frame.ts';
+import type { FrameHead } from '../../src/queue/frame-head.ts';
 
 const PROTOCOL_TCP = 6;
 const PROTOCOL_UDP = 17;
@@ -19,10 +19,7 @@ const PROTOCOL_SCTP = 132;
 const IPV4_FRAGMENT_MASK = 0x3fff;
 
 /** A non-negative int31. */
-export function flowHash(frame: Frame): number {
-  const head = frame.head;
-  const start = frame.headIndex;
-  const end = start + Math.min(frame.totalBytes, FRAME_HEAD_BYTES);
+export function flowHash({ bytes: head, start, end }: FrameHead): number {
   let at = start + ETHERNET_HEADER_BYTES;
   let etherType = be16(head, at - 2);
   for (let tag = 0; tag < 2 && (etherType === ETHERTYPE_VLAN || etherType === ETHERTYPE_QINQ); tag++) {

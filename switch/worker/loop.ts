@@ -9,11 +9,13 @@ import { ArenaView } from '../../src/memory/arena-view.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
-import { isMirrorQueue, type MirrorSource } from '../../src/queue/mirror.ts';
-import { SplitRing } from '../../src/vring/split-ring.ts';
+import type { MirrorSource, PortPolicy } from '../../src/queue/policy.ts';
 import { Fdb } from '../l2/fdb/fdb.ts';
-import { Forwarder, ForwardingPort } from '../l2/forwarder.ts';
+import { Forwarder } from '../l2/forwarder.ts';
+import { ForwardingPort } from '../l2/forwarding-port.ts';
+import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
+  CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_SLEEPING,
   CONTROL_TICK,
@@ -37,10 +39,10 @@ export class PollWorker {
   readonly #epoll = new EpollSet();
   /** Queues that this worker polls. */
   #polled: IngressQueue[] = [];
-  /** Every egress queue, also those that are not enabled. */
+  /** Every egress queue. */
   #egress: EgressQueue[] = [];
-  /** Ports that get copies instead of switched frames, and of which ports. */
-  readonly #copied = new Map<number, readonly MirrorSource[]>();
+  /** The ports whose frames are copied to a port. */
+  readonly #sources = new Map<number, readonly MirrorSource[]>();
   /** Queues whose fault the main thread was told of. */
   readonly #reported = new Set<IngressQueue | EgressQueue>();
   /** Polled queues by the descriptor that tells of their frames, as it stands in the epoll set. */
@@ -145,11 +147,11 @@ export class PollWorker {
   #obey(order: WorkerOrder): void {
     switch (order.kind) {
       case 'addPort':
-        this.#addPort(order.portId, order.drops);
+        this.#addPort(order.portId, order.counts);
         break;
       case 'removePort':
         this.#forwarder.removePort(order.portId);
-        this.#copied.delete(order.portId);
+        this.#sources.delete(order.portId);
         break;
       case 'attach':
         this.#attach(order.queue);
@@ -157,19 +159,11 @@ export class PollWorker {
       case 'detach':
         this.#detach(order.portId, order.queueIndex);
         break;
-      case 'setEnabled':
-        this.#setEnabled(order.portId, order.queueIndex, order.enabled);
-        break;
       case 'setCallFd':
         this.#setCallFd(order.portId, order.queueIndex, order.callFd);
         break;
-      case 'setFrameLimit': {
-        const port = this.#forwarder.port(order.portId);
-        if (port !== undefined) port.frameBytesMax = order.frameBytesMax;
-        break;
-      }
-      case 'setCopied':
-        this.#setCopied(order.portId, order.sources);
+      case 'setPolicy':
+        this.#setPolicy(order.portId, order.policy);
         break;
       case 'stop':
         this.#running = false;
@@ -177,9 +171,8 @@ export class PollWorker {
     }
   }
 
-  #addPort(portId: number, drops: SharedArrayBuffer): void {
-    const bytesPerWorker = drops.byteLength / this.#setup.workerCount;
-    const own = new Float64Array(drops, this.#setup.index * bytesPerWorker, bytesPerWorker / 8);
+  #addPort(portId: number, counts: SharedArrayBuffer): void {
+    const own = new Float64Array(counts, this.#setup.index * PORT_COUNTS * 8, PORT_COUNTS);
     this.#forwarder.addPort(new ForwardingPort(portId, own));
   }
 
@@ -210,53 +203,30 @@ export class PollWorker {
     this.#refreshTargets(portId);
   }
 
-  #setCopied(portId: number, sources: readonly MirrorSource[]): void {
-    if (this.#forwarder.port(portId) === undefined) return;
-    this.#copied.set(portId, sources);
-    this.#forwarder.setCopied(
-      portId,
-      sources.map((source) => source.portId),
-    );
-    this.#refreshTargets(portId);
-  }
-
-  #setEnabled(portId: number, queueIndex: number, enabled: boolean): void {
-    for (const queue of [...this.#polled, ...this.#egress]) {
-      if (isQueue(queue, portId, queueIndex)) queue.enabled = enabled;
-    }
+  #setPolicy(portId: number, policy: PortPolicy): void {
+    const port = this.#forwarder.port(portId);
+    if (port === undefined) return;
+    port.follow(policy);
+    this.#sources.set(portId, policy.copiesOf ?? []);
+    this.#forwarder.setCopies(portId, policy.copiesOf?.map((source) => source.portId) ?? null);
     this.#refreshTargets(portId);
   }
 
   #setCallFd(portId: number, queueIndex: number, callFd: number): void {
-    for (const queue of this.#polled) {
-      if (!(queue instanceof SplitRing) || !isQueue(queue, portId, queueIndex)) continue;
-      queue.callFd = callFd;
-      queue.signal();
-    }
-    for (const queue of this.#egress) {
-      if (!(queue instanceof SplitRing) || !isQueue(queue, portId, queueIndex)) continue;
-      queue.begin();
-      queue.callFd = callFd;
-      queue.signal();
-      queue.end();
+    for (const queue of [...this.#polled, ...this.#egress]) {
+      if (isQueue(queue, portId, queueIndex)) queue.setCallFd(callFd);
     }
   }
 
-  /** Which queues of a port get this worker's frames: of those attached, enabled and without a fault. */
+  /** Which queues of a port get this worker's frames: of those attached and without a fault. */
   #refreshTargets(portId: number): void {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
     const usable = this.#egress
-      .filter((queue) => queue.portId === portId && queue.enabled && queue.fault === 0)
+      .filter((queue) => queue.portId === portId && queue.fault === 0)
       .sort((a, b) => a.queueIndex - b.queueIndex);
-    const sources = this.#copied.get(portId);
-    if (sources !== undefined) {
-      port.mirrorQueue = usable.find(isMirrorQueue) ?? null;
-      port.mirrorQueue?.nameSources(sources);
-      return;
-    }
-    port.queues = egressOfWorker(usable, this.#setup.index, this.#setup.workerCount);
-    port.queueCount = port.queues.length;
+    for (const queue of usable) queue.nameSources(this.#sources.get(portId) ?? []);
+    port.setQueues(egressOfWorker(usable, this.#setup.index, this.#setup.workerCount));
   }
 
   #reportFault(queue: IngressQueue | EgressQueue): void {
@@ -286,10 +256,14 @@ function pollStretch(
   turns: number,
 ): boolean {
   let frames = 0;
+  let emptyTurns = 0;
   for (let turn = 0; turn < turns; turn++) {
     if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
     forwarder.nowTick = control[CONTROL_TICK];
+    const framesBefore = frames;
     for (let i = 0; i < polled.length; i++) frames += forwarder.forwardBurst(polled[i]);
+    if (frames === framesBefore) emptyTurns++;
   }
+  control[CONTROL_EMPTY_TURNS] = (control[CONTROL_EMPTY_TURNS] + emptyTurns) | 0;
   return frames !== 0;
 }

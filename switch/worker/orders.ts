@@ -7,28 +7,20 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { ArenaLocation } from '../../src/memory/arena.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
-import type { MirrorSource } from '../../src/queue/mirror.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 
 export type WorkerOrder =
-  | { readonly kind: 'addPort'; readonly portId: number; readonly drops: SharedArrayBuffer }
+  | { readonly kind: 'addPort'; readonly portId: number; readonly counts: SharedArrayBuffer }
   | { readonly kind: 'removePort'; readonly portId: number }
   | { readonly kind: 'attach'; readonly queue: QueueAttachment }
   | { readonly kind: 'detach'; readonly portId: number; readonly queueIndex: number }
-  | {
-      readonly kind: 'setEnabled';
-      readonly portId: number;
-      readonly queueIndex: number;
-      readonly enabled: boolean;
-    }
   | {
       readonly kind: 'setCallFd';
       readonly portId: number;
       readonly queueIndex: number;
       readonly callFd: number;
     }
-  | { readonly kind: 'setFrameLimit'; readonly portId: number; readonly frameBytesMax: number }
-  /** The port gets copies of the frames to and from these ports, and nothing that is switched. */
-  | { readonly kind: 'setCopied'; readonly portId: number; readonly sources: readonly MirrorSource[] }
+  | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   | { readonly kind: 'stop' };
 
 export type NumberedOrder = { readonly number: number; readonly order: WorkerOrder };
@@ -43,6 +35,8 @@ export const CONTROL_EPOCH = 0;
 export const CONTROL_SLEEPING = 1;
 /** Seconds since the start, counted by the main thread. */
 export const CONTROL_TICK = 2;
+/** Turns of the loop that found no frame, counted by the worker; 32 bits, running. */
+export const CONTROL_EMPTY_TURNS = 3;
 export const CONTROL_BYTES = 64;
 
 export type PollMode = 'adaptive' | 'busy';

@@ -3,14 +3,22 @@
  * queues of a port as long as there are enough. Pure.
  */
 
+export type PlacedQueue = { readonly portId: number; readonly worker: number };
+
 /**
- * The worker for one more ingress queue: the first of those that poll fewest.
- * @param placed worker of each queue placed so far
+ * The worker for one more ingress queue of a port: of those that poll fewest the first that polls fewest of this
+ * port, so that a port of several queues has several workers.
  */
-export function workerForQueue(placed: Iterable<number>, workerCount: number): number {
-  const loads = Array.from({ length: workerCount }, () => 0);
-  for (const worker of placed) loads[worker] += 1;
-  return loads.indexOf(Math.min(...loads));
+export function workerForQueue(placed: Iterable<PlacedQueue>, portId: number, workerCount: number): number {
+  const loads = Array.from({ length: workerCount }, () => ({ all: 0, ofPort: 0 }));
+  for (const queue of placed) {
+    loads[queue.worker].all++;
+    if (queue.portId === portId) loads[queue.worker].ofPort++;
+  }
+  const least = loads.reduce((best, load) =>
+    load.all < best.all || (load.all === best.all && load.ofPort < best.ofPort) ? load : best,
+  );
+  return loads.indexOf(least);
 }
 
 /**

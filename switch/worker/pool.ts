@@ -9,10 +9,12 @@ import { closeFd, createEventFd, signalFd } from '../../src/host/descriptor.ts';
 import type { ArenaLocation } from '../../src/memory/arena.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import type { MirrorSource } from '../../src/queue/mirror.ts';
-import { DROP_REASONS, type DropReason } from '../l2/drop-reasons.ts';
+import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
+import type { WorkReport } from '../control/report.ts';
+import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_BYTES,
+  CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_SLEEPING,
   CONTROL_TICK,
@@ -21,7 +23,7 @@ import {
   type WorkerReport,
   type WorkerSetup,
 } from './orders.ts';
-import { workerForQueue } from './placement.ts';
+import { type PlacedQueue, workerForQueue } from './placement.ts';
 
 /**
  * Room for what a worker's program makes while V8 still compiles it; in steady state it makes nothing. With
@@ -43,9 +45,10 @@ export class WorkerPool implements DataPath {
   /** Rejects when a worker dies: a bug of ours that must end the process. */
   readonly failed: Promise<never>;
   readonly #threads: WorkerThread[];
-  readonly #dropsOfPort = new Map<number, SharedArrayBuffer>();
+  readonly #countsOfPort = new Map<number, SharedArrayBuffer>();
+  readonly #policies = new Map<number, PortPolicy>();
   /** Worker that polls each ingress queue, by `portId:queueIndex`. */
-  readonly #placement = new Map<string, number>();
+  readonly #placement = new Map<string, PlacedQueue>();
 
   constructor(options: WorkerPoolOptions) {
     const cpus = options.cpus ?? [null];
@@ -73,14 +76,18 @@ export class WorkerPool implements DataPath {
   }
 
   async addPort(portId: number): Promise<void> {
-    const drops = new SharedArrayBuffer(DROP_REASONS.length * 8 * this.#threads.length);
-    this.#dropsOfPort.set(portId, drops);
-    await this.#orderAll({ kind: 'addPort', portId, drops });
+    const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
+    this.#countsOfPort.set(portId, counts);
+    await this.#orderAll({ kind: 'addPort', portId, counts });
   }
 
-  async removePort(portId: number): Promise<void> {
+  /** Answers what the workers counted about it, to the last frame. */
+  async removePort(portId: number): Promise<Float64Array> {
     await this.#orderAll({ kind: 'removePort', portId });
-    this.#dropsOfPort.delete(portId);
+    const counts = this.countsOf(portId);
+    this.#countsOfPort.delete(portId);
+    this.#policies.delete(portId);
+    return counts;
   }
 
   async attach(queue: QueueAttachment): Promise<void> {
@@ -88,9 +95,10 @@ export class WorkerPool implements DataPath {
       await this.#orderAll({ kind: 'attach', queue });
       return;
     }
-    const index = workerForQueue(this.#placement.values(), this.#threads.length);
-    this.#placement.set(queueKey(queue.portId, queue.queueIndex), index);
-    await this.#threads[index].order({ kind: 'attach', queue });
+    const { portId, queueIndex } = queue;
+    const worker = workerForQueue(this.#placement.values(), portId, this.#threads.length);
+    this.#placement.set(queueKey(portId, queueIndex), { portId, worker });
+    await this.#threads[worker].order({ kind: 'attach', queue });
   }
 
   async detach(portId: number, queueIndex: number): Promise<void> {
@@ -98,21 +106,14 @@ export class WorkerPool implements DataPath {
     this.#placement.delete(queueKey(portId, queueIndex));
   }
 
-  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
-    await this.#orderAll({ kind: 'setEnabled', portId, queueIndex, enabled });
-  }
-
   async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
     await this.#orderAll({ kind: 'setCallFd', portId, queueIndex, callFd });
   }
 
-  async setFrameLimit(portId: number, frameBytesMax: number): Promise<void> {
-    await this.#orderAll({ kind: 'setFrameLimit', portId, frameBytesMax });
-  }
-
-  /** Has the port get copies of the frames to and from these ports, and nothing that is switched. */
-  async setCopied(portId: number, sources: readonly MirrorSource[]): Promise<void> {
-    await this.#orderAll({ kind: 'setCopied', portId, sources });
+  async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {
+    const policy = { ...(this.#policies.get(portId) ?? DEFAULT_POLICY), ...change };
+    this.#policies.set(portId, policy);
+    await this.#orderAll({ kind: 'setPolicy', portId, policy });
   }
 
   /** Moves the clock by which addresses age. */
@@ -122,18 +123,24 @@ export class WorkerPool implements DataPath {
 
   /** The worker that polls a queue; null when none does. */
   workerOf(portId: number, queueIndex: number): number | null {
-    return this.#placement.get(queueKey(portId, queueIndex)) ?? null;
+    return this.#placement.get(queueKey(portId, queueIndex))?.worker ?? null;
   }
 
-  /** Frames that were not delivered, over all workers. */
-  dropsOf(portId: number): Record<DropReason, number> {
-    const counters = new Float64Array(this.#dropsOfPort.get(portId) ?? new SharedArrayBuffer(0));
-    const sums = DROP_REASONS.map(({ name }, reason) => {
-      let sum = 0;
-      for (let at = reason; at < counters.length; at += DROP_REASONS.length) sum += counters[at];
-      return [name, sum];
-    });
-    return Object.fromEntries(sums) as Record<DropReason, number>;
+  /** What all workers counted about a port (l2/port-counts.ts), added up. */
+  countsOf(portId: number): Float64Array {
+    const sums = new Float64Array(PORT_COUNTS);
+    const counts = new Float64Array(this.#countsOfPort.get(portId) ?? new SharedArrayBuffer(0));
+    for (const [at, count] of counts.entries()) sums[at % PORT_COUNTS] += count;
+    return sums;
+  }
+
+  /** How busy each worker was so far. */
+  work(): WorkReport[] {
+    return this.#threads.map((thread, index) => ({
+      index,
+      atMs: performance.now(),
+      emptyTurns: thread.emptyTurns,
+    }));
   }
 
   async stop(): Promise<void> {
@@ -203,6 +210,11 @@ class WorkerThread {
 
   setTick(seconds: number): void {
     Atomics.store(this.#words, CONTROL_TICK, seconds);
+  }
+
+  /** Running, 32 bits without a sign. */
+  get emptyTurns(): number {
+    return Atomics.load(this.#words, CONTROL_EMPTY_TURNS) >>> 0;
   }
 
   async stop(): Promise<void> {

@@ -47,6 +47,7 @@ export class ControlDriver {
     front.send('SET_VRING_ERR', u64(this.index), [this.errorFd]);
     if (polled) front.send('SET_VRING_KICK', u64(this.index | 0x100));
     else front.send('SET_VRING_KICK', u64(this.index), [this.kickFd]);
+    front.send('SET_VRING_ENABLE', state(this.index, 1));
     await front.settle();
   }
 

@@ -1,16 +1,15 @@
 /**
  * The control virtqueue, driven as a driver does: every command, and how Ringway tells it from a receive queue
- * (no message says which ring it is). Malformed chains: control-chains.test.ts.
+ * (no message says which ring it is). Malformed chains: control-chains.test.ts; turns and pairs:
+ * control-serving.test.ts.
  */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ControlQueue } from '../../src/device/net/control-queue.ts';
-import { closeFd, createEventFd, drainFd } from '../../src/host/descriptor.ts';
+import { drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
-import { STATE_AVAIL_NEXT, STATE_FAULT } from '../../src/queue/state.ts';
-import type { GuestFile } from '../memory/guest-file.ts';
+import { STATE_AVAIL_NEXT } from '../../src/queue/state.ts';
 import { bit, F, state, u64 } from '../vhost-user/scripted-front-end.ts';
 import { ControlDriver, signalled } from './control-driver.ts';
-import { arenaView, FEATURES, GUEST_BYTES, ringOffsets, World } from './world.ts';
+import { FEATURES, ringOffsets, World } from './world.ts';
 
 const OK = 0;
 const ERROR = 1;
@@ -59,16 +58,16 @@ describe('commands', () => {
     [5, 'noBroadcast'],
   ] as const)('of class RX, %i, set %s', async (code, field) => {
     expect(await control.command([0, code, 1])).toBe(OK);
-    expect(world.device.receiveFilter[field]).toBe(true);
+    expect(world.net.receiveFilter[field]).toBe(true);
     expect(await control.command([0, code], [0])).toBe(OK);
-    expect(world.device.receiveFilter[field]).toBe(false);
+    expect(world.net.receiveFilter[field]).toBe(false);
     expect(await control.command([0, code, 2])).toBe(ERROR);
     expect(await control.command([0, code])).toBe(ERROR);
-    expect(world.device.receiveFilter[field]).toBe(false);
+    expect(world.net.receiveFilter[field]).toBe(false);
   });
 
   it('of class MAC set the address and the tables', async () => {
-    const { receiveFilter } = world.device;
+    const { receiveFilter } = world.net;
     expect(await control.command([1, 1], mac(9))).toBe(OK);
     expect([...receiveFilter.mac!]).toEqual(mac(9));
     expect(await control.command([1, 1], mac(8).slice(0, 5))).toBe(ERROR);
@@ -94,12 +93,12 @@ describe('commands', () => {
   ])('of class MAC with %s are refused and change nothing', async (_what, data) => {
     expect(await control.command([1, 0], le32(1), mac(1), le32(0))).toBe(OK);
     expect(await control.command([1, 0], ...(data.length === 0 ? [] : [data]))).toBe(ERROR);
-    expect(world.device.receiveFilter.unicastMacs).toHaveLength(1);
+    expect(world.net.receiveFilter.unicastMacs).toHaveLength(1);
     expect(await control.command([1, 2], mac(1))).toBe(ERROR);
   });
 
   it('of class VLAN add and delete', async () => {
-    const { vlans } = world.device.receiveFilter;
+    const { vlans } = world.net.receiveFilter;
     expect(await control.command([2, 0], [0xff, 0x0f])).toBe(OK);
     expect(await control.command([2, 0], [1, 0])).toBe(OK);
     expect([...vlans]).toEqual([4095, 1]);
@@ -142,7 +141,7 @@ describe('commands', () => {
 
   it('may be cut into any parts, and lie in an indirect table', async () => {
     expect(await control.command([1], [0], le32(1).slice(0, 1), le32(1).slice(1), mac(7), le32(0))).toBe(OK);
-    expect([...world.device.receiveFilter.unicastMacs[0]]).toEqual(mac(7));
+    expect([...world.net.receiveFilter.unicastMacs[0]]).toEqual(mac(7));
     const { descriptors, answerGpa } = control.commandChain([
       [2, 0],
       [5, 0],
@@ -155,7 +154,7 @@ describe('commands', () => {
     await called;
     expect(world.guest.read(answerGpa, 1)[0]).toBe(OK);
     expect(control.takeUsed()).toEqual([[3, 1]]);
-    expect([...world.device.receiveFilter.vlans]).toEqual([5]);
+    expect([...world.net.receiveFilter.vlans]).toEqual([5]);
   });
 
   it('may be many at one kick, and wrap around the ring', async () => {
@@ -173,7 +172,7 @@ describe('commands', () => {
       expect(answers.map((gpa) => world.guest.read(gpa, 1)[0])).toEqual([0, 0, 0, 0, 0, 0, 0]);
       expect(control.takeUsed().map(([head]) => head)).toEqual([0, 2, 4, 6, 8, 10, 12]);
     }
-    expect(world.device.receiveFilter.vlans.size).toBe(35);
+    expect(world.net.receiveFilter.vlans.size).toBe(35);
     expect(control.usedIndex).toBe(35);
   });
 
@@ -188,7 +187,7 @@ describe('commands', () => {
     const command = [1, 0, ...le32(10_920), ...macs, ...le32(0)];
     command.push(...new Array<number>(65_536 - command.length).fill(0));
     expect(await control.command(command)).toBe(OK);
-    expect(world.device.receiveFilter.unicastMacs).toHaveLength(10_920);
+    expect(world.net.receiveFilter.unicastMacs).toHaveLength(10_920);
   });
 });
 
@@ -217,8 +216,11 @@ describe('which ring it is', () => {
     expect(world.guest.read16(ringOffsets(2).used + 2)).toBe(0);
     world.sendRing(3);
     await front.settle();
-    expect(dataPath.takeLog()).toEqual(['attach 3', 'attach 2']);
-    expect(dataPath.attached.get(2)).toMatchObject({ direction: 'egress', enabled: true });
+    expect(dataPath.takeLog()).toEqual(['attach 2']);
+    front.send('SET_VRING_ENABLE', state(3, 1));
+    await front.settle();
+    expect(dataPath.takeLog()).toEqual(['attach 3']);
+    expect(dataPath.attached.get(2)).toMatchObject({ direction: 'egress' });
     expect(new Int32Array(world.states, 2 * 128, 16)[STATE_AVAIL_NEXT]).toBe(0);
     // And is one no more when the partner stops.
     await front.request('GET_VRING_BASE', state(3, 0));
@@ -294,111 +296,3 @@ describe('which ring it is', () => {
     epoll.close();
   });
 });
-
-describe('the number of pairs', () => {
-  it('enables the rings of that many pairs, as far as the front-end enabled them', async () => {
-    await useControl();
-    const { dataPath, front } = world;
-    await world.startRings(0, 1, 2, 3);
-    front.send('SET_VRING_ENABLE', state(3, 0));
-    await front.settle();
-    const enabled = (): boolean[] => [0, 1, 2, 3].map((index) => dataPath.attached.get(index)!.enabled);
-    expect(enabled()).toEqual([true, true, true, false]);
-    expect(await control.command([4, 0], [1, 0])).toBe(OK);
-    await front.settle();
-    expect(enabled()).toEqual([true, true, false, false]);
-    expect(await control.command([4, 0], [2, 0])).toBe(OK);
-    await front.settle();
-    expect(enabled()).toEqual([true, true, true, false]);
-  });
-
-  it('counts for rings that are started or enabled later', async () => {
-    await useControl();
-    const { dataPath, front } = world;
-    expect(await control.command([4, 0], [1, 0])).toBe(OK);
-    await world.startRings(0, 1, 2, 3);
-    expect([0, 1, 2, 3].map((index) => dataPath.attached.get(index)!.enabled)).toEqual([
-      true,
-      true,
-      false,
-      false,
-    ]);
-    front.send('SET_VRING_ENABLE', state(2, 1));
-    await front.settle();
-    expect(dataPath.attached.get(2)!.enabled).toBe(false);
-  });
-});
-
-describe('a closed queue', () => {
-  it('touches nothing any more, also when it was in the middle of serving', async () => {
-    world = new World();
-    await world.negotiate(CONTROL_FEATURES);
-    await world.shareMemory();
-    const driver = new ControlDriver(world, 4, 2);
-    // A queue of its own over the same memory: two slots, and a guest that adds while it is served.
-    const { arenaOffset } = { arenaOffset: memoryOffset(world.guest) };
-    const { desc, avail, used } = ringOffsets(4);
-    const answers: number[] = [];
-    const kickFd = createEventFd();
-    const add = (): void => {
-      const { descriptors, answerGpa } = driver.commandChain([[4, 0, 1, 0]]);
-      driver.setChain(0, [driver.indirect(descriptors)]);
-      driver.offer(0);
-      answers.push(answerGpa);
-    };
-    add();
-    let pairsSet = 0;
-    const queue = new ControlQueue(
-      arenaView,
-      {
-        kind: 'split',
-        portId: 7,
-        queueIndex: 4,
-        direction: 'egress',
-        size: 2,
-        descOffset: arenaOffset + desc,
-        availOffset: arenaOffset + avail,
-        usedOffset: arenaOffset + used,
-        eventIdx: false,
-        indirect: true,
-        mergeable: false,
-        headerBytes: 12,
-        enabled: true,
-        kickFd,
-        callFd: -1,
-        states: world.states,
-        map: [{ start: 0, end: GUEST_BYTES, arenaOffset }],
-      },
-      {
-        filter: world.device.receiveFilter,
-        queuePairsMax: 2,
-        setQueuePairs: () => {
-          pairsSet++;
-          add();
-        },
-        onFault: () => {},
-      },
-    );
-    // As many as the ring holds were served at once; the next one waits for its turn.
-    expect(pairsSet).toBe(2);
-    queue.close();
-    const words = new Int32Array(world.states, 4 * 128, 16);
-    words[STATE_AVAIL_NEXT] = 1234;
-    world.guest.write(used, new Array<number>(22).fill(0x77));
-    for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
-    expect(pairsSet).toBe(2);
-    expect(world.guest.read(used, 22)).toEqual(new Uint8Array(22).fill(0x77));
-    expect([words[STATE_AVAIL_NEXT], words[STATE_FAULT]]).toEqual([1234, 0]);
-    closeFd(kickFd);
-  });
-});
-
-/** Where the guest's file lies in the arena: a mark is written to the file and looked for. */
-function memoryOffset(guest: GuestFile): number {
-  const mark = [0xde, 0xad, 0xbe, 0xef, 1, 2, 3, 4];
-  guest.write(0, mark);
-  for (let offset = 0; offset < 2 ** 30; offset += 2 ** 21) {
-    if (mark.every((byte, i) => arenaView.u8[offset + i] === byte)) return offset;
-  }
-  throw new Error('the guest is not mapped');
-}

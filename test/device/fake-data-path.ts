@@ -7,9 +7,10 @@ import { expect } from 'vitest';
 import { describeFd } from '../../src/host/descriptor.ts';
 import type { Arena } from '../../src/memory/arena.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingAttachment } from '../../src/vring/attachment.ts';
 
-export type OrderKind = 'attach' | 'detach' | 'setEnabled' | 'setCallFd' | 'setFrameLimit';
+export type OrderKind = 'attach' | 'detach' | 'setCallFd' | 'setPolicy';
 
 /** An order kind whose promises wait for the test. */
 export type Hold = {
@@ -20,14 +21,12 @@ export type Hold = {
 };
 
 export class FakeDataPath implements DataPath {
-  /** Every order as text, in order: `attach 0`, `detach 0`, `enable 0 true`, `call 0`, `limit 1522`. */
+  /** Every order as text, in order: `attach 0`, `detach 0`, `call 0`, `limit 1522`. */
   log: string[] = [];
   readonly attached = new Map<number, RingAttachment>();
   frameBytesMax: number | null = null;
   /** What a device did that no data path could work with. */
   readonly violations: string[] = [];
-  /** Called at each setEnabled, in the middle of it. */
-  onSetEnabled: () => void = () => {};
   readonly #detaching = new Set<number>();
   readonly #arena: Arena;
   readonly #portId: number;
@@ -79,14 +78,6 @@ export class FakeDataPath implements DataPath {
     this.attached.delete(queueIndex);
   }
 
-  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
-    this.#requireRing('setEnabled', portId, queueIndex);
-    this.log.push(`enable ${queueIndex} ${enabled}`);
-    this.#update(queueIndex, { enabled });
-    this.onSetEnabled();
-    await this.#obey('setEnabled');
-  }
-
   async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
     this.#requireRing('setCallFd', portId, queueIndex);
     this.log.push(`call ${queueIndex}`);
@@ -97,11 +88,11 @@ export class FakeDataPath implements DataPath {
     this.checkAttached();
   }
 
-  async setFrameLimit(portId: number, frameBytesMax: number): Promise<void> {
-    this.#require(portId === this.#portId, `setFrameLimit for port ${portId}`);
+  async setPolicy(portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
+    this.#require(portId === this.#portId, `setPolicy for port ${portId}`);
     this.log.push(`limit ${frameBytesMax}`);
-    this.frameBytesMax = frameBytesMax;
-    await this.#obey('setFrameLimit');
+    this.frameBytesMax = frameBytesMax ?? null;
+    await this.#obey('setPolicy');
   }
 
   /** Whether everything that is attached could be used by a worker right now. */

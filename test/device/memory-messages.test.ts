@@ -168,6 +168,7 @@ describe('ADD_MEM_REG and REM_MEM_REG', () => {
     ] as const;
     expect(await world.addMemory(parts[0])).toBe(0n);
     world.sendRing(0);
+    world.front.send('SET_VRING_ENABLE', state(0, 1));
     await world.front.settle();
     expect(world.ring(0).reason).toMatch(/avail ring .* does not lie in the shared memory/);
     expect(await world.addMemory(parts[1])).toBe(0n);

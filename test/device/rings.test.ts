@@ -37,9 +37,10 @@ describe('a ring starts', () => {
     expect(await front.settle()).toEqual([]);
     expect(dataPath.log).toEqual([]);
     front.send('SET_VRING_KICK', u64(1), [front.eventFd()]);
+    front.send('SET_VRING_ENABLE', state(1, 1));
     await front.settle();
     expect(dataPath.log).toEqual(['attach 1']);
-    expect(dataPath.attached.get(1)).toMatchObject({ size: 64, direction: 'ingress', enabled: false });
+    expect(dataPath.attached.get(1)).toMatchObject({ size: 64, direction: 'ingress', layout: 'split' });
   });
 
   it('at the base that was set, and where its used ring stands', async () => {
@@ -47,6 +48,7 @@ describe('a ring starts', () => {
     await world.shareMemory();
     world.guest.write16(ringOffsets(0).used + 2, 0xfffe);
     world.sendRing(0, { base: 0xffff });
+    world.front.send('SET_VRING_ENABLE', state(0, 1));
     await world.front.settle();
     expect([words(0)[STATE_AVAIL_NEXT], words(0)[STATE_USED_NEXT]]).toEqual([0xffff, 0xfffe]);
   });
@@ -59,6 +61,7 @@ describe('a ring starts', () => {
     front.send('SET_VRING_ADDR', ringAddress(1, ringPlace(1)));
     front.send('SET_VRING_CALL', u64(0x101));
     front.send('SET_VRING_KICK', u64(0x101));
+    front.send('SET_VRING_ENABLE', state(1, 1));
     await front.settle();
     expect(dataPath.attached.get(1)).toMatchObject({ kickFd: -1, callFd: -1 });
   });
@@ -66,6 +69,7 @@ describe('a ring starts', () => {
   it('later, when its kick came before size, addresses or memory', async () => {
     await world.negotiate();
     const { front, dataPath } = world;
+    front.send('SET_VRING_ENABLE', state(0, 1));
     front.send('SET_VRING_KICK', u64(0), [front.eventFd()]);
     await front.settle();
     expect(world.ring(0).reason).toBe('started before its size and addresses were set');
@@ -94,6 +98,7 @@ describe('a ring starts', () => {
     front.send('SET_VRING_NUM', state(0, 256));
     front.send('SET_VRING_ADDR', ringAddress(0, { ...ringPlace(0), ...but }));
     front.send('SET_VRING_KICK', u64(0), [front.eventFd()]);
+    front.send('SET_VRING_ENABLE', state(0, 1));
     expect(await front.settle()).toEqual([]);
     expect(world.ring(0).reason).toMatch(reason);
     expect(dataPath.log).toEqual([]);
@@ -109,83 +114,6 @@ describe('a ring starts', () => {
       mergeable: false,
       headerBytes: 10,
     });
-  });
-});
-
-describe('a ring is enabled', () => {
-  it('by SET_FEATURES without bit 30, and stays so when bit 30 comes later', async () => {
-    await world.negotiate(bit(F.VERSION_1), 0n);
-    await world.shareMemory();
-    world.sendRing(0);
-    await world.front.settle();
-    expect(world.dataPath.attached.get(0)!.enabled).toBe(true);
-    world.front.send('SET_FEATURES', u64(FEATURES));
-    await world.front.settle();
-    expect(world.dataPath.attached.get(0)!.enabled).toBe(true);
-  });
-
-  it('by SET_FEATURES without bit 30 also while it runs', async () => {
-    await world.negotiate();
-    await world.shareMemory();
-    world.sendRing(0);
-    await world.front.settle();
-    expect(world.dataPath.attached.get(0)!.enabled).toBe(false);
-    world.front.send('SET_FEATURES', u64(bit(F.VERSION_1)));
-    await world.front.settle();
-    expect(world.dataPath.attached.get(0)!.enabled).toBe(true);
-  });
-
-  it('not before SET_VRING_ENABLE when bit 30 is negotiated, although it was named before SET_FEATURES', async () => {
-    // QEMU and virtio-user send SET_VRING_CALL before SET_FEATURES.
-    world.front.send('SET_VRING_CALL', u64(0), [world.front.eventFd()]);
-    await world.negotiate();
-    await world.shareMemory();
-    world.sendRing(0);
-    await world.front.settle();
-    expect(world.dataPath.attached.get(0)!.enabled).toBe(false);
-    world.front.send('SET_VRING_ENABLE', state(0, 1));
-    await world.front.settle();
-    expect(world.dataPath.attached.get(0)!.enabled).toBe(true);
-  });
-
-  it('and stays so when SET_FEATURES with bit 30 is repeated while it runs', async () => {
-    await world.run();
-    world.front.send('SET_FEATURES', u64(FEATURES));
-    world.front.send('SET_FEATURES', u64(FEATURES | bit(F.EVENT_IDX)));
-    await world.front.settle();
-    expect([...world.dataPath.attached.values()].map(({ enabled, eventIdx }) => [enabled, eventIdx])).toEqual(
-      [
-        [true, true],
-        [true, true],
-      ],
-    );
-  });
-
-  it('and disabled while it stays attached, so that what the guest sends is consumed', async () => {
-    await world.run();
-    world.front.send('SET_VRING_ENABLE', state(1, 0));
-    await world.front.settle();
-    expect(world.dataPath.takeLog()).toEqual(['enable 1 false']);
-    expect(world.dataPath.attached.has(1)).toBe(true);
-  });
-
-  it.each([2, 0xffff_ffff])('not by the value %i', async (value) => {
-    await world.run();
-    expect(await world.front.ack('SET_VRING_ENABLE', state(0, value))).toBe(1n);
-    expect(world.dataPath.takeLog()).toEqual([]);
-  });
-
-  it('in reverse order to 0 and then GET_FEATURES (User-Mode Linux stops so), and starts again', async () => {
-    await world.run();
-    const { front, dataPath } = world;
-    for (const index of [1, 0]) front.send('SET_VRING_ENABLE', state(index, 0));
-    await front.request('GET_FEATURES');
-    expect(dataPath.takeLog()).toEqual(['enable 1 false', 'enable 0 false']);
-    words(0)[STATE_AVAIL_NEXT] = 77;
-    world.guest.write16(ringOffsets(0).used + 2, 0);
-    await world.startRings(0, 1);
-    expect(words(0)[STATE_AVAIL_NEXT]).toBe(0);
-    expect([...dataPath.attached.values()].every(({ enabled }) => enabled)).toBe(true);
   });
 });
 
@@ -291,13 +219,26 @@ describe('index and size', () => {
     },
   );
 
-  it.each([0, 1, 3, 255, 257, 32_769, 65_535, 65_536, 0x8000_0000, 0xffff_ffff])(
+  it.each([0, 32_769, 65_535, 65_536, 0x8000_0000, 0xffff_ffff])(
     'of %i descriptors are refused',
     async (size) => {
       await world.negotiate();
       expect(await world.front.ack('SET_VRING_NUM', state(0, size))).toBe(1n);
     },
   );
+
+  it.each([1, 3, 255, 257, 32_767])('of %i descriptors keep a split ring from running', async (size) => {
+    await world.negotiate();
+    await world.shareMemory();
+    world.sendRing(0, { size });
+    world.front.send('SET_VRING_ENABLE', state(0, 1));
+    expect(await world.front.settle()).toEqual([]);
+    expect(world.dataPath.log).toEqual([]);
+    expect(world.ring(0).reason).toBe(`ring size ${size} is no power of two from 2 to 32,768`);
+    world.front.send('SET_VRING_NUM', state(0, 256));
+    await world.front.settle();
+    expect(world.dataPath.log).toEqual(['attach 0']);
+  });
 
   it.each([2, 1024, 32_768])('of %i descriptors are taken, as often as they come', async (size) => {
     await world.negotiate();
@@ -316,10 +257,42 @@ describe('index and size', () => {
     expect(words(0)[STATE_AVAIL_NEXT]).toBe(17);
   });
 
-  it.each([65_536, 0xffff_ffff])('do not take a base of %i', async (base) => {
+  it.each([65_536, 0xffff_ffff])('of a split ring do not run from a base of %i', async (base) => {
     await world.negotiate();
-    expect(await world.front.ack('SET_VRING_BASE', state(0, base))).toBe(1n);
-    expect(await world.front.ack('SET_VRING_BASE', state(0, 65_535))).toBe(0n);
+    await world.shareMemory();
+    world.sendRing(0, { base });
+    world.front.send('SET_VRING_ENABLE', state(0, 1));
+    await world.front.settle();
+    expect(world.ring(0).reason).toBe(`base ${base} of a split ring is above 65,535`);
+    expect(world.dataPath.log).toEqual([]);
+  });
+
+  it('that are set anew while it runs stop it until its addresses come too', async () => {
+    await world.run();
+    const { front, dataPath } = world;
+    words(0)[STATE_AVAIL_NEXT] = 77;
+    front.send('SET_VRING_BASE', state(0, 5));
+    await front.settle();
+    expect(dataPath.takeLog()).toEqual(['detach 0']);
+    expect(world.ring(0).reason).toBe('its base was set anew, but not its addresses');
+    front.send('SET_VRING_ADDR', ringAddress(0, ringPlace(6)));
+    await front.settle();
+    expect(dataPath.takeLog()).toEqual(['attach 0']);
+    expect(words(0)[STATE_AVAIL_NEXT]).toBe(5);
+  });
+
+  it('may come in any order before the start (cloud-hypervisor sends addresses before the base)', async () => {
+    await world.negotiate();
+    await world.shareMemory();
+    const { front, dataPath } = world;
+    front.send('SET_VRING_NUM', state(0, 256));
+    front.send('SET_VRING_ADDR', ringAddress(0, ringPlace(0)));
+    front.send('SET_VRING_BASE', state(0, 9));
+    front.send('SET_VRING_ENABLE', state(0, 1));
+    front.send('SET_VRING_KICK', u64(0), [front.eventFd()]);
+    await front.settle();
+    expect(dataPath.takeLog()).toEqual(['attach 0']);
+    expect(words(0)[STATE_AVAIL_NEXT]).toBe(9);
   });
 });
 
@@ -386,7 +359,7 @@ describe('messages that name no ring of a started device', () => {
 
   it('are refused whole: SET_FEATURES with what was not offered', async () => {
     await world.run();
-    world.front.send('SET_FEATURES', u64(FEATURES | bit(34)), [], NEED_REPLY);
+    world.front.send('SET_FEATURES', u64(FEATURES | bit(40)), [], NEED_REPLY);
     expect((await world.front.reply()).u64).toBe(1n);
     expect(world.dataPath.takeLog()).toEqual([]);
   });

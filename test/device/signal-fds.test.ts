@@ -73,6 +73,22 @@ describe('kick, call and error descriptors', () => {
     closeSync(writer);
   });
 
+  it('that cannot be read tell of nothing: nobody waits for a pipe that is broken for ever', async () => {
+    await world.run();
+    const [reader, writer] = await blockingPipe();
+    expect(await world.front.ack('SET_VRING_KICK', u64(1), [writer])).toBe(0n);
+    closeSync(reader);
+    closeSync(writer);
+    const { kickFd } = world.ring(1);
+    const epoll = new EpollSet();
+    epoll.add(kickFd);
+    for (let look = 0; look < 2; look++) {
+      expect(epoll.wait(0)).toBe(1);
+      expect(drainFd(kickFd)).toBe(false);
+    }
+    epoll.close();
+  });
+
   it('of a running ring are swapped by order, the old one closed only after the workers let go', async () => {
     await world.run();
     const { front, dataPath } = world;

@@ -4,8 +4,9 @@
  * left.
  */
 import { expect } from 'vitest';
-import { Device, ringCountMax } from '../../src/device/device.ts';
-import type { DeviceOptions } from '../../src/device/net/options.ts';
+import type { Device } from '../../src/device/device.ts';
+import { NetDevice } from '../../src/device/net/net-device.ts';
+import { type DeviceOptions, ringCountMax } from '../../src/device/net/options.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
@@ -65,7 +66,7 @@ export const PROTOCOL_FEATURES = bit(P.MQ, P.REPLY_ACK, P.MTU, P.MEM_SLOTS);
 export class World {
   readonly dataPath = new FakeDataPath(arena, PORT_ID);
   readonly front: ScriptedFrontEnd;
-  readonly device: Device;
+  readonly net: NetDevice;
   readonly session: Session;
   readonly guest: GuestFile;
   readonly states: SharedArrayBuffer;
@@ -84,7 +85,7 @@ export class World {
     this.guest = new GuestFile(GUEST_BYTES);
     const all = { ...OPTIONS, ...options };
     this.states = queueStates(ringCountMax(all.queuePairsMax));
-    this.device = new Device(all, {
+    this.net = new NetDevice(all, {
       portId: PORT_ID,
       arena,
       arenaView,
@@ -95,7 +96,7 @@ export class World {
         this.changes++;
       },
     });
-    this.session = new Session(backFd, this.device, {
+    this.session = new Session(backFd, this.net, {
       onRefused: (reason) => this.refused.push(reason),
       onEnd: (reason) => {
         this.endReason = reason;
@@ -103,6 +104,10 @@ export class World {
       },
     });
     this.front = new ScriptedFrontEnd(frontFd);
+  }
+
+  get device(): Device {
+    return this.net.device;
   }
 
   /** Negotiates features and protocol features, nothing else. */
@@ -159,7 +164,7 @@ export class World {
     this.front.close();
     await this.ended;
     await this.session.settled();
-    await this.device.release();
+    await this.net.release();
     this.guest.close();
     this.dataPath.expectSound();
     expect(this.dataPath.attached.size).toBe(0);

@@ -10,8 +10,14 @@ import { functionAt } from '../../src/host/shared-library.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { DpdkEgress, DpdkIngress } from '../../src/port/dpdk/queues.ts';
-import { GIVE_DONE, GIVE_TOO_SMALL, TAKE_FRAME, TAKE_TOO_SHORT } from '../../src/queue/contract.ts';
-import { Frame } from '../../src/queue/frame.ts';
+import {
+  AS_THEY_CAME,
+  BATCH_FRAMES_MAX,
+  Batch,
+  IN_PIECES,
+  REFUSED_TOO_SMALL,
+} from '../../src/queue/batch.ts';
+import { readHeads } from '../../src/queue/heads.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState, queueStates } from '../../src/queue/state.ts';
 import { Random } from '../vring/random.ts';
 import { whyNoDpdk } from './dpdk-here.ts';
@@ -153,13 +159,20 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
     );
     expect(send(queue, list, 1)).toBe(1);
     expect(rx.receive()).toBe(1);
-    const frame = new Frame(view);
-    expect(rx.describe(0, frame)).toBe(TAKE_FRAME);
-    expect([frame.pieceCount, frame.totalBytes, rx.bytesOf(0)]).toEqual([3, 321, 321]);
-    expect([...frame.pieceBytes.subarray(0, 3)]).toEqual(lengths);
-    for (let piece = 0; piece < 3; piece++) {
-      const { u8 } = view.windows[frame.pieceWindow[piece]];
-      expect(u8[frame.pieceIndex[piece] + lengths[piece] - 1]).toBe(piece + 1);
+    const batch = new Batch();
+    expect(rx.describe(0, batch)).toBe(321);
+    expect([batch.count, batch.windowOf(0), batch.bytesOf(0), rx.bytesOf(0)]).toEqual([
+      1,
+      IN_PIECES,
+      321,
+      321,
+    ]);
+    expect(batch.pieceCountOf(0)).toBe(3);
+    for (let i = 0; i < 3; i++) {
+      const piece = batch.firstPieceOf(0) + i;
+      expect(batch.pieceBytes[piece]).toBe(lengths[i]);
+      const { u8 } = view.windows[batch.pieceWindow[piece]];
+      expect(u8[batch.pieceIndex[piece] + lengths[i] - 1]).toBe(i + 1);
     }
     rx.free(0, 1);
     tx.release();
@@ -220,7 +233,7 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
   it('move frames by the queues of a port, and count what is lost', () => {
     const opened = open('net_ring7');
     const states = queueStates(2);
-    const base = { kind: 'dpdk', portId: 3, enabled: true, states } as const;
+    const base = { kind: 'dpdk', portId: 3, states } as const;
     const egress = new DpdkEgress(
       view,
       { ...base, queueIndex: 0, direction: 'egress', location: opened.txQueues[0] },
@@ -232,52 +245,56 @@ describe.skipIf(why !== null)(`bindings (${why ?? 'DPDK is here'})`, () => {
       direction: 'ingress',
       location: opened.rxQueues[0],
     });
-    const frame = new Frame(view);
-    const window = view.windows[1];
-    const give = (bytes: number, at: number): number => {
-      frame.setSingle(1, at, bytes);
-      return egress.give(frame);
+    const batch = new Batch();
+    const { u8 } = view.windows[1];
+    const frameAt = (index: number, bytes: number): number[] => [...u8.subarray(index, index + bytes)];
+    /** Places what was added to the batch; why frames were refused. */
+    const place = (): number[] => {
+      readHeads(batch, view.windows);
+      egress.place(batch, AS_THEY_CAME, batch.count);
+      return [...batch.refusedWhy.subarray(0, batch.refusedCount)];
     };
-    for (let i = 0; i < 4096; i++) window.u8[i] = i & 0xff;
+    for (let i = 0; i < 4096; i++) u8[i] = i & 0xff;
+
+    batch.clear();
+    batch.add(1, 4, 100);
+    batch.add(1, 0, opened.pool.location.dataRoomBytes + 1);
+    batch.beginPieces();
+    batch.addPiece(1, 7, 3);
+    batch.addPiece(1, 100, 200);
+    batch.addPieces(203);
+    egress.begin();
+    expect(place()).toEqual([REFUSED_TOO_SMALL]);
+    expect([...batch.refused.subarray(0, batch.refusedCount)]).toEqual([1]);
+    expect(ingress.gather(batch)).toBe(0);
+    egress.end();
+    // One that is no frame comes in all the same.
+    const { tx } = bursts(opened);
+    tx.place(13, 0);
+    expect(tx.flush()).toBe(1);
+
+    let taken = 0;
+    for (let turn = 0; turn < 10 && taken === 0; turn++) taken = ingress.gather(batch);
+    expect([taken, batch.count, batch.tooShort]).toEqual([3, 2, 1]);
+    const received = [0, 1].map((frame) => {
+      const index = batch.indexOf(frame);
+      return [...view.windows[batch.windowOf(frame)].u8.subarray(index, index + batch.bytesOf(frame))];
+    });
+    expect(received).toEqual([frameAt(4, 100), [...frameAt(7, 3), ...frameAt(100, 200)]]);
+    ingress.finish();
 
     egress.begin();
-    expect(give(100, 4)).toBe(GIVE_DONE);
-    expect(give(13, 0)).toBe(GIVE_DONE);
-    expect(give(opened.pool.location.dataRoomBytes + 1, 0)).toBe(GIVE_TOO_SMALL);
-    frame.reset();
-    frame.add(1, 7, 3);
-    frame.add(1, 100, 200);
-    frame.finish();
-    expect(egress.give(frame)).toBe(GIVE_DONE);
-    expect(ingress.available()).toBe(0);
+    for (let left = RING_FRAMES + 10; left > 0; left -= batch.count) {
+      batch.clear();
+      while (batch.count < Math.min(left, BATCH_FRAMES_MAX)) batch.add(1, 0, 60);
+      expect(place()).toEqual([]);
+    }
     egress.end();
-
-    let count = 0;
-    for (let turn = 0; turn < 10 && count === 0; turn++) count = ingress.available();
-    expect(count).toBe(3);
-    const words = new Int32Array(3);
-    expect(ingress.destinationAhead(0, words)).toBe(true);
-    expect([words[0], words[1]]).toEqual([0x07060504, 0x0908]);
-    expect(ingress.take(frame)).toBe(TAKE_FRAME);
-    expect([...frame.view.u8.subarray(frame.index, frame.index + 100)]).toEqual([
-      ...window.u8.subarray(4, 104),
-    ]);
-    ingress.release();
-    expect(ingress.take(frame)).toBe(TAKE_TOO_SHORT);
-    ingress.release();
-    expect(ingress.take(frame)).toBe(TAKE_FRAME);
-    expect([frame.totalBytes, ...frame.view.u8.subarray(frame.index, frame.index + 4)]).toEqual([
-      203, 7, 8, 9, 100,
-    ]);
-    ingress.release();
-    ingress.publish();
-
-    egress.begin();
-    for (let i = 0; i < RING_FRAMES + 10; i++) expect(give(60, 0)).toBe(GIVE_DONE);
-    egress.end();
+    tx.release();
     const counts = new QueueState(states, 0).counts;
-    expect([counts[COUNT_FRAMES], counts[COUNT_LOST]]).toEqual([3 + RING_FRAMES, 10]);
-    expect(counts[COUNT_BYTES]).toBe(100 + 13 + 203 + 60 * RING_FRAMES);
-    expect(new QueueState(states, 1).counts[COUNT_FRAMES]).toBe(2);
+    expect([counts[COUNT_FRAMES], counts[COUNT_LOST]]).toEqual([2 + RING_FRAMES, 10]);
+    expect(counts[COUNT_BYTES]).toBe(100 + 203 + 60 * RING_FRAMES);
+    const { counts: ingressCounts } = new QueueState(states, 1);
+    expect([ingressCounts[COUNT_FRAMES], ingressCounts[COUNT_BYTES]]).toEqual([3, 303]);
   });
 });

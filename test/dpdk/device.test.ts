@@ -131,6 +131,8 @@ describe('settings of a dpdk port', () => {
       device: 'net_null0',
       queues: 1,
       promiscuous: true,
+      flood: true,
+      receive: true,
     });
   });
 

@@ -16,13 +16,28 @@ import {
   GUEST_FEATURES,
   GUEST_PROTOCOL_FEATURES,
 } from '../../src/frontend/index.ts';
+import type { RingLayoutKind } from '../../src/vring/attachment.ts';
 import { Random } from '../vring/random.ts';
 import { LocalSwitch } from './local-switch.ts';
 
-const { EVENT_IDX, INDIRECT_DESC, NET_MRG_RXBUF, PROTOCOL_FEATURES, VERSION_1 } = VIRTIO_FEATURE;
+const { EVENT_IDX, IN_ORDER, INDIRECT_DESC, NET_MRG_RXBUF, PROTOCOL_FEATURES, RING_PACKED, VERSION_1 } =
+  VIRTIO_FEATURE;
 const { CONFIGURE_MEM_SLOTS, MQ, REPLY_ACK } = PROTOCOL_FEATURE;
 const WAIT_MS = 20_000;
 const GIB = 2 ** 30;
+
+/** What the guest's rings are. */
+const KINDS = [
+  ['split', false],
+  ['split', true],
+  ['packed', false],
+  ['packed', true],
+] as const;
+/** The base of a ring that was used by so many buffers of one descriptor, fewer than it has. */
+const BASES: Readonly<Record<RingLayoutKind, (count: number) => number>> = {
+  split: (count) => count,
+  packed: (count) => (0x8000 + count) * 0x1_0001,
+};
 
 let folder: string;
 let sockets: [string, string];
@@ -73,6 +88,19 @@ describe('the handshake', () => {
     for (const bit of [MQ, REPLY_ACK, CONFIGURE_MEM_SLOTS])
       expect(hasBit(guest.protocolFeatures, bit)).toBe(true);
   });
+});
+
+describe.each(KINDS)('a guest with %s rings, in order: %s', (layout, inOrder) => {
+  const kind = { layout, inOrder };
+
+  it('has what it asked for', async () => {
+    const made = startSwitch();
+    const guest = await connect(sockets[0], kind);
+    expect(guest.layout).toBe(layout);
+    expect(hasBit(guest.features, RING_PACKED)).toBe(layout === 'packed');
+    expect(hasBit(guest.features, IN_ORDER)).toBe(inOrder);
+    for (const queueIndex of [0, 1]) expect(made.ring(0, queueIndex)).toMatchObject(kind);
+  });
 
   const without = (...bits: number[]): bigint => GUEST_FEATURES & ~maskOf(...bits);
   it.each<[string, Partial<EmbeddedGuestOptions>]>([
@@ -96,7 +124,7 @@ describe('the handshake', () => {
     ['receive buffers in pieces', { receiveShape: () => ({ pieces: [7, 100, 1900], indirect: true }) }],
   ])('works with %s, and frames go both ways', async (_what, options) => {
     startSwitch();
-    const [a, b] = await connectBoth(options);
+    const [a, b] = await connectBoth({ ...options, ...kind });
     for (let i = 0; i < 20; i++) {
       expect(a.send(frame(i))).toBe(true);
       expect(await b.received()).toEqual(frame(i));
@@ -107,6 +135,112 @@ describe('the handshake', () => {
     expect(b.receive()).toBeNull();
   });
 
+  it('reaches the same queue pair on the other side', async () => {
+    startSwitch();
+    const [a, b] = await connectBoth({ queuePairs: 3, ...kind });
+    for (const [i, pair] of a.pairs.entries()) pair.send(frame(i));
+    for (const [i, pair] of b.pairs.entries()) expect(await pair.received()).toEqual(frame(i));
+  });
+
+  it('keeps every frame and the order under random sizes and shapes', async () => {
+    startSwitch();
+    const options = { ringSize: 64, bufferBytes: 10_000, ...kind };
+    const random = new Random(4);
+    const a = await connect(sockets[0], options);
+    const b = await connect(sockets[1], {
+      ...options,
+      receiveShape: () => ({
+        pieces: [random.between(20, 4000), random.between(0, 4000)],
+        indirect: random.chance(50),
+      }),
+    });
+    for (let i = 0; i < 400; i++) {
+      const sizeBytes = random.between(14, 9000);
+      const pieces = random.chance(50) ? [random.between(1, 12), random.between(0, sizeBytes)] : [];
+      while (!a.send(frame(i, sizeBytes), { pieces, indirect: random.chance(50) })) await nextTurn();
+      expect(Buffer.compare(await b.received(), frame(i, sizeBytes))).toBe(0);
+    }
+  });
+
+  it('in place: what is reserved, filled and committed arrives, and buffers come round again', async () => {
+    startSwitch();
+    const [a, b] = await connectBoth({ ringSize: 8, ...kind });
+    const { fromGuest } = a.pairs[0];
+    const { toGuest } = b.pairs[0];
+    for (let i = 0; i < 100; i++) {
+      const offset = fromGuest.reserve();
+      expect(offset).toBeGreaterThan(0);
+      a.memory.u8.set(frame(i, 64), offset);
+      fromGuest.commit(64);
+      fromGuest.flush();
+      await toGuest.ring.interrupt();
+      while (toGuest.usedWaiting() === 0) await nextTurn();
+      const at = toGuest.take();
+      expect(b.memory.u8.slice(at, at + toGuest.frameBytes)).toEqual(frame(i, 64));
+      toGuest.recycle();
+      toGuest.flush();
+    }
+  });
+
+  it('stops at a ring that is full', async () => {
+    const made = startSwitch();
+    const guest = await connect(sockets[0], kind);
+    // Without a data path nothing is taken from the ring.
+    await made.ports[0].stop();
+    const { fromGuest } = guest.pairs[0];
+    let sent = 0;
+    while (fromGuest.post(frame(sent))) sent++;
+    expect(sent).toBe(256);
+    expect(fromGuest.reserve()).toBe(-1);
+  });
+
+  it('goes on where it stopped', async () => {
+    startSwitch();
+    const [a, b] = await connectBoth({ queuePairs: 2, ...kind });
+    for (let i = 0; i < 3; i++) a.pairs[1].send(frame(i));
+    for (let i = 0; i < 3; i++) expect(await b.pairs[1].received()).toEqual(frame(i));
+    const bases = await a.stop();
+    expect(bases).toEqual([0, 0, 0, 3].map(BASES[layout]));
+    a.pairs[1].send(frame(7));
+    await a.restart(bases);
+    expect(await b.pairs[1].received()).toEqual(frame(7));
+  });
+
+  it('a disabled queue pair gets nothing, and what it sends waits until it is enabled', async () => {
+    const made = startSwitch();
+    const [a, b] = await connectBoth(kind);
+    await a.setQueueEnabled(0, false);
+    a.send(frame(1));
+    b.send(frame(2));
+    // What the other side sends is seen to, so this one's frame would have been too.
+    while (made.drops === 0) await nextTurn();
+    expect(a.pairs[0].fromGuest.ring.usedWaiting()).toBe(0);
+    await a.setQueueEnabled(0, true);
+    b.send(frame(3));
+    expect(await b.received()).toEqual(frame(1));
+    expect(await a.received()).toEqual(frame(3));
+  });
+
+  it('connects again to a back-end that went away, with the same memory', async () => {
+    const first = startSwitch();
+    const [a, b] = await connectBoth(kind);
+    a.send(frame(1));
+    expect(await b.received()).toEqual(frame(1));
+    const lost = Promise.all([a.closed, b.closed]);
+    await first.stop();
+    await lost;
+    a.send(frame(2));
+    startSwitch();
+    // The receiver first: what waits in the other's ring goes out at once.
+    await b.reconnect();
+    await a.reconnect();
+    expect(await b.received()).toEqual(frame(2));
+    b.send(frame(3));
+    expect(await a.received()).toEqual(frame(3));
+  });
+});
+
+describe('reaching the back-end', () => {
   it('waits for a back-end that is not there yet', async () => {
     const connecting = connect(sockets[0]);
     startSwitch();
@@ -129,111 +263,6 @@ describe('the handshake', () => {
   it('refuses more queue pairs than the back-end serves', async () => {
     startSwitch();
     await expect(connect(sockets[0], { queuePairs: 5 })).rejects.toThrow(/serves 4 queue pairs/);
-  });
-});
-
-describe('traffic', () => {
-  it('reaches the same queue pair on the other side', async () => {
-    startSwitch();
-    const [a, b] = await connectBoth({ queuePairs: 3 });
-    for (const [i, pair] of a.pairs.entries()) pair.send(frame(i));
-    for (const [i, pair] of b.pairs.entries()) expect(await pair.received()).toEqual(frame(i));
-  });
-
-  it('keeps every frame and the order under random sizes and shapes', async () => {
-    startSwitch();
-    const options = { ringSize: 64, bufferBytes: 10_000 };
-    const random = new Random(4);
-    const a = await connect(sockets[0], options);
-    const b = await connect(sockets[1], {
-      ...options,
-      receiveShape: () => ({
-        pieces: [random.between(20, 4000), random.between(0, 4000)],
-        indirect: random.chance(50),
-      }),
-    });
-    for (let i = 0; i < 400; i++) {
-      const sizeBytes = random.between(14, 9000);
-      const pieces = random.chance(50) ? [random.between(1, 12), random.between(0, sizeBytes)] : [];
-      while (!a.send(frame(i, sizeBytes), { pieces, indirect: random.chance(50) })) await nextTurn();
-      expect(Buffer.compare(await b.received(), frame(i, sizeBytes))).toBe(0);
-    }
-  });
-
-  it('in place: what is reserved, filled and committed arrives, and buffers come round again', async () => {
-    startSwitch();
-    const [a, b] = await connectBoth({ ringSize: 8 });
-    const { fromGuest } = a.pairs[0];
-    const { toGuest } = b.pairs[0];
-    for (let i = 0; i < 100; i++) {
-      const offset = fromGuest.reserve();
-      expect(offset).toBeGreaterThan(0);
-      a.memory.u8.set(frame(i, 64), offset);
-      fromGuest.commit(64);
-      fromGuest.flush();
-      await toGuest.interrupt();
-      while (toGuest.usedWaiting() === 0) await nextTurn();
-      const at = toGuest.take();
-      expect(b.memory.u8.slice(at, at + toGuest.frameBytes)).toEqual(frame(i, 64));
-      toGuest.recycle();
-      toGuest.flush();
-    }
-  });
-
-  it('stops at a ring that is full', async () => {
-    const guest = await connectTo(startSwitch());
-    const { fromGuest } = guest.pairs[0];
-    let sent = 0;
-    while (fromGuest.post(frame(sent))) sent++;
-    expect(sent).toBe(256);
-    expect(fromGuest.reserve()).toBe(-1);
-  });
-});
-
-describe('stopping and starting', () => {
-  it('goes on where it stopped', async () => {
-    startSwitch();
-    const [a, b] = await connectBoth({ queuePairs: 2 });
-    for (let i = 0; i < 3; i++) a.pairs[1].send(frame(i));
-    for (let i = 0; i < 3; i++) expect(await b.pairs[1].received()).toEqual(frame(i));
-    const bases = await a.stop();
-    expect(bases).toEqual([0, 0, 0, 3]);
-    a.pairs[1].send(frame(7));
-    await a.restart(bases);
-    expect(await b.pairs[1].received()).toEqual(frame(7));
-  });
-
-  it('a disabled queue pair throws away what it sends and gets nothing', async () => {
-    const made = startSwitch();
-    const [a, b] = await connectBoth();
-    await a.setQueueEnabled(0, false);
-    a.send(frame(1));
-    while (a.pairs[0].fromGuest.usedWaiting() === 0) await nextTurn();
-    b.send(frame(2));
-    while (made.drops === 0) await nextTurn();
-    await a.setQueueEnabled(0, true);
-    a.send(frame(3));
-    b.send(frame(4));
-    expect(await b.received()).toEqual(frame(3));
-    expect(await a.received()).toEqual(frame(4));
-  });
-
-  it('connects again to a back-end that went away, with the same memory', async () => {
-    const first = startSwitch();
-    const [a, b] = await connectBoth();
-    a.send(frame(1));
-    expect(await b.received()).toEqual(frame(1));
-    const lost = Promise.all([a.closed, b.closed]);
-    await first.stop();
-    await lost;
-    a.send(frame(2));
-    startSwitch();
-    // The receiver first: what waits in the other's ring goes out at once.
-    await b.reconnect();
-    await a.reconnect();
-    expect(await b.received()).toEqual(frame(2));
-    b.send(frame(3));
-    expect(await a.received()).toEqual(frame(3));
   });
 
   it('a wait for a frame ends when the guest is closed', async () => {
@@ -281,11 +310,4 @@ describe('the session', () => {
 
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
-}
-
-async function connectTo(made: LocalSwitch): Promise<EmbeddedGuest> {
-  const guest = await connect(sockets[0]);
-  // Without a data path nothing is taken from the ring.
-  await made.ports[0].stop();
-  return guest;
 }

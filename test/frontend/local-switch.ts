@@ -7,19 +7,21 @@
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
-import { type EgressQueue, type IngressQueue, TAKE_FAULT, TAKE_FRAME } from '../../src/queue/contract.ts';
+import { BATCH_FRAMES_MAX, Batch } from '../../src/queue/batch.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import { Frame } from '../../src/queue/frame.ts';
+import { readHeads } from '../../src/queue/heads.ts';
 import type { RingAttachment } from '../../src/vring/attachment.ts';
-import { SplitFromGuest } from '../../src/vring/split-from-guest.ts';
-import { SplitToGuest } from '../../src/vring/split-to-guest.ts';
+import { FromGuest } from '../../src/vring/from-guest.ts';
+import { ToGuest } from '../../src/vring/to-guest.ts';
 
 const arena = Arena.reserve(2 ** 32);
 const arenaView = new ArenaView(arena.location);
-const BURST_FRAMES_MAX = 64;
 
-/** What to do with the frame, the `number`-th of all; it may change the frame's bytes in the arena. */
-export type Tamper = (frame: Frame, number: number, arenaView: ArenaView) => 'pass' | 'drop' | 'twice';
+/** A frame in the arena, in one piece. */
+export type TamperFrame = { readonly u8: Uint8Array; readonly index: number };
+/** What to do with a frame, the `number`-th of all; it may change the frame's bytes in the arena. */
+export type Tamper = (frame: TamperFrame, number: number) => 'pass' | 'drop' | 'twice';
 
 export type LocalPort = {
   readonly socketPath: string;
@@ -35,7 +37,7 @@ export class LocalSwitch {
   readonly #path: LocalDataPath;
   #running = true;
 
-  constructor(ports: readonly LocalPort[], tamper: Tamper = () => 'pass') {
+  constructor(ports: readonly LocalPort[], tamper: Tamper | null = null) {
     this.#path = new LocalDataPath(this, tamper);
     this.ports = ports.map(
       ({ socketPath, role, queuePairsMax }, id) =>
@@ -81,73 +83,90 @@ export class LocalSwitch {
   }
 }
 
-type Attached = { ring: RingAttachment; queue: SplitFromGuest | SplitToGuest };
-
 class LocalDataPath implements DataPath {
   readonly #owner: LocalSwitch;
-  readonly #tamper: Tamper;
-  readonly #attached = new Map<string, Attached>();
-  readonly #frame = new Frame(arenaView);
+  readonly #tamper: Tamper | null;
+  readonly #attached = new Map<string, RingAttachment>();
+  readonly #ingress = new Map<string, IngressQueue>();
+  readonly #egress = new Map<string, EgressQueue>();
+  readonly #batch = new Batch();
+  /** Room for every frame twice. */
+  readonly #order = new Int32Array(2 * BATCH_FRAMES_MAX);
 
-  constructor(owner: LocalSwitch, tamper: Tamper) {
+  constructor(owner: LocalSwitch, tamper: Tamper | null) {
     this.#owner = owner;
     this.#tamper = tamper;
   }
 
   attachment(portId: number, queueIndex: number): RingAttachment | undefined {
-    return this.#attached.get(`${portId}:${queueIndex}`)?.ring;
+    return this.#attached.get(keyOf(portId, queueIndex));
   }
 
   async attach(ring: RingAttachment): Promise<void> {
-    const queue =
-      ring.direction === 'ingress'
-        ? new SplitFromGuest(arenaView, ring)
-        : new SplitToGuest(arenaView, ring, false);
-    this.#attached.set(`${ring.portId}:${ring.queueIndex}`, { ring, queue });
+    const key = keyOf(ring.portId, ring.queueIndex);
+    this.#attached.set(key, ring);
+    if (ring.direction === 'ingress') this.#ingress.set(key, new FromGuest(arenaView, ring));
+    else this.#egress.set(key, new ToGuest(arenaView, ring, false));
   }
 
   async detach(portId: number, queueIndex: number): Promise<void> {
-    this.#attached.delete(`${portId}:${queueIndex}`);
-  }
-
-  async setEnabled(portId: number, queueIndex: number, enabled: boolean): Promise<void> {
-    const queue = this.#attached.get(`${portId}:${queueIndex}`)?.queue;
-    if (queue !== undefined) queue.enabled = enabled;
+    const key = keyOf(portId, queueIndex);
+    for (const queues of [this.#attached, this.#ingress, this.#egress]) queues.delete(key);
   }
 
   async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
-    const queue = this.#attached.get(`${portId}:${queueIndex}`)?.queue;
-    if (queue === undefined) return;
-    queue.callFd = callFd;
-    queue.signal();
+    const key = keyOf(portId, queueIndex);
+    (this.#ingress.get(key) ?? this.#egress.get(key))?.setCallFd(callFd);
   }
 
-  async setFrameLimit(): Promise<void> {}
+  async setPolicy(): Promise<void> {}
 
   poll(): void {
-    for (const { ring, queue } of this.#attached.values()) {
-      if (!(queue instanceof SplitFromGuest)) continue;
-      const target = this.#attached.get(`${1 - ring.portId}:${ring.queueIndex - 1}`)?.queue;
-      this.#forward(queue, target instanceof SplitToGuest && target.enabled ? target : null);
+    for (const from of this.#ingress.values()) {
+      this.#forward(from, this.#egress.get(keyOf(1 - from.portId, from.queueIndex - 1)));
     }
   }
 
-  #forward(from: IngressQueue, to: EgressQueue | null): void {
-    to?.begin();
-    for (let left = BURST_FRAMES_MAX; left > 0 && from.available() > 0; left--) {
-      const result = from.take(this.#frame);
-      if (result === TAKE_FAULT) break;
-      if (result === TAKE_FRAME && from.enabled) this.#deliver(to);
-      from.release();
+  #forward(from: IngressQueue, to: EgressQueue | undefined): void {
+    const batch = this.#batch;
+    if (from.gather(batch) === 0) return;
+    if (batch.count > 0) {
+      const count = this.#choose();
+      // What was tampered with is part of the frame, so its addresses are read after that.
+      readHeads(batch, arenaView.windows);
+      if (to === undefined) this.#owner.drops += batch.count;
+      else this.#deliver(to, count);
     }
-    to?.end();
-    from.publish();
+    from.finish();
   }
 
-  #deliver(to: EgressQueue | null): void {
-    const fate = this.#tamper(this.#frame, this.#owner.frames++, arenaView);
-    const times = { pass: 1, drop: 0, twice: 2 }[fate];
-    if (to === null) this.#owner.drops++;
-    else for (let i = 0; i < times; i++) if (to.give(this.#frame) !== 0) this.#owner.drops++;
+  /** Fills the order with the frames that go on, and answers how many. */
+  #choose(): number {
+    const batch = this.#batch;
+    let count = 0;
+    for (let frame = 0; frame < batch.count; frame++) {
+      const number = this.#owner.frames++;
+      for (let left = this.#timesOf(frame, number); left > 0; left--) this.#order[count++] = frame;
+    }
+    return count;
   }
+
+  #timesOf(frame: number, number: number): number {
+    if (this.#tamper === null) return 1;
+    const batch = this.#batch;
+    const { u8 } = arenaView.windows[batch.windowOf(frame)];
+    const fate = this.#tamper({ u8, index: batch.indexOf(frame) }, number);
+    return { pass: 1, drop: 0, twice: 2 }[fate];
+  }
+
+  #deliver(to: EgressQueue, count: number): void {
+    to.begin();
+    to.place(this.#batch, this.#order, count);
+    to.end();
+    this.#owner.drops += this.#batch.refusedCount;
+  }
+}
+
+function keyOf(portId: number, queueIndex: number): string {
+  return `${portId}:${queueIndex}`;
 }

@@ -1,10 +1,11 @@
 /** A DPDK port without workers: what it attaches, how it says what is missing, and how it comes back. */
-import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { DpdkPort, type DpdkPortOptions } from '../../src/port/dpdk/port.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
 import { runProgram } from '../peers/index.ts';
 
@@ -27,10 +28,9 @@ class Recorder implements DataPath {
   async detach(_portId: number, queueIndex: number): Promise<void> {
     this.attached.delete(queueIndex);
   }
-  async setEnabled(): Promise<void> {}
   async setCallFd(): Promise<void> {}
-  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
-    this.frameBytesMax = frameBytesMax;
+  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
+    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
   }
 }
 
@@ -138,7 +138,7 @@ describe.skipIf(why !== null)(`a dpdk port (${why ?? 'DPDK is here'})`, () => {
     await runProgram('ip', ['link', 'del', dummy]);
     await told;
     expect(port.status.state).toBe('waiting');
-    expect(dataPath.attached.size).toBe(0);
+    await vi.waitUntil(() => dataPath.attached.size === 0);
   });
 
   it('says that the options of EAL come too late', async () => {

@@ -14,9 +14,8 @@ const done = async (): Promise<void> => {};
 const dataPath: DataPath = {
   attach: done,
   detach: done,
-  setEnabled: done,
   setCallFd: done,
-  setFrameLimit: done,
+  setPolicy: done,
 };
 const arena = Arena.reserve(2 ** 32);
 const warned = Promise.withResolvers<void>();

@@ -14,28 +14,23 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import { PcapPort, type PcapPortOptions } from '../../src/port/pcap/port.ts';
 import { INTERFACE_PORTS_MAX, InterfaceTable } from '../../src/port/pcap/queues.ts';
-import {
-  type EgressQueue,
-  GIVE_DONE,
-  GIVE_FAULT,
-  type IngressQueue,
-  TAKE_FRAME,
-} from '../../src/queue/contract.ts';
+import { AS_THEY_CAME, Batch, REFUSED_FAULT } from '../../src/queue/batch.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import { Frame } from '../../src/queue/frame.ts';
-import type { MirrorQueue } from '../../src/queue/mirror.ts';
-import { COUNT_LOST, QueueState } from '../../src/queue/state.ts';
+import { readHeads } from '../../src/queue/heads.ts';
+import { COUNT_LOST, QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import { settingsOf } from '../../switch/cli/options.ts';
 import { resolveConfig, resolvePort } from '../../switch/config/resolve.ts';
 import { createLogger } from '../../switch/log.ts';
-import { PORTS_MAX, Switch } from '../../switch/switch.ts';
+import { PORTS_MAX } from '../../switch/port-table.ts';
+import { Switch } from '../../switch/switch.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { naiveRead, pcapFile } from '../protocol/naive-capture.ts';
 import { arena, arenaView, bytesOfFrame, ethernet, FrameBench } from '../switch/l2/frames.ts';
@@ -67,9 +62,8 @@ class TestDataPath implements DataPath {
     this.egress = null;
   }
 
-  async setEnabled(): Promise<void> {}
   async setCallFd(): Promise<void> {}
-  async setFrameLimit(): Promise<void> {}
+  async setPolicy(): Promise<void> {}
 }
 
 let before: OpenFds;
@@ -78,7 +72,7 @@ let file: string;
 let dataPath: TestDataPath;
 let said: string[];
 let port: PcapPort;
-const frame = new Frame(arenaView);
+const batch = new Batch();
 const bench = new FrameBench();
 
 beforeEach(() => {
@@ -115,17 +109,33 @@ async function startPort(options: Partial<PcapPortOptions> = {}): Promise<PcapPo
   return port;
 }
 
-/** One burst; the answers of `give`. */
-function give(...frames: readonly Uint8Array[]): number[] {
+/** Describes frames in the batch, every other one in pieces. */
+function describeFrames(frames: readonly Uint8Array[]): void {
+  batch.clear();
+  for (const [i, bytes] of frames.entries()) {
+    if (i % 2 === 0) bench.single(batch, bytes, i & 3);
+    else bench.pieces(batch, bytes, [14, 3]);
+  }
+  readHeads(batch, arenaView.windows);
+}
+
+/** One burst; why frames were refused. */
+function place(...frames: readonly Uint8Array[]): number[] {
   const queue = dataPath.egress!;
+  describeFrames(frames);
   queue.begin();
-  const answers = frames.map((bytes, i) => {
-    if (i % 2 === 0) bench.single(frame, bytes, i & 3);
-    else bench.pieces(frame, bytes, [14, 3]);
-    return queue.give(frame);
-  });
+  queue.place(batch, AS_THEY_CAME, frames.length);
   queue.end();
-  return answers;
+  return [...batch.refusedWhy.subarray(0, batch.refusedCount)];
+}
+
+/** A copy of one frame, as a burst of its own. */
+function placeCopy(queue: EgressQueue, bytes: Uint8Array, portId: number, isIngress: boolean): void {
+  describeFrames([bytes]);
+  queue.begin();
+  queue.placeCopies(batch, AS_THEY_CAME, 1, portId, isIngress);
+  queue.end();
+  expect(batch.refusedCount).toBe(0);
 }
 
 /** Everything that comes in until the queue stops or has nothing for many turns. */
@@ -133,12 +143,10 @@ function takeAll(framesMax = Number.POSITIVE_INFINITY): Uint8Array[] {
   const queue = dataPath.ingress!;
   const frames: Uint8Array[] = [];
   for (let idle = 0; queue.fault === 0 && idle < 100 && frames.length < framesMax; idle++) {
-    for (let count = queue.available(); count > 0; count--) {
-      if (queue.take(frame) === TAKE_FRAME) frames.push(bytesOfFrame(frame));
-      queue.release();
-      idle = 0;
-    }
-    queue.publish();
+    if (queue.gather(batch) === 0) continue;
+    for (let i = 0; i < batch.count; i++) frames.push(bytesOfFrame(batch, i));
+    queue.finish();
+    idle = 0;
   }
   return frames;
 }
@@ -167,7 +175,7 @@ describe('writing', () => {
     const frames = randomFrames(300, 1);
     const startedNs = BigInt(Date.now()) * 1_000_000n;
     for (let i = 0; i < frames.length; i += 30) {
-      expect(give(...frames.slice(i, i + 30))).toEqual(Array(30).fill(GIVE_DONE));
+      expect(place(...frames.slice(i, i + 30))).toEqual([]);
       // After each burst the file ends with a whole block.
       expect(naiveRead(readFileSync(file)).packets).toHaveLength(i + 30);
     }
@@ -186,14 +194,14 @@ describe('writing', () => {
   it('writes more than its memory holds in one burst', async () => {
     await startPort();
     const frames = Array.from({ length: 40 }, (_, i) => new Uint8Array(65_000).fill(i));
-    give(...frames);
+    place(...frames);
     expect(naiveRead(readFileSync(file)).packets.map(({ data }) => data)).toEqual(frames);
   });
 
   it('cuts frames where it is told to, and remembers how long they were', async () => {
     await startPort({ snapBytes: 33 });
     const frames = [...randomFrames(20, 2), ethernet(1, 2, { sizeBytes: 20 })];
-    give(...frames);
+    place(...frames);
     const { packets } = naiveRead(readFileSync(file));
     expect(packets.map(({ data }) => data)).toEqual(frames.map((bytes) => bytes.slice(0, 33)));
     expect(packets.map(({ originalBytes }) => originalBytes)).toEqual(frames.map(({ length }) => length));
@@ -212,7 +220,7 @@ describe('writing', () => {
       { portId: 0, name: 'vm0' },
       { portId: 9, name: 'vm9' },
     ];
-    const queues = [dataPath.egress!, openEgress(arenaView, dataPath.attachment!, true)] as MirrorQueue[];
+    const queues = [dataPath.egress!, openEgress(arenaView, dataPath.attachment!, true)];
     const steps = [
       [0, 9, true],
       [1, 0, false],
@@ -221,19 +229,11 @@ describe('writing', () => {
     ] as const;
     for (const queue of queues) queue.nameSources(sources);
     for (const [worker, portId, isIngress] of steps) {
-      const queue = queues[worker];
-      queue.begin();
-      bench.single(frame, ethernet(1, portId));
-      expect(queue.mirror(frame, portId, isIngress)).toBe(GIVE_DONE);
-      queue.end();
+      placeCopy(queues[worker], ethernet(1, portId), portId, isIngress);
     }
     // The number of a port that left went to another one.
     for (const queue of queues) queue.nameSources([{ portId: 9, name: 'other' }]);
-    for (const queue of queues) {
-      queue.begin();
-      queue.mirror(frame, 9, true);
-      queue.end();
-    }
+    for (const queue of queues) placeCopy(queue, ethernet(1, 9), 9, true);
     const bytes = readFileSync(file);
     const { packets, end } = naiveRead(bytes);
     expect(end).toBe('end');
@@ -273,20 +273,21 @@ describe('writing', () => {
   it('loses no whole block when a write fails in the middle, and goes on with the same file', async () => {
     await startPort();
     const [first, second, third] = randomFrames(3, 3);
-    give(first!);
+    place(first!);
     const size = statSync(file).size;
     // A worker whose disk is full.
     const full = openSync('/dev/full', 'w');
     const attachment = dataPath.attachment!;
     const broken = openEgress(arenaView, { ...attachment, fd: full } as QueueAttachment, true);
+    describeFrames([second!]);
     broken.begin();
-    bench.single(frame, second!);
-    expect(broken.give(frame)).toBe(GIVE_DONE);
+    broken.place(batch, AS_THEY_CAME, 1);
+    expect(batch.refusedCount).toBe(0);
     broken.end();
     closeSync(full);
     expect(new QueueState(port.states, 0).counts[COUNT_LOST]).toBe(1);
     // The other worker sees the fault.
-    expect(give(second!)).toEqual([GIVE_FAULT]);
+    expect(place(second!)).toEqual([REFUSED_FAULT]);
     expect(statSync(file).size).toBe(size);
     await fail();
     expect(port.status).toEqual({
@@ -294,9 +295,20 @@ describe('writing', () => {
       reason: `no space is left for ${file}: make room, the capture then goes on; tried again every 2 s`,
     });
     await vi.waitUntil(() => port.status.state === 'running', { timeout: 10_000, interval: 10 });
-    give(third!);
+    place(third!);
     const { packets, end } = naiveRead(readFileSync(file));
     expect([end, packets.map(({ data }) => data)]).toEqual(['end', [first, third]]);
+  });
+
+  it('keeps its file open while it waits for room, and closes it when it is stopped then', async () => {
+    await startPort();
+    const open = () => openedSince(before).filter((opened) => opened.includes(file));
+    new QueueState(port.states, 0).words[STATE_FAULT] = constants.errno.ENOSPC;
+    await fail();
+    expect(port.status.state).toBe('stopped');
+    expect(open()).toHaveLength(1);
+    await port.stop();
+    expect(open()).toEqual([]);
   });
 });
 
@@ -327,13 +339,7 @@ describe('reading', () => {
   it('reads what such a port wrote', async () => {
     await startPort({ mirror: 'all' });
     const frames = randomFrames(200, 5);
-    const queue = dataPath.egress as MirrorQueue;
-    for (const [i, bytes] of frames.entries()) {
-      queue.begin();
-      bench.single(frame, bytes);
-      queue.mirror(frame, i % 7, true);
-      queue.end();
-    }
+    for (const [i, bytes] of frames.entries()) placeCopy(dataPath.egress!, bytes, i % 7, true);
     await port.stop();
     await startPort({ direction: 'read', snapBytes: 700 });
     expect(takeAll()).toEqual(frames.map((bytes) => bytes.slice(0, 700)));

@@ -13,9 +13,11 @@ import type { Arena } from '../../src/memory/arena.ts';
 import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import { inNetworkNamespace } from '../../src/port/tap/network-namespace.ts';
-import { type EgressQueue, type IngressQueue, TAKE_FRAME } from '../../src/queue/contract.ts';
+import { AS_THEY_CAME, Batch } from '../../src/queue/batch.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import { Frame } from '../../src/queue/frame.ts';
+import { readHeads } from '../../src/queue/heads.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 
 /** Why TAP interfaces cannot be tested here, or null. */
 export function tapUnavailable(): string | null {
@@ -142,15 +144,16 @@ export class TestDataPath implements DataPath {
   readonly ingress = new Map<number, IngressQueue>();
   readonly egress = new Map<number, EgressQueue>();
   readonly received: Uint8Array[] = [];
-  /** Frames by what `take` answered. */
-  readonly taken = new Map<number, number>();
+  /** Frames that were taken, and those of them that were too long. */
+  taken = 0;
+  tooLong = 0;
   frameBytesMax = 0;
   /** Off: frames stay where they are until it is on again. */
   polls = true;
   onQueueFailed: (queueIndex: number) => void = () => {};
   readonly #arena: Arena;
   readonly #view: ArenaView;
-  readonly #frame: Frame;
+  readonly #batch = new Batch();
   readonly #scratchOffset: number;
   #wake = Promise.withResolvers<void>();
   #running = true;
@@ -158,7 +161,6 @@ export class TestDataPath implements DataPath {
   constructor(arena: Arena, view: ArenaView) {
     this.#arena = arena;
     this.#view = view;
-    this.#frame = new Frame(view);
     const fd = createMemoryFile('frames-to-give', SCRATCH_BYTES);
     const placement = { fd, fileOffset: 0, sizeBytes: SCRATCH_BYTES, pageBytes: 4096, preferredOffset: null };
     this.#scratchOffset = arena.map(placement);
@@ -166,19 +168,22 @@ export class TestDataPath implements DataPath {
     this.#turn();
   }
 
-  /** Gives all the frames in one burst; answers what `give` answered last. */
-  give(queueIndex: number, frames: readonly Uint8Array[]): number {
+  /** Places all the frames in one burst, one by one; answers how many were refused. */
+  place(queueIndex: number, frames: readonly Uint8Array[]): number {
     const queue = this.egress.get(queueIndex)!;
-    let answer = -1;
+    let refused = 0;
     queue.begin();
     for (const frame of frames) {
       this.#view.u8.set(frame, this.#scratchOffset);
       const window = Math.floor(this.#scratchOffset / WINDOW_BYTES);
-      this.#frame.setSingle(window, this.#scratchOffset % WINDOW_BYTES, frame.length);
-      answer = queue.give(this.#frame);
+      this.#batch.clear();
+      this.#batch.add(window, this.#scratchOffset % WINDOW_BYTES, frame.length);
+      readHeads(this.#batch, this.#view.windows);
+      queue.place(this.#batch, AS_THEY_CAME, 1);
+      refused += this.#batch.refusedCount;
     }
     queue.end();
-    return answer;
+    return refused;
   }
 
   /** Resolves when `holds` does; asked again after each turn that had frames or orders. */
@@ -204,12 +209,10 @@ export class TestDataPath implements DataPath {
     this.#changed();
   }
 
-  async setEnabled(): Promise<void> {}
-
   async setCallFd(): Promise<void> {}
 
-  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
-    this.frameBytesMax = frameBytesMax;
+  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
+    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
     this.#changed();
   }
 
@@ -225,21 +228,17 @@ export class TestDataPath implements DataPath {
   }
 
   #poll(queue: IngressQueue): void {
-    const waiting = queue.available();
-    for (let i = 0; i < waiting; i++) this.#take(queue);
-    queue.publish();
-    if (queue.fault !== 0) this.onQueueFailed(queue.queueIndex);
-    if (waiting > 0) this.#changed();
-  }
-
-  #take(queue: IngressQueue): void {
-    const answer = queue.take(this.#frame);
-    this.taken.set(answer, (this.taken.get(answer) ?? 0) + 1);
-    if (answer === TAKE_FRAME) {
-      const { window, index, totalBytes } = this.#frame;
-      const bytes = this.#view.bytesAt(window * WINDOW_BYTES + index, totalBytes);
+    const batch = this.#batch;
+    const taken = queue.gather(batch);
+    this.taken += taken;
+    this.tooLong += batch.tooLong;
+    for (let frame = 0; frame < batch.count; frame++) {
+      const offset = batch.windowOf(frame) * WINDOW_BYTES + batch.indexOf(frame);
+      const bytes = this.#view.bytesAt(offset, batch.bytesOf(frame));
       if ((bytes[12] << 8) + bytes[13] === TEST_ETHERTYPE) this.received.push(bytes);
     }
-    queue.release();
+    if (taken > 0) queue.finish();
+    if (queue.fault !== 0) this.onQueueFailed(queue.queueIndex);
+    if (taken > 0) this.#changed();
   }
 }

@@ -9,9 +9,11 @@ import { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Port, PortContext } from '../../src/port/contract.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import type { UnixAttachment } from '../../src/port/unix/queues.ts';
-import { type EgressQueue, type IngressQueue, TAKE_FRAME } from '../../src/queue/contract.ts';
+import { AS_THEY_CAME, Batch } from '../../src/queue/batch.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import { Frame } from '../../src/queue/frame.ts';
+import { readHeads } from '../../src/queue/heads.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 import { COUNT_FRAMES, COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { Events } from './events.ts';
 
@@ -28,9 +30,10 @@ export class UnixWorld implements DataPath {
   egress: EgressQueue | null = null;
   attachments: UnixAttachment[] = [];
   frameBytesMax = 0;
-  /** Answers of `take` that were no frames. */
-  readonly untaken: number[] = [];
-  readonly #frame = new Frame(arenaView);
+  /** Frames that were taken and cannot be forwarded. */
+  tooShort = 0;
+  tooLong = 0;
+  readonly #batch = new Batch();
   readonly #sourceOffset: number;
   #turning = true;
 
@@ -66,11 +69,10 @@ export class UnixWorld implements DataPath {
     else this.egress = null;
   }
 
-  async setEnabled(): Promise<void> {}
   async setCallFd(): Promise<void> {}
 
-  async setFrameLimit(_portId: number, frameBytesMax: number): Promise<void> {
-    this.frameBytesMax = frameBytesMax;
+  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
+    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
   }
 
   /** Everything that has come in by now; tells the port of faults as a worker would. */
@@ -78,13 +80,11 @@ export class UnixWorld implements DataPath {
     const frames: Buffer[] = [];
     const queue = this.ingress;
     while (queue !== null && !queue.armWake()) {
-      for (let left = queue.available(); left > 0; left--) {
-        const result = queue.take(this.#frame);
-        if (result === TAKE_FRAME) frames.push(this.#copyOfFrame());
-        else this.untaken.push(result);
-        queue.release();
-      }
-      queue.publish();
+      if (queue.gather(this.#batch) === 0) continue;
+      for (let frame = 0; frame < this.#batch.count; frame++) frames.push(this.#copyOfFrame(frame));
+      this.tooShort += this.#batch.tooShort;
+      this.tooLong += this.#batch.tooLong;
+      queue.finish();
     }
     for (const each of [queue, this.egress]) if (each?.fault) this.port!.queueFailed(each.queueIndex);
     return frames;
@@ -100,7 +100,7 @@ export class UnixWorld implements DataPath {
     return frames;
   }
 
-  /** Gives a burst to the port; answers how many the queue refused. */
+  /** Places a burst on the port, frame by frame; answers how many the queue refused. */
   send(frames: readonly Uint8Array[]): number {
     const queue = this.egress!;
     let refused = 0;
@@ -109,8 +109,11 @@ export class UnixWorld implements DataPath {
       // At another place each time, so that alignments vary.
       const offset = this.#sourceOffset + 64 + (bytes.length % 64);
       arenaView.u8.set(bytes, offset);
-      this.#frame.setSingle(Math.floor(offset / 2 ** 30), offset % 2 ** 30, bytes.length);
-      if (queue.give(this.#frame) !== 0) refused++;
+      this.#batch.clear();
+      this.#batch.add(Math.floor(offset / 2 ** 30), offset % 2 ** 30, bytes.length);
+      readHeads(this.#batch, arenaView.windows);
+      queue.place(this.#batch, AS_THEY_CAME, 1);
+      refused += this.#batch.refusedCount;
     }
     queue.end();
     if (queue.fault !== 0) this.port!.queueFailed(queue.queueIndex);
@@ -143,9 +146,9 @@ export class UnixWorld implements DataPath {
     arena.unmap(this.#sourceOffset);
   }
 
-  #copyOfFrame(): Buffer {
-    const { window, index, totalBytes } = this.#frame;
-    return Buffer.from(arenaView.bytesAt(window * 2 ** 30 + index, totalBytes));
+  #copyOfFrame(frame: number): Buffer {
+    const offset = this.#batch.windowOf(frame) * 2 ** 30 + this.#batch.indexOf(frame);
+    return Buffer.from(arenaView.bytesAt(offset, this.#batch.bytesOf(frame)));
   }
 }
 

@@ -15,6 +15,16 @@ import {
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { CTRL_CLASS, NET_CONFIG, netHeaderBytes } from '../../protocol/virtio/net.ts';
 import {
+  DESC_F_AVAIL,
+  DESC_F_USED,
+  EVENT_DESC,
+  EVENT_DISABLE,
+  EVENT_ENABLE,
+  FIRST_POSITION,
+  isPackedRingSize,
+  packedBase,
+} from '../../protocol/virtio/packed-ring.ts';
+import {
   availRingBytes,
   descTableBytes,
   isSplitRingSize,
@@ -158,6 +168,23 @@ describe('virtio structures', () => {
       if (isSplitRingSize(size) !== good.has(size)) expect.fail(`ring size ${size}`);
     }
     expect([0xffff_ffff, 0x8000_0000, 2 ** 32 + 2].some(isSplitRingSize)).toBe(false);
+  });
+});
+
+describe('packed rings (VIRTIO 1.3, section 2.8)', () => {
+  it('have the flags of the specification', () => {
+    expect([DESC_F_AVAIL, DESC_F_USED]).toEqual([0x80, 0x8000]);
+    expect([EVENT_ENABLE, EVENT_DISABLE, EVENT_DESC]).toEqual([0, 1, 2]);
+  });
+
+  it('take every size from 1 to 32,768', () => {
+    expect([1, 2, 3, 255, 32_767, 32_768].every(isPackedRingSize)).toBe(true);
+    expect([0, -1, 1.5, 32_769, 65_536, 2 ** 32 + 2, Number.NaN].some(isPackedRingSize)).toBe(false);
+  });
+
+  it('start at a base that says position 0 and wrap counter 1 twice', () => {
+    expect(packedBase(FIRST_POSITION, FIRST_POSITION)).toBe(0x8000_8000);
+    expect(packedBase(0x8005, 0x7ffe)).toBe(0x7ffe_8005);
   });
 });
 

@@ -14,6 +14,7 @@ import type { PortReport } from '../../switch/control/report.ts';
 import { type Child, findProgram, runProgram, startChild, TextLog } from '../peers/index.ts';
 import { NetworkNamespace } from '../peers/namespaces.ts';
 import { Random } from '../vring/random.ts';
+import { expectBalancedBooks } from './books.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.url));
 const UNTIL_MS = 30_000;
@@ -83,20 +84,22 @@ class Running {
 
   /** Ends it as a user would. */
   async stop(): Promise<void> {
-    this.#child.process.kill('SIGTERM');
-    expect(await this.#child.exited).toBe(0);
+    try {
+      await expectBalancedBooks(this.#control);
+    } finally {
+      this.#child.process.kill('SIGTERM');
+      expect(await this.#child.exited).toBe(0);
+    }
   }
 }
 
 let running: Running | null = null;
-afterEach(async () => {
-  await running?.stop();
-  running = null;
-});
 const stopNow = async (): Promise<void> => {
-  await running?.stop();
+  const ending = running;
   running = null;
+  await ending?.stop();
 };
+afterEach(stopNow);
 
 const framesIn = (report: PortReport | undefined): number => report?.counters.ingressFrames ?? 0;
 const framesOut = (report: PortReport | undefined): number => report?.counters.egressFrames ?? 0;

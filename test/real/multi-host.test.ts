@@ -22,6 +22,7 @@ import {
   NetworkNamespace,
   whyNoNamespaces,
 } from '../peers/namespaces.ts';
+import { expectBalancedBooks } from './books.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.url));
 const VNI = 100;
@@ -102,10 +103,17 @@ class Host {
     await this.untilRunning('up');
   }
 
-  /** As a user would; resolves with its exit code. */
+  /** As a user would, once its books have been looked at; resolves with its exit code. */
   async stopRingway(): Promise<number | null> {
-    this.#ringway?.process.kill('SIGTERM');
-    return (await this.#ringway?.exited) ?? null;
+    const ringway = this.#ringway;
+    if (ringway === undefined) return null;
+    try {
+      await expectBalancedBooks(this.#socket('control'));
+    } finally {
+      ringway.process.kill('SIGTERM');
+      await ringway.exited;
+    }
+    return ringway.exited;
   }
 
   /** `tellMtu`: QEMU's card says the MTU; else it is set inside the guest. */
@@ -158,10 +166,13 @@ class Host {
 
   async remove(): Promise<void> {
     await Promise.all([this.#guest?.stop(), this.#visitor?.stop()]);
-    await this.stopRingway();
-    await this.#frr?.stop();
-    await this.namespace.remove();
-    rmSync(this.#folder, { recursive: true, force: true });
+    try {
+      await this.stopRingway();
+    } finally {
+      await this.#frr?.stop();
+      await this.namespace.remove();
+      rmSync(this.#folder, { recursive: true, force: true });
+    }
   }
 
   #socket(name: string): string {

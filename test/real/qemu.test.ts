@@ -2,7 +2,7 @@
  * Real guests: Linux in QEMU, connected by the README's QEMU line (without KVM), talking to each other
  * through one Ringway. Once with memory from hugetlbfs, once from a memfd.
  */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import {
   type Hugepages,
   LinuxGuest,
@@ -98,23 +98,22 @@ describe.skipIf(peers.skip)(peers.title('three QEMU guests'), () => {
     const ringway = await RingwayProcess.start({ ports: ['a', 'b', 'c'] });
     const guests = await Promise.all(['a', 'b', 'c'].map((name, i) => boot(ringway, name, i + 1)));
     const [a, b, c] = guests as [LinuxGuest, LinuxGuest, LinuxGuest];
-    try {
-      expect(await a.ping('10.0.0.3')).toEqual({ sent: 5, received: 5 });
-      const pings = a.ping('10.0.0.2', { count: 40 });
-      const lastOfC = c.exited;
-      c.kill();
-      await lastOfC;
-      await ringway.untilState('c', 'waiting');
-      expect(await pings).toEqual({ sent: 40, received: 40 });
-      expect(await b.ping('10.0.0.1')).toEqual({ sent: 5, received: 5 });
-      expect((await ringway.port('a')).state).toBe('running');
-      const again = await boot(ringway, 'c', 3);
-      guests.push(again);
-      expect(await a.ping('10.0.0.3')).toEqual({ sent: 5, received: 5 });
-    } finally {
+    onTestFinished(async () => {
       await Promise.all(guests.map((guest) => guest.stop()));
       expect(await ringway.stop()).toBe(0);
-    }
+    });
+    expect(await a.ping('10.0.0.3')).toEqual({ sent: 5, received: 5 });
+    const pings = a.ping('10.0.0.2', { count: 40 });
+    const lastOfC = c.exited;
+    c.kill();
+    await lastOfC;
+    await ringway.untilState('c', 'waiting');
+    expect(await pings).toEqual({ sent: 40, received: 40 });
+    expect(await b.ping('10.0.0.1')).toEqual({ sent: 5, received: 5 });
+    expect((await ringway.port('a')).state).toBe('running');
+    const again = await boot(ringway, 'c', 3);
+    guests.push(again);
+    expect(await a.ping('10.0.0.3')).toEqual({ sent: 5, received: 5 });
   });
 });
 
@@ -131,14 +130,13 @@ describe.skipIf(peers.skip)(peers.title('a QEMU guest whose memory is not shared
       name: 'a',
       qemuArgs: card.map((argument) => argument.replace('share=on', 'share=off')),
     });
-    try {
-      await guest.run('ip link set eth0 up');
-      await ringway.until(async () => (await ringway.port('a')).reason?.includes('share=on') === true);
-      expect(ringway.log).toContain('share=on');
-    } finally {
+    onTestFinished(async () => {
       await guest.stop();
       await ringway.stop();
-    }
+    });
+    await guest.run('ip link set eth0 up');
+    await ringway.until(async () => (await ringway.port('a')).reason?.includes('share=on') === true);
+    expect(ringway.log).toContain('share=on');
   });
 });
 

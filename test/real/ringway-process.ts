@@ -12,6 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { askControl } from '../../switch/control/client.ts';
 import type { FdbReport, PortReport } from '../../switch/control/report.ts';
+import { expectBalancedBooks } from './books.ts';
 
 /** Counters change without a line in the log. */
 const ASK_AGAIN_MS = 50;
@@ -29,31 +30,34 @@ export type RingwayOptions = {
 
 export class RingwayProcess {
   readonly folder = mkdtempSync(join(tmpdir(), 'ringway-test-'));
-  readonly #child: ChildProcess;
-  readonly #exited: Promise<number | null>;
+  readonly #options: RingwayOptions;
+  #child: ChildProcess;
+  #exited: Promise<number | null>;
   readonly #lines: string[] = [];
   #onLine: (() => void)[] = [];
+  readonly #atExit = (): void => void this.#child.kill('SIGKILL');
 
   private constructor(options: RingwayOptions) {
-    const ports = options.ports.flatMap((name) => [
-      '--port',
-      `${name}=${kindOf(options, name)}${this.socket(name)}${(options.portOptions?.[name] ?? '').replaceAll('{folder}', this.folder)}`,
-    ]);
-    const args = [PROGRAM, 'run', ...ports, '--control', this.controlSocket, ...(options.args ?? [])];
-    this.#child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-    this.#exited = once(this.#child, 'exit').then(([code]) => code as number | null);
-    createInterface({ input: this.#child.stderr! }).on('line', (line) => {
-      this.#lines.push(line);
-      for (const call of this.#onLine) call();
-    });
-    process.once('exit', () => this.#child.kill('SIGKILL'));
+    this.#options = options;
+    this.#child = this.#spawn();
+    this.#exited = exitOf(this.#child);
+    process.once('exit', this.#atExit);
   }
 
   /** Starts it; resolves when it answers. */
   static async start(options: RingwayOptions): Promise<RingwayProcess> {
     const ringway = new RingwayProcess(options);
-    await ringway.until(async () => (await ringway.ports()).length === options.ports.length);
+    await ringway.#untilItAnswers();
     return ringway;
+  }
+
+  /** Ends it as a crash would and starts it again, with the same ports at the same sockets. */
+  async killAndRestart(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#exited;
+    this.#child = this.#spawn();
+    this.#exited = exitOf(this.#child);
+    await this.#untilItAnswers();
   }
 
   get controlSocket(): string {
@@ -102,13 +106,42 @@ export class RingwayProcess {
     });
   }
 
-  /** Ends it as a user would and answers its exit code. */
+  /** Ends it as a user would and answers its exit code. Stop the traffic first: the books must balance. */
   async stop(): Promise<number | null> {
-    this.#child.kill('SIGTERM');
-    const code = await this.#exited;
-    rmSync(this.folder, { recursive: true, force: true });
-    return code;
+    try {
+      await expectBalancedBooks(this.controlSocket);
+    } finally {
+      this.#child.kill('SIGTERM');
+      await this.#exited;
+      process.off('exit', this.#atExit);
+      rmSync(this.folder, { recursive: true, force: true });
+    }
+    return this.#exited;
   }
+
+  #spawn(): ChildProcess {
+    const options = this.#options;
+    const ports = options.ports.flatMap((name) => [
+      '--port',
+      `${name}=${kindOf(options, name)}${this.socket(name)}${(options.portOptions?.[name] ?? '').replaceAll('{folder}', this.folder)}`,
+    ]);
+    const args = [PROGRAM, 'run', ...ports, '--control', this.controlSocket, ...(options.args ?? [])];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    createInterface({ input: child.stderr }).on('line', (line) => {
+      this.#lines.push(line);
+      for (const call of this.#onLine) call();
+    });
+    return child;
+  }
+
+  #untilItAnswers(): Promise<void> {
+    return this.until(async () => (await this.ports()).length === this.#options.ports.length);
+  }
+}
+
+async function exitOf(child: ChildProcess): Promise<number | null> {
+  const [code] = await once(child, 'exit');
+  return code as number | null;
 }
 
 function kindOf({ kinds }: RingwayOptions, name: string): string {

@@ -20,6 +20,7 @@ import {
   vhostUserArgs,
 } from '../peers/index.ts';
 import { TestNamespace, tapUnavailable, titleWith } from '../port/tap-world.ts';
+import { expectBalancedBooks } from './books.ts';
 
 const peers = await peersForTests(['qemu']);
 const unavailable = tapUnavailable();
@@ -105,12 +106,16 @@ describe.skipIf(peers.skip || unavailable !== null)(
 
     afterAll(async () => {
       await guest?.stop();
-      for (const child of [iperf3, ringway]) {
-        child?.kill();
-        await child?.exited;
+      try {
+        if (ringway !== undefined) await expectBalancedBooks(join(folder, 'control.sock'));
+      } finally {
+        for (const child of [iperf3, ringway]) {
+          child?.kill();
+          await child?.exited;
+        }
+        namespace.remove();
+        rmSync(folder, { recursive: true, force: true });
       }
-      namespace.remove();
-      rmSync(folder, { recursive: true, force: true });
     });
 
     test('ping in both directions', async () => {

@@ -1,35 +1,104 @@
 /**
- * DPDK's testpmd as front-end: two virtio-user ports on one Ringway, frames circulating between them and
- * counted on both sides.
+ * DPDK's testpmd as front-end: two virtio-user ports on one Ringway, frames circulating between them and counted on
+ * both sides. Every kind of ring that the driver can ask for, in both roles, with 1, 2 and 4 queue pairs; a part
+ * of the combinations always, all of them with RINGWAY_TESTPMD_MATRIX=full.
  */
-import { afterEach, describe, expect, test } from 'vitest';
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
+import type { PortReport } from '../../switch/control/report.ts';
 import { peersForTests, Testpmd } from '../peers/index.ts';
+import {
+  expectedVirtioPaths,
+  framesLeftLyingMax,
+  VIRTIO_USER_EAL_ARGS,
+  type VirtioUserRings,
+  virtioPathsOf,
+  virtioUserVdev,
+} from '../peers/virtio-user.ts';
 import { RingwayProcess } from './ringway-process.ts';
+import { circulate, drain, START_COMMAND, tally, untilForwarded } from './testpmd-traffic.ts';
 
 const peers = await peersForTests(['testpmd']);
 
-/** testpmd sends 4 bursts of 32 frames from each of its two ports, and each frame goes round for ever. */
-const FRAMES_STARTED = 2 * 4 * 32;
-const ENOUGH_FRAMES = 200_000;
+const TRAFFIC_MS = 1000;
+/** Each ring goes round some hundred times. */
+const ENOUGH_FRAMES = 50_000;
+const MACS = ['02:00:00:00:01:01', '02:00:00:00:01:02'] as const;
 
-type Shape = {
-  readonly title: string;
-  readonly queuePairs: 1 | 2;
-  readonly mergeable: boolean;
+type Shape = VirtioUserRings & {
+  readonly queuePairs: 1 | 2 | 4;
+  /** testpmd listens and Ringway connects. */
   readonly server: boolean;
   /** For Ringway; two of them make two workers, which share the receive queues. */
   readonly cpus?: string;
+  /** Frames of several buffers of 512 bytes, both ways. */
+  readonly scattered?: boolean;
+  /** What Ringway does not offer. */
+  readonly features?: string;
 };
 
-const SHAPES: readonly Shape[] = [
-  { title: 'mergeable, 1 queue pair', queuePairs: 1, mergeable: true, server: false },
-  { title: 'not mergeable, 1 queue pair', queuePairs: 1, mergeable: false, server: false },
-  { title: 'mergeable, 2 queue pairs', queuePairs: 2, mergeable: true, server: false },
-  { title: 'not mergeable, 2 queue pairs', queuePairs: 2, mergeable: false, server: false },
-  { title: 'testpmd listens, Ringway connects (server=1)', queuePairs: 1, mergeable: true, server: true },
-  { title: 'two workers, 2 queue pairs', queuePairs: 2, mergeable: true, server: false, cpus: '0,1' },
+const BOTH = [false, true] as const;
+const RINGS: readonly VirtioUserRings[] = BOTH.flatMap((packed) =>
+  BOTH.flatMap((inOrder) =>
+    BOTH.flatMap((mergeable) => BOTH.map((vectorized) => ({ packed, inOrder, mergeable, vectorized }))),
+  ),
+);
+
+/** As guests have it, and the fastest that the layout has. */
+const DEFAULT_RINGS = { inOrder: true, mergeable: true, vectorized: false };
+const fastRings = (packed: boolean): VirtioUserRings => ({
+  packed,
+  inOrder: packed,
+  mergeable: false,
+  vectorized: true,
+});
+
+/** All kinds of rings with one queue pair; each layout with every number of pairs in both roles. */
+const REPRESENTATIVE: readonly Shape[] = [
+  ...RINGS.map((rings): Shape => ({ ...rings, queuePairs: 1, server: false })),
+  ...BOTH.flatMap((packed): Shape[] => [
+    { ...DEFAULT_RINGS, packed, queuePairs: 1, server: true },
+    { ...DEFAULT_RINGS, packed, queuePairs: 2, server: false },
+    { ...fastRings(packed), queuePairs: 2, server: true },
+    { ...fastRings(packed), queuePairs: 4, server: false },
+    { ...DEFAULT_RINGS, packed, queuePairs: 4, server: true },
+  ]),
 ];
+
+const ALL: readonly Shape[] = BOTH.flatMap((server) =>
+  ([1, 2, 4] as const).flatMap((queuePairs) => RINGS.map((rings) => ({ ...rings, queuePairs, server }))),
+);
+
+const MATRIX = process.env.RINGWAY_TESTPMD_MATRIX === 'full' ? ALL : REPRESENTATIVE;
+
+/** Beside the matrix: what it has no axis for. */
+const OTHERS: readonly Shape[] = BOTH.flatMap((packed): Shape[] => {
+  const one = { ...DEFAULT_RINGS, packed, queuePairs: 1, server: false } as const;
+  return [
+    { ...one, queuePairs: 2, cpus: '0,1' },
+    { ...one, scattered: true },
+    { ...one, scattered: true, inOrder: false },
+    { ...one, scattered: true, vectorized: true },
+    { ...one, scattered: true, inOrder: false, features: 'no-indirect' },
+  ];
+});
+
+function titleOf(shape: Shape): string {
+  const flags = [
+    shape.packed ? 'packed' : 'split',
+    ...(shape.inOrder ? ['in order'] : []),
+    ...(shape.mergeable ? ['mergeable'] : []),
+    ...(shape.vectorized ? ['vectorized'] : []),
+    ...(shape.cpus === undefined ? [] : ['two workers']),
+    ...(shape.scattered === true ? ['frames in several buffers'] : []),
+    ...(shape.features === undefined ? [] : [shape.features]),
+  ];
+  const role = shape.server ? 'testpmd listens' : 'testpmd connects';
+  return `${flags.join(', ')}; pairs: ${shape.queuePairs}; ${role}`;
+}
+
+const table: Record<string, string | number>[] = [];
 
 describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () => {
   let ringway: RingwayProcess | undefined;
@@ -37,85 +106,164 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
 
   afterEach(async () => {
     await testpmd?.stop();
-    await ringway?.stop();
+    const ending = ringway;
     testpmd = undefined;
     ringway = undefined;
+    await ending?.stop();
   });
 
-  test.each(SHAPES)('$title: no frame is lost', async ({ queuePairs, mergeable, server, cpus }) => {
-    const role = server ? ',role=client' : '';
-    ringway = await RingwayProcess.start({
+  afterAll(() => {
+    if (table.length > 0) console.table(table);
+  });
+
+  async function startBoth(shape: Shape): Promise<[RingwayProcess, Testpmd]> {
+    const { queuePairs, server, cpus, features } = shape;
+    const text = `${server ? ',role=client' : ''}${features === undefined ? '' : `,features=${features}`}`;
+    const switching = await RingwayProcess.start({
       ports: ['a', 'b'],
-      portOptions: { a: role, b: role },
+      portOptions: { a: text, b: text },
       args: cpus === undefined ? [] : ['--cpus', cpus],
     });
+    ringway = switching;
+    const scatter = ['--mbuf-size=640', '--enable-scatter', '--txpkts=400,400,400'];
     testpmd = await Testpmd.start({
-      vdevs: ['a', 'b'].map((port, i) => {
-        const queues = `queues=${queuePairs},queue_size=512,mrg_rxbuf=${mergeable ? 1 : 0}`;
-        const listen = server ? ',server=1' : '';
-        return `net_virtio_user${i},path=${ringway!.socket(port)},${queues}${listen},mac=02:00:00:00:01:0${i + 1}`;
-      }),
-      args: ['--forward-mode=io', `--rxq=${queuePairs}`, `--txq=${queuePairs}`],
+      vdevs: vdevsOf(switching, shape),
+      // Several flows, so that all queues get some.
+      args: [
+        ...['--forward-mode=io', '--txonly-multi-flow', `--rxq=${queuePairs}`, `--txq=${queuePairs}`],
+        ...(shape.scattered === true ? scatter : []),
+      ],
+      ealArgs: VIRTIO_USER_EAL_ARGS,
     });
-    await ringway.untilState('a', 'running', queuePairs);
-    await ringway.untilState('b', 'running', queuePairs);
+    for (const port of ['a', 'b']) await switching.untilState(port, 'running', queuePairs);
+    return [switching, testpmd];
+  }
 
-    await testpmd.command('start tx_first 4');
-    await untilForwarded(testpmd, ENOUGH_FRAMES);
-    await testpmd.command('stop');
+  const SHAPES = [...MATRIX, ...OTHERS].map((shape) => ({ ...shape, title: titleOf(shape) }));
 
-    const stats = await testpmd.portStats();
-    const sent = stats[0].txPackets + stats[1].txPackets;
-    const received = stats[0].rxPackets + stats[1].rxPackets;
-    // The last burst may still be on its way when testpmd counts.
-    await ringway.until(async () => (await forwarded(ringway!)) === sent);
-    const workers = new Set((await ringway.port('a')).queues.map(({ worker }) => worker ?? 0));
-    expect(workers.size).toBe(cpus === undefined ? 1 : 2);
-    const [a, b] = await Promise.all([ringway.port('a'), ringway.port('b')]);
-    expect(sum(a.drops) + sum(b.drops)).toBe(0);
-    // What testpmd did not take back was on its way when it stopped.
-    expect(sent - received).toBeGreaterThanOrEqual(0);
-    expect(sent - received).toBeLessThanOrEqual(FRAMES_STARTED * queuePairs);
-    expect(a.counters.ingressFrames + b.counters.ingressFrames).toBe(sent);
-    expect(a.counters.egressFrames + b.counters.egressFrames).toBe(sent);
-    expect((a.details as VhostUserDetails).features.includes('NET_MRG_RXBUF')).toBe(mergeable);
-    expect((await ringway.fdb()).entries.map(({ mac }) => mac).sort()).toEqual([
-      '02:00:00:00:01:01',
-      '02:00:00:00:01:02',
-    ]);
+  test.each(SHAPES)('$title: no frame is lost', async (shape) => {
+    const [switching, pmd] = await startBoth(shape);
+    await circulate(pmd, ENOUGH_FRAMES, TRAFFIC_MS);
+    const stats = await drain(pmd);
+    const { sent, received, lost } = tally(stats);
+
+    const paths = virtioPathsOf(pmd.output);
+    const features = new Set(
+      (await switching.ports()).map(({ details }) => featuresOf(details as VhostUserDetails)),
+    );
+    table.push({
+      shape: shape.title,
+      rx: paths[0].rx,
+      tx: paths[0].tx,
+      features: [...features].join(' | '),
+      sent,
+      received,
+      lost,
+    });
+    expect(paths).toEqual([expectedVirtioPaths(shape), expectedVirtioPaths(shape)]);
+    expect([...features]).toEqual([expectedFeatures(shape)]);
+
+    expect(lost).toBeGreaterThanOrEqual(0);
+    expect(lost).toBeLessThanOrEqual(2 * shape.queuePairs * framesLeftLyingMax(paths[0]));
+    if (lost === 0) expect(bytes(stats, 'rxBytes')).toBe(bytes(stats, 'txBytes'));
+    const reports = await switching.ports();
+    expect(egressFrames(reports)).toBe(sent);
+    for (const { drops, queues } of reports) {
+      expect(Object.values(drops).filter((count) => count !== 0)).toEqual([]);
+      expect(queues.filter(({ frames }) => frames === 0)).toEqual([]);
+    }
+    const workers = new Set(reports.flatMap(({ queues }) => queues.map(({ worker }) => worker ?? 0)));
+    expect(workers.size).toBe(shape.cpus === undefined ? 1 : 2);
+    expect((await switching.fdb()).entries.map(({ mac }) => mac).sort()).toEqual([...MACS]);
   });
 
-  test('testpmd that goes away and comes back is served again', async () => {
-    ringway = await RingwayProcess.start({ ports: ['a', 'b'] });
-    const vdevs = ['a', 'b'].map((port, i) => `net_virtio_user${i},path=${ringway!.socket(port)}`);
+  test.each(BOTH)('testpmd that goes away and comes back is served again (packed: %s)', async (packed) => {
+    const switching = await RingwayProcess.start({ ports: ['a', 'b'] });
+    ringway = switching;
+    const vdevs = vdevsOf(switching, { ...DEFAULT_RINGS, packed, queuePairs: 1, server: false });
     for (let round = 0; round < 2; round++) {
       testpmd = await Testpmd.start({ vdevs, args: ['--forward-mode=io'] });
-      await testpmd.command('start tx_first 4');
+      await testpmd.command(START_COMMAND);
       await untilForwarded(testpmd, ENOUGH_FRAMES / 10);
       testpmd.kill();
       await testpmd.exited;
       testpmd = undefined;
-      await ringway.untilState('a', 'waiting');
-      await ringway.untilState('b', 'waiting');
+      await switching.untilState('a', 'waiting');
+      await switching.untilState('b', 'waiting');
     }
+  });
+
+  /** Nobody reads what is flooded here, so that most of it is dropped, and all of it must be in the books. */
+  test.each(BOTH)(
+    'what testpmd sends faster than anybody takes it is counted (packed: %s)',
+    async (packed) => {
+      const switching = await RingwayProcess.start({ ports: ['a', 'b', 'nobody'] });
+      ringway = switching;
+      testpmd = await Testpmd.start({
+        vdevs: vdevsOf(switching, { ...DEFAULT_RINGS, packed, queuePairs: 2, server: false }),
+        args: ['--forward-mode=txonly', '--txonly-multi-flow', '--rxq=2', '--txq=2'],
+      });
+      for (const port of ['a', 'b']) await switching.untilState(port, 'running', 2);
+      await testpmd.command('start');
+      await delay(TRAFFIC_MS);
+      await testpmd.command('stop');
+      const sent = (await testpmd.portStats()).reduce((sum, port) => sum + port.txPackets, 0);
+      const taken = async (): Promise<number> =>
+        (await switching.ports()).reduce((sum, { counters }) => sum + counters.ingressFrames, 0);
+      await switching.until(async () => (await taken()) === sent);
+      for (const port of ['a', 'b']) {
+        const { counters, drops } = await switching.port(port);
+        expect(drops.noBuffer).toBeGreaterThan(0);
+        expect(counters.copies).toBeGreaterThan(0);
+      }
+      expect((await switching.port('nobody')).drops.notReady).toBeGreaterThan(0);
+    },
+  );
+
+  /**
+   * Nothing in the guest's memory tells where a packed ring stands. This driver knows that and begins its rings anew,
+   * with what was on its way lost.
+   */
+  test('packed rings of testpmd that listens run again when Ringway was killed under traffic', async () => {
+    const shape = { ...DEFAULT_RINGS, packed: true, queuePairs: 2, server: true } as const;
+    const [switching, pmd] = await startBoth(shape);
+    await pmd.command(START_COMMAND);
+    await untilForwarded(pmd, ENOUGH_FRAMES / 10);
+    await switching.killAndRestart();
+    for (const port of ['a', 'b']) await switching.untilState(port, 'running', 2);
+    await pmd.command('stop');
+    await drain(pmd);
+    const before = await switching.ports();
+    await pmd.command('clear port stats all');
+    await pmd.command('set fwd io');
+    await circulate(pmd, ENOUGH_FRAMES / 10, 0);
+    const { sent, lost } = tally(await drain(pmd));
+    expect(lost).toBe(0);
+    const reports = await switching.ports();
+    for (const { name, reason } of reports) expect({ name, reason }).toEqual({ name, reason: null });
+    expect(egressFrames(reports) - egressFrames(before)).toBe(sent);
   });
 });
 
-/** Asks testpmd, which is the event to wait for here: it answers when it has counted. */
-async function untilForwarded(testpmd: Testpmd, frames: number): Promise<void> {
-  const deadline = AbortSignal.timeout(60_000);
-  for (;;) {
-    const stats = await testpmd.portStats();
-    if (Math.min(...stats.map((port) => port.rxPackets)) >= frames) return;
-    if (deadline.aborted) throw new Error(`testpmd forwarded too little: ${JSON.stringify(stats)}`);
-  }
+/** testpmd's two ports, on the ports a and b of a Ringway. */
+function vdevsOf(ringway: RingwayProcess, shape: Shape): string[] {
+  return ['a', 'b'].map((port, index) =>
+    virtioUserVdev({ ...shape, index, socketPath: ringway.socket(port), mac: MACS[index] }),
+  );
 }
 
-async function forwarded(ringway: RingwayProcess): Promise<number> {
-  const reports = await ringway.ports();
-  return reports.reduce((total, port) => total + port.counters.egressFrames, 0);
+const egressFrames = (reports: readonly PortReport[]): number =>
+  reports.reduce((sum, { counters }) => sum + counters.egressFrames, 0);
+
+const bytes = (stats: readonly { rxBytes: number; txBytes: number }[], side: 'rxBytes' | 'txBytes'): number =>
+  stats.reduce((sum, port) => sum + port[side], 0);
+
+/** Those that the matrix turns on and off, as they were negotiated. */
+function featuresOf({ features }: VhostUserDetails): string {
+  return ['RING_PACKED', 'IN_ORDER', 'NET_MRG_RXBUF'].filter((name) => features.includes(name)).join(' ');
 }
 
-function sum(counters: Readonly<Record<string, number>>): number {
-  return Object.values(counters).reduce((total, value) => total + value, 0);
+function expectedFeatures({ packed, inOrder, mergeable }: Shape): string {
+  const names = [packed && 'RING_PACKED', inOrder && 'IN_ORDER', mergeable && 'NET_MRG_RXBUF'];
+  return names.filter((name) => name !== false).join(' ');
 }

@@ -50,6 +50,8 @@ export const F = {
   EVENT_IDX: 29,
   PROTOCOL: 30,
   VERSION_1: 32,
+  PACKED: 34,
+  IN_ORDER: 35,
 };
 export const P = { MQ: 0, LOG_SHMFD: 1, REPLY_ACK: 3, MTU: 4, CONFIG: 9, MEM_SLOTS: 15 };
 

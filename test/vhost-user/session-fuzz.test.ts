@@ -55,7 +55,16 @@ class Messages {
     switch (name) {
       case 'SET_FEATURES':
         return made(
-          u64(random.pick([FEATURES, FEATURES | bit(F.CTRL_VQ, F.EVENT_IDX), bit(F.VERSION_1), 0n])),
+          u64(
+            random.pick([
+              FEATURES,
+              FEATURES | bit(F.CTRL_VQ, F.EVENT_IDX),
+              FEATURES | bit(F.PACKED, F.IN_ORDER),
+              FEATURES | bit(F.PACKED, F.CTRL_VQ),
+              bit(F.VERSION_1),
+              0n,
+            ]),
+          ),
         );
       case 'SET_PROTOCOL_FEATURES':
         return made(u64(random.chance(95) ? ALL_PROTOCOL_FEATURES : bit(P.REPLY_ACK)));
@@ -71,9 +80,11 @@ class Messages {
       case 'REM_MEM_REG':
         return made(region(this.#region()), random.chance(20) ? [this.#memoryFd()] : []);
       case 'SET_VRING_NUM':
-        return made(state(this.#index(), random.pick([2, 64, 256, 256, 0, 3, 65_536])));
+        return made(state(this.#index(), random.pick([2, 64, 256, 256, 0, 3, 65_536, 1])));
       case 'SET_VRING_BASE':
-        return made(state(this.#index(), random.pick([0, 1, 65_535, 65_536])));
+        return made(
+          state(this.#index(), random.pick([0, 1, 65_535, 65_536, 0x8000, 0x8001_8001, 0xffff_ffff])),
+        );
       case 'SET_VRING_ENABLE':
         return made(state(this.#index(), random.pick([0, 1, 1, 2])));
       case 'GET_VRING_BASE':
@@ -256,7 +267,7 @@ describe('random front-ends', () => {
       const world = new World({ configSpace: true });
       const messages = new Messages(random, world);
       await world.run(FEATURES);
-      const hold = world.dataPath.hold(random.pick(['attach', 'detach', 'setEnabled', 'setCallFd'] as const));
+      const hold = world.dataPath.hold(random.pick(['attach', 'detach', 'setCallFd'] as const));
       for (let i = 0; i < 15; i++) {
         const made = messages.make(random.pick(NAMES));
         world.front.sendBytes(message(made.id, made.payload), made.fds);

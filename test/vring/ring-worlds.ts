@@ -2,23 +2,26 @@
  * A guest's two rings with a device on the other end, without a connection: Ringway's rings over an arena,
  * or the naive twin. Both are told the same things by the tests, so that their memories can be compared.
  */
-
+import assert from 'node:assert/strict';
+import { packedBase } from '../../protocol/virtio/packed-ring.ts';
+import { placeRing } from '../../src/device/ring-places.ts';
+import type { DriverRing, Shape } from '../../src/frontend/driver-ring.ts';
 import { EmbeddedMemory, type RegionPlan } from '../../src/frontend/guest-memory.ts';
 import { ReceiveQueue } from '../../src/frontend/receive-queue.ts';
 import { SendQueue } from '../../src/frontend/send-queue.ts';
-import type { Shape, SplitDriver } from '../../src/frontend/split-driver.ts';
+import type { SplitDriverLayout } from '../../src/frontend/split-layout.ts';
 import { closeFd, createEventFd, drainFd, duplicateFd } from '../../src/host/descriptor.ts';
-import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView } from '../../src/memory/arena-view.ts';
+import { createMemoryFile } from '../../src/host/mapping.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import {
-  type Direction,
-  GIVE_DONE,
-  GIVE_NO_BUFFER,
-  GIVE_TOO_SMALL,
-  TAKE_FRAME,
-} from '../../src/queue/contract.ts';
-import { Frame } from '../../src/queue/frame.ts';
+  AS_THEY_CAME,
+  Batch,
+  REFUSED_FAULT,
+  REFUSED_NO_BUFFER,
+  REFUSED_TOO_SMALL,
+} from '../../src/queue/batch.ts';
+import type { Direction } from '../../src/queue/contract.ts';
+import { readHeads } from '../../src/queue/heads.ts';
 import {
   COUNT_BYTES,
   COUNT_CALLS,
@@ -27,34 +30,54 @@ import {
   STATE_AVAIL_NEXT,
   STATE_USED_NEXT,
 } from '../../src/queue/state.ts';
-import type { RingAttachment } from '../../src/vring/attachment.ts';
-import { SplitFromGuest } from '../../src/vring/split-from-guest.ts';
-import { SplitToGuest } from '../../src/vring/split-to-guest.ts';
+import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
+import { FromGuest } from '../../src/vring/from-guest.ts';
+import type { Ring } from '../../src/vring/ring.ts';
+import { ToGuest } from '../../src/vring/to-guest.ts';
+import { NaivePackedRing } from './naive-packed-ring.ts';
+import type { NaiveGiveResult, NaiveRing, NaiveRingOptions } from './naive-ring.ts';
 import { NaiveSplitRing } from './naive-split-ring.ts';
+import type { Random } from './random.ts';
+import { bytesOfFrame, describeFrames, sharedArena, sharedArenaView, spoilAddresses } from './scratch.ts';
 
 export type RingPlan = {
+  readonly layout: RingLayoutKind;
+  readonly inOrder: boolean;
   readonly size: number;
   readonly eventIdx: boolean;
   readonly indirect: boolean;
   readonly mergeable: boolean;
   readonly headerBytes: number;
   readonly bufferBytes: number;
-  /** Index that both rings start at. */
+  /** Base that both rings start at, as SET_VRING_BASE carries it. */
   readonly base: number;
   readonly memory: number | readonly RegionPlan[];
   readonly receiveShape?: () => Shape;
 };
 
-export const PLAIN_PLAN: RingPlan = {
-  size: 16,
-  eventIdx: false,
-  indirect: true,
-  mergeable: false,
-  headerBytes: 12,
-  bufferBytes: 2048,
-  base: 0,
-  memory: 2 ** 20,
-};
+/** Where a ring of each layout begins. */
+export const FIRST_BASES: Readonly<Record<RingLayoutKind, number>> = { split: 0, packed: 0x8000_8000 };
+export const LAYOUT_KINDS: readonly RingLayoutKind[] = ['split', 'packed'];
+
+export function plainPlan(layout: RingLayoutKind): RingPlan {
+  return {
+    layout,
+    inOrder: false,
+    size: 16,
+    eventIdx: false,
+    indirect: true,
+    mergeable: false,
+    headerBytes: 12,
+    bufferBytes: 2048,
+    base: FIRST_BASES[layout],
+    memory: 2 ** 20,
+  };
+}
+
+/** For tests that write to a split ring what no driver would. */
+export function splitLayout(ring: DriverRing): SplitDriverLayout {
+  return ring.layout as SplitDriverLayout;
+}
 
 /** What the driver of one guest is made of. */
 export class DriverEnd {
@@ -67,99 +90,133 @@ export class DriverEnd {
     const options = { ...plan, memory: this.memory };
     this.toGuest = new ReceiveQueue({ ...options, shape: plan.receiveShape });
     this.fromGuest = new SendQueue(options);
-    this.toGuest.startAt(plan.base);
-    this.fromGuest.startAt(plan.base);
+    for (const { ring } of [this.toGuest, this.fromGuest]) ring.layout.startAt(plan.base);
   }
 }
 
-export type GiveResult = 'done' | 'noBuffer' | 'tooSmall';
+export type GiveResult = NaiveGiveResult | 'fault';
+/** A frame that was offered to a ring, and what became of it. */
+export type Offered = { readonly frame: Uint8Array; readonly given: GiveResult };
+/** What `place` is called with, once for each list: frames of the burst, by number. */
+export type PlaceLists = readonly (readonly number[])[];
+
+export function asTheyCame(count: number): PlaceLists {
+  return [Array.from({ length: count }, (_, i) => i)];
+}
+
+export type DeviceCounts = {
+  readonly fromFrames: number;
+  readonly fromBytes: number;
+  readonly fromCalls: number;
+  readonly toFrames: number;
+  readonly toBytes: number;
+  readonly toCalls: number;
+};
 
 /** What the tests tell a device to do; Ringway and the twin do it each in its way. */
 export interface DeviceEnd {
-  /** Takes up to `limit` frames and offers each to the same guest; publishes both rings afterwards. */
-  loop(limit: number): { frame: Uint8Array; given: GiveResult }[];
-  give(frames: readonly Uint8Array[]): GiveResult[];
+  /** Offers frames that come from elsewhere to the guest, as one burst; answers for them in the lists' order. */
+  give(frames: readonly Uint8Array[], lists?: PlaceLists): GiveResult[];
   /** Whether the ring asks to be kicked. */
   setArmed(armed: boolean): void;
-  counts(): {
-    fromFrames: number;
-    fromBytes: number;
-    fromCalls: number;
-    toFrames: number;
-    toBytes: number;
-    toCalls: number;
-  };
+  counts(): DeviceCounts;
+  /** Where the rings stand, as GET_VRING_BASE answers it: to the guest, from the guest. */
+  bases(): number[];
 }
 
-export const sharedArena = Arena.reserve(2 ** 32);
-export const sharedArenaView = new ArenaView(sharedArena.location);
+const REFUSED_NAMES: Readonly<Record<number, GiveResult>> = {
+  [REFUSED_NO_BUFFER]: 'noBuffer',
+  [REFUSED_TOO_SMALL]: 'tooSmall',
+  [REFUSED_FAULT]: 'fault',
+};
 
-const GIVE_NAMES: Readonly<Record<number, GiveResult>> = {
-  [GIVE_DONE]: 'done',
-  [GIVE_NO_BUFFER]: 'noBuffer',
-  [GIVE_TOO_SMALL]: 'tooSmall',
+/** How the guest's regions come to lie in the arena. */
+export type Mapping =
+  /** One after the other. */
+  | 'inOrder'
+  /** Neighbours by guest address are none in the arena. */
+  | 'lastFirst'
+  /** The last region lies over the border of two windows. */
+  | 'overWindows';
+
+/** QueueState's words for a base, available and used. */
+const STATE_WORDS: Readonly<Record<RingLayoutKind, (base: number) => [number, number]>> = {
+  split: (base) => [base, base],
+  packed: (base) => [base & 0xffff, base >>> 16],
+};
+const BASE_OF_WORDS: Readonly<Record<RingLayoutKind, (avail: number, used: number) => number>> = {
+  split: (avail) => avail,
+  packed: (avail, used) => packedBase(avail, used),
 };
 
 /** Ringway's own rings, attached as the back-end does it. */
 export class RingwayEnd implements DeviceEnd {
-  readonly from: SplitFromGuest;
-  readonly to: SplitToGuest;
-  readonly frame = new Frame(sharedArenaView);
+  readonly from: FromGuest;
+  readonly to: ToGuest;
+  readonly batch = new Batch();
   readonly guestMemory = new GuestMemory(sharedArena);
   readonly states = queueStates(2);
-  readonly #callFd = createEventFd();
+  readonly callFd = createEventFd();
+  readonly #driver: DriverEnd;
+  readonly #plan: RingPlan;
 
-  /** `addLastRegionFirst`: then neighbours by guest address need not be neighbours in the arena. */
-  constructor(driver: DriverEnd, plan: RingPlan, addLastRegionFirst = false) {
-    const regions = driver.memory.regions;
-    if (addLastRegionFirst) regions.reverse();
-    for (const region of regions) this.guestMemory.add(region, duplicateFd(driver.memory.fd));
+  constructor(driver: DriverEnd, plan: RingPlan, mapping: Mapping = 'inOrder') {
+    this.#driver = driver;
+    this.#plan = plan;
+    mapRegions(this.guestMemory, driver.memory, mapping);
     for (const index of [0, 1]) {
+      const [avail, used] = STATE_WORDS[plan.layout](plan.base);
       const words = new Int32Array(this.states, index * 128, 16);
-      words[STATE_AVAIL_NEXT] = plan.base;
-      words[STATE_USED_NEXT] = plan.base;
+      words[STATE_AVAIL_NEXT] = avail;
+      words[STATE_USED_NEXT] = used;
     }
-    this.to = new SplitToGuest(
-      sharedArenaView,
-      this.#attachment(driver, driver.toGuest, 'egress', plan),
-      false,
-    );
-    this.from = new SplitFromGuest(
-      sharedArenaView,
-      this.#attachment(driver, driver.fromGuest, 'ingress', plan),
-    );
+    this.to = this.openTo(false);
+    this.from = this.openFrom();
   }
 
-  loop(limit: number): { frame: Uint8Array; given: GiveResult }[] {
-    const done: { frame: Uint8Array; given: GiveResult }[] = [];
-    this.to.begin();
-    for (let left = limit; left > 0 && this.from.available() > 0; left--) {
-      // As often as it can be, and never of any consequence.
-      this.from.readAhead(this.from.available());
-      const taken = this.from.take(this.frame);
-      if (taken !== TAKE_FRAME) throw new Error(`take answered ${taken}, fault ${this.from.fault}`);
-      const bytes = frameBytes(this.frame);
-      done.push({ frame: bytes, given: this.#give(this.frame) });
-      this.from.release();
-    }
-    this.to.end();
-    this.from.publish();
-    return done;
+  /** The same rings once more, as another worker opens them, or the same one after a stop. */
+  openTo(shared: boolean): ToGuest {
+    return new ToGuest(sharedArenaView, this.#attachment(this.#driver.toGuest.ring, 'egress'), shared);
   }
 
-  give(frames: readonly Uint8Array[]): GiveResult[] {
-    this.to.begin();
-    const results = frames.map((bytes) => {
-      this.describe(bytes);
-      return this.#give(this.frame);
-    });
-    this.to.end();
+  openFrom(): FromGuest {
+    return new FromGuest(sharedArenaView, this.#attachment(this.#driver.fromGuest.ring, 'ingress'));
+  }
+
+  /**
+   * Takes a burst and offers its frames to the same guest, in the order that `listsFor` says for so many frames;
+   * publishes both rings afterwards. `taken`: chains.
+   */
+  loop(listsFor = asTheyCame): { taken: number; lists: PlaceLists; offered: Offered[] } {
+    const { batch, from, to } = this;
+    const taken = from.gather(batch);
+    assert.equal(from.fault, 0);
+    assert.equal(batch.count, taken);
+    const lists = listsFor(taken);
+    if (taken === 0) return { taken, lists, offered: [] };
+    readHeads(batch, sharedArenaView.windows);
+    const frames = Array.from({ length: taken }, (_, frame) => bytesOfFrame(batch, frame));
+    to.begin();
+    const results = placeLists(to, batch, lists);
+    to.end();
+    from.finish();
+    return { taken, lists, offered: lists.flat().map((at, i) => ({ frame: frames[at], given: results[i] })) };
+  }
+
+  /** `scatter`: the frames lie in any way, and their addresses change when they have been read. */
+  give(
+    frames: readonly Uint8Array[],
+    lists = asTheyCame(frames.length),
+    scatter: Random | null = null,
+  ): GiveResult[] {
+    const { batch, to } = this;
+    describeFrames(batch, frames, scatter);
+    readHeads(batch, sharedArenaView.windows);
+    if (scatter !== null) spoilAddresses(batch);
+    to.begin();
+    const results = placeLists(to, batch, lists);
+    to.end();
     return results;
-  }
-
-  /** Makes `frame` a frame that no guest sent. */
-  describe(bytes: Uint8Array): void {
-    scratch.describe(this.frame, bytes);
   }
 
   setArmed(armed: boolean): void {
@@ -167,7 +224,7 @@ export class RingwayEnd implements DeviceEnd {
     else this.from.disarmWake();
   }
 
-  counts(): ReturnType<DeviceEnd['counts']> {
+  counts(): DeviceCounts {
     const from = this.from.state.counts;
     const to = this.to.state.counts;
     return {
@@ -180,98 +237,116 @@ export class RingwayEnd implements DeviceEnd {
     };
   }
 
+  bases(): number[] {
+    const baseOf = ({ state: { words } }: Ring): number =>
+      BASE_OF_WORDS[this.#plan.layout](words[STATE_AVAIL_NEXT], words[STATE_USED_NEXT]);
+    return [baseOf(this.to), baseOf(this.from)];
+  }
+
   close(): void {
     this.guestMemory.clear();
-    drainFd(this.#callFd);
-    closeFd(this.#callFd);
+    drainFd(this.callFd);
+    closeFd(this.callFd);
   }
 
-  #give(frame: Frame): GiveResult {
-    const result = this.to.give(frame);
-    const name = GIVE_NAMES[result];
-    if (name === undefined) throw new Error(`give answered ${result}, fault ${this.to.fault}`);
-    return name;
-  }
-
-  #attachment(end: DriverEnd, ring: SplitDriver, direction: Direction, plan: RingPlan): RingAttachment {
-    const placed = (offset: number, sizeBytes: number): number => {
-      const arenaOffset = this.guestMemory.offsetOfUva(end.memory.uvaOf(offset), sizeBytes);
-      if (arenaOffset === null) throw new Error('a ring lies outside the shared memory');
-      return arenaOffset;
+  #attachment(ring: DriverRing, direction: Direction): RingAttachment {
+    const plan = this.#plan;
+    const { layout, memory } = ring;
+    const addresses = {
+      descUva: memory.uvaOf(layout.descOffset),
+      availUva: memory.uvaOf(layout.driverOffset),
+      usedUva: memory.uvaOf(layout.deviceOffset),
     };
+    const places = placeRing(plan.layout, plan.size, addresses, this.guestMemory);
+    if (typeof places === 'string') throw new Error(places);
     return {
-      kind: 'split',
+      ...places,
+      kind: 'ring',
+      layout: plan.layout,
       portId: 0,
       queueIndex: direction === 'egress' ? 0 : 1,
       direction,
       size: plan.size,
-      descOffset: placed(ring.descOffset, ring.desc.byteLength),
-      availOffset: placed(ring.availOffset, ring.avail.byteLength),
-      usedOffset: placed(ring.usedOffset, ring.used16.byteLength),
       eventIdx: plan.eventIdx,
       indirect: plan.indirect,
+      inOrder: plan.inOrder,
       mergeable: plan.mergeable,
       headerBytes: plan.headerBytes,
-      enabled: true,
       kickFd: -1,
-      callFd: this.#callFd,
+      callFd: this.callFd,
       states: this.states,
       map: this.guestMemory.gpaMap(),
     };
   }
 }
 
-/** A place in the arena for frames that no guest sent. */
-class Scratch {
-  readonly #memory = new EmbeddedMemory(2 ** 18);
-  readonly #guestMemory = new GuestMemory(sharedArena);
-  readonly #offset: number;
+/** Places each list by a call of its own; the ring is open. */
+export function placeLists(to: ToGuest, batch: Batch, lists: PlaceLists): GiveResult[] {
+  return lists.flatMap((list) => {
+    batch.refusedCount = 0;
+    // The order of the batch itself has a way of its own in the hot loops.
+    const isAll = list.every((frame, i) => frame === i);
+    to.place(batch, isAll ? AS_THEY_CAME : Int32Array.from(list), list.length);
+    let refusedSeen = 0;
+    const results = list.map((frame): GiveResult => {
+      const isRefused = refusedSeen < batch.refusedCount && batch.refused[refusedSeen] === frame;
+      return isRefused ? REFUSED_NAMES[batch.refusedWhy[refusedSeen++]] : 'done';
+    });
+    assert.equal(refusedSeen, batch.refusedCount, 'frames are refused in order');
+    return results;
+  });
+}
 
-  constructor() {
-    this.#guestMemory.add(this.#memory.regions[0], duplicateFd(this.#memory.fd));
-    this.#offset = this.#guestMemory.regions[0].arenaOffset;
-  }
+const GIB = 2 ** 30;
+const MIB = 2 ** 20;
 
-  describe(frame: Frame, bytes: Uint8Array): void {
-    sharedArenaView.u8.set(bytes, this.#offset);
-    frame.setSingle(Math.floor(this.#offset / 2 ** 30), this.#offset % 2 ** 30, bytes.length);
+function mapRegions(guestMemory: GuestMemory, memory: EmbeddedMemory, mapping: Mapping): void {
+  const regions = memory.regions;
+  if (mapping === 'lastFirst') regions.reverse();
+  const last = regions.pop();
+  for (const region of regions) guestMemory.add(region, duplicateFd(memory.fd));
+  const ends = guestMemory.regions.map((region) => region.arenaOffset + region.sizeBytes);
+  const fillerOffset = mapping === 'overWindows' ? fillFirstWindow(Math.max(0, ...ends)) : null;
+  if (last !== undefined) guestMemory.add(last, duplicateFd(memory.fd));
+  if (fillerOffset !== null) sharedArena.unmap(fillerOffset);
+}
+
+/** Takes what is free in the arena's first window from an offset on, but for two MiB at its end. */
+function fillFirstWindow(fromOffset: number): number {
+  const startOffset = Math.ceil(fromOffset / (2 * MIB)) * 2 * MIB;
+  const sizeBytes = GIB - 2 * MIB - startOffset;
+  const fd = createMemoryFile('ringway-filler', sizeBytes);
+  try {
+    return sharedArena.map({ fd, fileOffset: 0, sizeBytes, pageBytes: 4096, preferredOffset: startOffset });
+  } finally {
+    closeFd(fd);
   }
 }
 
-/** One for all: made first, so that it lies between no guest and what comes after it. */
-const scratch = new Scratch();
-
+/** The twin does what Ringway did: as many frames, and the same lists. */
 export class NaiveEnd implements DeviceEnd {
-  readonly #from: NaiveSplitRing;
-  readonly #to: NaiveSplitRing;
+  readonly #from: NaiveRing;
+  readonly #to: NaiveRing;
 
   constructor(driver: DriverEnd, plan: RingPlan) {
-    const ring = (driverRing: SplitDriver): NaiveSplitRing =>
-      new NaiveSplitRing({
-        ...plan,
-        file: driver.memory.u8,
-        regions: driver.memory.regions,
-        descGpa: BigInt(driver.memory.gpaOf(driverRing.descOffset)),
-        availGpa: BigInt(driver.memory.gpaOf(driverRing.availOffset)),
-        usedGpa: BigInt(driver.memory.gpaOf(driverRing.usedOffset)),
-      });
-    this.#to = ring(driver.toGuest);
-    this.#from = ring(driver.fromGuest);
+    this.#to = naiveRing(driver.toGuest.ring, plan, { choosesAsRingway: true });
+    this.#from = naiveRing(driver.fromGuest.ring, plan, { choosesAsRingway: true });
   }
 
-  loop(limit: number): { frame: Uint8Array; given: GiveResult }[] {
-    const done: { frame: Uint8Array; given: GiveResult }[] = [];
-    for (let left = Math.min(limit, this.#from.waiting()); left > 0; left--) {
-      const frame = this.#from.take();
-      done.push({ frame, given: this.#to.give(frame) });
-    }
+  waiting(): number {
+    return this.#from.waiting();
+  }
+
+  loop(taken: number, lists: PlaceLists): Offered[] {
+    const frames = Array.from({ length: taken }, () => this.#from.take());
+    const offered = lists.flat().map((at) => ({ frame: frames[at], given: this.#to.give(frames[at]) }));
     this.#to.publish();
     this.#from.publish();
-    return done;
+    return offered;
   }
 
-  give(frames: readonly Uint8Array[]): GiveResult[] {
-    const results = frames.map((frame) => this.#to.give(frame));
+  give(frames: readonly Uint8Array[], lists = asTheyCame(frames.length)): GiveResult[] {
+    const results = lists.flat().map((at) => this.#to.give(frames[at]));
     this.#to.publish();
     return results;
   }
@@ -281,7 +356,7 @@ export class NaiveEnd implements DeviceEnd {
     else this.#from.disarm();
   }
 
-  counts(): ReturnType<DeviceEnd['counts']> {
+  counts(): DeviceCounts {
     return {
       fromFrames: this.#from.frames,
       fromBytes: this.#from.bytes,
@@ -291,17 +366,32 @@ export class NaiveEnd implements DeviceEnd {
       toCalls: this.#to.signals,
     };
   }
+
+  bases(): number[] {
+    return [this.#to.base(), this.#from.base()];
+  }
 }
 
-/** The frame's bytes, gathered from its pieces. */
-export function frameBytes(frame: Frame): Uint8Array {
-  frame.spread();
-  const bytes = new Uint8Array(frame.totalBytes);
-  let done = 0;
-  for (let piece = 0; piece < frame.pieceCount; piece++) {
-    const offset = frame.pieceWindow[piece] * 2 ** 30 + frame.pieceIndex[piece];
-    bytes.set(sharedArenaView.bytesAt(offset, frame.pieceBytes[piece]), done);
-    done += frame.pieceBytes[piece];
-  }
-  return bytes;
+const TWINS: Readonly<Record<RingLayoutKind, (options: NaiveRingOptions) => NaiveRing>> = {
+  split: (options) => new NaiveSplitRing(options),
+  packed: (options) => new NaivePackedRing(options),
+};
+
+/** The twin that serves a driver's ring. */
+export function naiveRing(
+  ring: DriverRing,
+  plan: RingPlan,
+  changes: Pick<NaiveRingOptions, 'reorder' | 'choosesAsRingway'> = {},
+): NaiveRing {
+  const { memory, layout } = ring;
+  const gpa = (offset: number): bigint => BigInt(memory.gpaOf(offset));
+  return TWINS[plan.layout]({
+    ...plan,
+    ...changes,
+    file: memory.u8,
+    regions: memory.regions,
+    descGpa: gpa(layout.descOffset),
+    driverGpa: gpa(layout.driverOffset),
+    deviceGpa: gpa(layout.deviceOffset),
+  });
 }

@@ -1,229 +1,143 @@
 /**
- * The control virtqueue (VIRTIO 1.3, section 5.1.6.5) of front-ends that do not serve it themselves. Served
- * on the main thread, woken by its kick descriptor. Its chains are checked like any other: readable buffers
- * with the command, then a writable one for the answer. Filters are kept but not applied: the specification
- * makes filtering best effort, and a switch delivers by address anyway.
+ * The control virtqueue (VIRTIO 1.3, section 5.1.6.5) of front-ends that do not serve it themselves: takes commands
+ * from its ring and writes their answers. Served on the main thread, woken by its kick descriptor. Chains are checked
+ * like any other: readable buffers with the command, then a writable one for the answer. What a driver may ask of the
+ * main thread in one turn is bounded. Allocates: commands are rare.
  */
-import {
-  CTRL_ACK_ERROR,
-  CTRL_ACK_OK,
-  CTRL_ANNOUNCE,
-  CTRL_CLASS,
-  CTRL_MAC,
-  CTRL_MQ,
-  CTRL_RX,
-  CTRL_VLAN,
-} from '../../../protocol/virtio/net.ts';
 import { drainFd } from '../../host/descriptor.ts';
 import { descriptorLoop, type Watch } from '../../host/event-loop.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
 import type { RingAttachment } from '../../vring/attachment.ts';
+import { DescriptorList } from '../../vring/descriptor-list.ts';
 import { RING_FAULT } from '../../vring/faults.ts';
-import { DescriptorList, walkChain } from '../../vring/split-chain.ts';
-import { SplitRing } from '../../vring/split-ring.ts';
+import { writeByte } from '../../vring/guest-writes.ts';
+import { Ring } from '../../vring/ring.ts';
+import type { OwnQueue } from '../device-kind.ts';
+import type { ControlCommands } from './control-commands.ts';
 
 /** Longest command taken: a MAC table of some 10,000 addresses. */
 const COMMAND_BYTES_MAX = 65_536;
+/** What is served before the event loop has its turn again. */
+export const COMMANDS_PER_TURN = 64;
+const COMMAND_BYTES_PER_TURN = 4 * COMMAND_BYTES_MAX;
 /** A ring without a kick descriptor is looked at this often; the driver waits for each command. */
 const POLL_MS = 10;
 
-/** What the driver asked to receive. */
-export class ReceiveFilter {
-  promiscuous = true;
-  allMulticast = false;
-  allUnicast = false;
-  noMulticast = false;
-  noUnicast = false;
-  noBroadcast = false;
-  mac: Uint8Array | null = null;
-  unicastMacs: readonly Uint8Array[] = [];
-  multicastMacs: readonly Uint8Array[] = [];
-  readonly vlans = new Set<number>();
-}
-
 export type ControlQueueOptions = {
-  readonly filter: ReceiveFilter;
-  readonly queuePairsMax: number;
-  readonly setQueuePairs: (pairs: number) => void;
+  readonly commands: Pick<ControlCommands, 'execute'>;
+  /** The driver's fault stopped the ring. */
   readonly onFault: () => void;
 };
 
-export class ControlQueue {
-  readonly #ring: ControlRing;
+type Command = { readonly bytes: Uint8Array; readonly answerWindow: number; readonly answerIndex: number };
+
+export class ControlQueue implements OwnQueue {
+  readonly #ring: Ring;
   readonly #options: ControlQueueOptions;
   readonly #watch: Watch | null;
   readonly #timer: NodeJS.Timeout | null;
-  #closed = false;
+  /** Of the chain walked last. */
+  readonly #list = new DescriptorList();
+  #isServing = false;
+  /** The first chain holds no command: this is a receive queue whose partner is not started yet. Left as it is. */
+  #isForeign = false;
+  #isClosed = false;
 
+  /** The caller keeps the descriptors of `attachment`. */
   constructor(arena: ArenaView, attachment: RingAttachment, options: ControlQueueOptions) {
-    this.#ring = new ControlRing(arena, attachment);
+    this.#ring = new Ring(arena, attachment);
     this.#options = options;
     const { kickFd } = attachment;
     this.#watch = kickFd < 0 ? null : descriptorLoop().watch(kickFd, () => this.#kicked(kickFd));
-    this.#timer = kickFd < 0 ? setInterval(() => this.#serve(), POLL_MS) : null;
+    this.#timer = kickFd < 0 ? setInterval(() => this.#wake(), POLL_MS) : null;
     // A kick may have come before we listened.
-    this.#serve();
+    this.#wake();
   }
 
   setCallFd(fd: number): void {
-    this.#ring.callFd = fd;
-    this.#ring.signal();
+    this.#ring.setCallFd(fd);
   }
 
-  /** Afterwards nothing of the ring is touched, also by a turn of serving that was put off. */
+  /** Afterwards nothing of the ring is touched, also by a command that is still being carried out. */
   close(): void {
-    this.#closed = true;
+    this.#isClosed = true;
     this.#watch?.close();
     if (this.#timer !== null) clearInterval(this.#timer);
   }
 
   #kicked(kickFd: number): void {
     if (!drainFd(kickFd)) this.#watch?.close();
-    this.#serve();
+    this.#wake();
   }
 
-  #serve(): void {
-    if (this.#closed) return;
+  /** Whoever serves looks for more by itself. */
+  #wake(): void {
+    if (this.#isServing) return;
+    this.#isServing = true;
+    void this.#serve();
+  }
+
+  /** Serves until nothing waits, with a pause after each turn's worth. */
+  async #serve(): Promise<void> {
     const faultBefore = this.#ring.fault;
-    // Bounded by the ring; a driver that adds more kicks again because the ring asks for kicks.
-    for (let turn = 0; turn < this.#ring.size; turn++) {
-      if (!this.#ring.serveNext((command) => this.#execute(command))) break;
+    while (this.#mayServe()) {
+      await this.#serveTurn();
+      if (this.#isClosed) return;
+      this.#ring.publish();
+      if (!this.#mayServe() || (!this.#ring.hasWaiting() && this.#ring.armWake())) break;
+      await new Promise(setImmediate);
     }
-    this.#ring.publish();
-    if (!this.#ring.armWake() && this.#ring.fault === RING_FAULT.NONE && this.#ring.nextIsCommand()) {
-      setImmediate(() => this.#serve());
-    }
-    if (this.#ring.fault !== faultBefore) this.#options.onFault();
+    this.#isServing = false;
+    if (!this.#isClosed && this.#ring.fault !== faultBefore) this.#options.onFault();
   }
 
-  /** Carries out one command (class, command, data) and answers CTRL_ACK_OK or CTRL_ACK_ERROR. */
-  #execute(command: Uint8Array): number {
-    const [commandClass, code] = command;
-    const data = command.subarray(2);
-    switch (commandClass) {
-      case CTRL_CLASS.RX:
-        return this.#setReceiveMode(code!, data);
-      case CTRL_CLASS.MAC:
-        return this.#setMac(code!, data);
-      case CTRL_CLASS.VLAN:
-        return this.#setVlan(code!, data);
-      case CTRL_CLASS.ANNOUNCE:
-        return code === CTRL_ANNOUNCE.ACK ? CTRL_ACK_OK : CTRL_ACK_ERROR;
-      case CTRL_CLASS.MQ:
-        return this.#setQueuePairs(code!, data);
-      default:
-        return CTRL_ACK_ERROR;
+  #mayServe(): boolean {
+    return !this.#isClosed && !this.#isForeign && this.#ring.fault === RING_FAULT.NONE;
+  }
+
+  async #serveTurn(): Promise<void> {
+    let bytesLeft = COMMAND_BYTES_PER_TURN;
+    for (let count = 0; count < COMMANDS_PER_TURN && bytesLeft > 0; count++) {
+      const command = this.#mayServe() && this.#ring.hasWaiting() ? this.#nextCommand() : null;
+      if (command === null) return;
+      bytesLeft -= command.bytes.length;
+      const ack = await this.#options.commands.execute(command.bytes);
+      // The ring may be gone since the command began.
+      if (this.#isClosed) return;
+      writeByte(this.#ring.arena.windows[command.answerWindow], command.answerIndex, ack);
+      this.#ring.useWalked(1);
     }
   }
 
-  #setReceiveMode(code: number, data: Uint8Array): number {
-    if (data.length < 1 || data[0] > 1) return CTRL_ACK_ERROR;
-    const on = data[0] === 1;
-    const { filter } = this.#options;
-    switch (code) {
-      case CTRL_RX.PROMISC:
-        filter.promiscuous = on;
-        return CTRL_ACK_OK;
-      case CTRL_RX.ALLMULTI:
-        filter.allMulticast = on;
-        return CTRL_ACK_OK;
-      case CTRL_RX.ALLUNI:
-        filter.allUnicast = on;
-        return CTRL_ACK_OK;
-      case CTRL_RX.NOMULTI:
-        filter.noMulticast = on;
-        return CTRL_ACK_OK;
-      case CTRL_RX.NOUNI:
-        filter.noUnicast = on;
-        return CTRL_ACK_OK;
-      case CTRL_RX.NOBCAST:
-        filter.noBroadcast = on;
-        return CTRL_ACK_OK;
-      default:
-        return CTRL_ACK_ERROR;
+  /** Null when the first chain holds no command, or stopped the ring. */
+  #nextCommand(): Command | null {
+    const list = this.#list;
+    list.clear();
+    const fault = this.#ring.walk(list);
+    if (fault !== RING_FAULT.NONE) return this.#stop(fault);
+    this.#isForeign = list.count === 0 || list.writable[0] !== 0;
+    return this.#isForeign ? null : this.#readCommand();
+  }
+
+  /** Null when the chain is bad; the ring is stopped then. */
+  #readCommand(): Command | null {
+    const bytes = this.#gather();
+    if (bytes === null) return null;
+    const list = this.#list;
+    const last = list.count - 1;
+    if (list.overflowed || list.writable[last] === 0 || list.sizeBytes[last] === 0) {
+      return this.#stop(RING_FAULT.COMMAND_WITHOUT_ANSWER);
     }
+    const { translator } = this.#ring;
+    const answerIndex = translator.locate(list.gpaLo[last], list.gpaHi[last], 1);
+    if (answerIndex < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
+    return { bytes, answerWindow: translator.window, answerIndex };
   }
 
-  #setMac(code: number, data: Uint8Array): number {
-    const { filter } = this.#options;
-    if (code === CTRL_MAC.ADDR_SET) {
-      if (data.length < 6) return CTRL_ACK_ERROR;
-      filter.mac = data.slice(0, 6);
-      return CTRL_ACK_OK;
-    }
-    if (code !== CTRL_MAC.TABLE_SET) return CTRL_ACK_ERROR;
-    const unicast = macTable(data, 0);
-    const multicast = unicast === null ? null : macTable(data, unicast.endOffset);
-    if (unicast === null || multicast === null) return CTRL_ACK_ERROR;
-    filter.unicastMacs = unicast.macs;
-    filter.multicastMacs = multicast.macs;
-    return CTRL_ACK_OK;
-  }
-
-  #setVlan(code: number, data: Uint8Array): number {
-    if (data.length < 2) return CTRL_ACK_ERROR;
-    const vlan = data[0] | (data[1] << 8);
-    if (vlan > 4095) return CTRL_ACK_ERROR;
-    const { vlans } = this.#options.filter;
-    if (code === CTRL_VLAN.ADD) vlans.add(vlan);
-    else if (code === CTRL_VLAN.DEL) vlans.delete(vlan);
-    else return CTRL_ACK_ERROR;
-    return CTRL_ACK_OK;
-  }
-
-  #setQueuePairs(code: number, data: Uint8Array): number {
-    if (code !== CTRL_MQ.VQ_PAIRS_SET || data.length < 2) return CTRL_ACK_ERROR;
-    const pairs = data[0] | (data[1] << 8);
-    if (pairs < 1 || pairs > this.#options.queuePairsMax) return CTRL_ACK_ERROR;
-    this.#options.setQueuePairs(pairs);
-    return CTRL_ACK_OK;
-  }
-}
-
-/** struct virtio_net_ctrl_mac { le32 entries; u8 macs[entries][6]; }; null when it is cut short. */
-function macTable(data: Uint8Array, offset: number): { macs: Uint8Array[]; endOffset: number } | null {
-  if (offset + 4 > data.length) return null;
-  const count = new DataView(data.buffer, data.byteOffset).getUint32(offset, true);
-  const endOffset = offset + 4 + count * 6;
-  if (endOffset > data.length) return null;
-  const macs = Array.from({ length: count }, (_, i) => data.slice(offset + 4 + i * 6, offset + 10 + i * 6));
-  return { macs, endOffset };
-}
-
-/** The split ring with commands in it. Allocates: commands are rare. */
-class ControlRing extends SplitRing {
-  readonly #list = new DescriptorList();
-
-  /** Whether a chain waits and begins with a readable buffer; only commands do. */
-  nextIsCommand(): boolean {
-    if (this.available() === 0) return false;
-    this.#list.clear();
-    const fault = walkChain(this, this.headAt(0), this.#list);
-    if (fault === RING_FAULT.NONE) return this.#list.count > 0 && this.#list.writable[0] === 0;
-    this.fail(fault);
-    return false;
-  }
-
-  /** Takes the next command and writes its answer; false when there is none. */
-  serveNext(execute: (command: Uint8Array) => number): boolean {
-    if (!this.nextIsCommand()) return false;
-    const head = this.headAt(0);
-    const command = this.#gather();
-    if (command === null) return false;
-    const answer = this.#answerPlace();
-    if (answer === null) return false;
-    const ack = command.length < 2 ? CTRL_ACK_ERROR : execute(command);
-    this.arena.windows[answer.window].u8[answer.index] = ack;
-    this.putUsed(head, 1);
-    this.availNext = (this.availNext + 1) & 0xffff;
-    this.burstFrames++;
-    this.burstBytes += command.length;
-    return true;
-  }
-
-  /** The readable buffers as one; null when the ring is stopped. */
+  /** A copy of the readable buffers as one; null when the ring is stopped. */
   #gather(): Uint8Array | null {
     const list = this.#list;
+    const { arena, translator } = this.#ring;
     const parts: Uint8Array[] = [];
     let totalBytes = 0;
     for (let i = 0; i < list.count && list.writable[i] === 0; i++) {
@@ -231,27 +145,15 @@ class ControlRing extends SplitRing {
       totalBytes += sizeBytes;
       if (totalBytes > COMMAND_BYTES_MAX) return this.#stop(RING_FAULT.COMMAND_TOO_LONG);
       // An empty buffer must have a good address too.
-      const index = this.translator.locate(list.gpaLo[i], list.gpaHi[i], Math.max(sizeBytes, 1));
+      const index = translator.locate(list.gpaLo[i], list.gpaHi[i], Math.max(sizeBytes, 1));
       if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
-      parts.push(this.arena.windows[this.translator.window].u8.slice(index, index + sizeBytes));
+      parts.push(arena.windows[translator.window].u8.slice(index, index + sizeBytes));
     }
     return new Uint8Array(Buffer.concat(parts));
   }
 
-  /** Where the answer goes: the last buffer, which must be writable and hold a byte. */
-  #answerPlace(): { window: number; index: number } | null {
-    const list = this.#list;
-    const last = list.count - 1;
-    if (list.overflowed || list.writable[last] === 0 || list.sizeBytes[last] === 0) {
-      return this.#stop(RING_FAULT.COMMAND_WITHOUT_ANSWER);
-    }
-    const index = this.translator.locate(list.gpaLo[last], list.gpaHi[last], 1);
-    if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
-    return { window: this.translator.window, index };
-  }
-
   #stop(fault: number): null {
-    this.fail(fault);
+    this.#ring.fail(fault);
     return null;
   }
 }

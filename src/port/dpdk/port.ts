@@ -8,10 +8,9 @@ import { Eal, wordsOf } from '../../dpdk/eal.ts';
 import { type EthLink, EthPort, type EthStatistics } from '../../dpdk/ethdev.ts';
 import { DpdkError } from '../../dpdk/library.ts';
 import { allowedCpus } from '../../host/affinity.ts';
-import { HostError } from '../../host/errors.ts';
-import { ArenaFullError } from '../../memory/arena.ts';
 import { type PortCounters, QueueState, queueStates, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import { Supervisor, type Trouble } from '../supervisor.ts';
 import type { DpdkAttachment } from './queues.ts';
 
 export type DpdkPortOptions = {
@@ -36,8 +35,7 @@ export type DpdkDetails = {
   readonly statistics: EthStatistics | null;
 };
 
-const RETRY_MIN_MS = 100;
-const RETRY_MAX_MS = 2000;
+const PAUSES = { minMs: 100, maxMs: 2000 };
 /** How often the device is looked after; no driver tells that its interface went away. */
 const LOOK_MS = 1000;
 const MEMORY_HUGE = 'hugepages';
@@ -53,15 +51,8 @@ export class DpdkPort implements Port {
   readonly #context: PortContext;
   #eth: EthPort | null = null;
   #attached: number[] = [];
-  /** Attaching and letting go, one after the other. */
-  #work: Promise<void> = Promise.resolve();
-  #isReleasing = false;
-  #retry: NodeJS.Timeout | null = null;
-  #retryMs = RETRY_MIN_MS;
+  readonly #supervisor: Supervisor;
   #watch: NodeJS.Timeout | null = null;
-  #stopped = false;
-  #isFinal = false;
-  #reason: string | null = null;
 
   constructor(options: DpdkPortOptions, context: PortContext) {
     this.id = context.id;
@@ -70,14 +61,23 @@ export class DpdkPort implements Port {
     this.options = options;
     this.states = queueStates(2 * options.queueCount);
     this.#context = context;
+    this.#supervisor = new Supervisor(
+      {
+        open: () => {},
+        attend: () => null,
+        attach: () => this.#attach(),
+        release: () => this.#release(),
+        close: () => {},
+        explain,
+        describe: (isHeld, reason) => this.#describe(isHeld, reason),
+      },
+      context.events,
+      PAUSES,
+    );
   }
 
   get status(): PortStatus {
-    if (this.#stopped) return { state: 'stopped', reason: 'the port was stopped' };
-    if (this.#eth === null) {
-      return { state: this.#isFinal ? 'stopped' : 'waiting', reason: this.#reason ?? 'not started yet' };
-    }
-    return { state: 'running', reason: this.#warning() };
+    return this.#supervisor.status;
   }
 
   get mtu(): number | null {
@@ -111,42 +111,24 @@ export class DpdkPort implements Port {
     };
   }
 
-  /** Resolves after the first try. */
   start(): Promise<void> {
-    return this.#then(() => this.#attach());
+    return this.#supervisor.start();
   }
 
   stop(): Promise<void> {
-    this.#stopped = true;
-    if (this.#retry !== null) clearTimeout(this.#retry);
-    return this.#then(() => this.#release());
+    return this.#supervisor.stop();
   }
 
   /** A DPDK queue has no faults. */
   queueFailed(): void {}
 
-  #then(action: () => Promise<void>): Promise<void> {
-    this.#work = this.#work.then(action);
-    return this.#work;
-  }
-
   async #attach(): Promise<void> {
-    if (this.#stopped) return;
-    try {
-      this.#eth = this.#open();
-      await this.#attachQueues(this.#eth);
-    } catch (error) {
-      if (!isOutside(error)) throw error;
-      await this.#release();
-      this.#failed(error);
-      return;
-    }
-    this.#reason = null;
-    this.#retryMs = RETRY_MIN_MS;
-    this.#watch = setInterval(() => this.#look(), LOOK_MS);
-    const { driver, mac, warnings } = this.#eth;
-    this.#context.events.info(`attached to ${this.endpoint} (driver ${driver}, address ${mac})`);
-    for (const warning of warnings) this.#context.events.warn(warning);
+    const eth = this.#open();
+    this.#eth = eth;
+    await this.#attachQueues(eth);
+    this.#watch = setInterval(() => this.#look(eth), LOOK_MS);
+    this.#context.events.info(`attached to ${this.endpoint} (driver ${eth.driver}, address ${eth.mac})`);
+    for (const warning of eth.warnings) this.#context.events.warn(warning);
   }
 
   #open(): EthPort {
@@ -178,7 +160,7 @@ export class DpdkPort implements Port {
   /** Egress first, so that what comes in finds a way out. */
   async #attachQueues(eth: EthPort): Promise<void> {
     const { dataPath } = this.#context;
-    await dataPath.setFrameLimit(this.id, eth.frameBytesMax);
+    await dataPath.setPolicy(this.id, { frameBytesMax: eth.frameBytesMax });
     for (let queueIndex = 0; queueIndex < 2 * this.options.queueCount; queueIndex++) {
       new QueueState(this.states, queueIndex).words.fill(0);
       const isEgress = queueIndex % 2 === 0;
@@ -187,7 +169,6 @@ export class DpdkPort implements Port {
         portId: this.id,
         queueIndex,
         direction: isEgress ? 'egress' : 'ingress',
-        enabled: true,
         states: this.states,
         location: (isEgress ? eth.txQueues : eth.rxQueues)[queueIndex >> 1],
       };
@@ -196,18 +177,11 @@ export class DpdkPort implements Port {
     }
   }
 
-  #look(): void {
-    if (this.#eth === null || this.#isReleasing) return;
+  #look(eth: EthPort): void {
     const words = wordsOf(Eal.current?.takeLog() ?? '');
     if (words !== '') this.#context.events.warn(words);
-    const missing = missingInterface(this.#eth.device);
-    if (missing === null) return;
-    this.#isReleasing = true;
-    void this.#then(async () => {
-      await this.#release();
-      this.#isReleasing = false;
-      this.#failed(new DpdkError(missing));
-    });
+    const missing = missingInterface(eth.device);
+    if (missing !== null) this.#supervisor.lose({ reason: missing, retry: 'soon' });
   }
 
   /** Detaches and closes, as far as it had come. */
@@ -215,35 +189,30 @@ export class DpdkPort implements Port {
     const eth = this.#eth;
     if (eth === null) return;
     if (this.#watch !== null) clearInterval(this.#watch);
-    const { dataPath, events } = this.#context;
+    this.#watch = null;
+    const { dataPath } = this.#context;
     const attached = this.#attached;
     this.#attached = [];
     await Promise.all(attached.map((queueIndex) => dataPath.detach(this.id, queueIndex)));
     this.#eth = null;
     eth.close();
-    events.disconnected();
   }
 
-  #failed(error: Error): void {
-    if (this.#stopped) return;
-    if (error.message !== this.#reason) this.#context.events.warn(error.message);
-    this.#reason = error.message;
-    this.#isFinal = error instanceof DpdkError && !error.mayPass;
-    if (this.#isFinal) return;
-    this.#retry = setTimeout(() => void this.#then(() => this.#attach()), this.#retryMs);
-    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
-  }
-
-  #warning(): string | null {
-    const eth = this.#eth!;
-    if (!eth.link.up) return `${eth.device.name} has no link: look at the cable and at the other side`;
-    return downInterface(eth.device) ?? eth.warnings[0] ?? null;
+  #describe(isHeld: boolean, reason: string | null): PortStatus {
+    if (this.#eth === null || !isHeld) return { state: 'waiting', reason: reason ?? 'not attached yet' };
+    return { state: 'running', reason: warningOf(this.#eth) };
   }
 }
 
-/** What the outside may lack now and have later. */
-function isOutside(error: unknown): error is Error {
-  return error instanceof DpdkError || error instanceof HostError || error instanceof ArenaFullError;
+function warningOf(eth: EthPort): string | null {
+  if (!eth.link.up) return `${eth.device.name} has no link: look at the cable and at the other side`;
+  return downInterface(eth.device) ?? eth.warnings[0] ?? null;
+}
+
+/** What the outside may lack now and have later, and what only another configuration mends. */
+function explain(error: unknown): Trouble | null {
+  if (!(error instanceof DpdkError)) return null;
+  return { reason: error.message, retry: error.mayPass ? 'later' : 'never' };
 }
 
 function memoryOf(eal: Eal): string {

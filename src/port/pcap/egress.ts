@@ -15,10 +15,10 @@ import {
 } from '../../../protocol/pcapng-blocks.ts';
 import type { ArenaView, Window } from '../../memory/arena-view.ts';
 import { WINDOW_BYTES } from '../../memory/arena-view.ts';
-import { GIVE_DONE, GIVE_FAULT } from '../../queue/contract.ts';
-import { copyBytes } from '../../queue/copy.ts';
-import type { Frame } from '../../queue/frame.ts';
-import type { MirrorQueue, MirrorSource } from '../../queue/mirror.ts';
+import { type Batch, REFUSED_FAULT } from '../../queue/batch.ts';
+import type { EgressQueue } from '../../queue/contract.ts';
+import { copyFrame } from '../../queue/copy.ts';
+import type { MirrorSource } from '../../queue/policy.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState, STATE_FAULT } from '../../queue/state.ts';
 import { CLOCK_REALTIME, cutFile, readClock, writeAll } from './file-io.ts';
 import {
@@ -33,10 +33,9 @@ import {
 
 const BUFFER_BYTES = CAPTURE_REGION_BYTES - CAPTURE_BUFFER_OFFSET;
 
-export class PcapEgress implements MirrorQueue {
+export class PcapEgress implements EgressQueue {
   declare readonly portId: number;
   declare readonly queueIndex: number;
-  declare enabled: boolean;
   declare fault: number;
   open = false;
   declare private readonly arena: ArenaView;
@@ -64,7 +63,6 @@ export class PcapEgress implements MirrorQueue {
   constructor(arena: ArenaView, attachment: PcapAttachment, shared: boolean) {
     this.portId = attachment.portId;
     this.queueIndex = attachment.queueIndex;
-    this.enabled = attachment.enabled;
     this.arena = arena;
     this.attachment = attachment;
     this.shared = shared;
@@ -99,17 +97,16 @@ export class PcapEgress implements MirrorQueue {
     this.#begun();
   }
 
-  give(frame: Frame): number {
-    return this.#append(frame, this.portId, PACKET_OUTBOUND);
+  place(batch: Batch, order: Int32Array, count: number): void {
+    for (let k = 0; k < count; k++) this.#append(batch, order[k], this.portId, PACKET_OUTBOUND);
   }
 
-  mirror(frame: Frame, portId: number, isIngress: boolean): number {
-    return this.#append(frame, portId, isIngress ? PACKET_INBOUND : PACKET_OUTBOUND);
+  placeCopies(batch: Batch, order: Int32Array, count: number, portId: number, isIngress: boolean): void {
+    const flags = isIngress ? PACKET_INBOUND : PACKET_OUTBOUND;
+    for (let k = 0; k < count; k++) this.#append(batch, order[k], portId, flags);
   }
 
-  giveRun(): number {
-    return 0;
-  }
+  setCallFd(): void {}
 
   end(): void {
     this.#flush();
@@ -127,9 +124,9 @@ export class PcapEgress implements MirrorQueue {
     this.open = true;
   }
 
-  #append(frame: Frame, portId: number, flags: number): number {
+  #append(batch: Batch, frame: number, portId: number, flags: number): void {
     const { snapBytes } = this.attachment;
-    const { totalBytes } = frame;
+    const totalBytes = batch.bytesOf(frame);
     const capturedBytes = snapBytes === 0 ? totalBytes : Math.min(totalBytes, snapBytes);
     const blockBytes = packetBlockBytes(capturedBytes);
     if (this.filledBytes + blockBytes > BUFFER_BYTES) this.#flush();
@@ -140,29 +137,17 @@ export class PcapEgress implements MirrorQueue {
       // Not there any more when it could not be written.
       interfaceIndex = this.interfaces.find(portId, this.nameHashes[portId]);
     }
-    if (this.fault !== 0 || interfaceIndex < 0) return GIVE_FAULT;
+    if (this.fault !== 0 || interfaceIndex < 0) {
+      batch.refuse(frame, REFUSED_FAULT);
+      return;
+    }
     const at = this.bufferIndex + this.filledBytes;
     const { i32 } = this.window;
     putPacketBlock(i32, at >> 2, interfaceIndex, this.timeWords, capturedBytes, totalBytes, flags);
-    this.#copy(frame, at + PACKET_HEAD_BYTES, capturedBytes);
+    copyFrame(this.arena, batch, frame, capturedBytes, this.window, at + PACKET_HEAD_BYTES);
     this.filledBytes += blockBytes;
     this.filledFrames++;
     this.filledFrameBytes += totalBytes;
-    return GIVE_DONE;
-  }
-
-  #copy(frame: Frame, toIndex: number, sizeBytes: number): void {
-    if (frame.pieceCount === 1) {
-      copyBytes(this.arena, frame.view, frame.index, this.window, toIndex, sizeBytes);
-      return;
-    }
-    let done = 0;
-    for (let piece = 0; piece < frame.pieceCount && done < sizeBytes; piece++) {
-      const from = this.arena.windows[frame.pieceWindow[piece]];
-      const bytes = Math.min(frame.pieceBytes[piece], sizeBytes - done);
-      copyBytes(this.arena, from, frame.pieceIndex[piece], this.window, toIndex + done, bytes);
-      done += bytes;
-    }
   }
 
   /** Describes a port's interface in the file before its first frame; once for each port. */

@@ -1,5 +1,5 @@
 /**
- * The system calls of a capture file's queues (src/port/pcap/ingress.ts, pcap-egress.ts): bytes between a file and
+ * The system calls of a capture file's queues (src/port/pcap/ingress.ts, egress.ts): bytes between a file and
  * memory at an address, and the clock. They allocate nothing and may block for as long as the disk does. Worker
  * thread.
  */

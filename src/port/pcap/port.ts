@@ -15,12 +15,11 @@ import {
   writeSync,
 } from 'node:fs';
 import { encodeInterface, encodeSection } from '../../../protocol/pcapng-blocks.ts';
-import { closeFd } from '../../host/descriptor.ts';
-import { ERRNO, errnoText, HostError } from '../../host/errors.ts';
-import { createMemoryFile } from '../../host/mapping.ts';
-import { ArenaFullError } from '../../memory/arena.ts';
+import { ERRNO, errnoText } from '../../host/errors.ts';
+import { allocateScratch, type ScratchArea } from '../../memory/scratch.ts';
 import { QueueState, queueStates, STATE_FAULT, sumCounters } from '../../queue/state.ts';
-import type { Port, PortContext, PortQueue, PortState, PortStatus } from '../contract.ts';
+import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import { Supervisor, type Trouble } from '../supervisor.ts';
 import {
   CAPTURE_REGION_BYTES,
   FAULT_END,
@@ -33,7 +32,6 @@ import {
 } from './queues.ts';
 
 const RETRY_MS = 2000;
-const PAGE_BYTES = 4096;
 const BURST_FRAMES = 64;
 /** Frames hold whatever guests say to each other: the file is for its owner. */
 const FILE_MODE = 0o600;
@@ -65,13 +63,9 @@ export class PcapPort implements Port {
   readonly #progress = new Float64Array(new SharedArrayBuffer(8 * PROGRESS_COUNT));
   readonly #interfaces = InterfaceTable.create();
   #fd = -1;
-  /** Arena offset of the queue's memory while it is attached, otherwise -1. */
-  #regionOffset = -1;
-  #status: PortStatus;
-  /** One step after the other: opening, a fault, stopping. */
-  #work: Promise<void> = Promise.resolve();
-  #retry: NodeJS.Timeout | null = null;
-  #stopped = false;
+  /** The queue's memory while it is attached. */
+  #region: ScratchArea | null = null;
+  readonly #supervisor: Supervisor;
 
   constructor(options: PcapPortOptions, context: PortContext) {
     this.id = context.id;
@@ -81,15 +75,27 @@ export class PcapPort implements Port {
     this.#context = context;
     this.#queueIndex = options.direction === 'write' ? 0 : 1;
     this.#state = new QueueState(this.states, this.#queueIndex);
-    this.#status = { state: 'waiting', reason: 'the port was not started' };
+    this.#supervisor = new Supervisor(
+      {
+        open: () => {},
+        attend: () => null,
+        attach: () => this.#attach(),
+        release: (isLast) => this.#release(isLast),
+        close: () => this.#closeFile(),
+        explain: (error) => explain(error, this.endpoint),
+        describe: (isHeld, reason) => this.#describe(isHeld, reason),
+      },
+      context.events,
+      { minMs: RETRY_MS, maxMs: RETRY_MS },
+    );
   }
 
   get status(): PortStatus {
-    return this.#status;
+    return this.#supervisor.status;
   }
 
   get queues(): readonly PortQueue[] {
-    const started = this.#regionOffset >= 0;
+    const started = this.#region !== null;
     return [
       {
         index: this.#queueIndex,
@@ -97,7 +103,7 @@ export class PcapPort implements Port {
         size: BURST_FRAMES,
         started,
         enabled: started,
-        reason: this.#status.reason,
+        reason: this.status.reason,
       },
     ];
   }
@@ -114,56 +120,44 @@ export class PcapPort implements Port {
     return { ...common, mirror, interfaces, bytesWritten: this.#progress[PROGRESS_WRITTEN] };
   }
 
-  async start(): Promise<void> {
-    await this.#then(() => this.#begin());
+  start(): Promise<void> {
+    return this.#supervisor.start();
   }
 
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    if (this.#retry !== null) clearTimeout(this.#retry);
-    await this.#then(async () => {
-      await this.#release();
-      this.#become('stopped', 'the port was stopped');
-    });
+  stop(): Promise<void> {
+    return this.#supervisor.stop();
   }
 
   queueFailed(): void {
-    void this.#then(() => this.#failed());
+    const fault = this.#state.words[STATE_FAULT];
+    if (fault === 0) return;
+    if (this.#isWriting) {
+      const why =
+        fault === ERRNO.ENOSPC ? this.#fullText() : `writing ${this.endpoint} failed: ${errnoText(fault)}`;
+      this.#supervisor.lose(triedAgain(why));
+      return;
+    }
+    const reason = readFaultText(fault, this.#progress);
+    this.#supervisor.lose({ reason, retry: 'never', isFine: fault === FAULT_END });
   }
 
   get #isWriting(): boolean {
     return this.#options.direction === 'write';
   }
 
-  #then(step: () => void | Promise<void>): Promise<void> {
-    this.#work = this.#work.then(step);
-    return this.#work;
-  }
-
-  /** Opens the file, or tells what is in the way and tries again later. */
-  async #begin(): Promise<void> {
-    if (this.#stopped || this.#regionOffset >= 0) return;
-    try {
-      if (this.#fd >= 0) {
-        // Written until the disk was full: the file stays as it is and is written on.
-        this.#requireSpace();
-      } else if (this.#isWriting) {
-        this.#create();
-      } else {
-        this.#fd = this.#open(O_RDONLY);
-        this.#progress.fill(0);
-      }
-      await this.#attach();
-      this.#become('running', null);
-    } catch (error) {
-      const reason = reasonOf(error, this.endpoint);
-      if (reason === null) throw error;
-      this.#become(
-        this.#fd >= 0 ? 'stopped' : 'waiting',
-        `${reason}; tried again every ${RETRY_MS / 1000} s`,
-      );
-      this.#later();
+  /** Opens the file, if it is not open still, and attaches the queue. @throws Node's error, CaptureFileError */
+  async #attach(): Promise<void> {
+    if (this.#fd >= 0) {
+      // Written until the disk was full: the file stays as it is and is written on.
+      this.#requireSpace();
+    } else if (this.#isWriting) {
+      this.#create();
+    } else {
+      this.#fd = this.#open(O_RDONLY);
+      this.#progress.fill(0);
     }
+    await this.#attachQueue();
+    this.#context.events.info('running');
   }
 
   /** @throws Node's error, CaptureFileError */
@@ -215,20 +209,10 @@ export class PcapPort implements Port {
     return `no space is left for ${this.endpoint}: make room, the capture then goes on`;
   }
 
-  async #attach(): Promise<void> {
+  async #attachQueue(): Promise<void> {
     const { arena, dataPath } = this.#context;
-    const memory = createMemoryFile('ringway-capture', CAPTURE_REGION_BYTES);
-    try {
-      this.#regionOffset = arena.map({
-        fd: memory,
-        fileOffset: 0,
-        sizeBytes: CAPTURE_REGION_BYTES,
-        pageBytes: PAGE_BYTES,
-        preferredOffset: null,
-      });
-    } finally {
-      closeFd(memory);
-    }
+    const region = allocateScratch(arena, { name: 'ringway-capture', sizeBytes: CAPTURE_REGION_BYTES });
+    this.#region = region;
     this.#state.words.fill(0);
     const { snapBytes, repeat, pace } = this.#options;
     await dataPath.attach({
@@ -236,13 +220,12 @@ export class PcapPort implements Port {
       portId: this.id,
       queueIndex: this.#queueIndex,
       direction: this.#isWriting ? 'egress' : 'ingress',
-      enabled: true,
       states: this.states,
       fd: this.#fd,
       portName: this.name,
       snapBytes,
-      regionOffset: this.#regionOffset,
-      regionAddress: arena.location.address + this.#regionOffset,
+      regionOffset: region.offset,
+      regionAddress: region.address,
       progress: this.#progress.buffer as SharedArrayBuffer,
       interfaces: this.#interfaces,
       loops: repeat === 'loop',
@@ -250,49 +233,24 @@ export class PcapPort implements Port {
     });
   }
 
-  async #detach(): Promise<void> {
-    if (this.#regionOffset < 0) return;
-    await this.#context.dataPath.detach(this.id, this.#queueIndex);
-    this.#context.arena.unmap(this.#regionOffset);
-    this.#regionOffset = -1;
+  /** A file that is written stays open while there will be another try, so that it is not emptied. */
+  async #release(isLast: boolean): Promise<void> {
+    if (this.#region !== null) {
+      await this.#context.dataPath.detach(this.id, this.#queueIndex);
+      this.#region.release();
+      this.#region = null;
+    }
+    if (isLast || !this.#isWriting) this.#closeFile();
   }
 
-  async #release(): Promise<void> {
-    await this.#detach();
+  #closeFile(): void {
     if (this.#fd >= 0) closeSync(this.#fd);
     this.#fd = -1;
   }
 
-  async #failed(): Promise<void> {
-    if (this.#regionOffset < 0) return;
-    const fault = this.#state.words[STATE_FAULT];
-    if (this.#isWriting) {
-      await this.#detach();
-      const why =
-        fault === ERRNO.ENOSPC ? this.#fullText() : `writing ${this.endpoint} failed: ${errnoText(fault)}`;
-      this.#become('stopped', `${why}; tried again every ${RETRY_MS / 1000} s`);
-      this.#later();
-      return;
-    }
-    await this.#release();
-    // The stations of the capture may turn up behind other ports.
-    this.#context.events.disconnected();
-    this.#become('stopped', readFaultText(fault, this.#progress), fault === FAULT_END);
-  }
-
-  #later(): void {
-    if (this.#stopped) return;
-    if (this.#retry !== null) clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => void this.#then(() => this.#begin()), RETRY_MS);
-  }
-
-  /** Notes the state, and logs it when it is another one. */
-  #become(state: PortState, reason: string | null, isFine = reason === null): void {
-    const isNews = this.#status.reason !== reason || this.#status.state !== state;
-    this.#status = { state, reason };
-    if (!isNews || this.#stopped) return;
-    if (isFine) this.#context.events.info(reason ?? state);
-    else this.#context.events.warn(reason ?? state);
+  #describe(isHeld: boolean, reason: string | null): PortStatus {
+    if (isHeld) return { state: 'running', reason: null };
+    return { state: this.#fd >= 0 ? 'stopped' : 'waiting', reason };
   }
 }
 
@@ -308,11 +266,15 @@ function whatIs(stat: Stats): string {
 }
 
 /** Why a file cannot be used now, or null for an error that is a bug of ours. */
-function reasonOf(error: unknown, file: string): string | null {
-  if (error instanceof CaptureFileError || error instanceof HostError || error instanceof ArenaFullError) {
-    return error.message;
-  }
+function explain(error: unknown, file: string): Trouble | null {
+  if (error instanceof CaptureFileError) return triedAgain(error.message);
   if (!(error instanceof Error) || !('errno' in error) || typeof error.errno !== 'number') return null;
+  // Node has the number below zero, and our own HostError, which says it all, above.
+  if (error.errno > 0) return triedAgain(error.message);
   const doing = 'syscall' in error ? String(error.syscall) : 'open';
-  return `cannot ${doing} ${file}: ${errnoText(-error.errno)}`;
+  return triedAgain(`cannot ${doing} ${file}: ${errnoText(-error.errno)}`);
+}
+
+function triedAgain(reason: string): Trouble {
+  return { reason: `${reason}; tried again every ${RETRY_MS / 1000} s` };
 }

@@ -1,6 +1,6 @@
 /**
  * What the main thread and the workers agree on about a capture file: the attachment of its queue, the numbers
- * that both see, and why a queue stopped. The queues are in pcap-ingress.ts and pcap-egress.ts. Any thread.
+ * that both see, and why a queue stopped. The queues are in ingress.ts and egress.ts. Any thread.
  */
 import { captureFaultText } from '../../../protocol/pcap.ts';
 import { errnoText } from '../../host/errors.ts';

@@ -2,9 +2,9 @@
  * The queue pairs of a port that is no guest: their room in the arena (src/port/staged/queues.ts) and their place on
  * the data path. Main thread.
  */
-import { closeFd } from '../../host/descriptor.ts';
+import assert from 'node:assert';
 import { errnoText } from '../../host/errors.ts';
-import { createMemoryFile } from '../../host/mapping.ts';
+import { allocateScratch, type ScratchArea } from '../../memory/scratch.ts';
 import { QueueState, queueStates, STATE_FAULT } from '../../queue/state.ts';
 import type { PortContext, PortQueue } from '../contract.ts';
 import type { QueueAttachment } from '../kinds.ts';
@@ -30,8 +30,8 @@ export class StagedPairs {
   readonly #shape: StagedShape;
   readonly #queueBytes: number;
   readonly #slotBytes: number;
-  /** Arena offset of the slots while attached, otherwise -1. */
-  #offset = -1;
+  /** The slots of all queues while attached. */
+  #area: ScratchArea | null = null;
   #attached: number[] = [];
 
   constructor(context: PortContext, shape: StagedShape) {
@@ -45,29 +45,36 @@ export class StagedPairs {
   }
 
   /**
-   * Attaches both queues of every pair, egress first; `attachmentOf` adds what the kind needs.
+   * Attaches both queues of every pair, egress first; `attachmentOf` adds what the kind needs. `frameBytesMax`:
+   * the longest frame that may be delivered to the port.
    * Resolves when the workers use them. @throws ArenaFullError, HostError
    */
-  async attach(attachmentOf: (base: StagedAttachment) => QueueAttachment): Promise<void> {
-    const { pairCount, headerBytes, slotCount, frameBytesMax } = this.#shape;
+  async attach(
+    frameBytesMax: number,
+    attachmentOf: (base: StagedAttachment) => QueueAttachment,
+  ): Promise<void> {
+    const { pairCount, headerBytes, slotCount } = this.#shape;
+    assert(frameBytesMax <= this.#shape.frameBytesMax, 'what may be delivered fits into a slot');
     const { arena, dataPath, id } = this.#context;
-    this.#offset = this.#mapSlots(pairCount * 2 * this.#queueBytes);
-    await dataPath.setFrameLimit(id, frameBytesMax);
+    assert(this.#area === null, 'queues are detached before they are attached again');
+    const sizeBytes = pairCount * 2 * this.#queueBytes;
+    const area = allocateScratch(arena, { name: 'ringway-staging', sizeBytes });
+    this.#area = area;
+    await dataPath.setPolicy(id, { frameBytesMax });
     for (let queueIndex = 0; queueIndex < 2 * pairCount; queueIndex++) {
       new QueueState(this.states, queueIndex).words.fill(0);
-      const offset = this.#offset + queueIndex * this.#queueBytes;
+      const startBytes = queueIndex * this.#queueBytes;
       this.#attached.push(queueIndex);
       await dataPath.attach(
         attachmentOf({
           portId: id,
           queueIndex,
           direction: queueIndex % 2 === 0 ? 'egress' : 'ingress',
-          enabled: true,
           states: this.states,
           headerBytes,
           slots: {
-            offset,
-            address: arena.location.address + offset,
+            offset: area.offset + startBytes,
+            address: area.address + startBytes,
             slotBytes: this.#slotBytes,
             slotCount,
           },
@@ -78,12 +85,12 @@ export class StagedPairs {
 
   /** Resolves when no worker uses the queues; only then may their descriptors be closed. */
   async detach(): Promise<void> {
-    const { arena, dataPath, id } = this.#context;
+    const { dataPath, id } = this.#context;
     const queueIndices = this.#attached;
     this.#attached = [];
     await Promise.all(queueIndices.map((queueIndex) => dataPath.detach(id, queueIndex)));
-    if (this.#offset >= 0) arena.unmap(this.#offset);
-    this.#offset = -1;
+    this.#area?.release();
+    this.#area = null;
   }
 
   /** The code that a worker stopped the queue with; 0: it runs. */
@@ -105,17 +112,5 @@ export class StagedPairs {
         reason: fault === 0 ? null : reasonOf(fault),
       };
     });
-  }
-
-  /** Rounded up to a power of two and aligned to it: the slots then lie in one window of the arena. */
-  #mapSlots(neededBytes: number): number {
-    const sizeBytes = 2 ** Math.ceil(Math.log2(neededBytes));
-    const fd = createMemoryFile('ringway-staging', sizeBytes);
-    try {
-      const { arena } = this.#context;
-      return arena.map({ fd, fileOffset: 0, sizeBytes, pageBytes: sizeBytes, preferredOffset: null });
-    } finally {
-      closeFd(fd);
-    }
   }
 }

@@ -5,22 +5,13 @@
  *
  * Slot `i` begins `i * slotBytes` after the first; its frame begins `headerBytes` into it.
  */
+import assert from 'node:assert/strict';
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../../protocol/ethernet.ts';
 import type { ArenaView, Window } from '../../memory/arena-view.ts';
 import { WINDOW_BYTES } from '../../memory/arena-view.ts';
-import {
-  type EgressQueue,
-  GIVE_DONE,
-  GIVE_FAULT,
-  GIVE_TOO_SMALL,
-  type IngressQueue,
-  type QueueAttachmentBase,
-  TAKE_FRAME,
-  TAKE_TOO_LONG,
-  TAKE_TOO_SHORT,
-} from '../../queue/contract.ts';
+import { BATCH_FRAMES_MAX, type Batch, REFUSED_FAULT, REFUSED_TOO_SMALL } from '../../queue/batch.ts';
+import type { EgressQueue, IngressQueue, QueueAttachmentBase } from '../../queue/contract.ts';
 import { copyFrame } from '../../queue/copy.ts';
-import type { Frame } from '../../queue/frame.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState, STATE_FAULT } from '../../queue/state.ts';
 
 /** Slots in the arena, made by the port on the main thread (src/port/staged/pairs.ts). */
@@ -46,7 +37,6 @@ const TURNS_SKIPPED_MAX = 32;
 abstract class StagedQueue {
   declare readonly portId: number;
   declare readonly queueIndex: number;
-  declare enabled: boolean;
   declare fault: number;
   declare protected readonly arena: ArenaView;
   declare protected readonly state: QueueState;
@@ -65,7 +55,6 @@ abstract class StagedQueue {
     const { slots } = attachment;
     this.portId = attachment.portId;
     this.queueIndex = attachment.queueIndex;
-    this.enabled = attachment.enabled;
     this.arena = arena;
     this.slots = slots;
     this.headerBytes = attachment.headerBytes;
@@ -75,7 +64,11 @@ abstract class StagedQueue {
     this.window = arena.windows[this.windowNumber];
     this.slotIndex0 = slots.offset % WINDOW_BYTES;
     this.frameBytes = new Int32Array(slots.slotCount);
+    assert(slots.slotCount <= BATCH_FRAMES_MAX, 'a burst of slots is described in one batch');
   }
+
+  /** Nobody is signalled by a descriptor. */
+  setCallFd(): void {}
 
   /** Stops the queue with an errno, or another code that the port understands. Not 0. */
   protected fail(fault: number): void {
@@ -95,8 +88,8 @@ abstract class StagedQueue {
 
 export abstract class StagedIngress extends StagedQueue implements IngressQueue {
   abstract readonly wakeFd: number;
+  /** Frames that `fill` put into slots before the worker could sleep, for the next burst. */
   #filled = 0;
-  #taken = 0;
   #turnsToSkip = 0;
   #turnsSkipped = 1;
 
@@ -106,34 +99,21 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
    */
   protected abstract fill(): number;
 
-  available(): number {
-    const known = this.#filled - this.#taken;
-    if (known !== 0 || this.fault !== 0) return this.fault === 0 ? known : 0;
-    if (this.#turnsToSkip > 0) {
-      this.#turnsToSkip--;
-      return 0;
+  gather(batch: Batch): number {
+    batch.clear();
+    const count = this.#look();
+    for (let slot = 0; slot < count; slot++) {
+      const bytes = this.frameBytes[slot];
+      if (bytes < FRAME_BYTES_MIN) batch.tooShort++;
+      else if (bytes > FRAME_BYTES_MAX) batch.tooLong++;
+      else {
+        batch.add(this.windowNumber, this.placeOf(slot), bytes);
+        this.burstBytes += bytes;
+      }
     }
-    this.#taken = 0;
-    this.#filled = this.fill();
-    if (this.#filled === 0) {
-      this.#turnsSkipped = Math.min(this.#turnsSkipped * 2, TURNS_SKIPPED_MAX);
-      this.#turnsToSkip = this.#turnsSkipped;
-    } else this.#turnsSkipped = 1;
-    return this.#filled;
-  }
-
-  /** The frames were written just now, by the system call. */
-  readAhead(): void {}
-
-  take(frame: Frame): number {
-    const slot = this.#taken;
-    const bytes = this.frameBytes[slot];
-    if (bytes < FRAME_BYTES_MIN) return TAKE_TOO_SHORT;
-    if (bytes > FRAME_BYTES_MAX) return TAKE_TOO_LONG;
-    frame.setSingle(this.windowNumber, this.placeOf(slot), bytes);
-    this.burstFrames++;
-    this.burstBytes += bytes;
-    return TAKE_FRAME;
+    this.burstFrames += count;
+    this.#filled = 0;
+    return count;
   }
 
   /** Index in the window of the frame in a slot. */
@@ -141,21 +121,13 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
     return this.slotIndex0 + slot * this.slots.slotBytes + this.headerBytes;
   }
 
-  destinationAhead(): boolean {
-    return false;
-  }
-
-  release(): void {
-    this.#taken++;
-  }
-
-  publish(): void {
+  finish(): void {
     this.countBurst();
   }
 
   armWake(): boolean {
     this.#turnsToSkip = 0;
-    const isEmpty = this.available() === 0;
+    const isEmpty = this.#look() === 0;
     // The first look after the sleep is not left out.
     this.#turnsToSkip = 0;
     return isEmpty;
@@ -166,6 +138,21 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
   acknowledgeWake(): boolean {
     this.#turnsToSkip = 0;
     return this.fault === 0;
+  }
+
+  /** Answers how many frames the slots hold; looks at the other side when they hold none. */
+  #look(): number {
+    if (this.fault !== 0 || this.#filled !== 0) return this.#filled;
+    if (this.#turnsToSkip > 0) {
+      this.#turnsToSkip--;
+      return 0;
+    }
+    this.#filled = this.fill();
+    if (this.#filled === 0) {
+      this.#turnsSkipped = Math.min(this.#turnsSkipped * 2, TURNS_SKIPPED_MAX);
+      this.#turnsToSkip = this.#turnsSkipped;
+    } else this.#turnsSkipped = 1;
+    return this.#filled;
   }
 }
 
@@ -198,22 +185,28 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
     this.#begun();
   }
 
-  give(frame: Frame): number {
-    if (this.fault !== 0) return GIVE_FAULT;
+  place(batch: Batch, order: Int32Array, count: number): void {
     const { slotBytes, slotCount } = this.slots;
-    if (this.headerBytes + frame.totalBytes > slotBytes) return GIVE_TOO_SMALL;
-    if (this.#filled === slotCount) this.#flushAll();
-    if (this.fault !== 0) return GIVE_FAULT;
-    const slot = this.#filled++;
-    const at = this.slotIndex0 + slot * slotBytes + this.headerBytes;
-    this.frameBytes[slot] = frame.totalBytes;
-    copyFrame(this.arena, frame, this.window, at);
-    return GIVE_DONE;
+    for (let k = 0; k < count; k++) {
+      const frame = order[k];
+      const bytes = batch.bytesOf(frame);
+      if (this.#filled === slotCount) this.#flushAll();
+      if (this.fault !== 0) batch.refuse(frame, REFUSED_FAULT);
+      else if (this.headerBytes + bytes > slotBytes) batch.refuse(frame, REFUSED_TOO_SMALL);
+      else {
+        const slot = this.#filled++;
+        this.frameBytes[slot] = bytes;
+        const at = this.slotIndex0 + slot * slotBytes + this.headerBytes;
+        copyFrame(this.arena, batch, frame, bytes, this.window, at);
+      }
+    }
   }
 
-  giveRun(): number {
-    return 0;
+  placeCopies(batch: Batch, order: Int32Array, count: number): void {
+    this.place(batch, order, count);
   }
+
+  nameSources(): void {}
 
   end(): void {
     this.#flushAll();

@@ -3,11 +3,11 @@
  * may be missing, taken or deleted; the port says so, tries again with pauses and comes back by itself. Main thread.
  */
 import { BESIDE_MTU_BYTES, formatMac, macHiOf, macLoOf } from '../../../protocol/ethernet.ts';
-import { errnoText, HostError } from '../../host/errors.ts';
-import { ArenaFullError } from '../../memory/arena.ts';
+import { errnoText } from '../../host/errors.ts';
 import { type PortCounters, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { StagedPairs } from '../staged/pairs.ts';
+import { Supervisor } from '../supervisor.ts';
 import { TAP_HEADER_BYTES, TapError, TapInterface, type TapOptions } from './interface.ts';
 import { EBADFD, type TapAttachment } from './queues.ts';
 import type { Link } from './rtnetlink.ts';
@@ -22,8 +22,7 @@ export type TapDetails = {
   readonly persistent: boolean | null;
 };
 
-const RETRY_MIN_MS = 100;
-const RETRY_MAX_MS = 2000;
+const PAUSES = { minMs: 100, maxMs: 2000 };
 /** How often a namespace is looked for; nothing tells of its end. */
 const NAMESPACE_LOOK_MS = 2000;
 const BURST_FRAMES_MAX = 64;
@@ -44,15 +43,8 @@ export class TapPort implements Port {
   readonly #pairs: StagedPairs;
   readonly #mtuMax: number;
   #tap: TapInterface | null = null;
-  /** Attaching and letting go, one after the other. */
-  #work: Promise<void> = Promise.resolve();
-  #isReleasing = false;
-  #retry: NodeJS.Timeout | null = null;
-  #retryMs = RETRY_MIN_MS;
+  readonly #supervisor: Supervisor;
   #namespaceWatch: NodeJS.Timeout | null = null;
-  #stopped = false;
-  /** Why there is no interface; logged when it changes. */
-  #reason: string | null = null;
 
   constructor(options: TapOptions, context: PortContext) {
     this.id = context.id;
@@ -72,6 +64,19 @@ export class TapPort implements Port {
       frameBytesMax,
       headerBytes: TAP_HEADER_BYTES,
     });
+    this.#supervisor = new Supervisor(
+      {
+        open: () => {},
+        attend: () => null,
+        attach: () => this.#attach(),
+        release: () => this.#release(),
+        close: () => {},
+        explain: (error) => (error instanceof TapError ? { reason: error.message } : null),
+        describe: (isHeld, reason) => this.#describe(isHeld, reason),
+      },
+      context.events,
+      PAUSES,
+    );
   }
 
   get states(): SharedArrayBuffer {
@@ -79,11 +84,7 @@ export class TapPort implements Port {
   }
 
   get status(): PortStatus {
-    if (this.#stopped) return { state: 'stopped', reason: 'the port was stopped' };
-    const link = this.#linkNow();
-    if (this.#tap === null) return { state: 'waiting', reason: this.#reason ?? 'not started yet' };
-    if (link === null) return { state: 'waiting', reason: `${this.endpoint} was deleted` };
-    return { state: 'running', reason: this.#warningOf(link) };
+    return this.#supervisor.status;
   }
 
   get mtu(): number | null {
@@ -108,15 +109,12 @@ export class TapPort implements Port {
     };
   }
 
-  /** Resolves after the first try. */
   start(): Promise<void> {
-    return this.#then(() => this.#attach());
+    return this.#supervisor.start();
   }
 
   stop(): Promise<void> {
-    this.#stopped = true;
-    if (this.#retry !== null) clearTimeout(this.#retry);
-    return this.#then(() => this.#release());
+    return this.#supervisor.stop();
   }
 
   queueFailed(queueIndex: number): void {
@@ -126,13 +124,7 @@ export class TapPort implements Port {
   }
 
   #lose(reason: string): void {
-    if (this.#tap === null || this.#isReleasing) return;
-    this.#isReleasing = true;
-    void this.#then(async () => {
-      await this.#release();
-      this.#isReleasing = false;
-      this.#tryLater(reason);
-    });
+    this.#supervisor.lose({ reason, retry: 'soon' });
   }
 
   /** A descriptor keeps a namespace alive that has lost its name, with nobody in it. */
@@ -143,24 +135,9 @@ export class TapPort implements Port {
     }, NAMESPACE_LOOK_MS);
   }
 
-  #then(action: () => Promise<void>): Promise<void> {
-    this.#work = this.#work.then(action);
-    return this.#work;
-  }
-
   async #attach(): Promise<void> {
-    if (this.#stopped) return;
-    try {
-      this.#tap = TapInterface.open(this.options);
-      await this.#attachQueues(this.#tap);
-    } catch (error) {
-      if (!isOutside(error)) throw error;
-      await this.#release();
-      this.#tryLater(error.message);
-      return;
-    }
-    this.#reason = null;
-    this.#retryMs = RETRY_MIN_MS;
+    this.#tap = TapInterface.open(this.options);
+    await this.#attachQueues(this.#tap);
     this.#watchNamespace(this.#tap);
     this.#context.events.info(`attached to ${this.endpoint}`);
   }
@@ -169,11 +146,10 @@ export class TapPort implements Port {
     if (tap.mtu > this.#mtuMax) {
       throw new TapError(`${this.endpoint} has the MTU ${tap.mtu}: set mtu=${tap.mtu} of the port`);
     }
-    await this.#pairs.attach((base): TapAttachment => {
+    await this.#pairs.attach(tap.mtu + BESIDE_MTU_BYTES, (base): TapAttachment => {
       const fd = tap.fds[base.queueIndex >> 1];
       return { ...base, kind: 'tap', fd, frameBytesMax: this.#mtuMax + BESIDE_MTU_BYTES };
     });
-    await this.#context.dataPath.setFrameLimit(this.id, tap.mtu + BESIDE_MTU_BYTES);
   }
 
   /** Detaches and closes, as far as it had come. */
@@ -181,18 +157,17 @@ export class TapPort implements Port {
     const tap = this.#tap;
     if (tap === null) return;
     if (this.#namespaceWatch !== null) clearInterval(this.#namespaceWatch);
+    this.#namespaceWatch = null;
     await this.#pairs.detach();
     this.#tap = null;
     tap.close();
-    this.#context.events.disconnected();
   }
 
-  #tryLater(reason: string): void {
-    if (this.#stopped) return;
-    if (reason !== this.#reason) this.#context.events.warn(reason);
-    this.#reason = reason;
-    this.#retry = setTimeout(() => void this.#then(() => this.#attach()), this.#retryMs);
-    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
+  #describe(isHeld: boolean, reason: string | null): PortStatus {
+    if (!isHeld) return { state: 'waiting', reason: reason ?? 'not attached yet' };
+    const link = this.#linkNow();
+    if (link === null) return { state: 'waiting', reason: `${this.endpoint} was deleted` };
+    return { state: 'running', reason: this.#warningOf(link) };
   }
 
   #linkNow(): Link | null {
@@ -205,11 +180,6 @@ export class TapPort implements Port {
     if (link.mtu === mtu) return null;
     return `the MTU was ${mtu} when Ringway attached to ${this.endpoint} and is ${link.mtu} now: restart Ringway`;
   }
-}
-
-/** What the outside may lack now and have later. */
-function isOutside(error: unknown): error is Error {
-  return error instanceof TapError || error instanceof HostError || error instanceof ArenaFullError;
 }
 
 function faultText(fault: number): string {

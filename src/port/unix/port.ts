@@ -1,8 +1,9 @@
 /**
  * What the two ports on a UNIX socket have in common: their queues and what the user sees of them. QEMU's netdevs
  * `stream`, `dgram` and `socket` are at the other end, so that guests with emulated cards reach the switch.
- * Main thread. The ports: unix-stream.ts, unix-dgram.ts.
+ * Main thread. The ports: stream.ts, dgram.ts.
  */
+import assert from 'node:assert';
 import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
 import { errnoText } from '../../host/errors.ts';
 import type { ListenOptions } from '../../host/unix-socket.ts';
@@ -10,6 +11,7 @@ import { WINDOW_OVERLAP_BYTES } from '../../memory/arena-view.ts';
 import { type PortCounters, QueueState, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { StagedPairs } from '../staged/pairs.ts';
+import { type PortSteps, type RetryPauses, Supervisor } from '../supervisor.ts';
 import { setSocketBuffers } from './frame-socket.ts';
 import {
   EXTRA_SLOTS,
@@ -30,12 +32,8 @@ export type UnixPortOptions = {
 };
 
 /** Queue pair 0's queues. */
-export const EGRESS_INDEX = 0;
+const EGRESS_INDEX = 0;
 export const INGRESS_INDEX = 1;
-
-/** Pause before the other side is tried again, doubling from the first to the second. */
-export const RETRY_MIN_MS = 50;
-export const RETRY_MAX_MS = 1000;
 
 /** Many bursts, so that a guest that is not run for a moment loses little. */
 const BUFFER_BYTES = 4 * 2 ** 20;
@@ -50,21 +48,18 @@ export abstract class UnixPort implements Port {
   readonly mtu: number;
   readonly states: SharedArrayBuffer;
   protected readonly context: PortContext;
-  protected stopped = false;
-  /** What ended the last connection, or keeps the port from being used. */
-  protected lastReason: string | null = null;
-  #retry: NodeJS.Timeout | null = null;
-  #retryMs = RETRY_MIN_MS;
+  protected readonly supervisor: Supervisor;
   readonly #pairs: StagedPairs;
   readonly #slotCount: number;
   readonly #frameBytesMax: number;
 
-  constructor(options: UnixPortOptions, context: PortContext) {
+  constructor(options: UnixPortOptions, context: PortContext, steps: PortSteps, pauses: RetryPauses) {
     this.id = context.id;
     this.name = context.name;
     this.endpoint = options.socketPath;
     this.mtu = options.mtu;
     this.context = context;
+    this.supervisor = new Supervisor(steps, context.events, pauses);
     this.#frameBytesMax = Math.min(options.mtu + BESIDE_MTU_BYTES, FRAME_BYTES_MAX);
     // A slot must hold the structures of the system calls too.
     const slotFrameBytes = Math.max(this.#frameBytesMax, TABLE_BYTES);
@@ -80,10 +75,20 @@ export abstract class UnixPort implements Port {
     this.states = this.#pairs.states;
   }
 
-  abstract readonly status: PortStatus;
   abstract readonly details: Readonly<Record<string, unknown>>;
-  abstract start(): void | Promise<void>;
-  abstract stop(): Promise<void>;
+
+  get status(): PortStatus {
+    return this.supervisor.status;
+  }
+
+  start(): Promise<void> {
+    return this.supervisor.start();
+  }
+
+  stop(): Promise<void> {
+    return this.supervisor.stop();
+  }
+
   abstract queueFailed(queueIndex: number): void;
 
   get queues(): readonly PortQueue[] {
@@ -102,15 +107,15 @@ export abstract class UnixPort implements Port {
     own: Pick<UnixAttachment, 'transport' | 'receiver'>,
   ): Promise<UnixAttachment> {
     setSocketBuffers(fd, BUFFER_BYTES, BUFFER_BYTES);
-    let egress: UnixAttachment | undefined;
-    await this.#pairs.attach((base) => {
+    let egress: UnixAttachment | null = null;
+    await this.#pairs.attach(this.#frameBytesMax, (base) => {
       const slots = { ...base.slots, slotCount: this.#slotCount };
       const attachment: UnixAttachment = { ...base, ...own, kind: 'unix', fd, slots };
       if (base.queueIndex === EGRESS_INDEX) egress = attachment;
       return attachment;
     });
-    await this.context.dataPath.setFrameLimit(this.id, this.#frameBytesMax);
-    return egress!;
+    assert(egress !== null, 'every pair has an egress queue');
+    return egress;
   }
 
   /** Resolves when no worker uses the socket any more. */
@@ -122,24 +127,6 @@ export abstract class UnixPort implements Port {
   protected faultReason(queueIndex: number): string | null {
     const fault = this.#pairs.faultOf(queueIndex);
     return fault === 0 ? null : this.#faultText(fault);
-  }
-
-  /** Does `action` after a pause that doubles each time, unless the port is stopped meanwhile. */
-  protected retryLater(action: () => void): void {
-    this.cancelRetry();
-    if (this.stopped) return;
-    this.#retry = setTimeout(action, this.#retryMs);
-    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
-  }
-
-  protected cancelRetry(): void {
-    if (this.#retry !== null) clearTimeout(this.#retry);
-    this.#retry = null;
-  }
-
-  /** The next pause is the shortest again. */
-  protected resetRetry(): void {
-    this.#retryMs = RETRY_MIN_MS;
   }
 
   #faultText(fault: number): string {

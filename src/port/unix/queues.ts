@@ -5,6 +5,7 @@
  * After the slots of a queue lie two more: one for what is left of a frame that a full stream socket took a part
  * of, and one for the structures of the system calls.
  */
+import assert from 'node:assert/strict';
 import { FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
 import { ERRNO } from '../../host/errors.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
@@ -284,7 +285,8 @@ class UnixDatagramEgress extends StagedEgress {
     this.fd = attachment.fd;
     this.state.lock();
     this.table = datagramTable(this.window.i32, this.slotIndex0, attachment);
-    this.table.setReceiver(attachment.receiver!, this.slots.slotCount);
+    assert(attachment.receiver !== null, 'datagrams need a receiver');
+    this.table.setReceiver(attachment.receiver, this.slots.slotCount);
     this.state.unlock();
   }
 

@@ -3,30 +3,22 @@
  * and does so again when it goes away (client role). One front-end at a time; a device lives as long as its
  * connection. Main thread.
  */
-import { rmSync } from 'node:fs';
 import { bitNames } from '../../../protocol/bits.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
-import { Device, ringCountMax } from '../../device/device.ts';
-import type { DeviceOptions } from '../../device/net/options.ts';
-import { closeFd } from '../../host/descriptor.ts';
-import { HostError } from '../../host/errors.ts';
-import { descriptorLoop, type Watch } from '../../host/event-loop.ts';
-import {
-  acceptUnix,
-  checkSocketPath,
-  connectUnix,
-  type ListenOptions,
-  listenUnix,
-  peerPid,
-} from '../../host/unix-socket.ts';
+import type { Device } from '../../device/device.ts';
+import { NetDevice } from '../../device/net/net-device.ts';
+import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
+import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, queueStates, sumCounters } from '../../queue/state.ts';
 import { Session } from '../../vhost-user/back-end.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import { PeerSocket, type SocketRole } from '../peer-socket.ts';
+import { Supervisor } from '../supervisor.ts';
 
 export type VhostUserPortOptions = {
   readonly socketPath: string;
-  readonly role: 'server' | 'client';
+  readonly role: SocketRole;
   /** Of the socket file; server role only. */
   readonly listen: ListenOptions;
   readonly device: DeviceOptions;
@@ -34,18 +26,14 @@ export type VhostUserPortOptions = {
 
 /** What `ringway ports --json` shows of this kind only. */
 export type VhostUserDetails = {
-  readonly role: 'server' | 'client';
+  readonly role: SocketRole;
   readonly features: readonly string[];
   readonly protocolFeatures: readonly string[];
   readonly memoryBytes: number;
 };
 
-/** Pause before a front-end is connected to or accepted again, doubling from the first to the second. */
-const RETRY_MIN_MS = 50;
-const RETRY_MAX_MS = 1000;
-
 /** A front-end's connection and the device that it drives. */
-type Peer = { readonly session: Session; readonly device: Device };
+type Peer = { readonly session: Session; readonly net: NetDevice };
 
 export class VhostUserPort implements Port {
   readonly id: number;
@@ -56,15 +44,11 @@ export class VhostUserPort implements Port {
   /** QueueState blocks of all rings; they outlive connections, so counters do too. */
   readonly states: SharedArrayBuffer;
   readonly #context: PortContext;
+  readonly #socket: PeerSocket;
+  readonly #supervisor: Supervisor;
   #peer: Peer | null = null;
-  #releasing: Promise<void> | null = null;
-  #listenFd = -1;
-  #watch: Watch | null = null;
-  #retry: NodeJS.Timeout | null = null;
-  #retryMs = RETRY_MIN_MS;
-  #stopped = false;
-  /** What ended the last connection or was last refused. */
-  #lastReason: string | null = null;
+  /** What the connected front-end did last that was refused. */
+  #refusal: string | null = null;
   #reported = '';
 
   constructor(options: VhostUserPortOptions, context: PortContext) {
@@ -74,35 +58,41 @@ export class VhostUserPort implements Port {
     this.options = options;
     this.states = queueStates(ringCountMax(options.device.queuePairsMax));
     this.#context = context;
+    this.#socket = new PeerSocket(options.socketPath, options.role, options.listen, context.events);
+    this.#supervisor = new Supervisor(
+      {
+        open: () => this.#socket.open(),
+        attend: (signal) => this.#socket.attend(signal),
+        attach: async () => this.#adopt(this.#socket.take()),
+        release: (isLast) => this.#release(isLast),
+        close: () => this.#socket.close(),
+        explain: (error) => this.#socket.explain(error),
+        describe: (isHeld, reason) => this.#describe(isHeld, reason),
+      },
+      context.events,
+      PeerSocket.PAUSES,
+    );
   }
 
   /** The connected front-end's device; null when there is none. */
   get device(): Device | null {
-    return this.#peer?.device ?? null;
+    return this.#peer?.net.device ?? null;
   }
 
   get status(): PortStatus {
-    if (this.#stopped) return { state: 'stopped', reason: 'the port was stopped' };
-    const device = this.device;
-    if (device === null) return { state: 'waiting', reason: this.#waitingReason() };
-    const warning = device.memoryWarning;
-    const broken = device.rings.find((ring) => ring.reason !== null);
-    const ringReason = broken === undefined ? null : `queue ${broken.index} stopped: ${broken.reason}`;
-    const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
-    const reason = warning ?? ringReason ?? this.#lastReason;
-    if (isRunning) return { state: 'running', reason };
-    return { state: broken === undefined ? 'negotiating' : 'stopped', reason };
+    return this.#supervisor.status;
   }
 
   get mtu(): number | null {
-    return this.device?.mtu ?? null;
+    return this.#peer?.net.mtu ?? null;
   }
 
   get queues(): readonly PortQueue[] {
     const { device } = this;
-    return (device?.rings ?? []).map((ring) => ({
+    if (device === null) return [];
+    return device.rings.map((ring) => ({
       index: ring.index,
-      direction: device!.directionOf(ring),
+      direction: device.directionOf(ring),
       size: ring.size,
       started: ring.started,
       enabled: ring.enabled,
@@ -110,12 +100,8 @@ export class VhostUserPort implements Port {
     }));
   }
 
-  /** The control virtqueue's commands are no frames. */
   get counters(): PortCounters {
-    const rings = this.device?.rings ?? [];
-    const isControl = (index: number): boolean =>
-      rings.find((ring) => ring.index === index)?.user === 'control';
-    return sumCounters(this.states, this.options.device.queuePairsMax, isControl);
+    return sumCounters(this.states, this.options.device.queuePairsMax);
   }
 
   get details(): VhostUserDetails {
@@ -128,100 +114,21 @@ export class VhostUserPort implements Port {
     };
   }
 
-  start(): void {
-    const { socketPath, role, listen } = this.options;
-    if (role === 'client') {
-      checkSocketPath(socketPath);
-      this.#connect();
-      return;
-    }
-    this.#listenFd = listenUnix(socketPath, listen);
-    this.#watchListener();
+  start(): Promise<void> {
+    return this.#supervisor.start();
   }
 
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    if (this.#retry !== null) clearTimeout(this.#retry);
-    this.#watch?.close();
-    if (this.#listenFd >= 0) {
-      closeFd(this.#listenFd);
-      this.#listenFd = -1;
-      rmSync(this.options.socketPath, { force: true });
-    }
-    await this.#peer?.session.end('the port was stopped');
-    await this.#releasing;
+  stop(): Promise<void> {
+    return this.#supervisor.stop();
   }
 
   queueFailed(queueIndex: number): void {
     this.device?.queueFailed(queueIndex);
   }
 
-  #watchListener(): void {
-    if (this.#stopped) return;
-    this.#watch?.close();
-    this.#watch = descriptorLoop().watch(this.#listenFd, () => this.#accept());
-  }
-
-  #accept(): void {
-    const fd = this.#acceptOrPause();
-    if (fd === null) return;
-    if (this.#peer !== null) {
-      // Accepted and closed, so that the second one is told at once instead of waiting for ever.
-      closeFd(fd);
-      this.#context.events.warn('refused a second front-end: one is connected already');
-      // Some front-ends try again without a pause.
-      this.#pauseListener(RETRY_MAX_MS);
-      return;
-    }
-    this.#adopt(fd);
-  }
-
-  #pauseListener(pauseMs: number): void {
-    this.#watch?.close();
-    this.#later(pauseMs, () => {
-      if (this.#releasing === null) this.#watchListener();
-    });
-  }
-
-  #later(pauseMs: number, action: () => void): void {
-    if (this.#retry !== null) clearTimeout(this.#retry);
-    this.#retry = setTimeout(action, pauseMs);
-  }
-
-  /** Out of descriptors: the connection stays queued, and the listener is looked at again after a pause. */
-  #acceptOrPause(): number | null {
-    try {
-      return acceptUnix(this.#listenFd);
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
-      this.#context.events.warn(error.message);
-      this.#pauseListener(RETRY_MAX_MS);
-      return null;
-    }
-  }
-
-  #connect(): void {
-    try {
-      this.#adopt(connectUnix(this.options.socketPath));
-    } catch (error) {
-      if (!(error instanceof HostError)) throw error;
-      if (!NOT_SERVED.has(error.code)) this.#lastReason = error.message;
-      this.#tryLater();
-    }
-  }
-
-  /** Connects or accepts again after a pause that doubles each time. */
-  #tryLater(): void {
-    if (this.#stopped) return;
-    if (this.options.role === 'client') this.#later(this.#retryMs, () => this.#connect());
-    else this.#pauseListener(this.#retryMs);
-    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MAX_MS);
-  }
-
   #adopt(fd: number): void {
     const { arena, arenaView, dataPath, events } = this.#context;
-    this.#lastReason = null;
-    const device = new Device(this.options.device, {
+    const net = new NetDevice(this.options.device, {
       portId: this.id,
       arena,
       arenaView,
@@ -230,49 +137,57 @@ export class VhostUserPort implements Port {
       peerPid: peerPid(fd),
       onChange: () => this.#tellChange(),
     });
-    const session = new Session(fd, device, {
+    const session = new Session(fd, net, {
       onRefused: (reason) => {
-        this.#lastReason = `refused: ${reason}`;
-        events.warn(this.#lastReason);
+        this.#refusal = `refused: ${reason}`;
+        events.warn(this.#refusal);
       },
       onEnd: (reason) => this.#ended(reason),
     });
-    this.#peer = { session, device };
+    this.#peer = { session, net };
     events.info('front-end connected');
   }
 
   #ended(reason: string): void {
-    const peer = this.#peer;
-    if (peer === null) return;
+    const { device } = this;
+    if (device === null) return;
     // What was wrong before is why it left, or why it should have.
     const before = this.status.reason;
-    this.#lastReason = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
-    this.#context.events.info(`front-end gone: ${this.#lastReason}`);
-    // No second front-end is let in before the workers let go of the first one's memory.
-    this.#watch?.close();
-    this.#releasing = this.#release(peer);
-  }
-
-  async #release({ session, device }: Peer): Promise<void> {
-    await session.settled();
-    const cameFar = device.memoryBytes > 0;
-    await device.release();
-    this.#context.events.disconnected();
-    this.#peer = null;
-    this.#reported = '';
-    this.#releasing = null;
-    if (cameFar) this.#retryMs = RETRY_MIN_MS;
+    const why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
     // A front-end that never came far and tries again at once must not keep us busy.
-    if (cameFar && this.options.role === 'server') this.#watchListener();
-    else this.#tryLater();
+    const retry = device.memoryBytes > 0 ? this.#socket.retryAfterUse : 'later';
+    this.#supervisor.lose({ reason: why, logged: `front-end gone: ${why}`, isFine: true, retry });
   }
 
-  #waitingReason(): string {
+  async #release(isLast: boolean): Promise<void> {
+    // No second front-end is let in before the workers let go of the first one's memory.
+    this.#socket.letGo(isLast);
+    if (this.#peer === null) return;
+    const { session, net } = this.#peer;
+    await session.end('the port was stopped');
+    await net.release();
+    this.#peer = null;
+    this.#refusal = null;
+    this.#reported = '';
+  }
+
+  #describe(isHeld: boolean, reason: string | null): PortStatus {
+    const { device } = this;
+    if (device === null || !isHeld) return { state: 'waiting', reason: this.#waitingReason(reason) };
+    const broken = device.rings.find((ring) => ring.reason !== null);
+    const ringReason = broken === undefined ? null : `queue ${broken.index} stopped: ${broken.reason}`;
+    const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
+    const shown = device.memoryWarning ?? ringReason ?? this.#refusal;
+    if (isRunning) return { state: 'running', reason: shown };
+    return { state: broken === undefined ? 'negotiating' : 'stopped', reason: shown };
+  }
+
+  #waitingReason(reason: string | null): string {
     const wait =
       this.options.role === 'server'
         ? 'waiting for a front-end to connect'
         : `waiting for a front-end to listen at ${this.options.socketPath}`;
-    return this.#lastReason === null ? wait : `${wait} (last: ${this.#lastReason})`;
+    return reason === null ? wait : `${wait} (last: ${reason})`;
   }
 
   /** Logs the state when it is another one than last time. */
@@ -285,6 +200,3 @@ export class VhostUserPort implements Port {
     else this.#context.events.warn(report);
   }
 }
-
-/** Errors of connect that only mean: try again later. */
-const NOT_SERVED = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN']);

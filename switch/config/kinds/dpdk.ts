@@ -4,6 +4,7 @@ import { parseDevice } from '../../../src/dpdk/device.ts';
 import type { Port, PortContext } from '../../../src/port/contract.ts';
 import { DpdkPort } from '../../../src/port/dpdk/port.ts';
 import type { PortKindSpec } from './contract.ts';
+import { portObject } from './port-object.ts';
 import { mtu, onOff, wholeNumber } from './values.ts';
 
 const QUEUES_MAX = 16;
@@ -30,17 +31,14 @@ const ealOptions = z
   .transform((text) => text.split(/\s+/));
 
 function schema() {
-  return z.strictObject(
-    {
-      kind: z.literal('dpdk'),
-      device,
-      queues: wholeNumber(1, QUEUES_MAX).default(1),
-      mtu: mtu.optional(),
-      promiscuous: onOff.default(true),
-      eal: ealOptions.optional(),
-    },
-    'a map of settings, with device at least',
-  );
+  return portObject('device', {
+    kind: z.literal('dpdk'),
+    device,
+    queues: wholeNumber(1, QUEUES_MAX).default(1),
+    mtu: mtu.optional(),
+    promiscuous: onOff.default(true),
+    eal: ealOptions.optional(),
+  });
 }
 
 export type DpdkSettings = z.output<ReturnType<typeof schema>>;
@@ -58,4 +56,13 @@ function create(settings: DpdkSettings, context: PortContext): Port {
   );
 }
 
-export const DPDK: PortKindSpec<DpdkSettings> = { endpointKey: 'device', schema, create };
+export const DPDK: PortKindSpec<DpdkSettings> = {
+  endpointKey: 'device',
+  claimOf: (settings) => `device ${settings.device}`,
+  socketOf: () => null,
+  copiesOf: () => null,
+  pathKeys: [],
+  mapKeys: {},
+  schema,
+  create,
+};

@@ -1,9 +1,10 @@
 /**
- * Every kind of port that can be configured. A new kind is a file beside this one, a line in each list here,
- * and a case in src/port/kinds.ts.
+ * The registry of kinds of ports: their settings, and the port that comes of them. A new kind is a file beside this
+ * one and a line in each of the two lists here; its queues are registered in src/port/kinds.ts.
  */
 import { z } from 'zod';
 import type { Port, PortContext, PortKind } from '../../../src/port/contract.ts';
+import type { CopiedPorts, PortKindSpec } from './contract.ts';
 import { DPDK, type DpdkSettings } from './dpdk.ts';
 import { PCAP, type PcapSettings } from './pcap.ts';
 import { TAP, type TapSettings } from './tap.ts';
@@ -11,33 +12,57 @@ import { UNIX, type UnixSettings } from './unix.ts';
 import { type HostFacts, THIS_HOST } from './values.ts';
 import { VHOST_USER, type VhostUserSettings } from './vhost-user.ts';
 
+/** The settings that each kind of port has. */
+type SettingsOfKind = {
+  readonly 'vhost-user': VhostUserSettings;
+  readonly tap: TapSettings;
+  readonly unix: UnixSettings;
+  readonly pcap: PcapSettings;
+  readonly dpdk: DpdkSettings;
+};
+
 /** The settings of one port, whatever its kind; `kind` says which. */
-export type PortSettings = VhostUserSettings | TapSettings | UnixSettings | PcapSettings | DpdkSettings;
+export type PortSettings<Kind extends PortKind = PortKind> = {
+  [K in Kind]: SettingsOfKind[K] & { readonly kind: K };
+}[Kind];
 
-const SPECS = { 'vhost-user': VHOST_USER, tap: TAP, unix: UNIX, pcap: PCAP, dpdk: DPDK } as const;
+const SPECS: { readonly [Kind in PortKind]: PortKindSpec<PortSettings<Kind>> } = {
+  'vhost-user': VHOST_USER,
+  tap: TAP,
+  unix: UNIX,
+  pcap: PCAP,
+  dpdk: DPDK,
+};
 
-export const PORT_KINDS = Object.keys(SPECS) as PortKind[];
+export const PORT_KINDS = Object.keys(SPECS).filter(isKind);
 const DEFAULT_KIND = 'vhost-user';
 const KIND_ALLOWED = PORT_KINDS.join(', ');
 
-export function createPort(settings: PortSettings, context: PortContext): Port {
-  switch (settings.kind) {
-    case 'vhost-user':
-      return VHOST_USER.create(settings, context);
-    case 'pcap':
-      return PCAP.create(settings, context);
-    case 'unix':
-      return UNIX.create(settings, context);
-    case 'tap':
-      return TAP.create(settings, context);
-    case 'dpdk':
-      return DPDK.create(settings, context);
-  }
+export function createPort<Kind extends PortKind>(settings: PortSettings<Kind>, context: PortContext): Port {
+  return SPECS[settings.kind].create(settings, context);
+}
+
+/** What the port has for itself alone; no two ports may have the same. */
+export function claimOf<Kind extends PortKind>(settings: PortSettings<Kind>): string {
+  return SPECS[settings.kind].claimOf(settings);
+}
+
+/** The path of the port's socket, or null when it has none. */
+export function socketOf<Kind extends PortKind>(settings: PortSettings<Kind>): string | null {
+  return SPECS[settings.kind].socketOf(settings);
+}
+
+/**
+ * Of which ports a port gets copies, instead of frames that are switched to it. Null: frames are switched to it as
+ * to any other.
+ */
+export function copiesOf<Kind extends PortKind>(settings: PortSettings<Kind>): CopiedPorts | null {
+  return SPECS[settings.kind].copiesOf(settings);
 }
 
 /** The setting that says what a port of that kind is attached to. */
 export function endpointKeyOf(kind: string): string {
-  return isKind(kind) ? SPECS[kind].endpointKey : SPECS[DEFAULT_KIND].endpointKey;
+  return specOf(kind).endpointKey;
 }
 
 /** What the port is attached to: the path of a socket or file, an interface, a device. */
@@ -45,9 +70,19 @@ export function endpointOf(settings: PortSettings): string {
   return String(settings[endpointKeyOf(settings.kind) as keyof PortSettings]);
 }
 
-/** Names of a port's settings; of a port of kind `vhost-user` when none is named. */
-export function knownPortSettings(kind: string): string[] {
-  return Object.keys(SPECS[isKind(kind) ? kind : DEFAULT_KIND].schema(THIS_HOST).shape);
+/** Settings of that kind that are paths. */
+export function pathKeysOf(kind: string): readonly string[] {
+  return specOf(kind).pathKeys;
+}
+
+/**
+ * Names of what a port's settings may hold, of a port of kind `vhost-user` when none is named: the settings, or with
+ * `key` what stands in that one.
+ */
+export function knownPortSettings(kind: string, key?: string): readonly string[] {
+  const spec = specOf(kind);
+  const keys = key === undefined ? undefined : spec.mapKeys[key];
+  return keys ?? Object.keys(spec.schema(THIS_HOST).shape);
 }
 
 /** The schema of one port: its `kind`, or its absence, decides which settings it may have. */
@@ -72,6 +107,11 @@ export function kindOf(settings: unknown): string {
   return String(settings.kind);
 }
 
-function isKind(kind: string): kind is PortKind & keyof typeof SPECS {
+/** What does not depend on the settings of a port; of kind `vhost-user` when none is named. */
+function specOf(kind: string): (typeof SPECS)[PortKind] {
+  return SPECS[isKind(kind) ? kind : DEFAULT_KIND];
+}
+
+function isKind(kind: string): kind is PortKind {
   return Object.hasOwn(SPECS, kind);
 }

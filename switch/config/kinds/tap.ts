@@ -6,6 +6,7 @@ import { TAP_MTU_MAX, TAP_NAME_BYTES_MAX } from '../../../src/port/tap/interface
 import { parseIpPrefix } from '../../../src/port/tap/ip-prefix.ts';
 import { TapPort } from '../../../src/port/tap/port.ts';
 import type { PortKindSpec } from './contract.ts';
+import { portObject } from './port-object.ts';
 import { onOff, pathOf, stationMac, wholeNumber } from './values.ts';
 
 const QUEUES_MAX = 16;
@@ -33,19 +34,16 @@ const ipPrefixes = z.preprocess(
 );
 
 function schema() {
-  return z.strictObject(
-    {
-      kind: z.literal('tap'),
-      interface: interfaceName,
-      namespace: pathOf('name or path of a network namespace').optional(),
-      queues: wholeNumber(1, QUEUES_MAX).default(1),
-      mtu: wholeNumber(MTU_MIN, TAP_MTU_MAX).optional(),
-      mac: stationMac.optional(),
-      addresses: ipPrefixes.optional(),
-      up: onOff.default(true),
-    },
-    'a map of settings, with interface at least',
-  );
+  return portObject('interface', {
+    kind: z.literal('tap'),
+    interface: interfaceName,
+    namespace: pathOf('name or path of a network namespace').optional(),
+    queues: wholeNumber(1, QUEUES_MAX).default(1),
+    mtu: wholeNumber(MTU_MIN, TAP_MTU_MAX).optional(),
+    mac: stationMac.optional(),
+    addresses: ipPrefixes.optional(),
+    up: onOff.default(true),
+  });
 }
 
 export type TapSettings = z.output<ReturnType<typeof schema>>;
@@ -65,4 +63,13 @@ function create(settings: TapSettings, context: PortContext): Port {
   );
 }
 
-export const TAP: PortKindSpec<TapSettings> = { endpointKey: 'interface', schema, create };
+export const TAP: PortKindSpec<TapSettings> = {
+  endpointKey: 'interface',
+  claimOf: (settings) => `interface ${settings.interface} in ${settings.namespace ?? 'our namespace'}`,
+  socketOf: () => null,
+  copiesOf: () => null,
+  pathKeys: [],
+  mapKeys: {},
+  schema,
+  create,
+};

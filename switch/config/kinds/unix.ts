@@ -1,32 +1,27 @@
 /** Ports of kind `unix`: QEMU's netdevs `stream`, `dgram` and `socket`, for guests with any card. */
+import assert from 'node:assert';
 import { resolve } from 'node:path';
 import { z } from 'zod';
 import type { Port, PortContext } from '../../../src/port/contract.ts';
 import { UnixDatagramPort } from '../../../src/port/unix/dgram.ts';
 import { UnixStreamPort } from '../../../src/port/unix/stream.ts';
 import type { PortKindSpec } from './contract.ts';
-import { fileMode, type HostFacts, mtu, owner, socketPath } from './values.ts';
+import { portObject, refusing } from './port-object.ts';
+import { listenOptionsOf, refuseOthersFile, socketFields, socketRole } from './socket-settings.ts';
+import { type HostFacts, mtu, socketPath } from './values.ts';
 
 const MTU_DEFAULT = 9000;
 
 function schema(host: HostFacts) {
-  return z
-    .strictObject(
-      {
-        kind: z.literal('unix'),
-        socket: socketPath,
-        transport: z.enum(['stream', 'dgram'], 'stream or dgram').default('stream'),
-        role: z.enum(['server', 'client'], 'server or client').optional(),
-        peer: socketPath.optional(),
-        mode: fileMode.optional(),
-        owner: owner(host).optional(),
-        mtu: mtu.default(MTU_DEFAULT),
-      },
-      'a map of settings, with socket at least',
-    )
-    .check(({ value: port, issues }) => {
-      const refuse = (key: string, message: string) =>
-        issues.push({ code: 'custom', path: [key], message, input: port });
+  return portObject('socket', {
+    kind: z.literal('unix'),
+    ...socketFields(host),
+    transport: z.enum(['stream', 'dgram'], 'stream or dgram').default('stream'),
+    role: socketRole.optional(),
+    peer: socketPath.optional(),
+    mtu: mtu.default(MTU_DEFAULT),
+  }).check(
+    refusing((port, refuse) => {
       if (port.transport === 'dgram') {
         if (port.peer === undefined) refuse('peer', "path of QEMU's own socket, needed with transport dgram");
         else if (resolve(port.peer) === resolve(port.socket)) refuse('peer', 'another path than socket');
@@ -34,9 +29,9 @@ function schema(host: HostFacts) {
         return;
       }
       if (port.peer !== undefined) refuse('peer', 'only with transport dgram');
-      if (port.role === 'client' && port.mode !== undefined) refuse('mode', 'only with role server');
-      if (port.role === 'client' && port.owner !== undefined) refuse('owner', 'only with role server');
-    });
+      refuseOthersFile(port, refuse);
+    }),
+  );
 }
 
 export type UnixSettings = z.output<ReturnType<typeof schema>>;
@@ -45,15 +40,22 @@ function create(settings: UnixSettings, context: PortContext): Port {
   const options = {
     socketPath: settings.socket,
     mtu: settings.mtu,
-    listen: {
-      ...(settings.mode !== undefined && { mode: settings.mode }),
-      ...(settings.owner !== undefined && { owner: settings.owner }),
-    },
+    listen: listenOptionsOf(settings),
   };
   if (settings.transport === 'dgram') {
-    return new UnixDatagramPort({ ...options, peerPath: settings.peer! }, context);
+    assert(settings.peer !== undefined, 'the schema asks for it');
+    return new UnixDatagramPort({ ...options, peerPath: settings.peer }, context);
   }
   return new UnixStreamPort({ ...options, role: settings.role ?? 'server' }, context);
 }
 
-export const UNIX: PortKindSpec<UnixSettings> = { endpointKey: 'socket', schema, create };
+export const UNIX: PortKindSpec<UnixSettings> = {
+  endpointKey: 'socket',
+  claimOf: (settings) => resolve(settings.socket),
+  socketOf: (settings) => settings.socket,
+  copiesOf: () => null,
+  pathKeys: ['socket', 'peer'],
+  mapKeys: {},
+  schema,
+  create,
+};

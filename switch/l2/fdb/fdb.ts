@@ -26,7 +26,7 @@
  *  - V8 must not merge or move the loads. By the language it may (racing plain accesses are unordered); in
  *    fact it does not eliminate element loads of typed arrays, as these may alias, nor lift them over a
  *    branch, and between the first value load, the key loads and the second value load stand branches on what
- *    was just loaded. `node --print-opt-code --print-opt-code-filter=lookup` shows the four loads in this order; the
+ *    was just loaded. `node --print-opt-code --print-opt-code-filter=lookupFrom` shows the four loads in this order; the
  *    concurrency test fails when the second value load is gone.
  * On any other processor the reader's loads are Atomics.load, because a plain load may there be overtaken.
  *
@@ -147,10 +147,17 @@ export class Fdb {
    * @returns the port, or −1 when the address is not known (or its entry is being moved this very moment)
    */
   lookup(macLo: number, macHi: number, vlan: number): number {
+    const keyHi = macHi | (vlan << 16);
+    return this.lookupFrom(this.hash.homeOf(macLo, keyHi), macLo, keyHi);
+  }
+
+  /**
+   * As `lookup`, from where the search begins (`homeOf`).
+   * @param keyHi the last two bytes of the address, and the VLAN in the upper half
+   */
+  lookupFrom(home: number, macLo: number, keyHi: number): number {
     const slots = this.slots;
     const slotMask = this.slotMask;
-    const keyHi = macHi | (vlan << 16);
-    const home = this.hash.homeOf(macLo, keyHi);
     for (let probe = 0; probe < this.probeLimit; probe++) {
       const at = ((home + probe) & slotMask) << 2;
       const value = readWord(slots, at + 2);

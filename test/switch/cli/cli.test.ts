@@ -208,11 +208,14 @@ describe('run', () => {
       stderr: 'ringway: --port c: queues: 0 is not allowed (1 to 127)\n',
     });
     const control = socket('ringway');
+    expect((await ringway('add', `c=${socket('c')},quees=2`)).stderr).toBe(
+      'ringway: --port c: quees: unknown setting (did you mean queues?)\n',
+    );
     expect(await ringway('add', `c=${socket('a')}`)).toEqual({
-      code: 1,
+      code: 2,
       signal: null,
       stdout: '',
-      stderr: `ringway: ${control} answered 400: ${socket('a')} belongs to port a\n`,
+      stderr: `ringway: --port c: socket: ${socket('a')} is not allowed (it is the socket of port a)\n`,
     });
     expect(await ringway('remove', 'a')).toEqual(done);
     expect(await names()).toEqual(['b']);
@@ -407,14 +410,16 @@ describe('signals', () => {
 });
 
 describe('the QEMU line', () => {
-  const PORT: PortConfig = {
+  const PORT = {
     name: 'vm0',
     kind: 'vhost-user',
     socket: '/r/a.sock',
     role: 'server',
     queues: 16,
     configSpace: false,
-  };
+    flood: true,
+    receive: true,
+  } as const satisfies PortConfig;
 
   it('shares the memory and names the socket and as many vectors as queues need', () => {
     const line = qemuLine(PORT);

@@ -6,7 +6,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunOptions, settingsOf } from '../../../switch/cli/options.ts';
 import { parseConfigText, readConfigFile } from '../../../switch/config/file.ts';
 import type { HostFacts } from '../../../switch/config/kinds/values.ts';
-import { ConfigError, resolveConfig, type SwitchConfig } from '../../../switch/config/resolve.ts';
+import { resolveConfig, type SwitchConfig } from '../../../switch/config/resolve.ts';
+import { ConfigError } from '../../../switch/config/settings.ts';
 
 const HOST: HostFacts = {
   allowedCpus: () => [0, 2, 3],
@@ -39,6 +40,8 @@ const PORT_A = {
   role: 'server',
   queues: 16,
   configSpace: false,
+  flood: true,
+  receive: true,
 };
 
 describe('accepted', () => {
@@ -83,6 +86,8 @@ control: /run/c.sock
           role: 'client',
           queues: 16,
           configSpace: false,
+          flood: true,
+          receive: true,
         },
         {
           name: 'vm0',
@@ -95,6 +100,8 @@ control: /run/c.sock
           configSpace: true,
           mac: '02:00:00:00:00:0a',
           mtu: 9000,
+          flood: true,
+          receive: true,
         },
       ],
       cpus: [2, 3],
@@ -130,6 +137,8 @@ control: /run/c.sock
           configSpace: true,
           mac: '02:00:00:00:00:01',
           mtu: 68,
+          flood: true,
+          receive: true,
         },
       ],
       cpus: [3, 0],
@@ -307,7 +316,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, role, mode, owner, queues, configSpace, mac, mtu)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, configSpace, mac, mtu, flood, receive)',
     ],
     [`${A}idleus: 3`, 'r.yaml:2: idleus: unknown setting (did you mean idleUs?)'],
     [`${A}__proto__: { poll: busy }`, 'r.yaml:2: __proto__: unknown setting'],

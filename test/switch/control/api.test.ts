@@ -11,9 +11,11 @@ import { formatFdb } from '../../../switch/cli/fdb.ts';
 import { formatPorts } from '../../../switch/cli/ports.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
 import { type ControlSource, controlApi, serveControl } from '../../../switch/control/api.ts';
+import { NO_BOOKS } from '../../../switch/control/books.ts';
 import { askControl, ControlError } from '../../../switch/control/client.ts';
 import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
+import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
 
 function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
   return {
@@ -26,7 +28,13 @@ function portReport(name: string, changes: Partial<PortReport> = {}): PortReport
     mtu: null,
     details: { role: 'server', features: ['VERSION_1'], protocolFeatures: ['MQ'], memoryBytes: 2 ** 32 },
     queues: [],
-    counters: { ingressFrames: 1_234_567, ingressBytes: 99, egressFrames: 8, egressBytes: 7 },
+    counters: {
+      ...NO_BOOKS.counters,
+      ingressFrames: 1_234_567,
+      ingressBytes: 99,
+      egressFrames: 8,
+      egressBytes: 7,
+    },
     drops: dropCounts({}),
     ...changes,
   };
@@ -48,10 +56,13 @@ const FDB: FdbReport = {
 };
 
 const PORTS = [portReport('vm0'), portReport('vm1', { state: 'waiting', reason: 'waits for a front-end' })];
+const WORKERS = [{ index: 0, atMs: 12.5, emptyTurns: 4_294_967_295 }];
 const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to be changed here'));
 const SOURCE: ControlSource = {
   ports: () => PORTS,
   fdb: () => FDB,
+  totals: () => NO_BOOKS,
+  workers: () => WORKERS,
   addPort: unchanged,
   removePort: unchanged,
 };
@@ -87,11 +98,12 @@ async function errorOf(asked: Promise<unknown>): Promise<ControlError> {
 }
 
 describe('answers', () => {
-  it('ports, one port, the forwarding table and the version', async () => {
+  it('ports, one port, the forwarding table, the workers and the version', async () => {
     await serve();
     expect(await askControl(socketPath, '/v1/ports')).toEqual(PORTS);
     expect(await askControl(socketPath, '/v1/ports/vm1')).toEqual(PORTS[1]);
     expect(await askControl(socketPath, '/v1/fdb')).toEqual(FDB);
+    expect(await askControl(socketPath, '/v1/workers')).toEqual(WORKERS);
     const version = { version: '1.2.3', node: process.versions.node, pid: process.pid };
     expect(await askControl(socketPath, '/v1/version')).toEqual(version);
   });
@@ -138,18 +150,20 @@ describe('answers', () => {
       ...SOURCE,
       ports: () => ports,
       addPort: async (config) => {
+        if (ports.some(({ name }) => name === config.name)) {
+          throw new PortConflictError(`port ${config.name} exists already`);
+        }
         configs.push(config);
         ports.push(portReport(config.name));
       },
       removePort: async (name) => {
-        ports.splice(
-          ports.findIndex((port) => port.name === name),
-          1,
-        );
+        const index = ports.findIndex((port) => port.name === name);
+        if (index < 0) throw new NoSuchPortError(name);
+        ports.splice(index, 1);
       },
     };
     await serve(controlApi(source, '1'));
-    const body = { socket: '/x/vm7.sock', queues: 4, configSpace: true, mtu: '9000' };
+    const body = { socket: '/x/vm7.sock', queues: 4, configSpace: true, mtu: '9000', receive: 'off' };
     const added = await askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
     expect(added).toMatchObject({ name: 'vm7' });
     expect(configs).toEqual([
@@ -161,6 +175,8 @@ describe('answers', () => {
         queues: 4,
         configSpace: true,
         mtu: 9000,
+        flood: true,
+        receive: false,
       },
     ]);
     const again = askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });
@@ -185,6 +201,14 @@ describe('answers', () => {
     const response = await api.request(path, { method: 'PUT', body });
     expect(response.status).toBe(400);
     expect(((await response.json()) as { error: string }).error).toContain(reason);
+  });
+
+  it('the setting that was refused, for the client to word', async () => {
+    await serve();
+    const body = { socket: '/x', queues: 0 };
+    const error = await errorOf(askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body }));
+    expect(error.fault).toEqual({ path: ['ports', 'vm7', 'queues'], text: '0 is not allowed (1 to 127)' });
+    expect((await errorOf(askControl(socketPath, '/v1/ports/vm9'))).fault).toBeNull();
   });
 
   it('500 and the reason when the source throws', async () => {

@@ -1,19 +1,18 @@
 /**
  * Queues without guests for the tests of forwarding: one gives the frames that it was filled with, the other
- * keeps what it gets. They check the order of calls that src/queue/contract.ts prescribes.
+ * keeps what it gets. They check the order of calls that src/queue/contract.ts prescribes, and count as real ones do.
  */
 import {
-  type EgressQueue,
-  GIVE_DONE,
-  GIVE_FAULT,
-  GIVE_NO_BUFFER,
-  GIVE_TOO_SMALL,
-  type IngressQueue,
-  TAKE_FAULT,
-  TAKE_FRAME,
-} from '../../../src/queue/contract.ts';
-import type { Frame } from '../../../src/queue/frame.ts';
-import { bytesOfFrame, FrameBench } from './frames.ts';
+  BATCH_FRAMES_MAX,
+  type Batch,
+  REFUSED_FAULT,
+  REFUSED_NO_BUFFER,
+  REFUSED_TOO_SMALL,
+} from '../../../src/queue/batch.ts';
+import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
+import type { MirrorSource } from '../../../src/queue/policy.ts';
+import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState } from '../../../src/queue/state.ts';
+import { FrameBench, placedBytesOfFrame } from './frames.ts';
 
 /** What happened between all queues of a test, in order. */
 export class QueueLog {
@@ -21,33 +20,40 @@ export class QueueLog {
   readonly violations: string[] = [];
   /** Queues that are open now. */
   readonly open = new Set<EgressQueue>();
+  /** Called before frames are placed, when their addresses are decided upon. */
+  onPlace: (batch: Batch) => void = () => {};
 
   require(holds: boolean, violation: string): void {
     if (!holds) this.violations.push(violation);
   }
 }
 
-/** A frame that lies in one piece (with this misalignment) or in pieces, or an answer of `take`. */
+/** Frames that are taken and cannot be forwarded. */
+export type Untaken = 'tooLong' | 'tooShort' | 'tooScattered';
+
+/** A frame that lies in one piece (with this misalignment) or in pieces, one that is none, or a fault of the queue. */
 export type Waiting =
   | { readonly bytes: Uint8Array; readonly misalignment?: number; readonly pieces?: readonly number[] }
-  | { readonly result: number };
+  | { readonly untaken: Untaken }
+  | { readonly fault: number };
 
 export class FakeIngressQueue implements IngressQueue {
   readonly portId: number;
   readonly queueIndex = 1;
   readonly wakeFd = -1;
-  enabled = true;
   fault = 0;
   readonly waiting: Waiting[] = [];
-  releasedCount = 0;
-  publishedCount = 0;
+  finishedCount = 0;
   readonly #log: QueueLog;
+  readonly #state: QueueState;
   readonly #bench: FrameBench;
-  #isTaken = false;
+  #takenCount = 0;
+  #takenBytes = 0;
 
-  constructor(portId: number, log: QueueLog) {
+  constructor(portId: number, states: SharedArrayBuffer, log: QueueLog) {
     this.portId = portId;
     this.#log = log;
+    this.#state = new QueueState(states, this.queueIndex);
     // Each queue has its own part of the arena.
     this.#bench = new FrameBench(portId * 2 ** 20);
   }
@@ -56,45 +62,37 @@ export class FakeIngressQueue implements IngressQueue {
     for (const each of frames) this.waiting.push(each instanceof Uint8Array ? { bytes: each } : each);
   }
 
-  available(): number {
-    return this.fault === 0 ? this.waiting.length : 0;
-  }
-
-  readAhead(count: number): void {
-    this.#log.require(count <= this.available(), 'read ahead of what waits');
-  }
-
-  take(frame: Frame): number {
-    this.#log.require(this.available() > 0, 'take of an empty queue');
-    this.#log.require(!this.#isTaken, 'take before the last frame was released');
-    const next = this.waiting[0];
-    if ('result' in next) {
-      if (next.result === TAKE_FAULT) this.fault = 5;
-      else this.#isTaken = true;
-      return next.result;
+  gather(batch: Batch): number {
+    this.#log.require(this.#takenCount === 0, 'gather before the last frames were finished');
+    batch.clear();
+    while (this.fault === 0 && this.#takenCount < Math.min(BATCH_FRAMES_MAX, this.waiting.length)) {
+      const next = this.waiting[this.#takenCount];
+      if ('fault' in next) {
+        this.fault = next.fault;
+        break;
+      }
+      this.#takenCount++;
+      if ('untaken' in next) batch[next.untaken]++;
+      else {
+        this.#takenBytes += next.bytes.length;
+        if (next.pieces === undefined) this.#bench.single(batch, next.bytes, next.misalignment);
+        else this.#bench.pieces(batch, next.bytes, next.pieces);
+      }
     }
-    this.#isTaken = true;
-    if (next.pieces === undefined) this.#bench.single(frame, next.bytes, next.misalignment);
-    else this.#bench.pieces(frame, next.bytes, next.pieces);
-    return TAKE_FRAME;
+    return this.#takenCount;
   }
 
-  destinationAhead(): boolean {
-    return false;
-  }
-
-  release(): void {
-    this.#log.require(this.#isTaken, 'release of nothing');
-    this.#isTaken = false;
-    this.waiting.shift();
-    this.releasedCount++;
-  }
-
-  publish(): void {
-    // The guest may overwrite what is published; every copy must be done and handed over.
-    this.#log.require(this.#log.open.size === 0, 'published while a receive queue was open');
-    this.#log.entries.push(`publish ${this.portId}`);
-    this.publishedCount = this.releasedCount;
+  finish(): void {
+    this.#log.require(this.#takenCount > 0, 'finish of nothing');
+    // The guest may overwrite what is finished; every copy must be done and handed over.
+    this.#log.require(this.#log.open.size === 0, 'finished while a receive queue was open');
+    this.#log.entries.push(`finish ${this.portId}`);
+    this.waiting.splice(0, this.#takenCount);
+    this.finishedCount += this.#takenCount;
+    this.#state.counts[COUNT_FRAMES] += this.#takenCount;
+    this.#state.counts[COUNT_BYTES] += this.#takenBytes;
+    this.#takenCount = 0;
+    this.#takenBytes = 0;
   }
 
   armWake(): boolean {
@@ -105,27 +103,35 @@ export class FakeIngressQueue implements IngressQueue {
   acknowledgeWake(): boolean {
     return true;
   }
+
+  setCallFd(): void {}
 }
 
 export class FakeEgressQueue implements EgressQueue {
   readonly portId: number;
   readonly queueIndex: number;
-  enabled = true;
   fault = 0;
   open = false;
   readonly received: Uint8Array[] = [];
+  /** Of each copy received `vm1>` if it came in from port 1, `vm1<` if it was placed there. */
+  readonly ways: string[] = [];
   /** Buffers that the guest offers. */
   bufferCount = Number.POSITIVE_INFINITY;
   bufferBytes = Number.POSITIVE_INFINITY;
   failsNext = false;
+  /** Of the frames of each burst, so many are not taken when it ends (COUNT_LOST), the last ones. */
+  losesPerBurst = 0;
   /** Another worker has it: `tryBegin` fails. */
   isBusy = false;
   readonly #log: QueueLog;
+  readonly #state: QueueState;
+  #placedCount = 0;
 
-  constructor(portId: number, queueIndex: number, log: QueueLog) {
+  constructor(portId: number, queueIndex: number, states: SharedArrayBuffer, log: QueueLog) {
     this.portId = portId;
     this.queueIndex = queueIndex;
     this.#log = log;
+    this.#state = new QueueState(states, queueIndex);
   }
 
   tryBegin(): boolean {
@@ -141,25 +147,40 @@ export class FakeEgressQueue implements EgressQueue {
     this.#begun('wait');
   }
 
-  give(frame: Frame): number {
-    this.#log.require(this.open, `a frame was given to ${this}, which is not open`);
-    if (this.failsNext) this.fault = 7;
-    if (this.fault !== 0) return GIVE_FAULT;
-    if (this.bufferCount === 0) return GIVE_NO_BUFFER;
-    if (frame.totalBytes > this.bufferBytes) return GIVE_TOO_SMALL;
-    this.bufferCount--;
-    this.received.push(bytesOfFrame(frame));
-    return GIVE_DONE;
+  place(batch: Batch, order: Int32Array, count: number): void {
+    this.#log.require(this.open, `frames were placed on ${this}, which is not open`);
+    this.#log.require(count > 0, `nothing was placed on ${this}`);
+    this.#log.onPlace(batch);
+    for (let k = 0; k < count; k++) {
+      const frame = order[k];
+      this.#log.require(frame >= 0 && frame < batch.count, `frame ${frame} of ${batch.count}`);
+      this.#log.require(k === 0 || frame > order[k - 1], `${this} got frames out of order`);
+      const why = this.#whyNot(batch.bytesOf(frame));
+      if (why === 0) this.received.push(placedBytesOfFrame(batch, frame));
+      else batch.refuse(frame, why);
+    }
   }
 
-  /** Knows no runs: every frame takes the general path. */
-  giveRun(): number {
-    this.#log.require(this.open, `a run was given to ${this}, which is not open`);
-    return 0;
+  placeCopies(batch: Batch, order: Int32Array, count: number, portId: number, isIngress: boolean): void {
+    const before = this.received.length;
+    this.place(batch, order, count);
+    for (let i = before; i < this.received.length; i++) this.ways.push(`vm${portId}${isIngress ? '>' : '<'}`);
   }
+
+  nameSources(_sources: readonly MirrorSource[]): void {}
+
+  setCallFd(): void {}
 
   end(): void {
     this.#log.require(this.open, `end of ${this}, which is not open`);
+    const lostCount = Math.min(this.#placedCount, this.losesPerBurst);
+    const taken = this.received.slice(this.received.length - this.#placedCount);
+    if (lostCount > 0) taken.splice(-lostCount);
+    this.received.length -= lostCount;
+    this.#state.counts[COUNT_FRAMES] += taken.length;
+    this.#state.counts[COUNT_BYTES] += taken.reduce((sum, { length }) => sum + length, 0);
+    this.#state.counts[COUNT_LOST] += lostCount;
+    this.#placedCount = 0;
     this.open = false;
     this.#log.open.delete(this);
     this.#log.entries.push(`end ${this}`);
@@ -167,6 +188,16 @@ export class FakeEgressQueue implements EgressQueue {
 
   toString(): string {
     return `${this.portId}.${this.queueIndex}`;
+  }
+
+  #whyNot(sizeBytes: number): number {
+    if (this.failsNext) this.fault = 7;
+    if (this.fault !== 0) return REFUSED_FAULT;
+    if (this.bufferCount === 0) return REFUSED_NO_BUFFER;
+    if (sizeBytes > this.bufferBytes) return REFUSED_TOO_SMALL;
+    this.bufferCount--;
+    this.#placedCount++;
+    return 0;
   }
 
   #begun(how: string): void {

@@ -1,6 +1,7 @@
 /** The flow hash: one flow stays on one queue, different flows spread. */
 import { afterAll, describe, expect, it } from 'vitest';
-import { Frame } from '../../../src/queue/frame.ts';
+import { Batch, IN_PIECES } from '../../../src/queue/batch.ts';
+import { FrameHead } from '../../../src/queue/frame-head.ts';
 import { flowHash, queueOfHash } from '../../../switch/l2/flow-hash.ts';
 import { Random } from '../../vring/random.ts';
 import { arena, arenaView, ethernet, type Flow, FrameBench, ipPacket } from './frames.ts';
@@ -8,11 +9,22 @@ import { arena, arenaView, ethernet, type Flow, FrameBench, ipPacket } from './f
 afterAll(() => arena.release());
 
 const bench = new FrameBench();
-const frame = new Frame(arenaView);
+const batch = new Batch();
+const head = new FrameHead();
 
 function hashOf(bytes: Uint8Array, misalignment = 0): number {
-  bench.single(frame, bytes, misalignment);
-  return flowHash(frame);
+  batch.clear();
+  bench.single(batch, bytes, misalignment);
+  head.show(batch, 0, arenaView.windows);
+  return flowHash(head);
+}
+
+function hashOfPieces(bytes: Uint8Array, sizes: readonly number[]): number {
+  batch.clear();
+  bench.pieces(batch, bytes, sizes);
+  if (batch.windowOf(0) !== IN_PIECES) expect.fail('a frame in pieces was laid in one');
+  head.show(batch, 0, arenaView.windows);
+  return flowHash(head);
 }
 
 function randomFlow(random: Random, version: 4 | 6 = random.pick([4, 6] as const)): Flow {
@@ -48,8 +60,8 @@ describe('flowHash', () => {
           payload[6] = dontFragment;
           const bytes = ethernet([...random.bytes(6)], [...random.bytes(6)], { tags, type, payload });
           hashes.add(hashOf(bytes, random.between(0, 3)));
-          bench.pieces(frame, bytes, [random.between(1, 20), random.between(1, 20), random.between(1, 60)]);
-          hashes.add(flowHash(frame));
+          const cuts = [random.between(1, 20), random.between(1, 20), random.between(1, 60)];
+          hashes.add(hashOfPieces(bytes, cuts));
         }
         expect(hashes.size).toBe(1);
       }
@@ -144,9 +156,13 @@ describe('flowHash', () => {
       const hashes = [0x00, 0xff].map((neighbour) => {
         const around = new Uint8Array(length + 64).fill(neighbour);
         around.set(whole.subarray(0, length));
-        bench.single(frame, around);
-        frame.setSingle(frame.window, frame.index, length);
-        return flowHash(frame);
+        batch.clear();
+        bench.single(batch, around);
+        const [window, index] = [batch.windowOf(0), batch.indexOf(0)];
+        batch.clear();
+        batch.add(window, index, length);
+        head.show(batch, 0, arenaView.windows);
+        return flowHash(head);
       });
       expect(hashes[0], `${length} bytes`).toBe(hashes[1]);
     }

@@ -1,10 +1,10 @@
 /**
  * Ethernet frames for the tests of forwarding, built byte by byte, and a place in an arena to lay them, so
- * that a Frame can describe them in one piece or in several.
+ * that a batch can describe them in one piece or in several.
  */
 import { Arena } from '../../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES } from '../../../src/memory/arena-view.ts';
-import type { Frame } from '../../../src/queue/frame.ts';
+import { type Batch, IN_PIECES } from '../../../src/queue/batch.ts';
 
 export const arena = Arena.reserve(2 ** 32);
 export const arenaView = new ArenaView(arena.location);
@@ -75,7 +75,7 @@ export function ipPacket(
   ];
 }
 
-/** Lays frames in the arena, one after the other, and describes them. */
+/** Lays frames in the arena, one after the other, and describes them in a batch. */
 export class FrameBench {
   #at: number;
 
@@ -84,23 +84,23 @@ export class FrameBench {
   }
 
   /** In one piece, at an offset that is a multiple of 4 plus `misalignment`. */
-  single(frame: Frame, bytes: Uint8Array, misalignment = 0): void {
+  single(batch: Batch, bytes: Uint8Array, misalignment = 0): void {
     const offset = this.#put(bytes, misalignment);
-    frame.setSingle(Math.floor(offset / WINDOW_BYTES), offset % WINDOW_BYTES, bytes.length);
+    batch.add(Math.floor(offset / WINDOW_BYTES), offset % WINDOW_BYTES, bytes.length);
   }
 
   /** In pieces of the given sizes; the last one takes the rest. */
-  pieces(frame: Frame, bytes: Uint8Array, sizes: readonly number[]): void {
-    frame.reset();
+  pieces(batch: Batch, bytes: Uint8Array, sizes: readonly number[]): void {
+    batch.beginPieces();
     let done = 0;
     for (const sizeBytes of [...sizes, bytes.length]) {
       const piece = bytes.subarray(done, Math.min(done + sizeBytes, bytes.length));
       if (piece.length === 0) break;
       const offset = this.#put(piece, done & 3);
-      frame.add(Math.floor(offset / WINDOW_BYTES), offset % WINDOW_BYTES, piece.length);
+      batch.addPiece(Math.floor(offset / WINDOW_BYTES), offset % WINDOW_BYTES, piece.length);
       done += piece.length;
     }
-    frame.finish();
+    batch.addPieces(bytes.length);
   }
 
   #put(bytes: Uint8Array, misalignment: number): number {
@@ -113,15 +113,31 @@ export class FrameBench {
   }
 }
 
-/** The frame's bytes, whichever way it is described. */
-export function bytesOfFrame(frame: Frame): Uint8Array {
-  frame.spread();
-  const bytes = new Uint8Array(frame.totalBytes);
-  let done = 0;
-  for (let piece = 0; piece < frame.pieceCount; piece++) {
-    const offset = frame.pieceWindow[piece] * WINDOW_BYTES + frame.pieceIndex[piece];
-    bytes.set(arenaView.bytesAt(offset, frame.pieceBytes[piece]), done);
-    done += frame.pieceBytes[piece];
+/** Where in the arena the pieces of a frame begin, and their bytes. */
+export function piecesOfFrame(batch: Batch, frame: number): { offset: number; sizeBytes: number }[] {
+  const window = batch.windowOf(frame);
+  if (window !== IN_PIECES) {
+    return [{ offset: window * WINDOW_BYTES + batch.indexOf(frame), sizeBytes: batch.bytesOf(frame) }];
   }
+  return Array.from({ length: batch.pieceCountOf(frame) }, (_, i) => {
+    const piece = batch.firstPieceOf(frame) + i;
+    const offset = batch.pieceWindow[piece] * WINDOW_BYTES + batch.pieceIndex[piece];
+    return { offset, sizeBytes: batch.pieceBytes[piece] };
+  });
+}
+
+/** The frame's bytes where they lie, whichever way it is described. */
+export function bytesOfFrame(batch: Batch, frame: number): Uint8Array {
+  const parts = piecesOfFrame(batch, frame).map(({ offset, sizeBytes }) =>
+    arenaView.bytesAt(offset, sizeBytes),
+  );
+  return Uint8Array.from(Buffer.concat(parts));
+}
+
+/** As `place` has to write it: the addresses that were decided upon, then the bytes where they lie. */
+export function placedBytesOfFrame(batch: Batch, frame: number): Uint8Array {
+  const bytes = bytesOfFrame(batch, frame);
+  const view = new DataView(bytes.buffer);
+  for (let word = 0; word < 3; word++) view.setInt32(4 * word, batch.headWordOf(frame, word), true);
   return bytes;
 }

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { type RunOptions, settingsOf } from '../../../../switch/cli/options.ts';
 import { parseConfigText } from '../../../../switch/config/file.ts';
-import { copiedPorts } from '../../../../switch/config/kinds/pcap.ts';
+import { copiesOf } from '../../../../switch/config/kinds/index.ts';
 import { type PortConfig, resolveConfig } from '../../../../switch/config/resolve.ts';
 
 function fromOptions(...port: string[]): PortConfig[] {
@@ -15,8 +15,15 @@ const fromFile = (text: string): PortConfig[] => resolveConfig([parseConfigText(
 describe('accepted', () => {
   it('is a file alone: everything switched to the port is written', () => {
     const [port] = fromOptions('cap0=pcap:/tmp/a.pcapng');
-    expect(port).toEqual({ name: 'cap0', kind: 'pcap', file: '/tmp/a.pcapng', direction: 'write' });
-    expect(copiedPorts(port!)).toBeNull();
+    expect(port).toEqual({
+      name: 'cap0',
+      kind: 'pcap',
+      file: '/tmp/a.pcapng',
+      direction: 'write',
+      flood: true,
+      receive: true,
+    });
+    expect(copiesOf(port)).toBeNull();
   });
 
   it('is a mirror, in an option with names joined by +, in a file as a list', () => {
@@ -24,22 +31,22 @@ describe('accepted', () => {
     const file = fromFile('ports: { cap0: { kind: pcap, file: a, mirror: [vm0, vm1], snapBytes: 96 } }')[0];
     expect(option).toEqual(file);
     expect(option).toMatchObject({ mirror: ['vm0', 'vm1'], snapBytes: 96 });
-    expect(copiedPorts(option)).toEqual(['vm0', 'vm1']);
+    expect(copiesOf(option)).toEqual(['vm0', 'vm1']);
   });
 
   it('is a mirror of all ports', () => {
-    expect(copiedPorts(fromOptions('cap0=pcap:a,mirror=all')[0])).toBe('all');
-    expect(copiedPorts(fromFile('ports: { c: { kind: pcap, file: a, mirror: [all] } }')[0])).toBe('all');
+    expect(copiesOf(fromOptions('cap0=pcap:a,mirror=all')[0])).toBe('all');
+    expect(copiesOf(fromFile('ports: { c: { kind: pcap, file: a, mirror: [all] } }')[0])).toBe('all');
   });
 
   it('is a capture to read, to which nothing is switched', () => {
     const [port] = fromOptions('replay=pcap:a.pcap,direction=read,repeat=loop,pace=full');
     expect(port).toMatchObject({ direction: 'read', repeat: 'loop', pace: 'full' });
-    expect(copiedPorts(port!)).toEqual([]);
+    expect(copiesOf(port)).toEqual([]);
   });
 
   it('leaves ports of other kinds alone', () => {
-    expect(copiedPorts(fromOptions('vm0=/tmp/vm0.sock')[0])).toBeNull();
+    expect(copiesOf(fromOptions('vm0=/tmp/vm0.sock')[0])).toBeNull();
   });
 });
 

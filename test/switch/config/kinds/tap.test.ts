@@ -4,7 +4,8 @@ import { parseIpPrefix } from '../../../../src/port/tap/ip-prefix.ts';
 import { settingsOf } from '../../../../switch/cli/options.ts';
 import { parseConfigText } from '../../../../switch/config/file.ts';
 import { endpointOf } from '../../../../switch/config/kinds/index.ts';
-import { ConfigError, resolveConfig, type SwitchConfig } from '../../../../switch/config/resolve.ts';
+import { resolveConfig, type SwitchConfig } from '../../../../switch/config/resolve.ts';
+import { ConfigError } from '../../../../switch/config/settings.ts';
 
 const fromOption = (port: string): SwitchConfig => resolveConfig([settingsOf({ port: [port] })]);
 const fromFile = (text: string): SwitchConfig => resolveConfig([parseConfigText('r.yaml', text)]);
@@ -22,7 +23,9 @@ function messageOf(action: () => unknown): string {
 describe('a TAP port', () => {
   it('needs no more than an interface', () => {
     const { ports, controlSocket } = fromOption('host=tap:tap0');
-    expect(ports).toEqual([{ name: 'host', kind: 'tap', interface: 'tap0', queues: 1, up: true }]);
+    expect(ports).toEqual([
+      { name: 'host', kind: 'tap', interface: 'tap0', queues: 1, up: true, flood: true, receive: true },
+    ]);
     expect(ports.map(endpointOf)).toEqual(['tap0']);
     expect(controlSocket).toBeNull();
   });
@@ -51,6 +54,8 @@ ports:
         mac: '02:00:00:00:00:0a',
         addresses: [parseIpPrefix('10.0.0.1/24'), parseIpPrefix('fd00::1/64')],
         up: false,
+        flood: true,
+        receive: true,
       },
     ]);
     const option =

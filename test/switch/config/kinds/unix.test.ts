@@ -6,12 +6,8 @@ import { settingsOf } from '../../../../switch/cli/options.ts';
 import { qemuLine } from '../../../../switch/cli/qemu-line.ts';
 import { parseConfigText } from '../../../../switch/config/file.ts';
 import { UNIX, type UnixSettings } from '../../../../switch/config/kinds/unix.ts';
-import {
-  ConfigError,
-  type PortConfig,
-  resolveConfig,
-  type SwitchConfig,
-} from '../../../../switch/config/resolve.ts';
+import { type PortConfig, resolveConfig, type SwitchConfig } from '../../../../switch/config/resolve.ts';
+import { ConfigError } from '../../../../switch/config/settings.ts';
 import { UnixWorld } from '../../../port/unix-world.ts';
 
 const HOST = {
@@ -42,6 +38,8 @@ describe('settings of a unix port', () => {
       socket: '/r/e0.sock',
       transport: 'stream',
       mtu: 9000,
+      flood: true,
+      receive: true,
     });
   });
 

@@ -1,0 +1,20 @@
+/** What `npm run bench -- --pieces` measures. */
+import type { PiecesCase } from './world.ts';
+
+const plain = { ports: 2, bytes: 64, flows: 1, from: 'split', to: 'split' } as const;
+
+export const PIECES_CASES: readonly PiecesCase[] = [
+  { ...plain, name: 'one flow, 2 ports, 64 bytes' },
+  { ...plain, name: 'one flow, 2 ports, 256 bytes', bytes: 256 },
+  { ...plain, name: 'one flow, 2 ports, 512 bytes', bytes: 512 },
+  { ...plain, name: 'one flow, 2 ports, 1518 bytes', bytes: 1518 },
+  { ...plain, name: '4 flows, 2 ports, 64 bytes', flows: 4 },
+  { ...plain, name: '64 flows, 4 ports, 64 bytes', flows: 64, ports: 4 },
+  { ...plain, name: '7 flows in turn, 8 ports, 64 bytes', flows: 7, ports: 8 },
+  { ...plain, name: 'split to packed', to: 'packed' },
+  { ...plain, name: 'packed to split', from: 'packed' },
+  { ...plain, name: 'packed to packed', from: 'packed', to: 'packed' },
+  { ...plain, name: 'packed to packed, 1518 bytes', from: 'packed', to: 'packed', bytes: 1518 },
+  { ...plain, name: 'flood to 8 ports', ports: 9, floods: true },
+  { ...plain, name: 'frames in two descriptors', inTwo: true },
+];

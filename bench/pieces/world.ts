@@ -1,0 +1,164 @@
+/**
+ * A switch without threads, sockets and guests: a forwarder in this process between rings whose drivers are faked.
+ * A guest's memory holds its two rings and their buffers; the fake driver offers all descriptors of a ring at once (a
+ * lap), which is not part of what is measured.
+ */
+import { closeFd } from '../../src/host/descriptor.ts';
+import { createMemoryFile } from '../../src/host/mapping.ts';
+import { Arena } from '../../src/memory/arena.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import { warmUpCopy } from '../../src/queue/copy.ts';
+import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
+import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
+import { FromGuest } from '../../src/vring/from-guest.ts';
+import { ToGuest } from '../../src/vring/to-guest.ts';
+import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
+import { Forwarder } from '../../switch/l2/forwarder.ts';
+import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
+import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
+import { FakeRing } from './fake-ring.ts';
+
+export const RING_SIZE = 256;
+const BUFFER_BYTES = 2048;
+const GUEST_BYTES = 2 ** 21;
+const HEADER_BYTES = 12;
+
+export type PiecesCase = {
+  readonly name: string;
+  readonly ports: number;
+  readonly bytes: number;
+  /** Destinations, in turn. */
+  readonly flows: number;
+  readonly from: RingLayoutKind;
+  readonly to: RingLayoutKind;
+  /** All frames are broadcast. */
+  readonly floods?: boolean;
+  /** Header and frame lie in two descriptors. */
+  readonly inTwo?: boolean;
+};
+
+const arena = Arena.reserve(2 ** 32);
+const view = new ArenaView(arena.location);
+warmUpCopy(view);
+
+class FakeGuest {
+  readonly fromGuest: FakeRing;
+  readonly toGuest: FakeRing;
+  readonly from: FromGuest;
+  readonly to: ToGuest;
+  readonly #offset: number;
+
+  constructor(portId: number, layouts: { readonly from: RingLayoutKind; readonly to: RingLayoutKind }) {
+    const fd = createMemoryFile('pieces', GUEST_BYTES);
+    const placement = { fd, fileOffset: 0, sizeBytes: GUEST_BYTES, pageBytes: 4096, preferredOffset: null };
+    this.#offset = arena.map(placement);
+    closeFd(fd);
+    const states = queueStates(2);
+    const attachment = (queueIndex: number, layout: RingLayoutKind): RingAttachment => ({
+      kind: 'ring',
+      layout,
+      portId,
+      queueIndex,
+      direction: queueIndex === 0 ? 'egress' : 'ingress',
+      states,
+      size: RING_SIZE,
+      descOffset: this.#offset + queueIndex * 0x8000,
+      driverOffset: this.#offset + queueIndex * 0x8000 + 0x4000,
+      deviceOffset: this.#offset + queueIndex * 0x8000 + 0x6000,
+      eventIdx: false,
+      indirect: true,
+      inOrder: false,
+      mergeable: true,
+      headerBytes: HEADER_BYTES,
+      kickFd: -1,
+      callFd: -1,
+      map: [{ start: 0, end: GUEST_BYTES, arenaOffset: this.#offset }],
+    });
+    for (const [queueIndex, layout] of [layouts.to, layouts.from].entries()) {
+      const words = new Int32Array(states, queueIndex * 128, 16);
+      words[STATE_AVAIL_NEXT] = layout === 'packed' ? 0x8000 : 0;
+      words[STATE_USED_NEXT] = words[STATE_AVAIL_NEXT];
+    }
+    const [toRing, fromRing] = [attachment(0, layouts.to), attachment(1, layouts.from)];
+    this.toGuest = new FakeRing(view.buffer, toRing);
+    this.fromGuest = new FakeRing(view.buffer, fromRing);
+    this.to = new ToGuest(view, toRing, false);
+    this.from = new FromGuest(view, fromRing);
+  }
+
+  /** Writes a frame into each transmit buffer and describes all buffers, as often as frames are in two descriptors. */
+  fill(frames: readonly Uint8Array[], inTwo: boolean): void {
+    for (let slot = 0; slot < RING_SIZE; slot++) {
+      const [sendGpa, receiveGpa] = [0x20000, 0x20000 + RING_SIZE * BUFFER_BYTES].map(
+        (start) => start + slot * BUFFER_BYTES,
+      ) as [number, number];
+      this.toGuest.describe(slot, receiveGpa, BUFFER_BYTES, true, false);
+      const frame = frames[slot % frames.length];
+      view.u8.set(frame, this.#offset + sendGpa + HEADER_BYTES);
+      if (!inTwo) this.fromGuest.describe(slot, sendGpa, HEADER_BYTES + frame.length, false, false);
+      else if (slot % 2 === 0) this.fromGuest.describe(slot, sendGpa, HEADER_BYTES, false, true);
+      else this.fromGuest.describe(slot, sendGpa + HEADER_BYTES, frame.length, false, false);
+    }
+  }
+
+  close(): void {
+    arena.unmap(this.#offset);
+  }
+}
+
+export class PiecesWorld {
+  readonly #guests: FakeGuest[];
+  readonly #forwarder: Forwarder;
+  readonly #inTwo: boolean;
+  readonly framesPerLap: number;
+
+  constructor(plan: PiecesCase) {
+    const { ports, flows, bytes } = plan;
+    this.#inTwo = plan.inTwo === true;
+    this.framesPerLap = this.#inTwo ? RING_SIZE / 2 : RING_SIZE;
+    const fdb = new Fdb(createFdbMemory({ capacity: 8192, maxPorts: 64 }));
+    this.#forwarder = new Forwarder(view, fdb, (queue) => {
+      throw new Error(`a queue of port ${queue.portId} failed with ${queue.fault}`);
+    });
+    this.#guests = Array.from({ length: ports }, (_, id) => new FakeGuest(id, plan));
+    for (const [id, guest] of this.#guests.entries()) {
+      const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS));
+      port.setQueues([guest.to]);
+      this.#forwarder.addPort(port);
+    }
+    const portOf = (flow: number): number => 1 + (flow % (ports - 1));
+    const mac = (port: number, flow: number): number[] => [2, 0, 0, 0, flow, port];
+    const frames = Array.from({ length: RING_SIZE }, (_, i) => {
+      const frame = new Uint8Array(bytes);
+      const flow = i % flows;
+      frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));
+      frame.set(mac(0, 0), 6);
+      return frame;
+    });
+    for (let flow = 0; flow < flows; flow++) fdb.learn(2, flow | (portOf(flow) << 8), 0, portOf(flow), 0);
+    fdb.learn(2, 0, 0, 0, 0);
+    for (const guest of this.#guests) guest.fill(frames, this.#inTwo);
+  }
+
+  /** Has the drivers offer everything they have: what `lap` then forwards. */
+  offer(): void {
+    for (const guest of this.#guests) guest.toGuest.offerAll();
+    this.#guests[0].fromGuest.offerAll();
+  }
+
+  /** Forwards all that was offered, in bursts. */
+  lap(): void {
+    const { from } = this.#guests[0];
+    const forwarder = this.#forwarder;
+    let left = this.framesPerLap;
+    while (left > 0) {
+      const taken = forwarder.forwardBurst(from);
+      if (taken === 0) throw new Error('nothing was taken although frames were offered');
+      left -= taken;
+    }
+  }
+
+  close(): void {
+    for (const guest of this.#guests) guest.close();
+  }
+}

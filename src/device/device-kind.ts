@@ -1,0 +1,35 @@
+/**
+ * The contract between a virtio device of any kind (device.ts: rings, features, memory) and what makes it a network
+ * device (net/) or, one day, a block device. device.ts asks all that it cannot know by itself here. Main thread.
+ */
+import type { Direction } from '../queue/contract.ts';
+import type { RingAttachment } from '../vring/attachment.ts';
+
+/** What an attachment says of a ring that only the kind knows. */
+export type KindAttachment = Pick<RingAttachment, 'direction' | 'mergeable' | 'headerBytes'>;
+
+/** A ring that the device serves by itself, on the main thread, instead of the workers. */
+export interface OwnQueue {
+  /** The driver is signalled once afterwards; a signal may have gone to the old descriptor. */
+  setCallFd(fd: number): void;
+  /** Afterwards nothing of the ring is touched. */
+  close(): void;
+}
+
+export interface DeviceKind {
+  readonly offeredFeatures: bigint;
+  readonly offeredProtocolFeatures: bigint;
+  /** Rings that the front-end may name. */
+  readonly ringCount: number;
+  directionOf(ringIndex: number): Direction;
+  /** What else belongs in the ring's attachment under the negotiated `features`. */
+  attachmentOf(ringIndex: number, features: bigint): KindAttachment;
+  /** Whether the ring is one for `openOwnQueue`. It may depend on which other rings are started. */
+  isOwnQueue(ringIndex: number, features: bigint, isStarted: (ringIndex: number) => boolean): boolean;
+  /** Serves the ring. `onFault` is called when it stops because of its driver. */
+  openOwnQueue(attachment: RingAttachment, onFault: () => void): OwnQueue;
+  /** Whether the driver uses this ring of those that the workers would serve. */
+  isInUse(ringIndex: number): boolean;
+  /** The driver starts afresh: forget what it said by its own queue. */
+  driverWasReset(): void;
+}

@@ -1,0 +1,44 @@
+/**
+ * What each vhost-user request does to a device of any kind: one entry a message. The rules of rings and memory are
+ * device.ts's; here is only the translation of requests. A kind adds the handlers of its own messages
+ * (net/handlers.ts). Main thread.
+ */
+
+import { answer, type Handlers } from '../vhost-user/handlers.ts';
+import { PeerError } from '../vhost-user/peer-error.ts';
+import type { Device } from './device.ts';
+import { MEMORY_SLOTS_MAX } from './memory-map.ts';
+
+/** Messages whose meaning hangs on the kind of device. */
+export type KindMessage = 'GET_QUEUE_NUM' | 'NET_SET_MTU' | 'GET_CONFIG' | 'SET_CONFIG';
+
+export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
+  return {
+    GET_FEATURES: () => answer(device.offeredFeatures),
+    SET_FEATURES: (features) => device.setFeatures(features),
+    SET_OWNER: () => {},
+    // Deprecated, and front-ends mean different things by it: connections begin and end a device instead.
+    RESET_OWNER: () => {},
+    GET_PROTOCOL_FEATURES: () => answer(device.offeredProtocolFeatures),
+    SET_PROTOCOL_FEATURES: (features) => device.setProtocolFeatures(features),
+
+    SET_MEM_TABLE: (regions, fds) => device.replaceMemory(regions, fds),
+    GET_MAX_MEM_SLOTS: () => answer(BigInt(MEMORY_SLOTS_MAX)),
+    ADD_MEM_REG: (region, fds) => device.addMemory(region, fds),
+    REM_MEM_REG: (region) => device.removeMemory(region),
+    SET_LOG_BASE: () => {
+      throw new PeerError('dirty-page logging is not offered');
+    },
+    // Only wakes a front-end that waits for log changes; there is no log.
+    SET_LOG_FD: () => {},
+
+    SET_VRING_NUM: ({ index, num }) => device.setRingSize(index, num),
+    SET_VRING_ADDR: (addresses) => device.setRingAddresses(addresses),
+    SET_VRING_BASE: ({ index, num }) => device.setRingBase(index, num),
+    GET_VRING_BASE: async ({ index }) => answer({ index, num: await device.stopRing(index) }),
+    SET_VRING_KICK: ({ index }, fds) => device.startRing(index, fds.take()),
+    SET_VRING_CALL: ({ index }, fds) => device.setRingCall(index, fds.take()),
+    SET_VRING_ERR: ({ index }, fds) => device.setRingError(index, fds.take()),
+    SET_VRING_ENABLE: ({ index, num }) => device.enableRing(index, num),
+  };
+}

@@ -1,0 +1,117 @@
+/**
+ * What makes a vhost-user device a network device (VIRTIO 1.3, section 5.1): which ring is which, its offers, the
+ * control virtqueue, queue pairs and MTU. Rings, features and memory are `device`'s (../device.ts), which asks this
+ * object by the contract DeviceKind. Lives as long as its connection. Main thread.
+ */
+import { hasBit } from '../../../protocol/bits.ts';
+import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
+import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
+import { netHeaderBytes } from '../../../protocol/virtio/net.ts';
+import type { Direction } from '../../queue/contract.ts';
+import type { BackEnd, Handlers } from '../../vhost-user/handlers.ts';
+import { PeerError } from '../../vhost-user/peer-error.ts';
+import type { RingAttachment } from '../../vring/attachment.ts';
+import { Device, type DeviceContext } from '../device.ts';
+import type { DeviceKind, KindAttachment, OwnQueue } from '../device-kind.ts';
+import { ControlCommands, ReceiveFilter } from './control-commands.ts';
+import { ControlQueue } from './control-queue.ts';
+import { netHandlers } from './handlers.ts';
+import { type DeviceOptions, offeredFeatures, offeredProtocolFeatures, ringCountMax } from './options.ts';
+
+/** Bytes of payload. */
+const MTU_MIN = 68;
+const MTU_MAX = 65_535;
+
+export class NetDevice implements DeviceKind, BackEnd {
+  readonly options: DeviceOptions;
+  readonly device: Device;
+  readonly handlers: Handlers;
+  readonly offeredFeatures: bigint;
+  readonly offeredProtocolFeatures: bigint;
+  readonly ringCount: number;
+  /** What the driver asked to receive. */
+  readonly receiveFilter = new ReceiveFilter();
+  /** Told by NET_SET_MTU; null: never. */
+  mtu: number | null = null;
+  readonly #context: DeviceContext;
+  /** Queue pairs in use as the driver said on the control virtqueue; null: it never did. */
+  #activePairs: number | null = null;
+
+  constructor(options: DeviceOptions, context: DeviceContext) {
+    this.options = options;
+    this.#context = context;
+    this.offeredFeatures = offeredFeatures(options);
+    this.offeredProtocolFeatures = offeredProtocolFeatures(options);
+    this.ringCount = ringCountMax(options.queuePairsMax);
+    this.device = new Device(this, context);
+    this.handlers = netHandlers(this);
+  }
+
+  get protocolFeatures(): bigint {
+    return this.device.protocolFeatures;
+  }
+
+  /** NET_SET_MTU, in bytes. @throws PeerError for one that no link has */
+  async setMtu(mtu: bigint): Promise<void> {
+    if (mtu < MTU_MIN || mtu > MTU_MAX) throw new PeerError(`MTU ${mtu} is not between 68 and 65,535`);
+    this.mtu = Number(mtu);
+    await this.#limitFrames(this.mtu + BESIDE_MTU_BYTES);
+  }
+
+  /** The front-end is gone: lets go of everything. */
+  async release(): Promise<void> {
+    await this.device.release();
+    await this.#limitFrames(FRAME_BYTES_MAX);
+  }
+
+  directionOf(ringIndex: number): Direction {
+    return ringIndex % 2 === 0 ? 'egress' : 'ingress';
+  }
+
+  attachmentOf(ringIndex: number, features: bigint): KindAttachment {
+    const isVersion1 = hasBit(features, VIRTIO_FEATURE.VERSION_1);
+    const mergeable = hasBit(features, VIRTIO_FEATURE.NET_MRG_RXBUF);
+    return {
+      direction: this.directionOf(ringIndex),
+      mergeable,
+      headerBytes: netHeaderBytes(isVersion1, mergeable),
+    };
+  }
+
+  /**
+   * The control virtqueue comes as the ring after the last pair, and no message says which that is. It is an
+   * even ring above the first pair whose partner is not started; until that partner starts, such a ring
+   * would get no frames anyway.
+   */
+  isOwnQueue(ringIndex: number, features: bigint, isStarted: (ringIndex: number) => boolean): boolean {
+    if (!hasBit(features, VIRTIO_FEATURE.NET_CTRL_VQ)) return false;
+    return ringIndex >= 2 && ringIndex % 2 === 0 && !isStarted(ringIndex + 1);
+  }
+
+  openOwnQueue(attachment: RingAttachment, onFault: () => void): OwnQueue {
+    const commands = new ControlCommands({
+      filter: this.receiveFilter,
+      queuePairsMax: this.options.queuePairsMax,
+      setQueuePairs: (pairs) => this.#setActivePairs(pairs),
+    });
+    return new ControlQueue(this.#context.arenaView, attachment, { commands, onFault });
+  }
+
+  isInUse(ringIndex: number): boolean {
+    return this.#activePairs === null || ringIndex < 2 * this.#activePairs;
+  }
+
+  driverWasReset(): void {
+    this.#activePairs = null;
+  }
+
+  /** Resolves when the workers have let go of the rings that are no longer in use, as the driver relies on. */
+  async #setActivePairs(pairs: number): Promise<void> {
+    this.#activePairs = pairs;
+    await this.device.settleRings();
+  }
+
+  async #limitFrames(frameBytesMax: number): Promise<void> {
+    await this.#context.dataPath.setPolicy(this.#context.portId, { frameBytesMax });
+  }
+}

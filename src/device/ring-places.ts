@@ -1,0 +1,59 @@
+/**
+ * Where the three areas of a ring lie in the arena: the descriptor area, the driver area and the device area, as
+ * VIRTIO calls them in both layouts. Each area's whole length must be shared memory and aligned as VIRTIO 1.3,
+ * sections 2.7 (split) and 2.8 (packed), demands. Pure. Main thread.
+ */
+import type { VringAddr } from '../../protocol/vhost-user/codec.ts';
+import { EVENT_SUPPRESS_ALIGN, EVENT_SUPPRESS_BYTES } from '../../protocol/virtio/packed-ring.ts';
+import {
+  AVAIL_ALIGN,
+  availRingBytes,
+  DESC_ALIGN,
+  descTableBytes,
+  USED_ALIGN,
+  usedRingBytes,
+} from '../../protocol/virtio/split-ring.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { RingAttachment, RingLayoutKind } from '../vring/attachment.ts';
+
+/** Offsets in the arena. */
+export type RingPlaces = Pick<RingAttachment, 'descOffset' | 'driverOffset' | 'deviceOffset'>;
+
+type Area = { readonly name: string; readonly sizeBytes: number; readonly alignBytes: number };
+/** In this order: descriptor area, driver area, device area. */
+type Areas = readonly [Area, Area, Area];
+
+const AREAS: { readonly [Layout in RingLayoutKind]: (size: number) => Areas } = {
+  split: (size) => [
+    { name: 'descriptor table', sizeBytes: descTableBytes(size), alignBytes: DESC_ALIGN },
+    { name: 'avail ring', sizeBytes: availRingBytes(size), alignBytes: AVAIL_ALIGN },
+    { name: 'used ring', sizeBytes: usedRingBytes(size), alignBytes: USED_ALIGN },
+  ],
+  packed: (size) => [
+    { name: 'descriptor ring', sizeBytes: descTableBytes(size), alignBytes: DESC_ALIGN },
+    { name: 'driver event suppression', sizeBytes: EVENT_SUPPRESS_BYTES, alignBytes: EVENT_SUPPRESS_ALIGN },
+    { name: 'device event suppression', sizeBytes: EVENT_SUPPRESS_BYTES, alignBytes: EVENT_SUPPRESS_ALIGN },
+  ],
+};
+
+const NO_MEMORY =
+  'the front-end shared no memory (QEMU: give the guest a memory-backend object with share=on, and -numa node,memdev=)';
+
+/** The places, or one sentence on why the ring cannot lie there. */
+export function placeRing(
+  layout: RingLayoutKind,
+  size: number,
+  addresses: Pick<VringAddr, 'descUva' | 'availUva' | 'usedUva'>,
+  memory: Pick<GuestMemory, 'sizeBytes' | 'offsetOfUva'>,
+): RingPlaces | string {
+  if (memory.sizeBytes === 0) return NO_MEMORY;
+  const uvas = [addresses.descUva, addresses.availUva, addresses.usedUva];
+  const offsets: number[] = [];
+  for (const [i, { name, sizeBytes, alignBytes }] of AREAS[layout](size).entries()) {
+    const offset = memory.offsetOfUva(uvas[i], sizeBytes);
+    if (offset === null) return `its ${name} (${sizeBytes} bytes) does not lie in the shared memory`;
+    if (offset % alignBytes !== 0) return `its ${name} is not aligned to ${alignBytes} bytes`;
+    offsets.push(offset);
+  }
+  return { descOffset: offsets[0], driverOffset: offsets[1], deviceOffset: offsets[2] };
+}

@@ -1,0 +1,184 @@
+/**
+ * The one place where it is decided whether a ring runs, and from where it goes on: from what the front-end said
+ * (size, addresses, base, kick, enable), what was negotiated (the layout) and what lies in the shared memory.
+ * Pure: device.ts asks, and attaches or detaches accordingly. Front-ends send all of this in any order, also
+ * before SET_FEATURES; so nothing that hangs on the layout is judged when it comes, but here.
+ * vhost-user.rst, "Ring states", and the base's form under SET_VRING_BASE. Main thread.
+ */
+import assert from 'node:assert/strict';
+import { hasBit } from '../../protocol/bits.ts';
+import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
+import {
+  DESC_BYTES,
+  DESC_F_AVAIL,
+  DESC_F_USED,
+  FIRST_POSITION,
+  isPackedRingSize,
+  PACKED_RING_SIZE_MAX,
+  POSITION_MASK,
+  WRAP_COUNTER,
+} from '../../protocol/virtio/packed-ring.ts';
+import { isSplitRingSize, RING_SIZE_MAX } from '../../protocol/virtio/split-ring.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { RingLayoutKind } from '../vring/attachment.ts';
+import type { Ring } from './ring.ts';
+import { placeRing, type RingPlaces } from './ring-places.ts';
+
+/** What the front-end said about the ring. */
+export type RingFacts = Pick<
+  Ring,
+  'size' | 'addresses' | 'addressesAreOld' | 'base' | 'ranAs' | 'goesOn' | 'indices' | 'started' | 'enabled'
+>;
+
+export type RingSurroundings = {
+  readonly layout: RingLayoutKind;
+  /** The driver uses this ring: it is the control queue, or belongs to one of the pairs that the driver chose. */
+  readonly isActive: boolean;
+  readonly memory: Pick<GuestMemory, 'sizeBytes' | 'offsetOfUva'>;
+  /** The little-endian word at an offset in the arena. */
+  readonly word16At: (offset: number) => number;
+};
+
+/** STATE_AVAIL_NEXT and STATE_USED_NEXT of QueueState. */
+export type RingIndices = { readonly availNext: number; readonly usedNext: number };
+
+export type RingStart =
+  /** `reason` is null where nobody expects the ring to run. */
+  | { readonly runs: false; readonly reason: string | null }
+  /** `indices` is null where the ring goes on as its QueueState says. */
+  | { readonly runs: true; readonly places: RingPlaces; readonly indices: RingIndices | null };
+
+/** Entries that a ring may have in some layout; which one it has is known only when it starts. */
+export const RING_ENTRIES_MAX = Math.max(RING_SIZE_MAX, PACKED_RING_SIZE_MAX);
+
+/** A packed ring's base is twice 16 bits: bits 0 to 14 are a position, bit 15 the wrap counter; avail, then used. */
+const HALF_MASK = 0xffff;
+
+/** What each layout makes of sizes and bases. */
+type Layout = {
+  /** Where rings begin that no base was set for. */
+  readonly baseInitial: number;
+  /** Null, or why a ring of so many entries cannot run. */
+  sizeFault(size: number): string | null;
+  baseFault(base: number, size: number): string | null;
+  /** `usedIdx` reads the index of the used ring, which only split rings have. */
+  indicesAt(base: number, usedIdx: () => number): RingIndices;
+  baseAt(indices: RingIndices): number;
+  /** Null, or what in the descriptors says that the ring cannot stand there. */
+  disbelief(indices: RingIndices, size: number, flagsAt: (position: number) => number): string | null;
+};
+
+const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
+  split: {
+    baseInitial: 0,
+    sizeFault: (size) =>
+      isSplitRingSize(size) ? null : `ring size ${size} is no power of two from 2 to 32,768`,
+    baseFault: (base) => (base > HALF_MASK ? `base ${base} of a split ring is above 65,535` : null),
+    // The base names the avail index alone; how much was used stands in memory.
+    indicesAt: (base, usedIdx) => ({ availNext: base, usedNext: usedIdx() }),
+    baseAt: ({ availNext }) => availNext,
+    disbelief: () => null,
+  },
+  packed: {
+    baseInitial: (FIRST_POSITION | (FIRST_POSITION << 16)) >>> 0,
+    sizeFault: (size) => (isPackedRingSize(size) ? null : `ring size ${size} is not from 1 to 32,768`),
+    baseFault: (base, size) => {
+      const { availNext, usedNext } = packedIndices(base);
+      const position = Math.max(availNext & POSITION_MASK, usedNext & POSITION_MASK);
+      return position < size ? null : `its base names position ${position} of a packed ring of ${size}`;
+    },
+    indicesAt: packedIndices,
+    baseAt: ({ availNext, usedNext }) => (availNext | (usedNext << 16)) >>> 0,
+    disbelief: packedDisbelief,
+  },
+};
+
+/** Of a packed descriptor. */
+const FLAGS_OFFSET = 14;
+
+/** Of a split ring: flags, then idx. */
+const USED_IDX_OFFSET = 2;
+
+export function layoutOf(features: bigint): RingLayoutKind {
+  return hasBit(features, VIRTIO_FEATURE.RING_PACKED) ? 'packed' : 'split';
+}
+
+/**
+ * Whether a ring is expected to run, as far as front-end and driver want it to. One that is disabled, or not among
+ * those that the driver uses (`isActive`), is left alone: its driver may have freed it.
+ */
+export function shouldRun(ring: Pick<RingFacts, 'started' | 'enabled'>, isActive: boolean): boolean {
+  return ring.started && ring.enabled && isActive;
+}
+
+/** Whether the ring runs, where it lies and from where it goes on; or what is missing. */
+export function decideStart(ring: RingFacts, surroundings: RingSurroundings): RingStart {
+  if (!shouldRun(ring, surroundings.isActive)) return { runs: false, reason: null };
+  if (ring.size === 0 || ring.addresses === null) {
+    return { runs: false, reason: 'started before its size and addresses were set' };
+  }
+  if (ring.addressesAreOld) {
+    return { runs: false, reason: 'its base was set anew, but not its addresses' };
+  }
+  const { layout, memory, word16At } = surroundings;
+  // Also of a ring that goes on: its size may be another one than when it came to where it stands.
+  const base = baseToAnswer(ring, layout);
+  const fault = LAYOUTS[layout].sizeFault(ring.size) ?? LAYOUTS[layout].baseFault(base, ring.size);
+  if (fault !== null) return { runs: false, reason: fault };
+  const places = placeRing(layout, ring.size, ring.addresses, memory);
+  if (typeof places === 'string') return { runs: false, reason: places };
+  if (hasIndices(ring, layout)) return { runs: true, places, indices: null };
+  const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
+  const indices = LAYOUTS[layout].indicesAt(base, usedIdx);
+  const flagsAt = (position: number): number =>
+    word16At(places.descOffset + position * DESC_BYTES + FLAGS_OFFSET);
+  const disbelief = LAYOUTS[layout].disbelief(indices, ring.size, flagsAt);
+  if (disbelief !== null) return { runs: false, reason: disbelief };
+  return { runs: true, places, indices };
+}
+
+/** What GET_VRING_BASE answers: where the ring stands, or would begin; also of a ring never heard of. */
+export function baseToAnswer(ring: RingFacts, layout: RingLayoutKind): number {
+  return hasIndices(ring, layout) ? LAYOUTS[layout].baseAt(ring.indices) : baseOf(ring, layout);
+}
+
+/** Whether the indices in QueueState are those of this run, and of this layout. */
+function hasIndices(ring: RingFacts, layout: RingLayoutKind): boolean {
+  assert(!ring.goesOn || ring.ranAs !== null, 'only a ring that ran can go on');
+  return ring.goesOn && ring.ranAs === layout;
+}
+
+/** The base that was set or answered last, unless it was reached in the other layout; else where rings begin. */
+function baseOf(ring: RingFacts, layout: RingLayoutKind): number {
+  const isOfOtherLayout = ring.ranAs !== null && ring.ranAs !== layout;
+  if (ring.base !== null && !isOfOtherLayout) return ring.base;
+  return LAYOUTS[layout].baseInitial;
+}
+
+/** DPDK's virtio-user leaves the used half zero. We use in order and rest with nothing in flight: it is the same. */
+function packedIndices(base: number): RingIndices {
+  const availNext = base & HALF_MASK;
+  const usedHalf = base >>> 16;
+  return { availNext, usedNext: usedHalf === 0 ? availNext : usedHalf };
+}
+
+/**
+ * After a back-end's sudden end QEMU names the first position again, whereas the driver goes on where it was, and the
+ * two would wait for each other for ever. Where the ring stands cannot be told from memory, but that it cannot stand
+ * where the base says often can: in a round with wrap counter 1 no descriptor that is still to come has both
+ * flags set, for that is how this round marks what was used. (With wrap counter 0 it is both clear, as in new memory.)
+ */
+function packedDisbelief(
+  { availNext }: RingIndices,
+  size: number,
+  flagsAt: (position: number) => number,
+): string | null {
+  if ((availNext & WRAP_COUNTER) === 0) return null;
+  const first = availNext & POSITION_MASK;
+  const used = DESC_F_AVAIL | DESC_F_USED;
+  for (let position = first; position < size; position++) {
+    if ((flagsAt(position) & used) !== used) continue;
+    return `its base names position ${first}, but it was used beyond that; its driver must start it anew (reboot the guest)`;
+  }
+  return null;
+}

@@ -1,0 +1,76 @@
+/**
+ * Where the one peer of a port on a UNIX stream socket comes from: in role server it connects to us
+ * (listener.ts), in role client it listens and we connect. The steps of the supervisor that both kinds of such
+ * ports share. Main thread.
+ */
+import assert from 'node:assert';
+import { HostError } from '../host/errors.ts';
+import { checkSocketPath, connectUnix, type ListenOptions } from '../host/unix-socket.ts';
+import type { PortEvents } from './contract.ts';
+import { Listener } from './listener.ts';
+import type { RetryPauses, Trouble } from './supervisor.ts';
+
+/** `server`: Ringway listens; `client`: the peer listens and Ringway connects. */
+export type SocketRole = 'server' | 'client';
+
+/** Errors of connect that only mean: try again later. */
+const NOT_SERVED = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN']);
+
+export class PeerSocket {
+  static readonly PAUSES: RetryPauses = { minMs: 50, maxMs: 1000 };
+  readonly #path: string;
+  readonly #role: SocketRole;
+  readonly #listener: Listener;
+  /** Accepted and not taken yet, otherwise -1. */
+  #acceptedFd = -1;
+
+  constructor(path: string, role: SocketRole, options: ListenOptions, events: PortEvents) {
+    this.#path = path;
+    this.#role = role;
+    this.#listener = new Listener(path, options, (message) => events.warn(message));
+  }
+
+  /** When to try again after a peer that was in earnest: who connects to us is not made to wait. */
+  get retryAfterUse(): 'now' | 'soon' {
+    return this.#role === 'server' ? 'now' : 'soon';
+  }
+
+  /** @throws SocketPathError */
+  open(): void {
+    if (this.#role === 'server') this.#listener.open();
+    else checkSocketPath(this.#path);
+  }
+
+  attend(signal: AbortSignal): Promise<boolean> | null {
+    return this.#role === 'server' ? this.#accept(signal) : null;
+  }
+
+  /** The connection; the caller owns it. @throws HostError when nobody listens, in role client */
+  take(): number {
+    if (this.#role === 'client') return connectUnix(this.#path);
+    const fd = this.#acceptedFd;
+    assert(fd >= 0, 'a connection was accepted before it is taken');
+    this.#acceptedFd = -1;
+    return fd;
+  }
+
+  /** The peer is being let go of: who connects from now on waits for it or, if it was the last one, is refused. */
+  letGo(isLast: boolean): void {
+    if (isLast) this.#listener.close();
+    else this.#listener.hold();
+  }
+
+  close(): void {
+    this.#listener.close();
+  }
+
+  explain(error: unknown): Trouble | null {
+    return error instanceof HostError && NOT_SERVED.has(error.code) ? { reason: null } : null;
+  }
+
+  async #accept(signal: AbortSignal): Promise<boolean> {
+    const fd = await this.#listener.next(signal);
+    if (fd !== null) this.#acceptedFd = fd;
+    return fd !== null;
+  }
+}

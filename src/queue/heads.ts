@@ -1,0 +1,104 @@
+/**
+ * Reads the addresses of all frames of a batch: once, for whatever is decided upon them, and in one short loop, so that
+ * memory answers for all frames at once. Hot path.
+ */
+import type { Window } from '../memory/arena-view.ts';
+import type { Batch } from './batch.ts';
+import * as BATCH from './batch.ts';
+
+// V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
+const { AT_INDEX, AT_WINDOW, AT_WORD0, AT_WORD1, AT_WORD2, HEAD_BYTES, IN_PIECES, MIXED, RECORD_SHIFT } =
+  BATCH;
+
+/** Fills in the addresses and says in `alike` whether all are the same. The batch has a frame at least. */
+export function readHeads(batch: Batch, windows: readonly Window[]): void {
+  const { count, records, allIn } = batch;
+  if (allIn === MIXED) {
+    readMixed(batch, windows);
+    return;
+  }
+  const { i32 } = windows[allIn];
+  readHead(batch, 0, windows);
+  const first0 = records[AT_WORD0];
+  const first1 = records[AT_WORD1];
+  const first2 = records[AT_WORD2];
+  let frame = 1;
+  let unaligned = 0;
+  for (; frame < count; frame++) {
+    const index = records[(frame << RECORD_SHIFT) + AT_INDEX];
+    const word = index >> 2;
+    unaligned |= index;
+    if (i32[word] !== first0 || i32[word + 1] !== first1 || i32[word + 2] !== first2) break;
+  }
+  if (frame === count && (unaligned & 3) === 0) {
+    batch.alike = true;
+    return;
+  }
+  // What was compared is not what counts: from here on each frame's addresses are read for good.
+  for (frame = 1; frame < count; frame++) {
+    const at = frame << RECORD_SHIFT;
+    const index = records[at + AT_INDEX];
+    if ((index & 3) !== 0) {
+      readHead(batch, frame, windows);
+      continue;
+    }
+    const word = index >> 2;
+    records[at + AT_WORD0] = i32[word];
+    records[at + AT_WORD1] = i32[word + 1];
+    records[at + AT_WORD2] = i32[word + 2];
+  }
+}
+
+function readMixed(batch: Batch, windows: readonly Window[]): void {
+  for (let frame = 0; frame < batch.count; frame++) readHead(batch, frame, windows);
+}
+
+/** A frame that lies anyhow. */
+function readHead(batch: Batch, frame: number, windows: readonly Window[]): void {
+  const { records } = batch;
+  const at = frame << RECORD_SHIFT;
+  const index = records[at + AT_INDEX];
+  const window = batch.allIn === MIXED ? records[at + AT_WINDOW] : batch.allIn;
+  if (window !== IN_PIECES && (index & 3) === 0) {
+    const { i32 } = windows[window];
+    const word = index >> 2;
+    records[at + AT_WORD0] = i32[word];
+    records[at + AT_WORD1] = i32[word + 1];
+    records[at + AT_WORD2] = i32[word + 2];
+    return;
+  }
+  gatherHead(batch, frame, windows, HEAD, HEAD_BYTES);
+  records[at + AT_WORD0] = HEAD_WORDS[0];
+  records[at + AT_WORD1] = HEAD_WORDS[1];
+  records[at + AT_WORD2] = HEAD_WORDS[2];
+}
+
+const HEAD = new Uint8Array(HEAD_BYTES);
+const HEAD_WORDS = new Int32Array(HEAD.buffer);
+
+/** Copies the first `sizeBytes` of a frame, which has so many, to `to`, whatever pieces it lies in. */
+export function gatherHead(
+  batch: Batch,
+  frame: number,
+  windows: readonly Window[],
+  to: Uint8Array,
+  sizeBytes: number,
+): void {
+  const window = batch.windowOf(frame);
+  if (window !== IN_PIECES) {
+    copyOut(windows[window].u8, batch.indexOf(frame), to, 0, sizeBytes);
+    return;
+  }
+  let filled = 0;
+  const first = batch.firstPieceOf(frame);
+  const end = first + batch.pieceCountOf(frame);
+  for (let piece = first; piece < end && filled < sizeBytes; piece++) {
+    const count = Math.min(batch.pieceBytes[piece], sizeBytes - filled);
+    copyOut(windows[batch.pieceWindow[piece]].u8, batch.pieceIndex[piece], to, filled, count);
+    filled += count;
+  }
+}
+
+function copyOut(from: Uint8Array, index: number, to: Uint8Array, toIndex: number, count: number): void {
+  for (let i = 0; i < count; i++) to[toIndex + i] = from[index + i];
+}

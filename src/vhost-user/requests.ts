@@ -1,0 +1,116 @@
+/**
+ * Asking and awaiting: sends requests over a channel that accepts replies, and matches what comes to what was
+ * asked, in order, because replies come in the order of their requests. The front-end asks so today; a back-end
+ * with a channel of its own (SET_BACKEND_REQ_FD) would ask by the same rules with another table of requests.
+ * The thread of its channel. vhost-user.rst, "Communication" and REPLY_ACK.
+ */
+import assert from 'node:assert/strict';
+import { type BodyValues, decodeBody, encodeBody, encodeMessage } from '../../protocol/vhost-user/codec.ts';
+import { type Body, FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION } from '../../protocol/vhost-user/messages.ts';
+import { closeFds } from '../host/descriptor.ts';
+import { Channel, type ChannelRole, type Message } from './channel.ts';
+
+/** A row of a table of requests, as far as asking needs it. */
+export type RequestSpec = { readonly id: number; readonly body: Body; readonly reply: Body | null };
+
+export type RequestOptions = {
+  /** Descriptors to send along; the caller keeps them. */
+  readonly fds?: readonly number[];
+  /** Ask for an acknowledgement (REPLY_ACK); default: `replyAck`. */
+  readonly needReply?: boolean;
+};
+
+type Pending = { resolve(message: Message): void; reject(error: Error): void };
+
+export class Requests {
+  /** Whether requests without a reply of their own ask for an acknowledgement. */
+  replyAck = false;
+  readonly #peer: ChannelRole['peer'];
+  readonly #toError: (reason: string) => Error;
+  readonly #channel: Channel;
+  readonly #pending: Pending[] = [];
+  #endReason: string | null = null;
+
+  /**
+   * Takes over `fd`. `toError` makes what callers get when the other end refuses, hangs up or gives no proper
+   * answer. `onEnd` is called once, when the connection has ended from either side.
+   */
+  constructor(fd: number, role: ChannelRole, toError: (reason: string) => Error, onEnd: () => void) {
+    assert.equal(role.accepts, 'replies', 'who asks must accept replies');
+    this.#peer = role.peer;
+    this.#toError = toError;
+    this.#channel = new Channel(
+      fd,
+      role,
+      (message) => this.#settleOldest(message),
+      (reason) => {
+        this.#endReason = reason;
+        for (const pending of this.#pending.splice(0)) pending.reject(this.#ended());
+        onEnd();
+      },
+    );
+  }
+
+  get isOpen(): boolean {
+    return this.#channel.isOpen;
+  }
+
+  /**
+   * Sends a request and waits for its reply, or for the acknowledgement if one is asked for. Answers the reply's
+   * body; null where the request has none. `name` is for reasons.
+   * @throws what `toError` makes, when the other end refuses or hangs up
+   */
+  async ask(
+    name: string,
+    spec: RequestSpec,
+    body: BodyValues[Body],
+    options: RequestOptions = {},
+  ): Promise<BodyValues[Body]> {
+    const wantsAck = spec.reply === null && (options.needReply ?? this.replyAck);
+    const flags = wantsAck || options.needReply === true ? FLAG_NEED_REPLY : 0;
+    this.sendRaw(encodeMessage(spec.id, flags, encodeBody(spec.body, body as never)), options.fds);
+    if (spec.reply === null && !wantsAck) return null;
+    const { header, payload, fds } = await this.nextMessage();
+    // No request that is asked so far is answered with descriptors.
+    closeFds(fds);
+    if (header.request !== spec.id || header.flags !== (FLAG_VERSION | FLAG_REPLY)) {
+      this.end(`the ${this.#peer} answered ${name} with request ${header.request}, flags ${header.flags}`);
+      throw this.#ended();
+    }
+    if (spec.reply !== null) return decodeBody(spec.reply, payload);
+    const status = decodeBody('u64', payload);
+    if (status !== 0n) throw this.#toError(`the ${this.#peer} refused ${name} (status ${status})`);
+    return null;
+  }
+
+  /** Sends bytes as they are; descriptors go with the first one and stay the caller's. */
+  sendRaw(bytes: Uint8Array, fds: readonly number[] = []): void {
+    this.#channel.send(bytes, fds);
+  }
+
+  /** The next message that comes, whatever it answers. The caller owns its descriptors. @throws as `ask` */
+  nextMessage(): Promise<Message> {
+    return new Promise((resolve, reject) => {
+      if (this.isOpen) this.#pending.push({ resolve, reject });
+      else reject(this.#ended());
+    });
+  }
+
+  end(reason: string): void {
+    this.#channel.end(reason);
+  }
+
+  #settleOldest(message: Message): void {
+    const pending = this.#pending.shift();
+    if (pending !== undefined) {
+      pending.resolve(message);
+      return;
+    }
+    closeFds(message.fds);
+    this.end(`the ${this.#peer} sent message ${message.header.request} that nothing asked for`);
+  }
+
+  #ended(): Error {
+    return this.#toError(this.#endReason ?? 'the connection has ended');
+  }
+}

@@ -1,0 +1,93 @@
+/** Pieces of guest memory that are written one after the other, as one stream of bytes. One thread's object. */
+import type { ArenaView } from '../memory/arena-view.ts';
+import { type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
+import { netHeaderByte, writeByte, writeBytes } from './guest-writes.ts';
+
+export class PieceCursor {
+  declare private readonly arena: ArenaView;
+  declare private readonly window: Int32Array;
+  declare private readonly index: Int32Array;
+  declare private readonly sizeBytes: Int32Array;
+  private count = 0;
+  private piece = 0;
+  private doneBytes = 0;
+
+  constructor(arena: ArenaView, piecesMax: number) {
+    this.arena = arena;
+    this.window = new Int32Array(piecesMax);
+    this.index = new Int32Array(piecesMax);
+    this.sizeBytes = new Int32Array(piecesMax);
+  }
+
+  clear(): void {
+    this.count = 0;
+    this.piece = 0;
+    this.doneBytes = 0;
+  }
+
+  /** False when there is no room for another piece. */
+  add(window: number, index: number, sizeBytes: number): boolean {
+    const at = this.count;
+    if (at === this.window.length) return false;
+    this.window[at] = window;
+    this.index[at] = index;
+    this.sizeBytes[at] = sizeBytes;
+    this.count = at + 1;
+    return true;
+  }
+
+  writeNetHeader(headerBytes: number, bufferCount: number): void {
+    for (let at = 0; at < headerBytes; at++) this.#writeByte(netHeaderByte(at, bufferCount));
+  }
+
+  /** A frame: its addresses as they stand in the batch, then the rest from wherever it lies. */
+  writeFrame(batch: Batch, frame: number): void {
+    for (let word = 0; word < 3; word++) this.#writeWord(batch.headWordOf(frame, word));
+    const window = batch.windowOf(frame);
+    if (window !== IN_PIECES) {
+      this.#write(window, batch.indexOf(frame) + HEAD_BYTES, batch.bytesOf(frame) - HEAD_BYTES);
+      return;
+    }
+    let skipBytes = HEAD_BYTES;
+    const first = batch.firstPieceOf(frame);
+    const end = first + batch.pieceCountOf(frame);
+    for (let at = first; at < end; at++) {
+      const skipped = Math.min(skipBytes, batch.pieceBytes[at]);
+      skipBytes -= skipped;
+      this.#write(batch.pieceWindow[at], batch.pieceIndex[at] + skipped, batch.pieceBytes[at] - skipped);
+    }
+  }
+
+  /** Copies from the arena to where the cursor stands. */
+  #write(fromWindow: number, fromIndex: number, sizeBytes: number): void {
+    const { windows } = this.arena;
+    const from = windows[fromWindow];
+    for (let done = 0; done < sizeBytes; ) {
+      const roomBytes = this.sizeBytes[this.piece] - this.doneBytes;
+      const count = Math.min(roomBytes, sizeBytes - done);
+      // Windows overlap by WINDOW_OVERLAP_BYTES, more than a frame, so `fromIndex + done` stays inside.
+      const to = windows[this.window[this.piece]];
+      writeBytes(this.arena, from, fromIndex + done, to, this.index[this.piece] + this.doneBytes, count);
+      done += count;
+      this.#advance(count);
+    }
+  }
+
+  #writeWord(word: number): void {
+    for (let shift = 0; shift < 32; shift += 8) this.#writeByte((word >>> shift) & 0xff);
+  }
+
+  #writeByte(value: number): void {
+    const to = this.arena.windows[this.window[this.piece]];
+    writeByte(to, this.index[this.piece] + this.doneBytes, value);
+    this.#advance(1);
+  }
+
+  #advance(sizeBytes: number): void {
+    this.doneBytes += sizeBytes;
+    if (this.doneBytes === this.sizeBytes[this.piece]) {
+      this.piece++;
+      this.doneBytes = 0;
+    }
+  }
+}

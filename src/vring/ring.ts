@@ -1,0 +1,122 @@
+/**
+ * A virtqueue as the device sees it, whatever its layout: its place in a port, the guest's memory behind it, faults,
+ * counters and signalling. What a queue does with the chains builds on it: from-guest.ts, to-guest.ts, and the
+ * control queue (src/device/net/). One thread's object; guest memory changes under it, so each field is read once.
+ */
+import { drainFd, signalFd } from '../host/descriptor.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import { GpaTranslator } from '../memory/gpa-translator.ts';
+import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState, STATE_FAULT } from '../queue/state.ts';
+import type { RingAttachment } from './attachment.ts';
+import type { DescriptorList } from './descriptor-list.ts';
+import { RING_FAULT } from './faults.ts';
+import { NO_SENSE, type RingLayout } from './layout.ts';
+import { LAYOUTS } from './layouts.ts';
+
+export class Ring {
+  declare readonly portId: number;
+  declare readonly queueIndex: number;
+  declare readonly size: number;
+  /** The kick descriptor. */
+  declare readonly wakeFd: number;
+  declare callFd: number;
+  declare fault: number;
+  declare readonly state: QueueState;
+  declare readonly arena: ArenaView;
+  declare readonly translator: GpaTranslator;
+  declare readonly indirect: boolean;
+  declare readonly headerBytes: number;
+  declare protected readonly layout: RingLayout;
+  /** Frames and bytes since the counters were last published. */
+  burstFrames = 0;
+  burstBytes = 0;
+
+  constructor(arena: ArenaView, attachment: RingAttachment) {
+    this.portId = attachment.portId;
+    this.queueIndex = attachment.queueIndex;
+    this.size = attachment.size;
+    this.wakeFd = attachment.kickFd;
+    this.callFd = attachment.callFd;
+    this.indirect = attachment.indirect;
+    this.headerBytes = attachment.headerBytes;
+    this.arena = arena;
+    this.translator = new GpaTranslator(attachment.map);
+    this.state = new QueueState(attachment.states, attachment.queueIndex);
+    this.fault = this.state.words[STATE_FAULT];
+    this.layout = LAYOUTS[attachment.layout](arena, attachment);
+    this.loadState();
+    this.layout.disarmWake();
+  }
+
+  /** Takes over the positions from the shared state: at attach, and when another worker may have moved them. */
+  protected loadState(): void {
+    const { words } = this.state;
+    this.layout.load(words);
+    this.fault = words[STATE_FAULT];
+  }
+
+  /** Whether a chain waits beyond those that were walked. */
+  hasWaiting(): boolean {
+    if (this.fault !== RING_FAULT.NONE) return false;
+    const waiting = this.layout.waiting();
+    if (waiting === NO_SENSE) this.fail(RING_FAULT.AVAIL_JUMP);
+    return waiting > 0;
+  }
+
+  /** Reads the next waiting chain into the list; answers a RING_FAULT. Call only when one waits. */
+  walk(list: DescriptorList): number {
+    return this.layout.walk(this, list);
+  }
+
+  /** Marks the first walked chain used, with so many bytes written to it. */
+  useWalked(writtenBytes: number): void {
+    this.layout.useWalked(writtenBytes);
+  }
+
+  /** Stops the ring: nothing more is taken from it or given to it. */
+  fail(fault: number): void {
+    this.fault = fault;
+    this.layout.forgetWalked();
+    this.state.words[STATE_FAULT] = fault;
+  }
+
+  /** Makes used chains visible to the driver, keeps the shared state up to date, signals if asked for. */
+  publish(): void {
+    if (this.layout.publish()) this.signal();
+    this.layout.store(this.state.words);
+    if (this.burstFrames !== 0) {
+      const { counts } = this.state;
+      counts[COUNT_FRAMES] += this.burstFrames;
+      counts[COUNT_BYTES] += this.burstBytes;
+      this.burstFrames = 0;
+      this.burstBytes = 0;
+    }
+  }
+
+  signal(): void {
+    if (this.callFd < 0) return;
+    this.state.counts[COUNT_CALLS] += 1;
+    signalFd(this.callFd);
+  }
+
+  /** A signal may have gone to the old descriptor, so the driver is signalled once. */
+  setCallFd(callFd: number): void {
+    this.callFd = callFd;
+    this.signal();
+  }
+
+  /** Asks the driver to kick for the next chain; false when one came meanwhile. */
+  armWake(): boolean {
+    this.layout.armWake();
+    return !this.hasWaiting();
+  }
+
+  disarmWake(): void {
+    this.layout.disarmWake();
+  }
+
+  /** False: the front-end closed its end of a pipe. */
+  acknowledgeWake(): boolean {
+    return drainFd(this.wakeFd);
+  }
+}

@@ -1,0 +1,176 @@
+/**
+ * A guest's receive queue: copies frames into the buffers that the guest offers, each with its virtio-net
+ * header. A frame in one piece that fits a plain descriptor is placed by the layout's tight loop; everything else
+ * (several descriptors, indirect tables, MRG_RXBUF over several chains, scattered frames) goes through lists of
+ * pieces here. Hot path of one worker at a time, see QueueState's lock.
+ */
+import type { ArenaView } from '../memory/arena-view.ts';
+import { type Batch, REFUSED_FAULT, REFUSED_NO_BUFFER, REFUSED_TOO_SMALL } from '../queue/batch.ts';
+import type { EgressQueue } from '../queue/contract.ts';
+import type { RingAttachment } from './attachment.ts';
+import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from './descriptor-list.ts';
+import { RING_FAULT } from './faults.ts';
+import { WALKED_CHAINS_MAX } from './layout.ts';
+import { PieceCursor } from './piece-cursor.ts';
+import { Ring } from './ring.ts';
+
+/** Descriptors that are looked at for one frame, over all its chains: what a frame costs is bounded by it. */
+const FRAME_DESCRIPTORS_MAX = 2 * CHAIN_DESCRIPTORS_MAX;
+/** Most pieces of guest memory that one frame may be written to. */
+const PIECES_MAX = FRAME_DESCRIPTORS_MAX;
+const PLACED = 0;
+/** Answer of `#collectChain` below its count of bytes: a REFUSED_* as a negative number. */
+const refusal = (why: number): number => -why;
+
+export class ToGuest extends Ring implements EgressQueue {
+  open = false;
+  declare private readonly mergeable: boolean;
+  /** Whether other workers fill this ring too, so that every burst takes the lock. */
+  declare private readonly shared: boolean;
+  declare private readonly list: DescriptorList;
+  /** What each chain of the frame being placed gets. */
+  declare private readonly chainBytes: Int32Array;
+  private chainCount = 0;
+  private descriptorsLeft = 0;
+  declare private readonly target: PieceCursor;
+
+  constructor(arena: ArenaView, attachment: RingAttachment, shared: boolean) {
+    super(arena, attachment);
+    this.mergeable = attachment.mergeable;
+    this.shared = shared;
+    this.list = new DescriptorList();
+    this.chainBytes = new Int32Array(WALKED_CHAINS_MAX);
+    this.target = new PieceCursor(arena, PIECES_MAX);
+  }
+
+  tryBegin(): boolean {
+    if (this.shared) {
+      if (!this.state.tryLock()) return false;
+      this.loadState();
+    }
+    this.open = true;
+    return true;
+  }
+
+  begin(): void {
+    if (this.shared) {
+      this.state.lock();
+      this.loadState();
+    }
+    this.open = true;
+  }
+
+  end(): void {
+    this.publish();
+    this.open = false;
+    if (this.shared) this.state.unlock();
+  }
+
+  /** Under the lock: another worker may be signalling. */
+  override setCallFd(callFd: number): void {
+    this.begin();
+    super.setCallFd(callFd);
+    this.end();
+  }
+
+  place(batch: Batch, order: Int32Array, count: number): void {
+    let next = 0;
+    while (next < count) {
+      next = this.layout.placePlain(this, batch, order, next, count);
+      if (next === count) return;
+      const why = this.#placeAnyhow(batch, order[next]);
+      if (why !== PLACED) {
+        batch.refuse(order[next], why);
+        // The driver was just looked at: it will not have offered more for the rest of this burst.
+        if (!this.hasWaiting()) {
+          const whyRest = this.fault === RING_FAULT.NONE ? REFUSED_NO_BUFFER : REFUSED_FAULT;
+          for (let left = next + 1; left < count; left++) batch.refuse(order[left], whyRest);
+          return;
+        }
+      }
+      next++;
+    }
+  }
+
+  placeCopies(batch: Batch, order: Int32Array, count: number): void {
+    this.place(batch, order, count);
+  }
+
+  /** A guest is not told whose copies it gets. */
+  nameSources(): void {}
+
+  /** Places one frame by lists of pieces. Answers PLACED or a REFUSED_*. */
+  #placeAnyhow(batch: Batch, frame: number): number {
+    const frameBytes = batch.bytesOf(frame);
+    const { target } = this;
+    const why = this.#collect(this.headerBytes + frameBytes);
+    if (why !== PLACED) {
+      if (this.fault === RING_FAULT.NONE) this.layout.forgetWalked();
+      return why;
+    }
+    target.writeNetHeader(this.headerBytes, this.chainCount);
+    target.writeFrame(batch, frame);
+    for (let chain = 0; chain < this.chainCount; chain++) this.useWalked(this.chainBytes[chain]);
+    this.burstFrames++;
+    this.burstBytes += frameBytes;
+    return PLACED;
+  }
+
+  /** Finds room for `neededBytes` in the next chain, or in the next few with MRG_RXBUF. */
+  #collect(neededBytes: number): number {
+    this.target.clear();
+    this.chainCount = 0;
+    this.descriptorsLeft = FRAME_DESCRIPTORS_MAX;
+    let roomBytes = 0;
+    while (roomBytes < neededBytes) {
+      if (this.chainCount > 0 && !this.mergeable) return REFUSED_TOO_SMALL;
+      if (!this.hasWaiting()) return this.fault === RING_FAULT.NONE ? REFUSED_NO_BUFFER : REFUSED_FAULT;
+      if (this.chainCount === WALKED_CHAINS_MAX || this.descriptorsLeft <= 0) return REFUSED_TOO_SMALL;
+      const chainBytes = this.#collectChain(neededBytes - roomBytes);
+      if (chainBytes < 0) return -chainBytes;
+      this.chainBytes[this.chainCount] = chainBytes;
+      this.chainCount++;
+      roomBytes += chainBytes;
+    }
+    return PLACED;
+  }
+
+  /** Adds a chain's pieces, up to `wantedBytes`. Answers their bytes or a `refusal`. */
+  #collectChain(wantedBytes: number): number {
+    const { list, translator } = this;
+    list.clear();
+    const fault = this.walk(list);
+    if (fault !== RING_FAULT.NONE) return this.#stopped(fault);
+    if (list.overflowed) return refusal(REFUSED_TOO_SMALL);
+    this.descriptorsLeft -= list.count;
+    let chainBytes = 0;
+    let totalBytes = 0;
+    for (let i = 0; i < list.count; i++) {
+      if (list.writable[i] === 0) return this.#stopped(RING_FAULT.READABLE_TO_GUEST);
+      const sizeBytes = list.sizeBytes[i] >>> 0;
+      totalBytes += sizeBytes;
+      // An empty buffer must have a good address too. The tight loop will find what is located here.
+      if (translator.locate(list.gpaLo[i], list.gpaHi[i], 1) < 0) {
+        return this.#stopped(RING_FAULT.BUFFER_ADDRESS);
+      }
+      const usedBytes = Math.min(sizeBytes, wantedBytes - chainBytes);
+      for (let done = 0; done < usedBytes; ) {
+        const index = translator.locateSome(list.gpaLo[i], list.gpaHi[i], done, usedBytes - done);
+        if (index < 0) return this.#stopped(RING_FAULT.BUFFER_ADDRESS);
+        const pieceBytes = translator.contiguousBytes;
+        if (!this.target.add(translator.window, index, pieceBytes)) return refusal(REFUSED_TOO_SMALL);
+        done += pieceBytes;
+      }
+      chainBytes += usedBytes;
+    }
+    if (totalBytes < this.headerBytes && this.chainCount === 0) {
+      return this.#stopped(RING_FAULT.CHAIN_SHORTER_THAN_HEADER);
+    }
+    return chainBytes;
+  }
+
+  #stopped(fault: number): number {
+    this.fail(fault);
+    return refusal(REFUSED_FAULT);
+  }
+}

@@ -1,0 +1,18 @@
+/** How the schema of a kind of port is put together, and what the check of its settings against each other needs. */
+import { z } from 'zod';
+import { COMMON_PORT_FIELDS } from '../common-port.ts';
+
+/** A strict object of the kind's own fields and those that every port has; `needed` is the endpoint's key. */
+export function portObject<Fields extends z.core.$ZodLooseShape>(needed: string, fields: Fields) {
+  return z.strictObject({ ...fields, ...COMMON_PORT_FIELDS }, `a map of settings, with ${needed} at least`);
+}
+
+/** Refuses the setting `key`; `message` says what is allowed. */
+export type Refuse = (key: string, message: string) => void;
+
+/** For `.check`: refuses settings that do not go together. */
+export function refusing<Settings>(rule: (settings: Settings, refuse: Refuse) => void) {
+  return ({ value, issues }: z.core.ParsePayload<Settings>): void => {
+    rule(value, (key, message) => issues.push({ code: 'custom', path: [key], message, input: value }));
+  };
+}

@@ -1,0 +1,87 @@
+/**
+ * From settings as text to values by a schema (schema.ts), and the one line that says what is wrong with the first
+ * that cannot be: where it stands, what it is, what is allowed. Main thread.
+ */
+import type { z } from 'zod';
+import { kindOf } from './kinds/index.ts';
+import { knownSettings, NAME_ALLOWED } from './schema.ts';
+import {
+  type ConfigError,
+  faultError,
+  isSettingMap,
+  type SettingMap,
+  type SettingSource,
+  type SettingValue,
+  sourceThatSet,
+  valueAt,
+} from './settings.ts';
+
+const VALUE_LENGTH_SHOWN = 200;
+
+/** `values` are what the sources say together. @throws ConfigError for the first setting that cannot be */
+export function parseSettings<Result>(
+  schema: z.ZodType<Result>,
+  values: SettingMap,
+  sources: readonly SettingSource[],
+): Result {
+  const parsed = schema.safeParse(values);
+  if (parsed.success) return parsed.data;
+  throw explain(parsed.error.issues, values, sources);
+}
+
+function explain(
+  issues: readonly z.core.$ZodIssue[],
+  values: SettingMap,
+  sources: readonly SettingSource[],
+): ConfigError {
+  const sourceOf = (path: readonly string[]) => sourceThatSet(values, sources, path);
+  // A misspelled key often makes another one missing: the misspelling is what helps.
+  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
+  const path = issue.path.map(String);
+  if (issue.code === 'unrecognized_keys') {
+    const keyPath = [...path, issue.keys[0]];
+    const source = sourceOf(keyPath);
+    const known = hint(issue.keys[0], path, kindOf(valueAt(values, path.slice(0, 2))), source);
+    return faultError(source.subject(keyPath), { path: keyPath, text: `unknown setting (${known})` });
+  }
+  return faultError(sourceOf(path).subject(path), { path, text: wrongWith(issue, path, values) });
+}
+
+function wrongWith(issue: z.core.$ZodIssue, path: readonly string[], values: SettingMap): string {
+  if (issue.code === 'invalid_key') return `not allowed (${NAME_ALLOWED})`;
+  // A list may have been written as one text: its parts have no place of their own.
+  const around = valueAt(values, path.slice(0, -1));
+  const value = valueAt(values, path) ?? (typeof around === 'string' ? around : undefined);
+  if (value === undefined) return `missing (${issue.message})`;
+  return `${shown(value)} is not allowed (${issue.message})`;
+}
+
+function shown(value: SettingValue): string {
+  if (value === '') return 'nothing';
+  if (typeof value !== 'string') return isSettingMap(value) ? 'a map' : 'a list';
+  const text = value.length > VALUE_LENGTH_SHOWN ? `${value.slice(0, VALUE_LENGTH_SHOWN)}…` : value;
+  // Quotes, and no control characters, where the text could be taken for something else.
+  return /^[\x21-\x7e]+$/.test(text) ? text : JSON.stringify(text);
+}
+
+/** The known setting nearest to `key`, or all of them. */
+function hint(key: string, path: readonly string[], kind: string, source: SettingSource): string {
+  const names = knownSettings(path, kind).map((name) => source.keyName(name));
+  const ranked = names.map((name) => ({ name, distance: editDistance(key, name) }));
+  const nearest = ranked.reduce((best, candidate) => (candidate.distance < best.distance ? candidate : best));
+  return nearest.distance <= 2 ? `did you mean ${nearest.name}?` : `there are ${names.join(', ')}`;
+}
+
+/** Insertions, deletions and replacements between two words (Levenshtein); case does not count. */
+function editDistance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= Math.min(from.length, 64); i++) {
+    const next = [i];
+    for (let j = 1; j <= to.length; j++) {
+      const same = from[i - 1].toLowerCase() === to[j - 1].toLowerCase();
+      next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (same ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[to.length];
+}

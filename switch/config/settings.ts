@@ -1,0 +1,106 @@
+/**
+ * Settings as they were written, before anybody knows what they mean: text in maps and lists, from one or several
+ * sources that know what the user calls each of them. Main thread.
+ */
+
+/** Which setting, and what is wrong with it, without saying where it stands: that each source says its own way. */
+export type SettingFault = { readonly path: readonly string[]; readonly text: string };
+
+/** A setting that cannot be; `message` is one line that names where it stands, the value and what is allowed. */
+export class ConfigError extends Error {
+  override name = 'ConfigError';
+  /** Null: it is not about one setting. */
+  readonly fault: SettingFault | null;
+
+  constructor(message: string, fault: SettingFault | null = null) {
+    super(message);
+    this.fault = fault;
+  }
+}
+
+/** `subject` is what the source calls the setting. */
+export function faultError(subject: string, fault: SettingFault): ConfigError {
+  return new ConfigError(`${subject}: ${fault.text}`, fault);
+}
+
+/** Settings as they were written: text, in maps and lists. */
+export type SettingValue = string | readonly SettingValue[] | SettingMap;
+export type SettingMap = { readonly [key: string]: SettingValue };
+
+/** One place that settings come from: the file, or the options. */
+export type SettingSource = {
+  readonly values: SettingMap;
+  /** What the user calls the setting at `path` and where it stands: `/etc/ringway.yaml:4: ports.vm0.queues`. */
+  readonly subject: (path: readonly string[]) => string;
+  /** How a key of the schema is spelled in this source. */
+  readonly keyName: (key: string) => string;
+};
+
+/** One port's settings from JSON, numbers and switches as JSON has them or as text. */
+export function jsonPortSource(name: string, settings: unknown): SettingSource {
+  return {
+    values: { ports: { [name]: asSetting(settings) } },
+    subject: portSubject,
+    keyName: (key) => key,
+  };
+}
+
+/** What a setting of a port is called where nobody wrote it in a file or on a command line. */
+export function portSubject([, name, ...keys]: readonly string[]): string {
+  return keys.length > 0 ? `port ${name}: ${keys.join('.')}` : `port ${name}`;
+}
+
+/** JSON as settings are written elsewhere: text, in maps and lists. */
+function asSetting(value: unknown): SettingValue {
+  if (Array.isArray(value)) return value.map(asSetting);
+  if (typeof value !== 'object' || value === null) return String(value);
+  return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, asSetting(part)]));
+}
+
+export function isSettingMap(value: unknown): value is SettingMap {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** What the sources say together: a later one adds to and overrides an earlier one, ports as a whole. */
+export function mergedValues(sources: readonly SettingSource[]): SettingMap {
+  return sources.reduce<SettingMap>((merged, source) => mergeSettings(merged, source.values), {});
+}
+
+/** `over` on top of `base`; maps one level down (ports, fdb) are merged, what lies in them is replaced. */
+function mergeSettings(base: SettingMap, over: SettingMap): SettingMap {
+  const merged: Record<string, SettingValue> = { ...base };
+  for (const [key, value] of Object.entries(over)) {
+    const below = merged[key];
+    if (isSettingMap(below) && isSettingMap(value)) merged[key] = { ...below, ...value };
+    // A value of the wrong kind below stays, so that it is reported instead of hidden.
+    else if (below === undefined || !isSettingMap(value)) merged[key] = value;
+  }
+  return merged;
+}
+
+/** The value at `path`; undefined when there is none. */
+export function valueAt(values: SettingMap, path: readonly string[]): SettingValue | undefined {
+  let value: SettingValue | undefined = values;
+  for (const key of path) {
+    if (typeof value === 'string' || value === undefined) return undefined;
+    if (!Object.hasOwn(value, key)) return undefined;
+    value = (value as SettingMap)[key];
+  }
+  return value;
+}
+
+/** Which source gave the value at `path`, or the map that it is missing from. */
+export function sourceThatSet(
+  values: SettingMap,
+  sources: readonly SettingSource[],
+  path: readonly string[],
+): SettingSource {
+  for (let depth = path.length; depth > 0; depth--) {
+    const prefix = path.slice(0, depth);
+    const value = valueAt(values, prefix);
+    const source =
+      value !== undefined && sources.findLast((candidate) => valueAt(candidate.values, prefix) === value);
+    if (source) return source;
+  }
+  return sources[0];
+}

@@ -1,0 +1,19 @@
+/**
+ * Stage: frames that nobody is known to own, and those to groups, go to all ports but their sender, as far as these
+ * take floods. One of them is the frame itself, the others are copies in the sender's books. Hot path of one worker.
+ */
+
+import { DROP } from './drop-reasons.ts';
+import type { ForwardingPort } from './forwarding-port.ts';
+import { COUNT_COPIES } from './port-counts.ts';
+
+/** Whether frames of `sender` that are flooded go to `port`. */
+export function takesFloods(port: ForwardingPort, sender: ForwardingPort): boolean {
+  return port.isFlooded && port !== sender;
+}
+
+/** Books `frames` that were flooded to so many receivers; to none is a drop. */
+export function countFlooded(sender: ForwardingPort, frames: number, receivers: number): void {
+  if (receivers === 0) sender.counts[DROP.noReceiver] += frames;
+  else sender.counts[COUNT_COPIES] += frames * (receivers - 1);
+}

@@ -1,0 +1,55 @@
+/** A port as one worker's forwarder sees it: its queues, its policy as the stages need it, its counters. */
+import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
+import type { EgressQueue } from '../../src/queue/contract.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
+
+/** Which stages run for frames from a port (`stages`), as a bit mask. */
+export const STAGE_LEARN = 1;
+export const STAGE_MIRROR = 2;
+/** Runs instead of all others. */
+export const STAGE_RECEIVE_OFF = 4;
+
+export class ForwardingPort {
+  declare readonly id: number;
+  /** The queues that this worker fills; `queueCount` of them. */
+  queues: readonly EgressQueue[] = [];
+  queueCount = 0;
+  frameBytesMax = FRAME_BYTES_MAX;
+  stages = STAGE_LEARN;
+  /** Frames are switched to it; otherwise it gets nothing but copies. */
+  isSwitched = true;
+  /** Broadcast, multicast and unknown frames go to it. */
+  isFlooded = true;
+  /** Ports that get a copy of each frame to and from this one. */
+  mirrors: readonly ForwardingPort[] = [];
+  /** This worker's counters (port-counts.ts). */
+  declare readonly counts: Float64Array;
+
+  constructor(id: number, counts: Float64Array) {
+    this.id = id;
+    this.counts = counts;
+  }
+
+  /** What the policy says about this port alone; mirrors, which concern two ports, are the forwarder's business. */
+  follow(policy: PortPolicy): void {
+    this.frameBytesMax = policy.frameBytesMax;
+    this.isSwitched = policy.copiesOf === null;
+    this.isFlooded = this.isSwitched && policy.floods;
+    this.setStage(STAGE_LEARN, this.isSwitched);
+    this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
+  }
+
+  setMirrors(mirrors: readonly ForwardingPort[]): void {
+    this.mirrors = mirrors;
+    this.setStage(STAGE_MIRROR, mirrors.length > 0);
+  }
+
+  setQueues(queues: readonly EgressQueue[]): void {
+    this.queues = queues;
+    this.queueCount = queues.length;
+  }
+
+  private setStage(stage: number, isOn: boolean): void {
+    this.stages = isOn ? this.stages | stage : this.stages & ~stage;
+  }
+}

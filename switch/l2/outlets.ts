@@ -1,0 +1,168 @@
+/**
+ * The egress queues that a burst has open, and placing frames on a port: which of its queues, whether they may be so
+ * long, and what is counted when one is refused. One worker's object; allocates nothing.
+ *
+ * Deadlock cannot occur between two workers that each hold a queue and want the other's: a worker that cannot
+ * have a queue at once first closes all it has open, and only then waits.
+ */
+import type { ArenaView } from '../../src/memory/arena-view.ts';
+import { BATCH_FRAMES_MAX, type Batch, REFUSED_FAULT, REFUSED_NO_BUFFER } from '../../src/queue/batch.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
+import { FrameHead } from '../../src/queue/frame-head.ts';
+import { DROP } from './drop-reasons.ts';
+import { flowHash, queueOfHash } from './flow-hash.ts';
+import type { ForwardingPort } from './forwarding-port.ts';
+import { COUNT_OFFERED } from './port-counts.ts';
+
+/** Called when a queue is stopped because of a fault; again each time it is met. */
+export type FaultListener = (queue: IngressQueue | EgressQueue) => void;
+
+export class Outlets {
+  declare private readonly arena: ArenaView;
+  declare private readonly onFault: FaultListener;
+  readonly #open: EgressQueue[] = [];
+  private openCount = 0;
+  /** Frames that a port takes, in order, after those too long for it were left out. */
+  declare private readonly fitting: Int32Array;
+  /** For a port of several queues: the queue of each frame of the list, and the frames of one queue. */
+  declare private readonly queueOf: Int32Array;
+  declare private readonly ofQueue: Int32Array;
+  declare private readonly head: FrameHead;
+  /** After `deliver`: the frames that were placed, in order. Filled only on demand. */
+  declare readonly placed: Int32Array;
+
+  constructor(arena: ArenaView, onFault: FaultListener) {
+    this.arena = arena;
+    this.onFault = onFault;
+    this.fitting = new Int32Array(BATCH_FRAMES_MAX);
+    this.queueOf = new Int32Array(BATCH_FRAMES_MAX);
+    this.ofQueue = new Int32Array(BATCH_FRAMES_MAX);
+    this.placed = new Int32Array(BATCH_FRAMES_MAX);
+    this.head = new FrameHead();
+  }
+
+  /** Places `order[0]` to `order[count - 1]` on a port, in order within each of its queues. */
+  deliver(port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
+    const { counts } = port;
+    counts[COUNT_OFFERED] += count;
+    batch.refusedCount = 0;
+    if (port.queueCount === 0) {
+      counts[DROP.notReady] += count;
+      this.refuseAll(batch, order, count);
+      return;
+    }
+    if (batch.bytesMax > port.frameBytesMax) {
+      count = this.leaveOutLong(port, batch, order, count);
+      order = this.fitting;
+      if (count === 0) return;
+    }
+    const refusedBefore = batch.refusedCount;
+    if (port.queueCount === 1) {
+      const queue = this.opened(port.queues[0]);
+      queue.place(batch, order, count);
+      if (batch.refusedCount !== refusedBefore) this.countRefused(port, queue, batch, refusedBefore);
+    } else this.spread(port, batch, order, count);
+  }
+
+  /** Places copies on a port that gets nothing else, or on one that is a mirror besides. */
+  deliverCopies(
+    port: ForwardingPort,
+    batch: Batch,
+    order: Int32Array,
+    count: number,
+    portId: number,
+    isIngress: boolean,
+  ): void {
+    const { counts } = port;
+    counts[COUNT_OFFERED] += count;
+    if (port.queueCount === 0) {
+      counts[DROP.notReady] += count;
+      return;
+    }
+    batch.refusedCount = 0;
+    const queue = this.opened(port.queues[0]);
+    queue.placeCopies(batch, order, count, portId, isIngress);
+    if (batch.refusedCount !== 0) this.countRefused(port, queue, batch, 0);
+  }
+
+  /** After `deliver`: writes those of `order` that were placed to `placed` and answers how many. */
+  listPlaced(batch: Batch, order: Int32Array, count: number): number {
+    const { placed } = this;
+    const { refused, refusedCount } = batch;
+    let placedCount = 0;
+    for (let k = 0; k < count; k++) {
+      let isRefused = false;
+      for (let r = 0; r < refusedCount && !isRefused; r++) isRefused = refused[r] === order[k];
+      if (!isRefused) placed[placedCount++] = order[k];
+    }
+    return placedCount;
+  }
+
+  /** Ends every queue that was opened. */
+  close(): void {
+    for (let i = 0; i < this.openCount; i++) this.#open[i].end();
+    this.openCount = 0;
+  }
+
+  /** Waiting for another worker's burst is allowed only while holding nothing that it could wait for. */
+  private opened(queue: EgressQueue): EgressQueue {
+    if (queue.open) return queue;
+    if (!queue.tryBegin()) {
+      this.close();
+      queue.begin();
+    }
+    this.#open[this.openCount++] = queue;
+    return queue;
+  }
+
+  /** Each frame on the queue that its flow falls on. */
+  private spread(port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
+    const { queueOf, ofQueue, head } = this;
+    const { windows } = this.arena;
+    const { queueCount } = port;
+    for (let k = 0; k < count; k++) {
+      head.show(batch, order[k], windows);
+      queueOf[k] = queueOfHash(flowHash(head), queueCount);
+    }
+    for (let q = 0; q < queueCount; q++) {
+      let here = 0;
+      for (let k = 0; k < count; k++) if (queueOf[k] === q) ofQueue[here++] = order[k];
+      if (here === 0) continue;
+      const refusedBefore = batch.refusedCount;
+      const queue = this.opened(port.queues[q]);
+      queue.place(batch, ofQueue, here);
+      if (batch.refusedCount !== refusedBefore) this.countRefused(port, queue, batch, refusedBefore);
+    }
+  }
+
+  private leaveOutLong(port: ForwardingPort, batch: Batch, order: Int32Array, count: number): number {
+    const { fitting } = this;
+    let fits = 0;
+    for (let k = 0; k < count; k++) {
+      const frame = order[k];
+      if (batch.bytesOf(frame) <= port.frameBytesMax) fitting[fits++] = frame;
+      else batch.refuse(frame, REFUSED_OVER_MTU);
+    }
+    port.counts[DROP.overMtu] += count - fits;
+    return fits;
+  }
+
+  private refuseAll(batch: Batch, order: Int32Array, count: number): void {
+    for (let k = 0; k < count; k++) batch.refuse(order[k], REFUSED_NOT_READY);
+  }
+
+  private countRefused(port: ForwardingPort, queue: EgressQueue, batch: Batch, from: number): void {
+    const { counts } = port;
+    for (let r = from; r < batch.refusedCount; r++) {
+      const why = batch.refusedWhy[r];
+      if (why === REFUSED_FAULT) counts[DROP.queueStopped] += 1;
+      else if (why === REFUSED_NO_BUFFER) counts[DROP.noBuffer] += 1;
+      else counts[DROP.bufferTooSmall] += 1;
+    }
+    if (queue.fault !== 0) this.onFault(queue);
+  }
+}
+
+/** Refusals of ours, beside those of queues (src/queue/batch.ts). */
+const REFUSED_NOT_READY = -1;
+const REFUSED_OVER_MTU = -2;

@@ -1,0 +1,187 @@
+/**
+ * The ports of the switch, each with one life cycle that cannot be entered twice: adding, running, removing, gone.
+ * Removing may begin while the port is still being added; then adding ends with an error, and in every case
+ * nothing is left. A port's name, number and endpoint are its own from the call that adds it until every worker has
+ * forgotten it. Main thread.
+ */
+import type { Arena } from '../src/memory/arena.ts';
+import type { ArenaView } from '../src/memory/arena-view.ts';
+import type { Port, PortEvents } from '../src/port/contract.ts';
+import type { DataPath } from '../src/queue/data-path.ts';
+import { Claims } from './config/clashes.ts';
+import { policyOf } from './config/common-port.ts';
+import type { CopiedPorts } from './config/kinds/contract.ts';
+import { copiesOf, createPort } from './config/kinds/index.ts';
+import type { PortConfig } from './config/resolve.ts';
+import { ConfigError, faultError, portSubject } from './config/settings.ts';
+import { NoSuchPortError, PortConflictError } from './port-errors.ts';
+
+export const PORTS_MAX = 4096;
+
+/** The workers, as far as ports need them. */
+export type PortWorkers = DataPath & {
+  addPort(portId: number): Promise<void>;
+  /** Resolves when every worker has forgotten the port, with what they counted about it to the last frame. */
+  removePort(portId: number): Promise<Float64Array>;
+};
+
+export type PortTableOptions = {
+  readonly arena: Arena;
+  readonly arenaView: ArenaView;
+  readonly workers: PortWorkers;
+  /** Path of the control socket, which no port may have; null: there is none. */
+  readonly controlSocket: string | null;
+  readonly eventsOf: (portId: number, name: string) => PortEvents;
+  /** No worker knows the port any more; `counts` is what they counted about it. */
+  readonly onForgotten: (port: Port, counts: Float64Array) => void;
+};
+
+type Entry = {
+  readonly port: Port;
+  readonly config: PortConfig;
+  /** Null: frames are switched to it. */
+  readonly copiesOf: CopiedPorts | null;
+  /** Set right after the entry is made. Rejects when the port cannot be. */
+  added: Promise<void>;
+  /** Not null: the port is being removed. Resolves when it is gone. */
+  removed: Promise<void> | null;
+};
+
+export class PortTable {
+  readonly #options: PortTableOptions;
+  readonly #entries = new Map<number, Entry>();
+  readonly #claims = new Claims();
+  #isClosed = false;
+
+  constructor(options: PortTableOptions) {
+    this.#options = options;
+    if (options.controlSocket !== null) this.#claims.claimControlSocket(options.controlSocket);
+  }
+
+  /** All that are not gone, those that are being added or removed too. */
+  get ports(): Port[] {
+    return [...this.#entries.values()].map(({ port }) => port);
+  }
+
+  withId(id: number): Port | undefined {
+    return this.#entries.get(id)?.port;
+  }
+
+  /**
+   * Resolves when the port has started to serve; then it waits for its other side, or has it.
+   * @throws ConfigError, SocketPathError, HostError when it cannot be; PortConflictError when another of that name
+   * is there, or it was removed meanwhile. Then nothing of it is left.
+   */
+  async add(config: PortConfig): Promise<void> {
+    const entry = this.#enter(config);
+    try {
+      await entry.added;
+    } catch (error) {
+      await this.#remove(entry);
+      throw error;
+    }
+    if (entry.removed === null) return;
+    await entry.removed;
+    throw new PortConflictError(`port ${config.name} was removed while it was added`);
+  }
+
+  /** Resolves when nothing of the port is left. @throws NoSuchPortError also when it is being removed already */
+  async remove(name: string): Promise<void> {
+    const entry = this.#named(name);
+    if (entry === undefined || entry.removed !== null) throw new NoSuchPortError(name);
+    await this.#remove(entry);
+  }
+
+  /** Removes every port; none can be added from now on. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await Promise.all([...this.#entries.values()].map((entry) => this.#remove(entry)));
+  }
+
+  /** Takes name, number and endpoint, and begins to add: nothing is awaited before they are taken. */
+  #enter(config: PortConfig): Entry {
+    const { name } = config;
+    if (this.#isClosed) throw new PortConflictError('the switch is being stopped');
+    const other = this.#named(name);
+    if (other !== undefined) {
+      throw new PortConflictError(
+        `port ${name} ${other.removed === null ? 'exists already' : 'is being removed'}`,
+      );
+    }
+    const id = this.#freeId();
+    const clash = this.#claims.claim(config);
+    if (clash !== null) throw faultError(portSubject(clash.path), clash);
+    const { arena, arenaView, workers, eventsOf } = this.#options;
+    const port = createPort(config, {
+      id,
+      name,
+      arena,
+      arenaView,
+      dataPath: workers,
+      events: eventsOf(id, name),
+    });
+    const entry: Entry = {
+      port,
+      config,
+      copiesOf: copiesOf(config),
+      added: Promise.resolve(),
+      removed: null,
+    };
+    this.#entries.set(id, entry);
+    entry.added = this.#bringUp(entry);
+    return entry;
+  }
+
+  async #bringUp({ port, config }: Entry): Promise<void> {
+    const { workers } = this.#options;
+    await workers.addPort(port.id);
+    await workers.setPolicy(port.id, policyOf(config));
+    await this.#tellCopied();
+    // Does nothing if the port was stopped meanwhile.
+    await port.start();
+  }
+
+  #remove(entry: Entry): Promise<void> {
+    entry.removed ??= this.#takeDown(entry);
+    return entry.removed;
+  }
+
+  async #takeDown({ port, config, added }: Entry): Promise<void> {
+    // At once, whatever it is waiting for; `add` tells what went wrong with adding.
+    const stopped = port.stop();
+    await added.catch(() => {});
+    await stopped;
+    // Who gets copies must not get those of the next port of this number.
+    await this.#tellCopied();
+    const counts = await this.#options.workers.removePort(port.id);
+    this.#options.onForgotten(port, counts);
+    this.#entries.delete(port.id);
+    this.#claims.release(config);
+  }
+
+  /** Tells the workers which ports there are now of those that others get copies of. */
+  async #tellCopied(): Promise<void> {
+    for (const entry of [...this.#entries.values()]) {
+      // Looked at right before each order: ports come and go while this waits.
+      if (entry.copiesOf === null || entry.removed !== null) continue;
+      const sources = this.#sourcesOf(entry, entry.copiesOf);
+      await this.#options.workers.setPolicy(entry.port.id, { copiesOf: sources });
+    }
+  }
+
+  #sourcesOf(entry: Entry, names: CopiedPorts): { portId: number; name: string }[] {
+    return [...this.#entries.values()]
+      .filter((other) => other !== entry && other.removed === null)
+      .filter(({ port }) => names === 'all' || names.includes(port.name))
+      .map(({ port }) => ({ portId: port.id, name: port.name }));
+  }
+
+  #named(name: string): Entry | undefined {
+    return [...this.#entries.values()].find(({ port }) => port.name === name);
+  }
+
+  #freeId(): number {
+    for (let id = 0; id < PORTS_MAX; id++) if (!this.#entries.has(id)) return id;
+    throw new ConfigError(`there are ${PORTS_MAX} ports already`);
+  }
+}

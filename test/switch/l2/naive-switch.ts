@@ -1,0 +1,86 @@
+/**
+ * The naive twin of forwarding: a Map from address to port, and lists. As Ringway's it learns all sources of a burst
+ * before it looks up any destination. Slow; independent of switch/l2.
+ */
+import type { DropReason } from '../../../switch/l2/drop-reasons.ts';
+
+/** What the twin asks of the world around it when a frame is to go to a port. */
+export interface NaivePorts {
+  /** Hands the frame over, or says why it cannot be. */
+  place(port: number, frame: Uint8Array): DropReason | null;
+  /** The same for a copy of a frame that came in from `source`, or was placed there. */
+  placeCopy(port: number, frame: Uint8Array, source: number, isIngress: boolean): DropReason | null;
+}
+
+type Drops = Partial<Record<DropReason, number>>;
+
+const isGroup = (frame: Uint8Array, at: number): boolean => (frame[at] & 1) === 1;
+const nameAt = (frame: Uint8Array, at: number): string => frame.subarray(at, at + 6).join(':');
+
+export class NaiveSwitch {
+  /** By port. */
+  readonly drops: Drops[];
+  readonly portOf = new Map<string, number>();
+  readonly #ports: NaivePorts;
+  readonly #portCount: number;
+  /** Ports that get copies and nothing else, and of which ports. */
+  readonly #copiesOf: Map<number, readonly number[]>;
+  /** Ports that get no floods, and ports of which nothing is taken. */
+  readonly unflooded = new Set<number>();
+  readonly muted = new Set<number>();
+
+  constructor(portCount: number, ports: NaivePorts, copiesOf = new Map<number, readonly number[]>()) {
+    this.drops = Array.from({ length: portCount }, () => ({}));
+    this.#portCount = portCount;
+    this.#ports = ports;
+    this.#copiesOf = copiesOf;
+  }
+
+  count(port: number, reason: DropReason): void {
+    this.drops[port][reason] = (this.drops[port][reason] ?? 0) + 1;
+  }
+
+  /** `untaken` of the frames are of no use and are not in the list. */
+  burst(sender: number, frames: readonly Uint8Array[], untaken: readonly DropReason[] = []): void {
+    if (this.muted.has(sender)) {
+      for (let left = frames.length + untaken.length; left > 0; left--) this.count(sender, 'receiveOff');
+      return;
+    }
+    for (const reason of untaken) this.count(sender, reason);
+    for (const frame of frames) this.#copy(sender, frame, true);
+    if (!this.#copiesOf.has(sender)) for (const frame of frames) this.#learn(sender, frame);
+    for (const frame of frames) this.#forward(sender, frame);
+  }
+
+  #learn(sender: number, frame: Uint8Array): void {
+    const source = nameAt(frame, 6);
+    if (!isGroup(frame, 6) && source !== '0:0:0:0:0:0') this.portOf.set(source, sender);
+  }
+
+  #forward(sender: number, frame: Uint8Array): void {
+    const owner = isGroup(frame, 0) ? undefined : this.portOf.get(nameAt(frame, 0));
+    if (owner === sender && !this.#copiesOf.has(owner)) {
+      this.count(sender, 'samePort');
+      return;
+    }
+    const isFlooded = owner === undefined || this.#copiesOf.has(owner);
+    const others = Array.from({ length: this.#portCount }, (_, port) => port);
+    const targets = isFlooded
+      ? others.filter((port) => port !== sender && !this.#copiesOf.has(port) && !this.unflooded.has(port))
+      : [owner];
+    if (targets.length === 0) this.count(sender, 'noReceiver');
+    for (const target of targets) {
+      const reason = this.#ports.place(target, frame);
+      if (reason === null) this.#copy(target, frame, false);
+      else this.count(target, reason);
+    }
+  }
+
+  #copy(source: number, frame: Uint8Array, isIngress: boolean): void {
+    for (const [mirror, sources] of this.#copiesOf) {
+      if (!sources.includes(source)) continue;
+      const reason = this.#ports.placeCopy(mirror, frame, source, isIngress);
+      if (reason !== null) this.count(mirror, reason);
+    }
+  }
+}

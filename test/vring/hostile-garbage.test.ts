@@ -1,0 +1,251 @@
+/**
+ * Rings and tables full of garbage, before a burst and in the middle of one, in both layouts: nothing may be thrown,
+ * nothing but the guest's own memory may be touched, and no burst may be longer than a batch. And what a guest can
+ * make a burst cost: descriptors looked at are counted, which no slow machine changes.
+ */
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
+import type { DriverRing } from '../../src/frontend/driver-ring.ts';
+import type { PackedDriverLayout } from '../../src/frontend/packed-layout.ts';
+import { AS_THEY_CAME, BATCH_FRAMES_MAX } from '../../src/queue/batch.ts';
+import { readHeads } from '../../src/queue/heads.ts';
+import type { RingLayoutKind } from '../../src/vring/attachment.ts';
+import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from '../../src/vring/descriptor-list.ts';
+import { OWNER_BITS } from '../../src/vring/packed/owner-bits.ts';
+import {
+  FRAME,
+  HIGH_BYTES,
+  HIGH_GPA,
+  HOSTILE_SIZE,
+  type HostileGuest,
+  Neighbourhood,
+  NOTHING,
+} from './hostile-guest.ts';
+import { Random } from './random.ts';
+import { LAYOUT_KINDS, type RingwayEnd, splitLayout } from './ring-worlds.ts';
+import { piecesOfFrame, sharedArenaView } from './scratch.ts';
+
+const GIB = 2 ** 30;
+
+/** Flags and addresses that are likely to get past the first check. */
+function nastyWord(random: Random, bufferGpaLo: number): number {
+  switch (random.between(0, 6)) {
+    case 0:
+      return random.next() | 0;
+    case 1:
+      return random.between(0, 64);
+    case 2:
+      return bufferGpaLo + random.between(-64, 4096);
+    case 3:
+      return HIGH_BYTES - random.between(-16, 128);
+    case 4:
+      return random.between(0, 7) | (random.between(0, HOSTILE_SIZE) << 16);
+    case 5:
+      return 1;
+    default:
+      return -random.between(0, 4096);
+  }
+}
+
+type Scramble = (random: Random, ring: DriverRing) => void;
+
+const SCRAMBLES: Readonly<Record<RingLayoutKind, Scramble>> = {
+  split: (random, ring) => {
+    const layout = splitLayout(ring);
+    scrambleWords(random, ring, layout.desc);
+    if (random.chance(30)) {
+      layout.avail[2 + random.between(0, HOSTILE_SIZE - 1)] = random.between(0, HOSTILE_SIZE + 2);
+    }
+    if (random.chance(20)) layout.avail[1] = random.between(0, 2 * HOSTILE_SIZE);
+  },
+  packed: (random, ring) => {
+    const { desc, driverEvent } = ring.layout as PackedDriverLayout;
+    scrambleWords(random, ring, desc);
+    // Owner bits as they come, three flags, and ids that are nobody's.
+    for (let i = random.between(0, 8); i > 0; i--) {
+      const flags = random.between(0, 7) | random.pick([0, 0x80, 0x8000, 0x8080]);
+      desc[4 * random.between(0, HOSTILE_SIZE - 1) + 3] = random.between(0, HOSTILE_SIZE + 2) | (flags << 16);
+    }
+    driverEvent[0] = random.next() | 0;
+  },
+};
+
+function scrambleWords(random: Random, ring: DriverRing, desc: Int32Array): void {
+  const gpaLo = ring.memory.gpaOf(ring.bufferOffsets[0]) | 0;
+  for (let i = random.between(1, 24); i > 0; i--) {
+    desc[random.between(0, desc.length - 1)] = nastyWord(random, gpaLo);
+  }
+}
+
+/** Every piece of every frame lies in the guest's own regions. */
+function expectInside({ batch, guestMemory }: RingwayEnd): void {
+  for (let frame = 0; frame < batch.count; frame++) {
+    for (const { place, sizeBytes } of piecesOfFrame(batch, frame)) {
+      const start = place.window * GIB + place.index;
+      const isInside = guestMemory.regions.some(
+        ({ arenaOffset, sizeBytes: regionBytes }) =>
+          start >= arenaOffset && start + sizeBytes <= arenaOffset + regionBytes,
+      );
+      expect(isInside).toBe(true);
+    }
+  }
+}
+
+/** A burst from the guest to itself, whose rings change between all steps. Answers how many chains it took. */
+function burst(random: Random, guest: HostileGuest): number {
+  const { batch, from, to } = guest.device;
+  const rings = [guest.driver.fromGuest.ring, guest.driver.toGuest.ring];
+  const scramble = (): void => {
+    if (random.chance(30)) SCRAMBLES[guest.layout](random, random.pick(rings));
+  };
+  const taken = from.gather(batch);
+  expect(taken).toBeLessThanOrEqual(BATCH_FRAMES_MAX);
+  if (taken === 0) return 0;
+  expectInside(guest.device);
+  scramble();
+  if (batch.count > 0) {
+    readHeads(batch, sharedArenaView.windows);
+    scramble();
+    to.begin();
+    to.place(batch, AS_THEY_CAME, batch.count);
+    to.end();
+  }
+  scramble();
+  from.finish();
+  return taken;
+}
+
+let neighbourhood: Neighbourhood | null = null;
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  neighbourhood?.close();
+  neighbourhood = null;
+});
+
+describe.each(LAYOUT_KINDS)('garbage in the rings and tables of a %s ring', (layout) => {
+  it.each(Array.from({ length: 40 }, (_, seed) => seed))('does no harm, seed %i', (seed) => {
+    const random = new Random(seed);
+    const mergeable = random.chance(50);
+    let takenSum = 0;
+    for (let round = 0; round < 25; round++) {
+      const changes = { mergeable, eventIdx: random.chance(50), inOrder: random.chance(30) };
+      const area = new Neighbourhood(layout, changes);
+      const { guest } = area;
+      const { driver, device } = guest;
+      driver.toGuest.fill();
+      for (let i = 0; i < 8; i++) driver.fromGuest.post(FRAME, { pieces: [random.between(0, 60)] });
+      driver.fromGuest.flush();
+      for (const { ring } of [driver.fromGuest, driver.toGuest]) SCRAMBLES[layout](random, ring);
+      for (let turn = 0; turn < 6; turn++) takenSum += burst(random, guest);
+      for (let turn = 0; turn < HOSTILE_SIZE && device.to.fault === 0; turn++) {
+        guest.give(random.between(14, 9000));
+        if (random.chance(20)) SCRAMBLES[layout](random, driver.toGuest.ring);
+      }
+      area.close();
+    }
+    expect(takenSum).toBeGreaterThan(0);
+  });
+});
+
+describe('a packed ring that is one chain of 32,768 descriptors', () => {
+  const SIZE = 32_768;
+
+  /** All but the first are empty. */
+  function makeGuest(which: 'fromGuest' | 'toGuest', flags: number): HostileGuest {
+    const memory = [{ sizeBytes: 2 ** 23, gpa: HIGH_GPA }];
+    neighbourhood = new Neighbourhood('packed', { memory, size: SIZE, bufferBytes: 64, mergeable: true });
+    const { guest } = neighbourhood;
+    const chain = Array.from({ length: SIZE }, (_, i) => ({
+      gpa: HIGH_GPA,
+      sizeBytes: i === 0 ? 12 : 0,
+      flags: flags | (i + 1 < SIZE ? DESC_F_NEXT : 0),
+    }));
+    guest.offer(guest.driver[which].ring, chain);
+    return guest;
+  }
+
+  it('from the guest is walked once', () => {
+    const guest = makeGuest('fromGuest', 0);
+    const looked = vi.spyOn(DescriptorList.prototype, 'add');
+    expect(guest.take()).toEqual({ ...NOTHING, tooScattered: 1 });
+    expect(looked).toHaveBeenCalledTimes(SIZE);
+    expect(guest.take()).toEqual(NOTHING);
+    expect(looked).toHaveBeenCalledTimes(SIZE);
+  });
+
+  it('from the guest is walked once a burst, although it is offered again meanwhile', () => {
+    const guest = makeGuest('fromGuest', 0);
+    const { desc } = guest.driver.fromGuest.ring.layout as PackedDriverLayout;
+    const add = DescriptorList.prototype.add;
+    const looked = vi.spyOn(DescriptorList.prototype, 'add').mockImplementation(function (
+      this: DescriptorList,
+      ...args
+    ) {
+      // The first descriptor was just read: from now on it is one of the next round.
+      if (this.count === 0) desc[3] ^= OWNER_BITS;
+      return add.apply(this, args);
+    });
+    expect(guest.take().tooScattered).toBe(1);
+    expect(looked).toHaveBeenCalledTimes(SIZE);
+  });
+
+  it('to the guest is looked at no further than is kept, for each frame', () => {
+    const guest = makeGuest('toGuest', DESC_F_WRITE);
+    const looked = vi.spyOn(DescriptorList.prototype, 'add');
+    const frames = Array.from({ length: 8 }, () => FRAME);
+    expect(guest.device.give(frames)).toEqual(frames.map(() => 'tooSmall'));
+    expect(looked.mock.calls.length).toBeLessThanOrEqual(frames.length * (CHAIN_DESCRIPTORS_MAX + 1));
+  });
+});
+
+describe.each(LAYOUT_KINDS)('what a burst costs in a %s ring', (layout) => {
+  const TABLE_ENTRIES = 65_535;
+
+  function makeGuest(mergeable: boolean): HostileGuest {
+    const memory = [{ sizeBytes: 2 ** 22, gpa: HIGH_GPA }];
+    neighbourhood = new Neighbourhood(layout, { mergeable, memory, size: 64 });
+    return neighbourhood.guest;
+  }
+
+  /** A table of buffers of which all are empty but the first, named by every descriptor of the ring. */
+  function fillWithTables(guest: HostileGuest, ring: DriverRing, firstBytes: number, flags: number): void {
+    const offset = guest.driver.memory.allocate(TABLE_ENTRIES * 16, 16);
+    const gpa = guest.table(
+      Array.from({ length: TABLE_ENTRIES }, (_, i) => ({
+        gpa: HIGH_GPA,
+        sizeBytes: i === 0 ? firstBytes : 0,
+        flags: flags | (i + 1 < TABLE_ENTRIES ? DESC_F_NEXT : 0),
+        next: i + 1,
+      })),
+      offset,
+    );
+    const tables = Array.from({ length: 64 }, () => ({
+      gpa,
+      sizeBytes: TABLE_ENTRIES * 16,
+      flags: DESC_F_INDIRECT,
+    }));
+    for (const table of tables) guest.offer(ring, [table]);
+  }
+
+  it('from the guest is bounded, however long its tables are', () => {
+    const guest = makeGuest(false);
+    fillWithTables(guest, guest.driver.fromGuest.ring, 0, 0);
+    const looked = vi.spyOn(DescriptorList.prototype, 'add');
+    const { tooScattered } = guest.take();
+    expect(tooScattered).toBeGreaterThan(0);
+    expect(looked.mock.calls.length).toBeLessThanOrEqual(5 * CHAIN_DESCRIPTORS_MAX);
+    // The next burst goes on behind them.
+    expect(guest.take().tooScattered).toBe(tooScattered);
+  });
+
+  it.each([false, true])('to the guest is bounded for each frame, mergeable: %s', (mergeable) => {
+    const guest = makeGuest(mergeable);
+    fillWithTables(guest, guest.driver.toGuest.ring, 12, DESC_F_WRITE);
+    const looked = vi.spyOn(DescriptorList.prototype, 'add');
+    const frames = Array.from({ length: 8 }, () => FRAME);
+    expect(guest.device.give(frames)).toEqual(frames.map(() => 'tooSmall'));
+    expect(looked.mock.calls.length).toBeLessThanOrEqual(frames.length * 3 * CHAIN_DESCRIPTORS_MAX);
+    expect(guest.device.to.fault).toBe(0);
+  });
+});
