@@ -180,6 +180,7 @@ describe('requests about one port', () => {
   });
 
   it('are answered as such by the control API', async () => {
+    let asked = () => {};
     const api = controlApi(
       {
         ports: () => table.ports.map((port) => ({ name: port.name }) as never),
@@ -187,7 +188,11 @@ describe('requests about one port', () => {
         addPort: (config) => table.add(config),
         totals: () => NO_BOOKS,
         workers: () => [],
-        removePort: (name) => table.remove(name),
+        removePort: (name) => {
+          const removed = table.remove(name);
+          asked();
+          return removed;
+        },
       },
       '1',
     );
@@ -198,9 +203,14 @@ describe('requests about one port', () => {
       (await Promise.all(requests)).map(({ status }) => status);
     expect(await statuses(put(), put())).toEqual([201, 409]);
     expect(await statuses(del(), del())).toEqual([200, 404]);
+    // Adding waits for the workers until it was asked to remove.
+    const { promise, resolve } = Promise.withResolvers<void>();
+    workers.hold = promise;
+    asked = resolve;
     const adding = Promise.resolve(put());
     await vi.waitUntil(() => table.ports.length === 1, { interval: 0 });
     expect(await statuses(adding, del())).toEqual([409, 200]);
+    workers.hold = null;
     expect([table.ports, sockets()]).toEqual([[], []]);
     expect(await statuses(del())).toEqual([404]);
   });
