@@ -45,8 +45,14 @@ export type GuestAnswers = {
   circulate: { readonly framesPerSecond: number; readonly framesLost: number };
   learn: { readonly framesSent: number };
   announce: { readonly framesSent: number };
-  /** `framesStrayed`: came to a guest that they were not for. */
-  mix: { readonly framesPerSecond: number; readonly framesLost: number; readonly framesStrayed: number };
+  mix: {
+    readonly framesPerSecond: number;
+    /** Of the guests' looks at their rings, those that found nothing. */
+    readonly emptyLookShare: number;
+    readonly framesLost: number;
+    /** Came to a guest that they were not for. */
+    readonly framesStrayed: number;
+  };
   roundTrips: LatencyFigures;
   firstFrames: LatencyFigures;
 };

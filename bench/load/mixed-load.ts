@@ -49,13 +49,16 @@ export class MixedLoad implements LoadGenerator {
     const order = { kind: 'mix', ...window, inFlight: FRAMES_IN_FLIGHT_PER_GUEST } as const;
     const mixing = this.#guests.order(order, window.warmUpMs + window.windowMs + ORDER_MS_MAX);
     const watching = watch === undefined ? Promise.resolve() : watchMiddle(window, watch);
-    const [{ framesPerSecond, framesLost, framesStrayed }] = await Promise.all([mixing, watching]);
+    const [{ framesPerSecond, emptyLookShare, framesLost, framesStrayed }] = await Promise.all([
+      mixing,
+      watching,
+    ]);
     if (framesPerSecond === 0) throw new Error('no frame came through');
     if (framesLost > 0 || framesStrayed > 0) {
       throw new Error(`${framesLost} frames were lost, ${framesStrayed} came to a guest they were not for`);
     }
     this.#isAnnounced = true;
-    return { framesPerSecond, emptyLookShare: null };
+    return { framesPerSecond, emptyLookShare };
   }
 
   async stop(): Promise<void> {

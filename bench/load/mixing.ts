@@ -38,6 +38,9 @@ class Mixer {
   received = 0;
   /** Frames that were for another guest. */
   strayed = 0;
+  /** Looks at the ring for received frames, and those that found none. */
+  looks = 0;
+  emptyLooks = 0;
 
   constructor(embedded: EmbeddedGuest, guest: number, guestCount: number, options: MixingOptions) {
     this.toGuest = embedded.pairs[0].toGuest;
@@ -58,11 +61,18 @@ export function mix(guests: readonly EmbeddedGuest[], options: MixingOptions): G
   const mixers = guests.map((guest, index) => new Mixer(guest, index, guests.length, options));
   runUntil(mixers, performance.now() + options.warmUpMs);
   const framesBefore = receivedBy(mixers);
+  for (const mixer of mixers) {
+    mixer.looks = 0;
+    mixer.emptyLooks = 0;
+  }
   const startMs = performance.now();
   const endMs = runUntil(mixers, startMs + options.windowMs);
   const frames = receivedBy(mixers) - framesBefore;
+  const emptyLooks = mixers.reduce((sum, mixer) => sum + mixer.emptyLooks, 0);
+  const emptyLookShare = emptyLooks / mixers.reduce((sum, { looks }) => sum + looks, 0);
   drain(mixers);
   return {
+    emptyLookShare,
     framesPerSecond: (frames * 1000) / (endMs - startMs),
     framesLost: mixers.reduce((sum, { sent, received }) => sum + sent - received, 0),
     framesStrayed: mixers.reduce((sum, { strayed }) => sum + strayed, 0),
@@ -106,7 +116,11 @@ function runUntil(mixers: readonly Mixer[], endMs: number): number {
 function receiveBurst(mixer: Mixer): number {
   const queue = mixer.toGuest;
   const count = Math.min(queue.usedWaiting(), BURST);
-  if (count === 0) return 0;
+  mixer.looks++;
+  if (count === 0) {
+    mixer.emptyLooks++;
+    return 0;
+  }
   const { i32, ownLow } = mixer;
   let own = 0;
   for (let i = 0; i < count; i++) {
