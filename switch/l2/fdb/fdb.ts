@@ -20,8 +20,8 @@
  * one slot fell between two of its loads. A reader that meets a slot in between, or an entry being shifted,
  * misses; the frame is flooded once, as for any unknown address.
  *
- * Memory order. Writers use Atomics.store, which V8 neither drops nor reorders. Readers on x64 use plain
- * loads:
+ * Memory order. Writers use Atomics.store, which V8 neither drops nor reorders. Readers use loads that stay in
+ * order (src/memory/ordered.ts), on x64 plain ones:
  *  - the processor keeps loads in order, and so it keeps stores;
  *  - V8 must not merge or move the loads. By the language it may (racing plain accesses are unordered); in
  *    fact it does not eliminate element loads of typed arrays, as these may alias, nor lift them over a
@@ -35,6 +35,7 @@
  *
  * Eviction: owners.ts says from whom, `evictFor` which entry.
  */
+import { loadOrdered32 } from '../../../src/memory/ordered.ts';
 import { FdbHash } from './hash.ts';
 import { COUNTER, type FdbViews, HEADER, openFdbMemory, SLOT_WORDS } from './layout.ts';
 import { acquireFdbLock, releaseFdbLock, requireFdbLock } from './lock.ts';
@@ -54,14 +55,9 @@ const LEARN_SLEEPS = 4;
 
 const PORT_MASK = 0xffff;
 const VERSION_STEP = 0x10000;
-const PLAIN_LOADS_STAY_IN_ORDER = process.arch === 'x64';
 
 /** In place of an age: entries of any age go, and do not count as aged. */
 const EVERY_AGE = -0x80000000;
-
-/** A load that no later load of this thread overtakes. */
-const readWord = (slots: Int32Array<SharedArrayBuffer>, at: number): number =>
-  PLAIN_LOADS_STAY_IN_ORDER ? slots[at] : Atomics.load(slots, at);
 
 /** One learned address, as the control side sees it. */
 export interface FdbEntry {
@@ -160,10 +156,10 @@ export class Fdb {
     const slotMask = this.slotMask;
     for (let probe = 0; probe < this.probeLimit; probe++) {
       const at = ((home + probe) & slotMask) << 2;
-      const value = readWord(slots, at + 2);
+      const value = loadOrdered32(slots, at + 2);
       if ((value & PORT_MASK) === 0) return -1;
-      if (readWord(slots, at) === macLo && readWord(slots, at + 1) === keyHi) {
-        return readWord(slots, at + 2) === value ? (value & PORT_MASK) - 1 : -1;
+      if (loadOrdered32(slots, at) === macLo && loadOrdered32(slots, at + 1) === keyHi) {
+        return loadOrdered32(slots, at + 2) === value ? (value & PORT_MASK) - 1 : -1;
       }
     }
     return -1;
@@ -200,9 +196,9 @@ export class Fdb {
     const home = this.hash.homeOf(macLo, keyHi);
     for (let probe = 0; probe < this.probeLimit; probe++) {
       const at = ((home + probe) & slotMask) << 2;
-      const value = readWord(slots, at + 2);
+      const value = loadOrdered32(slots, at + 2);
       if ((value & PORT_MASK) === 0) break;
-      if (readWord(slots, at) === macLo && readWord(slots, at + 1) === keyHi) {
+      if (loadOrdered32(slots, at) === macLo && loadOrdered32(slots, at + 1) === keyHi) {
         if ((value & PORT_MASK) !== port + 1) break;
         // Most frames fall into a second already noted: then the cache line stays shared between the workers.
         if (slots[at + 3] !== nowTick) slots[at + 3] = nowTick;
