@@ -18,8 +18,6 @@ import { HEADROOM_BYTES } from './layout.ts';
 import { type Dpdk, DpdkError } from './library.ts';
 
 const PAGE_BYTES = 4096;
-/** A list of this many pointers is what one queue has. */
-export const LIST_POINTERS = PAGE_BYTES / 8;
 /** mbufs that a thread which DPDK knows (threads.ts) keeps at hand. */
 export const CACHE_MBUFS = 256;
 /** A cache fills to one and a half times its size before it gives back. */

@@ -7,7 +7,6 @@ import { viewMemory } from '../host/mapping.ts';
 import type { ArenaLocation } from './arena.ts';
 
 export const WINDOW_BYTES = 2 ** 30;
-export const WINDOW_SHIFT = 30;
 /**
  * How far a window's arrays reach into the next one, so that a frame's part that starts inside a window can
  * be read through that window alone. As long as the longest indirect table (65,535 descriptors).

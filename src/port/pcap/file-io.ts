@@ -8,7 +8,6 @@ import { lastErrno, libc } from '../../host/libc.ts';
 
 export const CLOCK_REALTIME = 0;
 export const CLOCK_MONOTONIC = 1;
-export const TIMESPEC_BYTES = 16;
 const ATTEMPTS_MAX = 100;
 
 /** Puts the clock's time at an address: seconds and nanoseconds, 64 bits each. */
