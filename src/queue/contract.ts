@@ -5,7 +5,8 @@
  * transmit queue, for one) and leave by an egress queue (its receive queue).
  *
  * A burst: `from.gather(batch)`; the stages decide; for each queue that gets frames `to.tryBegin()` and then
- * `to.place(...)`; `to.end()` for every queue that was begun; `from.finish()` last, when the copies are done.
+ * `to.place(...)`; `to.end()` for every queue that was begun; `from.finish()` last, when the copies are handed over.
+ * Bursts of several ingress queues may share the last two steps.
  */
 import type { Batch } from './batch.ts';
 import type { MirrorSource } from './policy.ts';
@@ -50,6 +51,8 @@ export interface EgressQueue {
   readonly queueIndex: number;
   /** As of an ingress queue. */
   fault: number;
+  /** Whether other workers fill it too, so that it must not stay open for longer than a burst. */
+  readonly shared: boolean;
   /** Whether `begin` was called and `end` was not. */
   open: boolean;
   /** Opens the queue for a burst if no other worker has it. */

@@ -26,7 +26,7 @@ export class ToGuest extends Ring implements EgressQueue {
   open = false;
   declare private readonly mergeable: boolean;
   /** Whether other workers fill this ring too, so that every burst takes the lock. */
-  declare private readonly shared: boolean;
+  declare readonly shared: boolean;
   declare private readonly list: DescriptorList;
   /** What each chain of the frame being placed gets. */
   declare private readonly chainBytes: Int32Array;

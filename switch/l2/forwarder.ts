@@ -46,6 +46,9 @@ export class Forwarder {
   declare private firstOf: Int32Array;
   declare private lastOf: Int32Array;
   declare private readonly nextOf: Int32Array;
+  /** Senders whose frames lie in queues that are still open. */
+  readonly #unfinished: IngressQueue[] = [];
+  private unfinishedCount = 0;
   /** Ids of the ports that have such a list. */
   declare private readonly targets: Int32Array;
   /** Frames of one port, for placing. */
@@ -98,8 +101,22 @@ export class Forwarder {
     }
   }
 
-  /** Forwards up to BATCH_FRAMES_MAX waiting frames. Answers how many it took. */
+  /** Forwards a burst of each of these queues. Answers how many frames it took. */
+  forwardTurn(polled: readonly IngressQueue[]): number {
+    let taken = 0;
+    for (let i = 0; i < polled.length; i++) taken += this.#takeBurst(polled[i]);
+    if (this.unfinishedCount !== 0) this.#handOver();
+    return taken;
+  }
+
+  /** Forwards up to BATCH_FRAMES_MAX waiting frames of one queue. Answers how many it took. */
   forwardBurst(from: IngressQueue): number {
+    const taken = this.#takeBurst(from);
+    if (this.unfinishedCount !== 0) this.#handOver();
+    return taken;
+  }
+
+  #takeBurst(from: IngressQueue): number {
     const { batch } = this;
     const taken = from.gather(batch);
     if (taken !== 0) {
@@ -109,11 +126,18 @@ export class Forwarder {
         if (batch.count !== 0) this.#forward(sender);
         if (batch.count !== taken) countUntaken(sender, batch);
       }
-      this.outlets.close();
-      from.finish();
+      this.#unfinished[this.unfinishedCount++] = from;
+      if (!this.outlets.areWorthHolding) this.#handOver();
     }
     if (from.fault !== 0) this.onFault(from);
     return taken;
+  }
+
+  /** What was placed becomes visible first: a frame that its sender was given back is never lost. */
+  #handOver(): void {
+    this.outlets.close();
+    for (let i = 0; i < this.unfinishedCount; i++) this.#unfinished[i].finish();
+    this.unfinishedCount = 0;
   }
 
   #forward(sender: ForwardingPort): void {

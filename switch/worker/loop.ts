@@ -260,9 +260,9 @@ function pollStretch(
   for (let turn = 0; turn < turns; turn++) {
     if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
     forwarder.nowTick = control[CONTROL_TICK];
-    const framesBefore = frames;
-    for (let i = 0; i < polled.length; i++) frames += forwarder.forwardBurst(polled[i]);
-    if (frames === framesBefore) emptyTurns++;
+    const taken = forwarder.forwardTurn(polled);
+    if (taken === 0) emptyTurns++;
+    frames += taken;
   }
   control[CONTROL_EMPTY_TURNS] = (control[CONTROL_EMPTY_TURNS] + emptyTurns) | 0;
   return frames !== 0;

@@ -94,7 +94,7 @@ export class DpdkEgress implements EgressQueue {
   open = false;
   declare private readonly arena: ArenaView;
   declare private readonly state: QueueState;
-  declare private readonly shared: boolean;
+  declare readonly shared: boolean;
   declare private readonly tx: TxBurst;
   declare private readonly window: Window;
   /** Bytes of each frame that was given and not yet sent. */

@@ -41,7 +41,7 @@ export class PcapEgress implements EgressQueue {
   declare private readonly arena: ArenaView;
   declare private readonly attachment: PcapAttachment;
   /** Whether other workers use this queue too, so that every burst takes the lock. */
-  declare private readonly shared: boolean;
+  declare readonly shared: boolean;
   declare private readonly state: QueueState;
   declare private readonly progress: Float64Array;
   declare private readonly interfaces: InterfaceTable;

@@ -161,7 +161,7 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
   /** Slots that hold frames not yet flushed. */
   #filled = 0;
   /** Whether other workers use this queue too, so that every burst takes the lock. */
-  declare private readonly shared: boolean;
+  declare readonly shared: boolean;
 
   constructor(arena: ArenaView, attachment: StagedAttachment, shared: boolean) {
     super(arena, attachment);

@@ -64,6 +64,9 @@ export class FakeIngressQueue implements IngressQueue {
 
   gather(batch: Batch): number {
     this.#log.require(this.#takenCount === 0, 'gather before the last frames were finished');
+    for (const queue of this.#log.open) {
+      this.#log.require(!queue.shared, `${queue} was kept from other workers for more than a burst`);
+    }
     batch.clear();
     while (this.fault === 0 && this.#takenCount < Math.min(BATCH_FRAMES_MAX, this.waiting.length)) {
       const next = this.waiting[this.#takenCount];
@@ -111,6 +114,8 @@ export class FakeEgressQueue implements EgressQueue {
   readonly portId: number;
   readonly queueIndex: number;
   fault = 0;
+  /** May change between turns. */
+  shared = false;
   open = false;
   readonly received: Uint8Array[] = [];
   /** Of each copy received `vm1>` if it came in from port 1, `vm1<` if it was placed there. */

@@ -90,6 +90,13 @@ export class FakeSwitch {
     return taken;
   }
 
+  /** A burst of each port that has filled its queue. Answers how many frames were taken. */
+  turn(): number {
+    const taken = this.forwarder.forwardTurn(this.ports.map(({ from }) => from));
+    this.check();
+    return taken;
+  }
+
   check(): void {
     const found = [...this.log.violations, ...[...this.log.open].map((queue) => `${queue} was left open`)];
     found.push(...imbalancesOf(this.ports));

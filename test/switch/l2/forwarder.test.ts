@@ -200,6 +200,70 @@ describe('drops', () => {
   });
 });
 
+describe('a turn of several queues', () => {
+  /** Everybody has sent a frame, so that everybody is known. */
+  const learn = (): void => {
+    for (const [id, port] of ports.entries()) world.send(port, ethernet(BROADCAST, 10 + id));
+    log.entries.length = 0;
+  };
+  const fill = (id: number, ...targets: readonly number[]): void =>
+    ports[id].from.fill(...targets.map((target) => ethernet(10 + target, 10 + id)));
+
+  it('keeps queues open for the next burst after a scattered one, and then finishes all senders', () => {
+    learn();
+    fill(0, 1, 2);
+    fill(1, 2, 3);
+    expect(world.turn()).toBe(4);
+    expect(log.entries).toEqual([
+      'try 1.0',
+      'try 2.0',
+      'try 3.0',
+      'end 1.0',
+      'end 2.0',
+      'end 3.0',
+      'finish 0',
+      'finish 1',
+    ]);
+  });
+
+  it('hands over at once what a burst to one queue brought', () => {
+    learn();
+    fill(0, 1, 1);
+    fill(1, 0);
+    world.turn();
+    expect(log.entries).toEqual(['try 1.0', 'end 1.0', 'finish 0', 'try 0.0', 'end 0.0', 'finish 1']);
+  });
+
+  it('keeps no queue from other workers for longer than a burst', () => {
+    learn();
+    ports[2].to[0].shared = true;
+    fill(0, 1, 2);
+    fill(1, 0, 3);
+    fill(2, 0, 3);
+    world.turn();
+    expect(log.entries).toEqual([
+      'try 1.0',
+      'try 2.0',
+      'end 1.0',
+      'end 2.0',
+      'finish 0',
+      'try 0.0',
+      'try 3.0',
+      'end 0.0',
+      'end 3.0',
+      'finish 1',
+      'finish 2',
+    ]);
+  });
+
+  it('finishes a sender of which nothing was placed', () => {
+    learn();
+    fill(0, 0);
+    expect(world.turn()).toBe(1);
+    expect(log.entries).toEqual(['finish 0']);
+  });
+});
+
 describe('a burst', () => {
   it('is of 64 frames at most', () => {
     const frames = Array.from({ length: 150 }, () => ethernet(9, 1));
