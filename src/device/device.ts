@@ -43,6 +43,8 @@ export type DeviceContext = {
   readonly peerPid: number | null;
   /** Something that the user should see changed: a ring started, stopped or failed. */
   readonly onChange: () => void;
+  /** Something that the user may want to know but need not act on, for the log. */
+  readonly onRemark: (remark: string) => void;
 };
 
 export class Device {
@@ -343,9 +345,16 @@ export class Device {
       return;
     }
     ring.begin(layoutOf(this.features), start.indices);
+    this.#remark(ring, start.remark);
     // A ring that failed stays so until it is started anew, whatever else made us attach it again.
     ring.reason = ring.fault === RING_FAULT.NONE ? null : faultMessage(ring.fault);
     await this.#attach(ring, user, this.#attachmentOf(ring, start.places));
+  }
+
+  #remark(ring: Ring, remark: string | null): void {
+    if (remark === null || ring.wasRemarkedOn) return;
+    ring.wasRemarkedOn = true;
+    this.#context.onRemark(`queue ${ring.index}: ${remark}`);
   }
 
   async #attach(ring: Ring, user: RingUser, attachment: RingAttachment): Promise<void> {

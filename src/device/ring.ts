@@ -42,6 +42,8 @@ export class Ring {
    * the ring's whole descriptor area and the table of memory, so it is not made anew for messages about other rings.
    */
   isHopeless = false;
+  /** That its base was put right is said once, however often a front-end starts it. */
+  wasRemarkedOn = false;
   kickFd = -1;
   callFd = -1;
   errorFd = -1;

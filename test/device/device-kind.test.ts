@@ -82,6 +82,7 @@ describe('a device of another kind', () => {
       states,
       peerPid: null,
       onChange: () => {},
+      onRemark: () => {},
     };
     device = new Device(kind, context);
     const handlers: Handlers = {
