@@ -13,6 +13,7 @@ import {
 } from '../queue/state.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { RING_FAULT } from '../vring/faults.ts';
+import type { RingPlaces } from './ring-places.ts';
 import type { RingIndices } from './ring-start.ts';
 
 /** Who uses the ring now: nobody, the workers, or this thread (the control virtqueue). */
@@ -35,6 +36,8 @@ export class Ring {
   started = false;
   enabled: boolean;
   user: RingUser = 'none';
+  /** Where it lies while it has a user. */
+  places: RingPlaces | null = null;
   /** Why a started ring does not run; null when it does or is not expected to. */
   reason: string | null = null;
   /**

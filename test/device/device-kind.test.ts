@@ -48,7 +48,7 @@ class OneRing implements DeviceKind {
   }
   openOwnQueue(attachment: RingAttachment, onFault: () => void): OwnQueue {
     this.faults.push(onFault);
-    return { setCallFd() {}, close: () => this.closed.push(attachment) };
+    return { setCallFd() {}, setMemory() {}, close: () => this.closed.push(attachment) };
   }
   isInUse(): boolean {
     return true;

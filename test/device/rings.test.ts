@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { QueueState, STATE_AVAIL_NEXT, STATE_FAULT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
+import { GuestFile } from '../memory/guest-file.ts';
 import {
   bit,
   F,
@@ -16,7 +17,7 @@ import {
   table,
   u64,
 } from '../vhost-user/scripted-front-end.ts';
-import { FEATURES, ringOffsets, ringPlace, World } from './world.ts';
+import { FEATURES, GUEST_BYTES, ringOffsets, ringPlace, World } from './world.ts';
 
 let world: World;
 beforeEach(() => {
@@ -200,7 +201,9 @@ describe('GET_VRING_BASE', () => {
     await world.run();
     await world.front.request('GET_VRING_BASE', state(1, 0));
     world.dataPath.takeLog();
-    await world.shareMemory();
+    const other = new GuestFile(GUEST_BYTES);
+    expect(await world.front.ack('SET_MEM_TABLE', table([other.region()]), [other.fd])).toBe(0n);
+    other.close();
     expect(world.dataPath.takeLog()).toEqual(['detach 0', 'attach 0']);
   });
 

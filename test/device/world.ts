@@ -168,6 +168,7 @@ export class World {
     await this.ended;
     await this.session.settled();
     await this.net.release();
+    await this.device.memoryLooked();
     this.guest.close();
     this.dataPath.expectSound();
     expect(this.dataPath.attached.size).toBe(0);
