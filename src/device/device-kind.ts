@@ -2,6 +2,7 @@
  * The contract between a virtio device of any kind (device.ts: rings, features, memory) and what makes it a network
  * device (net/) or, one day, a block device. device.ts asks all that it cannot know by itself here. Main thread.
  */
+import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 
@@ -12,6 +13,8 @@ export type KindAttachment = Pick<RingAttachment, 'direction' | 'mergeable' | 'h
 export interface OwnQueue {
   /** The driver is signalled once afterwards; a signal may have gone to the old descriptor. */
   setCallFd(fd: number): void;
+  /** The guest has more memory from now on. */
+  setMemory(map: GpaMap): void;
   /** Afterwards nothing of the ring is touched. */
   close(): void;
 }

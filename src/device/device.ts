@@ -11,6 +11,7 @@ import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { closeFd, signalFd } from '../host/descriptor.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
+import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { DataPath } from '../queue/data-path.ts';
 import { QueueState } from '../queue/state.ts';
@@ -19,9 +20,9 @@ import { PeerError } from '../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
-import { MemoryMap } from './memory-map.ts';
+import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
-import type { RingPlaces } from './ring-places.ts';
+import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
 import {
   baseToAnswer,
   decideStart,
@@ -43,6 +44,8 @@ export type DeviceContext = {
   readonly peerPid: number | null;
   /** Something that the user should see changed: a ring started, stopped or failed. */
   readonly onChange: () => void;
+  /** Something that the user may want to know but need not act on, for the log. */
+  readonly onRemark: (remark: string) => void;
 };
 
 export class Device {
@@ -63,7 +66,7 @@ export class Device {
   constructor(kind: DeviceKind, context: DeviceContext) {
     this.#kind = kind;
     this.#context = context;
-    this.#memory = new MemoryMap(context.arena, context.peerPid);
+    this.#memory = new MemoryMap(context.arena, context.peerPid, () => context.onChange());
   }
 
   get offeredFeatures(): bigint {
@@ -83,9 +86,14 @@ export class Device {
     return this.#memory.sizeBytes;
   }
 
-  /** Why the guest's memory cannot work although it was accepted, with the fix; otherwise null. */
+  /** Why the guest's memory cannot work although it was accepted, with the fix; otherwise null. Known soon after. */
   get memoryWarning(): string | null {
     return this.#memory.warning;
+  }
+
+  /** Resolves when `memoryWarning` holds for the memory as it is. */
+  memoryLooked(): Promise<void> {
+    return this.#memory.looked();
   }
 
   directionOf(ring: Ring): Direction | 'control' {
@@ -118,17 +126,17 @@ export class Device {
 
   /** SET_MEM_TABLE. @throws PeerError, MemoryError, HostError */
   replaceMemory(regions: readonly MemRegion[], fds: IncomingFds): Promise<void> {
-    return this.#changeMemory((letGo) => this.#memory.replace(regions, fds, letGo));
+    return this.#changeMemory((follow) => this.#memory.replace(regions, fds, follow));
   }
 
   /** ADD_MEM_REG. @throws PeerError, MemoryError, HostError */
   addMemory(region: MemRegion, fds: IncomingFds): Promise<void> {
-    return this.#changeMemory((letGo) => this.#memory.add(region, fds, letGo));
+    return this.#changeMemory((follow) => this.#memory.add(region, fds, follow));
   }
 
   /** REM_MEM_REG. @throws MemoryError */
   removeMemory(region: MemRegion): Promise<void> {
-    return this.#changeMemory((letGo) => this.#memory.remove(region, letGo));
+    return this.#changeMemory((follow) => this.#memory.remove(region, follow));
   }
 
   setRingSize(index: number, size: number): Promise<void> {
@@ -267,13 +275,35 @@ export class Device {
     });
   }
 
-  #changeMemory(change: (letGo: () => Promise<void>) => Promise<void>): Promise<void> {
+  #changeMemory(change: (follow: FollowMemory) => Promise<void>): Promise<void> {
     return this.#inTurn(async () => {
-      await change(() => this.#detachAll());
+      await change((next, isLonger) => this.#followMemory(next, isLonger));
       this.#hopeAgain(this.rings);
       await this.#settleAll();
       this.#context.onChange();
     });
+  }
+
+  /**
+   * Only rings that do not lie where they lay are detached. The others go on, and are told what they may use: a worker
+   * that is told is between two bursts and holds no place in memory. The control queue may hold one (for the answer to
+   * a command that waits for workers), so it begins anew unless all that was there stays.
+   */
+  async #followMemory(next: GuestMemory, isLonger: boolean): Promise<void> {
+    for (const ring of this.rings) {
+      const stays = isLonger || (ring.user === 'workers' && this.#staysIn(ring, next));
+      if (ring.user !== 'none' && !stays) await this.#detach(ring);
+    }
+    const map = next.gpaMap();
+    for (const queue of this.#ownQueues.values()) queue.setMemory(map);
+    const isUsed = this.rings.some((ring) => ring.user === 'workers');
+    if (isUsed) await this.#context.dataPath.setMemory(this.#context.portId, map);
+  }
+
+  #staysIn(ring: Ring, memory: GuestMemory): boolean {
+    assert(ring.addresses !== null && ring.places !== null, 'a ring in use lies somewhere');
+    const places = placeRing(layoutOf(this.features), ring.size, ring.addresses, memory);
+    return typeof places !== 'string' && isSamePlace(places, ring.places);
   }
 
   #enablesByMessage(): boolean {
@@ -343,9 +373,17 @@ export class Device {
       return;
     }
     ring.begin(layoutOf(this.features), start.indices);
+    this.#remark(ring, start.remark);
     // A ring that failed stays so until it is started anew, whatever else made us attach it again.
     ring.reason = ring.fault === RING_FAULT.NONE ? null : faultMessage(ring.fault);
+    ring.places = start.places;
     await this.#attach(ring, user, this.#attachmentOf(ring, start.places));
+  }
+
+  #remark(ring: Ring, remark: string | null): void {
+    if (remark === null || ring.wasRemarkedOn) return;
+    ring.wasRemarkedOn = true;
+    this.#context.onRemark(`queue ${ring.index}: ${remark}`);
   }
 
   async #attach(ring: Ring, user: RingUser, attachment: RingAttachment): Promise<void> {
@@ -372,6 +410,7 @@ export class Device {
     this.#ownQueues.get(ring.index)?.close();
     this.#ownQueues.delete(ring.index);
     ring.user = 'none';
+    ring.places = null;
   }
 
   #attachmentOf(ring: Ring, places: RingPlaces): RingAttachment {

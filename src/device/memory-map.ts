@@ -1,33 +1,46 @@
 /**
  * The memory of one device as the front-end shares it by message: the whole table, or slot by slot. Nothing is taken
- * away before those who use it have let go (`letGo`), and a message that is refused changes nothing. What an IOMMU
- * translates and what migration logs belongs here too, once it is offered. Main thread; messages reach it one at a
- * time. vhost-user.rst, "Memory region description".
+ * away before those who use it know (`follow`), what stays lies where it lay, and a message that is refused changes
+ * nothing. What an IOMMU translates and what migration logs belongs here too, once it is offered. Main thread;
+ * messages reach it one at a time. vhost-user.rst, "Memory region description".
  */
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { GpaMap } from '../memory/gpa-translator.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
-import { sharingOfFile } from '../memory/sharing.ts';
+import { mapsPrivately } from '../memory/sharing.ts';
 import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 
 /** As many as the kernel's vhost has; must not shrink while a guest lives. */
 export const MEMORY_SLOTS_MAX = 509;
 
-/** Resolves when nobody uses the memory any more. */
-export type LetGo = () => Promise<void>;
+/**
+ * Resolves when nobody uses memory that is not part of `next` any more, and everybody knows what is. `isLonger`: all
+ * that was there before is still there.
+ */
+export type FollowMemory = (next: GuestMemory, isLonger: boolean) => Promise<void>;
+
+const PRIVATE_MEMORY =
+  'the guest writes to a private copy of its memory: add share=on to its memory-backend object';
 
 export class MemoryMap {
   readonly #arena: Arena;
   /** Process id of the front-end, or null. */
   readonly #peerPid: number | null;
+  readonly #onWarning: () => void;
   #memory: GuestMemory;
   #warning: string | null = null;
+  /** The look at how the front-end maps its memory that is under way; null: none. */
+  #look: Promise<void> | null = null;
+  /** The memory changed since that look began. */
+  #looksAgain = false;
 
-  constructor(arena: Arena, peerPid: number | null) {
+  /** `onWarning` is called when `warning` is another one. */
+  constructor(arena: Arena, peerPid: number | null, onWarning: () => void) {
     this.#arena = arena;
     this.#peerPid = peerPid;
+    this.#onWarning = onWarning;
     this.#memory = new GuestMemory(arena);
   }
 
@@ -51,37 +64,31 @@ export class MemoryMap {
   }
 
   /** SET_MEM_TABLE: maps the new table whole, and only then lets go of the old one. @throws as GuestMemory.add */
-  async replace(regions: readonly MemRegion[], fds: IncomingFds, letGo: LetGo): Promise<void> {
-    const memory = new GuestMemory(this.#arena);
+  async replace(regions: readonly MemRegion[], fds: IncomingFds, follow: FollowMemory): Promise<void> {
+    const next = new GuestMemory(this.#arena);
     try {
-      for (const region of regions) memory.add(region, takeFd(fds));
+      for (const region of regions) next.add(region, takeFd(fds), this.#memory);
     } catch (error) {
-      memory.clear();
+      next.unmapBut(this.#memory);
       throw error;
     }
-    await letGo();
-    this.#memory.clear();
-    this.#memory = memory;
-    this.#warning = this.#findUnsharedMemory();
+    await this.#become(next, follow);
   }
 
-  /** ADD_MEM_REG. Lets go only because users need the longer map. @throws PeerError, and as GuestMemory.add */
-  async add(region: MemRegion, fds: IncomingFds, letGo: LetGo): Promise<void> {
+  /** ADD_MEM_REG. @throws PeerError, and as GuestMemory.add */
+  async add(region: MemRegion, fds: IncomingFds, follow: FollowMemory): Promise<void> {
     const before = this.#memory.regions.length;
     if (before >= MEMORY_SLOTS_MAX) throw new PeerError(`all ${MEMORY_SLOTS_MAX} memory slots are in use`);
     this.#memory.add(region, takeFd(fds));
     // QEMU before 8.1 adds each region once for each queue pair.
     if (this.#memory.regions.length === before) return;
-    await letGo();
-    this.#warning = this.#findUnsharedMemory();
+    await follow(this.#memory, true);
+    this.#lookHowItIsMapped();
   }
 
   /** REM_MEM_REG. @throws MemoryError when there is no such region */
-  async remove(region: MemRegion, letGo: LetGo): Promise<void> {
-    this.#memory.find(region);
-    await letGo();
-    this.#memory.remove(region);
-    this.#warning = this.#findUnsharedMemory();
+  async remove(region: MemRegion, follow: FollowMemory): Promise<void> {
+    await this.#become(this.#memory.without(region), follow);
   }
 
   /** Unmaps everything. Nobody may use any of it. */
@@ -89,15 +96,44 @@ export class MemoryMap {
     this.#memory.clear();
   }
 
-  #findUnsharedMemory(): string | null {
-    const peerPid = this.#peerPid;
-    if (peerPid === null) return null;
-    const isPrivate = this.#memory.regions.some(
-      (region) => sharingOfFile(peerPid, region.device, region.inode) === 'private',
-    );
-    return isPrivate
-      ? 'the guest writes to a private copy of its memory: add share=on to its memory-backend object'
-      : null;
+  /** Resolves when `warning` holds for the memory as it is. */
+  async looked(): Promise<void> {
+    while (this.#look !== null) await this.#look;
+  }
+
+  async #become(next: GuestMemory, follow: FollowMemory): Promise<void> {
+    const before = this.#memory;
+    const isLonger = before.regions.every((region) => next.regions.includes(region));
+    const isSame = isLonger && next.regions.length === before.regions.length;
+    if (!isSame) await follow(next, isLonger);
+    before.unmapBut(next);
+    this.#memory = next;
+    if (!isSame) this.#lookHowItIsMapped();
+  }
+
+  /** Waited for by nobody: it takes as long as the front-end has mappings. One look at a time, however much changes. */
+  #lookHowItIsMapped(): void {
+    if (this.#peerPid === null) return;
+    if (this.#memory.regions.length === 0) this.#warn(null);
+    this.#looksAgain = true;
+    this.#look ??= this.#keepLooking(this.#peerPid).finally(() => {
+      this.#look = null;
+    });
+  }
+
+  async #keepLooking(peerPid: number): Promise<void> {
+    while (this.#looksAgain) {
+      this.#looksAgain = false;
+      const isPrivate = await mapsPrivately(peerPid, this.#memory.regions);
+      // Of what was replaced or cleared meanwhile nobody wants to know.
+      if (!this.#looksAgain) this.#warn(isPrivate && this.#memory.regions.length > 0 ? PRIVATE_MEMORY : null);
+    }
+  }
+
+  #warn(warning: string | null): void {
+    if (warning === this.#warning) return;
+    this.#warning = warning;
+    this.#onWarning();
   }
 }
 

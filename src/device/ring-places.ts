@@ -39,6 +39,12 @@ const AREAS: { readonly [Layout in RingLayoutKind]: (size: number) => Areas } = 
 const NO_MEMORY =
   'the front-end shared no memory (QEMU: give the guest a memory-backend object with share=on, and -numa node,memdev=)';
 
+export function isSamePlace(a: RingPlaces, b: RingPlaces): boolean {
+  return (
+    a.descOffset === b.descOffset && a.driverOffset === b.driverOffset && a.deviceOffset === b.deviceOffset
+  );
+}
+
 /** The places, or one sentence on why the ring cannot lie there. */
 export function placeRing(
   layout: RingLayoutKind,

@@ -45,8 +45,13 @@ export type RingIndices = { readonly availNext: number; readonly usedNext: numbe
 export type RingStart =
   /** `reason` is null where nobody expects the ring to run. */
   | { readonly runs: false; readonly reason: string | null }
-  /** `indices` is null where the ring goes on as its QueueState says. */
-  | { readonly runs: true; readonly places: RingPlaces; readonly indices: RingIndices | null };
+  /** `indices` is null where the ring goes on as its QueueState says; `remark`: for the log, null: nothing to say. */
+  | {
+      readonly runs: true;
+      readonly places: RingPlaces;
+      readonly indices: RingIndices | null;
+      readonly remark: string | null;
+    };
 
 /** Entries that a ring may have in some layout; which one it has is known only when it starts. */
 export const RING_ENTRIES_MAX = Math.max(RING_SIZE_MAX, PACKED_RING_SIZE_MAX);
@@ -61,7 +66,7 @@ type Layout = {
   /** Null, or why a ring of so many entries cannot run. */
   sizeFault(size: number): string | null;
   baseFault(base: number, size: number): string | null;
-  /** `usedIdx` reads the index of the used ring, which only split rings have. */
+  /** `usedIdx` reads the index of the used ring, which only split rings have, and which is believed before the base. */
   indicesAt(base: number, usedIdx: () => number): RingIndices;
   baseAt(indices: RingIndices): number;
   /** Null, or what in the descriptors says that the ring cannot stand there. */
@@ -74,8 +79,13 @@ const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
     sizeFault: (size) =>
       isSplitRingSize(size) ? null : `ring size ${size} is no power of two from 2 to 32,768`,
     baseFault: (base) => (base > HALF_MASK ? `base ${base} of a split ring is above 65,535` : null),
-    // The base names the avail index alone; how much was used stands in memory.
-    indicesAt: (base, usedIdx) => ({ availNext: base, usedNext: usedIdx() }),
+    // What was used stands in memory, and it was used in order: so what comes after it was not. A base that says
+    // otherwise is a front-end's guess after its back-end's sudden end: 0 (virtio-user), or all that the driver made
+    // available (cloud-hypervisor). In a new ring both are 0, after an orderly stop both are what was answered.
+    indicesAt: (_base, usedIdx) => {
+      const used = usedIdx();
+      return { availNext: used, usedNext: used };
+    },
     baseAt: ({ availNext }) => availNext,
     disbelief: () => null,
   },
@@ -127,14 +137,20 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   if (fault !== null) return { runs: false, reason: fault };
   const places = placeRing(layout, ring.size, ring.addresses, memory);
   if (typeof places === 'string') return { runs: false, reason: places };
-  if (hasIndices(ring, layout)) return { runs: true, places, indices: null };
+  if (hasIndices(ring, layout)) return { runs: true, places, indices: null, remark: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
   const indices = LAYOUTS[layout].indicesAt(base, usedIdx);
   const flagsAt = (position: number): number =>
     word16At(places.descOffset + position * DESC_BYTES + FLAGS_OFFSET);
   const disbelief = LAYOUTS[layout].disbelief(indices, ring.size, flagsAt);
   if (disbelief !== null) return { runs: false, reason: disbelief };
-  return { runs: true, places, indices };
+  return { runs: true, places, indices, remark: remarkOn(base, indices) };
+}
+
+function remarkOn(base: number, { availNext }: RingIndices): string | null {
+  const named = base & HALF_MASK;
+  if (named === availNext) return null;
+  return `its base named ${named}, but it was used up to ${availNext}: it goes on from there`;
 }
 
 /** What GET_VRING_BASE answers: where the ring stands, or would begin; also of a ring never heard of. */

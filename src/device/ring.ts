@@ -13,6 +13,7 @@ import {
 } from '../queue/state.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { RING_FAULT } from '../vring/faults.ts';
+import type { RingPlaces } from './ring-places.ts';
 import type { RingIndices } from './ring-start.ts';
 
 /** Who uses the ring now: nobody, the workers, or this thread (the control virtqueue). */
@@ -35,6 +36,8 @@ export class Ring {
   started = false;
   enabled: boolean;
   user: RingUser = 'none';
+  /** Where it lies while it has a user. */
+  places: RingPlaces | null = null;
   /** Why a started ring does not run; null when it does or is not expected to. */
   reason: string | null = null;
   /**
@@ -42,6 +45,8 @@ export class Ring {
    * the ring's whole descriptor area and the table of memory, so it is not made anew for messages about other rings.
    */
   isHopeless = false;
+  /** That its base was put right is said once, however often a front-end starts it. */
+  wasRemarkedOn = false;
   kickFd = -1;
   callFd = -1;
   errorFd = -1;

@@ -29,10 +29,16 @@ export class GpaTranslator {
   hitIndex = 0;
   hitWindow = 0;
   /** Per range: start, end, arena offset minus start. */
-  declare private readonly ranges: Float64Array;
-  declare private readonly wordCount: number;
+  declare private ranges: Float64Array;
+  declare private wordCount: number;
 
   constructor(map: GpaMap) {
+    this.follow(map);
+  }
+
+  /** Translates by this map from now on: the guest has more memory, or less. */
+  follow(map: GpaMap): void {
+    this.hitBytes = -1;
     this.wordCount = map.length * 3;
     this.ranges = new Float64Array(this.wordCount);
     for (const [i, range] of map.entries()) {

@@ -43,6 +43,8 @@ export class GuestMemory {
    * pair on the one connection, so the same region of the same file may come again.
    */
   readonly #timesAdded = new Map<MappedRegion, number>();
+  /** The regions by user address, contiguous neighbours as one; null: to be made when asked for. */
+  #uvaRanges: readonly GpaRange[] | null = null;
 
   constructor(arena: Arena) {
     this.#arena = arena;
@@ -57,38 +59,53 @@ export class GuestMemory {
   }
 
   /**
-   * Maps one more region. Takes over `fd` and closes it, also when it throws: the mapping keeps the file.
+   * Maps one more region, or takes it over where it lies in `before`, the memory that this one is to succeed. Takes
+   * over `fd` and closes it, also when it throws: the mapping keeps the file.
    * @throws MemoryError for what the front-end did wrong, HostError for what the system refused
    */
-  add(region: MemRegion, fd: number): void {
+  add(region: MemRegion, fd: number, before: GuestMemory | null = null): void {
     try {
       const checked = checkedRegion(region);
-      const known = this.#regions.find((mapped) => isSameRegion(mapped, checked, fd));
+      const known = this.#findSame(checked, fd);
       if (known !== undefined) {
         this.#timesAdded.set(known, this.#timesAddedOf(known) + 1);
         return;
       }
-      const mapped = this.#map(checked, fd);
+      for (const other of this.#regions) refuseOverlap(checked, other);
+      const kept = before === null ? undefined : before.#findSame(checked, fd);
+      const mapped = kept ?? this.#map(checked, fd);
       this.#timesAdded.set(mapped, 1);
-      this.#regions.push(mapped);
-      this.#regions.sort((a, b) => a.gpa - b.gpa);
+      this.#regions = [...this.#regions, mapped].sort((a, b) => a.gpa - b.gpa);
+      this.#uvaRanges = null;
     } finally {
       closeFd(fd);
     }
   }
 
   /**
-   * Takes a region away, unless it was added more often than removed. It must match in guest address, user
-   * address and size. No worker may use it. @throws MemoryError when there is no such region
+   * The memory that is left when a region is removed as often as this is called: less by it, unless it was added more
+   * often. It must match in guest address, user address and size. Nothing is unmapped before `unmapBut`.
+   * @throws MemoryError when there is no such region
    */
-  remove(region: MemRegion): void {
+  without(region: MemRegion): GuestMemory {
     const mapped = this.find(region);
     const timesLeft = this.#timesAddedOf(mapped) - 1;
-    this.#timesAdded.set(mapped, timesLeft);
-    if (timesLeft > 0) return;
-    this.#timesAdded.delete(mapped);
-    this.#regions.splice(this.#regions.indexOf(mapped), 1);
-    this.#arena.unmap(mapped.mappingOffset);
+    const rest = new GuestMemory(this.#arena);
+    rest.#regions = timesLeft > 0 ? this.#regions : this.#regions.filter((other) => other !== mapped);
+    for (const other of rest.#regions) rest.#timesAdded.set(other, this.#timesAddedOf(other));
+    if (timesLeft > 0) rest.#timesAdded.set(mapped, timesLeft);
+    return rest;
+  }
+
+  /** Unmaps all that is not part of `other` too. No worker may use that, and this object is not used again. */
+  unmapBut(other: GuestMemory): void {
+    for (const region of this.#regions) {
+      if (!other.#regions.includes(region)) this.#arena.unmap(region.mappingOffset);
+    }
+  }
+
+  #findSame(region: CheckedRegion, fd: number): MappedRegion | undefined {
+    return this.#regions.find((mapped) => isSameRegion(mapped, region, fd));
   }
 
   #timesAddedOf(mapped: MappedRegion): number {
@@ -115,6 +132,7 @@ export class GuestMemory {
   clear(): void {
     for (const region of this.#regions) this.#arena.unmap(region.mappingOffset);
     this.#regions = [];
+    this.#uvaRanges = null;
     this.#timesAdded.clear();
   }
 
@@ -125,15 +143,11 @@ export class GuestMemory {
 
   /** Arena offset of a front-end-virtual range, or null when not all of it is shared contiguously. */
   offsetOfUva(uva: bigint, sizeBytes: number): number | null {
-    return offsetIn(
-      mergedRanges(this.#regions, (region) => region.uva),
-      uva,
-      sizeBytes,
-    );
+    this.#uvaRanges ??= mergedRanges(this.#regions, (region) => region.uva);
+    return offsetIn(this.#uvaRanges, uva, sizeBytes);
   }
 
   #map(region: CheckedRegion, fd: number): MappedRegion {
-    for (const other of this.#regions) refuseOverlap(region, other);
     const file = fileFacts(fd);
     if (!file.isRegularFile)
       throw new MemoryError(`region at ${hex(region.gpa)}: its descriptor is no memory file`);

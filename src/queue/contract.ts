@@ -8,6 +8,7 @@
  * `to.place(...)`; `to.end()` for every queue that was begun; `from.finish()` last, when the copies are handed over.
  * Bursts of several ingress queues may share the last two steps.
  */
+import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { Batch } from './batch.ts';
 import type { MirrorSource } from './policy.ts';
 
@@ -44,6 +45,8 @@ export interface IngressQueue {
   acknowledgeWake(): boolean;
   /** Virtqueues: the driver is signalled by another descriptor from now on, and once at once. */
   setCallFd(callFd: number): void;
+  /** Virtqueues: the guest has more memory from now on, or less; where the rest lies has not changed. */
+  setMemory(map: GpaMap): void;
 }
 
 export interface EgressQueue {
@@ -72,4 +75,6 @@ export interface EgressQueue {
   end(): void;
   /** As of an ingress queue; never during a burst. */
   setCallFd(callFd: number): void;
+  /** As of an ingress queue; never during a burst. */
+  setMemory(map: GpaMap): void;
 }

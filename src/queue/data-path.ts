@@ -2,6 +2,7 @@
  * What a port asks of whoever moves frames (the workers in switch/). Each promise resolves when every worker
  * has done it: after `detach` no worker touches the queue or its memory, and its QueueState is final.
  */
+import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { QueueAttachment } from '../port/kinds.ts';
 import type { PortPolicy } from './policy.ts';
 
@@ -10,6 +11,11 @@ export interface DataPath {
   detach(portId: number, queueIndex: number): Promise<void>;
   /** Virtqueues: the driver is signalled once afterwards; a signal may have gone to the old descriptor. */
   setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void>;
+  /**
+   * Virtqueues: what all of the port's attached queues translate descriptors with from now on. Nobody uses what is not
+   * in it afterwards; what was in the map before too must lie where it lay.
+   */
+  setMemory(portId: number, map: GpaMap): Promise<void>;
   /** Changes these parts of the port's policy; the others stay. */
   setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void>;
 }

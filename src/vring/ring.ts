@@ -5,7 +5,7 @@
  */
 import { drainFd, signalFd } from '../host/descriptor.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
-import { GpaTranslator } from '../memory/gpa-translator.ts';
+import { type GpaMap, GpaTranslator } from '../memory/gpa-translator.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState, STATE_FAULT } from '../queue/state.ts';
 import type { RingAttachment } from './attachment.ts';
 import type { DescriptorList } from './descriptor-list.ts';
@@ -103,6 +103,11 @@ export class Ring {
   setCallFd(callFd: number): void {
     this.callFd = callFd;
     this.signal();
+  }
+
+  /** Never during a burst: nothing is remembered of where frames and buffers lie. */
+  setMemory(map: GpaMap): void {
+    this.translator.follow(map);
   }
 
   /** Asks the driver to kick for the next chain; false when one came meanwhile. */

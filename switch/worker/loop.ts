@@ -6,6 +6,7 @@ import { receiveMessageOnPort } from 'node:worker_threads';
 import { drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
+import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
@@ -162,6 +163,9 @@ export class PollWorker {
       case 'setCallFd':
         this.#setCallFd(order.portId, order.queueIndex, order.callFd);
         break;
+      case 'setMemory':
+        this.#setMemory(order.portId, order.map);
+        break;
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
         break;
@@ -215,6 +219,12 @@ export class PollWorker {
   #setCallFd(portId: number, queueIndex: number, callFd: number): void {
     for (const queue of [...this.#polled, ...this.#egress]) {
       if (isQueue(queue, portId, queueIndex)) queue.setCallFd(callFd);
+    }
+  }
+
+  #setMemory(portId: number, map: GpaMap): void {
+    for (const queue of [...this.#polled, ...this.#egress]) {
+      if (queue.portId === portId) queue.setMemory(map);
     }
   }
 

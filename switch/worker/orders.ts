@@ -6,6 +6,7 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import type { ArenaLocation } from '../../src/memory/arena.ts';
+import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 
@@ -20,6 +21,7 @@ export type WorkerOrder =
       readonly queueIndex: number;
       readonly callFd: number;
     }
+  | { readonly kind: 'setMemory'; readonly portId: number; readonly map: GpaMap }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   | { readonly kind: 'stop' };
 

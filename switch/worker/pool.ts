@@ -7,6 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, signalFd } from '../../src/host/descriptor.ts';
 import type { ArenaLocation } from '../../src/memory/arena.ts';
+import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
@@ -108,6 +109,10 @@ export class WorkerPool implements DataPath {
 
   async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
     await this.#orderAll({ kind: 'setCallFd', portId, queueIndex, callFd });
+  }
+
+  async setMemory(portId: number, map: GpaMap): Promise<void> {
+    await this.#orderAll({ kind: 'setMemory', portId, map });
   }
 
   async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {

@@ -48,7 +48,7 @@ class OneRing implements DeviceKind {
   }
   openOwnQueue(attachment: RingAttachment, onFault: () => void): OwnQueue {
     this.faults.push(onFault);
-    return { setCallFd() {}, close: () => this.closed.push(attachment) };
+    return { setCallFd() {}, setMemory() {}, close: () => this.closed.push(attachment) };
   }
   isInUse(): boolean {
     return true;
@@ -82,6 +82,7 @@ describe('a device of another kind', () => {
       states,
       peerPid: null,
       onChange: () => {},
+      onRemark: () => {},
     };
     device = new Device(kind, context);
     const handlers: Handlers = {

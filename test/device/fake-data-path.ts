@@ -6,11 +6,12 @@
 import { expect } from 'vitest';
 import { describeFd } from '../../src/host/descriptor.ts';
 import type { Arena } from '../../src/memory/arena.ts';
+import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingAttachment } from '../../src/vring/attachment.ts';
 
-export type OrderKind = 'attach' | 'detach' | 'setCallFd' | 'setPolicy';
+export type OrderKind = 'attach' | 'detach' | 'setCallFd' | 'setMemory' | 'setPolicy';
 
 /** An order kind whose promises wait for the test. */
 export type Hold = {
@@ -21,7 +22,7 @@ export type Hold = {
 };
 
 export class FakeDataPath implements DataPath {
-  /** Every order as text, in order: `attach 0`, `detach 0`, `call 0`, `limit 1522`. */
+  /** Every order as text, in order: `attach 0`, `detach 0`, `call 0`, `memory`, `limit 1522`. */
   log: string[] = [];
   readonly attached = new Map<number, RingAttachment>();
   frameBytesMax: number | null = null;
@@ -85,6 +86,16 @@ export class FakeDataPath implements DataPath {
     // Both descriptors, the old and the new, are open until the order is done.
     this.checkAttached();
     this.#update(queueIndex, { callFd });
+    this.checkAttached();
+  }
+
+  async setMemory(portId: number, map: GpaMap): Promise<void> {
+    this.#require(portId === this.#portId, `setMemory for port ${portId}`);
+    this.log.push('memory');
+    await this.#obey('setMemory');
+    // Until now a worker may have used all that it knew.
+    this.checkAttached();
+    for (const queueIndex of this.attached.keys()) this.#update(queueIndex, { map });
     this.checkAttached();
   }
 

@@ -7,11 +7,11 @@ import { once } from 'node:events';
 import { closeSync, copyFileSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { closeFds, createEventFd } from '../../src/host/descriptor.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
-import { region, state, table, u64 } from '../vhost-user/scripted-front-end.ts';
-import { arena, arenaView, GUEST_BYTES, ringOffsets, ringPlace, World } from './world.ts';
+import { bit, F, region, state, table, u64 } from '../vhost-user/scripted-front-end.ts';
+import { arena, arenaView, FEATURES, GUEST_BYTES, ringOffsets, ringPlace, World } from './world.ts';
 
 let world: World;
 afterEach(() => world.dispose());
@@ -87,10 +87,12 @@ describe('SET_MEM_TABLE', () => {
     world = new World();
     await world.run();
     const { front, dataPath, guest } = world;
+    const other = new GuestFile(GUEST_BYTES);
     guest.write(0, [0xa5]);
+    other.write(0, [0x5a]);
     const before = dataPath.attached.get(0)!.map[0].arenaOffset;
     const hold = dataPath.hold('detach');
-    front.send('SET_MEM_TABLE', table([guest.region()]), [guest.fd], 8);
+    front.send('SET_MEM_TABLE', table([other.region()]), [other.fd], 8);
     await hold.called;
     await turns();
     expect(front.repliesNow()).toEqual([]);
@@ -101,8 +103,50 @@ describe('SET_MEM_TABLE', () => {
     expect(dataPath.takeLog()).toEqual(['detach 0', 'detach 1', 'attach 0', 'attach 1']);
     expect(arenaView.u8[before]).toBe(0);
     const after = dataPath.attached.get(0)!.map[0].arenaOffset;
-    expect(arenaView.u8[after]).toBe(0xa5);
+    expect(arenaView.u8[after]).toBe(0x5a);
     expect(arena.mappedBytes).toBe(GUEST_BYTES);
+    other.close();
+  });
+
+  it('leaves everything where it lies when it comes again as it was', async () => {
+    world = new World();
+    await world.run();
+    const { arenaOffset } = world.dataPath.attached.get(0)!.map[0];
+    await world.shareMemory();
+    expect(world.dataPath.takeLog()).toEqual([]);
+    expect(world.dataPath.attached.get(0)!.map[0].arenaOffset).toBe(arenaOffset);
+    expect(arena.mappedBytes).toBe(GUEST_BYTES);
+  });
+
+  it('detaches no ring that lies where it lay when regions come and go (a memory device without slots)', async () => {
+    world = new World();
+    await world.run();
+    const { front, dataPath, guest } = world;
+    const { arenaOffset } = dataPath.attached.get(0)!.map[0];
+    const more = new GuestFile(8192);
+    const device = more.region({ gpa: 1n << 32n, uva: 1n << 32n });
+    expect(await front.ack('SET_MEM_TABLE', table([guest.region(), device]), [guest.fd, more.fd])).toBe(0n);
+    expect(dataPath.takeLog()).toEqual(['memory']);
+    expect(dataPath.attached.get(1)!.map.map(({ start, end }) => [start, end])).toEqual([
+      [0, GUEST_BYTES],
+      [2 ** 32, 2 ** 32 + 8192],
+    ]);
+    expect(await front.ack('SET_MEM_TABLE', table([guest.region()]), [guest.fd])).toBe(0n);
+    expect(dataPath.takeLog()).toEqual(['memory']);
+    expect(dataPath.attached.get(0)!.map).toEqual([{ start: 0, end: GUEST_BYTES, arenaOffset }]);
+    expect(arena.mappedBytes).toBe(GUEST_BYTES);
+    more.close();
+  });
+
+  it('keeps what was there when a later region of it is bad', async () => {
+    world = new World();
+    await world.run();
+    const { front, guest } = world;
+    guest.write(0, [0xa5]);
+    const bad = guest.region({ gpa: 1n << 32n, uva: 1n << 32n, mmapOffset: 4096n });
+    expect(await front.ack('SET_MEM_TABLE', table([guest.region(), bad]), [guest.fd, guest.fd])).toBe(1n);
+    expect(arenaView.u8[world.dataPath.attached.get(0)!.map[0].arenaOffset]).toBe(0xa5);
+    expect(world.dataPath.takeLog()).toEqual([]);
   });
 
   it('leaves nothing mapped when the connection ends while it waits', async () => {
@@ -110,8 +154,9 @@ describe('SET_MEM_TABLE', () => {
     await world.run();
     const { front, dataPath, guest } = world;
     const hold = dataPath.hold('detach');
-    front.send('SET_MEM_TABLE', table([guest.region()]), [guest.fd]);
-    front.send('SET_MEM_TABLE', table([guest.region()]), [guest.fd]);
+    for (const sizeBytes of [GUEST_BYTES / 2, GUEST_BYTES / 4]) {
+      front.send('SET_MEM_TABLE', table([guest.region({ sizeBytes: BigInt(sizeBytes) })]), [guest.fd]);
+    }
     await hold.called;
     front.close();
     const ending = world.session.end('the port was stopped');
@@ -179,6 +224,65 @@ describe('ADD_MEM_REG and REM_MEM_REG', () => {
     expect(await world.front.ack('REM_MEM_REG', region(parts[1]))).toBe(0n);
     expect(world.dataPath.attached.size).toBe(0);
     expect(world.ring(0).reason).toMatch(/avail ring/);
+  });
+
+  it('disturb no ring while ten regions are added and removed; those who use them know before the answer', async () => {
+    world = new World();
+    await world.run(FEATURES | bit(F.CTRL_VQ));
+    await world.startRings(2);
+    expect(world.ring(2).user).toBe('control');
+    const { front, dataPath } = world;
+    dataPath.takeLog();
+    const opened = vi.spyOn(world.net, 'openOwnQueue');
+    const dimm = new GuestFile(8192);
+    const regions = Array.from({ length: 10 }, (_, i) => {
+      const at = (1n << 32n) + BigInt(i * 8192);
+      return dimm.region({ gpa: at, uva: at });
+    });
+    for (const [i, each] of regions.entries()) {
+      const hold = dataPath.hold('setMemory');
+      front.send('ADD_MEM_REG', region(each), [dimm.fd], 8);
+      await hold.called;
+      await turns();
+      expect(front.repliesNow()).toEqual([]);
+      hold.release();
+      expect((await front.reply()).u64).toBe(0n);
+      expect(dataPath.takeLog()).toEqual(['memory']);
+      expect(dataPath.attached.get(0)!.map.at(-1)!.end).toBe(2 ** 32 + (i + 1) * 8192);
+    }
+    expect(opened).not.toHaveBeenCalled();
+    for (const each of regions.reverse()) {
+      const before = arena.mappedBytes;
+      const hold = dataPath.hold('setMemory');
+      front.send('REM_MEM_REG', region(each), [], 8);
+      await hold.called;
+      await turns();
+      expect([front.repliesNow(), arena.mappedBytes]).toEqual([[], before]);
+      hold.release();
+      expect((await front.reply()).u64).toBe(0n);
+      expect(arena.mappedBytes).toBe(before - 8192);
+      expect(dataPath.takeLog()).toEqual(['memory']);
+    }
+    dimm.close();
+  });
+
+  it('detach only the rings that lie in what is removed', async () => {
+    world = new World();
+    await world.negotiate();
+    const { front, guest, dataPath } = world;
+    const at = BigInt(ringOffsets(1).desc);
+    const first = guest.region({ sizeBytes: at });
+    const second = guest.region({ gpa: at, uva: UVA_BASE + at, mmapOffset: at, sizeBytes: 0x4000n });
+    for (const each of [first, second]) expect(await world.addMemory(each)).toBe(0n);
+    await world.startRings(0, 1);
+    dataPath.takeLog();
+    expect(await front.ack('REM_MEM_REG', region(second))).toBe(0n);
+    expect(dataPath.takeLog()).toEqual(['detach 1', 'memory']);
+    expect([...dataPath.attached.keys()]).toEqual([0]);
+    expect(world.ring(1).reason).toBe('its descriptor table (4096 bytes) does not lie in the shared memory');
+    expect(await world.addMemory(second)).toBe(0n);
+    expect(dataPath.takeLog()).toEqual(['memory', 'attach 1']);
+    expect(world.ring(1).reason).toBeNull();
   });
 
   it('answer a removal only after the workers let go', async () => {
@@ -291,6 +395,8 @@ describe('memory that is not really shared', () => {
       const shared = { gpa: 0n, uva: UVA_BASE, sizeBytes, mmapOffset: 0n };
       expect(await world.front.ack('ADD_MEM_REG', region(shared), [fd])).toBe(0n);
       closeSync(fd);
+      await world.device.memoryLooked();
+      expect(world.changes).toBe(2);
       expect(world.device.memoryWarning).toMatch(/private copy .* share=on/);
       expect(await world.front.ack('REM_MEM_REG', region(shared))).toBe(0n);
       expect(world.device.memoryWarning).toBeNull();
@@ -305,6 +411,7 @@ describe('memory that is not really shared', () => {
     world = new World({}, process.pid);
     await world.negotiate();
     expect(await world.addMemory()).toBe(0n);
+    await world.device.memoryLooked();
     expect(world.device.memoryWarning).toBeNull();
     world.front.send('SET_VRING_BASE', state(0, 0));
     world.front.send('SET_VRING_CALL', u64(0x100));

@@ -89,8 +89,8 @@ describe('a ring is enabled', () => {
     dataPath.takeLog();
     world.sendRing(0);
     front.send('SET_FEATURES', u64(FEATURES | bit(F.EVENT_IDX)));
-    await world.shareMemory();
-    expect(dataPath.takeLog()).toEqual(['detach 1', 'attach 1', 'detach 1', 'attach 1']);
+    await world.addMemory({ gpa: 1n << 32n, uva: 1n << 32n });
+    expect(dataPath.takeLog()).toEqual(['detach 1', 'attach 1', 'memory']);
   });
 
   it.each([2, 0xffff_ffff])('not by the value %i', async (value) => {

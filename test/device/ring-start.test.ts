@@ -80,13 +80,19 @@ describe.each(['split', 'packed'] as const)('a %s ring', (layout) => {
 });
 
 describe('a split ring', () => {
-  it('lies at three places and begins at its base and where its used ring stands', () => {
-    expect(start('split', { base: 0xffff })).toEqual({
+  it('lies at three places and begins where its used ring stands', () => {
+    expect(start('split', { base: USED_IDX })).toEqual({
       runs: true,
       places: places(0x1000, 0x9000, 0xa000),
-      indices: { availNext: 0xffff, usedNext: USED_IDX },
+      indices: { availNext: USED_IDX, usedNext: USED_IDX },
+      remark: null,
     });
-    expect(start('split')).toMatchObject({ indices: { availNext: 0, usedNext: USED_IDX } });
+  });
+
+  it.each([null, 0, 0xffff])('does so also when its base %s says otherwise, with a remark', (base) => {
+    const remark = `its base named ${base ?? 0}, but it was used up to ${USED_IDX}: it goes on from there`;
+    const indices = { availNext: USED_IDX, usedNext: USED_IDX };
+    expect(start('split', { base })).toMatchObject({ runs: true, indices, remark });
   });
 
   it.each([2, 4, 256, 1024])('may have %i entries', (size) => {
@@ -100,7 +106,7 @@ describe('a split ring', () => {
 
   it('begins anew after it ran as a packed one, whatever it answered then', () => {
     const ran = { base: 0x8003_8003, ranAs: 'packed', goesOn: true } as const;
-    expect(start('split', ran)).toMatchObject({ runs: true, indices: { availNext: 0, usedNext: USED_IDX } });
+    expect(start('split', ran)).toMatchObject({ runs: true, indices: { availNext: USED_IDX } });
   });
 
   it('is answered with its avail index', () => {
@@ -117,6 +123,7 @@ describe('a packed ring', () => {
       runs: true,
       places: places(0x1000, 0x9000, 0xa000),
       indices: { availNext: 0x8000, usedNext: 0x8000 },
+      remark: null,
     });
   });
 
@@ -154,7 +161,11 @@ describe('a packed ring', () => {
     [0x0000_0000, 0x0000, 0x0000],
     [0x80ff_80ff, 0x80ff, 0x80ff],
   ])('begins at base 0x%s', (base, availNext, usedNext) => {
-    expect(start('packed', { base })).toMatchObject({ runs: true, indices: { availNext, usedNext } });
+    expect(start('packed', { base })).toMatchObject({
+      runs: true,
+      indices: { availNext, usedNext },
+      remark: null,
+    });
   });
 
   it.each([

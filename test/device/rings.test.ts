@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { QueueState, STATE_AVAIL_NEXT, STATE_FAULT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
+import { GuestFile } from '../memory/guest-file.ts';
 import {
   bit,
   F,
@@ -16,7 +17,7 @@ import {
   table,
   u64,
 } from '../vhost-user/scripted-front-end.ts';
-import { FEATURES, ringOffsets, ringPlace, World } from './world.ts';
+import { FEATURES, GUEST_BYTES, ringOffsets, ringPlace, World } from './world.ts';
 
 let world: World;
 beforeEach(() => {
@@ -43,14 +44,49 @@ describe('a ring starts', () => {
     expect(dataPath.attached.get(1)).toMatchObject({ size: 64, direction: 'ingress', layout: 'split' });
   });
 
-  it('at the base that was set, and where its used ring stands', async () => {
+  it.each([0, 5, 0xffff])('at its base %i, where its used ring stands there too', async (base) => {
     await world.negotiate();
     await world.shareMemory();
-    world.guest.write16(ringOffsets(0).used + 2, 0xfffe);
-    world.sendRing(0, { base: 0xffff });
+    world.guest.write16(ringOffsets(0).used + 2, base);
+    world.sendRing(0, { base });
     world.front.send('SET_VRING_ENABLE', state(0, 1));
     await world.front.settle();
-    expect([words(0)[STATE_AVAIL_NEXT], words(0)[STATE_USED_NEXT]]).toEqual([0xffff, 0xfffe]);
+    expect([words(0)[STATE_AVAIL_NEXT], words(0)[STATE_USED_NEXT]]).toEqual([base, base]);
+    expect(world.remarks).toEqual([]);
+  });
+
+  it.each([
+    // virtio-user after a back-end's sudden end; cloud-hypervisor, whose driver made more available; the wrap.
+    [0, 1000],
+    [1256, 1000],
+    [0x0003, 0xfffe],
+    [0xfffe, 0x0003],
+  ])('where its used ring stands when its base %i is not %i, and says so once', async (base, used) => {
+    await world.negotiate();
+    await world.shareMemory();
+    world.guest.write16(ringOffsets(0).used + 2, used);
+    const remark = `queue 0: its base named ${base}, but it was used up to ${used}: it goes on from there`;
+    for (let round = 0; round < 2; round++) {
+      world.sendRing(0, { base });
+      world.front.send('SET_VRING_ENABLE', state(0, 1));
+      await world.front.settle();
+      expect([words(0)[STATE_AVAIL_NEXT], words(0)[STATE_USED_NEXT]]).toEqual([used, used]);
+      expect(world.remarks).toEqual([remark]);
+      expect((await world.front.request('GET_VRING_BASE', state(0, 0))).payload).toEqual(state(0, used));
+    }
+  });
+
+  it('from nothing after its guest was rebooted, whatever was used before', async () => {
+    await world.run();
+    words(0)[STATE_AVAIL_NEXT] = 700;
+    words(0)[STATE_USED_NEXT] = 700;
+    world.guest.write16(ringOffsets(0).used + 2, 700);
+    expect((await world.front.request('GET_VRING_BASE', state(0, 0))).payload).toEqual(state(0, 700));
+    world.guest.write16(ringOffsets(0).used + 2, 0);
+    world.sendRing(0, { base: 0 });
+    await world.front.settle();
+    expect([words(0)[STATE_AVAIL_NEXT], words(0)[STATE_USED_NEXT]]).toEqual([0, 0]);
+    expect(world.remarks).toEqual([]);
   });
 
   it('polled when no kick descriptor comes (bit 8)', async () => {
@@ -153,6 +189,7 @@ describe('GET_VRING_BASE', () => {
   it('keeps the index for a start without SET_VRING_BASE', async () => {
     await world.run();
     words(0)[STATE_AVAIL_NEXT] = 300;
+    world.guest.write16(ringOffsets(0).used + 2, 300);
     await world.front.request('GET_VRING_BASE', state(0, 0));
     world.front.send('SET_VRING_KICK', u64(0), [world.front.eventFd()]);
     await world.front.settle();
@@ -164,7 +201,9 @@ describe('GET_VRING_BASE', () => {
     await world.run();
     await world.front.request('GET_VRING_BASE', state(1, 0));
     world.dataPath.takeLog();
-    await world.shareMemory();
+    const other = new GuestFile(GUEST_BYTES);
+    expect(await world.front.ack('SET_MEM_TABLE', table([other.region()]), [other.fd])).toBe(0n);
+    other.close();
     expect(world.dataPath.takeLog()).toEqual(['detach 0', 'attach 0']);
   });
 
@@ -271,6 +310,7 @@ describe('index and size', () => {
     await world.run();
     const { front, dataPath } = world;
     words(0)[STATE_AVAIL_NEXT] = 77;
+    world.guest.write16(ringOffsets(6).used + 2, 5);
     front.send('SET_VRING_BASE', state(0, 5));
     await front.settle();
     expect(dataPath.takeLog()).toEqual(['detach 0']);
@@ -285,6 +325,7 @@ describe('index and size', () => {
     await world.negotiate();
     await world.shareMemory();
     const { front, dataPath } = world;
+    world.guest.write16(ringOffsets(0).used + 2, 9);
     front.send('SET_VRING_NUM', state(0, 256));
     front.send('SET_VRING_ADDR', ringAddress(0, ringPlace(0)));
     front.send('SET_VRING_BASE', state(0, 9));

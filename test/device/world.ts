@@ -72,6 +72,8 @@ export class World {
   readonly states: SharedArrayBuffer;
   /** What was refused without ending the connection. */
   readonly refused: string[] = [];
+  /** What the device had to say for the log. */
+  readonly remarks: string[] = [];
   changes = 0;
   endReason: string | null = null;
   readonly ended: Promise<string>;
@@ -95,6 +97,7 @@ export class World {
       onChange: () => {
         this.changes++;
       },
+      onRemark: (remark) => this.remarks.push(remark),
     });
     this.session = new Session(backFd, this.net, {
       onRefused: (reason) => this.refused.push(reason),
@@ -165,6 +168,7 @@ export class World {
     await this.ended;
     await this.session.settled();
     await this.net.release();
+    await this.device.memoryLooked();
     this.guest.close();
     this.dataPath.expectSound();
     expect(this.dataPath.attached.size).toBe(0);

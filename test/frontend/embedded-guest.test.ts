@@ -17,6 +17,7 @@ import {
   GUEST_PROTOCOL_FEATURES,
 } from '../../src/frontend/index.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
+import { GuestFile } from '../memory/guest-file.ts';
 import { Random } from '../vring/random.ts';
 import { LocalSwitch } from './local-switch.ts';
 
@@ -77,6 +78,10 @@ async function connectBoth(
 function frame(seed: number, sizeBytes = 100): Uint8Array {
   return new Random(seed).bytes(sizeBytes);
 }
+
+const FRAME = frame(9);
+/** Of the `i`-th memory device of two pages. */
+const addressOf = (i: number): bigint => (1n << 40n) + BigInt(i * 8192);
 
 describe('the handshake', () => {
   it('accepts what both sides can do', async () => {
@@ -204,6 +209,36 @@ describe.each(KINDS)('a guest with %s rings, in order: %s', (layout, inOrder) =>
     a.pairs[1].send(frame(7));
     await a.restart(bases);
     expect(await b.pairs[1].received()).toEqual(frame(7));
+  });
+
+  it('loses no frame while ten regions of memory are added and removed', async () => {
+    const made = startSwitch();
+    const [a, b] = await connectBoth(kind);
+    const dimm = new GuestFile(8192);
+    closing.push(() => dimm.close());
+    const regions = Array.from({ length: 10 }, (_, i) =>
+      dimm.region({ gpa: addressOf(i), uva: addressOf(i) }),
+    );
+    let sent = 0;
+    let received = 0;
+    let isOver = false;
+    const traffic = async (): Promise<void> => {
+      while (!isOver || received < sent) {
+        if (!isOver && sent - received < 64) for (const guest of [a, b]) if (guest.send(FRAME)) sent++;
+        for (const guest of [a, b]) while (guest.receive() !== null) received++;
+        await nextTurn();
+      }
+    };
+    const going = traffic();
+    for (const region of regions) {
+      for (const { session } of [a, b]) await session.request('ADD_MEM_REG', region, { fds: [dimm.fd] });
+    }
+    for (const region of regions)
+      for (const { session } of [a, b]) await session.request('REM_MEM_REG', region);
+    isOver = true;
+    await going;
+    expect(sent).toBeGreaterThan(40);
+    expect([received, made.drops]).toEqual([sent, 0]);
   });
 
   it('a disabled queue pair gets nothing, and what it sends waits until it is enabled', async () => {

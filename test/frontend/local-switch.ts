@@ -6,6 +6,7 @@
 
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
+import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import { BATCH_FRAMES_MAX, Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
@@ -117,6 +118,12 @@ class LocalDataPath implements DataPath {
   async setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void> {
     const key = keyOf(portId, queueIndex);
     (this.#ingress.get(key) ?? this.#egress.get(key))?.setCallFd(callFd);
+  }
+
+  async setMemory(portId: number, map: GpaMap): Promise<void> {
+    for (const queue of [...this.#ingress.values(), ...this.#egress.values()]) {
+      if (queue.portId === portId) queue.setMemory(map);
+    }
   }
 
   async setPolicy(): Promise<void> {}

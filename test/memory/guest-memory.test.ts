@@ -8,7 +8,7 @@ import { createEventFd, duplicateFd } from '../../src/host/descriptor.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { MemoryError } from '../../src/memory/guest-memory.ts';
 import { UVA_BASE } from './guest-file.ts';
-import { arena, file, GIB, locate, MIB, memory, PAGE, view } from './memory-world.ts';
+import { arena, file, GIB, locate, MIB, memory, PAGE, remove, view } from './memory-world.ts';
 
 describe('GuestMemory', () => {
   it('shows the file at the guest and the user address', () => {
@@ -203,13 +203,13 @@ describe('GuestMemory', () => {
       { sizeBytes: 0x1000n },
       { gpa: 2n ** 64n - 1n },
     ]) {
-      expect(() => memory.remove(guest.region(but))).toThrow(MemoryError);
+      expect(() => remove(guest.region(but))).toThrow(MemoryError);
     }
     expect(memory.regions).toHaveLength(1);
     // The offset within the file is no part of what identifies a region.
-    memory.remove(guest.region({ mmapOffset: 77n }));
+    remove(guest.region({ mmapOffset: 77n }));
     expect(memory.regions).toEqual([]);
-    expect(() => memory.remove(guest.region())).toThrow(/there is no region at 0x0 of 16384 bytes/);
+    expect(() => remove(guest.region())).toThrow(/there is no region at 0x0 of 16384 bytes/);
   });
 
   it('leaves zeros where a region was, whatever is written there later', () => {
@@ -218,7 +218,7 @@ describe('GuestMemory', () => {
     memory.add(guest.region(), guest.duplicate());
     const offset = locate(memory.gpaMap(), 0, 1);
     expect(view.u8[offset]).toBe(0xaa);
-    memory.remove(guest.region());
+    remove(guest.region());
     expect(view.bytesAt(offset, 4 * PAGE)).toEqual(new Uint8Array(4 * PAGE));
     view.u8.fill(0x55, offset, offset + 4 * PAGE);
     expect(guest.read(0, 4 * PAGE)).toEqual(new Uint8Array(4 * PAGE).fill(0xaa));
@@ -231,9 +231,9 @@ describe('GuestMemory', () => {
     memory.add(guest.region(), guest.duplicate());
     expect(memory.regions).toHaveLength(1);
     expect(arena.mappedBytes).toBe(4 * PAGE);
-    memory.remove(guest.region());
+    remove(guest.region());
     expect(memory.regions).toHaveLength(1);
-    memory.remove(guest.region());
+    remove(guest.region());
     expect(memory.regions).toEqual([]);
   });
 

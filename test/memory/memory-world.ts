@@ -3,6 +3,7 @@
  * after each that nothing stays mapped or open. Importing it registers those hooks.
  */
 import { afterAll, afterEach, beforeEach, expect } from 'vitest';
+import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { type GpaMap, GpaTranslator } from '../../src/memory/gpa-translator.ts';
@@ -32,6 +33,13 @@ afterEach(() => {
   expect(arena.mappedBytes).toBe(0);
   expect(openedSince(before)).toEqual([]);
 });
+
+/** As REM_MEM_REG does once nobody uses the region. */
+export function remove(region: MemRegion): void {
+  const rest = memory.without(region);
+  memory.unmapBut(rest);
+  memory = rest;
+}
 
 export function file(sizeBytes: number): GuestFile {
   const made = new GuestFile(sizeBytes);

@@ -7,7 +7,7 @@ import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { type GpaMap, GpaTranslator } from '../../src/memory/gpa-translator.ts';
 import { MemoryError } from '../../src/memory/guest-memory.ts';
 import { Random } from '../vring/random.ts';
-import { file, GIB, hi, lo, locate, MIB, memory, PAGE, view } from './memory-world.ts';
+import { file, GIB, hi, lo, locate, MIB, memory, PAGE, remove, view } from './memory-world.ts';
 import { NaiveMemory, randomRange, randomRegion } from './naive-memory.ts';
 
 describe('translations', () => {
@@ -78,7 +78,7 @@ describe('translations', () => {
       if (twin.placed.length > 0 && random.chance(20)) {
         const gone = twin.placed.splice(random.between(0, twin.placed.length - 1), 1)[0];
         const { arenaOffset } = memory.find(gone);
-        memory.remove(gone);
+        remove(gone);
         expect(view.u8[arenaOffset]).toBe(0);
       } else {
         const { file: guest, ...region } = randomRegion(random, choices, twin.placed.at(-1));

@@ -29,6 +29,7 @@ class Recorder implements DataPath {
     this.attached.delete(queueIndex);
   }
   async setCallFd(): Promise<void> {}
+  async setMemory(): Promise<void> {}
   async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
     this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
   }

@@ -15,6 +15,7 @@ const dataPath: DataPath = {
   attach: done,
   detach: done,
   setCallFd: done,
+  setMemory: done,
   setPolicy: done,
 };
 const arena = Arena.reserve(2 ** 32);

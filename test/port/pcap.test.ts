@@ -63,6 +63,7 @@ class TestDataPath implements DataPath {
   }
 
   async setCallFd(): Promise<void> {}
+  async setMemory(): Promise<void> {}
   async setPolicy(): Promise<void> {}
 }
 

@@ -210,6 +210,7 @@ export class TestDataPath implements DataPath {
   }
 
   async setCallFd(): Promise<void> {}
+  async setMemory(): Promise<void> {}
 
   async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
     this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;

@@ -291,6 +291,29 @@ describe.each(LAYOUT_KINDS)('a %s ring that another object goes on with', (layou
   }
 });
 
+describe.each(LAYOUT_KINDS)('a %s ring that is told of other memory', (layout) => {
+  it('uses what was added, and nothing of what was taken away, also where it was last', () => {
+    const { driver, device } = connect(layout);
+    driver.toGuest.fill();
+    expect(device.give([FRAME])).toEqual(['done']);
+    sendBurst(driver, device, 1);
+    for (const queue of [device.from, device.to]) queue.setMemory([]);
+    driver.fromGuest.send(FRAME);
+    expect(device.from.gather(device.batch)).toBe(0);
+    expect(device.from.fault).toBe(RING_FAULT.BUFFER_ADDRESS);
+    expect(device.give([FRAME])).toEqual(['fault']);
+
+    const again = connect(layout);
+    for (const queue of [again.device.from, again.device.to]) {
+      queue.setMemory([]);
+      queue.setMemory(again.device.guestMemory.gpaMap());
+    }
+    again.driver.toGuest.fill();
+    expect(again.device.give([FRAME])).toEqual(['done']);
+    sendBurst(again.driver, again.device, 3);
+  });
+});
+
 describe.each(LAYOUT_KINDS)('a new call descriptor of a %s ring', (layout) => {
   it('is signalled once, and then for what comes', () => {
     const { driver, device } = connect(layout);

@@ -7,6 +7,7 @@
 import { drainFd } from '../../host/descriptor.ts';
 import { descriptorLoop, type Watch } from '../../host/event-loop.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
+import type { GpaMap } from '../../memory/gpa-translator.ts';
 import type { RingAttachment } from '../../vring/attachment.ts';
 import { DescriptorList } from '../../vring/descriptor-list.ts';
 import { RING_FAULT } from '../../vring/faults.ts';
@@ -56,6 +57,10 @@ export class ControlQueue implements OwnQueue {
 
   setCallFd(fd: number): void {
     this.#ring.setCallFd(fd);
+  }
+
+  setMemory(map: GpaMap): void {
+    this.#ring.setMemory(map);
   }
 
   /** Afterwards nothing of the ring is touched, also by a command that is still being carried out. */

@@ -71,6 +71,8 @@ export class DpdkIngress implements IngressQueue {
 
   setCallFd(): void {}
 
+  setMemory(): void {}
+
   /** Answers how many frames of a burst are here; asks the driver when there are none. */
   #look(): number {
     if (this.#received !== 0) return this.#received;
@@ -136,6 +138,8 @@ export class DpdkEgress implements EgressQueue {
   nameSources(): void {}
 
   setCallFd(): void {}
+
+  setMemory(): void {}
 
   end(): void {
     this.#flush();

@@ -108,6 +108,8 @@ export class PcapEgress implements EgressQueue {
 
   setCallFd(): void {}
 
+  setMemory(): void {}
+
   end(): void {
     this.#flush();
     this.open = false;

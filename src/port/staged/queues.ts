@@ -70,6 +70,8 @@ abstract class StagedQueue {
   /** Nobody is signalled by a descriptor. */
   setCallFd(): void {}
 
+  setMemory(): void {}
+
   /** Stops the queue with an errno, or another code that the port understands. Not 0. */
   protected fail(fault: number): void {
     this.fault = fault;

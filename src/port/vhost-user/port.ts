@@ -136,6 +136,7 @@ export class VhostUserPort implements Port {
       states: this.states,
       peerPid: peerPid(fd),
       onChange: () => this.#tellChange(),
+      onRemark: (remark) => events.info(remark),
     });
     const session = new Session(fd, net, {
       onRefused: (reason) => {

@@ -108,6 +108,8 @@ export class FakeIngressQueue implements IngressQueue {
   }
 
   setCallFd(): void {}
+
+  setMemory(): void {}
 }
 
 export class FakeEgressQueue implements EgressQueue {
@@ -175,6 +177,8 @@ export class FakeEgressQueue implements EgressQueue {
   nameSources(_sources: readonly MirrorSource[]): void {}
 
   setCallFd(): void {}
+
+  setMemory(): void {}
 
   end(): void {
     this.#log.require(this.open, `end of ${this}, which is not open`);
