@@ -103,6 +103,11 @@ export const libc = {
     len: number,
     advice: number,
   ) => number,
+  mprotect: lib.func('int mprotect(intptr_t addr, size_t len, int prot)') as (
+    addr: number,
+    len: number,
+    prot: number,
+  ) => number,
   memfd_create: lib.func('int memfd_create(const char *name, uint32_t flags)') as (
     name: string,
     flags: number,
@@ -181,6 +186,14 @@ export const libc = {
     events: Bytes,
     max: number,
     timeoutMs: number,
+  ) => number,
+
+  // Signals
+  /** `action` is a struct sigaction. */
+  sigaction: lib.func('int sigaction(int signal, const void *action, void *old)') as (
+    signal: number,
+    action: Bytes,
+    old: null,
   ) => number,
 
   // Time

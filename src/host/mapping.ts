@@ -8,6 +8,7 @@ import { libc } from './libc.ts';
 
 const PROT_READ = 1;
 const PROT_WRITE = 2;
+const PROT_EXEC = 4;
 const MAP_SHARED = 0x01;
 const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
@@ -30,6 +31,11 @@ export function reserveAddressSpace(sizeBytes: number): number {
 
 export function releaseAddressSpace(address: number, sizeBytes: number): void {
   checked(libc.munmap(address, sizeBytes), 'munmap', `releasing ${sizeBytes} bytes of address space`);
+}
+
+/** Makes memory executable and read-only; for the one piece of machine code (bus-faults.ts). */
+export function makeExecutable(address: number, sizeBytes: number): void {
+  checked(libc.mprotect(address, sizeBytes, PROT_READ | PROT_EXEC), 'mprotect', 'making code executable');
 }
 
 /** Maps part of a file shared over an address that this process reserved before. */

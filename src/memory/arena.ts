@@ -4,11 +4,16 @@
  * of it is taken; what is mapped there belongs to guest-memory.ts, how a thread sees it to arena-view.ts.
  * Main thread only. Offsets are bytes from the arena's start.
  */
+import { type BusFaults, busFaults } from '../host/bus-faults.ts';
+import type { Watch } from '../host/event-loop.ts';
 import { mapFileAt, mapZeroPagesAt, releaseAddressSpace, reserveAddressSpace } from '../host/mapping.ts';
 
 export const ARENA_BYTES_DEFAULT = 2 ** 40;
 export const ARENA_BYTES_MIN = 2 ** 32;
-/** Parts are placed at multiples of this, or of the file's page size where that is larger. */
+/**
+ * Parts are placed at multiples of this, or of the file's page size where that is larger; and what lies within one
+ * such 2 MiB belongs to one owner, because faults are told apart by it (bus-faults.ts).
+ */
 const PLACEMENT_BYTES = 2 ** 21;
 const GIB = 2 ** 30;
 
@@ -19,7 +24,12 @@ export class ArenaFullError extends Error {
   override name = 'ArenaFullError';
 }
 
-type Extent = { readonly offset: number; readonly endOffset: number };
+type Extent = {
+  readonly offset: number;
+  readonly endOffset: number;
+  readonly pageBytes: number;
+  readonly mayBeLost: boolean;
+};
 
 export type Placement = {
   readonly fd: number;
@@ -27,8 +37,10 @@ export type Placement = {
   readonly fileOffset: number;
   readonly sizeBytes: number;
   readonly pageBytes: number;
-  /** Where it should lie if that is free, so that it continues its neighbour. */
+  /** Where it should lie if that is free, so that it continues its neighbour, which has the same owner. */
   readonly preferredOffset: number | null;
+  /** A guest's: where it is not there when it is touched, zeros are read and `wasLost` tells. Otherwise we end. */
+  readonly mayBeLost?: boolean;
 };
 
 export class Arena {
@@ -37,6 +49,7 @@ export class Arena {
   readonly #reservedAddress: number;
   /** Taken parts, by offset. */
   #extents: Extent[] = [];
+  readonly #faults: BusFaults | null = busFaults();
 
   private constructor(reservedAddress: number, location: ArenaLocation) {
     this.#reservedAddress = reservedAddress;
@@ -67,7 +80,7 @@ export class Arena {
   map(placement: Placement): number {
     const offset = this.#choose(placement);
     const address = this.location.address + offset;
-    const { sizeBytes, fd, fileOffset } = placement;
+    const { sizeBytes, fd, fileOffset, pageBytes, mayBeLost = false } = placement;
     try {
       mapFileAt(address, sizeBytes, fd, fileOffset, `mapping ${sizeBytes} bytes of guest memory`);
     } catch (error) {
@@ -75,8 +88,10 @@ export class Arena {
       mapZeroPagesAt(address, sizeBytes);
       throw error;
     }
-    this.#extents.push({ offset, endOffset: offset + placement.sizeBytes });
+    const extent = { offset, endOffset: offset + sizeBytes, pageBytes, mayBeLost };
+    this.#extents.push(extent);
     this.#extents.sort((a, b) => a.offset - b.offset);
+    this.#cover(extent);
     return offset;
   }
 
@@ -87,6 +102,29 @@ export class Arena {
     if (extent === undefined) throw new Error(`nothing is mapped at arena offset ${offset}`);
     mapZeroPagesAt(this.location.address + offset, extent.endOffset - offset);
     this.#extents.splice(index, 1);
+    this.#faults?.uncover(this.location.address + offset, extent.endOffset - offset);
+    // The same owner may have more within the same 2 MiB.
+    for (const other of this.#extents) {
+      if (
+        other.endOffset > roundDown(offset, PLACEMENT_BYTES) &&
+        other.offset < extent.endOffset + PLACEMENT_BYTES
+      )
+        this.#cover(other);
+    }
+  }
+
+  /** Whether something of a part that may be lost was not there when it was touched, until it is unmapped. */
+  wasLost(offset: number, sizeBytes: number): boolean {
+    return this.#faults?.wasHit(this.location.address + offset, sizeBytes) ?? false;
+  }
+
+  /** Calls `onLoss` soon after something was not there when it was touched; `wasLost` tells what. */
+  watchLosses(onLoss: () => void): Watch {
+    return this.#faults?.watch(onLoss) ?? { close: () => {} };
+  }
+
+  #cover({ offset, endOffset, pageBytes, mayBeLost }: Extent): void {
+    if (mayBeLost) this.#faults?.cover(this.location.address + offset, endOffset - offset, pageBytes);
   }
 
   get mappedBytes(): number {
@@ -100,13 +138,14 @@ export class Arena {
 
   #choose({ preferredOffset, sizeBytes, pageBytes }: Placement): number {
     if (preferredOffset !== null && preferredOffset % pageBytes === 0) {
-      if (this.#isFree(preferredOffset, preferredOffset + sizeBytes)) return preferredOffset;
+      const endOffset = roundUp(preferredOffset + sizeBytes, PLACEMENT_BYTES);
+      if (this.#isFree(preferredOffset, endOffset)) return preferredOffset;
     }
     // Large guests start at a multiple of 1 GiB, so that few windows (arena-view.ts) cover them.
     const alignBytes = Math.max(pageBytes, sizeBytes >= GIB ? GIB : PLACEMENT_BYTES);
     let offset = 0;
     for (const extent of this.#extents) {
-      if (offset + sizeBytes <= extent.offset) break;
+      if (offset + sizeBytes <= roundDown(extent.offset, PLACEMENT_BYTES)) break;
       offset = roundUp(Math.max(offset, extent.endOffset), alignBytes);
     }
     if (offset + sizeBytes > this.location.sizeBytes) {

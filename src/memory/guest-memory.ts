@@ -136,6 +136,11 @@ export class GuestMemory {
     this.#timesAdded.clear();
   }
 
+  /** The first region of which something was not there when it was touched; its contents are lost. */
+  get lostRegion(): MappedRegion | null {
+    return this.#regions.find((region) => this.#arena.wasLost(region.arenaOffset, region.sizeBytes)) ?? null;
+  }
+
   /** What workers translate descriptors with: ranges by guest address, contiguous neighbours as one. */
   gpaMap(): GpaMap {
     return mergedRanges(this.#regions, (region) => region.gpa);
@@ -168,6 +173,7 @@ export class GuestMemory {
       sizeBytes: roundUp(leadBytes + region.sizeBytes, file.pageBytes),
       pageBytes: file.pageBytes,
       preferredOffset: before === undefined ? null : before.arenaOffset + before.sizeBytes - leadBytes,
+      mayBeLost: true,
     });
     return {
       ...region,
