@@ -27,6 +27,7 @@ A port is NAME=SOCKET, then any of these after commas:
   features=no-packed   not to offer: no-packed, no-in-order, no-mergeable, no-indirect, no-event-idx, joined by +
   flood=off            no broadcast, multicast and unknown unicast frames to the port
   receive=off          drop every frame that comes in from the port
+  forward-bpdu=on      let spanning tree, LACP, LLDP and PAUSE frames from the port pass
   config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 
