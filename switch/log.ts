@@ -1,10 +1,13 @@
 /**
- * The process's log: JSON lines on stderr, or readable ones when that is a terminal. Written at once and in
- * this process, so that the last line before an exit is not lost. Main thread; workers report to it.
+ * The process's log: JSON lines on stderr, or readable ones when that is a terminal. Written at once and in this
+ * process, so that the last line before an exit is not lost, but nobody waits for who reads it (lines-out.ts). Main
+ * thread; workers report to it.
  */
 import { isatty } from 'node:tty';
 import pino, { type Logger } from 'pino';
-import pretty from 'pino-pretty';
+import { prettyFactory } from 'pino-pretty';
+import { printable, printableJson } from '../src/host/printable.ts';
+import { type LinesOut, linesOut } from './lines-out.ts';
 
 export type { Logger } from 'pino';
 
@@ -13,17 +16,37 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 const STDERR_FD = 2;
 
-export function createLogger(level: LogLevel): Logger {
-  const stream = isatty(STDERR_FD)
-    ? pretty({ destination: STDERR_FD, sync: true, ignore: 'pid', translateTime: 'SYS:HH:MM:ss.l' })
-    : pino.destination({ dest: STDERR_FD, sync: true });
-  return pino(
+/** `lines` and `isTerminal` are those of stderr unless given. */
+export function createLogger(
+  level: LogLevel,
+  lines: LinesOut = linesOut(STDERR_FD),
+  isTerminal = isatty(STDERR_FD),
+): Logger {
+  const prettify = prettyFactory({ ignore: 'pid', translateTime: 'SYS:HH:MM:ss.l' });
+  const log = pino(
     {
       level,
       base: { pid: process.pid },
       timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: (label) => ({ level: label }) },
+      formatters: { level: (label) => ({ level: label }), log: printableFields },
+      hooks: {
+        logMethod(args, method) {
+          method.apply(this, args.map(printableText) as Parameters<typeof method>);
+        },
+      },
     },
-    stream,
+    {
+      write: (line: string) => lines.write(isTerminal ? (prettify(line) ?? line) : printableJson(line)),
+    },
   );
+  lines.onLost = (lostLines, why) => log.warn({ lostLines }, `lines of this log were lost: ${why}`);
+  return log;
+}
+
+function printableText(value: unknown): unknown {
+  return typeof value === 'string' ? printable(value) : value;
+}
+
+function printableFields(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, printableText(value)]));
 }

@@ -64,6 +64,12 @@ export const libc = {
     value: Bytes,
     len: number,
   ) => number,
+  sendBytes: lib.func('send', 'intptr_t', ['int', 'const void *', 'size_t', 'int']) as (
+    fd: number,
+    b: Bytes,
+    n: number,
+    flags: number,
+  ) => number,
   /** `recv` and `send` of memory at an address; for what is never longer than 2^31 - 1 bytes. */
   recvAt: lib.func('recv', 'int', ['int', 'intptr_t', 'size_t', 'int']) as (
     fd: number,
@@ -185,6 +191,13 @@ export const libc = {
     epfd: number,
     events: Bytes,
     max: number,
+    timeoutMs: number,
+  ) => number,
+
+  /** `entries` are structs pollfd. */
+  poll: lib.func('int poll(void *entries, unsigned long count, int timeoutMs)') as (
+    entries: Bytes,
+    count: number,
     timeoutMs: number,
   ) => number,
 

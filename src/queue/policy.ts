@@ -19,6 +19,8 @@ export type PortPolicy = {
   readonly floods: boolean;
   /** Whether what comes in from the port is forwarded; otherwise all of it is dropped. It can be sent to either way. */
   readonly receives: boolean;
+  /** Whether frames from the port to 01:80:C2:00:00:00 to 0F, which bridges keep to their link, are flooded as others. */
+  readonly forwardsLinkLocal: boolean;
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
@@ -26,4 +28,5 @@ export const DEFAULT_POLICY: PortPolicy = {
   copiesOf: null,
   floods: true,
   receives: true,
+  forwardsLinkLocal: false,
 };

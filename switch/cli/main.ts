@@ -5,9 +5,11 @@
  */
 import { Command, CommanderError } from 'commander';
 import { HostError } from '../../src/host/errors.ts';
+import { printable } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { ConfigError } from '../config/settings.ts';
 import { ControlError } from '../control/client.ts';
+import { linesOut } from '../lines-out.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
@@ -31,6 +33,8 @@ Examples:
   ringway demo
 
 Exit codes: 0 done, 1 failed while running, 2 wrong options, configuration or socket path.`;
+
+const STDERR_FD = 2;
 
 function buildProgram(): Command {
   const program = new Command('ringway')
@@ -57,7 +61,8 @@ async function main(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done;
     const { text, code } = explain(error);
-    if (text !== '') process.stderr.write(`ringway: ${text}\n`);
+    // Not by process.stderr: who reads it may have stopped reading, and is not waited for.
+    if (text !== '') linesOut(STDERR_FD).write(`ringway: ${text}\n`);
     return code;
   }
 }
@@ -83,12 +88,22 @@ function explain(error: unknown): { text: string; code: number } {
 }
 
 function oneLine(text: string): string {
-  return text.replace(/\s*\n\s*/g, ' ');
+  return printable(text.replace(/\s*\n\s*/g, ' '));
 }
 
 // A reader that closes early (`ringway ports | head -1`) is no fault.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
+});
+
+// Node's own ways to tell of these wait for who reads stderr, and nothing else would happen meanwhile.
+process.on('uncaughtException', (error) => {
+  linesOut(STDERR_FD).write(`ringway: ${explain(error).text}\n`);
+  process.exit(EXIT.failed);
+});
+process.removeAllListeners('warning');
+process.on('warning', ({ name, message }) => {
+  linesOut(STDERR_FD).write(`ringway: ${oneLine(`${name}: ${message}`)}\n`);
 });
 
 process.exit(await main(process.argv.slice(2)));

@@ -1,12 +1,14 @@
 /** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
+import { printable } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { readConfigFile } from '../config/file.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
 import { ConfigError } from '../config/settings.ts';
 import { controlApi, serveControl } from '../control/api.ts';
+import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
 import type { Switch } from '../switch.ts';
 import { CliError } from './cli-error.ts';
@@ -17,6 +19,7 @@ import { stopRequested } from './signals.ts';
 import { ringwayVersion } from './version.ts';
 
 const STOP_AFTER_FAILURE_MS = 2000;
+const STDOUT_FD = 1;
 
 const DETAILS = `
 A port is NAME=SOCKET, then any of these after commas:
@@ -27,6 +30,7 @@ A port is NAME=SOCKET, then any of these after commas:
   features=no-packed   not to offer: no-packed, no-in-order, no-mergeable, no-indirect, no-event-idx, joined by +
   flood=off            no broadcast, multicast and unknown unicast frames to the port
   receive=off          drop every frame that comes in from the port
+  forward-bpdu=on      let spanning tree, LACP, LLDP and PAUSE frames from the port pass
   config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 
@@ -115,7 +119,7 @@ async function runUntil(
   try {
     for (const port of config.ports) {
       const line = qemuLine(port);
-      if (line !== null) process.stdout.write(`# ${port.name}\n${line}\n`);
+      if (line !== null) linesOut(STDOUT_FD).write(`# ${port.name}\n${printable(line)}\n`);
     }
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
     const signal = await Promise.race([stop, failure]);

@@ -12,6 +12,8 @@ export const COMMON_PORT_FIELDS = {
   flood: onOff.default(true),
   /** Whether frames from the port are forwarded; otherwise the switch drops them all. */
   receive: onOff.default(true),
+  /** Whether frames from the port to the addresses that bridges do not pass on (PAUSE, STP, LACP, …) are forwarded. */
+  forwardBpdu: onOff.default(false),
 };
 
 export type CommonPortSettings = {
@@ -20,5 +22,9 @@ export type CommonPortSettings = {
 
 /** The part of a port's policy that its settings decide; the rest is the port's own, or the switch's. */
 export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
-  return { floods: settings.flood, receives: settings.receive };
+  return {
+    floods: settings.flood,
+    receives: settings.receive,
+    forwardsLinkLocal: settings.forwardBpdu,
+  };
 }

@@ -15,6 +15,7 @@
  *         features: { packed: off }      # what is not to be offered of packed, inOrder, mergeable, indirect, eventIdx
  *         flood: on                      # any kind of port; off: no broadcast, multicast and unknown unicast frames
  *         receive: on                    # any kind of port; off: every frame that comes in from it is dropped
+ *         forwardBpdu: off               # any kind of port; on: its frames to 01:80:C2:00:00:00 to 0F are flooded
  *         configSpace: off               # offer the CONFIG protocol feature (User-Mode Linux wants it)
  *       uml0:
  *         socket: /run/ringway/uml0.sock

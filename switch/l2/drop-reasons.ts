@@ -8,6 +8,11 @@ export const DROP_REASONS = [
   { name: 'tooScattered', side: 'sender', text: 'sent a frame in more than 1,024 pieces' },
   { name: 'samePort', side: 'sender', text: 'sent a frame to an address on its own port' },
   { name: 'noReceiver', side: 'sender', text: 'sent a frame that no other port takes' },
+  {
+    name: 'linkLocal',
+    side: 'sender',
+    text: 'sent a frame to an address that is not forwarded (01:80:c2:00:00:00 to 0f)',
+  },
   { name: 'receiveOff', side: 'sender', text: 'sent a frame although it has receive=off' },
   { name: 'noBuffer', side: 'receiver', text: 'had no room for a frame to it' },
   { name: 'bufferTooSmall', side: 'receiver', text: 'offered a buffer too small for a frame to it' },

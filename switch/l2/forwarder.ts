@@ -12,8 +12,15 @@ import { readHeads } from '../../src/queue/heads.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
 import { countFlooded, takesFloods } from './flood.ts';
-import { type ForwardingPort, STAGE_LEARN, STAGE_MIRROR, STAGE_RECEIVE_OFF } from './forwarding-port.ts';
+import {
+  type ForwardingPort,
+  STAGE_LEARN,
+  STAGE_LINK_LOCAL,
+  STAGE_MIRROR,
+  STAGE_RECEIVE_OFF,
+} from './forwarding-port.ts';
 import { Learn } from './learn.ts';
+import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
 import { mirror } from './mirror.ts';
@@ -23,7 +30,7 @@ import { dropAll } from './receive-off.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AS_THEY_CAME, AT_TARGET, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
-const { FLOOD } = LOOK_UP;
+const { FLOOD, LINK_LOCAL } = LOOK_UP;
 const { COUNT_FORWARDED } = PORT_COUNTS_TABLE;
 
 const NOBODY = -1;
@@ -160,8 +167,10 @@ export class Forwarder {
   /** Frames that all have one target. */
   #send(sender: ForwardingPort, target: number, order: Int32Array, count: number): void {
     const port = target < 0 ? undefined : this.#portOfId[target];
-    if (port === undefined || !port.isSwitched) this.#flood(sender, order, count);
-    else this.#deliver(sender, port, order, count);
+    if (port === undefined || !port.isSwitched) {
+      if (target === LINK_LOCAL && (sender.stages & STAGE_LINK_LOCAL) !== 0) dropLinkLocal(sender, count);
+      else this.#flood(sender, order, count);
+    } else this.#deliver(sender, port, order, count);
   }
 
   /** Frames of several targets: each port's in one go. */
@@ -171,18 +180,23 @@ export class Forwarder {
     const first = records[AT_TARGET];
     let isOne = true;
     let hasFlood = false;
+    let kept = 0;
     for (let i = 0; i < count; i++) {
       const at = (i << RECORD_SHIFT) + AT_TARGET;
       const id = records[at];
       if (id !== first) isOne = false;
       if (id < 0 || !this.#isSwitched(id)) {
-        records[at] = FLOOD;
+        if (id === LINK_LOCAL && (sender.stages & STAGE_LINK_LOCAL) !== 0) kept++;
+        else records[at] = FLOOD;
         hasFlood = true;
       }
     }
     if (isOne) this.#send(sender, first, AS_THEY_CAME, count);
-    else if (hasFlood) this.#sendWithFloods(sender);
-    else this.#sendByTarget(sender);
+    else if (hasFlood) {
+      // No port's target is LINK_LOCAL, so those are passed over.
+      if (kept !== 0) dropLinkLocal(sender, kept);
+      this.#sendWithFloods(sender);
+    } else this.#sendByTarget(sender);
   }
 
   #isSwitched(id: number): boolean {

@@ -8,6 +8,7 @@ export const STAGE_LEARN = 1;
 export const STAGE_MIRROR = 2;
 /** Runs instead of all others. */
 export const STAGE_RECEIVE_OFF = 4;
+export const STAGE_LINK_LOCAL = 8;
 
 export class ForwardingPort {
   declare readonly id: number;
@@ -15,7 +16,7 @@ export class ForwardingPort {
   queues: readonly EgressQueue[] = [];
   queueCount = 0;
   frameBytesMax = FRAME_BYTES_MAX;
-  stages = STAGE_LEARN;
+  stages = STAGE_LEARN | STAGE_LINK_LOCAL;
   /** Frames are switched to it; otherwise it gets nothing but copies. */
   isSwitched = true;
   /** Broadcast, multicast and unknown frames go to it. */
@@ -37,6 +38,7 @@ export class ForwardingPort {
     this.isFlooded = this.isSwitched && policy.floods;
     this.setStage(STAGE_LEARN, this.isSwitched);
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
+    this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {

@@ -1,16 +1,19 @@
 /**
  * Stage: finds for each frame of a batch the port that owns its destination, or FLOOD: for a group address, and for
- * one that nobody is known to have. Hot path of one worker.
+ * one that nobody is known to have; or LINK_LOCAL. Hot path of one worker.
  */
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import type { Fdb } from './fdb/fdb.ts';
+import { isLinkLocal } from './link-local.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AT_TARGET, AT_WORD0, AT_WORD1, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 
 /** For a target: to all other ports. */
 export const FLOOD = -1;
+/** For a target: to an address that is kept to the sender's link, see link-local.ts. */
+export const LINK_LOCAL = -2;
 
 export class LookUp {
   declare private readonly fdb: Fdb;
@@ -27,7 +30,7 @@ export class LookUp {
   one({ records }: Batch): number {
     const word0 = records[AT_WORD0];
     // Bit 0 of the first byte: a group address.
-    if ((word0 & 1) !== 0) return FLOOD;
+    if ((word0 & 1) !== 0) return groupTarget(word0, records[AT_WORD1]);
     return this.fdb.lookup(word0, records[AT_WORD1] & 0xffff, 0);
   }
 
@@ -46,7 +49,13 @@ export class LookUp {
       const at = frame << RECORD_SHIFT;
       const word0 = records[at + AT_WORD0];
       records[at + AT_TARGET] =
-        (word0 & 1) !== 0 ? FLOOD : fdb.lookupFrom(homes[frame], word0, records[at + AT_WORD1] & 0xffff);
+        (word0 & 1) !== 0
+          ? groupTarget(word0, records[at + AT_WORD1])
+          : fdb.lookupFrom(homes[frame], word0, records[at + AT_WORD1] & 0xffff);
     }
   }
+}
+
+function groupTarget(word0: number, word1: number): number {
+  return isLinkLocal(word0, word1) ? LINK_LOCAL : FLOOD;
 }

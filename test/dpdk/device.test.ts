@@ -133,6 +133,7 @@ describe('settings of a dpdk port', () => {
       promiscuous: true,
       flood: true,
       receive: true,
+      forwardBpdu: false,
     });
   });
 

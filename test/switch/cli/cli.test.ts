@@ -419,6 +419,7 @@ describe('the QEMU line', () => {
     configSpace: false,
     flood: true,
     receive: true,
+    forwardBpdu: false,
   } as const satisfies PortConfig;
 
   it('shares the memory and names the socket and as many vectors as queues need', () => {

@@ -1,7 +1,7 @@
 /** Settings that every kind of port has: accepted by each, alike in a file and on the command line, and what they decide. */
 import { describe, expect, it } from 'vitest';
 import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
-import { settingsOf } from '../../../switch/cli/options.ts';
+import { settingsOf, toOptionKey } from '../../../switch/cli/options.ts';
 import { COMMON_PORT_FIELDS, policyOf } from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
 import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
@@ -20,6 +20,7 @@ const ENDPOINTS: Readonly<Record<string, string>> = {
 const SETTINGS = [
   { name: 'flood', inPolicy: 'floods', slip: 'flod' },
   { name: 'receive', inPolicy: 'receives', slip: 'recieve' },
+  { name: 'forwardBpdu', inPolicy: 'forwardsLinkLocal', slip: 'forwardBdpu' },
 ] as const satisfies readonly {
   readonly name: keyof typeof COMMON_PORT_FIELDS;
   readonly inPolicy: keyof PortPolicy;
@@ -37,7 +38,7 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
   it('has every common setting, by default', () => {
     expect(knownPortSettings(kind)).toEqual(expect.arrayContaining(Object.keys(COMMON_PORT_FIELDS)));
     expect(SETTINGS.map(({ name }) => name)).toEqual(Object.keys(COMMON_PORT_FIELDS));
-    expect(option('')).toMatchObject({ kind, flood: true, receive: true });
+    expect(option('')).toMatchObject({ kind, flood: true, receive: true, forwardBpdu: false });
     expect(file('')).toEqual(option(''));
     expect({ ...DEFAULT_POLICY, ...policyOf(option('')) }).toEqual(DEFAULT_POLICY);
   });
@@ -49,14 +50,16 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
       ['true', true],
       ['false', false],
     ])('may be %s', (text, isOn) => {
-      const port = option(`,${name}=${text}`);
+      const port = option(`,${toOptionKey(name)}=${text}`);
       expect(port).toMatchObject({ [name]: isOn });
       expect(file(`, ${name}: ${text}`)).toEqual(port);
       expect(policyOf(port)).toEqual({ ...policyOf(option('')), [inPolicy]: isOn });
     });
 
     it('may be nothing else; the message says so, and where it stands', () => {
-      expect(() => option(`,${name}=some`)).toThrow(`--port a: ${name}: some is not allowed (on or off)`);
+      expect(() => option(`,${toOptionKey(name)}=some`)).toThrow(
+        `--port a: ${toOptionKey(name)}: some is not allowed (on or off)`,
+      );
       expect(() => file(`, ${name}: some`)).toThrow(
         `r.yaml:1: ports.a.${name}: some is not allowed (on or off)`,
       );

@@ -17,6 +17,7 @@ describe('a port alone', () => {
       configSpace: false,
       flood: false,
       receive: false,
+      forwardBpdu: false,
     });
     expect(resolvePort('a', { socket: '/r/a.sock', queues: '2', flood: 'off', receive: 'off' })).toEqual(
       port,

@@ -42,6 +42,7 @@ const PORT_A = {
   configSpace: false,
   flood: true,
   receive: true,
+  forwardBpdu: false,
 };
 
 describe('accepted', () => {
@@ -88,6 +89,7 @@ control: /run/c.sock
           configSpace: false,
           flood: true,
           receive: true,
+          forwardBpdu: false,
         },
         {
           name: 'vm0',
@@ -102,6 +104,7 @@ control: /run/c.sock
           mtu: 9000,
           flood: true,
           receive: true,
+          forwardBpdu: false,
         },
       ],
       cpus: [2, 3],
@@ -139,6 +142,7 @@ control: /run/c.sock
           mtu: 68,
           flood: true,
           receive: true,
+          forwardBpdu: false,
         },
       ],
       cpus: [3, 0],
@@ -316,7 +320,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, configSpace, mac, mtu, flood, receive)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, configSpace, mac, mtu, flood, receive, forwardBpdu)',
     ],
     [`${A}idleus: 3`, 'r.yaml:2: idleus: unknown setting (did you mean idleUs?)'],
     [`${A}__proto__: { poll: busy }`, 'r.yaml:2: __proto__: unknown setting'],

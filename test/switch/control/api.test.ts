@@ -177,6 +177,7 @@ describe('answers', () => {
         mtu: 9000,
         flood: true,
         receive: false,
+        forwardBpdu: false,
       },
     ]);
     const again = askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body });

@@ -13,6 +13,8 @@ import { type NaivePorts, NaiveSwitch } from './naive-switch.ts';
 
 const BROADCAST: Mac = [255, 255, 255, 255, 255, 255];
 const MULTICAST: Mac = [1, 0, 0x5e, 0, 0, 1];
+/** Those that bridges do not pass on, and their neighbours on each side. */
+const NEAR_LINK_LOCAL: readonly Mac[] = [0, 1, 15, 16, 255].map((last) => [1, 0x80, 0xc2, 0, 0, last]);
 const BURSTS = 120;
 /** Happens only to a port that is alone, see forwarder.test.ts; here it is by chance. */
 const NOT_HERE: readonly DropReason[] = ['noReceiver'];
@@ -101,6 +103,8 @@ class Frames {
   constructor(random: Random) {
     this.#random = random;
     this.#macs = [...Array.from({ length: 12 }, (_, i) => i + 1), BROADCAST, MULTICAST, [0, 0, 0, 0, 0, 0]];
+    if (random.chance(50))
+      this.#macs.push(...NEAR_LINK_LOCAL, [1, 0x80, 0xc2, 0, 1, 0], [1, 0x80, 0xc3, 0, 0, 0]);
   }
 
   /** All alike, of some flows, or of anyone to anyone. */
@@ -164,8 +168,9 @@ describe('random bursts', () => {
       const twin = new NaiveSwitch(ports.length, twinPorts, copiesOf);
       for (const [id, port] of ports.entries()) {
         if (copiesOf.has(id)) continue;
-        const [receives, floods] = [random.chance(90), random.chance(85)];
-        world.follow(port, { receives, floods });
+        const [receives, floods, forwardsLinkLocal] = [90, 85, 20].map((percent) => random.chance(percent));
+        world.follow(port, { receives, floods, forwardsLinkLocal });
+        if (forwardsLinkLocal) twin.forwardsBpdu.add(id);
         if (!receives) twin.muted.add(id);
         if (!floods) twin.unflooded.add(id);
       }

@@ -28,6 +28,8 @@ export class NaiveSwitch {
   /** Ports that get no floods, and ports of which nothing is taken. */
   readonly unflooded = new Set<number>();
   readonly muted = new Set<number>();
+  /** Ports whose frames to addresses that bridges do not pass on are flooded. */
+  readonly forwardsBpdu = new Set<number>();
 
   constructor(portCount: number, ports: NaivePorts, copiesOf = new Map<number, readonly number[]>()) {
     this.drops = Array.from({ length: portCount }, () => ({}));
@@ -58,6 +60,10 @@ export class NaiveSwitch {
   }
 
   #forward(sender: number, frame: Uint8Array): void {
+    if (/^1:128:194:0:0:([0-9]|1[0-5])$/.test(nameAt(frame, 0)) && !this.forwardsBpdu.has(sender)) {
+      this.count(sender, 'linkLocal');
+      return;
+    }
     const owner = isGroup(frame, 0) ? undefined : this.portOf.get(nameAt(frame, 0));
     if (owner === sender && !this.#copiesOf.has(owner)) {
       this.count(sender, 'samePort');

@@ -22,6 +22,7 @@ describe('accepted', () => {
       direction: 'write',
       flood: true,
       receive: true,
+      forwardBpdu: false,
     });
     expect(copiesOf(port)).toBeNull();
   });

@@ -24,7 +24,16 @@ describe('a TAP port', () => {
   it('needs no more than an interface', () => {
     const { ports, controlSocket } = fromOption('host=tap:tap0');
     expect(ports).toEqual([
-      { name: 'host', kind: 'tap', interface: 'tap0', queues: 1, up: true, flood: true, receive: true },
+      {
+        name: 'host',
+        kind: 'tap',
+        interface: 'tap0',
+        queues: 1,
+        up: true,
+        flood: true,
+        receive: true,
+        forwardBpdu: false,
+      },
     ]);
     expect(ports.map(endpointOf)).toEqual(['tap0']);
     expect(controlSocket).toBeNull();
@@ -56,6 +65,7 @@ ports:
         up: false,
         flood: true,
         receive: true,
+        forwardBpdu: false,
       },
     ]);
     const option =

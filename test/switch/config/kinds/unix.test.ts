@@ -40,6 +40,7 @@ describe('settings of a unix port', () => {
       mtu: 9000,
       flood: true,
       receive: true,
+      forwardBpdu: false,
     });
   });
 
