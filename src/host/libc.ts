@@ -183,6 +183,13 @@ export const libc = {
     timeoutMs: number,
   ) => number,
 
+  /** `fds` are structs pollfd, which are written to. */
+  poll: lib.func('int poll(void *fds, unsigned long count, int timeoutMs)') as (
+    fds: Bytes,
+    count: number,
+    timeoutMs: number,
+  ) => number,
+
   // Time
   clock_gettime: lib.func('int clock_gettime(int clock, intptr_t timespec)') as (
     clock: number,

@@ -138,7 +138,7 @@ async function failureOf(running: Switch): Promise<never> {
 /** Serves the control API and leaves the note that leads to it; the answer undoes both. */
 async function openControl(path: string | null, running: Switch, log: Logger): Promise<() => Promise<void>> {
   if (path === null) return async () => {};
-  const server = await serveControlAt(path, running);
+  const server = await serveControlAt(path, running, log);
   const forget = recordRunningOrWarn(path, log);
   return async () => {
     forget();
@@ -146,9 +146,13 @@ async function openControl(path: string | null, running: Switch, log: Logger): P
   };
 }
 
-async function serveControlAt(path: string, running: Switch): Promise<{ close(): Promise<void> }> {
+async function serveControlAt(
+  path: string,
+  running: Switch,
+  log: Logger,
+): Promise<{ close(): Promise<void> }> {
   try {
-    return await serveControl(path, controlApi(running, ringwayVersion()));
+    return await serveControl(path, controlApi(running, ringwayVersion()), (message) => log.warn(message));
   } catch (error) {
     if (!(error instanceof SocketPathError)) throw error;
     throw new ConfigError(`control socket: ${error.message} (choose another with --control PATH, or none)`);
