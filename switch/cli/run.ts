@@ -73,7 +73,7 @@ export function addRun(program: Command): void {
     )
     .option(
       '--control <path>',
-      `socket of the control API, or none (default: ${CONFIG_DEFAULTS.controlSocketName} beside the first port's socket)`,
+      `socket of the control API, or none (default: ${CONFIG_DEFAULTS.controlSocketName} beside the first port's socket where it can be)`,
     )
     .addOption(new Option('--log-level <level>', 'least severe to log').choices(LOG_LEVELS).default('info'))
     .addHelpText('after', DETAILS)
@@ -111,6 +111,7 @@ async function runUntil(
   const failure = failureOf(running);
   // It may fail before anybody waits for it; the race below still learns of it.
   failure.catch(() => {});
+  if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
   const closeControl = await openControl(config.controlSocket, running, log);
   try {
     for (const port of config.ports) {
