@@ -4,17 +4,21 @@
  * pcapng-blocks.ts. What must be remembered between records (byte order, interfaces) is in the one object that
  * reads a file; nothing is allocated for a packet. Any thread.
  *
- * draft-ietf-opsawg-pcap (pcap), draft-ietf-opsawg-pcapng (pcapng). Abbreviations are theirs: SHB, IDB, EPB and
- * SPB are the section header, interface description, enhanced packet and simple packet blocks.
+ * draft-ietf-opsawg-pcap (pcap), draft-ietf-opsawg-pcapng (pcapng). Abbreviations are theirs: SHB, IDB, EPB, SPB and
+ * PB are the section header, interface description, enhanced packet, simple packet and (obsolete) packet blocks; FCS is
+ * the check sequence at the end of a frame on the wire, which some captures hold.
  */
 import {
   BLOCK_BYTES_MIN,
   BLOCK_ENHANCED,
   BLOCK_INTERFACE,
+  BLOCK_PACKET,
   BLOCK_SECTION,
   BLOCK_SIMPLE,
+  BLOCKS_WITHOUT_PACKET,
   LINK_TYPE_ETHERNET,
   NS_PER_SECOND,
+  OPTION_CHECK_SEQUENCE,
   OPTION_END,
   OPTION_FLAGS,
   OPTION_RESOLUTION,
@@ -39,6 +43,10 @@ const SIMPLE_BYTES_MIN = 16;
 const ENHANCED_BYTES_MIN = 32;
 const RESOLUTION_MICROSECONDS = 6;
 const INTERFACES_MAX = 65_536;
+/** In a pcap header's link type: whether its upper four bits tell of an FCS, in units of two bytes. */
+const LINK_HAS_FCS = 0x0400_0000;
+/** Longer than any FCS in bytes: early writers gave its length in bits. */
+const FCS_BYTES_BELOW = 16;
 
 /** Answers of `CaptureReader.next`. */
 export const CAPTURE_PACKET = 0;
@@ -76,10 +84,16 @@ export function captureFaultText(fault: number, faultValue: number): string {
 }
 
 export class CaptureReader {
-  /** Of the last packet: index of its first byte, how much of it was captured, how long it was. */
+  /** Of the last packet: index of its first byte, how much of it was captured, how long it was, both with its FCS. */
   dataIndex = 0;
   capturedBytes = 0;
   originalBytes = 0;
+  /** How long its FCS was; 0: it was not captured, or nothing is said about it. */
+  fcsBytes = 0;
+  /** What there is of the frame: without its FCS, and without what is said to lie behind its end. */
+  frameBytes = 0;
+  /** Blocks passed over whose kind is not known, so that they may have held packets. */
+  unknownBlocks = 0;
   /** Number of its interface within the section. */
   interfaceIndex = 0;
   /** Since 1970; `hasTime` is false where the format stores none (SPB). */
@@ -94,6 +108,7 @@ export class CaptureReader {
   #format: 'unknown' | 'pcap' | 'pcapng' = 'unknown';
   #isLittle = true;
   #pcapFractionNs = 1000;
+  #pcapFcsBytes = 0;
   #optionsIndex = 0;
   #optionsEndIndex = 0;
   /** Of the interfaces of this section. */
@@ -101,6 +116,7 @@ export class CaptureReader {
   readonly #snapBytes: number[] = [];
   readonly #unitsPerSecond: number[] = [];
   readonly #offsetSeconds: number[] = [];
+  readonly #fcsBytes: number[] = [];
 
   /**
    * Looks at what begins at index `at`, where bytes are known up to `end`. The first call must be for the first
@@ -118,6 +134,16 @@ export class CaptureReader {
     return this.#pcapHeader(bytes, at, end);
   }
 
+  /** Whether a part of the last packet was not captured, other than its FCS. */
+  get isCut(): boolean {
+    return this.capturedBytes < this.originalBytes - this.fcsBytes;
+  }
+
+  /** Whether more of the last packet is said to have been captured than there was of it. */
+  get isOverlong(): boolean {
+    return this.capturedBytes > this.originalBytes;
+  }
+
   /** The flags word of the last packet (direction in its lowest two bits), 0 when it has none. */
   packetFlags(bytes: Uint8Array): number {
     const at = findOption(bytes, this.#optionsIndex, this.#optionsEndIndex, OPTION_FLAGS, 4, this.#isLittle);
@@ -133,10 +159,11 @@ export class CaptureReader {
     if (end - at < PCAP_HEADER_BYTES) return this.#needs(PCAP_HEADER_BYTES);
     const major = readU16(bytes, at + 4, isLittle);
     if (major !== PCAP_VERSION_MAJOR) return this.#broken('version', major);
-    // The upper half says whether check sequences were captured.
-    const linkType = readU32(bytes, at + 20, isLittle) & 0xffff;
+    const linkWord = readU32(bytes, at + 20, isLittle);
+    const linkType = linkWord & 0xffff;
     if (linkType !== LINK_TYPE_ETHERNET) return this.#broken('linkType', linkType);
     this.#isLittle = isLittle;
+    this.#pcapFcsBytes = (linkWord & LINK_HAS_FCS) === 0 ? 0 : 2 * (linkWord >>> 28);
     this.#pcapFractionNs = magic === PCAP_NANOSECONDS ? 1 : 1000;
     this.#format = 'pcap';
     this.nextIndex = at + PCAP_HEADER_BYTES;
@@ -155,7 +182,7 @@ export class CaptureReader {
     this.hasTime = true;
     this.interfaceIndex = 0;
     this.#optionsIndex = this.#optionsEndIndex = 0;
-    this.#packet(at + PCAP_RECORD_BYTES, captured, readU32(bytes, at + 12, isLittle));
+    this.#packet(at + PCAP_RECORD_BYTES, captured, readU32(bytes, at + 12, isLittle), this.#pcapFcsBytes);
     this.nextIndex = this.dataIndex + captured;
     return CAPTURE_PACKET;
   }
@@ -174,6 +201,7 @@ export class CaptureReader {
       return this.#broken('blockLength', blockBytes);
     }
     if (!isReadBlock(type)) {
+      if (!BLOCKS_WITHOUT_PACKET.includes(type)) this.unknownBlocks++;
       this.nextIndex = at + blockBytes;
       return CAPTURE_NO_PACKET;
     }
@@ -184,19 +212,31 @@ export class CaptureReader {
     this.nextIndex = at + blockBytes;
     if (type === BLOCK_SECTION) return this.#section(bytes, at, isLittle);
     if (type === BLOCK_INTERFACE) return this.#interface(bytes, at, blockBytes);
-    return type === BLOCK_ENHANCED
-      ? this.#enhanced(bytes, at, blockBytes)
-      : this.#simple(bytes, at, blockBytes);
+    if (type === BLOCK_SIMPLE) return this.#simple(bytes, at, blockBytes);
+    // A PB has 16 bits for its interface, and then how many packets were lost before it.
+    const interfaceIndex =
+      type === BLOCK_PACKET ? readU16(bytes, at + 8, isLittle) : readU32(bytes, at + 8, isLittle);
+    return this.#enhanced(bytes, at, blockBytes, interfaceIndex);
   }
 
   #section(bytes: Uint8Array, at: number, isLittle: boolean): number {
     const major = readU16(bytes, at + 12, isLittle);
     if (major !== SECTION_VERSION_MAJOR) return this.#broken('version', major);
     this.#isLittle = isLittle;
-    for (const list of [this.#linkTypes, this.#snapBytes, this.#unitsPerSecond, this.#offsetSeconds]) {
+    this.#forgetInterfaces();
+    return CAPTURE_NO_PACKET;
+  }
+
+  #forgetInterfaces(): void {
+    for (const list of [
+      this.#linkTypes,
+      this.#snapBytes,
+      this.#unitsPerSecond,
+      this.#offsetSeconds,
+      this.#fcsBytes,
+    ]) {
       list.length = 0;
     }
-    return CAPTURE_NO_PACKET;
   }
 
   #interface(bytes: Uint8Array, at: number, blockBytes: number): number {
@@ -207,6 +247,9 @@ export class CaptureReader {
     const resolutionAt = findOption(bytes, options, end, OPTION_RESOLUTION, 1, isLittle);
     const resolution = resolutionAt < 0 ? RESOLUTION_MICROSECONDS : bytes[resolutionAt];
     const offsetAt = findOption(bytes, options, end, OPTION_TIME_OFFSET, 8, isLittle);
+    const fcsAt = findOption(bytes, options, end, OPTION_CHECK_SEQUENCE, 1, isLittle);
+    const fcsLength = fcsAt < 0 ? 0 : bytes[fcsAt];
+    this.#fcsBytes.push(fcsLength < FCS_BYTES_BELOW ? fcsLength : fcsLength >> 3);
     this.#linkTypes.push(readU16(bytes, at + 8, isLittle));
     this.#snapBytes.push(readU32(bytes, at + 12, isLittle));
     this.#unitsPerSecond.push((resolution & 0x80) !== 0 ? 2 ** (resolution & 0x7f) : 10 ** resolution);
@@ -214,9 +257,8 @@ export class CaptureReader {
     return CAPTURE_NO_PACKET;
   }
 
-  #enhanced(bytes: Uint8Array, at: number, blockBytes: number): number {
+  #enhanced(bytes: Uint8Array, at: number, blockBytes: number, interfaceIndex: number): number {
     const isLittle = this.#isLittle;
-    const interfaceIndex = readU32(bytes, at + 8, isLittle);
     if (!this.#mayRead(interfaceIndex)) return CAPTURE_BROKEN;
     const captured = readU32(bytes, at + 20, isLittle);
     if (captured > blockBytes - ENHANCED_BYTES_MIN || captured > CAPTURED_BYTES_MAX) {
@@ -227,9 +269,11 @@ export class CaptureReader {
     this.seconds += this.#offsetSeconds[interfaceIndex];
     this.hasTime = true;
     this.interfaceIndex = interfaceIndex;
-    this.#packet(at + 28, captured, readU32(bytes, at + 24, isLittle));
-    this.#optionsIndex = this.dataIndex + ((captured + 3) & ~3);
+    this.#optionsIndex = at + 28 + ((captured + 3) & ~3);
     this.#optionsEndIndex = at + blockBytes - 4;
+    // Said of this packet, it counts for more than what is said of its interface.
+    const fcsBytes = (this.packetFlags(bytes) >>> 5) & 0xf || this.#fcsBytes[interfaceIndex];
+    this.#packet(at + 28, captured, readU32(bytes, at + 24, isLittle), fcsBytes);
     return CAPTURE_PACKET;
   }
 
@@ -245,7 +289,7 @@ export class CaptureReader {
     this.hasTime = false;
     this.interfaceIndex = 0;
     this.#optionsIndex = this.#optionsEndIndex = 0;
-    this.#packet(at + 12, captured, original);
+    this.#packet(at + 12, captured, original, this.#fcsBytes[0]);
     return CAPTURE_PACKET;
   }
 
@@ -260,10 +304,12 @@ export class CaptureReader {
     return linkType === LINK_TYPE_ETHERNET;
   }
 
-  #packet(dataIndex: number, captured: number, original: number): void {
+  #packet(dataIndex: number, captured: number, original: number, fcsBytes: number): void {
     this.dataIndex = dataIndex;
     this.capturedBytes = captured;
     this.originalBytes = original;
+    this.fcsBytes = fcsBytes;
+    this.frameBytes = Math.min(captured, Math.max(original - fcsBytes, 0));
   }
 
   /** Divides a number of 64 bits by the units of a second, byte by byte so that no product exceeds 2^53. */
@@ -306,14 +352,18 @@ export class CaptureReader {
 /** Blocks that must be seen whole; others are passed over, however long. */
 function isReadBlock(type: number): boolean {
   return (
-    type === BLOCK_SECTION || type === BLOCK_INTERFACE || type === BLOCK_ENHANCED || type === BLOCK_SIMPLE
+    type === BLOCK_SECTION ||
+    type === BLOCK_INTERFACE ||
+    type === BLOCK_ENHANCED ||
+    type === BLOCK_SIMPLE ||
+    type === BLOCK_PACKET
   );
 }
 
 function blockBytesMin(type: number): number {
   if (type === BLOCK_SECTION) return SECTION_BYTES_MIN;
   if (type === BLOCK_INTERFACE) return INTERFACE_BYTES_MIN;
-  if (type === BLOCK_ENHANCED) return ENHANCED_BYTES_MIN;
+  if (type === BLOCK_ENHANCED || type === BLOCK_PACKET) return ENHANCED_BYTES_MIN;
   return type === BLOCK_SIMPLE ? SIMPLE_BYTES_MIN : BLOCK_BYTES_MIN;
 }
 

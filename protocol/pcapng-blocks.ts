@@ -8,8 +8,12 @@
 
 export const BLOCK_SECTION = 0x0a0d0d0a;
 export const BLOCK_INTERFACE = 1;
+/** Obsolete, and still written: an EPB with another beginning. */
+export const BLOCK_PACKET = 2;
 export const BLOCK_SIMPLE = 3;
 export const BLOCK_ENHANCED = 6;
+/** Names, statistics, journal entries, secrets, custom blocks: kinds that are known to hold no packet. */
+export const BLOCKS_WITHOUT_PACKET: readonly number[] = [4, 5, 9, 10, 0xbad, 0x40000bad];
 /** Type and length before a block's body, length again after it. */
 export const BLOCK_BYTES_MIN = 12;
 export const SECTION_ORDER = 0x1a2b3c4d;
@@ -17,6 +21,7 @@ export const SECTION_VERSION_MAJOR = 1;
 export const OPTION_END = 0;
 export const OPTION_INTERFACE_NAME = 2;
 export const OPTION_RESOLUTION = 9;
+export const OPTION_CHECK_SEQUENCE = 13;
 export const OPTION_TIME_OFFSET = 14;
 export const OPTION_FLAGS = 2;
 export const OPTION_APPLICATION = 4;

@@ -194,9 +194,9 @@ export const libc = {
     timeoutMs: number,
   ) => number,
 
-  /** `entries` are structs pollfd. */
-  poll: lib.func('int poll(void *entries, unsigned long count, int timeoutMs)') as (
-    entries: Bytes,
+  /** `fds` are structs pollfd, which are written to. */
+  poll: lib.func('int poll(void *fds, unsigned long count, int timeoutMs)') as (
+    fds: Bytes,
     count: number,
     timeoutMs: number,
   ) => number,

@@ -4,6 +4,9 @@
  */
 import { lstatSync, unlinkSync } from 'node:fs';
 
+/** What stands at a socket's path: its own file, nothing that could be found, or something else. */
+export type Standing = 'ours' | 'nothing' | 'another';
+
 export class SocketFile {
   readonly #path: string;
   readonly #device: bigint;
@@ -17,16 +20,24 @@ export class SocketFile {
     this.#inode = ino;
   }
 
-  /**
-   * Removes the file unless another has taken its place. Call it before the socket is closed: until then the
-   * kernel gives the number of its inode to no other file.
-   */
-  remove(): void {
+  /** Ask while the socket is open: until it is closed the kernel gives the number of its inode to no other file. */
+  standing(): Standing {
     try {
       const { dev, ino } = lstatSync(this.#path, { bigint: true });
-      if (dev === this.#device && ino === this.#inode) unlinkSync(this.#path);
+      return dev === this.#device && ino === this.#inode ? 'ours' : 'another';
     } catch {
-      // Gone already, or its folder is: somebody tidied up.
+      // Somebody tidied up: the file is gone, or its folder, or the way there.
+      return 'nothing';
+    }
+  }
+
+  /** Removes the file unless another has taken its place. Call it before the socket is closed, as `standing`. */
+  remove(): void {
+    if (this.standing() !== 'ours') return;
+    try {
+      unlinkSync(this.#path);
+    } catch {
+      // Gone since, or in a folder that became read-only: it leads nowhere, and the next one takes it over.
     }
   }
 }

@@ -3,7 +3,7 @@
  * which Node's own `net` cannot. Everything is non-blocking and close-on-exec. Used by the main thread and by the
  * embedded front-end, never by a worker.
  */
-import { chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
 import { closeFd } from './descriptor.ts';
 import { checked, ERRNO, HostError } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
@@ -24,6 +24,9 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CTRUNC = 0x8;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const LISTEN_BACKLOG = 16;
+const POLLERR = 0x8;
+const POLLHUP = 0x10;
+const POLLRDHUP = 0x2000;
 
 /** sockaddr_un: two bytes of family, then the path and its closing zero within 108 bytes. */
 export const SOCKET_PATH_BYTES_MAX = 107;
@@ -83,7 +86,7 @@ function boundSocket(
       if (options.owner !== undefined) changeOwner(path, options.owner.uid, options.owner.gid);
       finish(fd);
     } catch (error) {
-      unlinkSync(path);
+      rmSync(path, { force: true });
       throw error;
     }
     return fd;
@@ -129,6 +132,16 @@ export function peerPid(fd: number): number | null {
   const length = new Uint8Array(new Uint32Array([credentials.length]).buffer);
   if (libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, length) < 0) return null;
   return new DataView(credentials.buffer).getInt32(0, true) || null;
+}
+
+/** Whether the other end of a connection is closed, also while something that came before is unread. */
+export function isHungUp(fd: number): boolean {
+  // struct pollfd: the descriptor, 16 bits of what is asked for, 16 bits of what there is.
+  const bytes = new Uint8Array(8);
+  const view = new DataView(bytes.buffer);
+  view.setInt32(0, fd, true);
+  view.setUint16(4, POLLRDHUP, true);
+  return libc.poll(bytes, 1, 0) > 0 && (view.getUint16(6, true) & (POLLRDHUP | POLLHUP | POLLERR)) !== 0;
 }
 
 /**
@@ -318,6 +331,8 @@ function readablePathError(error: unknown, path: string): unknown {
     case 'EROFS':
       return new SocketPathError(`cannot create socket ${path}: read-only file system`);
     default:
-      return error;
+      if (error instanceof SocketPathError || error instanceof HostError || typeof code !== 'string')
+        return error;
+      return new SocketPathError(`cannot create socket ${path}: ${code}`);
   }
 }

@@ -1,43 +1,55 @@
 /**
  * A UNIX socket that one peer at a time is taken from: listening with mode and owner, accepting, having who comes
- * too early wait, refusing who comes second, pausing when the process is out of descriptors. Main thread.
+ * too early wait, refusing who comes second, pausing when the process is out of descriptors, listening again when the
+ * socket's file was removed. Main thread.
  */
 import assert from 'node:assert';
+import { BoundSocket } from '../host/bound-socket.ts';
 import { closeFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
-import { SocketFile } from '../host/socket-file.ts';
-import { acceptUnix, type ListenOptions, listenUnix } from '../host/unix-socket.ts';
+import { acceptUnix, isHungUp, type ListenOptions, listenUnix } from '../host/unix-socket.ts';
 
-/** A second peer may be there because the first has just gone and nobody has seen that yet. */
+/**
+ * A second peer may be there because the first is just going: the sockets of a process that ends are closed one after
+ * the other. One that has gone is waited for, however long the work on what it sent last takes.
+ */
 const LOOK_AGAIN_MS = 50;
 /** Some peers try again at once when they are refused. */
 const REFUSAL_PAUSE_MS = 1000;
 
+/** Where a listener tells what happened. */
+export type ListenerEvents = { info(message: string): void; warn(message: string): void };
+
 export class Listener {
-  readonly #path: string;
-  readonly #options: ListenOptions;
   readonly #warn: (message: string) => void;
-  #fd = -1;
-  #file: SocketFile | null = null;
+  readonly #socket: BoundSocket;
   #watch: Watch | null = null;
   #pause: NodeJS.Timeout | null = null;
   /** Who waits for the next connection; null: one is in use, or `hold` was called. */
   #waiter: ((fd: number) => void) | null = null;
   /** Whether a second connection was left waiting once. */
   #secondWaited = false;
+  /** The connection that was handed over last, until `hold`; otherwise -1. Its owner closes it right before `hold`. */
+  #inUseFd = -1;
 
-  constructor(path: string, options: ListenOptions, warn: (message: string) => void) {
-    this.#path = path;
-    this.#options = options;
-    this.#warn = warn;
+  constructor(path: string, options: ListenOptions, events: ListenerEvents) {
+    this.#warn = (message) => events.warn(message);
+    this.#socket = new BoundSocket(path, () => listenUnix(path, options), {
+      renewed: (_, oldFd) => this.#renewed(oldFd),
+      info: (message) => events.info(message),
+      warn: (message) => events.warn(message),
+    });
+  }
+
+  /** Why nobody can connect, although it listens; null: it can be reached. */
+  get trouble(): string | null {
+    return this.#socket.trouble;
   }
 
   /** Listens; connections wait until `next`. @throws SocketPathError, HostError */
   open(): void {
-    assert(this.#fd < 0, 'a listener is opened once');
-    this.#fd = listenUnix(this.#path, this.#options);
-    this.#file = new SocketFile(this.#path);
+    this.#socket.open();
   }
 
   /**
@@ -45,7 +57,7 @@ export class Listener {
    * refused, until `hold`.
    */
   next(signal: AbortSignal): Promise<number | null> {
-    assert(this.#fd >= 0 && this.#waiter === null, 'one waits at a time, while the socket is open');
+    assert(this.#socket.fd >= 0 && this.#waiter === null, 'one waits at a time, while the socket is open');
     if (signal.aborted) return Promise.resolve(null);
     return new Promise((resolve) => {
       const abort = (): void => {
@@ -65,21 +77,28 @@ export class Listener {
   /** Who connects from now on waits for `next`. */
   hold(): void {
     this.#waiter = null;
+    this.#inUseFd = -1;
     this.#unwatch();
   }
 
   /** Stops listening and removes the socket file, if it is still ours. Also when it was never opened. */
   close(): void {
     this.hold();
-    this.#file?.remove();
-    this.#file = null;
-    if (this.#fd >= 0) closeFd(this.#fd);
-    this.#fd = -1;
+    const fd = this.#socket.release();
+    if (fd >= 0) closeFd(fd);
+  }
+
+  /** Who waits at the socket before is lost to us: it came while that could be reached, and connects again. */
+  #renewed(oldFd: number): void {
+    const isLooking = this.#watch !== null || this.#pause !== null;
+    this.#unwatch();
+    closeFd(oldFd);
+    if (isLooking) this.#look();
   }
 
   #look(): void {
     this.#unwatch();
-    this.#watch = descriptorLoop().watch(this.#fd, () => this.#onConnection());
+    this.#watch = descriptorLoop().watch(this.#socket.fd, () => this.#onConnection());
   }
 
   #lookAfter(pauseMs: number): void {
@@ -97,7 +116,7 @@ export class Listener {
   #onConnection(): void {
     // An earlier callback of the same turn may have closed the watch.
     if (this.#watch === null) return;
-    if (this.#waiter === null && !this.#secondWaited) {
+    if (this.#waiter === null && (!this.#secondWaited || isHungUp(this.#inUseFd))) {
       this.#secondWaited = true;
       this.#lookAfter(LOOK_AGAIN_MS);
       return;
@@ -108,6 +127,7 @@ export class Listener {
     this.#waiter = null;
     this.#secondWaited = false;
     if (waiter !== null) {
+      this.#inUseFd = fd;
       waiter(fd);
       return;
     }
@@ -120,7 +140,7 @@ export class Listener {
   /** Out of descriptors: the connection stays queued. */
   #accept(): number | null {
     try {
-      return acceptUnix(this.#fd);
+      return acceptUnix(this.#socket.fd);
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       this.#warn(error.message);

@@ -27,7 +27,13 @@ export class PeerSocket {
   constructor(path: string, role: SocketRole, options: ListenOptions, events: PortEvents) {
     this.#path = path;
     this.#role = role;
-    this.#listener = new Listener(path, options, (message) => events.warn(message));
+    this.#listener = new Listener(path, options, events);
+  }
+
+  /** Why no peer can connect to us, for the user; null: nothing is in the way. */
+  get trouble(): string | null {
+    const { trouble } = this.#listener;
+    return trouble === null ? null : `nobody can connect: ${trouble}`;
   }
 
   /** When to try again after a peer that was in earnest: who connects to us is not made to wait. */

@@ -77,7 +77,7 @@ export function addRun(program: Command): void {
     )
     .option(
       '--control <path>',
-      `socket of the control API, or none (default: ${CONFIG_DEFAULTS.controlSocketName} beside the first port's socket)`,
+      `socket of the control API, or none (default: ${CONFIG_DEFAULTS.controlSocketName} beside the first port's socket where it can be)`,
     )
     .addOption(new Option('--log-level <level>', 'least severe to log').choices(LOG_LEVELS).default('info'))
     .addHelpText('after', DETAILS)
@@ -115,6 +115,7 @@ async function runUntil(
   const failure = failureOf(running);
   // It may fail before anybody waits for it; the race below still learns of it.
   failure.catch(() => {});
+  if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
   const closeControl = await openControl(config.controlSocket, running, log);
   try {
     for (const port of config.ports) {
@@ -142,7 +143,7 @@ async function failureOf(running: Switch): Promise<never> {
 /** Serves the control API and leaves the note that leads to it; the answer undoes both. */
 async function openControl(path: string | null, running: Switch, log: Logger): Promise<() => Promise<void>> {
   if (path === null) return async () => {};
-  const server = await serveControlAt(path, running);
+  const server = await serveControlAt(path, running, log);
   const forget = recordRunningOrWarn(path, log);
   return async () => {
     forget();
@@ -150,9 +151,13 @@ async function openControl(path: string | null, running: Switch, log: Logger): P
   };
 }
 
-async function serveControlAt(path: string, running: Switch): Promise<{ close(): Promise<void> }> {
+async function serveControlAt(
+  path: string,
+  running: Switch,
+  log: Logger,
+): Promise<{ close(): Promise<void> }> {
   try {
-    return await serveControl(path, controlApi(running, ringwayVersion()));
+    return await serveControl(path, controlApi(running, ringwayVersion()), (message) => log.warn(message));
   } catch (error) {
     if (!(error instanceof SocketPathError)) throw error;
     throw new ConfigError(`control socket: ${error.message} (choose another with --control PATH, or none)`);

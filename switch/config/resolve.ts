@@ -29,7 +29,7 @@
  *       capacity: 8192                   # addresses remembered at most
  *       ageSeconds: 300                  # and forgotten when silent this long
  *     arena: 1TiB                        # addresses reserved for guests' memory (not memory itself)
- *     control: /run/ringway/ringway.sock # or none; left out: ringway.sock beside the first port's socket
+ *     control: /run/ringway/ringway.sock # or none; left out: ringway.sock beside a port's socket (the first where it can be)
  *
  * A number's leading zeros and YAML's types do not matter: every value is read as text first.
  */
@@ -37,7 +37,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
 import { Claims, clashInItself } from './clashes.ts';
-import { type PortSettings, socketOf } from './kinds/index.ts';
+import { claimOf, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
 import { CONFIG_DEFAULTS, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
@@ -65,6 +65,8 @@ export type SwitchConfig = {
   arenaBytes: number;
   /** Path of the control API's socket; null: no control API. */
   controlSocket: string | null;
+  /** There is none although nothing was said about it: why. */
+  controlObstacle?: string;
 };
 
 /**
@@ -104,10 +106,27 @@ function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {
 function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchConfig {
   const ports = named(settings.ports);
   const { cpus, poll, idleUs, fdb, arena: arenaBytes, control } = settings;
-  const firstSocket = ports.map(socketOf).find((path) => path !== null) ?? null;
-  const besidePort = firstSocket && join(dirname(firstSocket), CONFIG_DEFAULTS.controlSocketName);
-  const controlSocket = control === 'none' ? null : (control ?? besidePort);
-  return { ports, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes, controlSocket };
+  const common = { ports, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes };
+  if (control !== undefined) return { ...common, controlSocket: control === 'none' ? null : control };
+  const sockets = ports.map(socketOf).filter((path) => path !== null);
+  const controlSocket = socketBeside(sockets, new Set(ports.map(claimOf)));
+  if (controlSocket !== null || sockets.length === 0) return { ...common, controlSocket };
+  const controlObstacle = `no socket of at most ${SOCKET_PATH_BYTES_MAX} bytes can lie beside that of a port: name one with --control PATH`;
+  return { ...common, controlSocket, controlObstacle };
+}
+
+/**
+ * Where the control socket lies when nothing is said: beside the first port's socket where it can. What nobody asked for
+ * must not be in the way of a port. Null: beside none of them.
+ */
+function socketBeside(sockets: readonly string[], taken: ReadonlySet<string>): string | null {
+  const { controlSocketName, controlSocketOtherName } = CONFIG_DEFAULTS;
+  const candidates = sockets.flatMap((socket) =>
+    [controlSocketName, controlSocketOtherName].map((name) => join(dirname(socket), name)),
+  );
+  const mayBe = (path: string): boolean =>
+    Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX && !taken.has(resolve(path));
+  return candidates.find(mayBe) ?? null;
 }
 
 /** The first setting that is fine by itself but not with the others or on this machine. */

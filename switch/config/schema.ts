@@ -15,6 +15,8 @@ export const CONFIG_DEFAULTS = {
   fdb: { capacity: DEFAULT_FDB_CAPACITY, ageSeconds: 300 },
   arenaBytes: ARENA_BYTES_DEFAULT,
   controlSocketName: 'ringway.sock',
+  /** Where a port has that name. */
+  controlSocketOtherName: 'ringway-control.sock',
 } as const;
 
 const IDLE_US_MAX = 1_000_000;

@@ -6,8 +6,8 @@
  */
 import { createAdaptorServer, type ServerType } from '@hono/node-server';
 import { type Context, Hono } from 'hono';
+import { BoundSocket } from '../../src/host/bound-socket.ts';
 import { HostError } from '../../src/host/errors.ts';
-import { SocketFile } from '../../src/host/socket-file.ts';
 import { listenUnix, SocketPathError } from '../../src/host/unix-socket.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
@@ -111,23 +111,39 @@ function statusOf(error: Error): 400 | 404 | 409 | 500 {
 
 /**
  * Serves `api` at the socket until the answered object is closed, which also removes the socket. A socket
- * that no process listens on is taken over. @throws SocketPathError
+ * that no process listens on is taken over; one whose file was removed is made anew, which `warn` is told of.
+ * @throws SocketPathError
  */
-export async function serveControl(socketPath: string, api: Hono): Promise<{ close(): Promise<void> }> {
+export async function serveControl(
+  socketPath: string,
+  api: Hono,
+  warn: (message: string) => void = () => {},
+): Promise<{ close(): Promise<void> }> {
+  const newServer = (): ServerType => createAdaptorServer({ fetch: api.fetch, overrideGlobalObjects: false });
+  const servers = [newServer()];
   // Bound by our own code, which knows stale sockets and sets the mode before anyone can connect.
-  const fd = listenUnix(socketPath, { mode: CONTROL_SOCKET_MODE });
-  const file = new SocketFile(socketPath);
-  const server = createAdaptorServer({ fetch: api.fetch, overrideGlobalObjects: false });
+  const bind = (): number => listenUnix(socketPath, { mode: CONTROL_SOCKET_MODE });
+  const socket = new BoundSocket(socketPath, bind, {
+    renewed: (fd) => {
+      // It closes its socket, and ends when its last connection does.
+      servers[0].close();
+      servers.unshift(newServer());
+      void listening(servers[0], fd).catch((error: Error) => warn(`control API: ${error.message}`));
+    },
+    info: (message) => warn(`control API: ${message}`),
+    warn: (message) => warn(`control API: ${message}`),
+  });
+  socket.open();
   try {
-    await listening(server, fd);
+    await listening(servers[0], socket.fd);
   } catch (error) {
-    file.remove();
+    socket.release();
     throw error;
   }
   return {
     close: async () => {
-      file.remove();
-      await closed(server);
+      socket.release();
+      await Promise.all(servers.map(closed));
     },
   };
 }

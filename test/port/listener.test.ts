@@ -1,16 +1,28 @@
 /** The socket that a port's peers connect to: who gets in, who waits, who is refused, and whose file is removed. */
-import { chmodSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import {
+  acceptUnix,
   connectUnix,
   type ListenOptions,
   listenUnix,
   receive,
   SocketPathError,
+  send,
 } from '../../src/host/unix-socket.ts';
 import { Listener } from '../../src/port/listener.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
@@ -21,6 +33,7 @@ let path: string;
 let listeners: Listener[];
 let fds: number[];
 let warnings: string[];
+let infos: string[];
 let abort: AbortController;
 
 beforeEach(() => {
@@ -31,6 +44,7 @@ beforeEach(() => {
   listeners = [];
   fds = [];
   warnings = [];
+  infos = [];
   abort = new AbortController();
 });
 
@@ -42,7 +56,10 @@ afterEach(() => {
 });
 
 function open(options: ListenOptions = {}): Listener {
-  const listener = new Listener(path, options, (message) => warnings.push(message));
+  const listener = new Listener(path, options, {
+    info: (message) => infos.push(message),
+    warn: (message) => warnings.push(message),
+  });
   listeners.push(listener);
   listener.open();
   return listener;
@@ -64,6 +81,72 @@ async function next(listener: Listener): Promise<number> {
 const turns = async (count: number): Promise<void> => {
   for (let turn = 0; turn < count; turn++) await new Promise(setImmediate);
 };
+
+/** Longer than the two looks that a socket that is gone takes. */
+const NOTICED = { timeout: 10_000, interval: 10 };
+
+describe('a listener whose file was removed', () => {
+  it('listens again at its path, with its mode, also for who waits already', async () => {
+    const listener = open({ mode: 0o620 });
+    const waiting = next(listener);
+    rmSync(path);
+    await vi.waitUntil(() => infos.length > 0, NOTICED);
+    expect(statSync(path).mode & 0o777).toBe(0o620);
+    expect(infos).toEqual([`the file of socket ${path} was gone and was made anew`]);
+    connect();
+    await waiting;
+    expect([listener.trouble, warnings]).toEqual([null, []]);
+    listener.close();
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it('keeps the peer that it has, and refuses a second one at the new socket', async () => {
+    const listener = open();
+    const first = connect();
+    await next(listener);
+    rmSync(path);
+    await vi.waitUntil(() => existsSync(path), NOTICED);
+    const second = connect();
+    await vi.waitUntil(() => receive(second, 1).closed);
+    expect(receive(first, 1)).toMatchObject({ closed: false });
+  });
+
+  it('says that its folder is gone, and listens again in one made anew', async () => {
+    const inner = join(folder, 'f');
+    path = join(inner, 'l.sock');
+    mkdirSync(inner);
+    const listener = open();
+    rmSync(inner, { recursive: true });
+    await vi.waitUntil(() => listener.trouble !== null, NOTICED);
+    expect(listener.trouble).toBe(`its file is gone: folder ${inner} of socket ${path} does not exist`);
+    expect(warnings).toEqual([`nobody can reach the socket: ${listener.trouble}`]);
+    mkdirSync(inner);
+    await vi.waitUntil(() => existsSync(path), NOTICED);
+    expect([listener.trouble, warnings.length]).toEqual([null, 1]);
+    connect();
+    await next(listener);
+  });
+
+  it('leaves a successor alone, says so, and comes back when that is gone', async () => {
+    const listener = open();
+    rmSync(path);
+    const successor = listenUnix(path);
+    try {
+      await vi.waitUntil(() => listener.trouble !== null, NOTICED);
+      expect(listener.trouble).toBe(
+        `at ${path} stands what another program made: remove it, or end that program`,
+      );
+      // It was not even asked whether it is there.
+      expect(acceptUnix(successor)).toBe(null);
+    } finally {
+      closeFd(successor);
+    }
+    rmSync(path);
+    await vi.waitUntil(() => listener.trouble === null, NOTICED);
+    connect();
+    await next(listener);
+  });
+});
 
 describe('a listener', () => {
   it('makes its socket with the mode that it is told, and removes it', () => {
@@ -89,6 +172,19 @@ describe('a listener', () => {
     listener.close();
     expect(existsSync(path)).toBe(true);
     closeFd(connectUnix(path));
+  });
+
+  it.each<[string, () => void]>([
+    ['a file', () => writeFileSync(path, 'theirs')],
+    ['a link', () => symlinkSync('/dev/null', path)],
+    ['a folder', () => mkdirSync(path)],
+    ['nothing', () => {}],
+  ])('is closed when %s stands at its path, and leaves that there', (what, place) => {
+    const listener = open();
+    rmSync(path);
+    place();
+    listener.close();
+    expect(lstatSync(path, { throwIfNoEntry: false }) === undefined).toBe(what === 'nothing');
   });
 
   it('has whoever comes early wait, and hands over one at a time', async () => {
@@ -133,6 +229,23 @@ describe('a listener', () => {
     expect(warnings).toEqual([]);
   });
 
+  it('never refuses the next one of a peer that has hung up, however late that is seen', async () => {
+    const listener = open();
+    const first = connect();
+    await next(listener);
+    // Something unread lies before the end, as when the messages of a front-end are still being worked on.
+    send(first, Uint8Array.of(1));
+    closeFd(fds.splice(fds.indexOf(first), 1)[0]);
+    const second = connect();
+    // Longer than any pause after which the second could be refused; nothing tells of what must not happen.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(receive(second, 1)).toMatchObject({ closed: false });
+    expect(warnings).toEqual([]);
+    listener.hold();
+    await next(listener);
+    expect(receive(second, 1)).toMatchObject({ closed: false });
+  });
+
   it('ends the wait when told to, and can be waited for again', async () => {
     const listener = open();
     const waiting = listener.next(abort.signal);
@@ -146,7 +259,7 @@ describe('a listener', () => {
 
   it('is not opened twice, and waited for by one only', async () => {
     const listener = open();
-    expect(() => listener.open()).toThrow('a listener is opened once');
+    expect(() => listener.open()).toThrow('a socket is opened once');
     const waiting = listener.next(abort.signal);
     expect(() => listener.next(abort.signal)).toThrow('one waits at a time');
     abort.abort();

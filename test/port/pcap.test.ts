@@ -10,8 +10,10 @@ import {
   mkdtempSync,
   openSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
@@ -32,7 +34,7 @@ import { createLogger } from '../../switch/log.ts';
 import { PORTS_MAX } from '../../switch/port-table.ts';
 import { Switch } from '../../switch/switch.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
-import { naiveRead, pcapFile } from '../protocol/naive-capture.ts';
+import { Bytes, naiveRead, pcapFile } from '../protocol/naive-capture.ts';
 import { arena, arenaView, bytesOfFrame, ethernet, FrameBench } from '../switch/l2/frames.ts';
 import { Random } from '../vring/random.ts';
 
@@ -313,6 +315,70 @@ describe('writing', () => {
   });
 });
 
+/** Longer than two looks at the file. */
+const NOTICED = { timeout: 10_000, interval: 10 };
+
+describe('a file that is written', () => {
+  const [first, second] = randomFrames(2, 11);
+  const framesIn = (path: string) => {
+    const { packets, end } = naiveRead(readFileSync(path));
+    expect(end).toBe('end');
+    return packets.map(({ data }) => data);
+  };
+  const untilAnew = () => vi.waitUntil(() => said.filter((text) => text === 'running').length === 2, NOTICED);
+
+  it.each<[string, () => void, string, number]>([
+    ['moved away', () => renameSync(file, `${file}.1`), 'was moved away or removed', 1],
+    ['removed', () => rmSync(file), 'was moved away or removed', 0],
+    [
+      'moved away with an empty one in its place',
+      () => {
+        renameSync(file, `${file}.1`);
+        writeFileSync(file, '');
+      },
+      'was moved away and an empty file put there',
+      1,
+    ],
+    ['copied and emptied', () => truncateSync(file), 'was cut to 0 bytes', 0],
+  ])('and then %s is begun anew', async (_, change, why, kept) => {
+    await startPort();
+    place(first!);
+    change();
+    await untilAnew();
+    expect(said).toContain(`${file} ${why}: begun anew`);
+    place(second!);
+    expect(framesIn(file)).toEqual([second]);
+    if (kept === 1) expect(framesIn(`${file}.1`)).toEqual([first]);
+    expect(port.status).toEqual({ state: 'running', reason: null });
+  });
+
+  it('is written on where it was moved to while another stands in its place, and that is said', async () => {
+    await startPort();
+    renameSync(file, `${file}.1`);
+    writeFileSync(file, 'theirs');
+    await vi.waitUntil(() => port.status.reason !== null, NOTICED);
+    expect(port.status).toEqual({
+      state: 'running',
+      reason: `at ${file} stands what another program made: frames are written to the file that was there before`,
+    });
+    place(first!);
+    expect([framesIn(`${file}.1`), readFileSync(file, 'utf8')]).toEqual([[first], 'theirs']);
+    rmSync(file);
+    await untilAnew();
+    expect([framesIn(file), port.status.reason]).toEqual([[], null]);
+  });
+
+  it('and removed to make room, when the disk was full, is begun anew', async () => {
+    await startPort();
+    new QueueState(port.states, 0).words[STATE_FAULT] = constants.errno.ENOSPC;
+    port.queueFailed();
+    rmSync(file);
+    await untilAnew();
+    place(first!);
+    expect(framesIn(file)).toEqual([first]);
+  });
+});
+
 describe('reading', () => {
   const packets = (frames: readonly Uint8Array[], stepUs = 0) =>
     frames.map((data, i) => ({
@@ -430,6 +496,63 @@ describe('reading', () => {
     expect(taken).toEqual(frames.slice(0, 3));
     expect(takeAll()).toEqual([]);
     expect(port.status.state).toBe('running');
+  });
+
+  it('says how long nothing comes, and what to do about it', async () => {
+    const frames = randomFrames(2, 9);
+    const content = packets(frames);
+    content[1].seconds += 365 * 86_400;
+    writeFileSync(file, pcapFile(true, 0xa1b2c3d4, content));
+    await startPort({ direction: 'read', pace: 'recorded' });
+    expect(takeAll()).toEqual([frames[0]]);
+    const reason = 'the next frame is due in 365 days, as it was captured (pace=full does not wait)';
+    expect(port.status).toEqual({ state: 'running', reason });
+    expect(port.details.nextDueSeconds).toBe(365 * 86_400);
+    await vi.waitUntil(() => said.includes(reason), NOTICED);
+  });
+
+  it('sends frames without their check sequences', async () => {
+    const frame = ethernet(1, 2, { sizeBytes: 60 });
+    const withFcs = Buffer.concat([frame, Buffer.from([1, 2, 3, 4])]);
+    writeFileSync(file, pcapFile(true, 0xa1b2c3d4, packets([withFcs, withFcs]), 1 + 0x2400_0000));
+    await startPort({ direction: 'read' });
+    expect(takeAll()).toEqual([frame, frame]);
+    await fail();
+    expect(port.details.withoutCheckSequence).toBe(2);
+    expect(port.status.reason).toBe('capture read to its end: 2 frames');
+  });
+
+  it('counts what is to be doubted, and says it while it runs and at the end', async () => {
+    const frame = ethernet(1, 2, { sizeBytes: 60 });
+    const content = new Bytes(true)
+      .block(0x0a0d0d0a, (body) => body.u32(0x1a2b3c4d).u16(1, 0).i64(-1n))
+      .block(1, (body) => body.u16(1, 0).u32(0))
+      .block(0xabc, (body) => body.u32(0))
+      .block(6, (body) => body.u32(0, 0, 0, 60, 1514).raw(frame, true))
+      .block(6, (body) => body.u32(0, 0, 0, 60, 1514).raw(frame, true))
+      .block(2, (body) => body.u16(0, 0).u32(0, 0, 60, 42).raw(frame, true))
+      .block(3, (body) => body.u32(60).raw(frame, true))
+      // The queue waits here.
+      .block(6, (body) => body.u32(0, 2 ** 20, 0, 60, 60).raw(frame, true));
+    writeFileSync(file, content.done());
+    await startPort({ direction: 'read', pace: 'recorded' });
+    expect(takeAll().map(({ length }) => length)).toEqual([60, 60, 42, 60]);
+    const found =
+      '2 frames held only in part by the capture and sent so; 1 frame said to hold more bytes than they had, ' +
+      'which were left out; 1 frame without a time and sent at once; 1 block of unknown kind passed over';
+    expect(port.status.state).toBe('running');
+    expect(port.status.reason).toContain(`${found}; the next frame is due in `);
+    expect(port.details).toMatchObject({ cut: 2, overlong: 1, untimed: 1, unknownBlocks: 1, packets: 4 });
+    await vi.waitUntil(() => said.includes(`warning: ${found}`), NOTICED);
+    await port.stop();
+    await startPort({ direction: 'read' });
+    takeAll();
+    await fail();
+    expect(port.status.reason).toBe(
+      'capture read to its end: 5 frames; 2 frames held only in part by the capture and sent so; 1 frame said to ' +
+        'hold more bytes than they had, which were left out; 1 block of unknown kind passed over',
+    );
+    expect(said).toContain(`warning: ${port.status.reason}`);
   });
 
   it('waits for a file that is missing', async () => {

@@ -284,7 +284,14 @@ describe.skipIf(unavailable !== null)(titleWith('configuration of a TAP interfac
       (a: { local: string; prefixlen: number }) => `${a.local}/${a.prefixlen}`,
     );
     expect(held).toEqual(expect.arrayContaining(['10.1.0.1/24', '10.2.0.1/16', 'fd00:1::1/64']));
-    expect(port.details).toEqual({ namespace: namespace.name, mac: MAC, up: true, persistent: false });
+    expect(port.details).toEqual({
+      namespace: namespace.name,
+      movedTo: null,
+      interface: TAP,
+      mac: MAC,
+      up: true,
+      persistent: false,
+    });
     await port.stop();
     expect(namespace.has(TAP)).toBe(false);
     expect(port.status.state).toBe('stopped');
@@ -457,6 +464,85 @@ describe.skipIf(unavailable !== null)(titleWith('a TAP interface that is', unava
     dataPath.place(0, out);
     expect(await host.receive(5)).toEqual(out);
   });
+
+  it('renamed is followed, and so is its end', async () => {
+    const port = await start();
+    namespace.ip(`link set ${TAP} name other0`);
+    expect(port.status).toEqual({ state: 'running', reason: 'tap0 was renamed to other0' });
+    expect(port.details).toMatchObject({ interface: 'other0', movedTo: null, up: true });
+    await expectBothWays(namespace, 'other0');
+    // Another one of the configured name is not taken for it.
+    namespace.ip(`tuntap add ${TAP} mode tap`);
+    expect(port.status).toEqual({ state: 'running', reason: 'tap0 was renamed to other0' });
+    namespace.ip('link delete other0');
+    await events.said(/^attached to tap0$/, 2);
+    expect(port.details).toMatchObject({ interface: TAP, persistent: true });
+  });
+
+  it('moved to another namespace is followed there, renamed too, and comes back after its end', async () => {
+    const port = await start();
+    const elsewhere = new TestNamespace().add();
+    others.push({ close: () => elsewhere.remove() });
+    namespace.ip(`link set ${TAP} netns ${elsewhere.name}`);
+    const moved = `tap0 was moved to the network namespace ${elsewhere.name}`;
+    // The kernel takes down what it moves.
+    expect(port.status).toEqual({
+      state: 'running',
+      reason: `${moved}; tap0 is down: ip link set tap0 up there`,
+    });
+    elsewhere.ip(`link set ${TAP} up`);
+    expect(port.status).toEqual({ state: 'running', reason: moved });
+    expect(port.details).toMatchObject({
+      movedTo: `the network namespace ${elsewhere.name}`,
+      namespace: namespace.name,
+      up: true,
+      persistent: false,
+    });
+    await expectBothWays(elsewhere, TAP);
+    elsewhere.ip(`link set ${TAP} down`);
+    elsewhere.ip(`link set ${TAP} name other0 up`);
+    expect(port.status.reason).toBe(`${moved} and renamed to other0`);
+    await expectBothWays(elsewhere, 'other0');
+    // Asking about it does not keep the namespace alive: the interface ends with it.
+    elsewhere.remove();
+    await events.said(/^warning: tap0: the interface was deleted; Ringway tries to attach again$/);
+    await events.said(/^attached to tap0$/, 2);
+    expect(port.status).toEqual({ state: 'running', reason: null });
+    await expectBothWays(namespace, TAP);
+  });
+
+  it('moved away outlives the namespace that it came from', async () => {
+    const port = await start();
+    const elsewhere = new TestNamespace().add();
+    others.push({ close: () => elsewhere.remove() });
+    namespace.ip(`link set ${TAP} netns ${elsewhere.name}`);
+    elsewhere.ip(`link set ${TAP} up`);
+    namespace.remove();
+    // Longer than it takes to notice that a namespace is gone; nothing tells of what must not happen.
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    expect(port.status).toEqual({
+      state: 'running',
+      reason: `tap0 was moved to the network namespace ${elsewhere.name}`,
+    });
+    expect(events.all).toEqual(['attached to tap0']);
+    await expectBothWays(elsewhere, TAP);
+  });
+
+  async function expectBothWays(there: TestNamespace, name: string): Promise<void> {
+    const host = new PacketSocket(there, name);
+    try {
+      const out = framesOf(1, 3, 100);
+      dataPath.place(0, out);
+      expectSame(await host.receive(3), out);
+      const already = dataPath.received.length;
+      const inward = framesOf(2, 3, 100);
+      for (const frame of inward) host.send(frame);
+      await dataPath.until(() => dataPath.received.length >= already + 3);
+      expectSame(dataPath.received.slice(already), inward);
+    } finally {
+      host.close();
+    }
+  }
 
   it('missing when the port is stopped is not waited for any longer', async () => {
     namespace.remove();

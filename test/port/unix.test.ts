@@ -2,7 +2,7 @@
  * Ports on UNIX sockets, with real sockets in a folder of the test's own: framing cut at every byte against a naive
  * twin, sockets that are full, peers that come, go and lie, and datagrams of all sizes.
  */
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -338,6 +338,26 @@ describe('a stream port', () => {
     expect(world.port!.status.state).toBe('stopped');
   });
 
+  it('says while nobody can reach it, waiting or with a peer, and listens again', async () => {
+    const inner = join(folder, 'f');
+    mkdirSync(inner);
+    path = join(inner, 'u.sock');
+    const port = streamPort();
+    const gone = `nobody can connect: its file is gone: folder ${inner} of socket ${path} does not exist`;
+    for (const state of ['waiting', 'running']) {
+      const fd = state === 'running' ? owned(connectUnix(path)) : -1;
+      await world.untilState(state);
+      rmSync(inner, { recursive: true });
+      await world.turnUntil(() => port.status.reason === gone);
+      expect(port.status.state).toBe(state);
+      mkdirSync(inner);
+      await world.turnUntil(() => existsSync(path));
+      await world.turnUntil(() => port.status.reason !== gone);
+      expect(port.status.state).toBe(state);
+      if (fd >= 0) expect(receive(fd, 1).closed).toBe(false);
+    }
+  });
+
   it('says what it cannot listen at', async () => {
     writeFileSync(path, '');
     const options = { socketPath: path, role: 'server', mtu: 9000, listen: {} } as const;
@@ -428,6 +448,46 @@ describe('a datagram port', () => {
       rmSync(peerPath);
     }
     expect(world.egress!.fault).toBe(0);
+  });
+
+  it('binds its path anew when the file was removed, and loses no frame to its peer', async () => {
+    const port = await datagramPort();
+    let fd = peer();
+    await world.untilState('running');
+    rmSync(path);
+    await world.events.said(/was gone and was made anew$/);
+    await world.untilState('running');
+    // The old connection led to the old socket.
+    rmSync(peerPath);
+    close(fd);
+    fd = peer();
+    await world.untilState('running');
+    expect(send(fd, new Uint8Array(60))).toBe(60);
+    expect((await world.receiveCount(1)).map(({ length }) => length)).toEqual([60]);
+    expect(world.send([new Uint8Array(61)])).toBe(0);
+    expect(receive(fd, NO_LIMIT).bytes.length).toBe(61);
+    expect([statSync(path).mode & 0o777, port.status.reason]).toEqual([0o600, null]);
+  });
+
+  it('goes on sending while its own folder is gone, and says that nothing can come in', async () => {
+    const inner = join(folder, 'f');
+    mkdirSync(inner);
+    path = join(inner, 'u.sock');
+    const port = await datagramPort();
+    const fd = peer();
+    await world.untilState('running');
+    rmSync(inner, { recursive: true });
+    await world.events.said(/^warning: nobody can reach the socket: its file is gone: folder/);
+    expect(port.status.state).toBe('running');
+    expect(port.status.reason).toMatch(
+      /^nothing can be received: its file is gone: folder .* does not exist$/,
+    );
+    expect(world.send([new Uint8Array(61)])).toBe(0);
+    expect(receive(fd, NO_LIMIT).bytes.length).toBe(61);
+    mkdirSync(inner);
+    await world.events.said(/was gone and was made anew$/);
+    await world.untilState('running');
+    expect([existsSync(path), port.status.reason]).toEqual([true, null]);
   });
 
   it('says that the other path is a stream socket', async () => {

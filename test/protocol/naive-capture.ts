@@ -7,6 +7,8 @@ import type { Random } from '../vring/random.ts';
 export type NaivePacket = {
   readonly data: Uint8Array;
   readonly originalBytes: number;
+  /** `data` without its check sequence and without what lies behind the frame's end. */
+  readonly frame: Uint8Array;
   readonly interfaceIndex: number;
   /** Since 1970; null where the format has none. */
   readonly timeNs: bigint | null;
@@ -17,7 +19,12 @@ export type NaivePacket = {
 /** `end`: read to its end; `cut`: it ends within a record; otherwise the name of what is wrong. */
 export type NaiveCapture = { readonly packets: NaivePacket[]; readonly end: string };
 
-type Interface = { linkType: number; snap: number; units: bigint; offset: bigint };
+type Interface = { linkType: number; snap: number; units: bigint; offset: bigint; fcs: number };
+
+function frameOf(data: Uint8Array, originalBytes: number, fcs: number): Uint8Array {
+  const whole = originalBytes > fcs ? originalBytes - fcs : 0;
+  return data.length > whole ? data.slice(0, whole) : data;
+}
 
 export function naiveRead(bytes: Uint8Array): NaiveCapture {
   // A Buffer's slices would be Buffers.
@@ -35,6 +42,8 @@ export function naiveRead(bytes: Uint8Array): NaiveCapture {
   if (file.length < 24) return end('cut');
   if (view.getUint16(4, little) !== 2) return end('version');
   if ((view.getUint32(20, little) & 0xffff) !== 1) return end('linkType');
+  const link = view.getUint32(20, little);
+  const fcs = link & (1 << 26) ? (link >>> 28) * 2 : 0;
   let at = 24;
   while (at < file.length) {
     if (file.length - at < 16) return end('cut');
@@ -42,9 +51,12 @@ export function naiveRead(bytes: Uint8Array): NaiveCapture {
     if (captured > 262_144) return end('packetLength');
     if (file.length - at - 16 < captured) return end('cut');
     const fraction = BigInt(view.getUint32(at + 4, little)) * (magic === 0xa1b23c4d ? 1n : 1000n);
+    const data = file.slice(at + 16, at + 16 + captured);
+    const originalBytes = view.getUint32(at + 12, little);
     packets.push({
-      data: file.slice(at + 16, at + 16 + captured),
-      originalBytes: view.getUint32(at + 12, little),
+      data,
+      originalBytes,
+      frame: frameOf(data, originalBytes, fcs),
       interfaceIndex: 0,
       timeNs: BigInt(view.getUint32(at, little)) * 1_000_000_000n + fraction,
       toleranceNs: 0n,
@@ -72,9 +84,9 @@ function readBlocks(file: Uint8Array, view: DataView, packets: NaivePacket[]): N
     const u32 = (offset: number): number => view.getUint32(at + offset, order);
     const type = u32(0);
     const total = u32(4);
-    const least = isSection ? 28 : ({ 1: 20, 3: 16, 6: 32 }[type] ?? 12);
+    const least = isSection ? 28 : ({ 1: 20, 2: 32, 3: 16, 6: 32 }[type] ?? 12);
     if (total < least || total % 4 !== 0) return end('blockLength');
-    const isRead = isSection || [1, 3, 6].includes(type);
+    const isRead = isSection || [1, 2, 3, 6].includes(type);
     if (isRead) {
       if (total > 2 ** 19) return end('blockLength');
       if (left < total) return end('cut');
@@ -93,20 +105,26 @@ function readBlocks(file: Uint8Array, view: DataView, packets: NaivePacket[]): N
         linkType: view.getUint16(at + 8, order),
         snap: u32(12),
         units: base ** BigInt(resolution & 0x7f),
+        fcs: bitsOrBytes(options.get('13:1')?.[0] ?? 0),
         offset: offset ? new DataView(offset.buffer).getBigInt64(0, order) : 0n,
       });
-    } else if (type === 6 || type === 3) {
-      const index = type === 6 ? u32(8) : 0;
+    } else if (type === 6 || type === 3 || type === 2) {
+      const index = type === 6 ? u32(8) : type === 2 ? view.getUint16(at + 8, order) : 0;
       const face = interfaces[index];
       if (face === undefined) return end('noInterface');
       if (face.linkType !== 1) return end('linkType');
-      const original = type === 6 ? u32(24) : u32(8);
-      const captured = type === 6 ? u32(20) : Math.min(original, face.snap || original);
+      const original = type === 3 ? u32(8) : u32(24);
+      const captured = type !== 3 ? u32(20) : Math.min(original, face.snap || original);
       if (captured > total - least || captured > 262_144) return end('packetLength');
-      const start = at + (type === 6 ? 28 : 12);
-      const ticks = (BigInt(u32(12)) << 32n) | BigInt(type === 6 ? u32(16) : 0);
+      const start = at + (type === 3 ? 12 : 28);
+      const ticks = (BigInt(u32(12)) << 32n) | BigInt(type === 3 ? 0 : u32(16));
+      const data = file.slice(start, start + captured);
+      const rest = type === 3 ? [] : file.slice(start + Math.ceil(captured / 4) * 4, at + total - 4);
+      const flags = readOptions(Uint8Array.from(rest), order).get('2:4');
+      const flagBits = flags === undefined ? 0 : new DataView(flags.buffer).getUint32(0, order);
       packets.push({
-        data: file.slice(start, start + captured),
+        data,
+        frame: frameOf(data, original, (flagBits >>> 5) % 16 || face.fcs),
         originalBytes: original,
         interfaceIndex: index,
         timeNs: type === 3 ? null : (ticks * 1_000_000_000n) / face.units + face.offset * 1_000_000_000n,
@@ -116,6 +134,10 @@ function readBlocks(file: Uint8Array, view: DataView, packets: NaivePacket[]): N
     at += total;
   }
   return end('end');
+}
+
+function bitsOrBytes(length: number): number {
+  return length < 16 ? length : Math.floor(length / 8);
 }
 
 /** The first value of each code and length, as `code:length`. */
@@ -205,7 +227,12 @@ export function randomCapture(random: Random): Uint8Array {
       data: data(),
       original: random.between(0, 2000),
     }));
-    return pcapFile(little, random.pick([0xa1b2c3d4, 0xa1b23c4d]), packets, random.chance(4) ? 113 : 1);
+    return pcapFile(
+      little,
+      random.pick([0xa1b2c3d4, 0xa1b23c4d]),
+      packets,
+      random.pick([1, 1, 1, 1, 113, 0x0400_0001, 0x2400_0001, 0xf400_0001, 0x2000_0001]),
+    );
   }
   const sections = Array.from({ length: random.between(1, 3) }, () => randomSection(random, data));
   return new Uint8Array(Buffer.concat(sections));
@@ -225,7 +252,25 @@ function randomSection(random: Random, data: () => Uint8Array): Uint8Array {
       file.block(6, (body) => {
         body.u32(random.between(0, interfaces - 1), random.next(), random.next());
         body.u32(packet.length, random.between(0, 2000)).raw(packet, true);
-        return random.chance(50) ? body.u16(2, 4).u32(random.between(1, 2)).u32(0) : body;
+        return random.chance(50)
+          ? body
+              .u16(2, 4)
+              .u32(random.pick([1, 2, 0x81, 0x42, 0x1e1]))
+              .u32(0)
+          : body;
+      });
+    } else if (what < 8 && random.chance(50)) {
+      file.block(2, (body) => {
+        body
+          .u16(random.between(0, interfaces - 1), random.between(0, 65_535))
+          .u32(random.next(), random.next());
+        body.u32(packet.length, random.between(0, 2000)).raw(packet, true);
+        return random.chance(50)
+          ? body
+              .u16(2, 4)
+              .u32(random.pick([1, 0x82]))
+              .u32(0)
+          : body;
       });
     } else if (what < 8) {
       file.block(3, (body) => body.u32(packet.length).raw(packet, true));
@@ -244,5 +289,6 @@ function randomInterface(random: Random, body: Bytes): Bytes {
     body.u16(9, 1).raw(Uint8Array.of(resolution), true);
   }
   if (random.chance(30)) body.u16(14, 8).i64(BigInt(random.between(0, 7200)) - 3600n);
+  if (random.chance(30)) body.u16(13, 1).raw(Uint8Array.of(random.pick([0, 2, 4, 32])), true);
   return random.chance(50) ? body.u32(0) : body;
 }

@@ -27,6 +27,8 @@ import { Bytes, type NaivePacket, naiveRead, pcapFile, randomCapture } from './n
 
 type Packet = {
   data: Uint8Array;
+  /** What of it is the frame. */
+  frame: Uint8Array;
   originalBytes: number;
   interfaceIndex: number;
   timeNs: bigint | null;
@@ -66,6 +68,7 @@ function packetOf(reader: CaptureReader, file: Uint8Array): Packet {
   const time = BigInt(reader.seconds) * 1_000_000_000n + BigInt(reader.nanoseconds);
   return {
     data: file.slice(reader.dataIndex, reader.dataIndex + reader.capturedBytes),
+    frame: file.slice(reader.dataIndex, reader.dataIndex + reader.frameBytes),
     originalBytes: reader.originalBytes,
     interfaceIndex: reader.interfaceIndex,
     timeNs: reader.hasTime ? time : null,
@@ -97,7 +100,7 @@ describe('what is written', () => {
       const padding = block.subarray(PACKET_HEAD_BYTES + data.length, block.length - 16);
       expect([...padding]).toEqual(Array(padding.length).fill(0));
       const timeNs = BigInt(seconds) * 1_000_000_000n + BigInt(nanoseconds);
-      expected.push({ data, originalBytes, interfaceIndex, timeNs, flags });
+      expected.push({ data, frame: data, originalBytes, interfaceIndex, timeNs, flags });
     }
     const file = new Uint8Array(Buffer.concat(parts));
     expect(readAll(file)).toEqual({ packets: expected, end: 'end' });
@@ -135,7 +138,7 @@ describe('what others wrote', () => {
     ['big-endian nanoseconds', false, 0xa1b23c4d, 7_000_000_005n],
   ])('is read as pcap in %s', (_, little, magic, timeNs) => {
     const file = pcapFile(little, magic, [{ seconds: 7, fraction: 5, data, original: 1500 }]);
-    const packet = { data, originalBytes: 1500, interfaceIndex: 0, timeNs, flags: 0 };
+    const packet = { data, frame: data, originalBytes: 1500, interfaceIndex: 0, timeNs, flags: 0 };
     expect(readAll(file)).toEqual({ packets: [packet], end: 'end' });
   });
 
@@ -168,7 +171,92 @@ describe('what others wrote', () => {
       .block(3, (body) => body.u32(99).raw(data.subarray(0, 8)))
       .done();
     const packet = { originalBytes: 99, interfaceIndex: 0, timeNs: null, flags: 0 };
-    expect(readAll(file)).toEqual({ packets: [{ ...packet, data: data.slice(0, 8) }], end: 'end' });
+    const beginning = data.slice(0, 8);
+    expect(readAll(file)).toEqual({
+      packets: [{ ...packet, data: beginning, frame: beginning }],
+      end: 'end',
+    });
+  });
+
+  /** A frame of 60 bytes and its check sequence. */
+  const checked = Uint8Array.from({ length: 64 }, (_, i) => i);
+  const START = new Bytes(true).block(0x0a0d0d0a, (body) => body.u32(0x1a2b3c4d).u16(1, 0).i64(-1n)).done();
+  /** pcapng of one interface with `options` and one packet that ends with an option of flags. */
+  const blocks = (fcs: number | null, flags: number | null, original = 64, packet = checked): Uint8Array =>
+    new Bytes(true)
+      .raw(START)
+      .block(1, (body) => {
+        body.u16(1, 0).u32(0);
+        return fcs === null ? body : body.u16(13, 1).raw(Uint8Array.of(fcs), true).u32(0);
+      })
+      .block(6, (body) => {
+        body.u32(0, 0, 0, packet.length, original).raw(packet, true);
+        return flags === null ? body : body.u16(2, 4).u32(flags).u32(0);
+      })
+      .done();
+  const pcap = (linkType: number, original = 64, packet = checked): Uint8Array =>
+    pcapFile(true, 0xa1b2c3d4, [{ seconds: 0, fraction: 0, data: packet, original }], linkType);
+
+  it.each<[string, number, Uint8Array]>([
+    ['that nothing is said of', 64, pcap(1)],
+    ['that a pcap header speaks of without saying that it is there', 64, pcap(1 + 0x2000_0000)],
+    ['of a pcap header', 60, pcap(1 + 0x2400_0000)],
+    ['of a pcap header, of which a part was captured', 60, pcap(1 + 0x2400_0000, 64, checked.slice(0, 62))],
+    ['of a pcap header, of a frame that was cut', 40, pcap(1 + 0x2400_0000, 64, checked.slice(0, 40))],
+    ['of an interface', 60, blocks(4, null)],
+    ['of an interface, in bits', 60, blocks(32, null)],
+    ['of an interface without any', 64, blocks(0, null)],
+    ['of a packet', 60, blocks(null, 4 << 5)],
+    ['of a packet, unlike that of its interface', 62, blocks(4, 2 << 5)],
+    ['of a packet that says nothing, as its interface does', 60, blocks(4, 1)],
+    ['longer than the frame', 0, blocks(14, null, 10, checked.slice(0, 10))],
+  ])('is read without the check sequence %s', (_, frameBytes, file) => {
+    const { packets, end } = readAll(file);
+    expect(end).toBe('end');
+    expect(packets.map(({ frame }) => frame)).toEqual([checked.slice(0, frameBytes)]);
+  });
+
+  it('is read without what is said to lie behind the end of a frame', () => {
+    for (const file of [pcap(1, 50), blocks(null, null, 50)]) {
+      expect(readAll(file).packets.map(({ frame }) => frame)).toEqual([checked.slice(0, 50)]);
+    }
+  });
+
+  it('says which frames were cut and which are too long, with or without a check sequence', () => {
+    const facts = (file: Uint8Array): [boolean, boolean] => {
+      const reader = new CaptureReader();
+      for (let at = 0; reader.next(file, at, file.length) !== CAPTURE_PACKET; at = reader.nextIndex);
+      return [reader.isCut, reader.isOverlong];
+    };
+    expect(facts(pcap(1))).toEqual([false, false]);
+    expect(facts(pcap(1, 65))).toEqual([true, false]);
+    expect(facts(pcap(1, 63))).toEqual([false, true]);
+    expect(facts(pcap(1 + 0x2400_0000, 64, checked.slice(0, 60)))).toEqual([false, false]);
+    expect(facts(pcap(1 + 0x2400_0000, 64, checked.slice(0, 59)))).toEqual([true, false]);
+  });
+
+  it('is read from obsolete packet blocks, in either byte order', () => {
+    for (const little of [true, false]) {
+      const file = new Bytes(little)
+        .block(0x0a0d0d0a, (body) => body.u32(0x1a2b3c4d).u16(1, 0).i64(-1n))
+        .block(1, (body) => body.u16(113, 0).u32(0))
+        .block(1, (body) => body.u16(1, 0).u32(0))
+        .block(2, (body) => body.u16(1, 7).u32(1, 0, 15, 19).raw(data, true).u16(2, 4).u32(0x82).u32(0))
+        .done();
+      const packet = { data, frame: data, originalBytes: 19, interfaceIndex: 1, timeNs: 4_294_967_296_000n };
+      expect(readAll(file)).toEqual({ packets: [{ ...packet, flags: 0x82 }], end: 'end' });
+    }
+  });
+
+  it('counts blocks of unknown kinds, which may have held packets, and no others', () => {
+    const file = new Bytes(true).raw(START);
+    for (const kind of [4, 5, 9, 10, 0xbad, 0x40000bad, 0xabc, 0x80000001]) {
+      file.block(kind, (body) => body.u32(0));
+    }
+    const bytes = file.done();
+    const reader = new CaptureReader();
+    for (let at = 0; at < bytes.length; at = reader.nextIndex) reader.next(bytes, at, bytes.length);
+    expect(reader.unknownBlocks).toBe(2);
   });
 
   it.each<[CaptureFault, Uint8Array]>([
@@ -210,7 +298,12 @@ describe('broken files', () => {
       }) =>
         [
           end,
-          ...packets.map((packet) => [packet.interfaceIndex, packet.originalBytes, hex(packet.data)]),
+          ...packets.map((packet) => [
+            packet.interfaceIndex,
+            packet.originalBytes,
+            hex(packet.data),
+            hex(packet.frame),
+          ]),
         ].join();
       if (summary(read) !== summary(naive)) expect([seed, read]).toEqual([seed, naive]);
       for (const [i, packet] of read.packets.entries()) {

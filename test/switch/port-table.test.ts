@@ -2,7 +2,17 @@
  * The set of ports with real ports of every kind and workers that take their time: a port that is removed while it is
  * added, requests about one name at once, and seeded sequences of everything. Whatever happens, nothing is left.
  */
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -267,6 +277,28 @@ describe('a port that cannot be', () => {
       'the switch is being stopped',
     );
     await closing;
+  });
+});
+
+describe.each(Object.keys(KINDS))('what stands at the path of a port of kind %s', (kind) => {
+  it.each<[string, (path: string) => void]>([
+    ['file', (at) => writeFileSync(at, 'theirs')],
+    ['link', (at) => symlinkSync(path('elsewhere'), at)],
+    ['folder', (at) => mkdirSync(join(at, 'full'), { recursive: true })],
+    ["somebody's socket", (at) => others.push(listenUnix(at))],
+  ])('is left there when the port is removed: a %s', async (_, place) => {
+    prepareOutside();
+    await table.add(configOf(kind, 'p0'));
+    const { endpoint } = table.ports[0];
+    if (!endpoint.startsWith(folder)) return;
+    writeFileSync(path('elsewhere'), 'precious');
+    rmSync(endpoint, { force: true });
+    place(endpoint);
+    const { ino } = lstatSync(endpoint);
+    await table.remove('p0');
+    expect(lstatSync(endpoint).ino).toBe(ino);
+    expect(readFileSync(path('elsewhere'), 'utf8')).toBe('precious');
+    expect(table.ports).toEqual([]);
   });
 });
 

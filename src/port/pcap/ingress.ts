@@ -20,9 +20,15 @@ import {
   FAULT_EMPTY,
   FAULT_END,
   type PcapAttachment,
+  PROGRESS_CHECKED,
+  PROGRESS_CUT,
   PROGRESS_FAULT_VALUE,
   PROGRESS_OFFSET,
+  PROGRESS_OVERLONG,
   PROGRESS_PACKETS,
+  PROGRESS_UNKNOWN_BLOCKS,
+  PROGRESS_UNTIMED,
+  PROGRESS_WAIT_S,
 } from './queues.ts';
 
 const BURST_FRAMES = 64;
@@ -91,6 +97,7 @@ export class PcapIngress extends StagedIngress {
       const result = this.reader.next(this.window.u8, this.atIndex, this.endIndex);
       if (result === CAPTURE_NO_PACKET) {
         this.atIndex = reader.nextIndex;
+        this.#countUnknown();
       } else if (result === CAPTURE_INCOMPLETE || result === CAPTURE_BROKEN) {
         // The packets found so far lie where the next part of the file will be read to.
         if (count > 0) break;
@@ -106,11 +113,24 @@ export class PcapIngress extends StagedIngress {
     return count;
   }
 
+  #countUnknown(): void {
+    const { reader, progress } = this;
+    if (reader.unknownBlocks === 0) return;
+    progress[PROGRESS_UNKNOWN_BLOCKS] += reader.unknownBlocks;
+    reader.unknownBlocks = 0;
+  }
+
   #add(slot: number): void {
-    const { reader, snapBytes } = this;
+    const { reader, snapBytes, progress } = this;
     this.places[slot] = reader.dataIndex;
-    this.frameBytes[slot] =
-      snapBytes === 0 ? reader.capturedBytes : Math.min(reader.capturedBytes, snapBytes);
+    this.frameBytes[slot] = snapBytes === 0 ? reader.frameBytes : Math.min(reader.frameBytes, snapBytes);
+    if (reader.isCut) progress[PROGRESS_CUT]++;
+    if (reader.isOverlong) progress[PROGRESS_OVERLONG]++;
+    if (reader.fcsBytes !== 0) progress[PROGRESS_CHECKED]++;
+    if (this.keepsPace) {
+      progress[PROGRESS_WAIT_S] = 0;
+      if (!reader.hasTime) progress[PROGRESS_UNTIMED]++;
+    }
     this.atIndex = reader.nextIndex;
     this.hasPackets = true;
   }
@@ -131,7 +151,10 @@ export class PcapIngress extends StagedIngress {
       firstTimes[3] = nowNs;
     }
     const recorded = reader.seconds - firstTimes[0] + (reader.nanoseconds - firstTimes[1]) / NS_PER_SECOND;
-    return recorded <= nowSeconds - firstTimes[2] + (nowNs - firstTimes[3]) / NS_PER_SECOND;
+    const waitS = recorded - (nowSeconds - firstTimes[2] + (nowNs - firstTimes[3]) / NS_PER_SECOND);
+    if (waitS <= 0) return true;
+    this.progress[PROGRESS_WAIT_S] = waitS;
+    return false;
   }
 
   /** Reads more of the file behind what is left of the last part, or sees that it ends. */

@@ -22,16 +22,26 @@ import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { Supervisor, type Trouble } from '../supervisor.ts';
 import {
   CAPTURE_REGION_BYTES,
+  doubts,
   FAULT_END,
   InterfaceTable,
   nameHash,
+  PROGRESS_CHECKED,
   PROGRESS_COUNT,
+  PROGRESS_CUT,
+  PROGRESS_OVERLONG,
   PROGRESS_PACKETS,
+  PROGRESS_UNKNOWN_BLOCKS,
+  PROGRESS_UNTIMED,
+  PROGRESS_WAIT_S,
   PROGRESS_WRITTEN,
   readFaultText,
+  waitText,
 } from './queues.ts';
 
 const RETRY_MS = 2000;
+/** How often is looked whether the file is still there, and what is to be said of what was read. */
+const LOOK_PERIOD_MS = 2000;
 const BURST_FRAMES = 64;
 /** Frames hold whatever guests say to each other: the file is for its owner. */
 const FILE_MODE = 0o600;
@@ -66,6 +76,12 @@ export class PcapPort implements Port {
   /** The queue's memory while it is attached. */
   #region: ScratchArea | null = null;
   readonly #supervisor: Supervisor;
+  #lookTimer: NodeJS.Timeout | null = null;
+  /** Writing: what stands at the path although it is not the file that is written; null: nothing does. */
+  #stranger: string | null = null;
+  /** What was logged of the capture that is read. */
+  #saidDoubts = 0;
+  #saidWait = false;
 
   constructor(options: PcapPortOptions, context: PortContext) {
     this.id = context.id;
@@ -103,7 +119,8 @@ export class PcapPort implements Port {
         size: BURST_FRAMES,
         started,
         enabled: started,
-        reason: this.status.reason,
+        // What is to be known of a running port is no fault of its queue.
+        reason: started ? null : this.status.reason,
       },
     ];
   }
@@ -115,7 +132,21 @@ export class PcapPort implements Port {
   get details(): Readonly<Record<string, unknown>> {
     const { direction, mirror, snapBytes, repeat, pace } = this.#options;
     const common = { direction, snapBytes: snapBytes === 0 ? null : snapBytes };
-    if (!this.#isWriting) return { ...common, repeat, pace, packets: this.#progress[PROGRESS_PACKETS] };
+    if (!this.#isWriting) {
+      const progress = this.#progress;
+      return {
+        ...common,
+        repeat,
+        pace,
+        packets: progress[PROGRESS_PACKETS],
+        cut: progress[PROGRESS_CUT],
+        overlong: progress[PROGRESS_OVERLONG],
+        withoutCheckSequence: progress[PROGRESS_CHECKED],
+        untimed: progress[PROGRESS_UNTIMED],
+        unknownBlocks: progress[PROGRESS_UNKNOWN_BLOCKS],
+        nextDueSeconds: Math.ceil(progress[PROGRESS_WAIT_S]),
+      };
+    }
     const interfaces = new InterfaceTable(this.#interfaces).count;
     return { ...common, mirror, interfaces, bytesWritten: this.#progress[PROGRESS_WRITTEN] };
   }
@@ -138,7 +169,8 @@ export class PcapPort implements Port {
       return;
     }
     const reason = readFaultText(fault, this.#progress);
-    this.#supervisor.lose({ reason, retry: 'never', isFine: fault === FAULT_END });
+    const isFine = fault === FAULT_END && doubts(this.#progress).length === 0;
+    this.#supervisor.lose({ reason, retry: 'never', isFine });
   }
 
   get #isWriting(): boolean {
@@ -147,6 +179,7 @@ export class PcapPort implements Port {
 
   /** Opens the file, if it is not open still, and attaches the queue. @throws Node's error, CaptureFileError */
   async #attach(): Promise<void> {
+    if (this.#fd >= 0 && this.#whyAnew() !== null) this.#closeFile();
     if (this.#fd >= 0) {
       // Written until the disk was full: the file stays as it is and is written on.
       this.#requireSpace();
@@ -155,9 +188,64 @@ export class PcapPort implements Port {
     } else {
       this.#fd = this.#open(O_RDONLY);
       this.#progress.fill(0);
+      this.#saidDoubts = 0;
+      this.#saidWait = false;
     }
     await this.#attachQueue();
     this.#context.events.info('running');
+    this.#lookTimer = setInterval(() => this.#look(), LOOK_PERIOD_MS);
+    this.#lookTimer.unref();
+  }
+
+  #look(): void {
+    if (!this.#isWriting) {
+      this.#tellRemarks();
+      return;
+    }
+    const why = this.#whyAnew();
+    if (why !== null) this.#supervisor.lose({ reason: `${why}: begun anew`, retry: 'now', isFine: true });
+  }
+
+  /** Once of each kind of doubt, and once that a pause is long: the status has the numbers. */
+  #tellRemarks(): void {
+    const found = doubts(this.#progress);
+    if (found.length > this.#saidDoubts) this.#context.events.warn(found.join('; '));
+    this.#saidDoubts = Math.max(found.length, this.#saidDoubts);
+    const wait = waitText(this.#progress);
+    if (wait !== null && !this.#saidWait) this.#context.events.info(wait);
+    this.#saidWait = wait !== null;
+  }
+
+  /** What the user should know of a port that runs. */
+  #remarks(): string | null {
+    if (this.#isWriting) return this.#stranger;
+    const wait = waitText(this.#progress);
+    const found = doubts(this.#progress);
+    return wait === null && found.length === 0
+      ? null
+      : [...found, ...(wait === null ? [] : [wait])].join('; ');
+  }
+
+  /**
+   * Why what is written must go to a file made anew: the one that is open was moved away or removed, or cut to fewer
+   * bytes than were written, so that what follows would be no capture. Null: it need not. Somebody else's file, in
+   * place of it, is not touched; what is written then goes on to where it went.
+   */
+  #whyAnew(): string | null {
+    // In this order: a worker may write meanwhile.
+    const writtenBytes = this.#progress[PROGRESS_WRITTEN];
+    const open = fstatSync(this.#fd);
+    if (!open.isFile()) return null;
+    const there = statOrNull(this.endpoint);
+    this.#stranger = null;
+    if (there === null) return `${this.endpoint} was moved away or removed`;
+    if (there.dev === open.dev && there.ino === open.ino) {
+      return open.size < writtenBytes ? `${this.endpoint} was cut to ${open.size} bytes` : null;
+    }
+    if (there.isFile() && there.size === 0)
+      return `${this.endpoint} was moved away and an empty file put there`;
+    this.#stranger = `at ${this.endpoint} stands what another program made: frames are written to the file that was there before`;
+    return null;
   }
 
   /** @throws Node's error, CaptureFileError */
@@ -235,6 +323,8 @@ export class PcapPort implements Port {
 
   /** A file that is written stays open while there will be another try, so that it is not emptied. */
   async #release(isLast: boolean): Promise<void> {
+    if (this.#lookTimer !== null) clearInterval(this.#lookTimer);
+    this.#lookTimer = null;
     if (this.#region !== null) {
       await this.#context.dataPath.detach(this.id, this.#queueIndex);
       this.#region.release();
@@ -249,7 +339,7 @@ export class PcapPort implements Port {
   }
 
   #describe(isHeld: boolean, reason: string | null): PortStatus {
-    if (isHeld) return { state: 'running', reason: null };
+    if (isHeld) return { state: 'running', reason: this.#remarks() };
     return { state: this.#fd >= 0 ? 'stopped' : 'waiting', reason };
   }
 }
@@ -257,6 +347,15 @@ export class PcapPort implements Port {
 /** The file is there but is none that can be used. */
 class CaptureFileError extends Error {
   override name = 'CaptureFileError';
+}
+
+function statOrNull(file: string): Stats | null {
+  try {
+    return statSync(file);
+  } catch {
+    // Gone, or the way there is.
+    return null;
+  }
 }
 
 function whatIs(stat: Stats): string {

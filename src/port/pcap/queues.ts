@@ -36,7 +36,53 @@ export const PROGRESS_PACKETS = 0;
 export const PROGRESS_OFFSET = 1;
 export const PROGRESS_FAULT_VALUE = 2;
 export const PROGRESS_WRITTEN = 3;
-export const PROGRESS_COUNT = 4;
+/**
+ * Ingress: packets of which the capture holds only the beginning; that are said to hold more than they had; whose check
+ * sequence was taken off; without a time although the pace is kept; blocks passed over that may have held packets.
+ */
+export const PROGRESS_CUT = 4;
+export const PROGRESS_OVERLONG = 5;
+export const PROGRESS_CHECKED = 6;
+export const PROGRESS_UNTIMED = 7;
+export const PROGRESS_UNKNOWN_BLOCKS = 8;
+/** Ingress that keeps the pace: seconds until the next packet is due; 0: it is. */
+export const PROGRESS_WAIT_S = 9;
+export const PROGRESS_COUNT = 10;
+
+/** What is said of a reading port while it waits for longer than that. */
+const WAIT_SAID_S = 5;
+const UNITS_S = [
+  ['days', 86_400],
+  ['hours', 3600],
+  ['minutes', 60],
+  ['seconds', 1],
+] as const;
+
+/** What cannot be right of what was read, or was not read, in words for the user; empty: nothing. */
+export function doubts(progress: Float64Array): string[] {
+  const texts: readonly (readonly [count: number, text: string])[] = [
+    [progress[PROGRESS_CUT], 'held only in part by the capture and sent so'],
+    [progress[PROGRESS_OVERLONG], 'said to hold more bytes than they had, which were left out'],
+    [progress[PROGRESS_UNTIMED], 'without a time and sent at once'],
+  ];
+  const blocks = progress[PROGRESS_UNKNOWN_BLOCKS];
+  return [
+    ...texts.filter(([count]) => count > 0).map(([count, text]) => `${framesText(count)} ${text}`),
+    ...(blocks > 0 ? [`${blocks === 1 ? '1 block' : `${blocks} blocks`} of unknown kind passed over`] : []),
+  ];
+}
+
+/** Why nothing comes for a while; null: something does. */
+export function waitText(progress: Float64Array): string | null {
+  const waitS = progress[PROGRESS_WAIT_S];
+  if (waitS < WAIT_SAID_S) return null;
+  const [unit, unitS] = UNITS_S.find((each) => waitS >= 2 * each[1]) ?? UNITS_S[3];
+  return `the next frame is due in ${Math.round(waitS / unitS)} ${unit}, as it was captured (pace=full does not wait)`;
+}
+
+function framesText(count: number): string {
+  return count === 1 ? '1 frame' : `${count} frames`;
+}
 
 /** Faults of a reading queue; below them stand errno codes, above CAPTURE_FAULT + what protocol/pcap.ts found. */
 export const FAULT_END = 1000;
@@ -44,10 +90,13 @@ export const FAULT_CUT_SHORT = 1001;
 export const FAULT_EMPTY = 1002;
 export const FAULT_BROKEN = 1100;
 
-/** Why the file is not read on. */
+/** Why the file is not read on, and what is to be doubted of what was. */
 export function readFaultText(fault: number, progress: Float64Array): string {
-  const packets = progress[PROGRESS_PACKETS];
-  const frames = packets === 1 ? '1 frame' : `${packets} frames`;
+  return [faultText(fault, progress), ...doubts(progress)].join('; ');
+}
+
+function faultText(fault: number, progress: Float64Array): string {
+  const frames = framesText(progress[PROGRESS_PACKETS]);
   const at = `at byte ${progress[PROGRESS_OFFSET]}, after ${frames}`;
   if (fault === FAULT_END) return `capture read to its end: ${frames}`;
   if (fault === FAULT_EMPTY) return 'the capture file is empty';

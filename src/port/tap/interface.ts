@@ -1,13 +1,19 @@
 /**
  * TAP interfaces: makes one or attaches to one that is there, configures it, and hands over a descriptor for
- * each queue. What stands in the way is a TapError with the fix. Owns the descriptors until `close`. The kernel's
- * side is tuntap.rst. Main thread.
+ * each queue. What stands in the way is a TapError with the fix. Owns the descriptors until `close`. An attached
+ * interface is known by its descriptor, because its name and its network namespace may be changed by anybody. The
+ * kernel's side is tuntap.rst. Main thread.
  */
 import { closeFd, closeFds } from '../../host/descriptor.ts';
 import { checked, ERRNO, HostError } from '../../host/errors.ts';
 import { libc } from '../../host/libc.ts';
 import type { IpPrefix } from './ip-prefix.ts';
-import { inNetworkNamespace, NetworkNamespaceError, namespaceIdentity } from './network-namespace.ts';
+import {
+  inNetworkNamespace,
+  NetworkNamespaceError,
+  namespaceIdentity,
+  namespaceTitle,
+} from './network-namespace.ts';
 import { type Link, RouteSocket } from './rtnetlink.ts';
 
 /** A virtio-net header with its count of buffers stands before each frame, in both directions. */
@@ -22,6 +28,9 @@ const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
 const TUNSETIFF = 0x400454ca;
 const TUNSETOFFLOAD = 0x400454d0;
+const TUNGETIFF = 0x800454d2;
+/** Answers a descriptor of the namespace that the interface is in. */
+const TUNGETDEVNETNS = 0x54e3;
 const TUNSETVNETHDRSZ = 0x400454d8;
 const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
@@ -46,6 +55,15 @@ export type TapOptions = {
   readonly bringUp: boolean;
 };
 
+/** Where an attached interface is by now, and how it is. */
+export type TapNow = {
+  readonly name: string;
+  /** The namespace that it was moved to, in words for the user; null: it is where it was attached to. */
+  readonly movedTo: string | null;
+  /** Null: it is in a namespace that Ringway may not enter. */
+  readonly link: Link | null;
+};
+
 /** Why the interface cannot be had now; `message` is one line with the fix. */
 export class TapError extends Error {
   override name = 'TapError';
@@ -56,16 +74,18 @@ export class TapInterface {
   readonly fds: readonly number[];
   /** When it was attached. */
   readonly mtu: number;
-  readonly #name: string;
   readonly #namespace: string | null;
+  /** What had the namespace's name when the interface was attached to; null: no name was given. */
   readonly #namespaceIdentity: string | null;
+  /** The namespace that the interface was in then; null: the kernel does not tell. */
+  readonly #homeIdentity: string | null;
   readonly #route: RouteSocket;
 
   private constructor(options: TapOptions, fds: readonly number[], mtu: number, route: RouteSocket) {
-    this.#name = options.interfaceName;
     this.#namespace = options.namespace;
-    this.#namespaceIdentity = this.#identityNow();
+    this.#namespaceIdentity = this.#identityOfName();
     this.fds = fds;
+    this.#homeIdentity = this.#inItsNamespace((path) => namespaceIdentity(path));
     this.mtu = mtu;
     this.#route = route;
   }
@@ -97,14 +117,22 @@ export class TapInterface {
     }
   }
 
-  /** The interface as it is now; null: it was deleted. */
-  link(): Link | null {
-    return this.#route.link(this.#name);
+  /** Null: it was deleted. */
+  now(): TapNow | null {
+    const name = this.#nameNow();
+    if (name === null) return null;
+    return (
+      this.#inItsNamespace((path): TapNow => {
+        const identity = namespaceIdentity(path);
+        if (identity === this.#homeIdentity) return this.#here(name);
+        return { name, movedTo: namespaceTitle(identity), link: linkIn(path, name) };
+      }) ?? this.#here(name)
+    );
   }
 
-  /** False: the namespace was removed, or is another one that has its name. */
+  /** False: the namespace that the interface is in lost its name, or the name is another one's by now. */
   isNamespaceCurrent(): boolean {
-    return this.#identityNow() === this.#namespaceIdentity;
+    return this.#identityOfName() === this.#namespaceIdentity || this.now()?.movedTo != null;
   }
 
   /** The kernel removes the interface unless it is persistent. */
@@ -113,8 +141,51 @@ export class TapInterface {
     this.#route.close();
   }
 
-  #identityNow(): string | null {
+  #identityOfName(): string | null {
     return this.#namespace === null ? null : namespaceIdentity(this.#namespace);
+  }
+
+  #nameNow(): string | null {
+    const request = new Uint8Array(IFREQ_BYTES);
+    if (libc.ioctl(this.fds[0], TUNGETIFF, request) < 0) return null;
+    return Buffer.from(request.subarray(0, request.indexOf(0))).toString('latin1');
+  }
+
+  /** In the namespace where it was attached to, as far as one can tell. */
+  #here(name: string): TapNow {
+    const link = this.#route.link(name);
+    return { name, movedTo: link === null ? 'another network namespace' : null, link };
+  }
+
+  /**
+   * What `action` answers about the path of the interface's namespace; null where the kernel does not tell that
+   * (before Linux 5.2, or without CAP_NET_ADMIN). Nothing of the namespace is kept, which would keep it alive.
+   */
+  #inItsNamespace<T>(action: (path: string) => T): T | null {
+    const fd = libc.ioctlValue(this.fds[0], TUNGETDEVNETNS, 0);
+    if (fd < 0) return null;
+    try {
+      return action(`/proc/self/fd/${fd}`);
+    } finally {
+      closeFd(fd);
+    }
+  }
+}
+
+/** An interface in another namespace; null: that may not be entered. */
+function linkIn(namespace: string, name: string): Link | null {
+  try {
+    return inNetworkNamespace(namespace, () => {
+      const route = new RouteSocket();
+      try {
+        return route.link(name);
+      } finally {
+        route.close();
+      }
+    });
+  } catch (error) {
+    if (error instanceof NetworkNamespaceError || error instanceof HostError) return null;
+    throw error;
   }
 }
 

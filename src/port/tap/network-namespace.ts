@@ -2,7 +2,7 @@
  * Doing something in another network namespace and coming back. A namespace belongs to a thread, so everything
  * in between must be synchronous; descriptors opened there stay in their namespace. Main thread.
  */
-import { statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { closeFd } from '../../host/descriptor.ts';
 import { checked, ERRNO, HostError } from '../../host/errors.ts';
 import { libc } from '../../host/libc.ts';
@@ -23,6 +23,23 @@ export function namespaceIdentity(namespace: string): string | null {
     return `${dev}:${ino}`;
   } catch {
     return null;
+  }
+}
+
+/** What a user knows a namespace by, of which there is an identity (`namespaceIdentity`). */
+export function namespaceTitle(identity: string | null): string {
+  if (identity === null) return 'another network namespace';
+  const name = namedNamespaces().find((each) => namespaceIdentity(each) === identity);
+  if (name !== undefined) return `the network namespace ${name}`;
+  if (namespaceIdentity('/proc/self/ns/net') === identity) return 'the network namespace that Ringway is in';
+  return `the network namespace net:[${identity.split(':')[1]}]`;
+}
+
+function namedNamespaces(): string[] {
+  try {
+    return readdirSync(NAMED_FOLDER);
+  } catch {
+    return [];
   }
 }
 

@@ -8,14 +8,16 @@ import { type PortCounters, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { StagedPairs } from '../staged/pairs.ts';
 import { Supervisor } from '../supervisor.ts';
-import { TAP_HEADER_BYTES, TapError, TapInterface, type TapOptions } from './interface.ts';
+import { TAP_HEADER_BYTES, TapError, TapInterface, type TapNow, type TapOptions } from './interface.ts';
 import { EBADFD, type TapAttachment } from './queues.ts';
-import type { Link } from './rtnetlink.ts';
 
 /** What `ringway ports --json` shows of this kind only. */
 export type TapDetails = {
+  /** The namespace that was configured, and the one that the interface was moved to since, in words. */
   readonly namespace: string | null;
-  /** Null while not attached. */
+  readonly movedTo: string | null;
+  /** The interface's name by now. Null, as what follows, while not attached. */
+  readonly interface: string | null;
   readonly mac: string | null;
   readonly up: boolean | null;
   /** Whether the interface stays when Ringway ends. */
@@ -100,9 +102,12 @@ export class TapPort implements Port {
   }
 
   get details(): TapDetails {
-    const link = this.#linkNow();
+    const now = this.#tap?.now() ?? null;
+    const link = now?.link ?? null;
     return {
       namespace: this.options.namespace,
+      movedTo: now?.movedTo ?? null,
+      interface: now?.name ?? null,
       mac: link === null ? null : formatMac(macLoOf(link.mac), macHiOf(link.mac)),
       up: link?.isUp ?? null,
       persistent: link?.tun?.isPersistent ?? null,
@@ -165,18 +170,27 @@ export class TapPort implements Port {
 
   #describe(isHeld: boolean, reason: string | null): PortStatus {
     if (!isHeld) return { state: 'waiting', reason: reason ?? 'not attached yet' };
-    const link = this.#linkNow();
-    if (link === null) return { state: 'waiting', reason: `${this.endpoint} was deleted` };
-    return { state: 'running', reason: this.#warningOf(link) };
+    const now = this.#tap?.now() ?? null;
+    if (now === null) return { state: 'waiting', reason: `${this.endpoint} was deleted` };
+    return { state: 'running', reason: this.#warningOf(now) };
   }
 
-  #linkNow(): Link | null {
-    return this.#tap?.link() ?? null;
+  #warningOf(now: TapNow): string | null {
+    const warnings = [this.#whereabouts(now), this.#linkWarning(now)].filter((text) => text !== null);
+    return warnings.length === 0 ? null : warnings.join('; ');
   }
 
-  #warningOf(link: Link): string | null {
+  /** Frames go on wherever it is; only the next attachment looks for the name that was configured. */
+  #whereabouts({ name, movedTo }: TapNow): string | null {
+    const isRenamed = name !== this.endpoint;
+    if (movedTo === null) return isRenamed ? `${this.endpoint} was renamed to ${name}` : null;
+    return `${this.endpoint} was moved to ${movedTo}${isRenamed ? ` and renamed to ${name}` : ''}`;
+  }
+
+  #linkWarning({ name, movedTo, link }: TapNow): string | null {
     const { mtu } = this;
-    if (!link.isUp) return `${this.endpoint} is down: ip link set ${this.endpoint} up`;
+    if (link === null) return null;
+    if (!link.isUp) return `${name} is down: ip link set ${name} up${movedTo === null ? '' : ' there'}`;
     if (link.mtu === mtu) return null;
     return `the MTU was ${mtu} when Ringway attached to ${this.endpoint} and is ${link.mtu} now: restart Ringway`;
   }

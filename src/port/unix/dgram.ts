@@ -2,9 +2,9 @@
  * A port on a UNIX datagram socket: QEMU's `-netdev dgram`. Ringway binds `socketPath` and sends to `peerPath`, which
  * QEMU binds. There is no connection: while nothing is bound at `peerPath`, frames to it are lost. Main thread.
  */
+import { BoundSocket } from '../../host/bound-socket.ts';
 import { closeFd } from '../../host/descriptor.ts';
 import type { HostError } from '../../host/errors.ts';
-import { SocketFile } from '../../host/socket-file.ts';
 import { bindDatagram, datagramObstacle, SocketPathError, socketAddress } from '../../host/unix-socket.ts';
 import type { PortContext, PortStatus } from '../contract.ts';
 import { UnixPort, type UnixPortOptions } from './port.ts';
@@ -17,8 +17,9 @@ const PAUSES = { minMs: 50, maxMs: 1000 };
 
 export class UnixDatagramPort extends UnixPort {
   readonly options: UnixDatagramPortOptions;
-  #fd = -1;
-  #file: SocketFile | null = null;
+  readonly #socket: BoundSocket;
+  /** The descriptor that the workers use; -1: none. That of the socket, or of the one before while it is let go of. */
+  #usedFd = -1;
   #isAttached = false;
   #lookTimer: NodeJS.Timeout | null = null;
   /** Why the peer cannot be reached; null: it can. */
@@ -40,6 +41,12 @@ export class UnixDatagramPort extends UnixPort {
       PAUSES,
     );
     this.options = options;
+    const { socketPath, listen } = options;
+    this.#socket = new BoundSocket(socketPath, () => bindDatagram(socketPath, listen), {
+      renewed: (_, oldFd) => this.#renewed(oldFd),
+      info: (message) => context.events.info(message),
+      warn: (message) => context.events.warn(message),
+    });
   }
 
   get details(): Readonly<Record<string, unknown>> {
@@ -53,17 +60,17 @@ export class UnixDatagramPort extends UnixPort {
 
   /** @throws SocketPathError, HostError */
   #bind(): void {
-    const { socketPath, peerPath, listen } = this.options;
     // A path that no socket can have is refused at once, also the peer's.
-    socketAddress(peerPath);
-    this.#fd = bindDatagram(socketPath, listen);
-    this.#file = new SocketFile(socketPath);
+    socketAddress(this.options.peerPath);
+    this.#socket.open();
   }
 
   /** A socket that failed is made anew; the first one is there. */
   async #attach(): Promise<void> {
-    if (this.#fd < 0) this.#bind();
-    await this.attach(this.#fd, { transport: 'dgram', receiver: socketAddress(this.options.peerPath) });
+    if (this.#socket.fd < 0) this.#bind();
+    const fd = this.#socket.fd;
+    this.#usedFd = fd;
+    await this.attach(fd, { transport: 'dgram', receiver: socketAddress(this.options.peerPath) });
     this.#isAttached = true;
     this.#look();
     this.#lookTimer = setInterval(() => this.#look(), LOOK_PERIOD_MS);
@@ -75,20 +82,29 @@ export class UnixDatagramPort extends UnixPort {
     this.#lookTimer = null;
     this.#isAttached = false;
     await this.detach();
-    this.#unbind();
+    const usedFd = this.#usedFd;
+    this.#usedFd = -1;
+    // What was bound anew meanwhile is attached next.
+    if (usedFd === this.#socket.fd) this.#unbind();
+    else if (usedFd >= 0) closeFd(usedFd);
   }
 
   #unbind(): void {
-    this.#file?.remove();
-    this.#file = null;
-    if (this.#fd >= 0) closeFd(this.#fd);
-    this.#fd = -1;
+    const fd = this.#socket.release();
+    if (fd >= 0) closeFd(fd);
+  }
+
+  #renewed(oldFd: number): void {
+    if (oldFd === this.#usedFd) this.supervisor.lose({ reason: null, retry: 'now' });
+    else closeFd(oldFd);
   }
 
   #describe(isHeld: boolean, reason: string | null): PortStatus {
     if (!isHeld) return { state: 'stopped', reason };
-    if (this.#obstacle !== null) return { state: 'waiting', reason: this.#obstacle };
-    return { state: this.#isAttached ? 'running' : 'negotiating', reason: null };
+    const { trouble } = this.#socket;
+    const reasons = trouble === null ? [] : [`nothing can be received: ${trouble}`];
+    if (this.#obstacle !== null) return { state: 'waiting', reason: [...reasons, this.#obstacle].join('; ') };
+    return { state: this.#isAttached ? 'running' : 'negotiating', reason: reasons[0] ?? null };
   }
 
   #look(): void {

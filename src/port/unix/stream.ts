@@ -85,7 +85,7 @@ export class UnixStreamPort extends UnixPort {
   #describe(isHeld: boolean, reason: string | null): PortStatus {
     const peer = this.#peer;
     if (peer === null || !isHeld) return { state: 'waiting', reason: this.#waitingReason(reason) };
-    return { state: peer.egress === null ? 'negotiating' : 'running', reason: null };
+    return { state: peer.egress === null ? 'negotiating' : 'running', reason: this.#socket.trouble };
   }
 
   #waitingReason(reason: string | null): string {
@@ -94,6 +94,8 @@ export class UnixStreamPort extends UnixPort {
       role === 'server'
         ? 'waiting for QEMU to connect (-netdev stream)'
         : `waiting for QEMU to listen at ${socketPath} (-netdev stream,server=on)`;
+    const { trouble } = this.#socket;
+    if (trouble !== null) return trouble;
     return reason === null ? wait : `${wait}; last: ${reason}`;
   }
 }

@@ -178,7 +178,7 @@ export class VhostUserPort implements Port {
     const broken = device.rings.find((ring) => ring.reason !== null);
     const ringReason = broken === undefined ? null : `queue ${broken.index} stopped: ${broken.reason}`;
     const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
-    const shown = device.memoryWarning ?? ringReason ?? this.#refusal;
+    const shown = device.memoryWarning ?? ringReason ?? this.#refusal ?? this.#socket.trouble;
     if (isRunning) return { state: 'running', reason: shown };
     return { state: broken === undefined ? 'negotiating' : 'stopped', reason: shown };
   }
@@ -188,6 +188,8 @@ export class VhostUserPort implements Port {
       this.options.role === 'server'
         ? 'waiting for a front-end to connect'
         : `waiting for a front-end to listen at ${this.options.socketPath}`;
+    const { trouble } = this.#socket;
+    if (trouble !== null) return trouble;
     return reason === null ? wait : `${wait} (last: ${reason})`;
   }
 

@@ -1,10 +1,10 @@
 /** The control API against a made-up source, over a real UNIX socket, asked by the real client. */
-import { existsSync, lstatSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
 import { formatFdb } from '../../../switch/cli/fdb.ts';
@@ -254,6 +254,25 @@ describe('socket', () => {
     );
     await serve();
     expect(await askControl(socketPath, '/v1/ports')).toEqual(PORTS);
+  });
+
+  it('is made anew when its file or folder was removed, and goes on answering', async () => {
+    const inner = join(folder, 'f');
+    socketPath = join(inner, 'c.sock');
+    mkdirSync(inner);
+    const warnings: string[] = [];
+    const server = await serveControl(socketPath, API, (message) => warnings.push(message));
+    closers.push(() => server.close());
+    rmSync(inner, { recursive: true });
+    await vi.waitUntil(() => warnings.length > 0, { timeout: 10_000, interval: 10 });
+    mkdirSync(inner);
+    await vi.waitUntil(() => existsSync(socketPath), { timeout: 10_000, interval: 10 });
+    expect(lstatSync(socketPath).mode & 0o777).toBe(0o600);
+    expect(await askControl(socketPath, '/v1/fdb')).toEqual(FDB);
+    expect(warnings).toEqual([
+      `control API: nobody can reach the socket: its file is gone: folder ${inner} of socket ${socketPath} does not exist`,
+      `control API: the file of socket ${socketPath} was gone and was made anew`,
+    ]);
   });
 
   it('of a running process is refused and left alone', async () => {
