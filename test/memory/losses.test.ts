@@ -15,7 +15,7 @@ import { ARM64_LISTING, assemblyOf, machineCode, X64_LISTING } from '../../src/h
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { Random } from '../vring/random.ts';
 import type { Touch } from './faulting-thread.ts';
-import { arena, file, MIB, memory, PAGE, view } from './memory-world.ts';
+import { arena, file, MIB, memory, PAGE, remove, view } from './memory-world.ts';
 
 // Made at the first use: not a leak of the test that happens to be first.
 descriptorLoop();
@@ -100,7 +100,7 @@ describe('memory that is not there', () => {
     const guests = [addFile(PAGE), addFile(PAGE, BigInt(PAGE)), addFile(PAGE, BigInt(2 * PAGE))];
     expect(guests.map(({ offset }) => offset - guests[0]!.offset)).toEqual([0, PAGE, 2 * PAGE]);
     const { gpa, uva, sizeBytes } = memory.regions[1]!;
-    memory.remove({ gpa: BigInt(gpa), uva: BigInt(uva), sizeBytes: BigInt(sizeBytes), mmapOffset: 0n });
+    remove({ gpa: BigInt(gpa), uva: BigInt(uva), sizeBytes: BigInt(sizeBytes), mmapOffset: 0n });
     ftruncateSync(guests[2]!.fd, 0);
     expect(view.u8[guests[2]!.offset]).toBe(0);
     expect(memory.lostRegion).not.toBeNull();
