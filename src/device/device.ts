@@ -241,7 +241,7 @@ export class Device {
         ring.closeFds();
       }
       this.#rings.clear();
-      this.#memory.clear();
+      await this.#memory.release();
     });
   }
 

@@ -33,6 +33,7 @@ export class MemoryMap {
   #warning: string | null = null;
   /** The look at how the front-end maps its memory that is under way; null: none. */
   #look: Promise<void> | null = null;
+  readonly #released = new AbortController();
   /** The memory changed since that look began. */
   #looksAgain = false;
 
@@ -91,9 +92,11 @@ export class MemoryMap {
     await this.#become(this.#memory.without(region), follow);
   }
 
-  /** Unmaps everything. Nobody may use any of it. */
-  clear(): void {
+  /** Unmaps everything. Nobody may use any of it, and this object is not used again. */
+  async release(): Promise<void> {
     this.#memory.clear();
+    this.#released.abort();
+    await this.looked();
   }
 
   /** Resolves when `warning` holds for the memory as it is. */
@@ -124,7 +127,7 @@ export class MemoryMap {
   async #keepLooking(peerPid: number): Promise<void> {
     while (this.#looksAgain) {
       this.#looksAgain = false;
-      const isPrivate = await mapsPrivately(peerPid, this.#memory.regions);
+      const isPrivate = await mapsPrivately(peerPid, this.#memory.regions, this.#released.signal);
       // Of what was replaced or cleared meanwhile nobody wants to know.
       if (!this.#looksAgain) this.#warn(isPrivate && this.#memory.regions.length > 0 ? PRIVATE_MEMORY : null);
     }

@@ -16,9 +16,13 @@ const READ_BYTES = 4096;
 
 /**
  * Whether process `pid` maps any of the files copy-on-write and not shared as well. False, too, when /proc does not
- * let us see or shows too much.
+ * let us see or shows too much, and when the signal comes.
  */
-export async function mapsPrivately(pid: number, files: readonly FileId[]): Promise<boolean> {
+export async function mapsPrivately(
+  pid: number,
+  files: readonly FileId[],
+  signal: AbortSignal,
+): Promise<boolean> {
   const scan = new SharingScan(files);
   let handle: FileHandle;
   try {
@@ -28,7 +32,7 @@ export async function mapsPrivately(pid: number, files: readonly FileId[]): Prom
   }
   try {
     const piece = Buffer.allocUnsafe(READ_BYTES);
-    for (let leftBytes = MAPS_BYTES_MAX; leftBytes > 0 && !scan.isDone; ) {
+    for (let leftBytes = MAPS_BYTES_MAX; leftBytes > 0 && !scan.isDone && !signal.aborted; ) {
       const pieceBytes = await readPiece(handle, piece);
       // The process ended.
       if (pieceBytes === null) return false;

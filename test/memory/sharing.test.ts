@@ -64,12 +64,14 @@ describe('a scan', () => {
 });
 
 describe('mapsPrivately', () => {
+  const { signal } = new AbortController();
+
   it('is false of a file that this process shares, or does not map', async () => {
     const fd = createMemoryFile('x', 8192);
     const files = [fileFacts(fd)];
-    expect(await mapsPrivately(process.pid, files)).toBe(false);
+    expect(await mapsPrivately(process.pid, files, signal)).toBe(false);
     const address = mapFile(8192, fd, 'testing');
-    expect(await mapsPrivately(process.pid, files)).toBe(false);
+    expect(await mapsPrivately(process.pid, files, signal)).toBe(false);
     releaseAddressSpace(address, 8192);
     closeFd(fd);
   });
@@ -81,7 +83,7 @@ describe('mapsPrivately', () => {
       child.stdin.write('x');
       await once(child.stdout, 'data');
       const { dev, ino } = statSync(`/proc/${child.pid}/exe`);
-      expect(await mapsPrivately(child.pid!, [{ device: dev, inode: ino }])).toBe(true);
+      expect(await mapsPrivately(child.pid!, [{ device: dev, inode: ino }], signal)).toBe(true);
     } finally {
       child.kill();
       await once(child, 'exit');
@@ -89,6 +91,6 @@ describe('mapsPrivately', () => {
   });
 
   it('is false of a process that does not exist', async () => {
-    expect(await mapsPrivately(2 ** 22 + 1, [{ device: 1, inode: 1 }])).toBe(false);
+    expect(await mapsPrivately(2 ** 22 + 1, [{ device: 1, inode: 1 }], signal)).toBe(false);
   });
 });
