@@ -14,9 +14,13 @@ import {
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { RING_FAULT } from '../vring/faults.ts';
 import type { RingIndices } from './ring-start.ts';
+import type { KickFd } from './signal-fd.ts';
 
 /** Who uses the ring now: nobody, the workers, or this thread (the control virtqueue). */
 export type RingUser = 'none' | 'workers' | 'control';
+
+/** Polled, because the front-end says so. */
+export const NO_KICK: KickFd = { fd: -1, polledBecause: null };
 
 export class Ring {
   readonly index: number;
@@ -42,7 +46,7 @@ export class Ring {
    * the ring's whole descriptor area and the table of memory, so it is not made anew for messages about other rings.
    */
   isHopeless = false;
-  kickFd = -1;
+  kick: KickFd = NO_KICK;
   callFd = -1;
   errorFd = -1;
   /** The ring was in use since its addresses came. */
@@ -100,12 +104,17 @@ export class Ring {
     this.goesOn = false;
     this.started = false;
     this.reason = null;
-    this.setKick(-1);
+    this.setKick(NO_KICK);
   }
 
-  setKick(fd: number): void {
-    if (this.kickFd >= 0) closeFd(this.kickFd);
-    this.kickFd = fd;
+  /** The kick descriptor, where one came that tells of kicks; otherwise -1, and the ring is polled. */
+  get watchedKickFd(): number {
+    return this.kick.polledBecause === null ? this.kick.fd : -1;
+  }
+
+  setKick(kick: KickFd): void {
+    if (this.kick.fd >= 0) closeFd(this.kick.fd);
+    this.kick = kick;
   }
 
   setCall(fd: number): void {
@@ -119,7 +128,7 @@ export class Ring {
   }
 
   closeFds(): void {
-    this.setKick(-1);
+    this.setKick(NO_KICK);
     this.setCall(-1);
     this.setError(-1);
   }

@@ -177,7 +177,7 @@ export class VhostUserPort implements Port {
     const broken = device.rings.find((ring) => ring.reason !== null);
     const ringReason = broken === undefined ? null : `queue ${broken.index} stopped: ${broken.reason}`;
     const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
-    const shown = device.memoryWarning ?? ringReason ?? this.#refusal;
+    const shown = device.memoryWarning ?? ringReason ?? this.#refusal ?? device.kickWarning;
     if (isRunning) return { state: 'running', reason: shown };
     return { state: broken === undefined ? 'negotiating' : 'stopped', reason: shown };
   }
