@@ -52,6 +52,7 @@ export const MESSAGES = {
   // No gate: front-ends send it when bit 30 was offered, and some do not acknowledge the bit in SET_FEATURES.
   SET_VRING_ENABLE: { id: 18, body: 'vringState', fds: 'none', gate: null, reply: null },
   NET_SET_MTU: { id: 20, body: 'u64', fds: 'none', gate: 'MTU', reply: null },
+  SET_BACKEND_REQ_FD: { id: 21, body: 'none', fds: 'one', gate: 'BACKEND_REQ', reply: null },
   GET_CONFIG: { id: 24, body: 'config', fds: 'none', gate: 'CONFIG', reply: 'config' },
   SET_CONFIG: { id: 25, body: 'config', fds: 'none', gate: 'CONFIG', reply: null },
   GET_MAX_MEM_SLOTS: { id: 36, body: 'none', fds: 'none', gate: 'CONFIGURE_MEM_SLOTS', reply: 'u64' },

@@ -8,7 +8,8 @@ import assert from 'node:assert/strict';
 import { hasBit, maskOf } from '../../protocol/bits.ts';
 import type { MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
-import { closeFd, signalFd } from '../host/descriptor.ts';
+import { closeFd } from '../host/descriptor.ts';
+import { PeerSignal } from '../host/peer-signal.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
@@ -21,7 +22,7 @@ import type { RingAttachment } from '../vring/attachment.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
-import { Ring, type RingUser } from './ring.ts';
+import { NO_KICK, Ring, type RingUser } from './ring.ts';
 import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
 import {
   baseToAnswer,
@@ -31,7 +32,7 @@ import {
   type RingStart,
   shouldRun,
 } from './ring-start.ts';
-import { adoptSignalFd } from './signal-fd.ts';
+import { adoptChannelFd, adoptKickFd, adoptSignalFd, type KickFd } from './signal-fd.ts';
 
 export type DeviceContext = {
   readonly portId: number;
@@ -57,6 +58,8 @@ export class Device {
   readonly #memory: MemoryMap;
   readonly #rings = new Map<number, Ring>();
   readonly #ownQueues = new Map<number, OwnQueue>();
+  /** Of the connection by which a back-end could ask the front-end; -1: none. */
+  #backEndChannelFd = -1;
   /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
   #featuresSet = false;
   /** The change at work; see `#inTurn`. */
@@ -96,6 +99,14 @@ export class Device {
     return this.#memory.looked();
   }
 
+  /** Why a ring costs more than it should although it runs; otherwise null. */
+  get kickWarning(): string | null {
+    const ring = this.rings.find(({ kick }) => kick.polledBecause !== null);
+    return ring === undefined
+      ? null
+      : `queue ${ring.index} is looked at every millisecond: its kick descriptor is ${ring.kick.polledBecause}`;
+  }
+
   directionOf(ring: Ring): Direction | 'control' {
     return ring.user === 'control' ? 'control' : this.#kind.directionOf(ring.index);
   }
@@ -122,6 +133,15 @@ export class Device {
   setProtocolFeatures(features: bigint): void {
     refuseUnoffered('protocol features', features & ~this.offeredProtocolFeatures);
     this.protocolFeatures = features;
+  }
+
+  /**
+   * SET_BACKEND_REQ_FD. Nothing is asked so far, but User-Mode Linux sets its interrupt up only with such a channel,
+   * and takes the end of it for the end of the device: so it is kept, and neither written nor read. Takes over `fd`.
+   */
+  setBackEndChannel(fd: number | null): void {
+    this.#closeBackEndChannel();
+    if (fd !== null) this.#backEndChannelFd = adoptChannelFd(fd);
   }
 
   /** SET_MEM_TABLE. @throws PeerError, MemoryError, HostError */
@@ -176,10 +196,10 @@ export class Device {
 
   /** SET_VRING_KICK: the ring starts, whether or not anything was kicked yet. Takes over `fd`. */
   async startRing(index: number, fd: number | null): Promise<void> {
-    const kickFd = fd === null ? -1 : adoptSignalFd(fd);
-    const ring = this.#ringOrClose(index, kickFd);
+    const kick: KickFd = fd === null ? NO_KICK : adoptKickFd(fd);
+    const ring = this.#ringOrClose(index, kick.fd);
     await this.#changeRing(ring, () => {
-      ring.setKick(kickFd);
+      ring.setKick(kick);
       ring.started = true;
     });
     this.#context.onChange();
@@ -228,7 +248,7 @@ export class Device {
     const ring = this.#rings.get(index);
     if (ring === undefined || ring.fault === RING_FAULT.NONE) return;
     ring.reason = faultMessage(ring.fault);
-    if (ring.errorFd >= 0) signalFd(ring.errorFd);
+    if (ring.errorFd >= 0) new PeerSignal(ring.errorFd).send();
     this.#context.onChange();
   }
 
@@ -242,7 +262,13 @@ export class Device {
       }
       this.#rings.clear();
       await this.#memory.release();
+      this.#closeBackEndChannel();
     });
+  }
+
+  #closeBackEndChannel(): void {
+    if (this.#backEndChannelFd >= 0) closeFd(this.#backEndChannelFd);
+    this.#backEndChannelFd = -1;
   }
 
   /**
@@ -425,7 +451,7 @@ export class Device {
       indirect: hasBit(this.features, VIRTIO_FEATURE.INDIRECT_DESC),
       inOrder: hasBit(this.features, VIRTIO_FEATURE.IN_ORDER),
       ...this.#kind.attachmentOf(ring.index, this.features),
-      kickFd: ring.kickFd,
+      kickFd: ring.watchedKickFd,
       callFd: ring.callFd,
       states: this.#context.states,
       map: this.#memory.gpaMap(),

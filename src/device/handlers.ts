@@ -32,6 +32,8 @@ export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
     // Only wakes a front-end that waits for log changes; there is no log.
     SET_LOG_FD: () => {},
 
+    SET_BACKEND_REQ_FD: (_, fds) => device.setBackEndChannel(fds.take()),
+
     SET_VRING_NUM: ({ index, num }) => device.setRingSize(index, num),
     SET_VRING_ADDR: (addresses) => device.setRingAddresses(addresses),
     SET_VRING_BASE: ({ index, num }) => device.setRingBase(index, num),

@@ -139,9 +139,10 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   if (typeof places === 'string') return { runs: false, reason: places };
   if (hasIndices(ring, layout)) return { runs: true, places, indices: null, remark: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
-  const indices = LAYOUTS[layout].indicesAt(base, usedIdx);
   const flagsAt = (position: number): number =>
     word16At(places.descOffset + position * DESC_BYTES + FLAGS_OFFSET);
+  const isNew = layout === 'packed' && base === 0 && isPackedRingNew(ring.size, flagsAt);
+  const indices = LAYOUTS[layout].indicesAt(isNew ? LAYOUTS.packed.baseInitial : base, usedIdx);
   const disbelief = LAYOUTS[layout].disbelief(indices, ring.size, flagsAt);
   if (disbelief !== null) return { runs: false, reason: disbelief };
   return { runs: true, places, indices, remark: remarkOn(base, indices) };
@@ -176,6 +177,18 @@ function packedIndices(base: number): RingIndices {
   const availNext = base & HALF_MASK;
   const usedHalf = base >>> 16;
   return { availNext, usedNext: usedHalf === 0 ? availNext : usedHalf };
+}
+
+/**
+ * User-Mode Linux names 0 whatever the layout, which of a packed ring would be position 0 with wrap counter 0: the
+ * beginning of the second round. By then the first one has marked descriptors used, and whoever makes them available
+ * again leaves that flag set.
+ */
+function isPackedRingNew(size: number, flagsAt: (position: number) => number): boolean {
+  for (let position = 0; position < size; position++) {
+    if ((flagsAt(position) & DESC_F_USED) !== 0) return false;
+  }
+  return true;
 }
 
 /**

@@ -15,9 +15,13 @@ import type { RingLayoutKind } from '../vring/attachment.ts';
 import { RING_FAULT } from '../vring/faults.ts';
 import type { RingPlaces } from './ring-places.ts';
 import type { RingIndices } from './ring-start.ts';
+import type { KickFd } from './signal-fd.ts';
 
 /** Who uses the ring now: nobody, the workers, or this thread (the control virtqueue). */
 export type RingUser = 'none' | 'workers' | 'control';
+
+/** Polled, because the front-end says so. */
+export const NO_KICK: KickFd = { fd: -1, polledBecause: null };
 
 export class Ring {
   readonly index: number;
@@ -47,7 +51,7 @@ export class Ring {
   isHopeless = false;
   /** That its base was put right is said once, however often a front-end starts it. */
   wasRemarkedOn = false;
-  kickFd = -1;
+  kick: KickFd = NO_KICK;
   callFd = -1;
   errorFd = -1;
   /** The ring was in use since its addresses came. */
@@ -105,12 +109,17 @@ export class Ring {
     this.goesOn = false;
     this.started = false;
     this.reason = null;
-    this.setKick(-1);
+    this.setKick(NO_KICK);
   }
 
-  setKick(fd: number): void {
-    if (this.kickFd >= 0) closeFd(this.kickFd);
-    this.kickFd = fd;
+  /** The kick descriptor, where one came that tells of kicks; otherwise -1, and the ring is polled. */
+  get watchedKickFd(): number {
+    return this.kick.polledBecause === null ? this.kick.fd : -1;
+  }
+
+  setKick(kick: KickFd): void {
+    if (this.kick.fd >= 0) closeFd(this.kick.fd);
+    this.kick = kick;
   }
 
   setCall(fd: number): void {
@@ -124,7 +133,7 @@ export class Ring {
   }
 
   closeFds(): void {
-    this.setKick(-1);
+    this.setKick(NO_KICK);
     this.setCall(-1);
     this.setError(-1);
   }

@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert';
 import { DESC_BYTES, DESC_F_INDIRECT } from '../../protocol/virtio/split-ring.ts';
-import { signalFd } from '../host/descriptor.ts';
+import { PeerSignal } from '../host/peer-signal.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { type DriverLayout, notOutstanding, type Piece } from './driver-layout.ts';
 import { DRIVER_LAYOUTS } from './driver-layouts.ts';
@@ -51,8 +51,6 @@ export class DriverRing {
   readonly bufferBytes: number;
   /** Where each buffer starts in guest memory, by its id. */
   readonly bufferOffsets: Int32Array;
-  /** -1: the device polls. Owned by the guest (net-device.ts). */
-  kickFd = -1;
   /** -1: never interrupted. */
   callFd = -1;
   /** Times that the device was kicked. */
@@ -66,6 +64,9 @@ export class DriverRing {
   readonly #isOutstanding: Uint8Array;
   #tablesOffset = -1;
   readonly #interrupts = new Interrupts(this);
+  #kickFd = -1;
+  /** The device shares the descriptor too. */
+  #kick: PeerSignal | null = null;
 
   /** @throws RangeError: the layout has no ring of that size, or the memory is used up */
   constructor(options: DriverOptions) {
@@ -81,6 +82,16 @@ export class DriverRing {
     this.#gpaLo = this.bufferOffsets.map((offset) => memory.gpaOf(offset) | 0);
     this.#gpaHi = this.bufferOffsets.map((offset) => Math.floor(memory.gpaOf(offset) / 2 ** 32));
     this.#isOutstanding = new Uint8Array(size);
+  }
+
+  /** -1: the device polls. Owned by the guest (net-device.ts). */
+  get kickFd(): number {
+    return this.#kickFd;
+  }
+
+  set kickFd(fd: number) {
+    this.#kickFd = fd;
+    this.#kick = fd < 0 ? null : new PeerSignal(fd);
   }
 
   /** Bytes that the device wrote to the used buffer last taken. */
@@ -141,7 +152,7 @@ export class DriverRing {
 
   kick(): void {
     this.kicks++;
-    if (this.kickFd >= 0) signalFd(this.kickFd);
+    this.#kick?.send();
   }
 
   /** Used buffers that wait. @throws DeviceError: what the device wrote makes no sense */

@@ -5,6 +5,7 @@
 import { fstatSync, readlinkSync } from 'node:fs';
 import { checked, ERRNO } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
+import { reserveAddressSpace, viewMemory } from './mapping.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
@@ -16,6 +17,11 @@ const F_SEAL_SHRINK = 2;
 const O_NONBLOCK = 0o4000;
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
+const O_PATH = 0o10000000;
+const RWF_NOWAIT = 8;
+const SOL_SOCKET = 1;
+const SO_DOMAIN = 39;
+const AF_UNIX = 1;
 
 export function closeFd(fd: number): void {
   checked(libc.close(fd), 'close', `closing descriptor ${fd}`);
@@ -86,34 +92,59 @@ export function describeFd(fd: number): string {
   }
 }
 
+/** Whether the descriptor only names a file, and nothing can be done with it (O_PATH). */
+export function onlyNamesFile(fd: number): boolean {
+  const flags = checked(libc.fcntl(fd, F_GETFL, 0), 'fcntl(F_GETFL)', `looking at descriptor ${fd}`);
+  return (flags & O_PATH) !== 0;
+}
+
+/** Whether it is a UNIX socket; asked of the socket layer alone, which does not wait for anybody. */
+export function unixSocketFd(fd: number): boolean {
+  const domain = new Int32Array(1);
+  const bytes = new Uint8Array(domain.buffer);
+  const length = new Uint8Array(new Uint32Array([4]).buffer);
+  return libc.getsockopt(fd, SOL_SOCKET, SO_DOMAIN, bytes, length) === 0 && domain[0] === AF_UNIX;
+}
+
 export function createEventFd(): number {
   return checked(libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), 'eventfd', 'creating an eventfd');
 }
 
 const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
-const drained = new Uint8Array(512);
 
 /**
- * Signals an eventfd (or pipe). Allocates nothing. Answers false when the other side is gone or the pipe is
- * full: a full pipe has a wake-up waiting already, and a dead peer's connection says so by itself.
+ * Signals an eventfd that no peer has: where one has, the write may wait for it, and peer-signal.ts is the way.
+ * Allocates nothing. Answers whether it was signalled.
  */
 export function signalFd(fd: number): boolean {
   return libc.write(fd, ONE, 8) === 8;
 }
 
+/** One thread's memory for `drainFd`: an iovec, which points at the bytes behind it. */
+class DrainMemory {
+  static readonly BYTES = 512;
+  readonly vector = reserveAddressSpace(16 + DrainMemory.BYTES);
+
+  constructor() {
+    const iovec = new BigUint64Array(viewMemory(this.vector, 16));
+    iovec[0] = BigInt(this.vector + 16);
+    iovec[1] = BigInt(DrainMemory.BYTES);
+  }
+}
+
+let drainMemory: DrainMemory | null = null;
+
 /**
- * Takes what waits in a non-blocking eventfd or pipe; bounded, so a peer that keeps writing cannot hold us.
- * Answers false for a pipe whose writer is gone, and for one that cannot be read: it is ready for ever and must not be
- * waited for.
+ * Takes what waits in an eventfd, our own or one that a peer shares: RWF_NOWAIT keeps this one read from waiting,
+ * whatever the peer made of the open file. Answers whether anything waited. Before Linux 5.8 eventfds do not know it, and only O_NONBLOCK helps. Not for
+ * pipes and sockets: whoever reads them too may hold their locks.
  */
 export function drainFd(fd: number): boolean {
-  for (let turn = 0; turn < 16; turn++) {
-    const count = libc.read(fd, drained, drained.length);
-    if (count === 0) return false;
-    if (count < 0) return wouldBlock();
-    if (count < drained.length) return true;
-  }
-  return true;
+  drainMemory ??= new DrainMemory();
+  const { vector } = drainMemory;
+  const count = libc.preadv2(fd, vector, 1, -1, RWF_NOWAIT);
+  if (count >= 0 || lastErrno() !== ERRNO.EOPNOTSUPP) return count > 0;
+  return libc.readAt(fd, vector + 16, DrainMemory.BYTES) > 0;
 }
 
 /** Whether a failed read or write would only have had to wait. */

@@ -1,5 +1,6 @@
 /**
- * A set of descriptors to wait for, level triggered. A worker blocks on one when it has nothing to do
+ * A set of descriptors to wait for: level triggered those that we read, edge triggered those that are somebody else's
+ * and that we never read. A worker blocks on one when it has nothing to do
  * (`wait`); the main thread looks at one whenever Node's loop says that it is readable (event-loop.ts).
  */
 import { closeFd } from './descriptor.ts';
@@ -11,6 +12,7 @@ const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 const EPOLLIN = 1;
 const EPOLLRDHUP = 0x2000;
+const EPOLLET = 0x80000000;
 /** struct epoll_event is packed on x86-64 (12 bytes) and padded elsewhere (16 bytes). */
 const EVENT_BYTES = process.arch === 'x64' ? 12 : 16;
 const DATA_OFFSET = EVENT_BYTES - 8;
@@ -24,8 +26,20 @@ export class EpollSet {
 
   /** Watches `fd` for data and for the other side's end. @throws HostError (EPERM: a file of no such kind) */
   add(fd: number): void {
+    this.#add(fd, EPOLLIN | EPOLLRDHUP);
+  }
+
+  /**
+   * Watches an eventfd for signals alone: each tells once, at the next `wait`, whatever the counter holds and though
+   * nobody reads it; so does what it holds now. A read might wait for the peer that shares it.
+   */
+  addSignals(fd: number): void {
+    this.#add(fd, EPOLLIN | EPOLLET);
+  }
+
+  #add(fd: number, events: number): void {
     const view = new DataView(this.#change.buffer);
-    view.setUint32(0, EPOLLIN | EPOLLRDHUP, true);
+    view.setUint32(0, events >>> 0, true);
     view.setInt32(DATA_OFFSET, fd, true);
     checked(
       libc.epoll_ctl(this.fd, EPOLL_CTL_ADD, fd, this.#change),

@@ -23,6 +23,16 @@ export class DescriptorLoop {
    */
   watch(fd: number, onReadable: () => void): Watch {
     this.#epoll.add(fd);
+    return this.#watched(fd, onReadable);
+  }
+
+  /** As `watch`, of an eventfd that nobody here reads: `onSignal` is called once for what was signalled meanwhile. */
+  watchSignals(fd: number, onSignal: () => void): Watch {
+    this.#epoll.addSignals(fd);
+    return this.#watched(fd, onSignal);
+  }
+
+  #watched(fd: number, onReadable: () => void): Watch {
     this.#callbacks.set(fd, onReadable);
     this.#handle ??= koffi.node.poll(this.#epoll.fd, { readable: true }, () => this.#dispatch());
     if (this.#callbacks.size === 1) this.#handle.ref();

@@ -138,6 +138,14 @@ export const libc = {
     n: number,
   ) => number,
   eventfd: lib.func('int eventfd(uint32_t initial, int flags)') as (initial: number, flags: number) => number,
+  /** `vector` is the address of a struct iovec. */
+  preadv2: lib.func('intptr_t preadv2(int fd, intptr_t vector, int count, int64_t offset, int flags)') as (
+    fd: number,
+    vector: number,
+    count: number,
+    offset: number,
+    flags: number,
+  ) => number,
   /** As `read` and `write`, of memory at an address; for what is never longer than 2^31 - 1 bytes. */
   readAt: lib.func('read', 'int', ['int', 'intptr_t', 'size_t']) as (
     fd: number,
@@ -167,6 +175,22 @@ export const libc = {
     request: number,
     argument: number,
   ) => number,
+
+  // Calls of the kernel that libc has no function for (io_setup and its like: peer-signal.ts)
+  syscall3: lib.func('syscall', 'intptr_t', ['intptr_t', 'intptr_t', 'intptr_t', 'intptr_t']) as (
+    number: number,
+    a: number,
+    b: number,
+    c: number,
+  ) => number,
+  syscall5: lib.func('syscall', 'intptr_t', [
+    'intptr_t',
+    'intptr_t',
+    'intptr_t',
+    'intptr_t',
+    'intptr_t',
+    'intptr_t',
+  ]) as (number: number, a: number, b: number, c: number, d: number, e: number) => number,
 
   // C streams: DPDK logs to a FILE (src/host/output-capture.ts)
   dup2: lib.func('int dup2(int from, int to)') as (from: number, to: number) => number,

@@ -29,6 +29,8 @@ export interface IngressQueue {
   readonly queueIndex: number;
   /** Readable when frames may have come while the worker sleeps; -1: none, the queue must be looked at. */
   readonly wakeFd: number;
+  /** `wakeFd` is an eventfd that a peer shares: each signal of it tells once, and nobody reads it. */
+  readonly wakesBySignal: boolean;
   /** A code of the queue's kind; not 0: it is stopped and answers as if empty. */
   fault: number;
   /**

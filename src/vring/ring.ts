@@ -3,7 +3,7 @@
  * counters and signalling. What a queue does with the chains builds on it: from-guest.ts, to-guest.ts, and the
  * control queue (src/device/net/). One thread's object; guest memory changes under it, so each field is read once.
  */
-import { drainFd, signalFd } from '../host/descriptor.ts';
+import { PeerSignal } from '../host/peer-signal.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import { type GpaMap, GpaTranslator } from '../memory/gpa-translator.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState, STATE_FAULT } from '../queue/state.ts';
@@ -17,9 +17,11 @@ export class Ring {
   declare readonly portId: number;
   declare readonly queueIndex: number;
   declare readonly size: number;
-  /** The kick descriptor. */
+  /** The kick descriptor. The front-end shares it and may make it blocking, so it is watched and never read. */
   declare readonly wakeFd: number;
-  declare callFd: number;
+  readonly wakesBySignal = true;
+  /** Null: the driver is never signalled. */
+  declare private call: PeerSignal | null;
   declare fault: number;
   declare readonly state: QueueState;
   declare readonly arena: ArenaView;
@@ -36,7 +38,7 @@ export class Ring {
     this.queueIndex = attachment.queueIndex;
     this.size = attachment.size;
     this.wakeFd = attachment.kickFd;
-    this.callFd = attachment.callFd;
+    this.call = signalBy(attachment.callFd);
     this.indirect = attachment.indirect;
     this.headerBytes = attachment.headerBytes;
     this.arena = arena;
@@ -94,14 +96,14 @@ export class Ring {
   }
 
   signal(): void {
-    if (this.callFd < 0) return;
+    if (this.call === null) return;
     this.state.counts[COUNT_CALLS] += 1;
-    signalFd(this.callFd);
+    this.call.send();
   }
 
   /** A signal may have gone to the old descriptor, so the driver is signalled once. */
   setCallFd(callFd: number): void {
-    this.callFd = callFd;
+    this.call = signalBy(callFd);
     this.signal();
   }
 
@@ -120,8 +122,11 @@ export class Ring {
     this.layout.disarmWake();
   }
 
-  /** False: the front-end closed its end of a pipe. */
   acknowledgeWake(): boolean {
-    return drainFd(this.wakeFd);
+    return true;
   }
+}
+
+function signalBy(callFd: number): PeerSignal | null {
+  return callFd < 0 ? null : new PeerSignal(callFd);
 }

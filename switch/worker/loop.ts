@@ -5,6 +5,7 @@
 import { receiveMessageOnPort } from 'node:worker_threads';
 import { drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
+import { closePeerSignals } from '../../src/host/peer-signal.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
@@ -85,6 +86,7 @@ export class PollWorker {
       }
     }
     this.#epoll.close();
+    closePeerSignals();
   }
 
   /**
@@ -118,7 +120,7 @@ export class PollWorker {
     }
     const count = mayBlock ? this.#epoll.wait(timeoutMs) : 0;
     Atomics.store(this.#control, CONTROL_SLEEPING, 0);
-    // The frame that ended the sleep first; a kick that is drained after it is not lost, as polling goes on.
+    // The frame that ended the sleep first; a signal that is forgotten after it is not lost, as polling goes on.
     pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen, 1);
     for (let i = 0; i < count; i++) this.#acknowledge(this.#epoll.readyFd(i));
     for (const queue of this.#polled) queue.disarmWake();
@@ -185,7 +187,8 @@ export class PollWorker {
       const queue = openIngress(this.#arena, attachment);
       this.#polled = [...this.#polled, queue];
       if (queue.wakeFd >= 0) {
-        this.#epoll.add(queue.wakeFd);
+        if (queue.wakesBySignal) this.#epoll.addSignals(queue.wakeFd);
+        else this.#epoll.add(queue.wakeFd);
         this.#queueOfFd.set(queue.wakeFd, queue);
       }
       return;

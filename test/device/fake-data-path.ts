@@ -113,7 +113,7 @@ export class FakeDataPath implements DataPath {
         if (fd < 0) continue;
         const what = describeFd(fd);
         this.#require(
-          /^(anon_inode:\[eventfd\]|pipe:)/.test(what),
+          /^(anon_inode:\[eventfd\]|socket:)/.test(what),
           `ring ${queueIndex} has ${what} for ${fd}`,
         );
       }

@@ -2,7 +2,9 @@
  * Where the areas of a ring may lie, what sizes and bases each layout has, and whether a ring runs at all: the pure
  * half of what rings.test.ts and packed-rings.test.ts see from outside.
  */
+
 import { describe, expect, it } from 'vitest';
+import { DESC_F_AVAIL, DESC_F_USED } from '../../protocol/virtio/packed-ring.ts';
 import type { RingPlaces } from '../../src/device/ring-places.ts';
 import {
   baseToAnswer,
@@ -158,13 +160,28 @@ describe('a packed ring', () => {
     // Only the lower half, as DPDK's virtio-user sends it.
     [0x0000_8000, 0x8000, 0x8000],
     [0x0000_0007, 0x0007, 0x0007],
-    [0x0000_0000, 0x0000, 0x0000],
     [0x80ff_80ff, 0x80ff, 0x80ff],
   ])('begins at base 0x%s', (base, availNext, usedNext) => {
     expect(start('packed', { base })).toMatchObject({
       runs: true,
       indices: { availNext, usedNext },
       remark: null,
+    });
+  });
+
+  it.each([
+    // User-Mode Linux names 0 for a new ring: nothing was used, or made available again, in any round before.
+    ['new', 0, 0x8000],
+    ['new, with descriptors available in the first round', DESC_F_AVAIL, 0x8000],
+    ['at its second round, used in the first', DESC_F_AVAIL | DESC_F_USED, 0x0000],
+    ['at its second round, and available again', DESC_F_USED, 0x0000],
+  ])('with base 0 begins where its descriptors say: %s', (_what, flags, position) => {
+    const around = surroundings('packed');
+    const flagsOffset = ARENA_OFFSET + Number(ADDRESSES.descUva) + 16 * 200 + 14;
+    const word16At = (offset: number): number => (offset === flagsOffset ? flags : 0);
+    expect(decideStart({ ...READY, base: 0 }, { ...around, word16At })).toMatchObject({
+      runs: true,
+      indices: { availNext: position, usedNext: position },
     });
   });
 

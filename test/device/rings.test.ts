@@ -160,7 +160,7 @@ describe('GET_VRING_BASE', () => {
     const reply = await world.front.request('GET_VRING_BASE', state(1, 0));
     expect(reply.payload).toEqual(state(1, 0xabcd));
     expect(world.dataPath.takeLog()).toEqual(['detach 1']);
-    expect(world.ring(1)).toMatchObject({ started: false, kickFd: -1, base: 0xabcd });
+    expect(world.ring(1)).toMatchObject({ started: false, watchedKickFd: -1, base: 0xabcd });
   });
 
   it('answers only after the workers let go, and with the index that they left', async () => {

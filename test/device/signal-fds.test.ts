@@ -1,16 +1,22 @@
 /** Kick, call and error descriptors: what is taken, what is refused, and how a running ring changes them. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, constants, openSync, readFileSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { closeFds, createEventFd, drainFd, signalFd } from '../../src/host/descriptor.ts';
+import { closeFds, createEventFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
-import { socketPair } from '../../src/host/unix-socket.ts';
-import { u64 } from '../vhost-user/scripted-front-end.ts';
-import { World } from './world.ts';
+import { libc } from '../../src/host/libc.ts';
+import { receive, socketPair } from '../../src/host/unix-socket.ts';
+import { STATE_FAULT } from '../../src/queue/state.ts';
+import { RING_FAULT } from '../../src/vring/faults.ts';
+import { fillAndBlock, makeBlocking } from '../host/shared-descriptors.ts';
+import { bit, none, P, u64 } from '../vhost-user/scripted-front-end.ts';
+import { FEATURES, PROTOCOL_FEATURES, World } from './world.ts';
 
 const O_NONBLOCK = 0o4000;
 const O_PATH = 0o10000000;
+const AF_INET = 2;
+const SOCK_DGRAM = 2;
 
 let world: World;
 beforeEach(() => {
@@ -18,32 +24,28 @@ beforeEach(() => {
 });
 afterEach(() => world.dispose());
 
-describe('kick, call and error descriptors', () => {
-  const NAMES = ['SET_VRING_KICK', 'SET_VRING_CALL', 'SET_VRING_ERR'] as const;
+const NAMES = ['SET_VRING_KICK', 'SET_VRING_CALL', 'SET_VRING_ERR'] as const;
 
+describe('kick, call and error descriptors', () => {
   it.each([
     ['a regular file', () => openSync('/etc/hostname', 'r')],
     ['a folder', () => openSync('/', 'r')],
     ['a device', () => openSync('/dev/null', 'r+')],
     ['an epoll set', () => new EpollSet().fd],
+    ['a socket that is no UNIX socket', () => libc.socket(AF_INET, SOCK_DGRAM, 0)],
   ])('are refused when they are %s', async (_what, open) => {
     await world.negotiate();
     for (const name of NAMES) {
       const fd = open();
       expect(await world.front.ack(name, u64(0), [fd])).toBe(1n);
       closeFds([fd]);
-      expect(world.refused.at(-1)).toMatch(/the descriptor is neither an eventfd nor a pipe but/);
+      expect(world.refused.at(-1)).toMatch(/the descriptor is neither an eventfd nor a .*UNIX socket but /);
     }
   });
 
-  it('are refused when they are a socket or the guest memory', async () => {
+  it('are refused when they are the guest memory', async () => {
     await world.negotiate();
-    const [a, b] = socketPair();
-    for (const name of NAMES) {
-      expect(await world.front.ack(name, u64(0), [a])).toBe(1n);
-      expect(await world.front.ack(name, u64(0), [world.guest.fd])).toBe(1n);
-    }
-    closeFds([a, b]);
+    for (const name of NAMES) expect(await world.front.ack(name, u64(0), [world.guest.fd])).toBe(1n);
   });
 
   it('are refused, and closed, when they name an eventfd without being open for use (O_PATH)', async () => {
@@ -53,40 +55,74 @@ describe('kick, call and error descriptors', () => {
       const path = openSync(`/proc/self/fd/${event}`, O_PATH);
       expect(await world.front.ack(name, u64(0), [path])).toBe(1n);
       closeSync(path);
+      expect(world.refused.at(-1)).toMatch(/anon_inode:\[eventfd\], but only its name \(O_PATH\)/);
     }
     closeFds([event]);
   });
 
-  it('are made non-blocking', async () => {
+  it('are signalled without waiting, full and blocking as they may be', async () => {
     await world.run();
-    const [reader, writer] = await blockingPipe();
-    expect([flagsOf(reader) & O_NONBLOCK, flagsOf(writer) & O_NONBLOCK]).toEqual([0, 0]);
-    expect(await world.front.ack('SET_VRING_KICK', u64(1), [reader])).toBe(0n);
-    expect(await world.front.ack('SET_VRING_CALL', u64(1), [writer])).toBe(0n);
-    expect([flagsOf(reader) & O_NONBLOCK, flagsOf(writer) & O_NONBLOCK]).toEqual([O_NONBLOCK, O_NONBLOCK]);
-    // Neither an empty nor a full pipe holds us.
-    drainFd(world.ring(1).kickFd);
-    while (signalFd(world.ring(1).callFd));
-    drainFd(world.ring(1).kickFd);
-    expect(signalFd(world.ring(1).callFd)).toBe(true);
-    closeSync(reader);
-    closeSync(writer);
+    const fds = [createEventFd(), createEventFd()];
+    for (const fd of fds) fillAndBlock(fd);
+    expect(await world.front.ack('SET_VRING_CALL', u64(1), [fds[0]])).toBe(0n);
+    expect(await world.front.ack('SET_VRING_ERR', u64(1), [fds[1]])).toBe(0n);
+    // As the fault of a ring is told.
+    world.ring(1).state.words[STATE_FAULT] = RING_FAULT.AVAIL_JUMP;
+    world.device.queueFailed(1);
+    expect(world.ring(1).reason).toMatch(/the avail index moved/);
+    closeFds(fds);
   });
 
-  it('that cannot be read tell of nothing: nobody waits for a pipe that is broken for ever', async () => {
+  it('may be one end of a pair of sockets where we signal (User-Mode Linux)', async () => {
+    await world.run();
+    for (const name of ['SET_VRING_CALL', 'SET_VRING_ERR'] as const) {
+      const [ours, theirs] = socketPair();
+      expect(await world.front.ack(name, u64(1), [theirs])).toBe(0n);
+      closeFds([ours, theirs]);
+    }
+    world.dataPath.expectSound();
+  });
+
+  it('may not be a pipe where we signal: whoever writes to it can make us wait', async () => {
+    await world.negotiate();
+    const [reader, writer] = await blockingPipe();
+    for (const name of ['SET_VRING_CALL', 'SET_VRING_ERR'] as const) {
+      expect(await world.front.ack(name, u64(1), [writer])).toBe(1n);
+      expect(world.refused.at(-1)).toBe(
+        `${name}: the descriptor is a pipe, and a write to it may wait for whoever else uses it; an eventfd cannot`,
+      );
+    }
+    for (const end of [reader, writer]) closeSync(end);
+  });
+
+  it('that are the kick, and a pipe or a socket, are left alone: the ring is polled, which is said', async () => {
     await world.run();
     const [reader, writer] = await blockingPipe();
-    expect(await world.front.ack('SET_VRING_KICK', u64(1), [writer])).toBe(0n);
-    closeSync(reader);
-    closeSync(writer);
-    const { kickFd } = world.ring(1);
-    const epoll = new EpollSet();
-    epoll.add(kickFd);
-    for (let look = 0; look < 2; look++) {
-      expect(epoll.wait(0)).toBe(1);
-      expect(drainFd(kickFd)).toBe(false);
+    const [ours, theirs] = socketPair();
+    for (const [fd, what] of [
+      [reader, 'a pipe'],
+      [writer, 'a pipe'],
+      [theirs, 'a socket'],
+    ] as const) {
+      expect(await world.front.ack('SET_VRING_KICK', u64(1), [fd])).toBe(0n);
+      expect(world.dataPath.attached.get(1)!.kickFd).toBe(-1);
+      expect(world.device.kickWarning).toBe(
+        `queue 1 is looked at every millisecond: its kick descriptor is ${what}`,
+      );
     }
-    epoll.close();
+    world.front.send('SET_VRING_KICK', u64(1), [world.front.eventFd()]);
+    await world.front.settle();
+    expect(world.device.kickWarning).toBeNull();
+    for (const end of [reader, writer, ours, theirs]) closeSync(end);
+  });
+
+  it("are not changed: what flags an open file has is the front-end's business", async () => {
+    await world.run();
+    const fd = createEventFd();
+    makeBlocking(fd);
+    for (const name of NAMES) expect(await world.front.ack(name, u64(1), [fd])).toBe(0n);
+    expect(flagsOf(fd) & O_NONBLOCK).toBe(0);
+    closeFds([fd]);
   });
 
   it('of a running ring are swapped by order, the old one closed only after the workers let go', async () => {
@@ -97,12 +133,12 @@ describe('kick, call and error descriptors', () => {
     const fd = front.eventFd();
     front.send('SET_VRING_CALL', u64(1), [fd]);
     await hold.called;
-    expect(signalFd(old)).toBe(true);
+    expect(isOpen(old)).toBe(true);
     hold.release();
     await front.settle();
     expect(dataPath.takeLog()).toEqual(['call 1']);
     expect(dataPath.attached.get(1)!.callFd).not.toBe(old);
-    expect(signalFd(old)).toBe(false);
+    expect(isOpen(old)).toBe(false);
   });
 
   it('of a stopped ring are swapped without an order', async () => {
@@ -120,10 +156,40 @@ describe('kick, call and error descriptors', () => {
     await world.run();
     for (let i = 0; i < 10; i++) world.front.send('SET_VRING_KICK', u64(1), [world.front.eventFd()]);
     await world.front.settle();
-    expect(world.dataPath.attached.get(1)!.kickFd).toBe(world.ring(1).kickFd);
+    expect(world.dataPath.attached.get(1)!.kickFd).toBe(world.ring(1).watchedKickFd);
     world.dataPath.expectSound();
   });
 });
+
+describe('the connection by which a back-end may ask (SET_BACKEND_REQ_FD)', () => {
+  const ALL = PROTOCOL_FEATURES | bit(P.BACKEND_REQ);
+
+  it('is kept until another one comes or the front-end goes, and nothing is sent there', async () => {
+    await world.negotiate(FEATURES, ALL);
+    const pairs = [socketPair(), socketPair()];
+    for (const [, theirs] of pairs) {
+      expect(await world.front.ack('SET_BACKEND_REQ_FD', none(), [theirs])).toBe(0n);
+      closeFds([theirs]);
+    }
+    const [first, second] = pairs.map(([ours]) => receive(ours, 1));
+    expect([first.closed, second.closed, second.bytes.length]).toEqual([true, false, 0]);
+    closeFds(pairs.map(([ours]) => ours));
+  });
+
+  it('is refused where it is no UNIX socket', async () => {
+    await world.negotiate(FEATURES, ALL);
+    const event = createEventFd();
+    expect(await world.front.ack('SET_BACKEND_REQ_FD', none(), [event])).toBe(1n);
+    expect(world.refused).toEqual([
+      'SET_BACKEND_REQ_FD: the descriptor is not a UNIX socket but anon_inode:[eventfd]',
+    ]);
+    closeFds([event]);
+  });
+});
+
+function isOpen(fd: number): boolean {
+  return existsSync(`/proc/self/fd/${fd}`);
+}
 
 /** Both ends of a pipe, as a front-end without eventfds has them; neither is O_NONBLOCK. */
 async function blockingPipe(): Promise<[number, number]> {

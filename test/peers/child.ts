@@ -29,13 +29,14 @@ const temporaryFolders = new Set<string>();
 let exitHookInstalled = false;
 
 /**
- * Starts a program, with copies of `passedFds` as its descriptors 3, 4 and so on. Rejects when it cannot be started
+ * Starts a program, with copies of `passedFds` as its descriptors 3, 4 and so on; for 'pipe' a socket, whose other end
+ * is in `process.stdio`. Rejects when it cannot be started
  * at all.
  */
 export async function startChild(
   program: string,
   args: readonly string[],
-  passedFds: readonly number[] = [],
+  passedFds: readonly (number | 'pipe')[] = [],
 ): Promise<Child> {
   installExitHook();
   const setpriv = findProgram('setpriv');

@@ -3,6 +3,7 @@
  * Owns nothing. Called by tests and by linux-guest.ts.
  */
 import type { LinuxGuest } from './linux-guest.ts';
+import type { UmlGuest } from './uml-guest.ts';
 
 export interface VhostUserOptions {
   /** UNIX socket of the vhost-user connection. */
@@ -118,7 +119,7 @@ export interface Iperf3Result {
 }
 
 /** A guest as far as commands are run in it. */
-type Shell = Pick<LinuxGuest, 'runOk'>;
+type Shell = Pick<LinuxGuest | UmlGuest, 'runOk'>;
 
 /** Starts `iperf3 -s` in the background; it answers clients until the guest ends. */
 export async function startIperf3Server(guest: Shell, port = 5201): Promise<void> {

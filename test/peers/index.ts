@@ -28,3 +28,4 @@ export {
   type TestPeers,
 } from './packages.ts';
 export { type PortStats, Testpmd, type TestpmdOptions } from './testpmd.ts';
+export { UmlGuest, type UmlGuestOptions } from './uml-guest.ts';

@@ -13,7 +13,7 @@ import { dirname, join } from 'node:path';
 import { findProgram, runProgram } from './child.ts';
 import { withFileLock } from './file-lock.ts';
 
-export type PeerName = 'qemu' | 'emulated-cards' | 'testpmd' | 'ovs' | 'iproute2' | 'frr';
+export type PeerName = 'qemu' | 'emulated-cards' | 'uml' | 'testpmd' | 'ovs' | 'iproute2' | 'frr';
 
 /**
  * Debian's two builds of the same kernel. `cloud` boots faster and has the drivers of virtual cards only;
@@ -36,6 +36,12 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
     { package: 'ethtool', provides: 'ethtool' },
   ],
   'emulated-cards': [],
+  uml: [
+    { package: 'user-mode-linux', provides: 'linux.uml' },
+    { package: 'busybox-static', provides: 'busybox' },
+    { package: 'iperf3', provides: 'iperf3' },
+    { package: 'ethtool', provides: 'ethtool' },
+  ],
   testpmd: [{ package: 'dpdk-dev', provides: 'dpdk-testpmd' }],
   ovs: [
     {

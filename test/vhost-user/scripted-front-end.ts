@@ -28,6 +28,7 @@ export const ID = {
   GET_QUEUE_NUM: 17,
   SET_VRING_ENABLE: 18,
   NET_SET_MTU: 20,
+  SET_BACKEND_REQ_FD: 21,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
   GET_MAX_MEM_SLOTS: 36,
@@ -53,7 +54,7 @@ export const F = {
   PACKED: 34,
   IN_ORDER: 35,
 };
-export const P = { MQ: 0, LOG_SHMFD: 1, REPLY_ACK: 3, MTU: 4, CONFIG: 9, MEM_SLOTS: 15 };
+export const P = { MQ: 0, LOG_SHMFD: 1, REPLY_ACK: 3, MTU: 4, BACKEND_REQ: 5, CONFIG: 9, MEM_SLOTS: 15 };
 
 const EMPTY = new Uint8Array(0);
 

@@ -185,6 +185,7 @@ describe('descriptors', () => {
     GET_QUEUE_NUM: [none(), NO],
     SET_VRING_ENABLE: [state(0, 1), NO],
     NET_SET_MTU: [u64(1500), NO],
+    SET_BACKEND_REQ_FD: [none(), ONE],
     GET_CONFIG: [config(0, new Uint8Array(6)), NO],
     SET_CONFIG: [config(0, new Uint8Array(6)), NO],
     GET_MAX_MEM_SLOTS: [none(), NO],
@@ -204,7 +205,7 @@ describe('descriptors', () => {
       closeFds(fds);
       // One that is never negotiated says that instead.
       expect(await each.ended).toMatch(
-        new RegExp(`^${name}.*(descriptors came|LOG_SHMFD was not negotiated)`),
+        new RegExp(`^${name}.*(descriptors came|(LOG_SHMFD|BACKEND_REQ) was not negotiated)`),
       );
       await each.dispose();
     }
@@ -245,7 +246,7 @@ describe('descriptors', () => {
 });
 
 describe('requests', () => {
-  it.each([0, 19, 21, 22, 26, 28, 31, 34, 39, 41, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
+  it.each([0, 19, 22, 26, 28, 31, 34, 39, 41, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
     'that are unknown (%i) end the connection, with their descriptors closed',
     async (id) => {
       world.front.sendBytes(message(id, u64(0)), [world.front.eventFd()]);
@@ -265,6 +266,7 @@ describe('requests', () => {
   it.each([
     ['GET_QUEUE_NUM', none(), 0, 'MQ'],
     ['NET_SET_MTU', u64(1500), 0, 'MTU'],
+    ['SET_BACKEND_REQ_FD', none(), 1, 'BACKEND_REQ'],
     ['GET_CONFIG', config(0, new Uint8Array(6)), 0, 'CONFIG'],
     ['SET_CONFIG', config(0, new Uint8Array(6)), 0, 'CONFIG'],
     ['GET_MAX_MEM_SLOTS', none(), 0, 'CONFIGURE_MEM_SLOTS'],

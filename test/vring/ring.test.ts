@@ -8,7 +8,7 @@ import { EVENT_DESC, WRAP_COUNTER } from '../../protocol/virtio/packed-ring.ts';
 import { AVAIL_ENTRIES, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
 import type { DriverRing } from '../../src/frontend/driver-ring.ts';
 import type { PackedDriverLayout } from '../../src/frontend/packed-layout.ts';
-import { closeFd, createEventFd } from '../../src/host/descriptor.ts';
+import { closeFds, createEventFd } from '../../src/host/descriptor.ts';
 import { AS_THEY_CAME, Batch } from '../../src/queue/batch.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import { COUNT_CALLS, COUNT_FRAMES } from '../../src/queue/state.ts';
@@ -318,21 +318,22 @@ describe.each(LAYOUT_KINDS)('a new call descriptor of a %s ring', (layout) => {
   it('is signalled once, and then for what comes', () => {
     const { driver, device } = connect(layout);
     const queues = [device.from, device.openTo(false), device.openTo(true)];
-    for (const queue of queues) {
-      const callFd = createEventFd();
-      closing.push(() => closeFd(callFd));
+    const callFds = queues.map(() => createEventFd());
+    closing.push(() => closeFds(callFds));
+    for (const [i, queue] of queues.entries()) {
+      const callFd = callFds[i];
       const before = queue.state.counts[COUNT_CALLS];
       queue.setCallFd(callFd);
       expect(signalsAt(callFd)).toBe(1);
       expect(queue.state.counts[COUNT_CALLS]).toBe(before + 1);
     }
     // The lock was given back, and signals go to the new descriptor.
-    const [from, , shared] = queues;
+    const [, , shared] = queues;
     expect(shared.state.tryLock()).toBe(true);
     driver.fromGuest.ring.arm();
     driver.fromGuest.send(FRAME);
     expect(device.loop().taken).toBe(1);
-    expect(signalsAt(from.callFd)).toBe(1);
+    expect(signalsAt(callFds[0])).toBe(1);
   });
 
   /** How often an eventfd was signalled since the last time. */

@@ -4,7 +4,6 @@
  * like any other: readable buffers with the command, then a writable one for the answer. What a driver may ask of the
  * main thread in one turn is bounded. Allocates: commands are rare.
  */
-import { drainFd } from '../../host/descriptor.ts';
 import { descriptorLoop, type Watch } from '../../host/event-loop.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
 import type { GpaMap } from '../../memory/gpa-translator.ts';
@@ -49,7 +48,7 @@ export class ControlQueue implements OwnQueue {
     this.#ring = new Ring(arena, attachment);
     this.#options = options;
     const { kickFd } = attachment;
-    this.#watch = kickFd < 0 ? null : descriptorLoop().watch(kickFd, () => this.#kicked(kickFd));
+    this.#watch = kickFd < 0 ? null : descriptorLoop().watchSignals(kickFd, () => this.#wake());
     this.#timer = kickFd < 0 ? setInterval(() => this.#wake(), POLL_MS) : null;
     // A kick may have come before we listened.
     this.#wake();
@@ -68,11 +67,6 @@ export class ControlQueue implements OwnQueue {
     this.#isClosed = true;
     this.#watch?.close();
     if (this.#timer !== null) clearInterval(this.#timer);
-  }
-
-  #kicked(kickFd: number): void {
-    if (!drainFd(kickFd)) this.#watch?.close();
-    this.#wake();
   }
 
   /** Whoever serves looks for more by itself. */

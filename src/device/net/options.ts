@@ -46,8 +46,9 @@ export function offeredFeatures(options: DeviceOptions): bigint {
 }
 
 export function offeredProtocolFeatures(options: DeviceOptions): bigint {
-  const { MQ, REPLY_ACK, MTU, CONFIG, CONFIGURE_MEM_SLOTS } = PROTOCOL_FEATURE;
-  return maskOf(MQ, REPLY_ACK, MTU, CONFIGURE_MEM_SLOTS) | (options.configSpace ? maskOf(CONFIG) : 0n);
+  const { MQ, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, CONFIGURE_MEM_SLOTS } = PROTOCOL_FEATURE;
+  const always = maskOf(MQ, REPLY_ACK, MTU, BACKEND_REQ, CONFIGURE_MEM_SLOTS);
+  return always | (options.configSpace ? maskOf(CONFIG) : 0n);
 }
 
 function switchedOff({ features = {} }: DeviceOptions): bigint {

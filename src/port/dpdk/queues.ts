@@ -25,6 +25,7 @@ export class DpdkIngress implements IngressQueue {
   fault = 0;
   /** Drivers tell of nothing: the queue is looked at. */
   readonly wakeFd = -1;
+  readonly wakesBySignal = false;
   declare private readonly state: QueueState;
   declare private readonly rx: RxBurst;
   /** Frames that were received before the worker could sleep, for the next burst. */

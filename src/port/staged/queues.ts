@@ -90,6 +90,7 @@ abstract class StagedQueue {
 
 export abstract class StagedIngress extends StagedQueue implements IngressQueue {
   abstract readonly wakeFd: number;
+  readonly wakesBySignal = false;
   /** Frames that `fill` put into slots before the worker could sleep, for the next burst. */
   #filled = 0;
   #turnsToSkip = 0;

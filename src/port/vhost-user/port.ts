@@ -178,7 +178,8 @@ export class VhostUserPort implements Port {
     const broken = device.rings.find((ring) => ring.reason !== null);
     const ringReason = broken === undefined ? null : `queue ${broken.index} stopped: ${broken.reason}`;
     const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
-    const shown = device.memoryWarning ?? ringReason ?? this.#refusal ?? this.#socket.trouble;
+    const shown =
+      device.memoryWarning ?? ringReason ?? this.#refusal ?? this.#socket.trouble ?? device.kickWarning;
     if (isRunning) return { state: 'running', reason: shown };
     return { state: broken === undefined ? 'negotiating' : 'stopped', reason: shown };
   }

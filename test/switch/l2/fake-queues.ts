@@ -41,6 +41,7 @@ export class FakeIngressQueue implements IngressQueue {
   readonly portId: number;
   readonly queueIndex = 1;
   readonly wakeFd = -1;
+  readonly wakesBySignal = false;
   fault = 0;
   readonly waiting: Waiting[] = [];
   finishedCount = 0;
