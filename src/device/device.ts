@@ -88,6 +88,11 @@ export class Device {
     return this.#memory.warning;
   }
 
+  /** Why the guest's memory is gone although it was accepted (Arena.watchLosses tells when to ask); otherwise null. */
+  get memoryLoss(): string | null {
+    return this.#memory.loss;
+  }
+
   directionOf(ring: Ring): Direction | 'control' {
     return ring.user === 'control' ? 'control' : this.#kind.directionOf(ring.index);
   }

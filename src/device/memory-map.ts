@@ -15,6 +15,9 @@ import { PeerError } from '../vhost-user/peer-error.ts';
 /** As many as the kernel's vhost has; must not shrink while a guest lives. */
 export const MEMORY_SLOTS_MAX = 509;
 
+const LOSS_CAUSES =
+  'its file was shortened or got a hole, or the tmpfs or the hugepages that it is made of are used up';
+
 /** Resolves when nobody uses the memory any more. */
 export type LetGo = () => Promise<void>;
 
@@ -38,6 +41,13 @@ export class MemoryMap {
   /** Why the guest's memory cannot work although it was accepted, with the fix; otherwise null. */
   get warning(): string | null {
     return this.#warning;
+  }
+
+  /** Why the guest's memory is gone although it was accepted; otherwise null. */
+  get loss(): string | null {
+    const lost = this.#memory.lostRegion;
+    if (lost === null) return null;
+    return `the guest's memory of ${lost.sizeBytes} bytes at 0x${lost.gpa.toString(16)} is not there when it is touched: ${LOSS_CAUSES}`;
   }
 
   /** What the users of rings translate descriptors with. */

@@ -9,6 +9,7 @@ import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
+import type { Watch } from '../../host/event-loop.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, queueStates, sumCounters } from '../../queue/state.ts';
 import { Session } from '../../vhost-user/back-end.ts';
@@ -33,7 +34,7 @@ export type VhostUserDetails = {
 };
 
 /** A front-end's connection and the device that it drives. */
-type Peer = { readonly session: Session; readonly net: NetDevice };
+type Peer = { readonly session: Session; readonly net: NetDevice; readonly losses: Watch };
 
 export class VhostUserPort implements Port {
   readonly id: number;
@@ -144,7 +145,11 @@ export class VhostUserPort implements Port {
       },
       onEnd: (reason) => this.#ended(reason),
     });
-    this.#peer = { session, net };
+    const losses = arena.watchLosses(() => {
+      const loss = net.device.memoryLoss;
+      if (loss !== null) void session.end(loss);
+    });
+    this.#peer = { session, net, losses };
     events.info('front-end connected');
   }
 
@@ -152,18 +157,21 @@ export class VhostUserPort implements Port {
     const { device } = this;
     if (device === null) return;
     // What was wrong before is why it left, or why it should have.
-    const before = this.status.reason;
+    const isLost = device.memoryLoss !== null;
+    // Of memory that is gone the queues only saw zeros: no reason of theirs is one.
+    const before = isLost ? null : this.status.reason;
     const why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
-    // A front-end that never came far and tries again at once must not keep us busy.
-    const retry = device.memoryBytes > 0 ? this.#socket.retryAfterUse : 'later';
-    this.#supervisor.lose({ reason: why, logged: `front-end gone: ${why}`, isFine: true, retry });
+    // A front-end that never came far, or whose memory is gone, and tries again at once must not keep us busy.
+    const retry = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';
+    this.#supervisor.lose({ reason: why, logged: `front-end gone: ${why}`, isFine: !isLost, retry });
   }
 
   async #release(isLast: boolean): Promise<void> {
     // No second front-end is let in before the workers let go of the first one's memory.
     this.#socket.letGo(isLast);
     if (this.#peer === null) return;
-    const { session, net } = this.#peer;
+    const { session, net, losses } = this.#peer;
+    losses.close();
     await session.end('the port was stopped');
     await net.release();
     this.#peer = null;
