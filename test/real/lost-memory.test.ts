@@ -2,13 +2,36 @@
  * A guest whose memory is not there when it is touched, on a whole switch: that guest's port says why, and two other
  * guests lose no frame. Only the files are real; the guests are embedded ones.
  */
-import { execFileSync } from 'node:child_process';
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/net-device.ts';
+import { closeFd } from '../../src/host/descriptor.ts';
+import { connectUnix } from '../../src/host/unix-socket.ts';
 import { takeHugepages } from '../peers/hugepages.ts';
+import {
+  bit,
+  NEED_REPLY,
+  none,
+  P,
+  region,
+  ScriptedFrontEnd,
+  table,
+  u64,
+} from '../vhost-user/scripted-front-end.ts';
 import { Bystanders } from './bystanders.ts';
 import { RingwayProcess } from './ringway-process.ts';
 
@@ -114,4 +137,61 @@ describe("a guest's memory that is not there when it is touched", () => {
       await expectOnlyItsPortEnds(guest);
     },
   );
+});
+
+const hasFuse = isRoot && existsSync('/dev/fuse');
+
+describe.skipIf(!hasFuse)('a file that never answers (FUSE; needs root and /dev/fuse)', () => {
+  const REGION = { gpa: 0n, uva: 0x7f00_0000_0000n, sizeBytes: 4096n, mmapOffset: 0n };
+  let fd: number;
+
+  beforeEach(async () => {
+    const mountPoint = join(folder, 'fuse');
+    mkdirSync(mountPoint);
+    const program = fileURLToPath(new URL('../peers/mute-file-system.ts', import.meta.url));
+    const server = spawn(process.execPath, [program, mountPoint], { stdio: ['ignore', 'pipe', 'inherit'] });
+    cleanups.push(async () => {
+      // First of all: whoever waits for it is set free, this process's own `close` too.
+      server.kill('SIGKILL');
+      await once(server, 'exit');
+      execFileSync('umount', ['--lazy', mountPoint]);
+      closeFd(fd);
+    });
+    await once(server.stdout, 'data');
+    fd = openSync(join(mountPoint, 'ram'), 'r+');
+  });
+
+  it.each([
+    ['as memory', 'SET_MEM_TABLE', table([REGION])],
+    ['as another region', 'ADD_MEM_REG', region(REGION)],
+    ['as a call descriptor', 'SET_VRING_CALL', u64(0)],
+    ['as a kick descriptor', 'SET_VRING_KICK', u64(0)],
+    ['where none belongs', 'SET_OWNER', none()],
+  ] as const)('is asked nothing when it comes %s', async (_what, request, payload) => {
+    const front = new ScriptedFrontEnd(connectUnix(ringway.socket('victim')));
+    cleanups.push(() => front.close());
+    front.send('SET_PROTOCOL_FEATURES', u64(bit(P.MQ, P.REPLY_ACK, P.MEM_SLOTS)));
+    front.send(request, payload, [fd], NEED_REPLY);
+    let isOver = false;
+    const closed = front.closed.then(() => {
+      isOver = true;
+    });
+    await bystanders.exchange(() => isOver);
+    await closed;
+    await ringway.until(async () => ((await ringway.port('victim')).reason ?? '').includes('is kept open'));
+    await victim(join(folder, 'next'));
+  });
+
+  it('ends its port when it comes again and again', async () => {
+    while ((await ringway.port('victim')).state !== 'stopped') {
+      // Gone already when the port stopped since that was asked.
+      if (!existsSync(ringway.socket('victim'))) continue;
+      const front = new ScriptedFrontEnd(connectUnix(ringway.socket('victim')));
+      front.send('SET_VRING_CALL', u64(0), [fd]);
+      await front.closed;
+      front.close();
+    }
+    expect((await ringway.port('victim')).reason).toMatch(/16 descriptors that may never answer/);
+    await bystanders.exchange(() => true);
+  });
 });

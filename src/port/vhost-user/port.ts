@@ -10,12 +10,13 @@ import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
 import type { Watch } from '../../host/event-loop.ts';
+import { KeptFds, PeerFds } from '../../host/peer-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, queueStates, sumCounters } from '../../queue/state.ts';
 import { Session } from '../../vhost-user/back-end.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { PeerSocket, type SocketRole } from '../peer-socket.ts';
-import { Supervisor } from '../supervisor.ts';
+import { Supervisor, type Trouble } from '../supervisor.ts';
 
 export type VhostUserPortOptions = {
   readonly socketPath: string;
@@ -47,6 +48,8 @@ export class VhostUserPort implements Port {
   readonly #context: PortContext;
   readonly #socket: PeerSocket;
   readonly #supervisor: Supervisor;
+  /** Of all front-ends so far. */
+  readonly #kept = new KeptFds();
   #peer: Peer | null = null;
   /** What the connected front-end did last that was refused. */
   #refusal: string | null = null;
@@ -129,22 +132,28 @@ export class VhostUserPort implements Port {
 
   #adopt(fd: number): void {
     const { arena, arenaView, dataPath, events } = this.#context;
+    const pid = peerPid(fd);
     const net = new NetDevice(this.options.device, {
       portId: this.id,
       arena,
       arenaView,
       dataPath,
       states: this.states,
-      peerPid: peerPid(fd),
+      peerPid: pid,
       onChange: () => this.#tellChange(),
     });
-    const session = new Session(fd, net, {
-      onRefused: (reason) => {
-        this.#refusal = `refused: ${reason}`;
-        events.warn(this.#refusal);
+    const session = new Session(
+      fd,
+      net,
+      {
+        onRefused: (reason) => {
+          this.#refusal = `refused: ${reason}`;
+          events.warn(this.#refusal);
+        },
+        onEnd: (reason) => this.#ended(reason),
       },
-      onEnd: (reason) => this.#ended(reason),
-    });
+      new PeerFds(pid, this.#kept),
+    );
     const losses = arena.watchLosses(() => {
       const loss = net.device.memoryLoss;
       if (loss !== null) void session.end(loss);
@@ -160,9 +169,13 @@ export class VhostUserPort implements Port {
     const isLost = device.memoryLoss !== null;
     // Of memory that is gone the queues only saw zeros: no reason of theirs is one.
     const before = isLost ? null : this.status.reason;
-    const why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
+    let why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
     // A front-end that never came far, or whose memory is gone, and tries again at once must not keep us busy.
-    const retry = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';
+    let retry: Trouble['retry'] = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';
+    if (this.#kept.isTooMany) {
+      retry = 'never';
+      why = `its front-ends sent ${this.#kept.count} descriptors that may never answer and are kept open: remove the port and add it again (last: ${why})`;
+    }
     this.#supervisor.lose({ reason: why, logged: `front-end gone: ${why}`, isFine: !isLost, retry });
   }
 
