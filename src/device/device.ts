@@ -107,6 +107,11 @@ export class Device {
       : `queue ${ring.index} is looked at every millisecond: its kick descriptor is ${ring.kick.polledBecause}`;
   }
 
+  /** Why the guest's memory is gone although it was accepted (Arena.watchLosses tells when to ask); otherwise null. */
+  get memoryLoss(): string | null {
+    return this.#memory.loss;
+  }
+
   directionOf(ring: Ring): Direction | 'control' {
     return ring.user === 'control' ? 'control' : this.#kind.directionOf(ring.index);
   }

@@ -23,6 +23,8 @@ export type FollowMemory = (next: GuestMemory, isLonger: boolean) => Promise<voi
 
 const PRIVATE_MEMORY =
   'the guest writes to a private copy of its memory: add share=on to its memory-backend object';
+const LOSS_CAUSES =
+  'its file was shortened or got a hole, or the tmpfs or the hugepages that it is made of are used up';
 
 export class MemoryMap {
   readonly #arena: Arena;
@@ -52,6 +54,13 @@ export class MemoryMap {
   /** Why the guest's memory cannot work although it was accepted, with the fix; otherwise null. */
   get warning(): string | null {
     return this.#warning;
+  }
+
+  /** Why the guest's memory is gone although it was accepted; otherwise null. */
+  get loss(): string | null {
+    const lost = this.#memory.lostRegion;
+    if (lost === null) return null;
+    return `the guest's memory of ${lost.sizeBytes} bytes at 0x${lost.gpa.toString(16)} is not there when it is touched: ${LOSS_CAUSES}`;
   }
 
   /** What the users of rings translate descriptors with. */

@@ -21,6 +21,11 @@ export type RegionPlan = {
   readonly uva?: number;
 };
 
+/** Answers the descriptor of a file of that many bytes, all zeros. */
+export type MakeFile = (sizeBytes: number) => number;
+
+const makeMemoryFile: MakeFile = (sizeBytes) => createMemoryFile('ringway-embedded-guest', sizeBytes);
+
 type PlacedRegion = {
   readonly offset: number;
   readonly endOffset: number;
@@ -41,8 +46,11 @@ export class EmbeddedMemory {
   #nextOffset = 0;
   #isClosed = false;
 
-  /** `sizeBytes` as one region, or the regions of a plan. @throws RangeError, HostError */
-  constructor(plan: number | readonly RegionPlan[]) {
+  /**
+   * `sizeBytes` as one region, or the regions of a plan. `makeFile` makes the file, which this object then owns.
+   * @throws RangeError, HostError
+   */
+  constructor(plan: number | readonly RegionPlan[], makeFile: MakeFile = makeMemoryFile) {
     const regions =
       typeof plan === 'number' ? [{ sizeBytes: roundUp(plan, PAGE_BYTES), gpa: GPA_DEFAULT }] : plan;
     this.sizeBytes = regions.reduce((sum, region) => sum + region.sizeBytes, 0);
@@ -51,7 +59,7 @@ export class EmbeddedMemory {
         `guest memory of ${this.sizeBytes} bytes; 1 to ${GUEST_MEMORY_BYTES_MAX} are possible`,
       );
     }
-    this.fd = createMemoryFile('ringway-embedded-guest', this.sizeBytes);
+    this.fd = makeFile(this.sizeBytes);
     this.#address = mapFile(this.sizeBytes, this.fd, 'mapping the embedded guest memory');
     this.buffer = viewMemory(this.#address, this.sizeBytes);
     this.u8 = new Uint8Array(this.buffer);

@@ -15,7 +15,7 @@ import { BackEndError, FrontEndSession, type ReachOptions } from '../vhost-user/
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { DRIVER_LAYOUTS } from './driver-layouts.ts';
 import { type DriverRing, INDIRECT_PIECES_MAX, type Shape } from './driver-ring.ts';
-import { EmbeddedMemory, type RegionPlan, roundUp } from './guest-memory.ts';
+import { EmbeddedMemory, type MakeFile, type RegionPlan, roundUp } from './guest-memory.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { type SendOptions, SendQueue } from './send-queue.ts';
 
@@ -58,6 +58,8 @@ export type EmbeddedGuestOptions = ReachOptions & {
   readonly memoryBytes?: number;
   /** Regions instead of one piece of `memoryBytes`. */
   readonly regions?: readonly RegionPlan[];
+  /** Makes the file of its memory; default: an anonymous one that can be sealed. */
+  readonly makeMemoryFile?: MakeFile;
   /** Virtio features to accept of those offered; default GUEST_FEATURES. `layout` and `inOrder` change it. */
   readonly features?: bigint;
   /** Protocol features to accept of those offered; default GUEST_PROTOCOL_FEATURES. */
@@ -136,8 +138,11 @@ export class EmbeddedGuest {
     if (queuePairsMax !== null && pairCount > queuePairsMax) {
       throw new BackEndError(`the back-end serves ${queuePairsMax} queue pairs, not ${pairCount}`);
     }
-    const { regions, memoryBytes } = options;
-    this.memory = new EmbeddedMemory(regions ?? memoryBytes ?? neededBytes(options, this.layout));
+    const { regions, memoryBytes, makeMemoryFile } = options;
+    this.memory = new EmbeddedMemory(
+      regions ?? memoryBytes ?? neededBytes(options, this.layout),
+      makeMemoryFile,
+    );
     this.pairs = Array.from({ length: pairCount }, () => this.#makePair());
   }
 

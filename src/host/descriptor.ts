@@ -2,8 +2,8 @@
  * File descriptors: closing, flags, seals, what lies behind them, and eventfds. A descriptor is a number
  * that exactly one object owns; the owner closes it once.
  */
-import { fstatSync, readlinkSync } from 'node:fs';
-import { checked, ERRNO } from './errors.ts';
+import { fstatSync, readlinkSync, type Stats } from 'node:fs';
+import { checked, ERRNO, HostError } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
 import { reserveAddressSpace, viewMemory } from './mapping.ts';
 
@@ -23,8 +23,13 @@ const SOL_SOCKET = 1;
 const SO_DOMAIN = 39;
 const AF_UNIX = 1;
 
+/**
+ * Closes a descriptor. What its file has to say at the end (EIO and the like) is nobody's business here: the kernel
+ * has let go of it whatever it answers. @throws HostError only when there is no such descriptor, which is a bug
+ */
 export function closeFd(fd: number): void {
-  checked(libc.close(fd), 'close', `closing descriptor ${fd}`);
+  if (libc.close(fd) < 0 && lastErrno() === ERRNO.EBADF)
+    throw new HostError('close', ERRNO.EBADF, `closing descriptor ${fd}`);
 }
 
 export function closeFds(fds: readonly number[]): void {
@@ -69,9 +74,9 @@ export type FileFacts = {
   readonly isRegularFile: boolean;
 };
 
-/** @throws Error with Node's own fields when the descriptor is not open. */
+/** @throws HostError: files of /proc and others may answer anything */
 export function fileFacts(fd: number): FileFacts {
-  const stat = fstatSync(fd);
+  const stat = statOf(fd);
   // hugetlbfs gives its page size as the block size; other file systems may give larger blocks than pages.
   const isHuge = stat.blksize >= 2 ** 21;
   return {
@@ -81,6 +86,16 @@ export function fileFacts(fd: number): FileFacts {
     inode: stat.ino,
     isRegularFile: stat.isFile(),
   };
+}
+
+function statOf(fd: number): Stats {
+  try {
+    return fstatSync(fd);
+  } catch (error) {
+    // Node has errno below zero.
+    const errno = -((error as NodeJS.ErrnoException).errno ?? 0);
+    throw new HostError('fstat', errno, `looking at ${describeFd(fd)}`);
+  }
 }
 
 /** What /proc calls the file, for messages to the user: a path, `/memfd:name (deleted)`, `socket:[…]`. */

@@ -20,6 +20,7 @@ import {
 } from '../../protocol/vhost-user/messages.ts';
 import { closeFds } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
+import { PeerFds } from '../host/peer-fds.ts';
 import { MemoryError } from '../memory/guest-memory.ts';
 import { BACK_END_ROLE, Channel, type Message } from './channel.ts';
 import { type Answer, type BackEnd, handle } from './handlers.ts';
@@ -40,13 +41,15 @@ export class Session {
   readonly #backEnd: BackEnd;
   readonly #channel: Channel;
   readonly #events: SessionEvents;
+  readonly #peerFds: PeerFds;
   /** The message being handled; resolves when it is done with. */
   #current: Promise<void> = Promise.resolve();
 
   /** Takes over `fd`. */
-  constructor(fd: number, backEnd: BackEnd, events: SessionEvents) {
+  constructor(fd: number, backEnd: BackEnd, events: SessionEvents, peerFds = new PeerFds()) {
     this.#backEnd = backEnd;
     this.#events = events;
+    this.#peerFds = peerFds;
     this.#channel = new Channel(
       fd,
       BACK_END_ROLE,
@@ -55,6 +58,7 @@ export class Session {
         return this.#current;
       },
       events.onEnd,
+      peerFds,
     );
   }
 
@@ -70,7 +74,8 @@ export class Session {
 
   async #handle(message: Message): Promise<void> {
     const name = messageName(message.header.request);
-    const fds = new IncomingFds(message.fds);
+    const fds = new IncomingFds(message.fds, this.#peerFds);
+    let refusal = 'a message with descriptors';
     try {
       if (name === null) throw new PeerError(`message ${message.header.request} is unknown`);
       const spec: MessageSpec = MESSAGES[name];
@@ -80,9 +85,12 @@ export class Session {
       this.#reply(name, message, await handle(this.#backEnd.handlers, name, body, fds));
     } catch (error) {
       if (!isRefusal(error)) throw error;
+      refusal = error.message;
       this.#refuse(name, message, error.message);
     } finally {
       fds.closeRest();
+      if (this.#peerFds.keptCount > 0)
+        this.#channel.end(`${refusal}; it is kept open, because closing it may wait too`);
     }
   }
 

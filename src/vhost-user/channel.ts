@@ -17,6 +17,7 @@ import {
 import { closeFd, closeFds, duplicateFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
+import { PeerFds } from '../host/peer-fds.ts';
 import { receive, send } from '../host/unix-socket.ts';
 import { PeerError } from './peer-error.ts';
 
@@ -58,6 +59,7 @@ export class Channel {
   readonly #role: ChannelRole;
   readonly #onMessage: MessageHandler;
   readonly #onEnd: (reason: string) => void;
+  readonly #peerFds: PeerFds;
   #watch: Watch | null = null;
   #isOpen = true;
   #isHandling = false;
@@ -72,11 +74,18 @@ export class Channel {
   #peerIsGone = false;
 
   /** Takes over `fd`. `onEnd` is called once, with the reason, after the socket is closed. */
-  constructor(fd: number, role: ChannelRole, onMessage: MessageHandler, onEnd: (reason: string) => void) {
+  constructor(
+    fd: number,
+    role: ChannelRole,
+    onMessage: MessageHandler,
+    onEnd: (reason: string) => void,
+    peerFds = new PeerFds(),
+  ) {
     this.#fd = fd;
     this.#role = role;
     this.#onMessage = onMessage;
     this.#onEnd = onEnd;
+    this.#peerFds = peerFds;
     this.#listen();
   }
 
@@ -105,7 +114,7 @@ export class Channel {
     this.#isOpen = false;
     this.#watch?.close();
     this.#forgetUnsent();
-    closeFds(this.#receivedFds);
+    this.#peerFds.close(this.#receivedFds);
     this.#receivedFds = [];
     closeFd(this.#fd);
     this.#onEnd(reason);

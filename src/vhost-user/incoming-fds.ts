@@ -1,20 +1,31 @@
 /** Descriptors that came with a message. A handler takes those it keeps; the session closes the rest. */
-import { closeFds } from '../host/descriptor.ts';
+import { PeerFds } from '../host/peer-fds.ts';
+import { PeerError } from './peer-error.ts';
 
 export class IncomingFds {
   #fds: number[];
+  readonly #peerFds: PeerFds;
 
-  constructor(fds: readonly number[]) {
+  constructor(fds: readonly number[], peerFds = new PeerFds()) {
     this.#fds = [...fds];
+    this.#peerFds = peerFds;
   }
 
-  /** The next descriptor, now the caller's; null when there is none left. */
+  /**
+   * The next descriptor, now the caller's, who may use and close it without waiting for anybody; null when there is
+   * none left. @throws PeerError for one that may make us wait
+   */
   take(): number | null {
-    return this.#fds.shift() ?? null;
+    const [fd] = this.#fds;
+    if (fd === undefined) return null;
+    const obstacle = this.#peerFds.obstacle(fd);
+    if (obstacle !== null) throw new PeerError(obstacle);
+    this.#fds.shift();
+    return fd;
   }
 
   closeRest(): void {
-    closeFds(this.#fds);
+    this.#peerFds.close(this.#fds);
     this.#fds = [];
   }
 }

@@ -418,3 +418,26 @@ describe('memory that is not really shared', () => {
     expect(await world.front.settle()).toEqual([]);
   });
 });
+
+describe('a descriptor whose file answers with errors', () => {
+  it.each([
+    ['SET_MEM_TABLE', () => table(pages(1))],
+    ['ADD_MEM_REG', () => region(world.guest.region())],
+    ['SET_VRING_KICK', () => u64(0)],
+    ['SET_VRING_CALL', () => u64(0)],
+    ['SET_VRING_ERR', () => u64(0)],
+    ['SET_OWNER', () => new Uint8Array(0)],
+  ] as const)('is refused with %s', async (request, payload) => {
+    world = new World();
+    await world.negotiate();
+    const child = spawn('sleep', ['1000'], { stdio: 'ignore' });
+    const fd = openSync(`/proc/${child.pid}/fd`, 'r');
+    child.kill();
+    await once(child, 'exit');
+    // ESRCH or ENOENT.
+    expect(() => fstatSync(fd)).toThrow();
+    expect(await world.front.ack(request, payload(), [fd])).toBe(1n);
+    expect(world.refused).toHaveLength(1);
+    closeSync(fd);
+  });
+});

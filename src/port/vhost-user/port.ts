@@ -9,12 +9,14 @@ import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
+import type { Watch } from '../../host/event-loop.ts';
+import { KeptFds, PeerFds } from '../../host/peer-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, queueStates, sumCounters } from '../../queue/state.ts';
 import { Session } from '../../vhost-user/back-end.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { PeerSocket, type SocketRole } from '../peer-socket.ts';
-import { Supervisor } from '../supervisor.ts';
+import { Supervisor, type Trouble } from '../supervisor.ts';
 
 export type VhostUserPortOptions = {
   readonly socketPath: string;
@@ -33,7 +35,7 @@ export type VhostUserDetails = {
 };
 
 /** A front-end's connection and the device that it drives. */
-type Peer = { readonly session: Session; readonly net: NetDevice };
+type Peer = { readonly session: Session; readonly net: NetDevice; readonly losses: Watch };
 
 export class VhostUserPort implements Port {
   readonly id: number;
@@ -46,6 +48,8 @@ export class VhostUserPort implements Port {
   readonly #context: PortContext;
   readonly #socket: PeerSocket;
   readonly #supervisor: Supervisor;
+  /** Of all front-ends so far. */
+  readonly #kept = new KeptFds();
   #peer: Peer | null = null;
   /** What the connected front-end did last that was refused. */
   #refusal: string | null = null;
@@ -128,24 +132,34 @@ export class VhostUserPort implements Port {
 
   #adopt(fd: number): void {
     const { arena, arenaView, dataPath, events } = this.#context;
+    const pid = peerPid(fd);
     const net = new NetDevice(this.options.device, {
       portId: this.id,
       arena,
       arenaView,
       dataPath,
       states: this.states,
-      peerPid: peerPid(fd),
+      peerPid: pid,
       onChange: () => this.#tellChange(),
       onRemark: (remark) => events.info(remark),
     });
-    const session = new Session(fd, net, {
-      onRefused: (reason) => {
-        this.#refusal = `refused: ${reason}`;
-        events.warn(this.#refusal);
+    const session = new Session(
+      fd,
+      net,
+      {
+        onRefused: (reason) => {
+          this.#refusal = `refused: ${reason}`;
+          events.warn(this.#refusal);
+        },
+        onEnd: (reason) => this.#ended(reason),
       },
-      onEnd: (reason) => this.#ended(reason),
+      new PeerFds(pid, this.#kept),
+    );
+    const losses = arena.watchLosses(() => {
+      const loss = net.device.memoryLoss;
+      if (loss !== null) void session.end(loss);
     });
-    this.#peer = { session, net };
+    this.#peer = { session, net, losses };
     events.info('front-end connected');
   }
 
@@ -153,18 +167,25 @@ export class VhostUserPort implements Port {
     const { device } = this;
     if (device === null) return;
     // What was wrong before is why it left, or why it should have.
-    const before = this.status.reason;
-    const why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
-    // A front-end that never came far and tries again at once must not keep us busy.
-    const retry = device.memoryBytes > 0 ? this.#socket.retryAfterUse : 'later';
-    this.#supervisor.lose({ reason: why, logged: `front-end gone: ${why}`, isFine: true, retry });
+    const isLost = device.memoryLoss !== null;
+    // Of memory that is gone the queues only saw zeros: no reason of theirs is one.
+    const before = isLost ? null : this.status.reason;
+    let why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
+    // A front-end that never came far, or whose memory is gone, and tries again at once must not keep us busy.
+    let retry: Trouble['retry'] = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';
+    if (this.#kept.isTooMany) {
+      retry = 'never';
+      why = `its front-ends sent ${this.#kept.count} descriptors that may never answer and are kept open: remove the port and add it again (last: ${why})`;
+    }
+    this.#supervisor.lose({ reason: why, logged: `front-end gone: ${why}`, isFine: !isLost, retry });
   }
 
   async #release(isLast: boolean): Promise<void> {
     // No second front-end is let in before the workers let go of the first one's memory.
     this.#socket.letGo(isLast);
     if (this.#peer === null) return;
-    const { session, net } = this.#peer;
+    const { session, net, losses } = this.#peer;
+    losses.close();
     await session.end('the port was stopped');
     await net.release();
     this.#peer = null;

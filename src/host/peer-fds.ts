@@ -1,0 +1,170 @@
+/**
+ * Descriptors that a peer sent: what each is, found out without asking the file itself anything, and closing them. A
+ * file of FUSE or of a network may never answer, not even to `fstat` or `close` (its flush cannot be interrupted);
+ * closing a TCP socket may wait (SO_LINGER), and so may closing a device. Such a descriptor is never used and never
+ * closed: it is kept until the process ends, counted, and a port that brought many is not served any more. There is no
+ * way out of that: only `close` takes a descriptor out of a process, and a thread that waits in it holds everything
+ * that the process has, even after SIGKILL. Main thread.
+ */
+import { fstatSync, readFileSync } from 'node:fs';
+import { closeFd, describeFd } from './descriptor.ts';
+import { libc } from './libc.ts';
+
+const F_GETFL = 3;
+const F_GET_SEALS = 1034;
+const O_ACCMODE = 3;
+const O_RDWR = 2;
+const O_PATH = 0o10000000;
+const SOL_SOCKET = 1;
+const SO_DOMAIN = 39;
+const AF_UNIX = 1;
+/** Major number of /dev/null, /dev/zero and their like. */
+const MEMORY_DEVICES = 1;
+
+/**
+ * Local file systems, which answer by themselves: as a peer may have them in a mount namespace of its own (libvirt
+ * gives one to each QEMU), because only root can mount them.
+ */
+const DISKS = new Set(['bcachefs', 'btrfs', 'ext2', 'ext3', 'ext4', 'f2fs', 'xfs', 'zfs']);
+/**
+ * Those that anybody can mount in a namespace of his own; in ours, root did. `overlay` may lie over a file system that
+ * does not answer, but what is open for writing in it lies on its upper one, which cannot be a remote one.
+ */
+const OURS = new Set([...DISKS, 'overlay', 'ramfs', 'tmpfs', 'hugetlbfs', 'devtmpfs']);
+/** Answered by the kernel itself; nothing that is not one of its own is asked of them, not even `fstat`. */
+const KERNEL = new Set(['proc', 'sysfs', 'cgroup', 'cgroup2']);
+/** Without a name in any file system, and closed at once. */
+const ANONYMOUS = /^anon_inode:\[(eventfd|eventpoll|inotify|signalfd|timerfd)\]$/;
+
+/**
+ * `memory`: memfd, tmpfs, hugetlbfs; `disk`: a file or folder of a local file system; `plain`: another thing that is
+ * closed at once, such as an eventfd, a pipe, a UNIX socket; `unasked`: all others.
+ */
+export type PeerFileKind = 'memory' | 'disk' | 'plain' | 'unasked';
+
+/** How many descriptors of one port were never closed; lives as long as the port. */
+export class KeptFds {
+  /** Of one port, until it is not served any more; and of all, from where on the first one of a port is too many. */
+  static readonly #PORT_MAX = 16;
+  static readonly #ALL_MAX = 512;
+  static #total = 0;
+  #count = 0;
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Whether no further front-end of the port should be let in. */
+  get isTooMany(): boolean {
+    return this.#count >= (KeptFds.#total >= KeptFds.#ALL_MAX ? 1 : KeptFds.#PORT_MAX);
+  }
+
+  add(): void {
+    this.#count++;
+    KeptFds.#total++;
+  }
+}
+
+/** What is done with the descriptors of one connection. */
+export class PeerFds {
+  readonly #peerPid: number | null;
+  readonly #kept: KeptFds;
+  readonly #keptBefore: number;
+
+  /** `peerPid`: the process at the other end, or null. */
+  constructor(peerPid: number | null = null, kept = new KeptFds()) {
+    this.#peerPid = peerPid;
+    this.#kept = kept;
+    this.#keptBefore = kept.count;
+  }
+
+  /** How many of this connection were kept. */
+  get keptCount(): number {
+    return this.#kept.count - this.#keptBefore;
+  }
+
+  /** Why it cannot be taken; null: it can be used and closed without waiting for anybody. */
+  obstacle(fd: number): string | null {
+    if (kindOfPeerFile(fd, this.#peerPid) !== 'unasked') return null;
+    const type = fileSystemOf(fd, this.#peerPid);
+    return `the descriptor is ${describeFd(fd)}${type === null ? '' : ` on ${type}`}, which may never answer; taken are eventfds, pipes, UNIX sockets, and memory in memfds, on tmpfs, hugetlbfs or a local disk`;
+  }
+
+  /** Never throws and never waits. */
+  close(fds: readonly number[]): void {
+    for (const fd of fds) {
+      if (kindOfPeerFile(fd, this.#peerPid) === 'unasked') this.#kept.add();
+      else closeFd(fd);
+    }
+  }
+}
+
+/** What a descriptor is. `peerPid`: a process whose mount namespace may know its file system when ours does not. */
+export function kindOfPeerFile(fd: number, peerPid: number | null): PeerFileKind {
+  const flags = libc.fcntl(fd, F_GETFL, 0);
+  // It only names its file, and closing it does not reach the file.
+  if ((flags & O_PATH) !== 0) return 'plain';
+  // Only files of tmpfs (memfds too) and hugetlbfs know of seals; the kernel looks at no more than which they are.
+  if (libc.fcntl(fd, F_GET_SEALS, 0) >= 0) return 'memory';
+  const name = describeFd(fd);
+  // The names of files begin with a slash, so these are no file's.
+  if (name.startsWith('pipe:') || ANONYMOUS.test(name)) return 'plain';
+  if (name.startsWith('socket:')) return isUnixSocket(fd) ? 'plain' : 'unasked';
+  if (!name.startsWith('/')) return 'unasked';
+  return kindOfFile(fd, flags, peerPid);
+}
+
+function kindOfFile(fd: number, flags: number, peerPid: number | null): PeerFileKind {
+  const id = mountIdOf(fd);
+  const ours = typeOfMount(id, 'self');
+  const type = ours ?? (peerPid === null ? null : typeOfMount(id, peerPid));
+  if (type === null) return 'unasked';
+  if (ours !== null && KERNEL.has(type)) return 'plain';
+  if (!DISKS.has(type) && (ours === null || !OURS.has(type))) return 'unasked';
+  if (type === 'overlay' && (flags & O_ACCMODE) !== O_RDWR) return 'unasked';
+  return kindOfNode(fd);
+}
+
+function kindOfNode(fd: number): PeerFileKind {
+  try {
+    const stat = fstatSync(fd);
+    if (stat.isFile() || stat.isDirectory()) return 'disk';
+    const isPlain =
+      stat.isFIFO() || (stat.isCharacterDevice() && Math.floor(stat.rdev / 256) === MEMORY_DEVICES);
+    return isPlain ? 'plain' : 'unasked';
+  } catch {
+    return 'unasked';
+  }
+}
+
+function isUnixSocket(fd: number): boolean {
+  const domain = new Uint8Array(4);
+  const length = new Uint8Array(new Uint32Array([4]).buffer);
+  return libc.getsockopt(fd, SOL_SOCKET, SO_DOMAIN, domain, length) === 0 && domain[0] === AF_UNIX;
+}
+
+/** As mountinfo calls it: `ext4`, `fuse.sshfs`; null when neither we nor the peer have it mounted. */
+function fileSystemOf(fd: number, peerPid: number | null): string | null {
+  const id = mountIdOf(fd);
+  return typeOfMount(id, 'self') ?? (peerPid === null ? null : typeOfMount(id, peerPid));
+}
+
+/** A mount's number is the same in every namespace, and is not given anew while a file of it is open. */
+function mountIdOf(fd: number): number {
+  const info = readText(`/proc/self/fdinfo/${fd}`);
+  return Number(/^mnt_id:\s*(\d+)$/m.exec(info)?.[1] ?? -1);
+}
+
+/** proc(5), /proc/PID/mountinfo: `id parent major:minor root point options [tags] - type source options`. */
+function typeOfMount(id: number, pid: number | 'self'): string | null {
+  const line = new RegExp(`^${id} .* - (\\S+) `, 'm').exec(readText(`/proc/${pid}/mountinfo`));
+  return line?.[1] ?? null;
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}

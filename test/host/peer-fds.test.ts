@@ -1,0 +1,103 @@
+/**
+ * What a peer's descriptor is found to be without asking it, and that those which could make us wait are neither used
+ * nor closed. With a file system that really never answers: test/real/lost-memory.test.ts.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { createServer, type Server, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { closeFd, createEventFd, describeFd } from '../../src/host/descriptor.ts';
+import { EpollSet } from '../../src/host/epoll.ts';
+import { HostError } from '../../src/host/errors.ts';
+import { createMemoryFile } from '../../src/host/mapping.ts';
+import { KeptFds, kindOfPeerFile, PeerFds } from '../../src/host/peer-fds.ts';
+import { socketPair } from '../../src/host/unix-socket.ts';
+
+const O_PATH = 0o10000000;
+const folder = mkdtempSync(join(tmpdir(), 'ringway-peer-fds-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+const cleanups: (() => void)[] = [];
+afterEach(() => {
+  for (const cleanup of cleanups.splice(0)) cleanup();
+});
+
+function open(path: string, flags: string | number = 'r'): number {
+  const fd = openSync(path, flags);
+  cleanups.push(() => closeSync(fd));
+  return fd;
+}
+
+/** The folder /proc/PID/fd of a process that has ended: `fstat` of it fails. */
+async function folderOfDeadProcess(): Promise<number> {
+  const child = spawn('sleep', ['1000']);
+  const fd = open(`/proc/${child.pid}/fd`);
+  child.kill();
+  await once(child, 'exit');
+  return fd;
+}
+
+describe('kindOfPeerFile', () => {
+  it.each([
+    ['a memfd', () => createMemoryFile('guest', 4096), 'memory'],
+    ['a file of tmpfs', () => openSync('/dev/shm', 0o20200002), 'memory'],
+    ['a file of the local disk', () => openSync(join(folder, 'ram'), 'w+'), 'disk'],
+    ['a folder', () => openSync('/', 'r'), 'disk'],
+    ['an eventfd', () => createEventFd(), 'plain'],
+    ['an epoll set', () => new EpollSet().fd, 'plain'],
+    ['/dev/null', () => openSync('/dev/null', 'r+'), 'plain'],
+    ['a file of /proc', () => openSync('/proc/self/maps', 'r'), 'plain'],
+    ['the name of a file', () => openSync('/dev/fuse', O_PATH), 'plain'],
+    ['another device', () => openSync('/dev/ptmx', 'r+'), 'unasked'],
+  ] as const)('%s is %s', (_what, make, kind) => {
+    const fd = make();
+    expect([describeFd(fd), kindOfPeerFile(fd, null)]).toEqual([expect.any(String), kind]);
+    closeFd(fd);
+  });
+
+  it('takes the UNIX sockets only', async () => {
+    const pair = socketPair();
+    expect(pair.map((fd) => kindOfPeerFile(fd, null))).toEqual(['plain', 'plain']);
+    for (const fd of pair) closeFd(fd);
+    const server: Server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const socket = new Socket();
+    socket.connect((server.address() as { port: number }).port, '127.0.0.1');
+    await once(socket, 'connect');
+    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+    expect(kindOfPeerFile(fd, null)).toBe('unasked');
+    expect(new PeerFds().obstacle(fd)).toMatch(/^the descriptor is socket:\[\d+\], which may never answer/);
+    socket.destroy();
+    server.close();
+    await once(server, 'close');
+  });
+
+  it('asks nothing of a folder that cannot answer', async () => {
+    expect(kindOfPeerFile(await folderOfDeadProcess(), null)).toBe('plain');
+  });
+});
+
+describe('PeerFds', () => {
+  it('keeps what it cannot close, and counts it for the port', () => {
+    const kept = new KeptFds();
+    const first = new PeerFds(null, kept);
+    const device = open('/dev/ptmx', 'r+');
+    const plain = createEventFd();
+    first.close([device, plain]);
+    expect(describeFd(device)).toBe('/dev/ptmx');
+    expect(describeFd(plain)).toBe(`descriptor ${plain}`);
+    expect([first.keptCount, new PeerFds(null, kept).keptCount, kept.count]).toEqual([1, 0, 1]);
+    for (let i = 0; i < 14; i++) first.close([device]);
+    expect(kept.isTooMany).toBe(false);
+    first.close([device]);
+    expect(kept.isTooMany).toBe(true);
+  });
+});
+
+describe('closeFd', () => {
+  it('throws for what is not open, which is a bug of ours', () => {
+    expect(() => closeFd(999_999)).toThrow(HostError);
+  });
+});
