@@ -5,6 +5,7 @@
 import { fstatSync, readlinkSync } from 'node:fs';
 import { checked, ERRNO } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
+import { printable } from './printable.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
@@ -77,10 +78,10 @@ export function fileFacts(fd: number): FileFacts {
   };
 }
 
-/** What /proc calls the file, for messages to the user: a path, `/memfd:name (deleted)`, `socket:[…]`. */
+/** What /proc calls the file, for messages to the user: a path, `/memfd:name (deleted)`, `socket:[…]`; made printable. */
 export function describeFd(fd: number): string {
   try {
-    return readlinkSync(`/proc/self/fd/${fd}`);
+    return printable(readlinkSync(`/proc/self/fd/${fd}`));
   } catch {
     return `descriptor ${fd}`;
   }
