@@ -6,6 +6,9 @@ import { defineConfig } from 'vitest/config';
 
 const REAL_PEERS = ['test/real/**/*.test.ts', 'test/peers/**/*.test.ts'];
 
+/** Before any file is loaded: what it skips it decides then. */
+const INSTALL = './test/peers/install.ts';
+
 export default defineConfig({
   test: {
     reporters: ['default', './test/real-peer-reporter.ts'],
@@ -13,6 +16,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
+          globalSetup: INSTALL,
           include: ['test/**/*.test.ts'],
           exclude: REAL_PEERS,
           testTimeout: 30_000,
@@ -22,6 +26,7 @@ export default defineConfig({
       {
         test: {
           name: 'real peers',
+          globalSetup: INSTALL,
           include: REAL_PEERS,
           maxWorkers: 1,
           testTimeout: 120_000,

@@ -3,6 +3,7 @@
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
 import { formatMac } from '../protocol/ethernet.ts';
+import { printable } from '../src/host/printable.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
@@ -145,11 +146,13 @@ export class Switch {
 
   #reportOf(port: Port): PortReport {
     const queues = port.queues.map((queue) => this.#queueReport(port, queue));
+    const { state, reason } = port.status;
     return {
       name: port.name,
       kind: port.kind,
       endpoint: port.endpoint,
-      ...port.status,
+      state,
+      reason: shown(reason),
       queuePairs: runningPairs(queues),
       mtu: port.mtu,
       details: port.details,
@@ -162,6 +165,7 @@ export class Switch {
     const { counts } = new QueueState(port.states, queue.index);
     return {
       ...queue,
+      reason: shown(queue.reason),
       worker: this.#workers.workerOf(port.id, queue.index),
       frames: counts[COUNT_FRAMES],
       bytes: counts[COUNT_BYTES],
@@ -172,6 +176,11 @@ export class Switch {
   #booksOf(port: Port): Books {
     return booksOf(port.counters, port.states, this.#workers.countsOf(port.id));
   }
+}
+
+/** A reason may have words of a peer in it. */
+function shown(reason: string | null): string | null {
+  return reason === null ? null : printable(reason);
 }
 
 /** Pairs with both queues started, enabled and without a fault. */

@@ -4,6 +4,9 @@
  */
 import type { Reporter, TestCase, TestModule } from 'vitest/node';
 
+import { REQUIRED } from './peers/packages.ts';
+import { SOFTWARE_MISSING } from './peers/software.ts';
+
 const REAL_PEERS_PROJECT = 'real peers';
 
 export default class RealPeerReporter implements Reporter {
@@ -11,7 +14,12 @@ export default class RealPeerReporter implements Reporter {
     const real = modules.filter((module) => module.project.name === REAL_PEERS_PROJECT);
     const { passed, failed, skipped } = count(real);
     console.log(`Tests with real peers (QEMU, testpmd): ${passed + failed} ran, ${skipped} skipped`);
-    for (const title of skippedSuites(real)) console.log(`  skipped: ${title}`);
+    for (const title of skippedTitles(real)) console.log(`  skipped: ${title}`);
+    const missed = [...skippedTitles(modules)].filter((title) => title.includes(SOFTWARE_MISSING));
+    if (process.env.RINGWAY_INSTALL_PEERS === REQUIRED && missed.length > 0) {
+      for (const title of missed) console.log(`  must not be skipped: ${title}`);
+      process.exitCode = 1;
+    }
     const all = count(modules);
     // A file that could not even be loaded has no tests to count, and must not pass for nothing.
     const broken = modules.filter(
@@ -33,10 +41,13 @@ function stateOf(test: TestCase): string {
   return test.result().state;
 }
 
-function skippedSuites(modules: readonly TestModule[]): Set<string> {
+function skippedTitles(modules: readonly TestModule[]): Set<string> {
   const titles = new Set<string>();
   for (const module of modules) {
     for (const suite of module.children.suites()) if (suite.state() === 'skipped') titles.add(suite.name);
+    for (const test of module.children.allTests('skipped')) {
+      if (test.name.includes(SOFTWARE_MISSING)) titles.add(test.name);
+    }
   }
   return titles;
 }

@@ -3,12 +3,14 @@
  * and removes devices while the process runs. What EAL and drivers log goes to a memory file; it becomes part of the
  * error when a call fails. Main thread only.
  */
+
 import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { threadId } from 'node:worker_threads';
 import { allowedCpus } from '../host/affinity.ts';
 import { errnoText } from '../host/errors.ts';
 import { reserveAddressSpace, viewMemory } from '../host/mapping.ts';
 import { OutputCapture } from '../host/output-capture.ts';
+import { printable } from '../host/printable.ts';
 import { type DeviceName, parseDevice } from './device.ts';
 import { type Dpdk, DpdkError, loadDpdk } from './library.ts';
 
@@ -187,7 +189,7 @@ export function wordsOf(log: string): string {
     .filter((line) => line !== '' && !GREETINGS.test(line));
   // As DPDK begins what it logs; libraries below it write otherwise.
   const own = lines.filter((line) => LOG_LINE.test(line));
-  return [...new Set(own.length > 0 ? own : lines)].slice(0, EAL_LINES_MAX).join('; ');
+  return [...new Set(own.length > 0 ? own : lines)].slice(0, EAL_LINES_MAX).map(printable).join('; ');
 }
 
 const GREETINGS =

@@ -2,9 +2,11 @@
  * One Ethernet port of DPDK: found by its device, configured, started, asked, stopped and taken away again. Main
  * thread; frames are moved by burst.ts, in any thread, at the places that `rxQueues` and `txQueues` name.
  */
+
 import { BESIDE_MTU_BYTES } from '../../protocol/ethernet.ts';
 import { errnoText } from '../host/errors.ts';
 import { viewMemory } from '../host/mapping.ts';
+import { printable } from '../host/printable.ts';
 import type { Arena } from '../memory/arena.ts';
 import { BURST_MBUFS, type DpdkQueueLocation, queueOf } from './burst.ts';
 import { checkDevice, type DeviceName, needsDmaMapping, parseDevice } from './device.ts';
@@ -290,5 +292,5 @@ function macOf(eal: Eal, portId: number): string {
 function textAt(address: number): string {
   if (address === 0) return 'unknown';
   const bytes = new Uint8Array(viewMemory(address, 64));
-  return Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString();
+  return printable(Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString());
 }

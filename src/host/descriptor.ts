@@ -6,6 +6,7 @@ import { fstatSync, readlinkSync, type Stats } from 'node:fs';
 import { checked, ERRNO, HostError } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
 import { reserveAddressSpace, viewMemory } from './mapping.ts';
+import { printable } from './printable.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
@@ -98,10 +99,10 @@ function statOf(fd: number): Stats {
   }
 }
 
-/** What /proc calls the file, for messages to the user: a path, `/memfd:name (deleted)`, `socket:[…]`. */
+/** What /proc calls the file, for messages to the user: a path, `/memfd:name (deleted)`, `socket:[…]`; made printable. */
 export function describeFd(fd: number): string {
   try {
-    return readlinkSync(`/proc/self/fd/${fd}`);
+    return printable(readlinkSync(`/proc/self/fd/${fd}`));
   } catch {
     return `descriptor ${fd}`;
   }

@@ -20,6 +20,8 @@ export function printable(text: string): string {
 
 /** The same of JSON text, which says the same value afterwards. */
 export function printableJson(json: string): string {
+  // Nearly always, and much faster to say.
+  if (!/[^\n\x20-\x7e]/.test(json)) return json;
   return json.replace(UNPRINTABLE_IN_JSON, (character) =>
     character
       .split('')

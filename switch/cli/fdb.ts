@@ -4,7 +4,7 @@ import { askControl } from '../control/client.ts';
 import type { FdbReport } from '../control/report.ts';
 import { type AskOptions, addAskOptions } from './ask-options.ts';
 import { findControl } from './running.ts';
-import { type Column, formatCount, formatTable } from './table.ts';
+import { type Column, formatCount, formatTable, jsonText } from './table.ts';
 
 export function addFdb(program: Command): void {
   const command = program
@@ -12,7 +12,7 @@ export function addFdb(program: Command): void {
     .description('Show the forwarding table of the running ringway: which address is behind which port.');
   addAskOptions(command).action(async (options: AskOptions) => {
     const fdb = await askControl<FdbReport>(await findControl(options.control), '/v1/fdb');
-    process.stdout.write(options.json ? `${JSON.stringify(fdb, null, 2)}\n` : formatFdb(fdb));
+    process.stdout.write(options.json ? jsonText(fdb) : formatFdb(fdb));
   });
 }
 

@@ -9,6 +9,7 @@ import { printable } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { ConfigError } from '../config/settings.ts';
 import { ControlError } from '../control/client.ts';
+import { heededSignals } from '../ignored-signals.ts';
 import { linesOut } from '../lines-out.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
@@ -96,6 +97,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
 });
 
+heededSignals();
+// Node would open its debugger, which runs whatever it is told.
+process.on('SIGUSR1', () => {});
 // Node's own ways to tell of these wait for who reads stderr, and nothing else would happen meanwhile.
 process.on('uncaughtException', (error) => {
   linesOut(STDERR_FD).write(`ringway: ${explain(error).text}\n`);

@@ -1,11 +1,12 @@
 /** `ringway ports`: what each port of the running process does. */
 import type { Command } from 'commander';
+import { printable } from '../../src/host/printable.ts';
 import { askControl } from '../control/client.ts';
 import type { PortReport } from '../control/report.ts';
 import { DROP_REASONS } from '../l2/drop-reasons.ts';
 import { type AskOptions, addAskOptions } from './ask-options.ts';
 import { findControl } from './running.ts';
-import { type Column, formatCount, formatTable } from './table.ts';
+import { type Column, formatCount, formatTable, jsonText } from './table.ts';
 
 export function addPorts(program: Command): void {
   const command = program
@@ -13,7 +14,7 @@ export function addPorts(program: Command): void {
     .description('Show the ports of the running ringway: state, traffic and why frames were dropped.');
   addAskOptions(command).action(async (options: AskOptions) => {
     const ports = await askControl<PortReport[]>(await findControl(options.control), '/v1/ports');
-    process.stdout.write(options.json ? `${JSON.stringify(ports, null, 2)}\n` : formatPorts(ports));
+    process.stdout.write(options.json ? jsonText(ports) : formatPorts(ports));
   });
 }
 
@@ -31,7 +32,10 @@ const COLUMNS: readonly Column[] = [
 export function formatPorts(ports: readonly PortReport[]): string {
   if (ports.length === 0) return 'There are no ports.\n';
   const [titles, ...rows] = formatTable(COLUMNS, ports.map(rowOf));
-  const lines = ports.flatMap((port, i) => [rows[i], ...detailsOf(port).map((text) => `  ${text}`)]);
+  const lines = ports.flatMap((port, i) => [
+    rows[i],
+    ...detailsOf(port).map((text) => `  ${printable(text)}`),
+  ]);
   return `${[titles, ...lines].join('\n')}\n`;
 }
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 /**
- * The command `ringway` as npm installs it. Plain JavaScript, because it must also start on a Node that is
- * too old for the program: it then starts itself again with the binary of the npm package `node`, if there.
+ * The program for `node switch/cli/ringway.js`; the command `ringway` is ringway.sh, which comes here too. Plain
+ * JavaScript, because it must also start on a Node that is
+ * too old for the program: it then starts itself again with the binary of the npm package `node`, if there, which ends
+ * when this process does (switch/launcher.ts).
  * In a checkout it runs the source; in an installed package, where Node strips no types, the compiled copy.
  */
 import { spawn } from 'node:child_process';
@@ -14,6 +16,9 @@ import { fileURLToPath } from 'node:url';
 const NODE_MAJOR_MIN = 24;
 const PASSED_ON_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 const thisFile = fileURLToPath(import.meta.url);
+
+// Node would open its debugger, in a process that may be root's.
+process.on('SIGUSR1', () => {});
 
 if (majorOf(process.versions.node) >= NODE_MAJOR_MIN) {
   const installed = thisFile.includes(`${sep}node_modules${sep}`);
@@ -61,7 +66,10 @@ function newerNode() {
 
 /** @param {string} binary */
 function runWith(binary) {
-  const child = spawn(binary, [thisFile, ...process.argv.slice(2)], { stdio: 'inherit' });
+  const child = spawn(binary, ['--disable-sigusr1', thisFile, ...process.argv.slice(2)], {
+    stdio: 'inherit',
+    env: { ...process.env, RINGWAY_LAUNCHER: String(process.pid) },
+  });
   for (const signal of PASSED_ON_SIGNALS) process.on(signal, () => child.kill(signal));
   child.on('error', (error) => {
     process.stderr.write(`ringway: cannot start ${binary}: ${error.message}\n`);

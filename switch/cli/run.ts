@@ -7,7 +7,9 @@ import { readConfigFile } from '../config/file.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
 import { ConfigError } from '../config/settings.ts';
-import { controlApi, serveControl } from '../control/api.ts';
+import { controlApi } from '../control/api.ts';
+import { serveControl } from '../control/serve.ts';
+import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
 import type { Switch } from '../switch.ts';
@@ -45,7 +47,7 @@ The configuration file is YAML:
   arena: 1TiB
   control: /run/ringway/ringway.sock
 
-Runs until SIGINT, SIGTERM or SIGHUP; a second one ends it at once. The log goes to stderr, the QEMU lines to stdout.
+Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the QEMU lines to stdout.
 
 Examples:
   ringway run --port vm0=/run/ringway/vm0.sock,mode=0660,owner=libvirt-qemu:kvm,queues=4
@@ -90,7 +92,10 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const file = options.config === undefined ? [] : [readConfigFile(options.config)];
   const config = resolveConfig([...file, settingsOf(options)]);
   // From here on a signal waits until what was begun can be undone.
-  const stop = stopRequested();
+  const stop = Promise.race([
+    stopRequested().then((signal) => ({ signal })),
+    launcherGone().then(() => ({ reason: 'the process that started it is gone' })),
+  ]);
   // Loaded late: a wrong option is answered without starting the machinery.
   const { Switch } = await import('../switch.ts');
   const running = await Switch.start(config, log);
@@ -107,7 +112,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
 
 /** @throws CliError when the switch fails by itself */
 async function runUntil(
-  stop: Promise<NodeJS.Signals>,
+  stop: Promise<object>,
   running: Switch,
   config: SwitchConfig,
   log: Logger,
@@ -123,8 +128,7 @@ async function runUntil(
       if (line !== null) linesOut(STDOUT_FD).write(`# ${port.name}\n${printable(line)}\n`);
     }
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
-    const signal = await Promise.race([stop, failure]);
-    log.info({ signal }, 'stopping');
+    log.info(await Promise.race([stop, failure]), 'stopping');
   } finally {
     await closeControl();
   }

@@ -1,7 +1,6 @@
 /** Turns signals into one orderly stop. Main thread of `ringway run`. */
 import type { EventEmitter } from 'node:events';
-
-const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+import { heededSignals, type StopSignal } from '../ignored-signals.ts';
 
 /**
  * One Ctrl-C arrives twice when a wrapper (npm, ringway.js) passes on what the terminal sent to the whole
@@ -10,6 +9,7 @@ const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 const SAME_REQUEST_MS = 250;
 
 export type StopOptions = {
+  readonly heeded?: readonly StopSignal[];
   readonly signals?: EventEmitter;
   readonly nowMs?: () => number;
   readonly endNow?: (signal: NodeJS.Signals) => void;
@@ -17,7 +17,12 @@ export type StopOptions = {
 
 /** Resolves with the first signal that asks to stop. A second one ends the process at once, by that signal. */
 export function stopRequested(options: StopOptions = {}): Promise<NodeJS.Signals> {
-  const { signals = process, nowMs = () => performance.now(), endNow = dieOf } = options;
+  const {
+    heeded = heededSignals(),
+    signals = process,
+    nowMs = () => performance.now(),
+    endNow = dieOf,
+  } = options;
   return new Promise((resolve) => {
     let firstAtMs: number | null = null;
     const onSignal = (signal: NodeJS.Signals) => {
@@ -25,7 +30,7 @@ export function stopRequested(options: StopOptions = {}): Promise<NodeJS.Signals
       firstAtMs ??= nowMs();
       resolve(signal);
     };
-    for (const signal of STOP_SIGNALS) signals.on(signal, () => onSignal(signal));
+    for (const signal of heeded) signals.on(signal, () => onSignal(signal));
   });
 }
 

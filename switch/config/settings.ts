@@ -36,10 +36,13 @@ export type SettingSource = {
   readonly keyName: (key: string) => string;
 };
 
-/** One port's settings from JSON, numbers and switches as JSON has them or as text. */
+/** Maps and lists in maps and lists; no setting of a port has more than two. */
+const DEPTH_MAX = 8;
+
+/** One port's settings from JSON, numbers and switches as JSON has them or as text. @throws ConfigError */
 export function jsonPortSource(name: string, settings: unknown): SettingSource {
   return {
-    values: { ports: { [name]: asSetting(settings) } },
+    values: { ports: { [name]: asSetting(settings, DEPTH_MAX, portSubject(['ports', name])) } },
     subject: portSubject,
     keyName: (key) => key,
   };
@@ -51,10 +54,14 @@ export function portSubject([, name, ...keys]: readonly string[]): string {
 }
 
 /** JSON as settings are written elsewhere: text, in maps and lists. */
-function asSetting(value: unknown): SettingValue {
-  if (Array.isArray(value)) return value.map(asSetting);
+function asSetting(value: unknown, depthLeft: number, subject: string): SettingValue {
   if (typeof value !== 'object' || value === null) return String(value);
-  return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, asSetting(part)]));
+  if (depthLeft === 0)
+    throw new ConfigError(`${subject}: not allowed (lists and maps in one another too deeply)`);
+  if (Array.isArray(value)) return value.map((part) => asSetting(part, depthLeft - 1, subject));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, part]) => [key, asSetting(part, depthLeft - 1, subject)]),
+  );
 }
 
 export function isSettingMap(value: unknown): value is SettingMap {

@@ -6,8 +6,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { StopSignal } from '../ignored-signals.ts';
 import { GuestError, GuestProcess } from './guest-process.ts';
-import { exitCodeOf, Interruption, type StopSignal } from './interruption.ts';
+import { exitCodeOf, Interruption } from './interruption.ts';
 import type { GuestCounts, GuestPlan } from './messages.ts';
 import { type DemoResult, isGood, Progress, resultOf, resultText } from './report.ts';
 import { TEST_FRAME_BYTES_MAX, TEST_FRAME_BYTES_MIN } from './test-frame.ts';

@@ -37,7 +37,8 @@ export class GuestProcess {
     this.name = name;
     this.#child = fork(fileURLToPath(PROGRAM), [JSON.stringify(plan)], {
       // Not the parent's own options: an inspector's port cannot be shared.
-      execArgv: [],
+      // A guest is no debugger's business either.
+      execArgv: ['--disable-sigusr1'],
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     this.#child.on('message', (message: FromGuestMessage) => this.#onMessage(message));

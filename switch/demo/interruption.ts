@@ -1,11 +1,10 @@
 /** Signals while the demo runs: the first one ends it early but in order, a second one gives up. */
 import { constants } from 'node:os';
+import { heededSignals, type StopSignal } from '../ignored-signals.ts';
+import { launcherGone } from '../launcher.ts';
 
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** A wrapper may pass on what the terminal sent to the whole group: within this time it is the same request. */
 const SAME_REQUEST_MS = 250;
-
-export type StopSignal = (typeof SIGNALS)[number];
 
 export class Interruption {
   /** Resolves with the first signal. */
@@ -29,7 +28,9 @@ export class Interruption {
       firstAtMs ??= performance.now();
       resolveOnce(signal);
     };
-    for (const signal of SIGNALS) process.on(signal, this.#onSignal);
+    for (const signal of heededSignals()) process.on(signal, this.#onSignal);
+    // As if it had passed on what ended it.
+    launcherGone().then(() => resolveOnce('SIGTERM'));
   }
 
   /** Resolves after `ms`, or earlier with the first signal. */
@@ -44,7 +45,7 @@ export class Interruption {
 
   /** Signals mean what they meant before. */
   close(): void {
-    for (const signal of SIGNALS) process.off(signal, this.#onSignal);
+    for (const signal of heededSignals()) process.off(signal, this.#onSignal);
   }
 }
 

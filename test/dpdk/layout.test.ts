@@ -10,6 +10,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { type DpdkLayout, HEADROOM_BYTES, LAYOUTS, releaseOfAbi } from '../../src/dpdk/layout.ts';
 import { abisIn, missing } from '../../src/dpdk/library.ts';
 import { findProgram } from '../peers/index.ts';
+import { softwareMissing } from '../peers/software.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'ringway-dpdk-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -17,9 +18,9 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 /** Where else headers may lie, for another release than the one installed: a folder with `dpdk` in it. */
 const INCLUDE = process.env.RINGWAY_DPDK_INCLUDE ?? '/usr/include';
 const skipReason = !existsSync(`${INCLUDE}/dpdk/rte_ethdev.h`)
-  ? 'no headers: apt install libdpdk-dev'
+  ? softwareMissing('headers: apt install libdpdk-dev')
   : findProgram('gcc') === undefined
-    ? 'no gcc'
+    ? softwareMissing('gcc')
     : null;
 
 /** For each number of the layout: its path there, and how C asks for it. */

@@ -110,6 +110,9 @@ describe('descriptors', () => {
     expect(describeFd(memory)).toBe('/memfd:guest (deleted)');
     expect(describeFd(a)).toMatch(/^socket:\[\d+\]$/);
     expect(describeFd(1_000_000)).toBe('descriptor 1000000');
+    const hostile = createMemoryFile('vm\u001b[2J\n\u202e', 4096);
+    expect(describeFd(hostile)).toBe('/memfd:vm\\x1b[2J\\x0a\\u202e (deleted)');
+    closeFd(hostile);
     closeFds([event, memory, a, b]);
   });
 

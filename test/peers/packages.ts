@@ -4,16 +4,26 @@
  * not installed, since its installation would build an initramfs and set up a boot loader.
  * Owns: the cache folder. Called at the top of test files and by the benchmarks, in any number of processes at once.
  *
- * RINGWAY_INSTALL_PEERS=0 keeps it from installing anything.
+ * RINGWAY_INSTALL_PEERS=0 keeps it from installing anything; `required`: see install.ts.
  */
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, globSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { chmod, cp, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { findProgram, runProgram } from './child.ts';
 import { withFileLock } from './file-lock.ts';
+import { softwareMissing } from './software.ts';
 
-export type PeerName = 'qemu' | 'emulated-cards' | 'uml' | 'testpmd' | 'ovs' | 'iproute2' | 'frr';
+export type PeerName =
+  | 'qemu'
+  | 'emulated-cards'
+  | 'uml'
+  | 'testpmd'
+  | 'dpdk'
+  | 'ovs'
+  | 'iproute2'
+  | 'ethtool'
+  | 'frr';
 
 /**
  * Debian's two builds of the same kernel. `cloud` boots faster and has the drivers of virtual cards only;
@@ -27,7 +37,7 @@ export interface PeersReport {
   missing: Map<PeerName, string>;
 }
 
-/** Paths that start with "/" are files, others programs to be found in PATH. */
+/** Paths that start with "/" are files, perhaps with asterisks, others programs to be found in PATH. */
 const requirements: Record<PeerName, { package: string; provides: string }[]> = {
   qemu: [
     { package: 'qemu-system-x86', provides: 'qemu-system-x86_64' },
@@ -43,6 +53,14 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
     { package: 'ethtool', provides: 'ethtool' },
   ],
   testpmd: [{ package: 'dpdk-dev', provides: 'dpdk-testpmd' }],
+  // For the bindings: the libraries, drivers that the tests use, and headers with a compiler to compare with.
+  dpdk: [
+    { package: 'libdpdk-dev', provides: '/usr/include/dpdk/rte_ethdev.h' },
+    { package: 'librte-meta-allpmds', provides: '/usr/lib/*/librte_net_af_packet.so*' },
+    { package: 'librte-meta-allpmds', provides: '/usr/lib/*/librte_net_pcap.so*' },
+    { package: 'gcc', provides: 'gcc' },
+    { package: 'libc6-dev', provides: '/usr/include/stdio.h' },
+  ],
   ovs: [
     {
       package: 'openvswitch-switch-dpdk',
@@ -51,6 +69,7 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
     { package: 'openvswitch-switch', provides: 'ovsdb-server' },
   ],
   iproute2: [{ package: 'iproute2', provides: 'bridge' }],
+  ethtool: [{ package: 'ethtool', provides: 'ethtool' }],
   frr: [{ package: 'frr', provides: '/usr/lib/frr/bgpd' }],
 };
 
@@ -68,6 +87,8 @@ const kernelOfPeer: { readonly [name in PeerName]?: KernelFlavor } = {
 const policyHelperPath = '/usr/sbin/policy-rc.d';
 const aptLockPath = '/var/cache/apt/ringway-peers.lock';
 const aptTimeoutMs = 600_000;
+/** Of RINGWAY_INSTALL_PEERS. */
+export const REQUIRED = 'required';
 
 const reports = new Map<string, Promise<PeersReport>>();
 
@@ -99,7 +120,8 @@ export async function peersForTests(wanted: readonly PeerName[]): Promise<TestPe
   return {
     ...report,
     skip: reasons.length > 0,
-    title: (text) => (reasons.length === 0 ? text : `${text} (skipped: ${reasons.join('; ')})`),
+    title: (text) =>
+      reasons.length === 0 ? text : `${text} (skipped: ${softwareMissing(reasons.join('; '))})`,
   };
 }
 
@@ -128,7 +150,8 @@ function missingPackages(name: PeerName): string[] {
 }
 
 function isProvided(provides: string): boolean {
-  return provides.startsWith('/') ? existsSync(provides) : findProgram(provides) !== undefined;
+  if (!provides.startsWith('/')) return findProgram(provides) !== undefined;
+  return provides.includes('*') ? globSync(provides).length > 0 : existsSync(provides);
 }
 
 function describeMissing(name: PeerName): string {

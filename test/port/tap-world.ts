@@ -2,6 +2,7 @@
  * What the tests of TAP ports stand on: a network namespace of their own, the host's side of an interface as
  * a packet socket (packet(7)), and a data path in the test's thread that gives and takes frames by itself.
  */
+
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { closeFd } from '../../src/host/descriptor.ts';
@@ -18,13 +19,14 @@ import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import { softwareMissing } from '../peers/software.ts';
 
 /** Why TAP interfaces cannot be tested here, or null. */
 export function tapUnavailable(): string | null {
   if (!existsSync('/dev/net/tun')) return '/dev/net/tun is not there';
   const probe = `ringway-probe-${process.pid}`;
   const made = spawnSync('ip', ['netns', 'add', probe], { encoding: 'utf8' });
-  if (made.error !== undefined) return 'there is no program ip (package iproute2)';
+  if (made.error !== undefined) return softwareMissing('the program ip (package iproute2)');
   if (made.status !== 0) return `a network namespace cannot be made: ${made.stderr.trim()}`;
   const tap = spawnSync('ip', ['-n', probe, 'tuntap', 'add', 'probe', 'mode', 'tap'], { encoding: 'utf8' });
   spawnSync('ip', ['netns', 'del', probe]);

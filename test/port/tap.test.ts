@@ -2,6 +2,7 @@
  * The TAP port on real interfaces in a network namespace of its own: frames both ways in bursts, configuration,
  * and everything that stands in the way of an interface or takes it away.
  */
+
 import { spawnSync } from 'node:child_process';
 import { readlinkSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -17,6 +18,7 @@ import { TapPort } from '../../src/port/tap/port.ts';
 import { Batch } from '../../src/queue/batch.ts';
 import { COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
+import { softwareMissing } from '../peers/software.ts';
 import { Random } from '../vring/random.ts';
 import { Events } from './events.ts';
 import {
@@ -30,6 +32,7 @@ import {
 
 const unavailable = tapUnavailable();
 const hasEthtool = spawnSync('ethtool', ['--version']).status === 0;
+const noEthtool = hasEthtool ? null : softwareMissing('ethtool');
 const TUNSETOFFLOAD = 0x400454d0;
 const arena = Arena.reserve(2 ** 32);
 const arenaView = new ArenaView(arena.location);
@@ -309,7 +312,7 @@ describe.skipIf(unavailable !== null)(titleWith('configuration of a TAP interfac
     expect(namespace.link(TAP)).toMatchObject({ mtu: 3000, address: MAC });
   });
 
-  it.skipIf(!hasEthtool)('takes back the offloads that another program agreed on', async () => {
+  it.skipIf(!hasEthtool)(titleWith('takes back the offloads of another program', noEthtool), async () => {
     namespace.ip(`tuntap add ${TAP} mode tap`);
     const other = openElsewhere();
     const TUN_F_CSUM_AND_TSO4 = 3;

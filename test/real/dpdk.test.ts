@@ -8,11 +8,12 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { DpdkError, loadDpdk } from '../../src/dpdk/library.ts';
 import { askControl } from '../../switch/control/client.ts';
 import type { PortReport } from '../../switch/control/report.ts';
+import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
 import { type Child, findProgram, runProgram, startChild, TextLog } from '../peers/index.ts';
 import { NetworkNamespace } from '../peers/namespaces.ts';
+import { softwareMissing } from '../peers/software.ts';
 import { Random } from '../vring/random.ts';
 import { expectBalancedBooks } from './books.ts';
 
@@ -20,21 +21,11 @@ const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.ur
 const UNTIL_MS = 30_000;
 const LOOK_MS = 20;
 
-function whyNot(): string | null {
-  try {
-    loadDpdk();
-    return null;
-  } catch (error) {
-    if (error instanceof DpdkError) return error.message;
-    throw error;
-  }
-}
-
-const why = whyNot();
+const why = whyNoDpdk();
 const whyNoNamespaces =
   why ??
   (process.getuid?.() !== 0 ? 'needs root' : null) ??
-  (findProgram('ethtool') === undefined ? 'ethtool is missing: apt install ethtool' : null);
+  (findProgram('ethtool') === undefined ? softwareMissing('ethtool') : null);
 
 let folder: string;
 beforeAll(() => {

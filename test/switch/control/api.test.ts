@@ -9,11 +9,13 @@ import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
 import { formatFdb } from '../../../switch/cli/fdb.ts';
 import { formatPorts } from '../../../switch/cli/ports.ts';
+import { jsonText } from '../../../switch/cli/table.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
-import { type ControlSource, controlApi, serveControl } from '../../../switch/control/api.ts';
+import { type ControlSource, controlApi } from '../../../switch/control/api.ts';
 import { NO_BOOKS } from '../../../switch/control/books.ts';
 import { askControl, ControlError } from '../../../switch/control/client.ts';
 import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
+import { serveControl } from '../../../switch/control/serve.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
 import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
 
@@ -195,6 +197,19 @@ describe('answers', () => {
     ['vm7', '{"socket":"/x","colour":1}', 'port vm7: colour: unknown setting'],
     ['a b', '{"socket":"/x"}', 'port a b: not allowed (port names are'],
     ['vm7', '{"socket":"/taken"}', 'address in use'],
+    [
+      'vm7',
+      '['.repeat(30_000) + ']'.repeat(30_000),
+      'port vm7: not allowed (lists and maps in one another too',
+    ],
+    [
+      'vm7',
+      `${'{"a":'.repeat(9)}1${'}'.repeat(9)}`,
+      'port vm7: not allowed (lists and maps in one another too',
+    ],
+    ['vm7', `{"socket":"/x","colour":${'['.repeat(9000)}${']'.repeat(9000)}}`, 'in one another too deeply'],
+    ['vm7', '{"socket":"/\\u001b[2J\u202e"}', 'address in use'],
+    ['vm7', '{"__proto__":{"socket":"/x"}}', '__proto__: unknown setting'],
   ])('400 and the reason for port %s of %s', async (name, body, reason) => {
     const addPort = (): Promise<void> => Promise.reject(new SocketPathError('address in use'));
     const api = controlApi({ ...SOURCE, ports: () => [], addPort }, '1');
@@ -202,6 +217,24 @@ describe('answers', () => {
     const response = await api.request(path, { method: 'PUT', body });
     expect(response.status).toBe(400);
     expect(((await response.json()) as { error: string }).error).toContain(reason);
+  });
+
+  it('413 for more settings than there can be', async () => {
+    const body = JSON.stringify({ socket: 'x'.repeat(2 ** 16) });
+    const response = await controlApi(SOURCE, '1').request('/v1/ports/vm7', { method: 'PUT', body });
+    expect(response.status).toBe(413);
+    expect(await response.json()).toEqual({ error: 'more than 65536 bytes of settings' });
+  });
+
+  it('text of a peer so that a terminal shows it, and as it is', async () => {
+    const reason = 'memory file vm\u001b[2J\u009b1m\u202e\u2028';
+    const api = controlApi({ ...SOURCE, ports: () => [portReport('vm0', { reason })] }, '1');
+    const text = await (await api.request('/v1/ports')).text();
+    expect(text).toMatch(/^[\x20-\x7e]*$/);
+    expect(JSON.parse(text)).toMatchObject([{ reason }]);
+    expect(await (await api.request('/v1/ports/x%1by')).json()).toEqual({
+      error: 'there is no port x\\x1by',
+    });
   });
 
   it('the setting that was refused, for the client to word', async () => {
@@ -359,6 +392,30 @@ describe('for people', () => {
       '',
     ]);
     expect(formatPorts([])).toBe('There are no ports.\n');
+  });
+
+  it('what a peer made up as text, whoever passed it on', () => {
+    const hostile = 'vm\u001b[2J\n\u202e';
+    const queue = {
+      index: 1,
+      direction: 'egress',
+      size: 0,
+      started: true,
+      enabled: true,
+      worker: 0,
+    } as const;
+    const port = portReport('vm0', {
+      endpoint: `/run/${hostile}.sock`,
+      reason: `sent ${hostile}`,
+      queues: [{ ...queue, frames: 0, bytes: 0, calls: 0, reason: `named ${hostile}` }],
+    });
+    const lines = formatPorts([port]).split('\n');
+    const shown = 'vm\\x1b[2J\\x0a\\u202e';
+    expect(lines[1]).toMatch(/\/run\/vm\\x1b\[2J\\x0a\\u202e\.sock$/);
+    expect(lines.slice(2)).toEqual([`  sent ${shown}`, `  queue 1: named ${shown}`, '']);
+    const json = jsonText([port]);
+    expect(json).toMatch(/^[\n\x20-\x7e]*$/);
+    expect(JSON.parse(json)).toEqual([port]);
   });
 
   it('addresses by VLAN, then by address', () => {

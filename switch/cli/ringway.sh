@@ -1,0 +1,36 @@
+#!/bin/sh
+# The command `ringway` as npm installs it: becomes Node, so that no process stands between whoever starts it and the
+# switch. A shell, because Node forgets which signals it was started to ignore (nohup), and because Node would open its
+# debugger to SIGUSR1 unless told not to when it starts. What it runs is ringway.js beside this file.
+folder=$(dirname "$(readlink -f "$0")")
+
+while read -r key value; do
+  if [ "$key" = SigIgn: ]; then
+    RINGWAY_IGNORED_SIGNALS=$value
+    export RINGWAY_IGNORED_SIGNALS
+    break
+  fi
+done </proc/$$/status
+
+is_new_enough() {
+  case $("$1" --version 2>/dev/null) in
+    v2[4-9].* | v[3-9][0-9].*) return 0 ;;
+  esac
+  return 1
+}
+
+become() {
+  node=$1
+  shift
+  exec "$node" --disable-sigusr1 "$folder/ringway.js" "$@"
+}
+
+if is_new_enough node; then become node "$@"; fi
+# The npm package `node`, in this folder's packages or those of a folder above.
+above=$folder
+while [ -n "$above" ]; do
+  if is_new_enough "$above/node_modules/node/bin/node"; then become "$above/node_modules/node/bin/node" "$@"; fi
+  above=${above%/*}
+done
+# Too old: it says so. Or there is none: the shell does.
+exec node "$folder/ringway.js" "$@"

@@ -1,0 +1,180 @@
+/**
+ * The control API's transport: HTTP on a UNIX socket, without knowledge of the API. Only the user of this process can
+ * connect, so clients are not hostile, but they are forgotten in a debugger, stopped, or leak connections: none of that
+ * may keep another one from being answered, hold memory for ever, or take all descriptors. Main thread.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { getRequestListener } from '@hono/node-server';
+import { BoundSocket } from '../../src/host/bound-socket.ts';
+import { printable } from '../../src/host/printable.ts';
+import { listenUnix } from '../../src/host/unix-socket.ts';
+
+/** Only the user that runs Ringway (and root) may ask: reports name other users' sockets and addresses. */
+const CONTROL_SOCKET_MODE = 0o600;
+
+/** Limits for clients; a test has its own. */
+export type ControlLimits = {
+  /** Time for a request's head, and for all of it. */
+  readonly headMs: number;
+  readonly requestMs: number;
+  /** A connection on which nothing moves for so long is closed: no request comes, or the answer is not read. */
+  readonly idleMs: number;
+  /** With one more, the one is closed that has gone longest without a new request. */
+  readonly connectionsMax: number;
+};
+
+const LIMITS: ControlLimits = { headMs: 5000, requestMs: 10_000, idleMs: 30_000, connectionsMax: 64 };
+/** How often Node looks for requests that take too long, in parts of the shortest time for one. */
+const LOOKS = 5;
+
+/** Answers a request; the API's `fetch`. */
+export type ControlHandler = { readonly fetch: (request: Request) => Response | Promise<Response> };
+
+/**
+ * Serves `api` at the socket until the answered object is closed, which also removes the socket. A socket
+ * that no process listens on is taken over; one whose file was removed is made anew, which `warn` is told of.
+ * @throws SocketPathError
+ */
+export async function serveControl(
+  socketPath: string,
+  api: ControlHandler,
+  warn: (message: string) => void = () => {},
+  limits: ControlLimits = LIMITS,
+): Promise<{ close(): Promise<void> }> {
+  const servers = [httpServer(api, limits)];
+  // Bound by our own code, which knows stale sockets and sets the mode before anyone can connect.
+  const bind = (): number => listenUnix(socketPath, { mode: CONTROL_SOCKET_MODE });
+  const socket = new BoundSocket(socketPath, bind, {
+    renewed: (fd) => {
+      // It closes its socket, and ends when its last connection does.
+      servers[0].close();
+      servers.unshift(httpServer(api, limits));
+      void listening(servers[0], fd).catch((error: Error) => warn(`control API: ${error.message}`));
+    },
+    info: (message) => warn(`control API: ${message}`),
+    warn: (message) => warn(`control API: ${message}`),
+  });
+  socket.open();
+  try {
+    await listening(servers[0], socket.fd);
+  } catch (error) {
+    socket.release();
+    throw error;
+  }
+  return {
+    close: async () => {
+      socket.release();
+      await Promise.all(servers.map(closed));
+    },
+  };
+}
+
+function httpServer(
+  api: ControlHandler,
+  { headMs, requestMs, idleMs, connectionsMax }: ControlLimits,
+): Server {
+  const answer = getRequestListener(api.fetch, {
+    overrideGlobalObjects: false,
+    errorHandler: (error) => refusal(400, error instanceof Error ? error.message : String(error)),
+  });
+  const connections = new Connections(connectionsMax);
+  const server = createServer(
+    {
+      // HTTP/1.0 has none, and clients of UNIX sockets make up all kinds: at this socket there is one host.
+      requireHostHeader: false,
+      headersTimeout: headMs,
+      requestTimeout: requestMs,
+      connectionsCheckingInterval: Math.ceil(headMs / LOOKS),
+    },
+    (incoming: IncomingMessage, outgoing: ServerResponse) => {
+      connections.asks(incoming.socket, outgoing);
+      incoming.headers.host = 'localhost';
+      void answer(incoming, outgoing);
+    },
+  );
+  server.timeout = idleMs;
+  server.on('connection', (socket: Socket) => connections.add(socket));
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
+    if (!socket.writable || connections.isAnswering(socket)) socket.destroy();
+    else socket.end(rawRefusal(error), () => socket.destroy());
+  });
+  return server;
+}
+
+/** Those that are open, the one first that has gone longest without a new request. */
+class Connections {
+  readonly #max: number;
+  readonly #answers = new Map<Duplex, Set<ServerResponse>>();
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  add(socket: Socket): void {
+    const [oldest] = this.#answers.keys();
+    if (this.#answers.size >= this.#max) {
+      this.#answers.delete(oldest);
+      oldest.destroy();
+    }
+    this.#answers.set(socket, new Set());
+    socket.once('close', () => this.#answers.delete(socket));
+  }
+
+  asks(socket: Duplex, answer: ServerResponse): void {
+    const answers = this.#answers.get(socket);
+    if (answers === undefined) return;
+    this.#answers.delete(socket);
+    this.#answers.set(socket, answers.add(answer));
+    answer.once('close', () => answers.delete(answer));
+  }
+
+  /** Something of an answer has gone out, and nothing else can. */
+  isAnswering(socket: Duplex): boolean {
+    return [...(this.#answers.get(socket) ?? [])].some(({ headersSent }) => headersSent);
+  }
+}
+
+/** What cannot be understood as a request is refused in the form that all refusals have. */
+function rawRefusal(error: NodeJS.ErrnoException): string {
+  const [status, text] = REFUSALS[error.code ?? ''] ?? [
+    '400 Bad Request',
+    `no HTTP request: ${error.message}`,
+  ];
+  const body = JSON.stringify({ error: printable(text) });
+  const head = [
+    `HTTP/1.1 ${status}`,
+    'Connection: close',
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+  ];
+  return `${head.join('\r\n')}\r\n\r\n${body}`;
+}
+
+const REFUSALS: Readonly<Record<string, readonly [status: string, text: string]>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request did not come to its end in time'],
+  HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', 'the head of the request is too long'],
+};
+
+function refusal(status: number, text: string): Response {
+  const headers = { 'Content-Type': 'application/json' };
+  return new Response(JSON.stringify({ error: printable(text) }), { status, headers });
+}
+
+function listening(server: Server, fd: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ fd }, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+function closed(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}

@@ -1,0 +1,161 @@
+/**
+ * Clients of the control API that know little HTTP, or stop in the middle of it, byte by byte over the real socket:
+ * they are answered or let go, and others are answered meanwhile.
+ */
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { askControl } from '../../../switch/control/client.ts';
+import { type ControlLimits, serveControl } from '../../../switch/control/serve.ts';
+
+const LIMITS: ControlLimits = { headMs: 300, requestMs: 600, idleMs: 1500, connectionsMax: 4 };
+/** More than sockets and pipes hold. */
+const LONG = JSON.stringify('x'.repeat(2 ** 23));
+
+let folder = '';
+let socketPath = '';
+let server: { close(): Promise<void> };
+const sockets: Socket[] = [];
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'ringway-serve-'));
+  socketPath = join(folder, 'c.sock');
+  server = await serveControl(socketPath, { fetch: answer }, () => {}, LIMITS);
+});
+
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await server.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function answer(request: Request): Promise<Response> {
+  const { pathname } = new URL(request.url);
+  if (pathname === '/long') return new Response(LONG);
+  if (request.method === 'PUT') return Response.json({ body: await request.text().catch(() => 'cut off') });
+  return Response.json({ pathname });
+}
+
+/** Connected, and `text` sent. It reads nothing until asked to. */
+async function client(text = ''): Promise<Socket> {
+  const socket = connect(socketPath);
+  // A reset is an end too.
+  socket.on('error', () => {});
+  sockets.push(socket);
+  await once(socket, 'connect');
+  if (text !== '') socket.write(text);
+  return socket;
+}
+
+/** All that comes until the other side closes. */
+async function untilClosed(socket: Socket): Promise<string> {
+  const parts: Buffer[] = [];
+  socket.on('data', (part: Buffer) => parts.push(part));
+  if (!socket.closed) await once(socket, 'close');
+  return Buffer.concat(parts).toString();
+}
+
+const isServed = (): Promise<unknown> => askControl(socketPath, '/v1/version');
+
+describe('a request', () => {
+  it.each([
+    ['of HTTP/1.0', 'GET /a HTTP/1.0\r\n\r\n'],
+    ['of HTTP/1.0 with a name', 'GET /a HTTP/1.0\r\nHost: x\r\n\r\n'],
+    ['without a name', 'GET /a HTTP/1.1\r\nConnection: close\r\n\r\n'],
+    ['with an empty name', 'GET /a HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n'],
+    [
+      'with a path as its name',
+      'GET /a HTTP/1.1\r\nHost: %2Frun%2Fringway.sock\r\nConnection: close\r\n\r\n',
+    ],
+    ['with nonsense as its name', 'GET /a HTTP/1.1\r\nHost: a b@\\[\r\nConnection: close\r\n\r\n'],
+    ['for a whole URL', 'GET http://ringway/a HTTP/1.1\r\nHost: ringway\r\nConnection: close\r\n\r\n'],
+  ])('%s is answered', async (_, text) => {
+    const answered = await untilClosed(await client(text));
+    expect(answered).toMatch(/^HTTP\/1\.1 200 /);
+    expect(answered).toMatch(/\{"pathname":"\/a"\}$/);
+  });
+
+  it.each([
+    ['no HTTP at all', 'hello\r\n\r\n', 400, 'no HTTP request: '],
+    ['a target that is no path', 'OPTIONS * HTTP/1.1\r\nConnection: close\r\n\r\n', 400, 'URL'],
+    [
+      'a head without end',
+      `GET / HTTP/1.1\r\nX: ${'x'.repeat(20_000)}`,
+      431,
+      'the head of the request is too long',
+    ],
+    ['half a head', 'GET / HTTP/1.1\r\nX: ', 408, 'the request did not come to its end in time'],
+    ['half a body', 'PUT /a HTTP/1.1\r\nContent-Length: 9\r\n\r\n{', 408, 'did not come to its end in time'],
+  ])('that is %s is refused with a reason', async (_, text, status, reason) => {
+    const [head, body] = (await untilClosed(await client(text))).split('\r\n\r\n');
+    expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+    expect(head).toMatch(/^content-type: application\/json/im);
+    expect((JSON.parse(body) as { error: string }).error).toContain(reason);
+  });
+});
+
+describe('a client that', () => {
+  it('sends a byte now and then is let go, and others are served', async () => {
+    const slow = await client();
+    const closed = untilClosed(slow);
+    const text = 'GET / HTTP/1.1\r\nX-Slow: 1234567890';
+    let at = 0;
+    const drip = setInterval(() => slow.write(text[at++ % text.length]), 20);
+    await isServed();
+    expect(await closed).toMatch(/^HTTP\/1\.1 408 /);
+    clearInterval(drip);
+  });
+
+  it('does not read its answer is let go, and others are served', async () => {
+    const deaf = await client('GET /long HTTP/1.1\r\n\r\n');
+    deaf.pause();
+    await isServed();
+    // Only what had been sent before is still there.
+    await new Promise<void>((resolve) => {
+      const ask = setInterval(() => {
+        if (!deaf.writable || !deaf.write('GET / HTTP/1.1\r\n\r\n')) return;
+        if (deaf.closed) resolve();
+      }, 20);
+      deaf.on('close', () => {
+        clearInterval(ask);
+        resolve();
+      });
+    });
+    expect(deaf.bytesRead).toBeLessThan(LONG.length);
+  });
+
+  it('says nothing at all is let go', async () => {
+    expect(await untilClosed(await client())).toMatch(/^(HTTP\/1\.1 408 |$)/);
+  });
+
+  it('opens hundreds of connections has the newest of them; others are served', async () => {
+    const many: Socket[] = [];
+    for (let i = 0; i < 300; i++) many.push(await client('GET '));
+    await isServed();
+    const open = many.filter((socket) => !socket.closed && !socket.readableEnded);
+    await Promise.all(open.slice(0, -LIMITS.connectionsMax).map((socket) => once(socket.resume(), 'close')));
+    await isServed();
+  });
+
+  it('asks again on a connection keeps it while others come and go', async () => {
+    const kept = await client();
+    let text = '';
+    kept.on('data', (part: Buffer) => {
+      text += part.toString();
+    });
+    for (let i = 1; i <= 3; i++) {
+      kept.write(`GET /${i} HTTP/1.1\r\n\r\n`);
+      while (!text.includes(`"/${i}"`)) await once(kept, 'data');
+      for (let others = 0; others < LIMITS.connectionsMax - 1; others++) (await client()).destroy();
+    }
+    expect(kept.closed).toBe(false);
+  });
+
+  it('is connected in whatever way does not hold up the end', async () => {
+    for (const text of ['', 'GET ', 'GET /long HTTP/1.1\r\n\r\n']) (await client(text)).pause();
+    await server.close();
+  });
+});
