@@ -241,9 +241,12 @@ describe('ports that come and go at random', () => {
     try {
       if (random.chance(50)) {
         const fd = connectUnix(path(`${name}.sock`));
-        for (let turns = random.between(0, 4); turns > 0; turns--) await turn();
-        if (random.chance(30)) send(fd, random.bytes(12));
-        closeFd(fd);
+        try {
+          for (let turns = random.between(0, 4); turns > 0; turns--) await turn();
+          if (random.chance(30)) send(fd, random.bytes(12));
+        } finally {
+          closeFd(fd);
+        }
         return;
       }
       const guest = await EmbeddedGuest.connect({
