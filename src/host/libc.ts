@@ -218,9 +218,10 @@ export const libc = {
     timeoutMs: number,
   ) => number,
 
-  /** `fds` are structs pollfd, which are written to. */
-  poll: lib.func('int poll(void *fds, unsigned long count, int timeoutMs)') as (
-    fds: Bytes,
+
+  /** `entries` are structs pollfd. */
+  poll: lib.func('int poll(void *entries, unsigned long count, int timeoutMs)') as (
+    entries: Bytes,
     count: number,
     timeoutMs: number,
   ) => number,

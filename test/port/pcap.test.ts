@@ -19,7 +19,10 @@ import {
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { closeFd } from '../../src/host/descriptor.ts';
+import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
+import { connectUnix, receive, send } from '../../src/host/unix-socket.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import { PcapPort, type PcapPortOptions } from '../../src/port/pcap/port.ts';
 import { INTERFACE_PORTS_MAX, InterfaceTable } from '../../src/port/pcap/queues.ts';
@@ -37,6 +40,7 @@ import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { Bytes, naiveRead, pcapFile } from '../protocol/naive-capture.ts';
 import { arena, arenaView, bytesOfFrame, ethernet, FrameBench } from '../switch/l2/frames.ts';
 import { Random } from '../vring/random.ts';
+import { framed, unframed } from './unix-world.ts';
 
 const PORT_ID = 3;
 
@@ -79,6 +83,7 @@ const batch = new Batch();
 const bench = new FrameBench();
 
 beforeEach(() => {
+  descriptorLoop();
   before = openFds();
   folder = mkdtempSync(join(tmpdir(), 'ringway-pcap-'));
   file = join(folder, 'a.pcap');
@@ -566,7 +571,86 @@ describe('reading', () => {
   });
 });
 
+/** The far side of a port of kind unix. */
+class Station {
+  readonly frames: Uint8Array[] = [];
+  readonly #fd: number;
+  #rest = Buffer.alloc(0);
+
+  constructor(path: string) {
+    this.#fd = connectUnix(path);
+  }
+
+  say(...frames: Uint8Array[]): void {
+    send(this.#fd, framed(frames));
+  }
+
+  async hears(count: number): Promise<Uint8Array[]> {
+    await vi.waitUntil(
+      () => {
+        const bytes = Buffer.concat([this.#rest, receive(this.#fd, 8192).bytes]);
+        const { frames, usedBytes } = unframed(bytes);
+        this.#rest = bytes.subarray(usedBytes);
+        this.frames.push(...frames.map((frame) => new Uint8Array(frame)));
+        return this.frames.length >= count;
+      },
+      { timeout: 10_000, interval: 1 },
+    );
+    return this.frames.splice(0);
+  }
+
+  close(): void {
+    closeFd(this.#fd);
+  }
+}
+
 describe('in a switch', () => {
+  it('replays to every other port, and takes no live station that speaks in the capture off the net', async () => {
+    const ALL = [255, 255, 255, 255, 255, 255];
+    const names = ['a', 'b', 'c'];
+    const ports = names.map((name) => `${name}=unix:${join(folder, `${name}.sock`)}`);
+    const config = resolveConfig([settingsOf({ port: ports, control: 'none' })]);
+    const running = await Switch.start(config, createLogger('silent'));
+    const stations = names.map((name) => new Station(join(folder, `${name}.sock`)));
+    const [a, b, c] = stations;
+    const homes = () => running.fdb().entries.map(({ mac, port }) => [Number(mac.slice(-2)), port]);
+    try {
+      await vi.waitUntil(() => running.ports().every(({ state }) => state === 'running'), NOTICED);
+      for (const [i, station] of stations.entries()) {
+        const hello = ethernet(ALL, i + 1);
+        station!.say(hello);
+        for (const other of stations) if (other !== station) expect(await other.hears(1)).toEqual([hello]);
+      }
+      // Station 2, which is behind port b, speaks to all and to station 3, and a stranger to nobody known.
+      const recorded = [ethernet(ALL, 2), ethernet(3, 2), ethernet(9, 8)];
+      // And an hour later.
+      const later = { seconds: 3600, fraction: 0, data: ethernet(ALL, 2) };
+      const packets = recorded.map((data) => ({ seconds: 0, fraction: 0, data }));
+      writeFileSync(file, pcapFile(true, 0xa1b2c3d4, [...packets, later]));
+      await running.addPort(resolvePort('replay', { kind: 'pcap', file, direction: 'read' }));
+      const [toAll, toThree, flooded] = recorded;
+      expect(await a!.hears(2)).toEqual([toAll, flooded]);
+      expect(await b!.hears(2)).toEqual([toAll, flooded]);
+      expect(await c!.hears(3)).toEqual([toAll, toThree, flooded]);
+      expect(homes().sort()).toEqual([
+        [1, 'a'],
+        [2, 'b'],
+        [3, 'c'],
+      ]);
+      const during = Array.from({ length: 10 }, (_, i) => ethernet(2, 1, { payload: [i] }));
+      a!.say(...during);
+      expect(await b!.hears(10)).toEqual(during);
+      expect(running.ports().find(({ name }) => name === 'replay')?.reason).toMatch(
+        /^the next frame is due in/,
+      );
+      const drops = running.ports().flatMap((each) => Object.values(each.drops));
+      expect(drops.every((count) => count === 0)).toBe(true);
+    } finally {
+      for (const station of stations) station.close();
+      await running.stop();
+    }
+  });
+
   it('replays, writes and mirrors, also ports that are added later', async () => {
     const frames = Array.from({ length: 300 }, (_, i) => ethernet(9, 1, { payload: [i & 255, i >> 8] }));
     writeFileSync(

@@ -3,7 +3,7 @@
  * after it is gone, and nothing left when it is stopped.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -167,6 +167,44 @@ describe('as a server', () => {
     hold.release();
     expect((await second.reply()).request).toBe(1);
     expect(dataPath.attached.size).toBe(0);
+  });
+
+  it('lets a front-end in that connects again while the last message before is still worked on', async () => {
+    makePort('server').start();
+    const front = connect();
+    await run(front);
+    const detaching = dataPath.hold('detach');
+    // The workers take their time; meanwhile its end is not even read.
+    front.send('GET_VRING_BASE', state(0, 0));
+    await detaching.called;
+    front.close();
+    const again = connect();
+    // Longer than any pause after which it could be refused; nothing tells of what must not happen.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(events.all.filter((text) => /refused/.test(text))).toEqual([]);
+    detaching.release();
+    await run(again);
+    expect(port.status).toEqual({ state: 'running', reason: null });
+  });
+
+  it('says while its socket cannot be reached, and takes the next front-end at a new one', async () => {
+    const inner = join(folder, 'f');
+    mkdirSync(inner);
+    path = join(inner, 'vm.sock');
+    makePort('server', 0o620).start();
+    const front = connect();
+    await run(front);
+    rmSync(inner, { recursive: true });
+    await events.said(/^warning: nobody can reach the socket: its file is gone/);
+    const reason = `nobody can connect: its file is gone: folder ${inner} of socket ${path} does not exist`;
+    expect(port.status).toEqual({ state: 'running', reason });
+    mkdirSync(inner);
+    await events.said(/^the file of socket .* was gone and was made anew$/);
+    expect([port.status, statSync(path).mode & 0o777]).toEqual([{ state: 'running', reason: null }, 0o620]);
+    front.close();
+    await events.said(/front-end gone/);
+    await run(connect());
+    expect(port.status).toEqual({ state: 'running', reason: null });
   });
 
   it('can be stopped in the middle of anything', async () => {
