@@ -91,7 +91,6 @@ describe('table of messages', () => {
       SET_LOG_BASE: 'LOG_SHMFD',
       GET_QUEUE_NUM: 'MQ',
       NET_SET_MTU: 'MTU',
-      GET_CONFIG: 'CONFIG',
       SET_CONFIG: 'CONFIG',
       GET_MAX_MEM_SLOTS: 'CONFIGURE_MEM_SLOTS',
       ADD_MEM_REG: 'CONFIGURE_MEM_SLOTS',

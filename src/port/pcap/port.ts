@@ -103,6 +103,7 @@ export class PcapPort implements Port {
         size: BURST_FRAMES,
         started,
         enabled: started,
+        inUse: started,
         reason: this.status.reason,
       },
     ];

@@ -35,6 +35,9 @@ export type VhostUserDetails = {
 /** A front-end's connection and the device that it drives. */
 type Peer = { readonly session: Session; readonly net: NetDevice };
 
+/** The channel's words for a front-end that went by itself. */
+const LEFT = 'the front-end closed the connection';
+
 export class VhostUserPort implements Port {
   readonly id: number;
   readonly name: string;
@@ -96,6 +99,7 @@ export class VhostUserPort implements Port {
       size: ring.size,
       started: ring.started,
       enabled: ring.enabled,
+      inUse: ring.user !== 'none',
       reason: ring.reason,
     }));
   }
@@ -153,7 +157,7 @@ export class VhostUserPort implements Port {
     const { device } = this;
     if (device === null) return;
     // What was wrong before is why it left, or why it should have.
-    const before = this.status.reason;
+    const before = this.status.reason ?? (reason === LEFT ? this.#peer?.net.partingHint : null) ?? null;
     const why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
     // A front-end that never came far and tries again at once must not keep us busy.
     const retry = device.memoryBytes > 0 ? this.#socket.retryAfterUse : 'later';
