@@ -186,6 +186,6 @@ function shown(reason: string | null): string | null {
 /** Pairs with both queues started, enabled and without a fault. */
 function runningPairs(queues: readonly PortQueue[]): number {
   const isRunning = (index: number): boolean =>
-    queues.some((queue) => queue.index === index && queue.started && queue.enabled && queue.reason === null);
+    queues.some((queue) => queue.index === index && queue.inUse && queue.reason === null);
   return queues.filter(({ index }) => index % 2 === 0 && isRunning(index) && isRunning(index + 1)).length;
 }

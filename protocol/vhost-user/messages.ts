@@ -53,7 +53,8 @@ export const MESSAGES = {
   SET_VRING_ENABLE: { id: 18, body: 'vringState', fds: 'none', gate: null, reply: null },
   NET_SET_MTU: { id: 20, body: 'u64', fds: 'none', gate: 'MTU', reply: null },
   SET_BACKEND_REQ_FD: { id: 21, body: 'none', fds: 'one', gate: 'BACKEND_REQ', reply: null },
-  GET_CONFIG: { id: 24, body: 'config', fds: 'none', gate: 'CONFIG', reply: 'config' },
+  // No gate: crosvm asks although CONFIG was not negotiated, and ends its machine when the connection ends.
+  GET_CONFIG: { id: 24, body: 'config', fds: 'none', gate: null, reply: 'config' },
   SET_CONFIG: { id: 25, body: 'config', fds: 'none', gate: 'CONFIG', reply: null },
   GET_MAX_MEM_SLOTS: { id: 36, body: 'none', fds: 'none', gate: 'CONFIGURE_MEM_SLOTS', reply: 'u64' },
   ADD_MEM_REG: { id: 37, body: 'memRegion', fds: 'one', gate: 'CONFIGURE_MEM_SLOTS', reply: null },
@@ -81,14 +82,16 @@ export const FLAG_NEED_REPLY = 8;
 
 /** le32 request, le32 flags, le32 size of the payload. */
 export const HEADER_BYTES = 12;
-/** SET_MEM_TABLE carries at most 8 regions; more need ADD_MEM_REG. */
-export const MEM_TABLE_REGIONS_MAX = 8;
+/** The specification has SET_MEM_TABLE carry at most 8 regions; more need ADD_MEM_REG. */
+export const MEM_TABLE_REGIONS_SENT_MAX = 8;
+/** What is taken: front-ends on rust-vmm's crate send up to so many. */
+export const MEM_TABLE_REGIONS_MAX = 32;
 /** No message's payload is larger; a header that announces more is refused before anything is read. */
 export const PAYLOAD_BYTES_MAX = 4096;
 /** Longest configuration space that GET_CONFIG and SET_CONFIG may name. */
 export const CONFIG_BYTES_MAX = 256;
 /** Most descriptors that one message may carry; the kernel's own limit (SCM_MAX_FD) is 253. */
-export const FDS_MAX = 8;
+export const FDS_MAX = MEM_TABLE_REGIONS_MAX;
 
 /** SET_VRING_KICK, CALL and ERR: bits 0 to 7 are the ring index, bit 8 says that no descriptor comes. */
 export const VRING_FD_INDEX_MASK = 0xffn;

@@ -24,13 +24,18 @@ export interface DeviceKind {
   readonly offeredProtocolFeatures: bigint;
   /** Rings that the front-end may name. */
   readonly ringCount: number;
+  /** What to do when the front-end wants more, as part of a sentence. */
+  readonly ringCountHint: string;
   directionOf(ringIndex: number): Direction;
   /** What else belongs in the ring's attachment under the negotiated `features`. */
   attachmentOf(ringIndex: number, features: bigint): KindAttachment;
   /** Whether the ring is one for `openOwnQueue`. It may depend on which other rings are started. */
   isOwnQueue(ringIndex: number, features: bigint, isStarted: (ringIndex: number) => boolean): boolean;
-  /** Serves the ring. `onFault` is called when it stops because of its driver. */
-  openOwnQueue(attachment: RingAttachment, onFault: () => void): OwnQueue;
+  /**
+   * Serves the ring. `isNew`: nothing was used of it yet, so its driver has just begun; otherwise it goes on.
+   * `onFault` is called when it stops because of its driver.
+   */
+  openOwnQueue(attachment: RingAttachment, isNew: boolean, onFault: () => void): OwnQueue;
   /** Whether the driver uses this ring of those that the workers would serve. */
   isInUse(ringIndex: number): boolean;
   /** The driver starts afresh: forget what it said by its own queue. */

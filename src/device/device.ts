@@ -27,6 +27,7 @@ import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
 import {
   baseToAnswer,
   decideStart,
+  isAtBeginning,
   layoutOf,
   RING_ENTRIES_MAX,
   type RingStart,
@@ -188,11 +189,9 @@ export class Device {
   async stopRing(index: number): Promise<number> {
     const ring = this.#ring(index);
     return this.#inTurn(async () => {
-      const wasOwnQueue = ring.user === 'control';
       await this.#detach(ring);
       const base = baseToAnswer(ring, layoutOf(this.features));
       ring.stop(base);
-      if (wasOwnQueue) this.#kind.driverWasReset();
       await this.#settleAll();
       this.#context.onChange();
       return base;
@@ -236,7 +235,6 @@ export class Device {
     await this.#inTurn(async () => {
       ring.enabled = value === 1;
       this.#hopeAgain([ring]);
-      if (ring.user === 'control' && !ring.enabled) this.#kind.driverWasReset();
       await this.#settleAll();
     });
     this.#context.onChange();
@@ -344,9 +342,9 @@ export class Device {
   #ring(index: number): Ring {
     const known = this.#rings.get(index);
     if (known !== undefined) return known;
-    const { ringCount } = this.#kind;
+    const { ringCount, ringCountHint } = this.#kind;
     if (index >= ringCount) {
-      throw new PeerError(`ring ${index} does not exist; the device has ${ringCount}`);
+      throw new PeerError(`ring ${index} does not exist; the device has ${ringCount} (${ringCountHint})`);
     }
     const enabled = this.#featuresSet && !this.#enablesByMessage();
     const ring = new Ring(index, new QueueState(this.#context.states, index), enabled);
@@ -386,12 +384,18 @@ export class Device {
   }
 
   async #settleAll(): Promise<void> {
-    for (const ring of this.rings) await this.#settle(ring);
+    const { rings } = this;
+    // Its driver may say there which of the others are in use.
+    for (const ring of rings) if (this.#isOwnQueue(ring)) await this.#settle(ring);
+    for (const ring of rings) await this.#settle(ring);
   }
 
   /** The one way by which rings come to their user and leave it: brings the ring to where it belongs now. */
   async #settle(ring: Ring): Promise<void> {
     const isOwnQueue = this.#isOwnQueue(ring);
+    // It was none after all, and what it said of the driver was not said.
+    if (ring.wasOwnQueue && !isOwnQueue && ring.started) this.#kind.driverWasReset();
+    if (ring.started) ring.wasOwnQueue = isOwnQueue;
     const isActive = isOwnQueue || this.#kind.isInUse(ring.index);
     const user: RingUser = isOwnQueue ? 'control' : 'workers';
     // What an attachment holds changes only while its ring is detached, so there is nothing to place anew.
@@ -427,7 +431,9 @@ export class Device {
     }
     this.#ownQueues.set(
       ring.index,
-      this.#kind.openOwnQueue(attachment, () => this.queueFailed(ring.index)),
+      this.#kind.openOwnQueue(attachment, isAtBeginning(ring.indices, attachment.layout), () =>
+        this.queueFailed(ring.index),
+      ),
     );
   }
 

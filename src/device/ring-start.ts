@@ -159,6 +159,11 @@ export function baseToAnswer(ring: RingFacts, layout: RingLayoutKind): number {
   return hasIndices(ring, layout) ? LAYOUTS[layout].baseAt(ring.indices) : baseOf(ring, layout);
 }
 
+/** Whether nothing was used of the ring yet. */
+export function isAtBeginning(indices: RingIndices, layout: RingLayoutKind): boolean {
+  return LAYOUTS[layout].baseAt(indices) === LAYOUTS[layout].baseInitial;
+}
+
 /** Whether the indices in QueueState are those of this run, and of this layout. */
 function hasIndices(ring: RingFacts, layout: RingLayoutKind): boolean {
   assert(!ring.goesOn || ring.ranAs !== null, 'only a ring that ran can go on');

@@ -6,7 +6,7 @@
 import { hasBit, maskOf } from '../../protocol/bits.ts';
 import { macHiOf, macLoOf, parseMac } from '../../protocol/ethernet.ts';
 import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
-import { MEM_TABLE_REGIONS_MAX } from '../../protocol/vhost-user/messages.ts';
+import { MEM_TABLE_REGIONS_SENT_MAX } from '../../protocol/vhost-user/messages.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { netHeaderBytes } from '../../protocol/virtio/net.ts';
 import { DESC_BYTES } from '../../protocol/virtio/split-ring.ts';
@@ -299,7 +299,7 @@ export class EmbeddedGuest {
       for (const region of regions) await this.#session.request('ADD_MEM_REG', region, { fds: [fd] });
       return;
     }
-    if (regions.length > MEM_TABLE_REGIONS_MAX) {
+    if (regions.length > MEM_TABLE_REGIONS_SENT_MAX) {
       throw new RangeError(`${regions.length} regions do not fit one memory table`);
     }
     await this.#session.request('SET_MEM_TABLE', regions, { fds: regions.map(() => fd) });

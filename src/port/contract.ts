@@ -27,6 +27,8 @@ export type PortQueue = {
   readonly size: number;
   readonly started: boolean;
   readonly enabled: boolean;
+  /** Frames may pass now, as far as the peer wants it: not so the pairs that a guest's driver leaves unused. */
+  readonly inUse: boolean;
   /** Why the queue stopped or cannot start, otherwise null. */
   readonly reason: string | null;
 };

@@ -22,7 +22,7 @@ export type PortReport = {
   readonly state: PortState;
   /** One sentence: what it waits for, what its peer did wrong, how to mend it; null when all is well. */
   readonly reason: string | null;
-  /** Queue pairs started and enabled. */
+  /** Queue pairs in use and well. */
   readonly queuePairs: number;
   readonly mtu: number | null;
   /** What only ports of this kind have to tell; vhost-user: role, features, protocolFeatures, memoryBytes. */

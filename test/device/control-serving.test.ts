@@ -12,7 +12,7 @@ import {
   STATE_FAULT,
 } from '../../src/queue/state.ts';
 import type { GuestFile } from '../memory/guest-file.ts';
-import { bit, F, NEED_REPLY, state, u64 } from '../vhost-user/scripted-front-end.ts';
+import { bit, F, NEED_REPLY, region, state, u64 } from '../vhost-user/scripted-front-end.ts';
 import { ControlDriver } from './control-driver.ts';
 import { arenaView, FEATURES, GUEST_BYTES, ringOffsets, World } from './world.ts';
 
@@ -22,13 +22,14 @@ const CONTROL_FEATURES = FEATURES | bit(F.CTRL_VQ, F.MQ, F.INDIRECT);
 let world: World;
 let control: ControlDriver;
 
-/** A device of two pairs whose control queue, ring 4, runs. */
-async function useControl(): Promise<void> {
+/** A device of two pairs whose control queue, ring 4, runs; its driver says that it uses `pairs` (1: it says nothing). */
+async function useControl(pairs = 1): Promise<void> {
   world = new World({ queuePairsMax: 2 });
   await world.negotiate(CONTROL_FEATURES);
   await world.shareMemory();
   control = new ControlDriver(world, 4);
   await control.start();
+  if (pairs > 1) expect(await control.command([4, 0], [pairs, 0])).toBe(OK);
 }
 afterEach(() => world.dispose());
 
@@ -41,6 +42,9 @@ describe('the number of pairs', () => {
     await world.startRings(0, 1, 2, 3);
     front.send('SET_VRING_ENABLE', state(3, 0));
     await front.settle();
+    // One pair until the driver says otherwise.
+    expect(attached()).toEqual([0, 1]);
+    expect(await control.command([4, 0], [2, 0])).toBe(OK);
     expect(attached()).toEqual([0, 1, 2]);
     expect(await control.command([4, 0], [1, 0])).toBe(OK);
     expect(attached()).toEqual([0, 1]);
@@ -63,20 +67,20 @@ describe('the number of pairs', () => {
   });
 
   it('is answered only after the workers let go', async () => {
-    await useControl();
+    await useControl(2);
     await world.startRings(0, 1, 2, 3);
     const hold = world.dataPath.hold('detach');
     const answer = control.command([4, 0], [1, 0]);
     await hold.called;
     for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
-    expect(control.usedIndex).toBe(0);
+    expect(control.usedIndex).toBe(1);
     hold.release();
     expect(await answer).toBe(OK);
     expect(attached()).toEqual([0, 1]);
   });
 
   it('that comes while a message waits for the workers waits too', async () => {
-    await useControl();
+    await useControl(2);
     await world.startRings(0, 1, 2, 3);
     const { front, dataPath } = world;
     const hold = dataPath.hold('detach');
@@ -91,18 +95,54 @@ describe('the number of pairs', () => {
     expect(attached()).toEqual([0, 1]);
   });
 
-  it.each([
-    ['GET_VRING_BASE stops the control queue', () => world.front.send('GET_VRING_BASE', state(4, 0))],
-    ['the control queue is disabled', () => world.front.send('SET_VRING_ENABLE', state(4, 0))],
-    ['features are set anew', () => world.front.send('SET_FEATURES', u64(CONTROL_FEATURES))],
-  ])('is forgotten when %s: the driver was reset', async (_what, reset) => {
-    await useControl();
+  it('is forgotten when features are set anew: the driver was reset', async () => {
+    await useControl(2);
     await world.startRings(0, 1, 2, 3);
     expect(await control.command([4, 0], [1, 0])).toBe(OK);
     // New memory alone forgets nothing, although the queue is opened anew.
-    await world.shareMemory();
+    await world.addMemory({ gpa: 1n << 32n, uva: 1n << 32n });
+    expect(
+      await world.front.ack('REM_MEM_REG', region(world.guest.region({ gpa: 1n << 32n, uva: 1n << 32n }))),
+    ).toBe(0n);
     expect(attached()).toEqual([0, 1]);
-    reset();
+    world.front.send('SET_FEATURES', u64(CONTROL_FEATURES));
+    await world.front.settle();
+    expect(attached()).toEqual([0, 1, 2, 3]);
+  });
+
+  it.each([
+    ['GET_VRING_BASE', () => world.front.send('GET_VRING_BASE', state(4, 0))],
+    ['being disabled', () => world.front.send('SET_VRING_ENABLE', state(4, 0))],
+  ])('outlives a pause of the control queue by %s, but not its start from nothing', async (_what, pause) => {
+    await useControl(2);
+    await world.startRings(0, 1, 2, 3);
+    pause();
+    await world.front.settle();
+    expect(attached()).toEqual([0, 1, 2, 3]);
+    world.sendRing(4, { base: 1 });
+    world.front.send('SET_VRING_ENABLE', state(4, 1));
+    await world.front.settle();
+    expect(attached()).toEqual([0, 1, 2, 3]);
+    pause();
+    world.guest.write16(ringOffsets(4).used + 2, 0);
+    world.guest.write16(ringOffsets(4).avail + 2, 0);
+    world.sendRing(4, { base: 0 });
+    world.front.send('SET_VRING_ENABLE', state(4, 1));
+    await world.front.settle();
+    expect(attached()).toEqual([0, 1]);
+  });
+
+  it('is not taken from a receive queue that was started before its partner', async () => {
+    world = new World({ queuePairsMax: 2 });
+    await world.negotiate(CONTROL_FEATURES);
+    await world.shareMemory();
+    for (const index of [0, 1, 2]) {
+      await world.startRings(index);
+      if (index === 2) expect(world.ring(2).user).toBe('control');
+    }
+    world.front.send('SET_VRING_ENABLE', state(2, 0));
+    await world.startRings(3);
+    world.front.send('SET_VRING_ENABLE', state(2, 1));
     await world.front.settle();
     expect(attached()).toEqual([0, 1, 2, 3]);
   });

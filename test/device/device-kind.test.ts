@@ -32,8 +32,10 @@ class OneRing implements DeviceKind {
   readonly offeredFeatures = bit(F.VERSION_1, F.PROTOCOL, F.PACKED);
   readonly offeredProtocolFeatures = bit(P.REPLY_ACK);
   readonly ringCount = 1;
+  readonly ringCountHint = 'there are no more';
   readonly closed: RingAttachment[] = [];
   resets = 0;
+  readonly opened: string[] = [];
   servesItself = false;
   faults: (() => void)[] = [];
 
@@ -46,7 +48,8 @@ class OneRing implements DeviceKind {
   isOwnQueue(): boolean {
     return this.servesItself;
   }
-  openOwnQueue(attachment: RingAttachment, onFault: () => void): OwnQueue {
+  openOwnQueue(attachment: RingAttachment, isNew: boolean, onFault: () => void): OwnQueue {
+    this.opened.push(isNew ? 'new' : 'goes on');
     this.faults.push(onFault);
     return { setCallFd() {}, setMemory() {}, close: () => this.closed.push(attachment) };
   }
@@ -134,6 +137,9 @@ describe('a device of another kind', () => {
     const resetsBefore = kind.resets;
     expect((await front.request('GET_VRING_BASE', state(0, 0))).payload).toEqual(state(0, 0x8000_8000));
     expect(kind.closed).toHaveLength(1);
+    expect([kind.opened, kind.resets]).toEqual([['new'], resetsBefore]);
+    front.send('SET_FEATURES', u64(kind.offeredFeatures));
+    await front.settle();
     expect(kind.resets).toBe(resetsBefore + 1);
   });
 

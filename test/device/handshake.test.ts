@@ -37,11 +37,11 @@ describe('offers', () => {
     expect((await front.request('GET_PROTOCOL_FEATURES')).u64).toBe(bit(0, 3, 4, 5, 15));
   });
 
-  it('name MQ for several pairs and count pairs, not queues', async () => {
+  it('name MQ for several pairs and count rings, the control queue among them', async () => {
     const { front } = use({ queuePairsMax: 127 });
     expect((await front.request('GET_FEATURES')).u64 & bit(F.MQ)).toBe(bit(F.MQ));
     await world.negotiate();
-    expect((await front.request('GET_QUEUE_NUM')).u64).toBe(127n);
+    expect((await front.request('GET_QUEUE_NUM')).u64).toBe(255n);
   });
 
   it('name the configuration space, MAC and status only as the port says (QEMU warns otherwise)', async () => {
@@ -94,7 +94,7 @@ describe('the conversation of QEMU', () => {
     expect(features & bit(F.PROTOCOL)).toBe(bit(F.PROTOCOL));
     const offered = (await front.request('GET_PROTOCOL_FEATURES')).u64;
     front.send('SET_PROTOCOL_FEATURES', u64(offered));
-    expect((await front.request('GET_QUEUE_NUM')).u64).toBe(4n);
+    expect((await front.request('GET_QUEUE_NUM')).u64).toBe(9n);
     expect((await front.request('GET_MAX_MEM_SLOTS')).u64).toBe(509n);
     if (pair === 0) front.send('SET_OWNER');
     await front.request('GET_FEATURES');
@@ -168,7 +168,7 @@ describe('the conversation of DPDK virtio-user', () => {
     await front.request('GET_FEATURES');
     await front.request('GET_PROTOCOL_FEATURES');
     front.send('SET_PROTOCOL_FEATURES', u64(bit(P.MQ, P.REPLY_ACK)));
-    expect((await front.request('GET_QUEUE_NUM')).u64).toBe(4n);
+    expect((await front.request('GET_QUEUE_NUM')).u64).toBe(9n);
     for (const index of [0, 1]) front.send('SET_VRING_CALL', u64(index), [front.eventFd()]);
     front.send('SET_FEATURES', u64(FEATURES));
     front.send('SET_MEM_TABLE', table([world.guest.region({ gpa: uva, uva })]), [world.guest.fd]);
@@ -257,7 +257,7 @@ describe('acknowledgements (REPLY_ACK)', () => {
     expect(await front.ack('SET_VRING_ENABLE', state(99, 1))).not.toBe(0n);
     expect(world.refused).toEqual([
       'SET_VRING_NUM: ring size 0 is not between 1 and 32,768',
-      'SET_VRING_ENABLE: ring 99 does not exist; the device has 9',
+      "SET_VRING_ENABLE: ring 99 does not exist; the device has 9 (the port has 4 queue pairs: raise its queues=, or lower the front-end's)",
     ]);
     expect([...world.dataPath.attached.keys()]).toEqual([0, 1]);
     expect(world.endReason).toBeNull();
@@ -267,7 +267,9 @@ describe('acknowledgements (REPLY_ACK)', () => {
     const { front } = use();
     await world.negotiate();
     front.send('GET_VRING_BASE', state(9, 0), [], NEED_REPLY);
-    expect(await world.ended).toBe('GET_VRING_BASE: ring 9 does not exist; the device has 9');
+    expect(await world.ended).toBe(
+      "GET_VRING_BASE: ring 9 does not exist; the device has 9 (the port has 4 queue pairs: raise its queues=, or lower the front-end's)",
+    );
     expect(await front.replyOrEnd()).toBeNull();
   });
 

@@ -241,7 +241,10 @@ describe('index and size', () => {
       expect(acks).toEqual([1n, 1n, 1n, 1n]);
       expect(world.device.rings).toEqual([]);
       front.send('GET_VRING_BASE', state(index, 0));
-      expect(await world.ended).toBe(`GET_VRING_BASE: ring ${index} does not exist; the device has 9`);
+      expect(await world.ended).toBe(
+        `GET_VRING_BASE: ring ${index} does not exist; the device has 9 ` +
+          "(the port has 4 queue pairs: raise its queues=, or lower the front-end's)",
+      );
     },
   );
 

@@ -93,7 +93,6 @@ describe('table of messages', () => {
       GET_QUEUE_NUM: 'MQ',
       NET_SET_MTU: 'MTU',
       SET_BACKEND_REQ_FD: 'BACKEND_REQ',
-      GET_CONFIG: 'CONFIG',
       SET_CONFIG: 'CONFIG',
       GET_MAX_MEM_SLOTS: 'CONFIGURE_MEM_SLOTS',
       ADD_MEM_REG: 'CONFIGURE_MEM_SLOTS',

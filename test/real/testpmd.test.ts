@@ -24,6 +24,8 @@ const peers = await peersForTests(['testpmd']);
 const TRAFFIC_MS = 1000;
 /** Each ring goes round some hundred times. */
 const ENOUGH_FRAMES = 50_000;
+/** How often Ringway is killed; all 20 with the full matrix. */
+const KILLS = process.env.RINGWAY_TESTPMD_MATRIX === 'full' ? 20 : 3;
 const MACS = ['02:00:00:00:01:01', '02:00:00:00:01:02'] as const;
 
 type Shape = VirtioUserRings & {
@@ -221,28 +223,36 @@ describe.skipIf(peers.skip)(peers.title('testpmd, two virtio-user ports'), () =>
   );
 
   /**
-   * Nothing in the guest's memory tells where a packed ring stands. This driver knows that and begins its rings anew,
-   * with what was on its way lost.
+   * For split rings this driver names base 0, and they go on where their used rings stand. Of packed rings nothing in
+   * the guest's memory tells where they stand; it knows that and begins them anew, with what was on its way lost.
    */
-  test('packed rings of testpmd that listens run again when Ringway was killed under traffic', async () => {
-    const shape = { ...DEFAULT_RINGS, packed: true, queuePairs: 2, server: true } as const;
-    const [switching, pmd] = await startBoth(shape);
-    await pmd.command(START_COMMAND);
-    await untilForwarded(pmd, ENOUGH_FRAMES / 10);
-    await switching.killAndRestart();
-    for (const port of ['a', 'b']) await switching.untilState(port, 'running', 2);
-    await pmd.command('stop');
-    await drain(pmd);
-    const before = await switching.ports();
-    await pmd.command('clear port stats all');
-    await pmd.command('set fwd io');
-    await circulate(pmd, ENOUGH_FRAMES / 10, 0);
-    const { sent, lost } = tally(await drain(pmd));
-    expect(lost).toBe(0);
-    const reports = await switching.ports();
-    for (const { name, reason } of reports) expect({ name, reason }).toEqual({ name, reason: null });
-    expect(egressFrames(reports) - egressFrames(before)).toBe(sent);
-  });
+  test.each(BOTH)(
+    'testpmd that listens goes on when Ringway was killed under traffic, again and again (packed: %s)',
+    async (packed) => {
+      const shape = { ...DEFAULT_RINGS, packed, queuePairs: 2, server: true } as const;
+      const [switching, pmd] = await startBoth(shape);
+      for (let kill = 0; kill < KILLS; kill++) {
+        await pmd.command('set fwd io');
+        await pmd.command(START_COMMAND);
+        await untilForwarded(pmd, ENOUGH_FRAMES / 10);
+        await switching.killAndRestart();
+        for (const port of ['a', 'b']) await switching.untilState(port, 'running', 2);
+        await pmd.command('stop');
+        await drain(pmd);
+        const before = await switching.ports();
+        await pmd.command('clear port stats all');
+        await pmd.command('set fwd io');
+        await circulate(pmd, ENOUGH_FRAMES / 10, 0);
+        const { sent, lost } = tally(await drain(pmd));
+        expect(lost).toBe(0);
+        const reports = await switching.ports();
+        for (const { name, reason } of reports) expect({ name, reason }).toEqual({ name, reason: null });
+        expect(egressFrames(reports) - egressFrames(before)).toBe(sent);
+        await pmd.command('clear port stats all');
+      }
+      if (!packed) expect(switching.log).toMatch(/queue \d+: its base named 0, but it was used up to \d+/);
+    },
+  );
 });
 
 /** testpmd's two ports, on the ports a and b of a Ringway. */

@@ -29,7 +29,8 @@ export class ReceiveFilter {
 }
 
 export type CommandContext = {
-  readonly filter: ReceiveFilter;
+  /** As it is now: a reset of the driver makes a new one. */
+  readonly filter: () => ReceiveFilter;
   readonly queuePairsMax: number;
   /** Resolves when the rings of exactly so many pairs are in use. */
   readonly setQueuePairs: (pairs: number) => Promise<void>;
@@ -72,7 +73,7 @@ export class ControlCommands {
   #setReceiveMode(code: number, data: Uint8Array): number {
     if (data.length < 1 || data[0] > 1) return CTRL_ACK_ERROR;
     const on = data[0] === 1;
-    const { filter } = this.#context;
+    const filter = this.#context.filter();
     switch (code) {
       case CTRL_RX.PROMISC:
         filter.promiscuous = on;
@@ -98,7 +99,7 @@ export class ControlCommands {
   }
 
   #setMac(code: number, data: Uint8Array): number {
-    const { filter } = this.#context;
+    const filter = this.#context.filter();
     if (code === CTRL_MAC.ADDR_SET) {
       if (data.length < 6) return CTRL_ACK_ERROR;
       filter.mac = data.slice(0, 6);
@@ -117,7 +118,7 @@ export class ControlCommands {
     if (data.length < 2) return CTRL_ACK_ERROR;
     const vlan = data[0] | (data[1] << 8);
     if (vlan > 4095) return CTRL_ACK_ERROR;
-    const { vlans } = this.#context.filter;
+    const { vlans } = this.#context.filter();
     if (code === CTRL_VLAN.ADD) vlans.add(vlan);
     else if (code === CTRL_VLAN.DEL) vlans.delete(vlan);
     else return CTRL_ACK_ERROR;

@@ -8,8 +8,13 @@ import type { NetDevice } from './net-device.ts';
 export function netHandlers(net: NetDevice): Handlers {
   return {
     ...deviceHandlers(net.device),
-    // QEMU's network device counts pairs here, not rings.
-    GET_QUEUE_NUM: () => answer(BigInt(net.options.queuePairsMax)),
+    // Rings, the control queue's with them. QEMU and DPDK take it for pairs and only refuse to use more; whoever uses
+    // more than there are is told by the ring that does not exist. Front-ends on rust-vmm's crate compare it with
+    // their rings: with the number of pairs they would not start, or make too few.
+    GET_QUEUE_NUM: () => {
+      net.askedForQueues = true;
+      return answer(BigInt(net.ringCount));
+    },
     NET_SET_MTU: (mtu) => net.setMtu(mtu),
     GET_CONFIG: (request) => answer(readConfigSpace(net.options, request)),
     SET_CONFIG: () => {

@@ -29,12 +29,15 @@ export class NetDevice implements DeviceKind, BackEnd {
   readonly offeredFeatures: bigint;
   readonly offeredProtocolFeatures: bigint;
   readonly ringCount: number;
+  readonly ringCountHint: string;
   /** What the driver asked to receive. */
-  readonly receiveFilter = new ReceiveFilter();
+  receiveFilter = new ReceiveFilter();
+  /** The front-end asked how many rings there are. */
+  askedForQueues = false;
   /** Told by NET_SET_MTU; null: never. */
   mtu: number | null = null;
   readonly #context: DeviceContext;
-  /** Queue pairs in use as the driver said on the control virtqueue; null: it never did. */
+  /** Queue pairs in use as the driver said on the control virtqueue; null: nobody knows, so all that are started. */
   #activePairs: number | null = null;
 
   constructor(options: DeviceOptions, context: DeviceContext) {
@@ -43,6 +46,7 @@ export class NetDevice implements DeviceKind, BackEnd {
     this.offeredFeatures = offeredFeatures(options);
     this.offeredProtocolFeatures = offeredProtocolFeatures(options);
     this.ringCount = ringCountMax(options.queuePairsMax);
+    this.ringCountHint = `the port has ${pairsText(options.queuePairsMax)}: raise its queues=, or lower the front-end's`;
     this.device = new Device(this, context);
     this.handlers = netHandlers(this);
   }
@@ -80,17 +84,24 @@ export class NetDevice implements DeviceKind, BackEnd {
 
   /**
    * The control virtqueue comes as the ring after the last pair, and no message says which that is. It is an
-   * even ring above the first pair whose partner is not started; until that partner starts, such a ring
-   * would get no frames anyway.
+   * even ring above the first pair, the last that is started; until its partner starts, such a ring would get no
+   * frames anyway.
    */
   isOwnQueue(ringIndex: number, features: bigint, isStarted: (ringIndex: number) => boolean): boolean {
     if (!hasBit(features, VIRTIO_FEATURE.NET_CTRL_VQ)) return false;
-    return ringIndex >= 2 && ringIndex % 2 === 0 && !isStarted(ringIndex + 1);
+    if (ringIndex < 2 || ringIndex % 2 !== 0 || !isStarted(ringIndex)) return false;
+    for (let above = ringIndex + 1; above < this.ringCount; above++) if (isStarted(above)) return false;
+    return true;
   }
 
-  openOwnQueue(attachment: RingAttachment, onFault: () => void): OwnQueue {
+  openOwnQueue(attachment: RingAttachment, isNew: boolean, onFault: () => void): OwnQueue {
+    if (isNew) {
+      this.driverWasReset();
+      // Until it says otherwise (section 5.1.6.5.5).
+      this.#activePairs = 1;
+    }
     const commands = new ControlCommands({
-      filter: this.receiveFilter,
+      filter: () => this.receiveFilter,
       queuePairsMax: this.options.queuePairsMax,
       setQueuePairs: (pairs) => this.#setActivePairs(pairs),
     });
@@ -103,6 +114,13 @@ export class NetDevice implements DeviceKind, BackEnd {
 
   driverWasReset(): void {
     this.#activePairs = null;
+    this.receiveFilter = new ReceiveFilter();
+  }
+
+  /** Why a front-end may have left that got no further than this; null: nothing is known. */
+  get partingHint(): string | null {
+    if (!this.askedForQueues || this.device.memoryBytes > 0) return null;
+    return `it had asked how many queues there are, and ${this.ringCountHint} if it wants more`;
   }
 
   /** Resolves when the workers have let go of the rings that are no longer in use, as the driver relies on. */
@@ -114,4 +132,8 @@ export class NetDevice implements DeviceKind, BackEnd {
   async #limitFrames(frameBytesMax: number): Promise<void> {
     await this.#context.dataPath.setPolicy(this.#context.portId, { frameBytesMax });
   }
+}
+
+function pairsText(count: number): string {
+  return count === 1 ? 'one queue pair' : `${count} queue pairs`;
 }

@@ -91,6 +91,7 @@ export class DpdkPort implements Port {
       size: this.#eth?.descriptorCount ?? 0,
       started: this.#attached.includes(index),
       enabled: this.#attached.includes(index),
+      inUse: this.#attached.includes(index),
       reason: null,
     }));
   }

@@ -119,6 +119,7 @@ export class PcapPort implements Port {
         size: BURST_FRAMES,
         started,
         enabled: started,
+        inUse: started,
         // What is to be known of a running port is no fault of its queue.
         reason: started ? null : this.status.reason,
       },

@@ -109,6 +109,7 @@ export class StagedPairs {
         size: this.#shape.slotCount,
         started,
         enabled: started,
+        inUse: started,
         reason: fault === 0 ? null : reasonOf(fault),
       };
     });

@@ -37,6 +37,9 @@ export type VhostUserDetails = {
 /** A front-end's connection and the device that it drives. */
 type Peer = { readonly session: Session; readonly net: NetDevice; readonly losses: Watch };
 
+/** The channel's words for a front-end that went by itself. */
+const LEFT = 'the front-end closed the connection';
+
 export class VhostUserPort implements Port {
   readonly id: number;
   readonly name: string;
@@ -100,6 +103,7 @@ export class VhostUserPort implements Port {
       size: ring.size,
       started: ring.started,
       enabled: ring.enabled,
+      inUse: ring.user !== 'none',
       reason: ring.reason,
     }));
   }
@@ -169,7 +173,8 @@ export class VhostUserPort implements Port {
     // What was wrong before is why it left, or why it should have.
     const isLost = device.memoryLoss !== null;
     // Of memory that is gone the queues only saw zeros: no reason of theirs is one.
-    const before = isLost ? null : this.status.reason;
+    const hint = reason === LEFT ? (this.#peer?.net.partingHint ?? null) : null;
+    const before = isLost ? null : (this.status.reason ?? hint);
     let why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
     // A front-end that never came far, or whose memory is gone, and tries again at once must not keep us busy.
     let retry: Trouble['retry'] = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';

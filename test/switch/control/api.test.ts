@@ -373,6 +373,7 @@ describe('for people', () => {
           size: 256,
           started: false,
           enabled: true,
+          inUse: false,
           worker: null,
           frames: 0,
           bytes: 0,
