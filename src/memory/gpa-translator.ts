@@ -30,7 +30,7 @@ export class GpaTranslator {
   hitWindow = 0;
   /** Per range: start, end, arena offset minus start. */
   declare private ranges: Float64Array;
-  declare private wordCount: number;
+  declare private rangeCount: number;
 
   constructor(map: GpaMap) {
     this.follow(map);
@@ -39,8 +39,8 @@ export class GpaTranslator {
   /** Translates by this map from now on: the guest has more memory, or less. */
   follow(map: GpaMap): void {
     this.hitBytes = -1;
-    this.wordCount = map.length * 3;
-    this.ranges = new Float64Array(this.wordCount);
+    this.rangeCount = map.length;
+    this.ranges = new Float64Array(map.length * 3);
     for (const [i, range] of map.entries()) {
       this.ranges[i * 3] = range.start;
       this.ranges[i * 3 + 1] = range.end;
@@ -111,10 +111,16 @@ export class GpaTranslator {
 
   /** Where in `ranges` the range that holds `gpa` stands, or -1. */
   private rangeOf(gpa: number): number {
-    const { ranges, wordCount } = this;
-    for (let at = 0; at < wordCount; at += 3) {
-      if (gpa >= ranges[at] && gpa < ranges[at + 1]) return at;
+    const { ranges } = this;
+    // A guest decides how many ranges there are, up to several hundred, and how often none is found at once.
+    let low = 0;
+    let high = this.rangeCount;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (gpa < ranges[middle * 3 + 1]) high = middle;
+      else low = middle + 1;
     }
-    return -1;
+    const at = low * 3;
+    return low < this.rangeCount && gpa >= ranges[at] ? at : -1;
   }
 }

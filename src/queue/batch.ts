@@ -18,9 +18,9 @@
 /** Most frames of a batch. */
 export const BATCH_FRAMES_MAX = 64;
 /** Most pieces of a frame; one that is scattered over more is dropped. */
-export const FRAME_PIECES_MAX = 1024;
+export const FRAME_PIECES_MAX = 96;
 /** Most pieces of all frames of a batch; a frame for which there may be no room waits for the next one. */
-export const BATCH_PIECES_MAX = 4 * FRAME_PIECES_MAX;
+export const BATCH_PIECES_MAX = 8 * FRAME_PIECES_MAX;
 /** In place of a window: the frame lies in several pieces. */
 export const IN_PIECES = -1;
 /** In `allIn`: the frames do not all lie in one piece of one window. */

@@ -19,6 +19,7 @@ export const RING_FAULT = {
   READABLE_TO_GUEST: 13,
   COMMAND_TOO_LONG: 14,
   COMMAND_WITHOUT_ANSWER: 15,
+  CHAIN_TOO_LONG: 16,
 } as const;
 
 const MESSAGES: readonly string[] = [
@@ -38,6 +39,7 @@ const MESSAGES: readonly string[] = [
   'a device-readable buffer in a chain that the guest receives with',
   'a control command is longer than 65,536 bytes',
   'a control command without a writable buffer for its answer',
+  'a descriptor chain has more than 96 descriptors',
 ];
 
 export function faultMessage(fault: number): string {

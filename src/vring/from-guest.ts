@@ -8,15 +8,21 @@ import type { ArenaView } from '../memory/arena-view.ts';
 import type { Batch } from '../queue/batch.ts';
 import type { IngressQueue } from '../queue/contract.ts';
 import type { RingAttachment } from './attachment.ts';
-import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from './descriptor-list.ts';
+import { DescriptorList } from './descriptor-list.ts';
 import { RING_FAULT } from './faults.ts';
+import { PLAIN_FRAME_BYTES_MAX } from './layout.ts';
 import { Ring } from './ring.ts';
 
 /**
- * Descriptors that one burst looks at, more or less: a guest's chains may be as long as it likes, and the other
- * queues of the worker have their turn as soon as these are used up.
+ * What a chain costs is counted in descriptors, beyond those that a frame has with any driver, and a long frame counts
+ * besides: copying so many bytes takes as long as looking at one more. A queue may cost so much a turn, or the reserve
+ * at once, and sits turns out when it cost more: then the worker's other queues go on, and by themselves those turns
+ * take no time.
  */
-const BURST_DESCRIPTORS_MAX = 4 * CHAIN_DESCRIPTORS_MAX;
+const CHAIN_DESCRIPTORS_FREE = 4;
+const LONG_FRAME_BYTES_SHIFT = 8;
+const TURN_WORK = 64;
+const WORK_RESERVE = 512;
 
 /** What a chain turned out to be. */
 const CHAIN_FRAME = 0;
@@ -27,7 +33,8 @@ const CHAIN_TOO_SCATTERED = 3;
 const CHAIN_FAULT = 4;
 
 export class FromGuest extends Ring implements IngressQueue {
-  private descriptorsLeft = 0;
+  /** What the next burst may cost; below 1 nothing is taken. */
+  private workLeft = WORK_RESERVE;
   declare private readonly list: DescriptorList;
 
   constructor(arena: ArenaView, attachment: RingAttachment) {
@@ -38,7 +45,8 @@ export class FromGuest extends Ring implements IngressQueue {
   gather(batch: Batch): number {
     batch.clear();
     if (!this.hasWaiting()) return 0;
-    this.descriptorsLeft = BURST_DESCRIPTORS_MAX;
+    this.workLeft = Math.min(this.workLeft + TURN_WORK, WORK_RESERVE);
+    if (this.workLeft <= 0) return 0;
     const taken = this.layout.gatherPlain(this, batch);
     this.burstFrames += taken;
     return taken;
@@ -53,7 +61,7 @@ export class FromGuest extends Ring implements IngressQueue {
    * because the ring is stopped or the burst has become too long; then the burst ends here.
    */
   takeChain(batch: Batch): boolean {
-    if (!batch.hasRoomForPieces || this.descriptorsLeft <= 0) return false;
+    if (!batch.hasRoomForPieces || this.workLeft <= 0) return false;
     const { list } = this;
     list.clear();
     const fault = this.walk(list);
@@ -61,7 +69,7 @@ export class FromGuest extends Ring implements IngressQueue {
       this.fail(fault);
       return false;
     }
-    this.descriptorsLeft -= list.count + list.skipped;
+    this.workLeft -= Math.max(0, list.count - CHAIN_DESCRIPTORS_FREE);
     const found = this.#describe(batch);
     if (found === CHAIN_FAULT) return false;
     this.useWalked(0);
@@ -80,32 +88,45 @@ export class FromGuest extends Ring implements IngressQueue {
     for (let i = 0; i < list.count; i++) {
       if (list.writable[i] !== 0) return this.#faulted(RING_FAULT.WRITABLE_FROM_GUEST);
       const sizeBytes = list.sizeBytes[i] >>> 0;
-      // An empty buffer must have a good address too. The tight loop will find what is located here.
-      if (translator.locate(list.gpaLo[i], list.gpaHi[i], 1) < 0) {
-        return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
-      }
       const skippedBytes = Math.min(headerLeftBytes, sizeBytes);
       headerLeftBytes -= skippedBytes;
       frameBytes += sizeBytes - skippedBytes;
-      if (frameBytes > FRAME_BYTES_MAX) return CHAIN_TOO_LONG;
-      const result = this.#addPieces(batch, list.gpaLo[i], list.gpaHi[i], skippedBytes, sizeBytes);
+      const isTooLong = frameBytes > FRAME_BYTES_MAX;
+      // An empty buffer must have a good address too. The tight loop will find what is located here.
+      const wantedBytes = isTooLong || sizeBytes === 0 ? 1 : sizeBytes;
+      const index = translator.locate(list.gpaLo[i], list.gpaHi[i], wantedBytes);
+      if (index < 0 && wantedBytes === 1) return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
+      if (isTooLong) return CHAIN_TOO_LONG;
+      if (sizeBytes === skippedBytes && index >= 0) continue;
+      const result =
+        index < 0
+          ? this.#addPieces(batch, list.gpaLo[i], list.gpaHi[i], skippedBytes, sizeBytes)
+          : this.#addPiece(batch, index + skippedBytes, sizeBytes - skippedBytes);
       if (result !== CHAIN_FRAME) return result;
     }
-    if (list.overflowed) return CHAIN_TOO_SCATTERED;
     if (headerLeftBytes > 0) return this.#faulted(RING_FAULT.CHAIN_SHORTER_THAN_HEADER);
     if (frameBytes < FRAME_BYTES_MIN) return CHAIN_TOO_SHORT;
+    if (frameBytes > PLAIN_FRAME_BYTES_MAX) this.workLeft -= frameBytes >> LONG_FRAME_BYTES_SHIFT;
     batch.addPieces(frameBytes);
     this.burstBytes += frameBytes;
     return CHAIN_FRAME;
   }
 
-  /** Adds a buffer from `skippedBytes` on; it is cut where the guest's memory is not contiguous here. */
+  #addPiece(batch: Batch, index: number, sizeBytes: number): number {
+    return batch.addPiece(this.translator.window, index, sizeBytes) ? CHAIN_FRAME : CHAIN_TOO_SCATTERED;
+  }
+
+  /** Adds a buffer from `skippedBytes` on that is cut, because the guest's memory is not contiguous here. */
   #addPieces(batch: Batch, gpaLo: number, gpaHi: number, skippedBytes: number, sizeBytes: number): number {
     const { translator } = this;
+    if (skippedBytes > 0 && translator.locateSome(gpaLo, gpaHi, 0, 1) < 0) {
+      return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
+    }
     for (let done = skippedBytes; done < sizeBytes; ) {
       const index = translator.locateSome(gpaLo, gpaHi, done, sizeBytes - done);
       if (index < 0) return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
       const pieceBytes = translator.contiguousBytes;
+      this.workLeft--;
       if (!batch.addPiece(translator.window, index, pieceBytes)) return CHAIN_TOO_SCATTERED;
       done += pieceBytes;
     }

@@ -9,13 +9,16 @@
  * (`forgetWalked`). What is used becomes visible to the driver with `publish`.
  */
 import type { Batch } from '../queue/batch.ts';
-import type { DescriptorList } from './descriptor-list.ts';
+import { CHAIN_DESCRIPTORS_MAX, type DescriptorList } from './descriptor-list.ts';
 import type { FromGuest } from './from-guest.ts';
 import type { Ring } from './ring.ts';
 import type { ToGuest } from './to-guest.ts';
 
-/** Most chains walked and not yet used: a frame in buffers of one byte's room needs so many with MRG_RXBUF. */
-export const WALKED_CHAINS_MAX = 1024;
+/** Most chains walked and not yet used: a frame with MRG_RXBUF may need as many as it may have descriptors. */
+export const WALKED_CHAINS_MAX = CHAIN_DESCRIPTORS_MAX;
+
+/** Longest frame that `gatherPlain` takes: longer ones are counted as work besides (from-guest.ts). */
+export const PLAIN_FRAME_BYTES_MAX = 16_384;
 
 export interface RingLayout {
   /** Takes over the positions from QueueState's words: at attach, and when another worker may have moved them. */

@@ -14,10 +14,19 @@ import { WALKED_CHAINS_MAX } from './layout.ts';
 import { PieceCursor } from './piece-cursor.ts';
 import { Ring } from './ring.ts';
 
-/** Descriptors that are looked at for one frame, over all its chains: what a frame costs is bounded by it. */
-const FRAME_DESCRIPTORS_MAX = 2 * CHAIN_DESCRIPTORS_MAX;
+/** Descriptors that are used for one frame, over all its chains: what a frame costs is bounded by it. */
+const FRAME_DESCRIPTORS_MAX = CHAIN_DESCRIPTORS_MAX;
 /** Most pieces of guest memory that one frame may be written to. */
 const PIECES_MAX = FRAME_DESCRIPTORS_MAX;
+/**
+ * What the frames to a guest cost in the mean is bounded as well, in descriptors and pieces: so many for each that is
+ * offered, and more for one that is placed, also by its length; no driver needs that much. What frames do not need is
+ * kept for others up to the reserve. When it is used up, a frame is refused without a look at the ring.
+ */
+const OFFERED_FRAME_WORK = 8;
+const PLACED_FRAME_WORK = 12;
+const PLACED_BYTES_SHIFT = 9;
+const WORK_RESERVE = 1024;
 const PLACED = 0;
 /** Answer of `#collectChain` below its count of bytes: a REFUSED_* as a negative number. */
 const refusal = (why: number): number => -why;
@@ -32,6 +41,8 @@ export class ToGuest extends Ring implements EgressQueue {
   declare private readonly chainBytes: Int32Array;
   private chainCount = 0;
   private descriptorsLeft = 0;
+  /** What the next frame may cost; below 1 it is refused. */
+  private workLeft = WORK_RESERVE;
   declare private readonly target: PieceCursor;
 
   constructor(arena: ArenaView, attachment: RingAttachment, shared: boolean) {
@@ -103,6 +114,8 @@ export class ToGuest extends Ring implements EgressQueue {
   #placeAnyhow(batch: Batch, frame: number): number {
     const frameBytes = batch.bytesOf(frame);
     const { target } = this;
+    this.workLeft = Math.min(this.workLeft + OFFERED_FRAME_WORK, WORK_RESERVE);
+    if (this.workLeft <= 0) return REFUSED_TOO_SMALL;
     const why = this.#collect(this.headerBytes + frameBytes);
     if (why !== PLACED) {
       if (this.fault === RING_FAULT.NONE) this.layout.forgetWalked();
@@ -113,6 +126,7 @@ export class ToGuest extends Ring implements EgressQueue {
     for (let chain = 0; chain < this.chainCount; chain++) this.useWalked(this.chainBytes[chain]);
     this.burstFrames++;
     this.burstBytes += frameBytes;
+    this.workLeft += PLACED_FRAME_WORK + (frameBytes >> PLACED_BYTES_SHIFT);
     return PLACED;
   }
 
@@ -141,25 +155,23 @@ export class ToGuest extends Ring implements EgressQueue {
     list.clear();
     const fault = this.walk(list);
     if (fault !== RING_FAULT.NONE) return this.#stopped(fault);
-    if (list.overflowed) return refusal(REFUSED_TOO_SMALL);
+    this.workLeft -= list.count;
     this.descriptorsLeft -= list.count;
+    if (this.descriptorsLeft < 0) return refusal(REFUSED_TOO_SMALL);
     let chainBytes = 0;
     let totalBytes = 0;
     for (let i = 0; i < list.count; i++) {
       if (list.writable[i] === 0) return this.#stopped(RING_FAULT.READABLE_TO_GUEST);
       const sizeBytes = list.sizeBytes[i] >>> 0;
       totalBytes += sizeBytes;
-      // An empty buffer must have a good address too. The tight loop will find what is located here.
-      if (translator.locate(list.gpaLo[i], list.gpaHi[i], 1) < 0) {
-        return this.#stopped(RING_FAULT.BUFFER_ADDRESS);
-      }
       const usedBytes = Math.min(sizeBytes, wantedBytes - chainBytes);
-      for (let done = 0; done < usedBytes; ) {
-        const index = translator.locateSome(list.gpaLo[i], list.gpaHi[i], done, usedBytes - done);
-        if (index < 0) return this.#stopped(RING_FAULT.BUFFER_ADDRESS);
-        const pieceBytes = translator.contiguousBytes;
-        if (!this.target.add(translator.window, index, pieceBytes)) return refusal(REFUSED_TOO_SMALL);
-        done += pieceBytes;
+      // An empty buffer must have a good address too. The tight loop will find what is located here.
+      const index = translator.locate(list.gpaLo[i], list.gpaHi[i], Math.max(usedBytes, 1));
+      if (index < 0) {
+        const why = this.#addPieces(list.gpaLo[i], list.gpaHi[i], usedBytes);
+        if (why !== PLACED) return refusal(why);
+      } else if (usedBytes > 0 && !this.target.add(translator.window, index, usedBytes)) {
+        return refusal(REFUSED_TOO_SMALL);
       }
       chainBytes += usedBytes;
     }
@@ -167,6 +179,23 @@ export class ToGuest extends Ring implements EgressQueue {
       return this.#stopped(RING_FAULT.CHAIN_SHORTER_THAN_HEADER);
     }
     return chainBytes;
+  }
+
+  /** Adds a buffer that is cut, because the guest's memory is not contiguous here. Answers PLACED or a REFUSED_*. */
+  #addPieces(gpaLo: number, gpaHi: number, usedBytes: number): number {
+    const { translator } = this;
+    for (let done = 0; done < Math.max(usedBytes, 1); ) {
+      const index = translator.locateSome(gpaLo, gpaHi, done, usedBytes - done);
+      if (index < 0) {
+        this.fail(RING_FAULT.BUFFER_ADDRESS);
+        return REFUSED_FAULT;
+      }
+      const pieceBytes = translator.contiguousBytes;
+      this.workLeft--;
+      if (!this.target.add(translator.window, index, pieceBytes)) return REFUSED_TOO_SMALL;
+      done += pieceBytes;
+    }
+    return PLACED;
   }
 
   #stopped(fault: number): number {

@@ -5,7 +5,7 @@
 export const DROP_REASONS = [
   { name: 'tooLong', side: 'sender', text: 'sent a frame longer than any that is forwarded' },
   { name: 'tooShort', side: 'sender', text: 'sent a frame shorter than an Ethernet header' },
-  { name: 'tooScattered', side: 'sender', text: 'sent a frame in more than 1,024 pieces' },
+  { name: 'tooScattered', side: 'sender', text: 'sent a frame in more than 96 pieces' },
   { name: 'samePort', side: 'sender', text: 'sent a frame to an address on its own port' },
   { name: 'noReceiver', side: 'sender', text: 'sent a frame that no other port takes' },
   {

@@ -11,7 +11,7 @@ import { AS_THEY_CAME, BATCH_FRAMES_MAX } from '../../src/queue/batch.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from '../../src/vring/descriptor-list.ts';
-import { OWNER_BITS } from '../../src/vring/packed/owner-bits.ts';
+import { RING_FAULT } from '../../src/vring/faults.ts';
 import {
   FRAME,
   HIGH_BYTES,
@@ -148,104 +148,119 @@ describe.each(LAYOUT_KINDS)('garbage in the rings and tables of a %s ring', (lay
   });
 });
 
-describe('a packed ring that is one chain of 32,768 descriptors', () => {
+describe.each([
+  ['packed', 'direct'],
+  ['packed', 'indirect'],
+  ['split', 'direct'],
+  ['split', 'indirect'],
+] as const)('a chain of 32,768 descriptors of a %s ring, %s', (layout, kind) => {
   const SIZE = 32_768;
 
   /** All but the first are empty. */
   function makeGuest(which: 'fromGuest' | 'toGuest', flags: number): HostileGuest {
-    const memory = [{ sizeBytes: 2 ** 23, gpa: HIGH_GPA }];
-    neighbourhood = new Neighbourhood('packed', { memory, size: SIZE, bufferBytes: 64, mergeable: true });
+    const memory = [{ sizeBytes: 2 ** 24, gpa: HIGH_GPA }];
+    neighbourhood = new Neighbourhood(layout, { memory, size: SIZE, bufferBytes: 64, mergeable: true });
     const { guest } = neighbourhood;
-    const chain = Array.from({ length: SIZE }, (_, i) => ({
+    const { ring } = guest.driver[which];
+    const count = kind === 'direct' ? SIZE - 8 : SIZE;
+    const first = kind === 'direct' ? 8 : 0;
+    const chain = Array.from({ length: count }, (_, i) => ({
       gpa: HIGH_GPA,
       sizeBytes: i === 0 ? 12 : 0,
-      flags: flags | (i + 1 < SIZE ? DESC_F_NEXT : 0),
+      flags: flags | (i + 1 < count ? DESC_F_NEXT : 0),
+      next: first + i + 1,
     }));
-    guest.offer(guest.driver[which].ring, chain);
+    if (kind === 'direct') guest.offer(ring, chain);
+    else {
+      const gpa = guest.table(chain, guest.driver.memory.allocate(16 * SIZE, 16));
+      guest.offer(ring, [{ gpa, sizeBytes: 16 * SIZE, flags: DESC_F_INDIRECT }]);
+    }
     return guest;
   }
 
-  it('from the guest is walked once', () => {
+  it('from the guest stops the ring, and is looked at no further than is kept', () => {
     const guest = makeGuest('fromGuest', 0);
     const looked = vi.spyOn(DescriptorList.prototype, 'add');
-    expect(guest.take()).toEqual({ ...NOTHING, tooScattered: 1 });
-    expect(looked).toHaveBeenCalledTimes(SIZE);
-    expect(guest.take()).toEqual(NOTHING);
-    expect(looked).toHaveBeenCalledTimes(SIZE);
+    for (let turn = 0; turn < 8; turn++) expect(guest.take()).toEqual(NOTHING);
+    expect(guest.device.from.fault).toBe(RING_FAULT.CHAIN_TOO_LONG);
+    expect(looked).toHaveBeenCalledTimes(CHAIN_DESCRIPTORS_MAX + 1);
   });
 
-  it('from the guest is walked once a burst, although it is offered again meanwhile', () => {
-    const guest = makeGuest('fromGuest', 0);
-    const { desc } = guest.driver.fromGuest.ring.layout as PackedDriverLayout;
-    const add = DescriptorList.prototype.add;
-    const looked = vi.spyOn(DescriptorList.prototype, 'add').mockImplementation(function (
-      this: DescriptorList,
-      ...args
-    ) {
-      // The first descriptor was just read: from now on it is one of the next round.
-      if (this.count === 0) desc[3] ^= OWNER_BITS;
-      return add.apply(this, args);
-    });
-    expect(guest.take().tooScattered).toBe(1);
-    expect(looked).toHaveBeenCalledTimes(SIZE);
-  });
-
-  it('to the guest is looked at no further than is kept, for each frame', () => {
+  it('to the guest stops the ring, whatever is sent to it afterwards', () => {
     const guest = makeGuest('toGuest', DESC_F_WRITE);
     const looked = vi.spyOn(DescriptorList.prototype, 'add');
     const frames = Array.from({ length: 8 }, () => FRAME);
-    expect(guest.device.give(frames)).toEqual(frames.map(() => 'tooSmall'));
-    expect(looked.mock.calls.length).toBeLessThanOrEqual(frames.length * (CHAIN_DESCRIPTORS_MAX + 1));
+    for (let turn = 0; turn < 8; turn++) {
+      expect(guest.device.give(frames)).toEqual(frames.map(() => 'fault'));
+    }
+    expect(guest.device.to.fault).toBe(RING_FAULT.CHAIN_TOO_LONG);
+    expect(looked).toHaveBeenCalledTimes(CHAIN_DESCRIPTORS_MAX + 1);
   });
 });
 
-describe.each(LAYOUT_KINDS)('what a burst costs in a %s ring', (layout) => {
-  const TABLE_ENTRIES = 65_535;
+describe.each(LAYOUT_KINDS)('what a %s ring costs whose chains are as long as may be', (layout) => {
+  const SIZE = 1024;
+  const TURNS = 100;
 
   function makeGuest(mergeable: boolean): HostileGuest {
-    const memory = [{ sizeBytes: 2 ** 22, gpa: HIGH_GPA }];
-    neighbourhood = new Neighbourhood(layout, { mergeable, memory, size: 64 });
+    const memory = [{ sizeBytes: 2 ** 23, gpa: HIGH_GPA }];
+    neighbourhood = new Neighbourhood(layout, { mergeable, memory, size: SIZE });
     return neighbourhood.guest;
   }
 
   /** A table of buffers of which all are empty but the first, named by every descriptor of the ring. */
   function fillWithTables(guest: HostileGuest, ring: DriverRing, firstBytes: number, flags: number): void {
-    const offset = guest.driver.memory.allocate(TABLE_ENTRIES * 16, 16);
     const gpa = guest.table(
-      Array.from({ length: TABLE_ENTRIES }, (_, i) => ({
-        gpa: HIGH_GPA,
+      Array.from({ length: CHAIN_DESCRIPTORS_MAX }, (_, i) => ({
+        gpa: guest.bufferGpa(ring),
         sizeBytes: i === 0 ? firstBytes : 0,
-        flags: flags | (i + 1 < TABLE_ENTRIES ? DESC_F_NEXT : 0),
+        flags: flags | (i + 1 < CHAIN_DESCRIPTORS_MAX ? DESC_F_NEXT : 0),
         next: i + 1,
       })),
-      offset,
     );
-    const tables = Array.from({ length: 64 }, () => ({
-      gpa,
-      sizeBytes: TABLE_ENTRIES * 16,
-      flags: DESC_F_INDIRECT,
-    }));
-    for (const table of tables) guest.offer(ring, [table]);
+    const table = { gpa, sizeBytes: CHAIN_DESCRIPTORS_MAX * 16, flags: DESC_F_INDIRECT };
+    for (let i = 0; i < SIZE; i++) guest.offer(ring, [table]);
   }
 
-  it('from the guest is bounded, however long its tables are', () => {
+  it('from the guest is bounded for a turn and in the mean, and all is taken in the end', () => {
     const guest = makeGuest(false);
-    fillWithTables(guest, guest.driver.fromGuest.ring, 0, 0);
+    fillWithTables(guest, guest.driver.fromGuest.ring, 12 + FRAME.length, 0);
     const looked = vi.spyOn(DescriptorList.prototype, 'add');
-    const { tooScattered } = guest.take();
-    expect(tooScattered).toBeGreaterThan(0);
-    expect(looked.mock.calls.length).toBeLessThanOrEqual(5 * CHAIN_DESCRIPTORS_MAX);
-    // The next burst goes on behind them.
-    expect(guest.take().tooScattered).toBe(tooScattered);
+    const lookedAfterTurns: number[] = [];
+    let taken = 0;
+    for (; taken < SIZE; lookedAfterTurns.push(looked.mock.calls.length)) taken += guest.take().frames.length;
+    const looks = lookedAfterTurns.map((all, turn) => all - (lookedAfterTurns[turn - 1] ?? 0));
+    expect(Math.max(...looks)).toBeLessThanOrEqual(8 * CHAIN_DESCRIPTORS_MAX);
+    expect(lookedAfterTurns[TURNS - 1]).toBeLessThanOrEqual((TURNS + 8) * CHAIN_DESCRIPTORS_MAX);
+    expect(guest.device.from.fault).toBe(0);
   });
 
-  it.each([false, true])('to the guest is bounded for each frame, mergeable: %s', (mergeable) => {
-    const guest = makeGuest(mergeable);
-    fillWithTables(guest, guest.driver.toGuest.ring, 12, DESC_F_WRITE);
+  it.each([false, true])(
+    'to the guest is bounded for a burst and in the mean, mergeable: %s',
+    (mergeable) => {
+      const guest = makeGuest(mergeable);
+      fillWithTables(guest, guest.driver.toGuest.ring, 12, DESC_F_WRITE);
+      const looked = vi.spyOn(DescriptorList.prototype, 'add');
+      const frames = Array.from({ length: BATCH_FRAMES_MAX }, () => FRAME);
+      const lookedAfterTurns = Array.from({ length: TURNS }, () => {
+        expect(guest.device.give(frames)).toEqual(frames.map(() => 'tooSmall'));
+        return looked.mock.calls.length;
+      });
+      expect(lookedAfterTurns[0]).toBeLessThanOrEqual(20 * CHAIN_DESCRIPTORS_MAX);
+      // Eight a frame, one chain after the other.
+      expect(lookedAfterTurns[TURNS - 1]).toBeLessThanOrEqual(20 * CHAIN_DESCRIPTORS_MAX + TURNS * 64 * 8);
+      expect(guest.device.to.fault).toBe(0);
+    },
+  );
+
+  it('to the guest is the same for a frame that fits: it costs what its ring is to cost', () => {
+    const guest = makeGuest(false);
+    fillWithTables(guest, guest.driver.toGuest.ring, 12 + FRAME.length, DESC_F_WRITE);
     const looked = vi.spyOn(DescriptorList.prototype, 'add');
-    const frames = Array.from({ length: 8 }, () => FRAME);
-    expect(guest.device.give(frames)).toEqual(frames.map(() => 'tooSmall'));
-    expect(looked.mock.calls.length).toBeLessThanOrEqual(frames.length * 3 * CHAIN_DESCRIPTORS_MAX);
-    expect(guest.device.to.fault).toBe(0);
+    const results = Array.from({ length: SIZE }, () => guest.give());
+    expect(looked.mock.calls.length).toBeLessThanOrEqual(20 * CHAIN_DESCRIPTORS_MAX + SIZE * 20);
+    // What it does not take is not lost to the ring: its chains wait for later frames.
+    expect(results.filter((result) => result === 'done').length).toBeGreaterThan(SIZE / 16);
+    expect(results.every((result) => result === 'done' || result === 'tooSmall')).toBe(true);
   });
 });

@@ -6,8 +6,10 @@ import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virti
 import type { DriverRing } from '../../src/frontend/driver-ring.ts';
 import type { Direction } from '../../src/queue/contract.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
+import { CHAIN_DESCRIPTORS_MAX } from '../../src/vring/descriptor-list.ts';
 import type { RING_FAULT } from '../../src/vring/faults.ts';
 import {
+  type Desc,
   END_GPA,
   GIB,
   HIGH_GPA,
@@ -27,6 +29,16 @@ export type HostileRow = {
   /** Default: both directions. */
   readonly only?: Direction;
 };
+
+/** One descriptor too many, of which all but the first name empty buffers; a split ring's begin at entry `first`. */
+function longChain(gpa: number, write: number, first: number): Desc[] {
+  return Array.from({ length: CHAIN_DESCRIPTORS_MAX + 1 }, (_, i) => ({
+    gpa,
+    sizeBytes: i === 0 ? 512 : 0,
+    flags: write | (i === CHAIN_DESCRIPTORS_MAX ? 0 : DESC_F_NEXT),
+    next: first + i + 1,
+  }));
+}
 
 /** What there is in split rings only: an index that moves, heads, and links that may lead anywhere. */
 const SPLIT_ROWS: readonly HostileRow[] = [
@@ -225,6 +237,20 @@ const COMMON_ROWS: readonly HostileRow[] = [
       },
     },
   ]),
+  {
+    what: 'an indirect table of more buffers than a chain may have',
+    fault: 'CHAIN_TOO_LONG',
+    act: (g, ring, write) => {
+      const gpa = g.table(longChain(g.bufferGpa(ring), write, 0));
+      g.offer(ring, [{ gpa, sizeBytes: 16 * (CHAIN_DESCRIPTORS_MAX + 1), flags: DESC_F_INDIRECT }]);
+    },
+  },
+  {
+    what: 'more descriptors in a row than a chain may have',
+    fault: 'CHAIN_TOO_LONG',
+    plan: { size: 256 },
+    act: (g, ring, write) => g.offer(ring, longChain(g.bufferGpa(ring), write, 8)),
+  },
   ...[0, 1, 11].map(
     (sizeBytes): HostileRow => ({
       what: `a chain of ${sizeBytes} bytes, shorter than the header`,

@@ -124,7 +124,7 @@ export class ControlQueue implements OwnQueue {
     if (bytes === null) return null;
     const list = this.#list;
     const last = list.count - 1;
-    if (list.overflowed || list.writable[last] === 0 || list.sizeBytes[last] === 0) {
+    if (list.writable[last] === 0 || list.sizeBytes[last] === 0) {
       return this.#stop(RING_FAULT.COMMAND_WITHOUT_ANSWER);
     }
     const { translator } = this.#ring;

@@ -1,9 +1,8 @@
 /**
  * Walks a descriptor chain of a packed ring (VIRTIO 1.3, sections 2.8.5 to 2.8.7): its descriptors stand one after the
- * other, the last one has the buffer's id, and an indirect table is a list without links. Bounded, each field read
- * once. The first descriptor says that the chain is available; the driver has written the others before it. After
- * CHAIN_DESCRIPTORS_MAX descriptors buffers are no longer kept. From the guest the chain's end must be found all the
- * same, for the next one begins behind it; to the guest such a chain is not used, and every frame would walk it anew.
+ * other, the last one has the buffer's id, and an indirect table is a list without links. Bounded (descriptor-list.ts),
+ * each field read once. The first descriptor says that the chain is available; the driver has written the others
+ * before it.
  */
 import {
   DESC_BYTES,
@@ -31,8 +30,9 @@ export function walkChain(ring: Ring, layout: PackedLayout, start: number, list:
       if ((flags & DESC_F_NEXT) !== 0 || visited > 1) return RING_FAULT.INDIRECT_WITH_NEXT;
       return walkTable(ring, layout, desc[word], desc[word + 1], desc[word + 2], list);
     }
-    const isKept = list.add(desc[word], desc[word + 1], desc[word + 2], flags & DESC_F_WRITE);
-    if (!isKept && !layout.isFromGuest) return RING_FAULT.NONE;
+    if (!list.add(desc[word], desc[word + 1], desc[word + 2], flags & DESC_F_WRITE)) {
+      return RING_FAULT.CHAIN_TOO_LONG;
+    }
     if ((flags & DESC_F_NEXT) === 0) return RING_FAULT.NONE;
     at++;
     if (at === size) at = 0;
@@ -61,7 +61,9 @@ function walkTable(
   for (let at = index; at < endIndex; at += DESC_BYTES) {
     const writable = (tableWord(window, at + 12) >>> 16) & writeFlag;
     const lo = tableWord(window, at);
-    if (!list.add(lo, tableWord(window, at + 4), tableWord(window, at + 8), writable)) break;
+    if (!list.add(lo, tableWord(window, at + 4), tableWord(window, at + 8), writable)) {
+      return RING_FAULT.CHAIN_TOO_LONG;
+    }
   }
   return RING_FAULT.NONE;
 }

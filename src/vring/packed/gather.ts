@@ -8,11 +8,13 @@ import * as ORDERED from '../../memory/ordered.ts';
 import type { Batch } from '../../queue/batch.ts';
 import * as BATCH from '../../queue/batch.ts';
 import type { FromGuest } from '../from-guest.ts';
+import * as LAYOUT from '../layout.ts';
 import type { PackedLayout } from './layout.ts';
 import * as OWNERS from './owner-bits.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { FRAME_BYTES_MAX, FRAME_BYTES_MIN } = ETHERNET;
+const { FRAME_BYTES_MIN } = ETHERNET;
+const { PLAIN_FRAME_BYTES_MAX } = LAYOUT;
 const { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } = SPLIT_RING;
 const { AT_BYTES, AT_INDEX, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { loadOrdered32 } = ORDERED;
@@ -45,7 +47,7 @@ export function gatherPlain(layout: PackedLayout, ring: FromGuest, batch: Batch)
       if ((idAndFlags & SHAPE_BITS) !== 0) break;
       const chainBytes = desc[word + 2];
       const frameBytes = chainBytes - headerBytes;
-      if (frameBytes < FRAME_BYTES_MIN || frameBytes > FRAME_BYTES_MAX) break;
+      if (frameBytes < FRAME_BYTES_MIN || frameBytes > PLAIN_FRAME_BYTES_MAX) break;
       const distance = (desc[word] - hitLo) | 0;
       if (desc[word + 1] !== hitHi || distance < 0 || distance > hitBytes - chainBytes) break;
       const record = count << RECORD_SHIFT;

@@ -1,6 +1,6 @@
 /**
- * Walks a descriptor chain of a split ring (VIRTIO 1.3, section 2.7.5): bounded, each field read once, indirect
- * tables checked whole. After CHAIN_DESCRIPTORS_MAX descriptors it ends, whatever follows.
+ * Walks a descriptor chain of a split ring (VIRTIO 1.3, section 2.7.5): bounded (descriptor-list.ts), each field read
+ * once, indirect tables checked whole.
  */
 import {
   DESC_BYTES,
@@ -29,7 +29,7 @@ export function walkChain(ring: Ring, layout: SplitLayout, head: number, list: D
       if ((flagsAndNext & DESC_F_NEXT) !== 0) return RING_FAULT.INDIRECT_WITH_NEXT;
       return walkTable(ring, gpaLo, gpaHi, sizeBytes, list);
     }
-    if (!list.add(gpaLo, gpaHi, sizeBytes, flagsAndNext & DESC_F_WRITE)) return RING_FAULT.NONE;
+    if (!list.add(gpaLo, gpaHi, sizeBytes, flagsAndNext & DESC_F_WRITE)) return RING_FAULT.CHAIN_TOO_LONG;
     if ((flagsAndNext & DESC_F_NEXT) === 0) return RING_FAULT.NONE;
     index = flagsAndNext >>> 16;
     if (index >= size) return RING_FAULT.NEXT_OUT_OF_RANGE;
@@ -56,7 +56,8 @@ function walkTable(
     if ((flagsAndNext & DESC_F_INDIRECT) !== 0) return RING_FAULT.INDIRECT_NESTED;
     const lo = tableWord(window, at);
     const hi = tableWord(window, at + 4);
-    if (!list.add(lo, hi, tableWord(window, at + 8), flagsAndNext & DESC_F_WRITE)) return RING_FAULT.NONE;
+    const sizeBytes = tableWord(window, at + 8);
+    if (!list.add(lo, hi, sizeBytes, flagsAndNext & DESC_F_WRITE)) return RING_FAULT.CHAIN_TOO_LONG;
     if ((flagsAndNext & DESC_F_NEXT) === 0) return RING_FAULT.NONE;
     entry = flagsAndNext >>> 16;
     if (entry >= entryCount) return RING_FAULT.NEXT_OUT_OF_RANGE;

@@ -11,10 +11,12 @@ import type { Batch } from '../../queue/batch.ts';
 import * as BATCH from '../../queue/batch.ts';
 import type { FromGuest } from '../from-guest.ts';
 import * as WRITES from '../guest-writes.ts';
+import * as LAYOUT from '../layout.ts';
 import type { SplitLayout } from './layout.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { FRAME_BYTES_MAX, FRAME_BYTES_MIN } = ETHERNET;
+const { FRAME_BYTES_MIN } = ETHERNET;
+const { PLAIN_FRAME_BYTES_MAX } = LAYOUT;
 const { AVAIL_ENTRIES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, USED_ENTRIES } = SPLIT_RING;
 const { AT_BYTES, AT_INDEX, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { writeUsedEntry } = WRITES;
@@ -45,7 +47,7 @@ export function gatherPlain(layout: SplitLayout, ring: FromGuest, batch: Batch):
       const chainBytes = desc[at + 2];
       const frameBytes = chainBytes - headerBytes;
       // A length of 2 GiB and more is negative here.
-      if (frameBytes < FRAME_BYTES_MIN || frameBytes > FRAME_BYTES_MAX) break;
+      if (frameBytes < FRAME_BYTES_MIN || frameBytes > PLAIN_FRAME_BYTES_MAX) break;
       const distance = (desc[at] - hitLo) | 0;
       if (desc[at + 1] !== hitHi || distance < 0 || distance > hitBytes - chainBytes) break;
       const record = count << RECORD_SHIFT;

@@ -403,6 +403,7 @@ describe('for people', () => {
       size: 0,
       started: true,
       enabled: true,
+      inUse: true,
       worker: 0,
     } as const;
     const port = portReport('vm0', {
