@@ -3,6 +3,7 @@
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
 import { formatMac } from '../protocol/ethernet.ts';
+import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
 import { printable } from '../src/host/printable.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
@@ -73,6 +74,11 @@ export class Switch {
       log.warn(
         { bytes: created.#arena.location.sizeBytes },
         'the system allowed a smaller arena than asked for',
+      );
+    }
+    if (!peerSignalsNeverWait()) {
+      log.warn(
+        'the system allows no asynchronous I/O (io_setup; see /proc/sys/fs/aio-max-nr): a front-end that means harm can stop a worker',
       );
     }
     return created;

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { closeFd, closeFds, createEventFd, drainFd, signalFd } from '../../src/host/descriptor.ts';
 import { DescriptorLoop, descriptorLoop } from '../../src/host/event-loop.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
+import { semaphore } from './shared-descriptors.ts';
 
 /** Long enough for Node's loop to look at the set several times. */
 async function fewTurns(): Promise<void> {
@@ -47,6 +48,24 @@ describe('DescriptorLoop', () => {
     expect(calls).toBe(3);
     watch.close();
     closeFd(fd);
+  });
+
+  it('calls once for the signals of an eventfd that nobody reads, however it counts', async () => {
+    for (const fd of [createEventFd(), semaphore(2 ** 31)]) {
+      let next = Promise.withResolvers<void>();
+      const counted = counter(() => next.resolve());
+      const watch = descriptorLoop().watchSignals(fd, counted.call);
+      for (let signals = 1; signals <= 3; signals++) {
+        signalFd(fd);
+        await next.promise;
+        next = Promise.withResolvers<void>();
+        const { calls } = counted;
+        await fewTurns();
+        expect(counted.calls).toBe(calls);
+      }
+      watch.close();
+      closeFd(fd);
+    }
   });
 
   it('calls when the other end closed', async () => {
