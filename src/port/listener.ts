@@ -6,6 +6,7 @@ import assert from 'node:assert';
 import { closeFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
+import { PeerFds } from '../host/peer-fds.ts';
 import { SocketFile } from '../host/socket-file.ts';
 import { acceptUnix, type ListenOptions, listenUnix } from '../host/unix-socket.ts';
 
@@ -112,7 +113,7 @@ export class Listener {
       return;
     }
     // Accepted and closed, so that the second one is told instead of waiting for ever.
-    closeFd(fd);
+    new PeerFds().closeConnection(fd);
     this.#warn('refused a second connection: one is in use already');
     this.#lookAfter(REFUSAL_PAUSE_MS);
   }

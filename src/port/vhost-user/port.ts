@@ -10,7 +10,6 @@ import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
 import { type Budget, BudgetError, DescriptorShare, descriptorBudget } from '../../host/budgets.ts';
-import { closeFd } from '../../host/descriptor.ts';
 import type { Watch } from '../../host/event-loop.ts';
 import { KeptFds, PeerFds } from '../../host/peer-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
@@ -181,7 +180,7 @@ export class VhostUserPort implements Port {
     try {
       return new DescriptorShare(this.#context.descriptors ?? descriptorsOfProcess);
     } catch (error) {
-      closeFd(fd);
+      new PeerFds(null, this.#kept).closeConnection(fd);
       throw error;
     }
   }
