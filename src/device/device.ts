@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { hasBit, maskOf } from '../../protocol/bits.ts';
 import type { MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
+import { BudgetError, type DescriptorShare } from '../host/budgets.ts';
 import { closeFd } from '../host/descriptor.ts';
 import { PeerSignal } from '../host/peer-signal.ts';
 import type { Arena } from '../memory/arena.ts';
@@ -44,6 +45,8 @@ export type DeviceContext = {
   readonly states: SharedArrayBuffer;
   /** Process id of the front-end, or null. */
   readonly peerPid: number | null;
+  /** What the front-end may have of descriptors; left out: as many as it likes. */
+  readonly descriptors?: DescriptorShare;
   /** Something that the user should see changed: a ring started, stopped or failed. */
   readonly onChange: () => void;
   /** Something that the user may want to know but need not act on, for the log. */
@@ -346,10 +349,19 @@ export class Device {
     if (index >= ringCount) {
       throw new PeerError(`ring ${index} does not exist; the device has ${ringCount} (${ringCountHint})`);
     }
+    this.#reserveDescriptors(this.#rings.size + 1);
     const enabled = this.#featuresSet && !this.#enablesByMessage();
     const ring = new Ring(index, new QueueState(this.#context.states, index), enabled);
     this.#rings.set(index, ring);
     return ring;
+  }
+
+  #reserveDescriptors(ringCount: number): void {
+    try {
+      this.#context.descriptors?.forRings(ringCount);
+    } catch (error) {
+      throw error instanceof BudgetError ? new PeerError(error.message) : error;
+    }
   }
 
   #ringOrClose(index: number, fd: number): Ring {

@@ -8,7 +8,9 @@
  */
 import { fstatSync, readFileSync } from 'node:fs';
 import { closeFd, describeFd } from './descriptor.ts';
+import { HostError } from './errors.ts';
 import { libc } from './libc.ts';
+import { receive } from './unix-socket.ts';
 
 const F_GETFL = 3;
 const F_GET_SEALS = 1034;
@@ -18,6 +20,10 @@ const O_PATH = 0o10000000;
 const SOL_SOCKET = 1;
 const SO_DOMAIN = 39;
 const AF_UNIX = 1;
+const SHUT_RDWR = 2;
+/** Reads; more than a socket's buffer holds messages. */
+const UNREAD_MAX = 4096;
+const UNREAD_BYTES = 8192;
 /** Major number of /dev/null, /dev/zero and their like. */
 const MEMORY_DEVICES = 1;
 
@@ -96,6 +102,34 @@ export class PeerFds {
       if (kindOfPeerFile(fd, this.#peerPid) === 'unasked') this.#kept.add();
       else closeFd(fd);
     }
+  }
+
+  /**
+   * Ends and closes a connection. What waits in it unread goes first, because the kernel would close the descriptors
+   * among it in our name. Never throws and never waits; when too many of them must be kept, so is the connection.
+   */
+  closeConnection(fd: number): void {
+    libc.shutdown(fd, SHUT_RDWR);
+    for (let left = UNREAD_MAX; left > 0 && !this.#kept.isTooMany; left--) {
+      const unread = tryReceive(fd);
+      if (unread === null) {
+        closeFd(fd);
+        return;
+      }
+      this.close(unread);
+    }
+    this.#kept.add();
+  }
+}
+
+/** The descriptors that came with what is read now; null when nothing is left. */
+function tryReceive(fd: number): readonly number[] | null {
+  try {
+    const { bytes, fds } = receive(fd, UNREAD_BYTES);
+    return bytes.length === 0 && fds.length === 0 ? null : fds;
+  } catch (error) {
+    if (error instanceof HostError) return null;
+    throw error;
   }
 }
 

@@ -4,6 +4,7 @@
  * of it is taken; what is mapped there belongs to guest-memory.ts, how a thread sees it to arena-view.ts.
  * Main thread only. Offsets are bytes from the arena's start.
  */
+import { type Budget, regionBudget } from '../host/budgets.ts';
 import { type BusFaults, busFaults } from '../host/bus-faults.ts';
 import type { Watch } from '../host/event-loop.ts';
 import { mapFileAt, mapZeroPagesAt, releaseAddressSpace, reserveAddressSpace } from '../host/mapping.ts';
@@ -41,17 +42,22 @@ export type Placement = {
   readonly preferredOffset: number | null;
   /** A guest's: where it is not there when it is touched, zeros are read and `wasLost` tells. Otherwise we end. */
   readonly mayBeLost?: boolean;
+  /** How many parts its owner has already. */
+  readonly ownerParts?: number;
 };
 
 export class Arena {
   readonly location: ArenaLocation;
   /** Where the reservation begins: up to 1 GiB before the arena, which is aligned. */
   readonly #reservedAddress: number;
+  /** Of the parts that may be lost: those of guests. */
+  readonly #regions: Budget;
   /** Taken parts, by offset. */
   #extents: Extent[] = [];
   readonly #faults: BusFaults | null = busFaults();
 
-  private constructor(reservedAddress: number, location: ArenaLocation) {
+  private constructor(reservedAddress: number, location: ArenaLocation, regions: Budget) {
+    this.#regions = regions;
     this.#reservedAddress = reservedAddress;
     this.location = location;
   }
@@ -60,7 +66,7 @@ export class Arena {
    * Reserves `sizeBytes` of addresses, or half as often as the system refuses (`ulimit -v`, strict
    * overcommit), down to 4 GiB. @throws HostError when not even that is to be had.
    */
-  static reserve(sizeBytes: number = ARENA_BYTES_DEFAULT): Arena {
+  static reserve(sizeBytes: number = ARENA_BYTES_DEFAULT, regions = regionBudget()): Arena {
     for (
       let tryBytes = roundUp(Math.max(sizeBytes, ARENA_BYTES_MIN), GIB);
       ;
@@ -69,15 +75,26 @@ export class Arena {
       try {
         // Huge pages need aligned addresses, so the range starts at a multiple of the largest, 1 GiB.
         const reserved = reserveAddressSpace(tryBytes + GIB);
-        return new Arena(reserved, { address: roundUp(reserved, GIB), sizeBytes: tryBytes });
+        return new Arena(reserved, { address: roundUp(reserved, GIB), sizeBytes: tryBytes }, regions);
       } catch (error) {
         if (tryBytes <= ARENA_BYTES_MIN) throw error;
       }
     }
   }
 
-  /** Maps a file's part into a free place and answers its offset. @throws ArenaFullError, HostError */
+  /** Maps a file's part into a free place and answers its offset. @throws ArenaFullError, BudgetError, HostError */
   map(placement: Placement): number {
+    if (placement.mayBeLost !== true) return this.#map(placement);
+    this.#regions.take(1, placement.ownerParts ?? 0);
+    try {
+      return this.#map(placement);
+    } catch (error) {
+      this.#regions.give(1);
+      throw error;
+    }
+  }
+
+  #map(placement: Placement): number {
     const offset = this.#choose(placement);
     const address = this.location.address + offset;
     const { sizeBytes, fd, fileOffset, pageBytes, mayBeLost = false } = placement;
@@ -102,6 +119,7 @@ export class Arena {
     if (extent === undefined) throw new Error(`nothing is mapped at arena offset ${offset}`);
     mapZeroPagesAt(this.location.address + offset, extent.endOffset - offset);
     this.#extents.splice(index, 1);
+    if (extent.mayBeLost) this.#regions.give(1);
     this.#faults?.uncover(this.location.address + offset, extent.endOffset - offset);
     // The same owner may have more within the same 2 MiB.
     for (const other of this.#extents) {

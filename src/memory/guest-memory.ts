@@ -6,6 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
+import { BudgetError } from '../host/budgets.ts';
 import { closeFd, fileFacts, sealAgainstShrinking } from '../host/descriptor.ts';
 import { type Arena, ArenaFullError, roundDown, roundUp } from './arena.ts';
 import type { GpaMap, GpaRange } from './gpa-translator.ts';
@@ -174,6 +175,7 @@ export class GuestMemory {
       pageBytes: file.pageBytes,
       preferredOffset: before === undefined ? null : before.arenaOffset + before.sizeBytes - leadBytes,
       mayBeLost: true,
+      ownerParts: this.#regions.length,
     });
     return {
       ...region,
@@ -190,7 +192,8 @@ export class GuestMemory {
     try {
       return this.#arena.map(placement);
     } catch (error) {
-      if (error instanceof ArenaFullError) throw new MemoryError(error.message);
+      if (error instanceof ArenaFullError || error instanceof BudgetError)
+        throw new MemoryError(error.message);
       throw error;
     }
   }

@@ -2,6 +2,7 @@
  * What a port of the switch is to the process around it, whatever its kind. The workers do not see this: they
  * see the queues that a port attaches to the data path. Main thread.
  */
+import type { Budget } from '../host/budgets.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import type { Direction } from '../queue/contract.ts';
@@ -49,6 +50,8 @@ export type PortContext = {
   readonly arenaView: ArenaView;
   readonly dataPath: DataPath;
   readonly events: PortEvents;
+  /** Of all ports together; left out: that of the process. */
+  readonly descriptors?: Budget;
 };
 
 export interface Port {

@@ -8,6 +8,7 @@ import { BoundSocket } from '../host/bound-socket.ts';
 import { closeFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
+import { PeerFds } from '../host/peer-fds.ts';
 import { acceptUnix, isHungUp, type ListenOptions, listenUnix } from '../host/unix-socket.ts';
 
 /**
@@ -132,7 +133,7 @@ export class Listener {
       return;
     }
     // Accepted and closed, so that the second one is told instead of waiting for ever.
-    closeFd(fd);
+    new PeerFds().closeConnection(fd);
     this.#warn('refused a second connection: one is in use already');
     this.#lookAfter(REFUSAL_PAUSE_MS);
   }

@@ -14,7 +14,7 @@ import {
   HEADER_BYTES,
   PAYLOAD_BYTES_MAX,
 } from '../../protocol/vhost-user/messages.ts';
-import { closeFd, closeFds, duplicateFd } from '../host/descriptor.ts';
+import { closeFds, duplicateFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
 import { PeerFds } from '../host/peer-fds.ts';
@@ -116,7 +116,7 @@ export class Channel {
     this.#forgetUnsent();
     this.#peerFds.close(this.#receivedFds);
     this.#receivedFds = [];
-    closeFd(this.#fd);
+    this.#peerFds.closeConnection(this.#fd);
     this.#onEnd(reason);
   }
 

@@ -14,7 +14,8 @@ import { EpollSet } from '../../src/host/epoll.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { KeptFds, kindOfPeerFile, PeerFds } from '../../src/host/peer-fds.ts';
-import { socketPair } from '../../src/host/unix-socket.ts';
+import { receive, send, socketPair } from '../../src/host/unix-socket.ts';
+import { openedSince, openFds } from './open-fds.ts';
 
 const O_PATH = 0o10000000;
 const folder = mkdtempSync(join(tmpdir(), 'ringway-peer-fds-'));
@@ -93,6 +94,40 @@ describe('PeerFds', () => {
     expect(kept.isTooMany).toBe(false);
     first.close([device]);
     expect(kept.isTooMany).toBe(true);
+  });
+});
+
+describe('a connection that is closed with descriptors unread in it', () => {
+  it('reads them first: what may wait is kept, the rest closed', () => {
+    const before = openFds();
+    const [front, back] = socketPair();
+    const device = open('/dev/ptmx', 'r+');
+    const event = createEventFd();
+    for (const fds of [[event], [], [device, event], [event]]) send(front, Uint8Array.of(1), fds);
+    const peerFds = new PeerFds();
+    peerFds.closeConnection(back);
+    expect(peerFds.keptCount).toBe(1);
+    expect(receive(front, 1).closed).toBe(true);
+    for (const fd of [front, device, event]) closeFd(fd);
+    cleanups.length = 0;
+    expect(openedSince(before)).toEqual([expect.stringMatching(/^\d+: \/dev\/ptmx$/)]);
+    closeFd(Number.parseInt(openedSince(before)[0]!, 10));
+  });
+
+  it('is kept itself when they are too many', () => {
+    const before = openFds();
+    const [front, back] = socketPair();
+    const device = openSync('/dev/ptmx', 'r+');
+    for (let i = 0; i < 20; i++) send(front, Uint8Array.of(1), [device]);
+    const peerFds = new PeerFds();
+    peerFds.closeConnection(back);
+    expect(receive(front, 1).closed).toBe(true);
+    expect(peerFds.keptCount).toBe(17);
+    for (const fd of [front, device]) closeFd(fd);
+    const kept = openedSince(before);
+    expect(kept).toHaveLength(17);
+    expect(kept.filter((what) => what.includes('socket:'))).toHaveLength(1);
+    for (const what of kept) closeFd(Number.parseInt(what, 10));
   });
 });
 

@@ -9,6 +9,7 @@ import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
+import { type Budget, BudgetError, DescriptorShare, descriptorBudget } from '../../host/budgets.ts';
 import type { Watch } from '../../host/event-loop.ts';
 import { KeptFds, PeerFds } from '../../host/peer-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
@@ -35,7 +36,15 @@ export type VhostUserDetails = {
 };
 
 /** A front-end's connection and the device that it drives. */
-type Peer = { readonly session: Session; readonly net: NetDevice; readonly losses: Watch };
+type Peer = {
+  readonly session: Session;
+  readonly net: NetDevice;
+  readonly losses: Watch;
+  readonly descriptors: DescriptorShare;
+};
+
+/** Of this process, for all its ports. */
+let descriptorsOfProcess: Budget | null = null;
 
 /** The channel's words for a front-end that went by itself. */
 const LEFT = 'the front-end closed the connection';
@@ -73,7 +82,8 @@ export class VhostUserPort implements Port {
         attach: async () => this.#adopt(this.#socket.take()),
         release: (isLast) => this.#release(isLast),
         close: () => this.#socket.close(),
-        explain: (error) => this.#socket.explain(error),
+        explain: (error) =>
+          error instanceof BudgetError ? { reason: error.message } : this.#socket.explain(error),
         describe: (isHeld, reason) => this.#describe(isHeld, reason),
       },
       context.events,
@@ -136,6 +146,7 @@ export class VhostUserPort implements Port {
 
   #adopt(fd: number): void {
     const { arena, arenaView, dataPath, events } = this.#context;
+    const descriptors = this.#shareOfDescriptors(fd);
     const pid = peerPid(fd);
     const net = new NetDevice(this.options.device, {
       portId: this.id,
@@ -144,6 +155,7 @@ export class VhostUserPort implements Port {
       dataPath,
       states: this.states,
       peerPid: pid,
+      descriptors,
       onChange: () => this.#tellChange(),
       onRemark: (remark) => events.info(remark),
     });
@@ -163,8 +175,19 @@ export class VhostUserPort implements Port {
       const loss = net.device.memoryLoss;
       if (loss !== null) void session.end(loss);
     });
-    this.#peer = { session, net, losses };
+    this.#peer = { session, net, losses, descriptors };
     events.info('front-end connected');
+  }
+
+  /** Closes the connection when there is none left for it. @throws BudgetError */
+  #shareOfDescriptors(fd: number): DescriptorShare {
+    descriptorsOfProcess ??= descriptorBudget();
+    try {
+      return new DescriptorShare(this.#context.descriptors ?? descriptorsOfProcess);
+    } catch (error) {
+      new PeerFds(null, this.#kept).closeConnection(fd);
+      throw error;
+    }
   }
 
   #ended(reason: string): void {
@@ -189,10 +212,11 @@ export class VhostUserPort implements Port {
     // No second front-end is let in before the workers let go of the first one's memory.
     this.#socket.letGo(isLast);
     if (this.#peer === null) return;
-    const { session, net, losses } = this.#peer;
+    const { session, net, losses, descriptors } = this.#peer;
     losses.close();
     await session.end('the port was stopped');
     await net.release();
+    descriptors.release();
     this.#peer = null;
     this.#refusal = null;
     this.#reported = '';

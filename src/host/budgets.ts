@@ -1,0 +1,104 @@
+/**
+ * What all peers together may use of things that the process has only so many of: pieces of address space
+ * (vm.max_map_count) and descriptors (RLIMIT_NOFILE). Running out of either would end the process or starve a peer that
+ * did nothing wrong, so what peers may have is less than there is, and the last quarter of that is for those who ask
+ * for as little as every guest needs. Main thread.
+ */
+import { readFileSync } from 'node:fs';
+
+/** For the user: what is used up, and how to have more of it. */
+export class BudgetError extends Error {
+  override name = 'BudgetError';
+}
+
+export class Budget {
+  readonly max: number;
+  readonly #needed: number;
+  readonly #what: string;
+  readonly #remedy: string;
+  #used = 0;
+
+  /** `what`: in the plural; `needed`: what every peer gets until nothing is left; more only of the first 3/4. */
+  constructor(what: string, max: number, needed: number, remedy: string) {
+    this.#what = what;
+    this.max = max;
+    this.#needed = needed;
+    this.#remedy = remedy;
+  }
+
+  /** For tests. */
+  get used(): number {
+    return this.#used;
+  }
+
+  /** For a peer that has `has` of them. @throws BudgetError when it cannot have `count` more */
+  take(count: number, has: number): void {
+    const isMore = has + count > this.#needed;
+    const limit = isMore ? Math.floor((this.max * 3) / 4) : this.max;
+    if (this.#used + count > limit) {
+      const [share, why] = isMore
+        ? [`more than ${this.#needed} ${this.#what} for one guest`, ', and the last quarter is for others']
+        : [`${this.#what} left`, ''];
+      throw new BudgetError(
+        `no ${share}: all guests together have ${this.#used} of ${this.max}${why} (${this.#remedy})`,
+      );
+    }
+    this.#used += count;
+  }
+
+  give(count: number): void {
+    this.#used -= count;
+  }
+}
+
+/** A quarter of the pieces: a region is one, and cuts what lies around it in two; half stays for ourselves. */
+export function regionBudget(): Budget {
+  const pieces = numberIn('/proc/sys/vm/max_map_count', /^(\d+)/, 65_530);
+  return new Budget('memory regions', Math.floor(pieces / 4), 16, `vm.max_map_count is ${pieces}: raise it`);
+}
+
+/** Three quarters of them; the rest is ours. */
+export function descriptorBudget(): Budget {
+  const files = numberIn('/proc/self/limits', /^Max open files\s+(\d+)/m, 1024);
+  const remedy = `${files} may be open: raise the limit of open files, LimitNOFILE= or ulimit -n`;
+  return new Budget('descriptors', Math.floor((files * 3) / 4), DescriptorShare.BASE, remedy);
+}
+
+/** What one front-end has of the descriptors: reserved before they come, so that they cannot run out meanwhile. */
+export class DescriptorShare {
+  static readonly #PER_RING = 3;
+  /** Its connection, a message's descriptors, and the rings of a card with one pair of queues. */
+  static readonly BASE = 1 + 8 + 3 * DescriptorShare.#PER_RING;
+  readonly #budget: Budget;
+  #count = 0;
+
+  /** @throws BudgetError */
+  constructor(budget: Budget) {
+    this.#budget = budget;
+    this.#grow(DescriptorShare.BASE);
+  }
+
+  /** It names so many rings. @throws BudgetError */
+  forRings(count: number): void {
+    const wanted = DescriptorShare.BASE + (count - 3) * DescriptorShare.#PER_RING;
+    if (wanted > this.#count) this.#grow(wanted - this.#count);
+  }
+
+  release(): void {
+    this.#budget.give(this.#count);
+    this.#count = 0;
+  }
+
+  #grow(count: number): void {
+    this.#budget.take(count, this.#count);
+    this.#count += count;
+  }
+}
+
+function numberIn(path: string, pattern: RegExp, otherwise: number): number {
+  try {
+    return Number(pattern.exec(readFileSync(path, 'utf8'))?.[1] ?? otherwise);
+  } catch {
+    return otherwise;
+  }
+}

@@ -1,0 +1,58 @@
+/** Budgets over all peers: what is left for whom, and that a peer's share comes back. */
+import { describe, expect, it } from 'vitest';
+import {
+  Budget,
+  BudgetError,
+  DescriptorShare,
+  descriptorBudget,
+  regionBudget,
+} from '../../src/host/budgets.ts';
+
+const make = (): Budget => new Budget('things', 40, 4, 'have more');
+
+describe('Budget', () => {
+  it('gives a peer more than it needs of the first three quarters only', () => {
+    const budget = make();
+    for (let has = 0; has < 30; has++) budget.take(1, has);
+    expect(() => budget.take(1, 30)).toThrow(
+      new BudgetError(
+        'no more than 4 things for one guest: all guests together have 30 of 40, and the last quarter is for others (have more)',
+      ),
+    );
+    // Another still gets what it needs.
+    for (let has = 0; has < 4; has++) budget.take(1, has);
+    expect(() => budget.take(1, 4)).toThrow(/more than 4/);
+    for (let has = 0; has < 6; has++) budget.take(1, has % 4);
+    expect(() => budget.take(1, 0)).toThrow('no things left: all guests together have 40 of 40 (have more)');
+    expect(budget.used).toBe(40);
+    budget.give(1);
+    budget.take(1, 0);
+  });
+
+  it('takes nothing when it refuses', () => {
+    const budget = make();
+    expect(() => budget.take(41, 0)).toThrow(BudgetError);
+    expect(budget.used).toBe(0);
+  });
+
+  it('knows what this process may have', () => {
+    expect(regionBudget().max).toBeGreaterThan(1000);
+    expect(descriptorBudget().max).toBeGreaterThan(100);
+  });
+});
+
+describe('DescriptorShare', () => {
+  it('is as large as what one pair of queues needs, and grows with the rings', () => {
+    const budget = new Budget('descriptors', 100, DescriptorShare.BASE, '');
+    const share = new DescriptorShare(budget);
+    share.forRings(1);
+    share.forRings(3);
+    expect(budget.used).toBe(18);
+    share.forRings(5);
+    share.forRings(4);
+    expect(budget.used).toBe(24);
+    expect(() => share.forRings(50)).toThrow(BudgetError);
+    share.release();
+    expect(budget.used).toBe(0);
+  });
+});
