@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { closeFd } from '../src/host/descriptor.ts';
 import { descriptorLoop } from '../src/host/event-loop.ts';
 import { openProcess } from '../src/host/process-fd.ts';
+import { heededSignals } from './ignored-signals.ts';
 
 /** Process id of ringway.js, when it has started this process. */
 export const LAUNCHER_VARIABLE = 'RINGWAY_LAUNCHER';
@@ -26,6 +27,7 @@ export function launchersOf(
   parent: number,
   environment: Environment,
   processes: ProcessTable,
+  isInBackground = false,
 ): number[] | null {
   const launchers: number[] = [];
   let next: number | null = parent;
@@ -37,6 +39,8 @@ export function launchersOf(
   }
   // Set in everything that npm starts, and in what that starts; whether it is npm that waits for us is seen from who does.
   if (next === null || environment.npm_lifecycle_event === undefined) return launchers;
+  // A script of npm that puts it in the background wants it to stay when the script is over.
+  if (isInBackground) return launchers;
   if (isNpm(processes.commandOf(next))) return [...launchers, next];
   const beyond = processes.parentOf(next);
   const isShellOfNpm =
@@ -53,7 +57,7 @@ function isNpm(command: readonly string[] | null): boolean {
 
 /** Resolves when a launcher of this process is gone; never where there is none. */
 export function launcherGone(): Promise<void> {
-  const launchers = launchersOf(process.ppid, process.env, PROC);
+  const launchers = launchersOf(process.ppid, process.env, PROC, !heededSignals().includes('SIGINT'));
   delete process.env[LAUNCHER_VARIABLE];
   if (launchers === null) return Promise.resolve();
   return new Promise((resolve) => {

@@ -152,6 +152,24 @@ describe('guest memory', () => {
   });
 });
 
+describe('what is said', () => {
+  const saying = (pattern: RegExp, ...allowed: string[]): string[] =>
+    SOURCES.filter(({ path, text }) => /^(src|switch)\//.test(path) && pattern.test(text))
+      .map(({ path }) => path)
+      .filter((path) => !allowed.some((each) => path.startsWith(each)));
+
+  it('by the switch goes through lines-out.ts, which never waits; only short-lived commands write by themselves', () => {
+    const short = ['switch/cli/ports.ts', 'switch/cli/fdb.ts', 'switch/demo/'];
+    expect(saying(/\bprocess\.std(out|err)\.write\(|\bconsole\./, ...short)).toEqual([]);
+    expect(saying(/\bprocess\.stdout\.write\(/)).toContain('switch/cli/ports.ts');
+  });
+
+  it('of a file that a peer sent has its name from describeFd, which makes it printable', () => {
+    const own = ['src/host/descriptor.ts', 'src/dpdk/device.ts'];
+    expect(saying(/\breadlink(Sync)?\(/, ...own)).toEqual([]);
+  });
+});
+
 describe('sources', () => {
   it('open with a comment that says why they exist', () => {
     const opens = (text: string): boolean => /^(#!.*\n)?\/\*\*[\s\S]{10,}?\*\//.test(text);

@@ -6,7 +6,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { getRequestListener } from '@hono/node-server';
+import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import { BoundSocket } from '../../src/host/bound-socket.ts';
 import { printable } from '../../src/host/printable.ts';
 import { listenUnix } from '../../src/host/unix-socket.ts';
@@ -29,8 +29,10 @@ const LIMITS: ControlLimits = { headMs: 5000, requestMs: 10_000, idleMs: 30_000,
 /** How often Node looks for requests that take too long, in parts of the shortest time for one. */
 const LOOKS = 5;
 
-/** Answers a request; the API's `fetch`. */
-export type ControlHandler = { readonly fetch: (request: Request) => Response | Promise<Response> };
+/** Answers a request, which came in as `bindings` say; the API's `fetch`. */
+export type ControlHandler = {
+  readonly fetch: (request: Request, bindings: HttpBindings) => Response | Promise<Response>;
+};
 
 /**
  * Serves `api` at the socket until the answered object is closed, which also removes the socket. A socket
@@ -75,7 +77,7 @@ function httpServer(
   api: ControlHandler,
   { headMs, requestMs, idleMs, connectionsMax }: ControlLimits,
 ): Server {
-  const answer = getRequestListener(api.fetch, {
+  const answer = getRequestListener((request, bindings) => api.fetch(request, bindings as HttpBindings), {
     overrideGlobalObjects: false,
     errorHandler: (error) => refusal(400, error instanceof Error ? error.message : String(error)),
   });

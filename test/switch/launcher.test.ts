@@ -37,4 +37,11 @@ describe('launchers', () => {
   ])('%s', (_, environment, processes, launchers) => {
     expect(launchersOf(9, environment, tableOf(processes))).toEqual(launchers);
   });
+
+  it('are not npm and its shell where that one does not wait', () => {
+    const npm = tableOf({ 9: SHELL, 5: [4, 'npm run start'] });
+    expect(launchersOf(9, NPM, npm, true)).toEqual([]);
+    const both = tableOf({ 9: [8, 'node', 'ringway.js'], 8: SHELL, 5: [4, 'npm run start'] });
+    expect(launchersOf(9, { ...NPM, [LAUNCHER_VARIABLE]: '9' }, both, true)).toEqual([9]);
+  });
 });

@@ -222,6 +222,17 @@ describe('a log that is not taken', () => {
     expect(await run.closed).toBe(0);
   });
 
+  it('because its terminal is stopped', async () => {
+    const CTRL_S = '\x13';
+    const line = ['exec', ...COMMANDS['main.ts'], ...RUN(), '--log-level', 'trace'].join(' ');
+    const run = await start(['script', '-qec', line, '/dev/null']);
+    run.child.stdin?.write(CTRL_S);
+    await fillLog();
+    process.kill(await switchPid(), 'SIGTERM');
+    await run.closed;
+    expect(leftBehind()).toEqual([]);
+  });
+
   it('because the disk is full', async () => {
     const full = openSync('/dev/full', 'w');
     const run = await start([...COMMANDS['main.ts'], ...RUN()], { stdio: ['ignore', full, full] });
