@@ -183,7 +183,6 @@ export const libc = {
     timeoutMs: number,
   ) => number,
 
-
   /** `entries` are structs pollfd. */
   poll: lib.func('int poll(void *entries, unsigned long count, int timeoutMs)') as (
     entries: Bytes,
