@@ -24,6 +24,7 @@ import { CliError, EXIT } from './cli-error.ts';
 export const CONTROL_VARIABLE = 'RINGWAY_CONTROL';
 const FOLDER_MODE = 0o700;
 const NOTE_BYTES_MAX = 4096;
+const LOOK_PERIOD_MS = 60_000;
 
 const Note = z.object({ pid: z.int(), control: z.string() });
 
@@ -42,10 +43,32 @@ function noteFolders(environment: Environment, uid: number): string[] {
 }
 
 /**
- * Leaves the note of this process; the answer removes it again. @throws Error when no folder can be used:
- * the switch works without, `--control` is then needed
+ * Leaves the note of this process, and leaves it again when it was removed, as old files in /tmp are; the answer removes
+ * it for good. @throws Error when no folder can be used: the switch works without, `--control` is then needed
  */
-export function recordRunning(controlSocket: string, environment: Environment = process.env): () => void {
+export function recordRunning(
+  controlSocket: string,
+  environment: Environment = process.env,
+  lookPeriodMs = LOOK_PERIOD_MS,
+): () => void {
+  const path = leaveNote(controlSocket, environment);
+  const timer = setInterval(() => {
+    if (existsSync(path)) return;
+    try {
+      leaveNote(controlSocket, environment);
+    } catch {
+      // It was said at the start what is needed without.
+    }
+  }, lookPeriodMs);
+  timer.unref();
+  return () => {
+    clearInterval(timer);
+    rmSync(path, { force: true });
+  };
+}
+
+/** Answers its path. */
+function leaveNote(controlSocket: string, environment: Environment): string {
   const folders = noteFolders(environment, userId());
   const folder = folders.find((candidate) => existsSync(dirname(candidate))) ?? folders[0];
   mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
@@ -53,7 +76,7 @@ export function recordRunning(controlSocket: string, environment: Environment = 
   const path = join(folder, `${process.pid}.json`);
   const note: z.input<typeof Note> = { pid: process.pid, control: resolve(controlSocket) };
   writeFileSync(path, `${JSON.stringify(note)}\n`, { mode: 0o600 });
-  return () => rmSync(path, { force: true });
+  return path;
 }
 
 /**
