@@ -40,6 +40,8 @@ export class Session {
   readonly #backEnd: BackEnd;
   readonly #channel: Channel;
   readonly #events: SessionEvents;
+  /** No message has come. */
+  isSilent = true;
   /** The message being handled; resolves when it is done with. */
   #current: Promise<void> = Promise.resolve();
 
@@ -69,6 +71,7 @@ export class Session {
   }
 
   async #handle(message: Message): Promise<void> {
+    this.isSilent = false;
     const name = messageName(message.header.request);
     const fds = new IncomingFds(message.fds);
     try {

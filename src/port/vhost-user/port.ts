@@ -53,6 +53,8 @@ export class VhostUserPort implements Port {
   /** What the connected front-end did last that was refused. */
   #refusal: string | null = null;
   #reported = '';
+  /** Why the last front-end left that had said anything; null: it was served, or there was none. */
+  #lastWhy: string | null = null;
 
   constructor(options: VhostUserPortOptions, context: PortContext) {
     this.id = context.id;
@@ -159,9 +161,16 @@ export class VhostUserPort implements Port {
     // What was wrong before is why it left, or why it should have.
     const before = this.status.reason ?? (reason === LEFT ? this.#peer?.net.partingHint : null) ?? null;
     const why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
+    // A connection on which nothing was said tells nothing, but would hide why the one before it ended.
+    if (this.#peer?.session.isSilent !== true || reason !== LEFT) this.#lastWhy = why;
     // A front-end that never came far and tries again at once must not keep us busy.
     const retry = device.memoryBytes > 0 ? this.#socket.retryAfterUse : 'later';
-    this.#supervisor.lose({ reason: why, logged: `front-end gone: ${why}`, isFine: true, retry });
+    this.#supervisor.lose({
+      reason: this.#lastWhy ?? why,
+      logged: `front-end gone: ${why}`,
+      isFine: true,
+      retry,
+    });
   }
 
   async #release(isLast: boolean): Promise<void> {
@@ -201,6 +210,7 @@ export class VhostUserPort implements Port {
     const report = reason === null ? state : `${state}: ${reason}`;
     if (report === this.#reported) return;
     this.#reported = report;
+    if (state === 'running') this.#lastWhy = null;
     if (reason === null) this.#context.events.info(report);
     else this.#context.events.warn(report);
   }
