@@ -9,6 +9,7 @@ import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
+import type { LastRun } from '../../device/ring-start.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, queueStates, sumCounters } from '../../queue/state.ts';
 import { Session } from '../../vhost-user/back-end.ts';
@@ -52,6 +53,7 @@ export class VhostUserPort implements Port {
   #peer: Peer | null = null;
   /** What the connected front-end did last that was refused. */
   #refusal: string | null = null;
+  readonly #lastRuns = new Map<number, LastRun>();
   #reported = '';
   /** Why the last front-end left that had said anything; null: it was served, or there was none. */
   #lastWhy: string | null = null;
@@ -143,6 +145,7 @@ export class VhostUserPort implements Port {
       peerPid: peerPid(fd),
       onChange: () => this.#tellChange(),
       onRemark: (remark) => events.info(remark),
+      lastRuns: this.#lastRuns,
     });
     const session = new Session(fd, net, {
       onRefused: (reason) => {
