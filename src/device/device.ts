@@ -29,6 +29,7 @@ import {
   baseToAnswer,
   decideStart,
   isAtBeginning,
+  type LastRun,
   layoutOf,
   RING_ENTRIES_MAX,
   type RingStart,
@@ -49,6 +50,8 @@ export type DeviceContext = {
   readonly descriptors?: DescriptorShare;
   /** Something that the user should see changed: a ring started, stopped or failed. */
   readonly onChange: () => void;
+  /** By ring; kept by the port from one connection to the next. */
+  readonly lastRuns: Map<number, LastRun>;
   /** Something that the user may want to know but need not act on, for the log. */
   readonly onRemark: (remark: string) => void;
 };
@@ -263,6 +266,7 @@ export class Device {
     return this.#inTurn(async () => {
       await this.#detachAll();
       for (const ring of this.#rings.values()) {
+        this.#remember(ring);
         ring.started = false;
         ring.closeFds();
       }
@@ -383,6 +387,8 @@ export class Device {
       layout: layoutOf(this.features),
       isActive,
       memory: this.#memory,
+      lastRun: this.#context.lastRuns.get(ring.index) ?? null,
+      place: this.#placeOf(ring),
       word16At: (offset) => {
         const [low, high] = this.#context.arenaView.bytesAt(offset, 2);
         return low | (high << 8);
@@ -420,11 +426,22 @@ export class Device {
       return;
     }
     ring.begin(layoutOf(this.features), start.indices);
+    this.#context.lastRuns.delete(ring.index);
     this.#remark(ring, start.remark);
     // A ring that failed stays so until it is started anew, whatever else made us attach it again.
     ring.reason = ring.fault === RING_FAULT.NONE ? null : faultMessage(ring.fault);
     ring.places = start.places;
     await this.#attach(ring, user, this.#attachmentOf(ring, start.places));
+  }
+
+  #remember(ring: Ring): void {
+    const { index, size, base, indices, ranAs } = ring;
+    if (!ring.goesOn || ranAs === null || ring.fault !== RING_FAULT.NONE) return;
+    this.#context.lastRuns.set(index, { layout: ranAs, size, place: this.#placeOf(ring), base, indices });
+  }
+
+  #placeOf({ addresses }: Ring): string | null {
+    return addresses === null ? null : this.#memory.fileByteAt(addresses.descUva);
   }
 
   #remark(ring: Ring, remark: string | null): void {

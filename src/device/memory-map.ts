@@ -73,6 +73,11 @@ export class MemoryMap {
     return this.#memory.offsetOfUva(uva, sizeBytes);
   }
 
+  /** As of GuestMemory. */
+  fileByteAt(uva: bigint): string | null {
+    return this.#memory.fileByteAt(uva);
+  }
+
   /** SET_MEM_TABLE: maps the new table whole, and only then lets go of the old one. @throws as GuestMemory.add */
   async replace(regions: readonly MemRegion[], fds: IncomingFds, follow: FollowMemory): Promise<void> {
     const next = new GuestMemory(this.#arena);

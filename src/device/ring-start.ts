@@ -30,11 +30,25 @@ export type RingFacts = Pick<
   'size' | 'addresses' | 'addressesAreOld' | 'base' | 'ranAs' | 'goesOn' | 'indices' | 'started' | 'enabled'
 >;
 
+/** Where a ring stood when its connection ended without an orderly stop. A port keeps it for the next connection. */
+export type LastRun = {
+  readonly layout: RingLayoutKind;
+  readonly size: number;
+  /** Which byte of which file its descriptors began at. */
+  readonly place: string | null;
+  /** As the front-end sent it, or null. */
+  readonly base: number | null;
+  readonly indices: RingIndices;
+};
+
 export type RingSurroundings = {
   readonly layout: RingLayoutKind;
   /** The driver uses this ring: it is the control queue, or belongs to one of the pairs that the driver chose. */
   readonly isActive: boolean;
   readonly memory: Pick<GuestMemory, 'sizeBytes' | 'offsetOfUva'>;
+  /** Of the same ring on the connection before, if there was one; `place` is that of the ring now. */
+  readonly lastRun: LastRun | null;
+  readonly place: string | null;
   /** The little-endian word at an offset in the arena. */
   readonly word16At: (offset: number) => number;
 };
@@ -70,8 +84,13 @@ type Layout = {
   indicesAt(base: number, usedIdx: () => number): RingIndices;
   baseAt(indices: RingIndices): number;
   /** Null, or what in the descriptors says that the ring cannot stand there. */
-  disbelief(indices: RingIndices, size: number, flagsAt: (position: number) => number): string | null;
+  disbelief(indices: RingIndices, size: number, flagsAt: FlagsAt): string | null;
+  /** Nothing was used of the ring since its driver made it. */
+  looksNew(size: number, flagsAt: FlagsAt): boolean;
 };
+
+/** The flags of the descriptor at a position. */
+type FlagsAt = (position: number) => number;
 
 const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
   split: {
@@ -88,6 +107,8 @@ const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
     },
     baseAt: ({ availNext }) => availNext,
     disbelief: () => null,
+    // What was used stands in memory.
+    looksNew: () => true,
   },
   packed: {
     baseInitial: (FIRST_POSITION | (FIRST_POSITION << 16)) >>> 0,
@@ -100,6 +121,7 @@ const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
     indicesAt: packedIndices,
     baseAt: ({ availNext, usedNext }) => (availNext | (usedNext << 16)) >>> 0,
     disbelief: packedDisbelief,
+    looksNew: packedLooksNew,
   },
 };
 
@@ -141,11 +163,32 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
   const flagsAt = (position: number): number =>
     word16At(places.descOffset + position * DESC_BYTES + FLAGS_OFFSET);
-  const isNew = layout === 'packed' && base === 0 && isPackedRingNew(ring.size, flagsAt);
-  const indices = LAYOUTS[layout].indicesAt(isNew ? LAYOUTS.packed.baseInitial : base, usedIdx);
+  // User-Mode Linux names 0 whatever the layout. Of a packed ring that would be the beginning of its second round.
+  const isNamedZero = layout === 'packed' && base === 0 && packedLooksNew(ring.size, flagsAt);
+  const begin = isNamedZero ? LAYOUTS.packed.baseInitial : base;
+  const indices =
+    indicesOfLastRun(ring, base, surroundings, flagsAt) ?? LAYOUTS[layout].indicesAt(begin, usedIdx);
   const disbelief = LAYOUTS[layout].disbelief(indices, ring.size, flagsAt);
   if (disbelief !== null) return { runs: false, reason: disbelief };
-  return { runs: true, places, indices, remark: remarkOn(base, indices) };
+  return { runs: true, places, indices, remark: remarkOn(begin, indices) };
+}
+
+/**
+ * Nothing in memory tells where a packed ring stands. If its connection was lost, though not this process, we know; and
+ * QEMU then sends the base once more with which it began, whereas the driver goes on, unless it was reset meanwhile.
+ */
+function indicesOfLastRun(
+  ring: RingFacts,
+  base: number,
+  { layout, lastRun, place }: RingSurroundings,
+  flagsAt: FlagsAt,
+): RingIndices | null {
+  if (lastRun === null || lastRun.layout !== layout || lastRun.size !== ring.size) return null;
+  if (lastRun.place === null || lastRun.place !== place) return null;
+  const { baseInitial, looksNew, disbelief } = LAYOUTS[layout];
+  if (base !== baseInitial && base !== lastRun.base) return null;
+  if (looksNew(ring.size, flagsAt) || disbelief(lastRun.indices, ring.size, flagsAt) !== null) return null;
+  return lastRun.indices;
 }
 
 function remarkOn(base: number, { availNext }: RingIndices): string | null {
@@ -185,28 +228,12 @@ function packedIndices(base: number): RingIndices {
 }
 
 /**
- * User-Mode Linux names 0 whatever the layout, which of a packed ring would be position 0 with wrap counter 0: the
- * beginning of the second round. By then the first one has marked descriptors used, and whoever makes them available
- * again leaves that flag set.
- */
-function isPackedRingNew(size: number, flagsAt: (position: number) => number): boolean {
-  for (let position = 0; position < size; position++) {
-    if ((flagsAt(position) & DESC_F_USED) !== 0) return false;
-  }
-  return true;
-}
-
-/**
  * After a back-end's sudden end QEMU names the first position again, whereas the driver goes on where it was, and the
  * two would wait for each other for ever. Where the ring stands cannot be told from memory, but that it cannot stand
  * where the base says often can: in a round with wrap counter 1 no descriptor that is still to come has both
  * flags set, for that is how this round marks what was used. (With wrap counter 0 it is both clear, as in new memory.)
  */
-function packedDisbelief(
-  { availNext }: RingIndices,
-  size: number,
-  flagsAt: (position: number) => number,
-): string | null {
+function packedDisbelief({ availNext }: RingIndices, size: number, flagsAt: FlagsAt): string | null {
   if ((availNext & WRAP_COUNTER) === 0) return null;
   const first = availNext & POSITION_MASK;
   const used = DESC_F_AVAIL | DESC_F_USED;
@@ -215,4 +242,12 @@ function packedDisbelief(
     return `its base names position ${first}, but it was used beyond that; its driver must start it anew (reboot the guest)`;
   }
   return null;
+}
+
+/** In the first round no descriptor has the flag USED; later at least one has, from this round or the one before. */
+function packedLooksNew(size: number, flagsAt: FlagsAt): boolean {
+  for (let position = 0; position < size; position++) {
+    if ((flagsAt(position) & DESC_F_USED) !== 0) return false;
+  }
+  return true;
 }

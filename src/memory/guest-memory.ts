@@ -105,6 +105,15 @@ export class GuestMemory {
     }
   }
 
+  /** Which byte of which file a front-end-virtual address is, as a text to compare; null: it is not shared. */
+  fileByteAt(uva: bigint): string | null {
+    const found = this.#regions.find(
+      (region) => uva >= BigInt(region.uva) && uva < BigInt(region.uva + region.sizeBytes),
+    );
+    if (found === undefined) return null;
+    return `${found.device}:${found.inode}:${found.mmapOffset + Number(uva) - found.uva}`;
+  }
+
   #findSame(region: CheckedRegion, fd: number): MappedRegion | undefined {
     return this.#regions.find((mapped) => isSameRegion(mapped, region, fd));
   }

@@ -42,6 +42,8 @@ export class Session {
   readonly #channel: Channel;
   readonly #events: SessionEvents;
   readonly #peerFds: PeerFds;
+  /** No message has come. */
+  isSilent = true;
   /** The message being handled; resolves when it is done with. */
   #current: Promise<void> = Promise.resolve();
 
@@ -73,6 +75,7 @@ export class Session {
   }
 
   async #handle(message: Message): Promise<void> {
+    this.isSilent = false;
     const name = messageName(message.header.request);
     const fds = new IncomingFds(message.fds, this.#peerFds);
     let refusal = 'a message with descriptors';

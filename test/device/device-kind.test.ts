@@ -86,6 +86,7 @@ describe('a device of another kind', () => {
       peerPid: null,
       onChange: () => {},
       onRemark: () => {},
+      lastRuns: new Map(),
     };
     device = new Device(kind, context);
     const handlers: Handlers = {

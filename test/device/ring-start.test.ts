@@ -9,6 +9,7 @@ import type { RingPlaces } from '../../src/device/ring-places.ts';
 import {
   baseToAnswer,
   decideStart,
+  type LastRun,
   type RingFacts,
   type RingSurroundings,
 } from '../../src/device/ring-start.ts';
@@ -40,6 +41,8 @@ const surroundings = (layout: RingLayoutKind, isActive = true): RingSurroundings
     offsetOfUva: (uva, sizeBytes) =>
       uva + BigInt(sizeBytes) <= BigInt(GUEST_BYTES) ? ARENA_OFFSET + Number(uva) : null,
   },
+  lastRun: null,
+  place: '1:2:4096',
   word16At: (offset) => (offset === ARENA_OFFSET + 0xa002 ? USED_IDX : 0),
 });
 
@@ -215,6 +218,60 @@ describe('a packed ring', () => {
     );
     expect(decided.runs).toBe(runs);
     if (!runs) expect(decided).toMatchObject({ reason: expect.stringMatching(/must start it anew/) });
+  });
+
+  describe('whose connection was lost', () => {
+    const stood = { availNext: 0x0007, usedNext: 0x0007 };
+    const lastRun: LastRun = {
+      layout: 'packed',
+      size: 256,
+      place: '1:2:4096',
+      base: 0x8003_8003,
+      indices: stood,
+    };
+    /** Descriptors up to 7 were used in the second round, the others in the first. */
+    const rings = (flagsAt: (position: number) => number): RingSurroundings => ({
+      ...surroundings('packed'),
+      lastRun,
+      word16At: (offset) => flagsAt((offset - ARENA_OFFSET - Number(ADDRESSES.descUva) - 14) / 16),
+    });
+    const used = (position: number): number => (position < 7 ? 0 : 0x8080);
+    const begins = { availNext: 0x8000, usedNext: 0x8000 };
+
+    it.each([null, 0x8000_8000, 0x8003_8003])(
+      'goes on where it stood when its base is %s once more',
+      (base) => {
+        expect(decideStart({ ...READY, base }, rings(used))).toMatchObject({
+          runs: true,
+          indices: stood,
+          remark: expect.stringMatching(/it was used up to 7: it goes on from there/),
+        });
+      },
+    );
+
+    it('goes on where its front-end says when that is anywhere else', () => {
+      expect(decideStart({ ...READY, base: 0x0009_0009 }, rings(used))).toMatchObject({
+        indices: { availNext: 0x0009, usedNext: 0x0009 },
+      });
+    });
+
+    it('begins when its driver made it anew', () => {
+      const isNew = (position: number): number => (position < 100 ? 0x0080 : 0);
+      expect(decideStart(READY, rings(isNew))).toMatchObject({ runs: true, indices: begins, remark: null });
+    });
+
+    it.each([
+      ['another file or place', { place: '1:3:4096' }],
+      ['no place that is known', { place: null }],
+      ['another size', { size: 128 }],
+      ['another layout', { layout: 'split' as const }],
+    ])('is not taken for one of %s', (_what, but) => {
+      const other = { ...rings(used), lastRun: { ...lastRun, ...but } };
+      expect(decideStart(READY, other)).toMatchObject({
+        runs: false,
+        reason: expect.stringMatching(/must start it anew/),
+      });
+    });
   });
 
   it('begins anew after it ran as a split one', () => {

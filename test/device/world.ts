@@ -98,6 +98,7 @@ export class World {
         this.changes++;
       },
       onRemark: (remark) => this.remarks.push(remark),
+      lastRuns: new Map(),
     });
     this.session = new Session(backFd, this.net, {
       onRefused: (reason) => this.refused.push(reason),

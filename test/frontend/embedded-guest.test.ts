@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { hasBit, maskOf } from '../../protocol/bits.ts';
 import { encodeMessage } from '../../protocol/vhost-user/codec.ts';
 import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
@@ -254,6 +254,31 @@ describe.each(KINDS)('a guest with %s rings, in order: %s', (layout, inOrder) =>
     b.send(frame(3));
     expect(await b.received()).toEqual(frame(1));
     expect(await a.received()).toEqual(frame(3));
+  });
+
+  it('goes on after its connection alone was lost, whatever base it names', async () => {
+    const made = startSwitch();
+    const [a, b] = await connectBoth({ ringSize: 16, ...kind });
+    // Past the rings' end and into the next round, to no special place.
+    for (let i = 0; i < 21; i++) {
+      a.send(frame(i));
+      expect(await b.received()).toEqual(frame(i));
+    }
+    a.session.close();
+    await a.closed;
+    a.send(frame(50));
+    for (const { layout: ring } of [a.pairs[0].toGuest.ring, a.pairs[0].fromGuest.ring]) {
+      vi.spyOn(ring, 'base').mockReturnValue(BASES[layout](0));
+    }
+    await a.reconnect();
+    expect(await b.received()).toEqual(frame(50));
+    for (let i = 0; i < 40; i++) {
+      a.send(frame(i));
+      expect(await b.received()).toEqual(frame(i));
+      b.send(frame(1000 + i));
+      expect(await a.received()).toEqual(frame(1000 + i));
+    }
+    expect(made.ports[0].status).toEqual({ state: 'running', reason: null });
   });
 
   it('connects again to a back-end that went away, with the same memory', async () => {

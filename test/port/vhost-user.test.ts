@@ -132,6 +132,32 @@ describe('as a server', () => {
     expect(port.status.state).toBe('running');
   });
 
+  it('takes a front-end that comes back at once, and says what it may have left for', async () => {
+    const ROUNDS = 3;
+    makePort('server').start();
+    for (let round = 0; round < ROUNDS; round++) {
+      const front = connect();
+      await front.request('GET_FEATURES');
+      front.send('SET_PROTOCOL_FEATURES', u64(bit(P.MQ, P.REPLY_ACK)));
+      expect((await front.request('GET_QUEUE_NUM')).u64).toBe(3n);
+      front.close();
+    }
+    // One that says nothing hides nothing.
+    connect().close();
+    const gone = 'the front-end closed the connection; before that: it had asked how many queues there are';
+    await vi.waitUntil(
+      () => events.all.filter((text) => text.startsWith('front-end gone')).length === ROUNDS + 1,
+      {
+        timeout: 25_000,
+      },
+    );
+    expect(port.status.reason).toBe(
+      `waiting for a front-end to connect (last: ${gone} ` +
+        "(the port has one queue pair: raise its queues=, or lower the front-end's))",
+    );
+    expect(events.all.filter((text) => text.includes('refused'))).toEqual([]);
+  });
+
   it('sets the mode of its socket and removes it when stopped', async () => {
     makePort('server', 0o620).start();
     expect(statSync(path).mode & 0o777).toBe(0o620);

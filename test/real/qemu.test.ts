@@ -17,6 +17,8 @@ import { RingwayProcess } from './ringway-process.ts';
 const peers = await peersForTests(['qemu']);
 const MEMORY_MIB = 256;
 const QUEUE_PAIRS = 2;
+/** All 20 with the full matrix of testpmd. */
+const KILLS = process.env.RINGWAY_TESTPMD_MATRIX === 'full' ? 20 : 3;
 
 const MEMORIES = [
   { title: 'hugetlbfs by memory-backend-file', huge: true },
@@ -117,6 +119,32 @@ describe.skipIf(peers.skip)(peers.title('three QEMU guests'), () => {
   });
 });
 
+describe.skipIf(peers.skip)(peers.title('two QEMU guests that connect again'), () => {
+  test('go on when Ringway was killed, again and again', async () => {
+    const ringway = await RingwayProcess.start({ ports: ['a', 'b'] });
+    const guests: LinuxGuest[] = [];
+    onTestFinished(async () => {
+      await Promise.all(guests.map((guest) => guest.stop()));
+      expect(await ringway.stop()).toBe(0);
+    });
+    guests.push(
+      ...(await Promise.all(['a', 'b'].map((name, i) => boot(ringway, name, i + 1, undefined, 1)))),
+    );
+    const [a, b] = guests;
+    for (let kill = 0; kill < KILLS; kill++) {
+      expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });
+      await ringway.killAndRestart();
+      for (const name of ['a', 'b']) await ringway.untilState(name, 'running');
+      // Frames of before the kill may still be on their way.
+      await a.ping('10.0.0.2');
+    }
+    expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });
+    expect(await b.ping('10.0.0.1', { sizeBytes: 1400 })).toEqual({ sent: 5, received: 5 });
+    for (const { name, reason } of await ringway.ports())
+      expect({ name, reason }).toEqual({ name, reason: null });
+  });
+});
+
 describe.skipIf(peers.skip)(peers.title('a QEMU guest whose memory is not shared'), () => {
   test('is said with the fix', async () => {
     const ringway = await RingwayProcess.start({ ports: ['a'] });
@@ -148,6 +176,7 @@ async function boot(
   name: string,
   number: number,
   hugepages?: Hugepages,
+  reconnectS?: number,
 ): Promise<LinuxGuest> {
   const guest = await LinuxGuest.start({
     name,
@@ -157,6 +186,7 @@ async function boot(
       mac: macOf(number),
       queuePairs: QUEUE_PAIRS,
       memoryMiB: MEMORY_MIB,
+      ...(reconnectS === undefined ? {} : { reconnectS }),
       ...(hugepages === undefined ? {} : { hugepagesPath: hugepages.path }),
     }),
   });

@@ -120,7 +120,7 @@ export class NetDevice implements DeviceKind, BackEnd {
   /** Why a front-end may have left that got no further than this; null: nothing is known. */
   get partingHint(): string | null {
     if (!this.askedForQueues || this.device.memoryBytes > 0) return null;
-    return `it had asked how many queues there are, and ${this.ringCountHint} if it wants more`;
+    return `it had asked how many queues there are (${this.ringCountHint})`;
   }
 
   /** Resolves when the workers have let go of the rings that are no longer in use, as the driver relies on. */

@@ -9,6 +9,7 @@ import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
+import type { LastRun } from '../../device/ring-start.ts';
 import { type Budget, BudgetError, DescriptorShare, descriptorBudget } from '../../host/budgets.ts';
 import type { Watch } from '../../host/event-loop.ts';
 import { KeptFds, PeerFds } from '../../host/peer-fds.ts';
@@ -65,7 +66,10 @@ export class VhostUserPort implements Port {
   #peer: Peer | null = null;
   /** What the connected front-end did last that was refused. */
   #refusal: string | null = null;
+  readonly #lastRuns = new Map<number, LastRun>();
   #reported = '';
+  /** Why the last front-end left that had said anything; null: it was served, or there was none. */
+  #lastWhy: string | null = null;
 
   constructor(options: VhostUserPortOptions, context: PortContext) {
     this.id = context.id;
@@ -158,6 +162,7 @@ export class VhostUserPort implements Port {
       descriptors,
       onChange: () => this.#tellChange(),
       onRemark: (remark) => events.info(remark),
+      lastRuns: this.#lastRuns,
     });
     const session = new Session(
       fd,
@@ -199,13 +204,21 @@ export class VhostUserPort implements Port {
     const hint = reason === LEFT ? (this.#peer?.net.partingHint ?? null) : null;
     const before = isLost ? null : (this.status.reason ?? hint);
     let why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
+    // A connection on which nothing was said tells nothing, but would hide why the one before it ended.
+    if (this.#peer?.session.isSilent !== true || reason !== LEFT) this.#lastWhy = why;
     // A front-end that never came far, or whose memory is gone, and tries again at once must not keep us busy.
     let retry: Trouble['retry'] = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';
     if (this.#kept.isTooMany) {
       retry = 'never';
       why = `its front-ends sent ${this.#kept.count} descriptors that may never answer and are kept open: remove the port and add it again (last: ${why})`;
+      this.#lastWhy = why;
     }
-    this.#supervisor.lose({ reason: why, logged: `front-end gone: ${why}`, isFine: !isLost, retry });
+    this.#supervisor.lose({
+      reason: this.#lastWhy ?? why,
+      logged: `front-end gone: ${why}`,
+      isFine: !isLost,
+      retry,
+    });
   }
 
   async #release(isLast: boolean): Promise<void> {
@@ -250,6 +263,7 @@ export class VhostUserPort implements Port {
     const report = reason === null ? state : `${state}: ${reason}`;
     if (report === this.#reported) return;
     this.#reported = report;
+    if (state === 'running') this.#lastWhy = null;
     if (reason === null) this.#context.events.info(report);
     else this.#context.events.warn(report);
   }
