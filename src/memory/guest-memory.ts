@@ -38,6 +38,8 @@ const ADDRESS_MAX = 2n ** 53n;
 export class GuestMemory {
   readonly #arena: Arena;
   #regions: MappedRegion[] = [];
+  /** By user address, contiguous neighbours as one; null: made anew when it is asked for. */
+  #rangesByUva: readonly GpaRange[] | null = null;
   /**
    * How often each region was added. QEMU before 8.1 adds (and removes) every region once for each queue
    * pair on the one connection, so the same region of the same file may come again.
@@ -71,6 +73,7 @@ export class GuestMemory {
       const mapped = this.#map(checked, fd);
       this.#timesAdded.set(mapped, 1);
       this.#regions.push(mapped);
+      this.#rangesByUva = null;
       this.#regions.sort((a, b) => a.gpa - b.gpa);
     } finally {
       closeFd(fd);
@@ -88,6 +91,7 @@ export class GuestMemory {
     if (timesLeft > 0) return;
     this.#timesAdded.delete(mapped);
     this.#regions.splice(this.#regions.indexOf(mapped), 1);
+    this.#rangesByUva = null;
     this.#arena.unmap(mapped.mappingOffset);
   }
 
@@ -115,6 +119,7 @@ export class GuestMemory {
   clear(): void {
     for (const region of this.#regions) this.#arena.unmap(region.mappingOffset);
     this.#regions = [];
+    this.#rangesByUva = null;
     this.#timesAdded.clear();
   }
 
@@ -125,11 +130,9 @@ export class GuestMemory {
 
   /** Arena offset of a front-end-virtual range, or null when not all of it is shared contiguously. */
   offsetOfUva(uva: bigint, sizeBytes: number): number | null {
-    return offsetIn(
-      mergedRanges(this.#regions, (region) => region.uva),
-      uva,
-      sizeBytes,
-    );
+    // Asked three times for each ring, and a front-end decides how often and over how many regions.
+    this.#rangesByUva ??= mergedRanges(this.#regions, (region) => region.uva);
+    return offsetIn(this.#rangesByUva, uva, sizeBytes);
   }
 
   #map(region: CheckedRegion, fd: number): MappedRegion {
