@@ -14,6 +14,7 @@ import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
+import { LogRate } from './log-rate.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
 import { WorkerPool } from './worker/pool.ts';
 
@@ -142,11 +143,12 @@ export class Switch {
   }
 
   #eventsOf(id: number, port: string): PortEvents {
+    const rate = new LogRate((level, message) => this.#log[level]({ port }, message));
     return {
       // Who lived behind it may turn up behind another port.
       disconnected: () => this.#fdb.flushPort(id),
-      info: (message) => this.#log.info({ port }, message),
-      warn: (message) => this.#log.warn({ port }, message),
+      info: (message) => rate.note('info', message),
+      warn: (message) => rate.note('warn', message),
     };
   }
 

@@ -4,9 +4,12 @@
  * tries of the same thing, because the machine has other work too; `cold`: with nothing of the guests' memory in the
  * caches, while our own code is.
  */
+import { Arena } from '../../src/memory/arena.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
 import { BATCH_FRAMES_MAX } from '../../src/queue/batch.ts';
+import { warmUpCopy } from '../../src/queue/copy.ts';
 import { describePlan, makePair } from './search.ts';
-import { HostileWorld, type RingPlan } from './world.ts';
+import { ARENA_BYTES, HostileWorld, type RingPlan } from './world.ts';
 
 const SEEDS = 1500;
 const WARM_UP_SEEDS = 150;
@@ -28,10 +31,14 @@ const PLAIN: RingPlan = {
   lastBytes: 30,
   scatter: 'together',
   regions: 1,
+  regionBytesMax: 2 ** 25,
   stride: 1,
   tableShift: 0,
 };
-const ordinary = new HostileWorld();
+const arena = Arena.reserve(ARENA_BYTES);
+const view = new ArenaView(arena.location);
+warmUpCopy(view);
+const ordinary = new HostileWorld(arena, view);
 
 type Figures = {
   readonly seed: number;
@@ -94,7 +101,7 @@ function show(title: string, by: (figures: Figures) => number, all: readonly Fig
 
 const seeds = Number(process.argv[2] ?? SEEDS);
 const first = Number(process.argv[3] ?? 0);
-const world = new HostileWorld();
+const world = new HostileWorld(arena, view);
 ordinary.adopt(PLAIN, PLAIN);
 for (let seed = 0; seed < WARM_UP_SEEDS; seed++) measure(world, 1_000_000 + seed, false);
 const all = Array.from({ length: seeds }, (_, i) => measure(world, first + i, false));

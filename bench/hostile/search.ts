@@ -26,6 +26,7 @@ function makeRing(random: Random): RingPlan {
     otherBytes: random.pick(SMALL_BYTES),
     scatter: random.pick(SCATTERS),
     regions: random.pick(REGIONS),
+    regionBytesMax: random.pick([2 ** 25, 2 ** 25, 4096, 97, 16]),
     stride: random.pick([1, 1, 5, 4097]),
     tableShift: random.pick([0, 0, 0, 1, 4, 62]),
   };

@@ -8,10 +8,10 @@ import { DESC_F_AVAIL } from '../../protocol/virtio/packed-ring.ts';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
-import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView } from '../../src/memory/arena-view.ts';
+import type { Arena } from '../../src/memory/arena.ts';
+import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { GpaMap } from '../../src/memory/gpa-translator.ts';
-import { warmUpCopy } from '../../src/queue/copy.ts';
+import type { IngressQueue } from '../../src/queue/contract.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
@@ -49,13 +49,14 @@ export type RingPlan = {
   readonly scatter: Scatter;
   /** The guest's memory comes in so many regions, besides the one for tables. */
   readonly regions: number;
+  /** Length of each region at most. */
+  readonly regionBytesMax: number;
   /** Split rings: descriptors that follow one another lie so far apart in their table; odd. */
   readonly stride: number;
   /** Bytes that indirect tables are off from where they should lie. */
   readonly tableShift: number;
 };
 
-/** What is offered at once to a world: chains of the sender, and all that the receiver's ring holds. */
 const MIB = 2 ** 20;
 const BUFFERS_BYTES = 32 * MIB;
 const TABLE_BYTES = 2 * MIB;
@@ -69,12 +70,13 @@ const HEADER_BYTES = 12;
 /** Odd, so that multiples of it meet every page and every region. */
 const FAR_STEP = 3001;
 
-const arena = Arena.reserve(2 ** 31);
-const view = new ArenaView(arena.location);
-warmUpCopy(view);
+/** Enough for a world that has its arena for itself. */
+export const ARENA_BYTES = 2 ** 29;
 
 /** One guest with one ring, as its plan says. */
 class HostileGuest {
+  readonly #arena: Arena;
+  readonly #view: ArenaView;
   readonly #offset: number;
   readonly #isReceiver: boolean;
   #plan: RingPlan | null = null;
@@ -82,7 +84,9 @@ class HostileGuest {
   #regionBytes = BUFFERS_BYTES;
   #states = queueStates(2);
 
-  constructor(isReceiver: boolean) {
+  constructor(arena: Arena, view: ArenaView, isReceiver: boolean) {
+    this.#arena = arena;
+    this.#view = view;
     const fd = createMemoryFile('hostile', GUEST_BYTES);
     this.#offset = arena.map({
       fd,
@@ -98,7 +102,7 @@ class HostileGuest {
   /** Lays the guest's memory out, and what its buffers hold: a broadcast frame wherever one may begin. */
   adopt(plan: RingPlan): void {
     this.#plan = plan;
-    this.#regionBytes = Math.floor(BUFFERS_BYTES / plan.regions);
+    this.#regionBytes = Math.min(Math.floor(BUFFERS_BYTES / plan.regions), plan.regionBytesMax);
     const ranges = Array.from({ length: plan.regions }, (_, i) => ({
       start: i * this.#regionBytes,
       end: (i + 1) * this.#regionBytes,
@@ -169,18 +173,21 @@ class HostileGuest {
   #gpaOf(plan: RingPlan, at: number): number {
     switch (plan.scatter) {
       case 'together':
-        return (at * 64) % (BUFFERS_BYTES / 2);
+        return (at * 64) % Math.max(1, (plan.regions * this.#regionBytes) >> 1);
       case 'pages':
-        return ((at * FAR_STEP) % (BUFFERS_BYTES / PAGE_BYTES)) * PAGE_BYTES;
+        return (at * FAR_STEP * PAGE_BYTES) % Math.max(1, plan.regions * this.#regionBytes - 256);
       case 'regions':
-        return ((at * FAR_STEP) % plan.regions) * this.#regionBytes + ((at * 64) % PAGE_BYTES);
+        return (
+          ((at * FAR_STEP) % plan.regions) * this.#regionBytes +
+          ((at * 64) % Math.max(1, this.#regionBytes >> 1))
+        );
       case 'borders':
         return (1 + ((at * FAR_STEP) % Math.max(1, plan.regions - 1))) * this.#regionBytes - 1;
     }
   }
 
   #writeTable(plan: RingPlan): void {
-    const tableView = new DataView(view.buffer, this.#offset + BUFFERS_BYTES + plan.tableShift, MIB);
+    const tableView = new DataView(this.#view.buffer, this.#offset + BUFFERS_BYTES + plan.tableShift, MIB);
     const isPacked = plan.layout === 'packed';
     for (let i = 0; i < plan.descriptors; i++) {
       const entry = isPacked ? i : (i * plan.stride) % plan.descriptors;
@@ -196,28 +203,28 @@ class HostileGuest {
   /** All chains are the same one. */
   #offerSplit(plan: RingPlan, slots: number, chains: number): void {
     const { descOffset, driverOffset, deviceOffset } = this.attachment();
-    const desc = new Int32Array(view.buffer, descOffset, 4 * plan.size);
+    const desc = new Int32Array(this.#view.buffer, descOffset, 4 * plan.size);
     for (let i = 0; i < slots; i++) {
       const at = (i * plan.stride) % plan.size;
       const next = ((i + 1) * plan.stride) % plan.size;
       this.#describe(desc, at, plan, i, slots, i === slots - 1 ? 0 : next);
     }
-    const avail = new Uint16Array(view.buffer, driverOffset, 2 + plan.size);
+    const avail = new Uint16Array(this.#view.buffer, driverOffset, 2 + plan.size);
     avail.fill(0);
     // Nobody is to be interrupted.
     avail[0] = 1;
     avail[1] = chains;
-    new Uint16Array(view.buffer, deviceOffset, 2).fill(0);
+    new Uint16Array(this.#view.buffer, deviceOffset, 2).fill(0);
   }
 
   #offerPacked(plan: RingPlan, slots: number, chains: number): void {
     const { descOffset, driverOffset } = this.attachment();
-    const desc = new Int32Array(view.buffer, descOffset, 4 * plan.size);
+    const desc = new Int32Array(this.#view.buffer, descOffset, 4 * plan.size);
     desc.fill(0);
     for (let chain = 0; chain < chains; chain++) {
       for (let i = 0; i < slots; i++) this.#describe(desc, chain * slots + i, plan, i, slots, 0);
     }
-    new Uint16Array(view.buffer, driverOffset, 2).set([0, 1]);
+    new Uint16Array(this.#view.buffer, driverOffset, 2).set([0, 1]);
   }
 
   #describe(desc: Int32Array, at: number, plan: RingPlan, i: number, slots: number, next: number): void {
@@ -230,9 +237,13 @@ class HostileGuest {
     desc[4 * at + 3] = plan.layout === 'packed' ? (flags | DESC_F_AVAIL) << 16 : flags | (next << 16);
   }
 
+  close(): void {
+    this.#arena.unmap(this.#offset);
+  }
+
   /** Every byte of its buffers is 255: whatever is sent is a broadcast. */
   fillBuffers(): void {
-    view.u8.fill(255, this.#offset, this.#offset + BUFFERS_BYTES);
+    this.#view.u8.fill(255, this.#offset, this.#offset + BUFFERS_BYTES);
   }
 }
 
@@ -240,16 +251,21 @@ class HostileGuest {
 const COLD_BYTES = 48 * MIB;
 
 export class HostileWorld {
-  readonly #sender = new HostileGuest(false);
-  readonly #receiver = new HostileGuest(true);
+  readonly #view: ArenaView;
+  readonly #sender: HostileGuest;
+  readonly #receiver: HostileGuest;
   readonly #coldBytes = new Uint8Array(COLD_BYTES);
-  readonly #fdb = new Fdb(createFdbMemory({ capacity: 1024, maxPorts: 4 }));
+  readonly #fdb = new Fdb(createFdbMemory({ capacity: 1024, maxPorts: 8 }));
   readonly #counts = [new Float64Array(PORT_COUNTS), new Float64Array(PORT_COUNTS)];
   #forwarder: Forwarder;
   #from: FromGuest | null = null;
   #to: ToGuest | null = null;
+  readonly #others: { readonly port: ForwardingPort; readonly from: IngressQueue }[] = [];
 
-  constructor() {
+  constructor(arena: Arena, view: ArenaView) {
+    this.#view = view;
+    this.#sender = new HostileGuest(arena, view, false);
+    this.#receiver = new HostileGuest(arena, view, true);
     this.#sender.fillBuffers();
     this.#forwarder = this.#makeForwarder();
   }
@@ -263,29 +279,36 @@ export class HostileWorld {
     this.#receiver.adopt(to);
   }
 
+  close(): void {
+    this.#sender.close();
+    this.#receiver.close();
+  }
+
+  /** Further guests on the same forwarder, from the next `begin` on: each with its port and what it sends. */
+  join(port: ForwardingPort, from: IngressQueue): void {
+    this.#others.push({ port, from });
+  }
+
   /** Both rings as they were in the beginning, the sender's with so many chains. */
   begin(chains: number): void {
     this.#sender.offer(chains);
     this.#receiver.offer();
-    this.#from = new FromGuest(view, this.#sender.attachment());
-    this.#to = new ToGuest(view, this.#receiver.attachment(), false);
+    this.#from = new FromGuest(this.#view, this.#sender.attachment());
+    this.#to = new ToGuest(this.#view, this.#receiver.attachment(), false);
+    // What the hostile guests made it learn is forgotten.
+    this.#fdb.flushPort(0);
     this.#forwarder = this.#makeForwarder();
     const [sending, receiving] = this.#counts.map((counts, id) => new ForwardingPort(id, counts));
     receiving.setQueues([this.#to]);
     this.#forwarder.addPort(sending);
     this.#forwarder.addPort(receiving);
+    for (const { port } of this.#others) this.#forwarder.addPort(port);
   }
 
-  /** The sender offers more, and the receiver stays as it is. */
-  sendAgain(chains: number): void {
-    this.#sender.offer(chains);
-    this.#from = new FromGuest(view, this.#sender.attachment());
-  }
-
-  /** One burst. Answers how many chains of the sender it took. */
+  /** A turn of a worker that polls the sender and those who joined. Answers how many chains it took. */
   turn(): number {
     if (this.#from === null) throw new Error('nothing was begun');
-    return this.#forwarder.forwardBurst(this.#from);
+    return this.#forwarder.forwardTurn([this.#from, ...this.#others.map(({ from }) => from)]);
   }
 
   /** Takes what the last burst used out of the processor's caches. */
@@ -295,6 +318,6 @@ export class HostileWorld {
   }
 
   #makeForwarder(): Forwarder {
-    return new Forwarder(view, this.#fdb, () => {});
+    return new Forwarder(this.#view, this.#fdb, () => {});
   }
 }

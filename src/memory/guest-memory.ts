@@ -39,6 +39,8 @@ const ADDRESS_MAX = 2n ** 53n;
 export class GuestMemory {
   readonly #arena: Arena;
   #regions: MappedRegion[] = [];
+  /** By user address, contiguous neighbours as one; null: made anew when it is asked for. */
+  #rangesByUva: readonly GpaRange[] | null = null;
   /**
    * How often each region was added. QEMU before 8.1 adds (and removes) every region once for each queue
    * pair on the one connection, so the same region of the same file may come again.
@@ -158,6 +160,7 @@ export class GuestMemory {
 
   /** Arena offset of a front-end-virtual range, or null when not all of it is shared contiguously. */
   offsetOfUva(uva: bigint, sizeBytes: number): number | null {
+    // Asked three times for each ring, and a front-end decides how often and over how many regions.
     this.#uvaRanges ??= mergedRanges(this.#regions, (region) => region.uva);
     return offsetIn(this.#uvaRanges, uva, sizeBytes);
   }

@@ -18,6 +18,7 @@ import { closeFds, duplicateFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
 import { PeerFds } from '../host/peer-fds.ts';
+import { turnBudget } from '../host/turn-budget.ts';
 import { receive, send } from '../host/unix-socket.ts';
 import { PeerError } from './peer-error.ts';
 
@@ -44,7 +45,10 @@ export const FRONT_END_ROLE: ChannelRole = {
   unsentBytesMax: 4 * 2 ** 20,
 };
 
-/** Messages handled in one turn of the event loop, so that a peer that sends without pause starves nobody. */
+/**
+ * Messages handled in one turn of the event loop at most, so that a peer that sends without pause starves nobody; less
+ * when they take long, or when other peers have used the turn up (turn-budget.ts).
+ */
 export const MESSAGES_PER_TURN = 32;
 /** Between two looks at a socket that was full. */
 const FULL_SOCKET_MS = 1;
@@ -170,7 +174,7 @@ export class Channel {
   /** Handles what has come, until there is no whole message, a handler needs time or others must have their turn. */
   #pump(): void {
     while (this.#isOpen && !this.#isHandling) {
-      if (this.#handledThisTurn === MESSAGES_PER_TURN) {
+      if (this.#mustBreathe()) {
         this.#breathe();
         return;
       }
@@ -190,6 +194,12 @@ export class Channel {
       this.#isHandling = false;
       this.#resume();
     });
+  }
+
+  /** One message a turn is always handled. */
+  #mustBreathe(): boolean {
+    if (this.#handledThisTurn >= MESSAGES_PER_TURN) return true;
+    return turnBudget().isSpent() && this.#handledThisTurn > 0;
   }
 
   /** Handlers often settle at once, and Node runs settled promises before everything else: so count over them too. */

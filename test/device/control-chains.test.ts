@@ -1,6 +1,7 @@
 /** Malformed chains on the control virtqueue: each stops the queue with its reason, and nothing else. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { drainFd } from '../../src/host/descriptor.ts';
+import { CHAIN_DESCRIPTORS_MAX } from '../../src/vring/descriptor-list.ts';
 import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
 import { bit, F, state } from '../vhost-user/scripted-front-end.ts';
 import { Random } from '../vring/random.ts';
@@ -124,6 +125,15 @@ describe('chains', () => {
       () => {
         control.setDescriptor(0, { ...good(), flags: 1, next: 1 });
         control.setDescriptor(1, { ...good(), flags: 1, next: 0 });
+        return 0;
+      },
+    ],
+    [
+      'more descriptors than a chain may have',
+      RING_FAULT.CHAIN_TOO_LONG,
+      () => {
+        const parts = Array.from({ length: CHAIN_DESCRIPTORS_MAX }, () => ({ ...good(), sizeBytes: 0 }));
+        control.setChain(0, [control.indirect([...parts, answer()])]);
         return 0;
       },
     ],

@@ -75,11 +75,11 @@ describe('commands', () => {
     const unicast = [...le32(2), ...mac(1), ...mac(2)];
     const multicast = [...le32(1), ...mac(3)];
     expect(await control.command([1, 0], unicast, multicast)).toBe(OK);
-    expect(receiveFilter.unicastMacs.map((bytes) => [...bytes])).toEqual([mac(1), mac(2)]);
-    expect(receiveFilter.multicastMacs.map((bytes) => [...bytes])).toEqual([mac(3)]);
+    expect([...receiveFilter.unicastMacs]).toEqual([...mac(1), ...mac(2)]);
+    expect([...receiveFilter.multicastMacs]).toEqual(mac(3));
     // What the guest does to its buffers later changes nothing.
     expect(await control.command([1, 0], le32(0), le32(0))).toBe(OK);
-    expect([receiveFilter.unicastMacs, receiveFilter.multicastMacs]).toEqual([[], []]);
+    expect([receiveFilter.unicastMacs.length, receiveFilter.multicastMacs.length]).toEqual([0, 0]);
   });
 
   it.each([
@@ -93,7 +93,7 @@ describe('commands', () => {
   ])('of class MAC with %s are refused and change nothing', async (_what, data) => {
     expect(await control.command([1, 0], le32(1), mac(1), le32(0))).toBe(OK);
     expect(await control.command([1, 0], ...(data.length === 0 ? [] : [data]))).toBe(ERROR);
-    expect(world.net.receiveFilter.unicastMacs).toHaveLength(1);
+    expect(world.net.receiveFilter.unicastMacs).toHaveLength(6);
     expect(await control.command([1, 2], mac(1))).toBe(ERROR);
   });
 
@@ -141,7 +141,7 @@ describe('commands', () => {
 
   it('may be cut into any parts, and lie in an indirect table', async () => {
     expect(await control.command([1], [0], le32(1).slice(0, 1), le32(1).slice(1), mac(7), le32(0))).toBe(OK);
-    expect([...world.net.receiveFilter.unicastMacs[0]]).toEqual(mac(7));
+    expect([...world.net.receiveFilter.unicastMacs]).toEqual(mac(7));
     const { descriptors, answerGpa } = control.commandChain([
       [2, 0],
       [5, 0],
@@ -187,7 +187,7 @@ describe('commands', () => {
     const command = [1, 0, ...le32(10_920), ...macs, ...le32(0)];
     command.push(...new Array<number>(65_536 - command.length).fill(0));
     expect(await control.command(command)).toBe(OK);
-    expect(world.net.receiveFilter.unicastMacs).toHaveLength(10_920);
+    expect(world.net.receiveFilter.unicastMacs).toHaveLength(6 * 10_920);
   });
 });
 

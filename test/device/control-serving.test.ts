@@ -2,7 +2,7 @@
  * How the control virtqueue is served: the number of pairs that its driver chooses, and what one turn of the event
  * loop may take. Its commands: control-queue.test.ts.
  */
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { COMMANDS_PER_TURN, ControlQueue } from '../../src/device/net/control-queue.ts';
 import {
   COUNT_BYTES,
@@ -249,6 +249,27 @@ describe('a queue', () => {
     expect(done).toBeGreaterThan(0);
     expect(done).toBeLessThanOrEqual(8);
     while (done < size) await new Promise(setImmediate);
+    queue.close();
+  });
+
+  it('gives the event loop its turn when commands take long, after one at least', async () => {
+    const size = 16;
+    offerCommands(new ControlDriver(world, 4, size), size);
+    let done = 0;
+    let nowMs = 0;
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => nowMs);
+    const queue = openQueue(size, () => {
+      done++;
+      nowMs += 100;
+      return OK;
+    });
+    for (let before = 0; done < size; before = done) {
+      await new Promise(setImmediate);
+      // A turn of the loop may end one of the queue's turns and begin the next.
+      expect(done - before).toBeLessThanOrEqual(2);
+      expect(done).toBeGreaterThan(before);
+    }
+    clock.mockRestore();
     queue.close();
   });
 

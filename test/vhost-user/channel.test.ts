@@ -2,7 +2,7 @@
  * The channel by itself, in both roles: whole messages with their descriptors, one at a time, an end that is told
  * once, sockets that are full, and a peer that sends without pause. How the back-end uses it: session-form.test.ts.
  */
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFd, closeFds, createEventFd, drainFd, fileFacts, signalFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { receive, send, socketPair } from '../../src/host/unix-socket.ts';
@@ -152,6 +152,38 @@ describe.each([
       }
     },
   );
+});
+
+describe('peers that send without pause, each message of which takes long', () => {
+  it('have one message each handled in a turn of the event loop, and none waits for the others', async () => {
+    const PEERS = 5;
+    const MESSAGES_EACH = 8;
+    let nowMs = 0;
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => nowMs);
+    const handled = new Array<number>(PEERS).fill(0);
+    const channels = handled.map((_, peer) => {
+      const [mine, theirs] = socketPair();
+      const onMessage = async (): Promise<void> => {
+        handled[peer]++;
+        nowMs += 50;
+      };
+      for (let i = 0; i < MESSAGES_EACH; i++) send(theirs, message(1, none(), 0), []);
+      return { theirs, peer: new Channel(mine, BACK_END_ROLE, onMessage, () => {}) };
+    });
+    const sum = (): number => handled.reduce((all, count) => all + count, 0);
+    for (let handledBefore = 0; sum() < PEERS * MESSAGES_EACH; handledBefore = sum()) {
+      await turn();
+      // A turn of the loop may end one turn of a channel and begin the next.
+      expect(sum() - handledBefore).toBeLessThanOrEqual(2 * PEERS + 1);
+      expect(Math.max(...handled) - Math.min(...handled)).toBeLessThanOrEqual(2);
+    }
+    clock.mockRestore();
+    for (const { theirs, peer } of channels) {
+      peer.end('the test is over');
+      closeFd(theirs);
+    }
+    open(BACK_END_ROLE);
+  });
 });
 
 describe('a socket that is full', () => {

@@ -41,6 +41,8 @@ import type { Random } from './random.ts';
 import { bytesOfFrame, describeFrames, sharedArena, sharedArenaView, spoilAddresses } from './scratch.ts';
 
 export type RingPlan = {
+  /** Default 0. */
+  readonly portId?: number;
   readonly layout: RingLayoutKind;
   readonly inOrder: boolean;
   readonly size: number;
@@ -263,7 +265,7 @@ export class RingwayEnd implements DeviceEnd {
       ...places,
       kind: 'ring',
       layout: plan.layout,
-      portId: 0,
+      portId: plan.portId ?? 0,
       queueIndex: direction === 'egress' ? 0 : 1,
       direction,
       size: plan.size,

@@ -23,8 +23,9 @@ export class ReceiveFilter {
   noUnicast = false;
   noBroadcast = false;
   mac: Uint8Array | null = null;
-  unicastMacs: readonly Uint8Array[] = [];
-  multicastMacs: readonly Uint8Array[] = [];
+  /** Six bytes an address, one after the other. */
+  unicastMacs = new Uint8Array(0);
+  multicastMacs = new Uint8Array(0);
   readonly vlans = new Set<number>();
 }
 
@@ -135,11 +136,13 @@ export class ControlCommands {
 }
 
 /** struct virtio_net_ctrl_mac { le32 entries; u8 macs[entries][6]; }; null when it is cut short. */
-function macTable(data: Uint8Array, offset: number): { macs: Uint8Array[]; endOffset: number } | null {
+function macTable(
+  data: Uint8Array,
+  offset: number,
+): { macs: Uint8Array<ArrayBuffer>; endOffset: number } | null {
   if (offset + 4 > data.length) return null;
   const count = new DataView(data.buffer, data.byteOffset).getUint32(offset, true);
   const endOffset = offset + 4 + count * 6;
   if (endOffset > data.length) return null;
-  const macs = Array.from({ length: count }, (_, i) => data.slice(offset + 4 + i * 6, offset + 10 + i * 6));
-  return { macs, endOffset };
+  return { macs: new Uint8Array(data.subarray(offset + 4, endOffset)), endOffset };
 }

@@ -5,6 +5,7 @@
  * main thread in one turn is bounded. Allocates: commands are rare.
  */
 import { descriptorLoop, type Watch } from '../../host/event-loop.ts';
+import { turnBudget } from '../../host/turn-budget.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
 import type { GpaMap } from '../../memory/gpa-translator.ts';
 import type { RingAttachment } from '../../vring/attachment.ts';
@@ -17,7 +18,7 @@ import type { ControlCommands } from './control-commands.ts';
 
 /** Longest command taken: a MAC table of some 10,000 addresses. */
 const COMMAND_BYTES_MAX = 65_536;
-/** What is served before the event loop has its turn again. */
+/** What is served at most before the event loop has its turn again; less when it takes long (turn-budget.ts). */
 export const COMMANDS_PER_TURN = 64;
 const COMMAND_BYTES_PER_TURN = 4 * COMMAND_BYTES_MAX;
 /** A ring without a kick descriptor is looked at this often; the driver waits for each command. */
@@ -38,6 +39,8 @@ export class ControlQueue implements OwnQueue {
   readonly #timer: NodeJS.Timeout | null;
   /** Of the chain walked last. */
   readonly #list = new DescriptorList();
+  /** Of the command that is being read. */
+  readonly #bytes = new Uint8Array(COMMAND_BYTES_MAX);
   #isServing = false;
   /** The first chain holds no command: this is a receive queue whose partner is not started yet. Left as it is. */
   #isForeign = false;
@@ -97,6 +100,7 @@ export class ControlQueue implements OwnQueue {
   async #serveTurn(): Promise<void> {
     let bytesLeft = COMMAND_BYTES_PER_TURN;
     for (let count = 0; count < COMMANDS_PER_TURN && bytesLeft > 0; count++) {
+      if (turnBudget().isSpent() && count > 0) return;
       const command = this.#mayServe() && this.#ring.hasWaiting() ? this.#nextCommand() : null;
       if (command === null) return;
       bytesLeft -= command.bytes.length;
@@ -137,18 +141,18 @@ export class ControlQueue implements OwnQueue {
   #gather(): Uint8Array | null {
     const list = this.#list;
     const { arena, translator } = this.#ring;
-    const parts: Uint8Array[] = [];
+    const bytes = this.#bytes;
     let totalBytes = 0;
     for (let i = 0; i < list.count && list.writable[i] === 0; i++) {
       const sizeBytes = list.sizeBytes[i] >>> 0;
-      totalBytes += sizeBytes;
-      if (totalBytes > COMMAND_BYTES_MAX) return this.#stop(RING_FAULT.COMMAND_TOO_LONG);
+      if (sizeBytes > COMMAND_BYTES_MAX - totalBytes) return this.#stop(RING_FAULT.COMMAND_TOO_LONG);
       // An empty buffer must have a good address too.
       const index = translator.locate(list.gpaLo[i], list.gpaHi[i], Math.max(sizeBytes, 1));
       if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
-      parts.push(arena.windows[translator.window].u8.slice(index, index + sizeBytes));
+      bytes.set(arena.windows[translator.window].u8.subarray(index, index + sizeBytes), totalBytes);
+      totalBytes += sizeBytes;
     }
-    return new Uint8Array(Buffer.concat(parts));
+    return bytes.slice(0, totalBytes);
   }
 
   #stop(fault: number): null {
