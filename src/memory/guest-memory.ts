@@ -39,8 +39,6 @@ const ADDRESS_MAX = 2n ** 53n;
 export class GuestMemory {
   readonly #arena: Arena;
   #regions: MappedRegion[] = [];
-  /** By user address, contiguous neighbours as one; null: made anew when it is asked for. */
-  #rangesByUva: readonly GpaRange[] | null = null;
   /**
    * How often each region was added. QEMU before 8.1 adds (and removes) every region once for each queue
    * pair on the one connection, so the same region of the same file may come again.

@@ -125,12 +125,9 @@ describe.each(Object.entries(COMMANDS))('%s', (_, command) => {
     await run.closed;
     expect(leftBehind()).toEqual([]);
 
-    const other = await start([
-      'script',
-      '-qec',
-      line.replace('exec', 'exec env _=/usr/bin/nohup nohup'),
-      '/dev/null',
-    ]);
+    const withNohup = line.replace('exec', 'exec env _=/usr/bin/nohup nohup');
+    // nohup writes what goes to a terminal into a file of its folder.
+    const other = await start(['script', '-qec', withNohup, '/dev/null'], { cwd: folder });
     await afterSignal('SIGHUP');
     process.kill(await switchPid(), 'SIGTERM');
     await other.closed;
