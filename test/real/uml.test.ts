@@ -94,5 +94,14 @@ describe.skipIf(peers.skip).each(SETUPS)(
       for (const { name, reason } of await ringway.ports())
         expect({ name, reason }).toEqual({ name, reason: null });
     });
+
+    test('their kernels live on, without cards, when Ringway was killed: this front-end does not come back', async () => {
+      await ringway.killAndRestart();
+      for (const name of NAMES) {
+        await guests[name].runOk('until ! ip link show eth0 > /dev/null 2>&1; do sleep 0.1; done');
+        expect(await guests[name].runOk('echo alive')).toBe('alive\n');
+        expect(guests[name].bootCount).toBe(1);
+      }
+    });
   },
 );
