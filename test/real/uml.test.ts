@@ -31,12 +31,13 @@ describe.skipIf(peers.skip).each(SETUPS)(
         ports: NAMES,
         portOptions: Object.fromEntries(NAMES.map((name) => [name, optionsOf(name)])),
       });
-      await Promise.all(
-        NAMES.map(async (name) => {
-          guests[name] = await UmlGuest.start({ name, socketPath: ringway.socket(name) });
-          await guests[name].configureNetwork(`${ADDRESSES[name]}/24`);
-        }),
-      );
+      const booting = NAMES.map(async (name) => {
+        guests[name] = await UmlGuest.start({ name, socketPath: ringway.socket(name) });
+        await guests[name].configureNetwork(`${ADDRESSES[name]}/24`);
+      });
+      // One that fails must not keep the other from being ended.
+      await Promise.allSettled(booting);
+      await Promise.all(booting);
     });
 
     afterAll(async () => {
