@@ -111,7 +111,7 @@ export class Device {
     const ring = this.rings.find(({ kick }) => kick.polledBecause !== null);
     return ring === undefined
       ? null
-      : `queue ${ring.index} is looked at every millisecond: its kick descriptor is ${ring.kick.polledBecause}`;
+      : `queue ${ring.index} is polled: its kick descriptor is ${ring.kick.polledBecause}`;
   }
 
   /** Why the guest's memory is gone although it was accepted (Arena.watchLosses tells when to ask); otherwise null. */

@@ -1,8 +1,8 @@
 /**
- * Checks the descriptors by which front-end and back-end wake each other (`adoptChannelFd`: ask each other). They are open files that the front-end
- * shares and may make blocking at any moment, so only those are taken that can be used without waiting for it: an
- * eventfd, and for signals a UNIX socket (User-Mode Linux sends one end of a pair). How they are used:
- * src/host/peer-signal.ts and `EpollSet.addSignals`. Main thread.
+ * Checks the descriptors by which front-end and back-end wake each other (`adoptChannelFd`: ask each other). They are
+ * open files that the front-end shares and may make blocking at any moment, so only those are taken that can be used
+ * without waiting for it: an eventfd, and for signals a UNIX socket (User-Mode Linux sends one end of a pair). How they
+ * are used: src/host/peer-signal.ts and `EpollSet.addSignals`. Main thread.
  */
 import { closeFd, describeFd, onlyNamesFile, unixSocketFd } from '../host/descriptor.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';

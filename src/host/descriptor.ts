@@ -162,8 +162,3 @@ export function drainFd(fd: number): boolean {
   if (count >= 0 || lastErrno() !== ERRNO.EOPNOTSUPP) return count > 0;
   return libc.readAt(fd, vector + 16, DrainMemory.BYTES) > 0;
 }
-
-/** Whether a failed read or write would only have had to wait. */
-export function wouldBlock(): boolean {
-  return lastErrno() === ERRNO.EAGAIN;
-}

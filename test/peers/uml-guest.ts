@@ -58,6 +58,7 @@ export class UmlGuest {
     const near = child.process.stdio[3] as Socket;
     const shell = new GuestShell(near, token);
     const cleanUp = async (): Promise<void> => {
+      endGroup(child.pid);
       near.destroy();
       await folder.remove();
     };
@@ -125,6 +126,15 @@ export class UmlGuest {
   #explained(error: unknown): Error {
     const tail = this.consoleLog.trimEnd().split('\n').slice(-25).join('\n');
     return new Error(`guest ${this.name}: ${(error as Error).message}\nconsole: ${tail}`, { cause: error });
+  }
+}
+
+/** A kernel that is killed leaves helpers behind, in the group that it made for itself. */
+function endGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // Nobody is left.
   }
 }
 

@@ -31,12 +31,13 @@ describe.skipIf(peers.skip).each(SETUPS)(
         ports: NAMES,
         portOptions: Object.fromEntries(NAMES.map((name) => [name, optionsOf(name)])),
       });
-      await Promise.all(
-        NAMES.map(async (name) => {
-          guests[name] = await UmlGuest.start({ name, socketPath: ringway.socket(name) });
-          await guests[name].configureNetwork(`${ADDRESSES[name]}/24`);
-        }),
-      );
+      const booting = NAMES.map(async (name) => {
+        guests[name] = await UmlGuest.start({ name, socketPath: ringway.socket(name) });
+        await guests[name].configureNetwork(`${ADDRESSES[name]}/24`);
+      });
+      // One that fails must not keep the other from being ended.
+      await Promise.allSettled(booting);
+      await Promise.all(booting);
     });
 
     afterAll(async () => {
@@ -93,6 +94,15 @@ describe.skipIf(peers.skip).each(SETUPS)(
       }
       for (const { name, reason } of await ringway.ports())
         expect({ name, reason }).toEqual({ name, reason: null });
+    });
+
+    test('their kernels live on, without cards, when Ringway was killed: this front-end does not come back', async () => {
+      await ringway.killAndRestart();
+      for (const name of NAMES) {
+        await guests[name].runOk('until ! ip link show eth0 > /dev/null 2>&1; do sleep 0.1; done');
+        expect(await guests[name].runOk('echo alive')).toBe('alive\n');
+        expect(guests[name].bootCount).toBe(1);
+      }
     });
   },
 );
