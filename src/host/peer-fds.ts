@@ -110,13 +110,14 @@ export class PeerFds {
    */
   closeConnection(fd: number): void {
     libc.shutdown(fd, SHUT_RDWR);
-    for (let left = UNREAD_MAX; left > 0 && !this.#kept.isTooMany; left--) {
+    for (let left = UNREAD_MAX; left > 0; left--) {
       const unread = tryReceive(fd);
       if (unread === null) {
         closeFd(fd);
         return;
       }
       this.close(unread);
+      if (this.#kept.isTooMany) break;
     }
     this.#kept.add();
   }
