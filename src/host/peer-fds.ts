@@ -110,13 +110,14 @@ export class PeerFds {
    */
   closeConnection(fd: number): void {
     libc.shutdown(fd, SHUT_RDWR);
-    for (let left = UNREAD_MAX; left > 0 && !this.#kept.isTooMany; left--) {
+    for (let left = UNREAD_MAX; left > 0; left--) {
       const unread = tryReceive(fd);
       if (unread === null) {
         closeFd(fd);
         return;
       }
       this.close(unread);
+      if (this.#kept.isTooMany) break;
     }
     this.#kept.add();
   }
@@ -191,8 +192,9 @@ function mountIdOf(fd: number): number {
 
 /** proc(5), /proc/PID/mountinfo: `id parent major:minor root point options [tags] - type source options`. */
 function typeOfMount(id: number, pid: number | 'self'): string | null {
-  const line = new RegExp(`^${id} .* - (\\S+) `, 'm').exec(readText(`/proc/${pid}/mountinfo`));
-  return line?.[1] ?? null;
+  const line = new RegExp(`^${id} .*? - (\\S+) `, 'm').exec(readText(`/proc/${pid}/mountinfo`));
+  // Whoever mounts a FUSE file system may choose the end of its type.
+  return line?.[1]?.replaceAll(/[^\w.-]/g, '?') ?? null;
 }
 
 function readText(path: string): string {

@@ -106,8 +106,9 @@ export class Arena {
       throw error;
     }
     const extent = { offset, endOffset: offset + sizeBytes, pageBytes, mayBeLost };
-    this.#extents.push(extent);
-    this.#extents.sort((a, b) => a.offset - b.offset);
+    let at = this.#extents.length;
+    while (at > 0 && this.#extents[at - 1].offset > offset) at--;
+    this.#extents.splice(at, 0, extent);
     this.#cover(extent);
     return offset;
   }
@@ -122,12 +123,15 @@ export class Arena {
     if (extent.mayBeLost) this.#regions.give(1);
     this.#faults?.uncover(this.location.address + offset, extent.endOffset - offset);
     // The same owner may have more within the same 2 MiB.
-    for (const other of this.#extents) {
-      if (
-        other.endOffset > roundDown(offset, PLACEMENT_BYTES) &&
-        other.offset < extent.endOffset + PLACEMENT_BYTES
-      )
-        this.#cover(other);
+    for (
+      let at = index - 1;
+      at >= 0 && this.#extents[at].endOffset > roundDown(offset, PLACEMENT_BYTES);
+      at--
+    )
+      this.#cover(this.#extents[at]);
+    for (let at = index; at < this.#extents.length; at++) {
+      if (this.#extents[at].offset >= roundUp(extent.endOffset, PLACEMENT_BYTES)) break;
+      this.#cover(this.#extents[at]);
     }
   }
 

@@ -75,6 +75,25 @@ describe('kindOfPeerFile', () => {
     await once(server, 'close');
   });
 
+  it.skipIf(process.getuid?.() !== 0)(
+    "knows a disk of the peer's own mount namespace by the peer (needs root)",
+    async () => {
+      const script = 'echo; exec sleep 1000';
+      const child = spawn('unshare', ['--mount', 'sh', '-c', script], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      await once(child.stdout, 'data');
+      const own = openSync(join(folder, 'ram'), 'w+');
+      const theirs = open(`/proc/${child.pid}/root${folder}/ram`, 'r+');
+      expect(kindOfPeerFile(own, null)).toBe('disk');
+      expect(kindOfPeerFile(theirs, null)).toBe('unasked');
+      expect(kindOfPeerFile(theirs, child.pid!)).toBe('disk');
+      closeFd(own);
+      child.kill();
+      await once(child, 'exit');
+    },
+  );
+
   it('asks nothing of a folder that cannot answer', async () => {
     expect(kindOfPeerFile(await folderOfDeadProcess(), null)).toBe('plain');
   });

@@ -11,6 +11,8 @@ const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
+/** Linux 6.16. */
+const SO_PASSRIGHTS = 83;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -33,6 +35,15 @@ const NAME_ROOM_BYTES = 128;
 export function setSocketBuffers(fd: number, sendBytes: number, receiveBytes: number): void {
   setOption(fd, SO_SNDBUFFORCE, sendBytes) || setOption(fd, SO_SNDBUF, sendBytes);
   setOption(fd, SO_RCVBUFFORCE, receiveBytes) || setOption(fd, SO_RCVBUF, receiveBytes);
+}
+
+/**
+ * Asks the kernel to take no descriptors from the other side, which gets EPERM then. Otherwise it throws them away when
+ * we read what they came with, and that may wait for as long as their owner likes (peer-fds.ts). Answers whether this
+ * kernel can.
+ */
+export function refuseDescriptors(fd: number): boolean {
+  return setOption(fd, SO_PASSRIGHTS, 0);
 }
 
 function setOption(fd: number, name: number, value: number): boolean {
