@@ -2,7 +2,7 @@
  * Guests with emulated cards on UNIX sockets, and a guest on vhost-user, all on one Ringway: they reach each other
  * whatever card they have. Streams in both roles, datagrams, and sockets that are handed to QEMU.
  */
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { libc } from '../../src/host/libc.ts';
@@ -108,10 +108,18 @@ describe.skipIf(peers.skip)(peers.title('guests with emulated cards on UNIX sock
     expect((await ringway.port('server')).reason).toBeNull();
   });
 
-  test('e1000e on the same socket, once the guest before has left', async () => {
+  test('e1000e on the same path, once the guest before has left and all sockets were removed', async () => {
     const first = guests.find(({ name }) => name === 'guest2')!;
     await first.stop();
     await ringway.untilState('server', 'waiting');
+    const sockets = [
+      ringway.controlSocket,
+      ...['vhost', 'server', 'dgram'].map((port) => ringway.socket(port)),
+    ];
+    for (const socket of sockets) rmSync(socket);
+    await ringway.until(async () => sockets.every((socket) => existsSync(socket)));
+    // Who was connected is so still.
+    expect((await ringway.port('vhost')).state).toBe('running');
     const again = await boot(2, 'e1000e', netdevs.server());
     await expectReached(again, 2, 'server');
   });
