@@ -340,16 +340,14 @@ export class Device {
   }
 
   #decide(ring: Ring, isActive: boolean): RingStart {
+    const lastRun = this.#context.lastRuns.get(ring.index) ?? null;
     return decideStart(ring, {
       layout: layoutOf(this.features),
       isActive,
       memory: this.#memory,
-      lastRun: this.#context.lastRuns.get(ring.index) ?? null,
-      place: this.#placeOf(ring),
-      word16At: (offset) => {
-        const [low, high] = this.#context.arenaView.bytesAt(offset, 2);
-        return low | (high << 8);
-      },
+      lastRun,
+      place: lastRun === null ? null : this.#placeOf(ring),
+      word16At: (offset) => this.#context.arenaView.word16At(offset),
     });
   }
 
