@@ -12,7 +12,7 @@ import { BudgetError, type DescriptorShare } from '../host/budgets.ts';
 import { closeFd } from '../host/descriptor.ts';
 import { PeerSignal } from '../host/peer-signal.ts';
 import type { Arena } from '../memory/arena.ts';
-import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { DataPath } from '../queue/data-path.ts';
@@ -383,17 +383,14 @@ export class Device {
   }
 
   #decide(ring: Ring, isActive: boolean): RingStart {
+    const lastRun = this.#context.lastRuns.get(ring.index) ?? null;
     return decideStart(ring, {
       layout: layoutOf(this.features),
       isActive,
       memory: this.#memory,
-      lastRun: this.#context.lastRuns.get(ring.index) ?? null,
-      place: this.#placeOf(ring),
-      // Asked tens of thousands of times for a packed ring, so nothing is copied. Rings are aligned.
-      word16At: (offset) => {
-        const window = this.#context.arenaView.windows[Math.floor(offset / WINDOW_BYTES)];
-        return window.u16[(offset - window.startOffset) >> 1];
-      },
+      lastRun,
+      place: lastRun === null ? null : this.#placeOf(ring),
+      word16At: (offset) => this.#context.arenaView.word16At(offset),
     });
   }
 

@@ -48,6 +48,11 @@ export class ArenaView {
     );
   }
 
+  /** The little-endian word at an arena offset, which is even. Control plane, but quick: a ring has many. */
+  word16At(offset: number): number {
+    return this.windows[Math.floor(offset / WINDOW_BYTES)].u16[(offset % WINDOW_BYTES) >> 1];
+  }
+
   /** A copy of `sizeBytes` at an arena offset. Control plane: it allocates. */
   bytesAt(offset: number, sizeBytes: number): Uint8Array {
     return this.u8.slice(offset, offset + sizeBytes);

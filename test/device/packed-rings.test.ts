@@ -92,7 +92,7 @@ describe('packed rings', () => {
     world.front.send('SET_VRING_ENABLE', state(2, 1));
     await world.front.settle();
     expect(world.ring(2).reason).toMatch(/must start it anew/);
-    const looked = vi.spyOn(arenaView, 'bytesAt');
+    const looked = vi.spyOn(arenaView, 'word16At');
     world.front.send('SET_VRING_NUM', state(3, 256));
     world.front.send('SET_VRING_ENABLE', state(3, 1));
     await world.front.settle();
