@@ -235,6 +235,20 @@ describe.each(LAYOUT_KINDS)('what a %s ring costs whose chains are as long as ma
     expect(guest.device.from.fault).toBe(0);
   });
 
+  it('from a guest of sixteen queues is sixteen times as much, and each goes on', () => {
+    const guest = makeGuest(false);
+    const { batch } = guest.device;
+    fillWithTables(guest, guest.driver.fromGuest.ring, 12 + FRAME.length, 0);
+    const queues = Array.from({ length: 16 }, () => guest.device.openFrom());
+    const looked = vi.spyOn(DescriptorList.prototype, 'add');
+    const taken = queues.map(() => 0);
+    for (let turn = 0; turn < TURNS; turn++) {
+      for (const [i, queue] of queues.entries()) taken[i] += queue.gather(batch);
+    }
+    expect(looked.mock.calls.length).toBeLessThanOrEqual(16 * (TURNS + 8) * CHAIN_DESCRIPTORS_MAX);
+    expect(Math.min(...taken)).toBeGreaterThan(TURNS / 2);
+  });
+
   it.each([false, true])(
     'to the guest is bounded for a burst and in the mean, mergeable: %s',
     (mergeable) => {
