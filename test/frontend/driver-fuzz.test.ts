@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { PIECE_GAP_BYTES } from '../../src/frontend/driver-ring.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
 import type { NaiveRing } from '../vring/naive-ring.ts';
-import { Random } from '../vring/random.ts';
+import { Random, seeds } from '../vring/random.ts';
 import { randomPieces, randomPlan, randomReceiveShape } from '../vring/random-rings.ts';
 import { DriverEnd, naiveRing, type RingPlan } from '../vring/ring-worlds.ts';
 
@@ -200,7 +200,7 @@ const KINDS = [
 ] as const;
 
 describe.each(KINDS)('the driver of a %s ring, in order: %s', (layout, inOrder) => {
-  it.each(Array.from({ length: SEEDS }, (_, seed) => seed))('and the naive twin, seed %i', (seed) => {
+  it.each(seeds(SEEDS))('and the naive twin, seed %i', (seed) => {
     const world = new World(seed, layout, inOrder);
     try {
       for (let turn = 0; turn < TURNS; turn++) world.turn();

@@ -12,7 +12,7 @@ import { createMemoryFile } from '../../src/host/mapping.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
 import { arena, FEATURES, PROTOCOL_FEATURES, ringPlace, World } from '../device/world.ts';
 import { UVA_BASE } from '../memory/guest-file.ts';
-import { Random } from '../vring/random.ts';
+import { Random, seeds } from '../vring/random.ts';
 import {
   bit,
   config,
@@ -248,18 +248,15 @@ async function live(seed: number, messageCount: number): Promise<{ alive: boolea
 }
 
 describe('random front-ends', () => {
-  it.each(Array.from({ length: 12 }, (_, batch) => batch))(
-    'leave nothing behind (batch %i)',
-    async (batch) => {
-      const lives: { alive: boolean; orders: number }[] = [];
-      for (let run = 0; run < 20; run++) lives.push(await live(batch * 100 + run, 60));
-      // Otherwise the messages are so bad, or so good, that little is tested.
-      const survivors = lives.filter(({ alive }) => alive).length;
-      expect(survivors).toBeGreaterThan(0);
-      expect(survivors).toBeLessThan(lives.length);
-      expect(lives.reduce((sum, { orders }) => sum + orders, 0)).toBeGreaterThan(100);
-    },
-  );
+  it.each(seeds(12))('leave nothing behind (batch %i)', async (batch) => {
+    const lives: { alive: boolean; orders: number }[] = [];
+    for (let run = 0; run < 20; run++) lives.push(await live(batch * 100 + run, 60));
+    // Otherwise the messages are so bad, or so good, that little is tested.
+    const survivors = lives.filter(({ alive }) => alive).length;
+    expect(survivors).toBeGreaterThan(0);
+    expect(survivors).toBeLessThan(lives.length);
+    expect(lives.reduce((sum, { orders }) => sum + orders, 0)).toBeGreaterThan(100);
+  });
 
   it('that send a burst and hang up leave nothing behind, whatever was being waited for', async () => {
     for (let seed = 5000; seed < 5060; seed++) {

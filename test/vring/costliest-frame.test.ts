@@ -1,8 +1,8 @@
 /**
  * What two hostile guests can make a worker look at, for one frame and in the mean of many turns, whatever their rings
  * are like: descriptors and translations are counted, which no slow machine changes. And two guests beside them, whose
- * every frame arrives as it was sent. The rings are made up by seeds (bench/hostile/search.ts); RINGWAY_SEARCH_SEEDS says
- * how many. What it costs in time: `node bench/hostile/main.ts`.
+ * every frame arrives as it was sent. The rings are made up by seeds (bench/hostile/search.ts). What they cost in time:
+ * `node bench/hostile/main.ts`.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { describePlan, type HostilePair, makePair } from '../../bench/hostile/search.ts';
@@ -11,12 +11,12 @@ import { GpaTranslator } from '../../src/memory/gpa-translator.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from '../../src/vring/descriptor-list.ts';
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
+import { seeds } from './random.ts';
 import { DriverEnd, plainPlan, RingwayEnd } from './ring-worlds.ts';
 import { sharedArena, sharedArenaView } from './scratch.ts';
 
-const SEEDS = Number(process.env.RINGWAY_SEARCH_SEEDS ?? 100);
 const SEEDS_PER_TEST = 25;
-const GROUPS = Array.from({ length: Math.ceil(SEEDS / SEEDS_PER_TEST) }, (_, i) => i * SEEDS_PER_TEST);
+const GROUPS = seeds(4).map((group) => group * SEEDS_PER_TEST);
 const TURNS = 24;
 
 /** A sender's chain, a receiver's, and what of one more was walked before it turned out to be too many. */

@@ -5,7 +5,7 @@
 import { describe, expect, it } from 'vitest';
 import { WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from '../../src/memory/arena-view.ts';
 import { type GpaMap, type GpaRange, GpaTranslator } from '../../src/memory/gpa-translator.ts';
-import { Random } from './random.ts';
+import { Random, seeds } from './random.ts';
 
 const GIB = 2 ** 30;
 const FOUR_GIB = 4 * GIB;
@@ -74,7 +74,7 @@ function randomGpa(random: Random, map: GpaMap): number {
 }
 
 describe('GpaTranslator and its forgetful twin', () => {
-  it.each(Array.from({ length: 60 }, (_, seed) => seed))('agree, seed %i', (seed) => {
+  it.each(seeds(60))('agree, seed %i', (seed) => {
     const random = new Random(seed);
     const map = randomMap(random);
     const translator = new GpaTranslator(map);

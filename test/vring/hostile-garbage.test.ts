@@ -21,7 +21,7 @@ import {
   Neighbourhood,
   NOTHING,
 } from './hostile-guest.ts';
-import { Random } from './random.ts';
+import { Random, seeds } from './random.ts';
 import { LAYOUT_KINDS, type RingwayEnd, splitLayout } from './ring-worlds.ts';
 import { piecesOfFrame, sharedArenaView } from './scratch.ts';
 
@@ -124,7 +124,7 @@ afterEach(() => {
 });
 
 describe.each(LAYOUT_KINDS)('garbage in the rings and tables of a %s ring', (layout) => {
-  it.each(Array.from({ length: 40 }, (_, seed) => seed))('does no harm, seed %i', (seed) => {
+  it.each(seeds(40))('does no harm, seed %i', (seed) => {
     const random = new Random(seed);
     const mergeable = random.chance(50);
     let takenSum = 0;
@@ -233,6 +233,20 @@ describe.each(LAYOUT_KINDS)('what a %s ring costs whose chains are as long as ma
     expect(Math.max(...looks)).toBeLessThanOrEqual(8 * CHAIN_DESCRIPTORS_MAX);
     expect(lookedAfterTurns[TURNS - 1]).toBeLessThanOrEqual((TURNS + 8) * CHAIN_DESCRIPTORS_MAX);
     expect(guest.device.from.fault).toBe(0);
+  });
+
+  it('from a guest of sixteen queues is sixteen times as much, and each goes on', () => {
+    const guest = makeGuest(false);
+    const { batch } = guest.device;
+    fillWithTables(guest, guest.driver.fromGuest.ring, 12 + FRAME.length, 0);
+    const queues = Array.from({ length: 16 }, () => guest.device.openFrom());
+    const looked = vi.spyOn(DescriptorList.prototype, 'add');
+    const taken = queues.map(() => 0);
+    for (let turn = 0; turn < TURNS; turn++) {
+      for (const [i, queue] of queues.entries()) taken[i] += queue.gather(batch);
+    }
+    expect(looked.mock.calls.length).toBeLessThanOrEqual(16 * (TURNS + 8) * CHAIN_DESCRIPTORS_MAX);
+    expect(Math.min(...taken)).toBeGreaterThan(TURNS / 2);
   });
 
   it.each([false, true])(

@@ -37,3 +37,9 @@ export class Random {
     return bytes;
   }
 }
+
+/** So many seeds, from 0 on; RINGWAY_SEARCH=N makes them N times as many, for a search that takes hours. */
+export function seeds(count: number): number[] {
+  const times = Number(process.env.RINGWAY_SEARCH ?? 1);
+  return Array.from({ length: Math.round(count * times) }, (_, seed) => seed);
+}

@@ -9,7 +9,7 @@ import { describe, expect, it } from 'vitest';
 import { PIECE_GAP_BYTES } from '../../src/frontend/driver-ring.ts';
 import { BATCH_FRAMES_MAX } from '../../src/queue/batch.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
-import { Random } from './random.ts';
+import { Random, seeds } from './random.ts';
 import { FRAME_BYTES_MAX, randomPieces, randomPlan, randomReceiveShape } from './random-rings.ts';
 import {
   type DeviceEnd,
@@ -214,7 +214,7 @@ function equal<T>(ours: T, twins: T): T {
 describe.each(KINDS)('%s rings, in order: %s, and their naive twin', (layout, inOrder) => {
   const refusals = new Set<string>();
 
-  it.each(Array.from({ length: SEEDS }, (_, seed) => seed))('agree byte for byte, seed %i', (seed) => {
+  it.each(seeds(SEEDS))('agree byte for byte, seed %i', (seed) => {
     const worlds = new Worlds(seed, layout, inOrder);
     try {
       worlds.bothDrivers(({ toGuest }) => toGuest.fill());

@@ -149,7 +149,9 @@ export class ControlQueue implements OwnQueue {
       // An empty buffer must have a good address too.
       const index = translator.locate(list.gpaLo[i], list.gpaHi[i], Math.max(sizeBytes, 1));
       if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
-      bytes.set(arena.windows[translator.window].u8.subarray(index, index + sizeBytes), totalBytes);
+      const { u8 } = arena.windows[translator.window];
+      const part = u8.subarray(index, index + sizeBytes);
+      bytes.set(part, totalBytes);
       totalBytes += sizeBytes;
     }
     return bytes.slice(0, totalBytes);
