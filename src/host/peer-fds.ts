@@ -7,7 +7,7 @@
  * that the process has, even after SIGKILL. Main thread.
  */
 import { fstatSync, readFileSync } from 'node:fs';
-import { closeFd, describeFd } from './descriptor.ts';
+import { closeFd, describeFd, unixSocketFd } from './descriptor.ts';
 import { HostError } from './errors.ts';
 import { libc } from './libc.ts';
 import { receive } from './unix-socket.ts';
@@ -17,9 +17,6 @@ const F_GET_SEALS = 1034;
 const O_ACCMODE = 3;
 const O_RDWR = 2;
 const O_PATH = 0o10000000;
-const SOL_SOCKET = 1;
-const SO_DOMAIN = 39;
-const AF_UNIX = 1;
 const SHUT_RDWR = 2;
 /** Reads; more than a socket's buffer holds messages. */
 const UNREAD_MAX = 4096;
@@ -144,7 +141,7 @@ export function kindOfPeerFile(fd: number, peerPid: number | null): PeerFileKind
   const name = describeFd(fd);
   // The names of files begin with a slash, so these are no file's.
   if (name.startsWith('pipe:') || ANONYMOUS.test(name)) return 'plain';
-  if (name.startsWith('socket:')) return isUnixSocket(fd) ? 'plain' : 'unasked';
+  if (name.startsWith('socket:')) return unixSocketFd(fd) ? 'plain' : 'unasked';
   if (!name.startsWith('/')) return 'unasked';
   return kindOfFile(fd, flags, peerPid);
 }
@@ -170,12 +167,6 @@ function kindOfNode(fd: number): PeerFileKind {
   } catch {
     return 'unasked';
   }
-}
-
-function isUnixSocket(fd: number): boolean {
-  const domain = new Uint8Array(4);
-  const length = new Uint8Array(new Uint32Array([4]).buffer);
-  return libc.getsockopt(fd, SOL_SOCKET, SO_DOMAIN, domain, length) === 0 && domain[0] === AF_UNIX;
 }
 
 /** As mountinfo calls it: `ext4`, `fuse.sshfs`; null when neither we nor the peer have it mounted. */
