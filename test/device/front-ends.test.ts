@@ -548,13 +548,17 @@ describe.each(ALL)('$name', (habits) => {
     expect(await partner.received()).toEqual(frame(50));
     await expectFlow();
   });
+});
 
-  it.skipIf(habits.restore === null)('is restored from a saved state', async () => {
-    await habits.firstStart();
+const RESTORED = ALL.flatMap(({ restore, ...habits }) => (restore === null ? [] : [{ ...habits, restore }]));
+
+describe.each(RESTORED)('$name', ({ firstStart, restore }) => {
+  it('is restored from a saved state', async () => {
+    await firstStart();
     await expectFlow();
     await replaceSwitch();
     machine.connect();
-    await habits.restore?.();
+    await restore();
     expect(await partner.received()).toEqual(frame(50));
     await expectFlow();
   });
