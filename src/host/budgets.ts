@@ -5,6 +5,7 @@
  * for as little as every guest needs. Main thread.
  */
 import { readFileSync } from 'node:fs';
+import { FDS_MAX } from '../../protocol/vhost-user/messages.ts';
 
 /** For the user: what is used up, and how to have more of it. */
 export class BudgetError extends Error {
@@ -68,7 +69,7 @@ export function descriptorBudget(): Budget {
 export class DescriptorShare {
   static readonly #PER_RING = 3;
   /** Its connection, a message's descriptors, and the rings of a card with one pair of queues. */
-  static readonly BASE = 1 + 8 + 3 * DescriptorShare.#PER_RING;
+  static readonly BASE = 1 + FDS_MAX + 3 * DescriptorShare.#PER_RING;
   readonly #budget: Budget;
   #count = 0;
 

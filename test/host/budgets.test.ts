@@ -47,10 +47,10 @@ describe('DescriptorShare', () => {
     const share = new DescriptorShare(budget);
     share.forRings(1);
     share.forRings(3);
-    expect(budget.used).toBe(18);
+    expect(budget.used).toBe(DescriptorShare.BASE);
     share.forRings(5);
     share.forRings(4);
-    expect(budget.used).toBe(24);
+    expect(budget.used).toBe(DescriptorShare.BASE + 6);
     expect(() => share.forRings(50)).toThrow(BudgetError);
     share.release();
     expect(budget.used).toBe(0);

@@ -13,6 +13,7 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ARM64_LISTING, assemblyOf, machineCode, X64_LISTING } from '../../src/host/bus-fault-code.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
+import { peersForTests } from '../peers/packages.ts';
 import { Random } from '../vring/random.ts';
 import type { Touch } from './faulting-thread.ts';
 import { arena, file, MIB, memory, PAGE, remove, view } from './memory-world.ts';
@@ -165,22 +166,16 @@ describe('everything else ends the process as it would have', () => {
   });
 });
 
-describe('the machine code', () => {
+const assemblers = await peersForTests(['assemblers']);
+
+describe.skipIf(assemblers.skip)(assemblers.title('the machine code'), () => {
   it.each([
     ['x86-64', 'as', '.intel_syntax noprefix\n', X64_LISTING],
     ['arm64', 'aarch64-linux-gnu-as', '', ARM64_LISTING],
-  ])('is what its assembly says: %s', (arch, assembler, prefix, listing) => {
-    // Each processor's own assembler is called `as`.
-    const own = arch === 'arm64' && process.arch === 'arm64' ? 'as' : assembler;
-    const isForeign = arch === 'x86-64' && process.arch !== 'x64';
-    const found = isForeign ? null : spawnSync(own, ['--version'], { encoding: 'utf8' });
-    if (found?.status !== 0) {
-      console.warn(`skipped: ${assembler} is not installed (Debian: binutils, binutils-aarch64-linux-gnu)`);
-      return;
-    }
+  ])('is what its assembly says: %s', (_arch, assembler, prefix, listing) => {
     const object = join(folder(), 'code.o');
     const input = `${prefix}${assemblyOf(listing)}`;
-    expect(spawnSync(own, ['-o', object], { input, encoding: 'utf8' }).stderr).toBe('');
+    expect(spawnSync(assembler, ['-o', object], { input, encoding: 'utf8' }).stderr).toBe('');
     const text = textOf(object);
     expect(Buffer.from(text.subarray(0, machineCode(listing).length)).toString('hex')).toBe(
       Buffer.from(machineCode(listing)).toString('hex'),

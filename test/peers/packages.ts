@@ -20,6 +20,7 @@ export type PeerName =
   | 'uml'
   | 'testpmd'
   | 'dpdk'
+  | 'assemblers'
   | 'ovs'
   | 'iproute2'
   | 'ethtool'
@@ -60,6 +61,11 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
     { package: 'librte-meta-allpmds', provides: '/usr/lib/*/librte_net_pcap.so*' },
     { package: 'gcc', provides: 'gcc' },
     { package: 'libc6-dev', provides: '/usr/include/stdio.h' },
+  ],
+  // For the machine code of src/host, for both processors.
+  assemblers: [
+    { package: 'binutils', provides: 'as' },
+    { package: 'binutils-aarch64-linux-gnu', provides: 'aarch64-linux-gnu-as' },
   ],
   ovs: [
     {
