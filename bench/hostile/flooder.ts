@@ -23,7 +23,7 @@ export type FloodKind = keyof typeof FLOODS;
 
 const AGAIN_MS = 1;
 const RING_COUNT = 32;
-const REGION_COUNT = 100;
+const REGION_COUNT = 500;
 const PAGE_BYTES = 4096;
 const MEMORY_BYTES = 16 * 2 ** 20;
 const RING_SIZE = 32_768;

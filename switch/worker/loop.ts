@@ -271,11 +271,12 @@ function pollStretch(
   let frames = 0;
   let emptyTurns = 0;
   for (let turn = 0; turn < turns; turn++) {
-    if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
     forwarder.nowTick = control[CONTROL_TICK];
     const taken = forwarder.forwardTurn(polled);
     if (taken === 0) emptyTurns++;
     frames += taken;
+    // After the turn, so that orders without pause, which front-ends cause, do not keep frames waiting.
+    if (Atomics.load(control, CONTROL_EPOCH) !== epochSeen) break;
   }
   control[CONTROL_EMPTY_TURNS] = (control[CONTROL_EMPTY_TURNS] + emptyTurns) | 0;
   return frames !== 0;

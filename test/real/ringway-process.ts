@@ -93,7 +93,7 @@ export class RingwayProcess {
       });
       if (await holds().catch(() => false)) return;
       await Promise.race([nextLine, delay(ASK_AGAIN_MS), this.#exited]);
-      if (deadline.aborted || this.#child.exitCode !== null) {
+      if (deadline.aborted || this.#child.exitCode !== null || this.#child.signalCode !== null) {
         throw new Error(`Ringway did not come to the state awaited; its log:\n${this.log}`);
       }
     }
