@@ -32,6 +32,7 @@ const HANDSHAKE_MS = 5000;
 const HANDSHAKE_PAUSE_MS = 50;
 const DEED_MS = 60_000;
 const REPORT_MS = 5000;
+const REASON_LENGTH_MAX = 100;
 const isRoot = process.getuid?.() === 0;
 
 const needRoot = async (): Promise<string | null> => (isRoot ? null : 'it needs root');
@@ -141,6 +142,17 @@ const HEAD: Row = [
 
 const shown = (row: Row): string => `| ${row.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
 
+/** What stands first in a reason, which may be long and name a folder that is of no interest. */
+function firstOf(said: string, folder: string): string {
+  const text = said
+    .replace(/^.*\(last: /, '')
+    .replaceAll(`${folder}/`, '')
+    .split(';')[0];
+  return text.length <= REASON_LENGTH_MAX
+    ? text
+    : `${text.slice(0, text.lastIndexOf(' ', REASON_LENGTH_MAX))} …`;
+}
+
 function processCell(ended: string | null, answers: boolean): string {
   if (ended !== null) return `**ended: ${ended}**`;
   return answers ? 'alive' : '**alive, its commands hang**';
@@ -180,7 +192,7 @@ async function tryCase(name: keyof typeof CASES, switchName: SwitchName): Promis
     const ended = tried.ended();
     const said = [
       program === undefined ? (note as string | null) : '',
-      reason === null ? '' : `port: ${reason}`,
+      reason === null ? '' : `port: ${firstOf(reason, extras)}`,
     ];
     const handshake = Number.isFinite(handshakeMs) ? handshakeMs.toFixed(0) : `**none in ${HANDSHAKE_MS}**`;
     return [
