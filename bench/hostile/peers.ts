@@ -18,7 +18,7 @@ import { SWITCHES, type SwitchName, socketOf, type TriedSwitch } from './peer-sw
 
 type Cleanup = () => void | Promise<void>;
 /** What a case needs besides, in a fresh folder; a text says why it cannot be had. */
-type Prepare = (folder: string, cleanups: Cleanup[]) => Promise<string | null>;
+type Prepare = (folder: string) => Promise<string | null>;
 
 type TriedCase = {
   readonly does: string;
@@ -32,20 +32,23 @@ const HANDSHAKE_MS = 5000;
 const HANDSHAKE_PAUSE_MS = 50;
 const DEED_MS = 60_000;
 const REPORT_MS = 5000;
-const REASON_LENGTH_MAX = 100;
+const REASON_LENGTH_MAX = 86;
 const isRoot = process.getuid?.() === 0;
 
-const needRoot = async (): Promise<string | null> => (isRoot ? null : 'it needs root');
+const onExit = new Set<ChildProcess>();
+/** Of the case that is tried; run backwards, after `first`. */
+const cleanups: Cleanup[] = [];
+const first: Cleanup[] = [];
 
-const smallTmpfs: Prepare = async (folder, cleanups) => {
-  if (!isRoot) return needRoot();
+const smallTmpfs: Prepare = async (folder) => {
+  if (!isRoot) return 'it needs root';
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24M', 'tmpfs', folder]);
   cleanups.push(() => void execFileSync('umount', ['--lazy', folder]));
   return null;
 };
 
-/** The guest's memory fills them but for the last; they are taken again below `folder`. */
-const hugepages: Prepare = async (folder, cleanups) => {
+/** The guest's memory fills all of them but one. */
+const hugepages: Prepare = async (folder) => {
   const taken = await takeHugepages(10, { reserve: true });
   if ('unavailable' in taken) return taken.unavailable;
   cleanups.push(() => taken.release());
@@ -54,16 +57,14 @@ const hugepages: Prepare = async (folder, cleanups) => {
   return null;
 };
 
-const muteFileSystem: Prepare = async (folder, cleanups) => {
+const muteFileSystem: Prepare = async (folder) => {
   if (!isRoot || !existsSync('/dev/fuse')) return 'it needs root and /dev/fuse';
   const program = fileURLToPath(new URL('../../test/peers/mute-file-system.ts', import.meta.url));
   const server = spawn(process.execPath, [program, folder], { stdio: ['ignore', 'pipe', 'inherit'] });
   onExit.add(server);
-  cleanups.push(async () => {
-    // Whoever waits for it is set free.
-    await end(server);
-    execFileSync('umount', ['--lazy', folder]);
-  });
+  cleanups.push(() => void execFileSync('umount', ['--lazy', folder]));
+  // Whoever waits for it is set free, and could not be ended before.
+  first.push(() => end(server));
   await once(server.stdout, 'data');
   return null;
 };
@@ -84,11 +85,16 @@ const CASES: Readonly<Record<CaseName | 'owner flood', TriedCase>> = {
   'owner flood': { does: '`SET_OWNER` without pause', program: ['flooder.ts', 'owner'] },
 };
 
-const onExit = new Set<ChildProcess>();
+async function cleanUp(): Promise<void> {
+  for (const cleanup of [...first.splice(0), ...cleanups.splice(0).reverse()]) await cleanup();
+}
+
 process.on('exit', () => {
   for (const child of onExit) child.kill('SIGKILL');
 });
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => void cleanUp().finally(() => process.exit(1)));
+}
 
 function start(file: string, ...args: string[]): ChildProcess {
   const child = fork(join(import.meta.dirname, file), args);
@@ -147,7 +153,7 @@ function firstOf(said: string, folder: string): string {
   const text = said
     .replace(/^.*\(last: /, '')
     .replaceAll(`${folder}/`, '')
-    .split(';')[0];
+    .split(/;| \(/)[0];
   return text.length <= REASON_LENGTH_MAX
     ? text
     : `${text.slice(0, text.lastIndexOf(' ', REASON_LENGTH_MAX))} …`;
@@ -170,9 +176,9 @@ async function tryCase(name: keyof typeof CASES, switchName: SwitchName): Promis
   const folder = mkdtempSync(join(tmpdir(), 'ringway-peers-'));
   const extras = join(folder, 'extras');
   mkdirSync(extras);
-  const cleanups: Cleanup[] = [() => rmSync(folder, { recursive: true, force: true })];
+  cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
   try {
-    const missing = (await prepare?.(extras, cleanups)) ?? null;
+    const missing = (await prepare?.(extras)) ?? null;
     if (missing !== null) return [does, switchName, `left out: ${missing}`, '', '', '', ''];
     const tried = await SWITCHES[switchName](folder);
     cleanups.push(() => tried.stop());
@@ -204,12 +210,7 @@ async function tryCase(name: keyof typeof CASES, switchName: SwitchName): Promis
       ...bystanderCells(report, ended),
     ];
   } finally {
-    // FUSE's server goes first of all: it may hold the others.
-    const [removeFolder, ...others] = cleanups;
-    for (const cleanup of program === undefined && prepare === muteFileSystem ? others : others.reverse()) {
-      await cleanup();
-    }
-    await removeFolder();
+    await cleanUp();
   }
 }
 
