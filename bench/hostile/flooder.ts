@@ -184,6 +184,7 @@ const FLOODS = {
   },
 } as const;
 
+process.once('disconnect', () => process.exit());
 const [kind, socketPath] = process.argv.slice(2);
 for (;;) {
   try {

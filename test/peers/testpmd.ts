@@ -96,6 +96,11 @@ export class Testpmd {
     return `${this.#log.text}${this.#errors.text}`;
   }
 
+  /** "code 1" or "SIGSEGV"; null while it runs. */
+  howItEnded(): string | null {
+    return this.#child.hasExited() ? this.#child.howItEnded() : null;
+  }
+
   /** Runs an interactive command, after those asked for earlier; returns what it wrote up to the next prompt. */
   command(line: string, options: { timeoutMs?: number } = {}): Promise<string> {
     const result = this.#queue.then(() => this.#commandNow(line, options.timeoutMs ?? 30_000));

@@ -1,0 +1,315 @@
+/**
+ * The hostile front-end of peers.ts, and a partner that sends to it: does what its case says (CASES), tells what it saw
+ * of it, and goes on sending until it is ended. A process of its own: `peer-guest.ts CASE SOCKET PARTNER_SOCKET
+ * FOLDER`, where FOLDER is what peers.ts prepared for this case.
+ */
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { maskOf } from '../../protocol/bits.ts';
+import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
+import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
+import {
+  DeviceError,
+  type DriverRing,
+  EmbeddedGuest,
+  type EmbeddedGuestOptions,
+} from '../../src/frontend/index.ts';
+import { libc } from '../../src/host/libc.ts';
+import { createMemoryFile } from '../../src/host/mapping.ts';
+import { BackEndError, FrontEndSession } from '../../src/vhost-user/front-end.ts';
+import { fillAndBlock } from '../../test/host/shared-descriptors.ts';
+
+export type CaseName = keyof typeof CASES;
+
+const [caseName, socketPath, partnerSocket, folder] = process.argv.slice(2);
+const WAIT_MS = 10_000;
+const PAGE_BYTES = 4096;
+const FRAME_BYTES = 100;
+/** A burst of this many frames each millisecond goes to the hostile guest. */
+const BURST_FRAMES = 4;
+const ARRIVE_MS = 2000;
+const FIRST_MS = 50;
+const FIRST_TRIES = 100;
+const TABLE_ENTRIES = 65_536;
+
+const partner = await EmbeddedGuest.connect({
+  socketPath: partnerSocket,
+  waitMs: WAIT_MS,
+  mac: '52:54:00:00:02:02',
+});
+let sent = 0;
+
+function connect(options: Partial<EmbeddedGuestOptions> = {}): Promise<EmbeddedGuest> {
+  return EmbeddedGuest.connect({ socketPath, waitMs: WAIT_MS, mac: '52:54:00:00:02:01', ...options });
+}
+
+function frame(from: EmbeddedGuest): Uint8Array {
+  const bytes = new Uint8Array(FRAME_BYTES).fill(0xff, 0, 6);
+  bytes.set(from.mac, 6);
+  new DataView(bytes.buffer).setUint32(20, sent++);
+  return bytes;
+}
+
+/** Numbers of the frames that came from `from` and wait at `to`. */
+function numbersAt(to: EmbeddedGuest, from: EmbeddedGuest): number[] {
+  const numbers: number[] = [];
+  for (let bytes = to.receive(); bytes !== null; bytes = to.receive()) {
+    if (Buffer.compare(bytes.subarray(6, 12), from.mac) !== 0) continue;
+    numbers.push(new DataView(bytes.buffer, bytes.byteOffset).getUint32(20));
+  }
+  return numbers;
+}
+
+async function pause(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+/** Collects until frame `last` came, or nothing more does. */
+async function arrived(
+  to: EmbeddedGuest,
+  from: EmbeddedGuest,
+  last: number,
+  waitMs = ARRIVE_MS,
+): Promise<number[]> {
+  const numbers: number[] = [];
+  const endMs = performance.now() + waitMs;
+  while (!numbers.includes(last) && performance.now() < endMs) {
+    numbers.push(...numbersAt(to, from));
+    await pause();
+  }
+  return numbers;
+}
+
+/**
+ * Sends frames one after another, once the first has come through; tells how many arrived, and how many that had been
+ * sent before. A switch may still be setting up a port whose front-end was answered, so what is sent until then may go.
+ */
+async function flow(from: EmbeddedGuest, to: EmbeddedGuest, count: number): Promise<string> {
+  const newNumber = sent;
+  let [came, old] = [0, 0];
+  const passes = async (waitMs: number): Promise<boolean> => {
+    const number = sent;
+    from.send(frame(from));
+    const numbers = await arrived(to, from, number, waitMs);
+    old += numbers.filter((each) => each < newNumber).length;
+    return numbers.includes(number);
+  };
+  try {
+    for (let tries = 0; !(await passes(FIRST_MS)); tries++) if (tries === FIRST_TRIES) return `0 of ${count}`;
+    while (came < count && (await passes(ARRIVE_MS))) came++;
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+    return `${came} of ${count}, then its driver sees: ${error.message}`;
+  }
+  return `${came} of ${count}${old > 0 ? ` (and ${old} old ones)` : ''}`;
+}
+
+async function flowBothWays(guest: EmbeddedGuest, count: number): Promise<string> {
+  return `frames to it: ${await flow(partner, guest, count)}; from it: ${await flow(guest, partner, count)}`;
+}
+
+function keepSending(): void {
+  setInterval(() => {
+    for (let i = 0; i < BURST_FRAMES; i++) partner.send(frame(partner));
+  }, 1);
+}
+
+function rings(guest: EmbeddedGuest): DriverRing[] {
+  return guest.pairs.flatMap(({ toGuest, fromGuest }) => [toGuest.ring, fromGuest.ring]);
+}
+
+/** Buffers so large that most of them lie in other pages than the rings. */
+function inFile(path: string): Promise<EmbeddedGuest> {
+  return connect({
+    bufferBytes: 32_768,
+    makeMemoryFile: (sizeBytes) => {
+      const fd = openSync(path, 'w+');
+      ftruncateSync(fd, sizeBytes);
+      return fd;
+    },
+  });
+}
+
+/** Makes every receive descriptor name the same table of empty entries. */
+async function namesTables(flagsOf: (index: number, size: number) => number): Promise<string> {
+  const size = 1024;
+  const guest = await connect({ ringSize: size, memoryBytes: 2 ** 24 });
+  const table = guest.memory.allocate(TABLE_ENTRIES * 16, PAGE_BYTES);
+  const view = new DataView(guest.memory.buffer);
+  const describe = (at: number, gpa: number, sizeBytes: number, flags: number, next: number): void => {
+    view.setBigUint64(at, BigInt(gpa), true);
+    view.setUint32(at + 8, sizeBytes, true);
+    view.setUint16(at + 12, flags, true);
+    view.setUint16(at + 14, next, true);
+  };
+  for (let i = 0; i < TABLE_ENTRIES; i++) {
+    const flags = DESC_F_WRITE | (i < TABLE_ENTRIES - 1 ? DESC_F_NEXT : 0);
+    describe(table + 16 * i, guest.memory.gpaOf(0), 0, flags, (i + 1) % TABLE_ENTRIES);
+  }
+  const [ring] = rings(guest);
+  for (let i = 0; i < size; i++) {
+    const flags = DESC_F_INDIRECT | flagsOf(i, size);
+    describe(
+      ring.layout.descOffset + 16 * i,
+      guest.memory.gpaOf(table),
+      TABLE_ENTRIES * 16,
+      flags,
+      (i + 1) % size,
+    );
+  }
+  keepSending();
+  return '';
+}
+
+/** Connects anew and names these bases. */
+async function reconnectAt(guest: EmbeddedGuest, baseOf: (ring: DriverRing) => number): Promise<void> {
+  for (const ring of rings(guest)) ring.layout.base = () => baseOf(ring);
+  await guest.reconnect({ waitMs: WAIT_MS });
+}
+
+/** A connection on which refusals are told. */
+async function bareSession(): Promise<FrontEndSession> {
+  const session = await FrontEndSession.connect(socketPath, { waitMs: WAIT_MS });
+  await session.request('SET_OWNER', null);
+  await session.request('SET_PROTOCOL_FEATURES', maskOf(PROTOCOL_FEATURE.REPLY_ACK));
+  session.replyAck = true;
+  return session;
+}
+
+/** What became of one message with such a descriptor as a memory file. */
+async function sharesFile(fd: number): Promise<string> {
+  const session = await bareSession();
+  const region = { gpa: 0n, uva: 0x7f00_0000_0000n, sizeBytes: BigInt(PAGE_BYTES), mmapOffset: 0n };
+  const answered = session.request('SET_MEM_TABLE', [region], { fds: [fd] }).then(
+    () => 'it is taken',
+    (error: Error) => error.message,
+  );
+  const silent = new Promise<string>((resolve) => setTimeout(resolve, ARRIVE_MS, 'no answer'));
+  return Promise.race([answered, silent]);
+}
+
+/** Adds regions although the back-end did not say that it takes any. */
+async function addsRegions(plan: readonly { sizeBytes: number; gpa: number }[]): Promise<string> {
+  const session = await bareSession();
+  const fd = createMemoryFile('regions', PAGE_BYTES);
+  for (const [i, { sizeBytes, gpa }] of plan.entries()) {
+    const region = { gpa: BigInt(gpa), uva: BigInt(gpa), sizeBytes: BigInt(sizeBytes), mmapOffset: 0n };
+    try {
+      await session.request('ADD_MEM_REG', region, { fds: [fd] });
+    } catch (error) {
+      return `CONFIGURE_MEM_SLOTS is not offered; region ${i + 1} all the same: ${(error as Error).message}`;
+    }
+  }
+  return 'CONFIGURE_MEM_SLOTS is not offered; all are taken all the same';
+}
+
+const CASES = {
+  /** For comparison. */
+  nothing: async () => {
+    const guest = await connect();
+    const note = await flowBothWays(guest, 20);
+    keepSending();
+    return note;
+  },
+  truncated: async () => {
+    const guest = await connect({
+      makeMemoryFile: (sizeBytes) => {
+        const fd = libc.memfd_create('unsealed', 0);
+        ftruncateSync(fd, sizeBytes);
+        return fd;
+      },
+    });
+    await flowBothWays(guest, 20);
+    ftruncateSync(guest.memory.fd, 0);
+    keepSending();
+    return '';
+  },
+  'tmpfs full': async () => {
+    await inFile(join(folder, 'ram'));
+    const filler = openSync(join(folder, 'filler'), 'w');
+    try {
+      for (;;) writeSync(filler, new Uint8Array(PAGE_BYTES));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+    }
+    closeSync(filler);
+    keepSending();
+    return '';
+  },
+  hole: async () => {
+    const path = join(folder, 'ram');
+    const guest = await inFile(path);
+    const bytes = String(2 ** 22);
+    execFileSync('fallocate', ['--length', String(guest.memory.sizeBytes), path]);
+    execFileSync('fallocate', ['--punch-hole', '--offset', bytes, '--length', bytes, path]);
+    execFileSync('fallocate', ['--length', bytes, join(folder, 'other')]);
+    keepSending();
+    return '';
+  },
+  'call blocks': async () => {
+    const guest = await connect();
+    await flowBothWays(guest, 20);
+    const { ring } = guest.pairs[0].toGuest;
+    try {
+      readSync(ring.callFd, new Uint8Array(8));
+    } catch (error) {
+      // It was empty already.
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    }
+    fillAndBlock(ring.callFd);
+    setInterval(() => {
+      numbersAt(guest, partner);
+      ring.arm();
+    }, 1);
+    keepSending();
+    return '';
+  },
+  'one chain of tables': () => namesTables((index, size) => (index < size - 1 ? DESC_F_NEXT : 0)),
+  'chains of empty buffers': () => namesTables(() => 0),
+  'base 0': async () => {
+    const guest = await connect();
+    await flowBothWays(guest, 300);
+    await reconnectAt(guest, () => 0);
+    return flowBothWays(guest, 20);
+  },
+  'base is avail': async () => {
+    const guest = await connect();
+    await flowBothWays(guest, 20);
+    guest.session.close();
+    const firstNumber = sent;
+    for (let i = 0; i < 8; i++) guest.send(frame(guest));
+    await reconnectAt(guest, ({ memory, layout }) => memory.u16[layout.driverOffset / 2 + 1]);
+    const came = (await arrived(partner, guest, sent - 1)).filter((number) => number >= firstNumber);
+    return `frames that waited: ${came.length} of 8; ${await flowBothWays(guest, 20)}`;
+  },
+  '509 regions': async () => {
+    const regions = Array.from({ length: 509 }, (_, i) => ({
+      sizeBytes: PAGE_BYTES,
+      gpa: 2 ** 32 + 2 * i * PAGE_BYTES,
+    }));
+    try {
+      return await flowBothWays(await connect({ ringSize: 64, regions, bufferBytes: 1024 }), 20);
+    } catch (error) {
+      if (error instanceof RangeError) return addsRegions(regions);
+      if (!(error instanceof BackEndError)) throw error;
+      return error.message;
+    }
+  },
+  'dead file': async () => {
+    const child = spawn('sleep', ['1000'], { stdio: 'ignore' });
+    const fd = openSync(`/proc/${child.pid}/fd`, 'r');
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    return sharesFile(fd);
+  },
+  'file never answers': () => sharesFile(openSync(join(folder, 'ram'), 'r+')),
+} as const;
+
+process.once('disconnect', () => process.exit());
+try {
+  process.send?.(await CASES[caseName as CaseName]());
+} catch (error) {
+  process.send?.(`the front-end failed: ${(error as Error).message}`);
+}
