@@ -9,6 +9,8 @@ import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs
 import { join } from 'node:path';
 import { maskOf } from '../../protocol/bits.ts';
 import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
+import { NET_HEADER_BYTES } from '../../protocol/virtio/net.ts';
+import { DESC_F_AVAIL, DESC_F_USED } from '../../protocol/virtio/packed-ring.ts';
 import { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
 import {
   DeviceError,
@@ -19,6 +21,7 @@ import {
 import { libc } from '../../src/host/libc.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { BackEndError, FrontEndSession } from '../../src/vhost-user/front-end.ts';
+import type { RingLayoutKind } from '../../src/vring/attachment.ts';
 import { fillAndBlock } from '../../test/host/shared-descriptors.ts';
 
 export type CaseName = keyof typeof CASES;
@@ -32,7 +35,8 @@ const BURST_FRAMES = 4;
 const ARRIVE_MS = 2000;
 const FIRST_MS = 50;
 const FIRST_TRIES = 100;
-const TABLE_ENTRIES = 65_536;
+/** Of the hostile guest, where it names tables. */
+const RING_SIZE = 1024;
 
 const partner = await EmbeddedGuest.connect({
   socketPath: partnerSocket,
@@ -132,32 +136,33 @@ function inFile(path: string): Promise<EmbeddedGuest> {
   });
 }
 
-/** Makes every receive descriptor name the same table of empty entries. */
-async function namesTables(flagsOf: (index: number, size: number) => number): Promise<string> {
-  const size = 1024;
-  const guest = await connect({ ringSize: size, memoryBytes: 2 ** 24 });
-  const table = guest.memory.allocate(TABLE_ENTRIES * 16, PAGE_BYTES);
+/**
+ * Makes every receive descriptor name the same table of so many entries, empty but for the first: in a packed ring all of them are one
+ * chain, in a split one each is a chain by itself.
+ */
+async function namesTables(layout: RingLayoutKind, entries: number, firstBytes = 0): Promise<string> {
+  const guest = await connect({ ringSize: RING_SIZE, memoryBytes: 2 ** 24, layout });
+  const table = guest.memory.allocate(entries * 16, PAGE_BYTES);
   const view = new DataView(guest.memory.buffer);
-  const describe = (at: number, gpa: number, sizeBytes: number, flags: number, next: number): void => {
+  const isPacked = layout === 'packed';
+  const [flagsAt, wordAt] = isPacked ? [14, 12] : [12, 14];
+  const describe = (at: number, gpa: number, sizeBytes: number): void => {
     view.setBigUint64(at, BigInt(gpa), true);
     view.setUint32(at + 8, sizeBytes, true);
-    view.setUint16(at + 12, flags, true);
-    view.setUint16(at + 14, next, true);
   };
-  for (let i = 0; i < TABLE_ENTRIES; i++) {
-    const flags = DESC_F_WRITE | (i < TABLE_ENTRIES - 1 ? DESC_F_NEXT : 0);
-    describe(table + 16 * i, guest.memory.gpaOf(0), 0, flags, (i + 1) % TABLE_ENTRIES);
+  for (let i = 0; i < entries; i++) {
+    const at = table + 16 * i;
+    describe(at, guest.memory.gpaOf(0), i === 0 ? firstBytes : 0);
+    view.setUint16(at + flagsAt, DESC_F_WRITE | (!isPacked && i < entries - 1 ? DESC_F_NEXT : 0), true);
+    view.setUint16(at + wordAt, i + 1, true);
   }
-  const [ring] = rings(guest);
-  for (let i = 0; i < size; i++) {
-    const flags = DESC_F_INDIRECT | flagsOf(i, size);
-    describe(
-      ring.layout.descOffset + 16 * i,
-      guest.memory.gpaOf(table),
-      TABLE_ENTRIES * 16,
-      flags,
-      (i + 1) % size,
-    );
+  const { descOffset } = rings(guest)[0].layout;
+  for (let i = 0; i < RING_SIZE; i++) {
+    const at = descOffset + 16 * i;
+    describe(at, guest.memory.gpaOf(table), entries * 16);
+    const whose = isPacked ? view.getUint16(at + flagsAt, true) & (DESC_F_AVAIL | DESC_F_USED) : 0;
+    const next = isPacked && i < RING_SIZE - 1 ? DESC_F_NEXT : 0;
+    view.setUint16(at + flagsAt, DESC_F_INDIRECT | next | whose, true);
   }
   keepSending();
   return '';
@@ -266,8 +271,9 @@ const CASES = {
     keepSending();
     return '';
   },
-  'one chain of tables': () => namesTables((index, size) => (index < size - 1 ? DESC_F_NEXT : 0)),
-  'chains of empty buffers': () => namesTables(() => 0),
+  'one chain of tables': () => namesTables('packed', RING_SIZE - 1),
+  'chains of empty buffers': () => namesTables('split', RING_SIZE - 1),
+  'longest chains': () => namesTables('split', 65_535, NET_HEADER_BYTES),
   'base 0': async () => {
     const guest = await connect();
     await flowBothWays(guest, 300);
