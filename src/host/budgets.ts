@@ -5,7 +5,6 @@
  * for as little as every guest needs. Main thread.
  */
 import { readFileSync } from 'node:fs';
-import { FDS_MAX } from '../../protocol/vhost-user/messages.ts';
 
 /** For the user: what is used up, and how to have more of it. */
 export class BudgetError extends Error {
@@ -68,8 +67,11 @@ export function descriptorBudget(): Budget {
 /** What one front-end has of the descriptors: reserved before they come, so that they cannot run out meanwhile. */
 export class DescriptorShare {
   static readonly #PER_RING = 3;
-  /** Its connection, a message's descriptors, and the rings of a card with one pair of queues. */
-  static readonly BASE = 1 + FDS_MAX + 3 * DescriptorShare.#PER_RING;
+  /**
+   * Its connection, the back-end's own channel, and the rings of a card with one pair of queues. What a message brings
+   * besides is closed again before the next one is read, and comes out of our quarter meanwhile.
+   */
+  static readonly BASE = 2 + 3 * DescriptorShare.#PER_RING;
   readonly #budget: Budget;
   #count = 0;
 

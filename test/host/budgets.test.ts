@@ -35,6 +35,10 @@ describe('Budget', () => {
     expect(budget.used).toBe(0);
   });
 
+  it('has room for a thousand guests with one pair of queues where 20,000 files may be open', () => {
+    expect(15_000 / DescriptorShare.BASE).toBeGreaterThan(1000);
+  });
+
   it('knows what this process may have', () => {
     expect(regionBudget().max).toBeGreaterThan(1000);
     expect(descriptorBudget().max).toBeGreaterThan(100);

@@ -27,7 +27,7 @@ const ports: VhostUserPort[] = [];
 const fronts: ScriptedFrontEnd[] = [];
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'ringway-budgets-'));
-  descriptors = new Budget('descriptors', 168, DescriptorShare.BASE, 'raise it');
+  descriptors = new Budget('descriptors', 100, DescriptorShare.BASE, 'raise it');
   guest = new GuestFile(1024 * 4096);
 });
 afterEach(async () => {
@@ -115,12 +115,12 @@ describe('descriptors of all front-ends', () => {
     const { port, front } = await connect(16);
     for (let index = 0; index < 32; index++) front!.send('SET_VRING_NUM', state(index, 256));
     await front!.closed;
-    expect(port.status.reason).toMatch(/SET_VRING_NUM: no more than 42 descriptors for one guest/);
-    for (let i = 0; i < 4; i++) expect((await connect()).front).not.toBeNull();
+    expect(port.status.reason).toMatch(/SET_VRING_NUM: no more than 11 descriptors for one guest/);
+    for (let i = 0; i < 9; i++) expect((await connect()).front).not.toBeNull();
     const last = await connect();
     expect(last.front).toBeNull();
     expect(last.port.status.reason).toMatch(
-      /no descriptors left: all guests together have 168 of 168 \(raise it\)/,
+      /no descriptors left: all guests together have 99 of 100 \(raise it\)/,
     );
   });
 });
