@@ -108,8 +108,7 @@ export function linesOut(fd: 1 | 2): LinesOut {
   if (lines === undefined) {
     lines = new LinesOut({ output: new UnblockedOutput(fd) });
     outputs.set(fd, lines);
-    const { end } = lines;
-    process.on('exit', () => end.call(lines));
+    process.on('exit', () => outputs.get(fd)?.end());
   }
   return lines;
 }

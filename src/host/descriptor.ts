@@ -122,6 +122,16 @@ export function unixSocketFd(fd: number): boolean {
   return libc.getsockopt(fd, SOL_SOCKET, SO_DOMAIN, bytes, length) === 0 && domain[0] === AF_UNIX;
 }
 
+/** What of `events`, and of what is told unasked (POLLERR, POLLHUP), there is at once or within the time; 0: nothing. */
+export function pollFd(fd: number, events: number, timeoutMs: number): number {
+  // struct pollfd: the descriptor, 16 bits of what is asked for, 16 bits of what there is.
+  const bytes = new Uint8Array(8);
+  const view = new DataView(bytes.buffer);
+  view.setInt32(0, fd, true);
+  view.setUint16(4, events, true);
+  return libc.poll(bytes, 1, timeoutMs) > 0 ? view.getUint16(6, true) : 0;
+}
+
 export function createEventFd(): number {
   return checked(libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), 'eventfd', 'creating an eventfd');
 }
@@ -152,8 +162,8 @@ let drainMemory: DrainMemory | null = null;
 
 /**
  * Takes what waits in an eventfd, our own or one that a peer shares: RWF_NOWAIT keeps this one read from waiting,
- * whatever the peer made of the open file. Answers whether anything waited. Before Linux 5.8 eventfds do not know it, and only O_NONBLOCK helps. Not for
- * pipes and sockets: whoever reads them too may hold their locks.
+ * whatever the peer made of the open file. Answers whether anything waited. Before Linux 5.8 eventfds do not know it, and
+ * only O_NONBLOCK helps. Not for pipes and sockets: whoever reads them too may hold their locks.
  */
 export function drainFd(fd: number): boolean {
   drainMemory ??= new DrainMemory();

@@ -240,14 +240,6 @@ export const libc = {
     timespec: number,
   ) => number,
 
-  // Processes
-  /** For calls that the C library may not know yet, of up to two arguments. */
-  syscall: lib.func('long syscall(long number, long a, long b)') as (
-    number: number,
-    a: number,
-    b: number,
-  ) => number,
-
   // Threads
   /** Puts this thread into the namespace behind `fd`. */
   setns: lib.func('int setns(int fd, int type)') as (fd: number, type: number) => number,

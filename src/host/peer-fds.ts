@@ -88,9 +88,9 @@ export class PeerFds {
 
   /** Why it cannot be taken; null: it can be used and closed without waiting for anybody. */
   obstacle(fd: number): string | null {
-    if (kindOfPeerFile(fd, this.#peerPid) !== 'unasked') return null;
-    const type = fileSystemOf(fd, this.#peerPid);
-    return `the descriptor is ${describeFd(fd)}${type === null ? '' : ` on ${type}`}, which may never answer; taken are eventfds, pipes, UNIX sockets, and memory in memfds, on tmpfs, hugetlbfs or a local disk`;
+    const { kind, fileSystem } = peerFile(fd, this.#peerPid);
+    if (kind !== 'unasked') return null;
+    return `the descriptor is ${describeFd(fd)}${fileSystem === null ? '' : ` on ${fileSystem}`}, which may never answer; taken are eventfds, pipes, UNIX sockets, and memory in memfds, on tmpfs, hugetlbfs or a local disk`;
   }
 
   /** Never throws and never waits. */
@@ -133,7 +133,20 @@ function tryReceive(fd: number): readonly number[] | null {
 
 /** What a descriptor is. `peerPid`: a process whose mount namespace may know its file system when ours does not. */
 export function kindOfPeerFile(fd: number, peerPid: number | null): PeerFileKind {
+  return peerFile(fd, peerPid).kind;
+}
+
+/** `fileSystem`: as mountinfo calls it, `ext4`, `fuse.sshfs`; null when it was not looked for or nobody has it mounted. */
+type PeerFile = { readonly kind: PeerFileKind; readonly fileSystem: string | null };
+
+function peerFile(fd: number, peerPid: number | null): PeerFile {
   const flags = libc.fcntl(fd, F_GETFL, 0);
+  const kind = kindByItself(fd, flags);
+  return kind === null ? fileOnDisk(fd, flags, peerPid) : { kind, fileSystem: null };
+}
+
+/** Null: it is a file, and hangs on where that is. */
+function kindByItself(fd: number, flags: number): PeerFileKind | null {
   // It only names its file, and closing it does not reach the file.
   if ((flags & O_PATH) !== 0) return 'plain';
   // Only files of tmpfs (memfds too) and hugetlbfs know of seals; the kernel looks at no more than which they are.
@@ -142,17 +155,20 @@ export function kindOfPeerFile(fd: number, peerPid: number | null): PeerFileKind
   // The names of files begin with a slash, so these are no file's.
   if (name.startsWith('pipe:') || ANONYMOUS.test(name)) return 'plain';
   if (name.startsWith('socket:')) return unixSocketFd(fd) ? 'plain' : 'unasked';
-  if (!name.startsWith('/')) return 'unasked';
-  return kindOfFile(fd, flags, peerPid);
+  return name.startsWith('/') ? null : 'unasked';
 }
 
-function kindOfFile(fd: number, flags: number, peerPid: number | null): PeerFileKind {
+function fileOnDisk(fd: number, flags: number, peerPid: number | null): PeerFile {
   const id = mountIdOf(fd);
   const ours = typeOfMount(id, 'self');
-  const type = ours ?? (peerPid === null ? null : typeOfMount(id, peerPid));
+  const fileSystem = ours ?? (peerPid === null ? null : typeOfMount(id, peerPid));
+  return { kind: kindOnFileSystem(fd, flags, fileSystem, ours !== null), fileSystem };
+}
+
+function kindOnFileSystem(fd: number, flags: number, type: string | null, isOurs: boolean): PeerFileKind {
   if (type === null) return 'unasked';
-  if (ours !== null && KERNEL.has(type)) return 'plain';
-  if (!DISKS.has(type) && (ours === null || !OURS.has(type))) return 'unasked';
+  if (isOurs && KERNEL.has(type)) return 'plain';
+  if (!DISKS.has(type) && (!isOurs || !OURS.has(type))) return 'unasked';
   if (type === 'overlay' && (flags & O_ACCMODE) !== O_RDWR) return 'unasked';
   return kindOfNode(fd);
 }
@@ -167,12 +183,6 @@ function kindOfNode(fd: number): PeerFileKind {
   } catch {
     return 'unasked';
   }
-}
-
-/** As mountinfo calls it: `ext4`, `fuse.sshfs`; null when neither we nor the peer have it mounted. */
-function fileSystemOf(fd: number, peerPid: number | null): string | null {
-  const id = mountIdOf(fd);
-  return typeOfMount(id, 'self') ?? (peerPid === null ? null : typeOfMount(id, peerPid));
 }
 
 /** A mount's number is the same in every namespace, and is not given anew while a file of it is open. */

@@ -5,6 +5,7 @@
  * for each write. A regular file takes what there is room for. Main thread.
  */
 import { closeSync, constants, fstatSync, openSync, type Stats } from 'node:fs';
+import { pollFd } from './descriptor.ts';
 import { ERRNO } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
 
@@ -59,13 +60,8 @@ export class UnblockedOutput {
   }
 }
 
-const POLL_ENTRY = new DataView(new ArrayBuffer(8));
-
 function isReady(fd: number, timeoutMs: number): boolean {
-  POLL_ENTRY.setInt32(0, fd, true);
-  POLL_ENTRY.setInt16(4, POLLOUT, true);
-  POLL_ENTRY.setInt16(6, 0, true);
-  return libc.poll(new Uint8Array(POLL_ENTRY.buffer), 1, timeoutMs) > 0;
+  return pollFd(fd, POLLOUT, timeoutMs) !== 0;
 }
 
 function statOf(fd: number): Stats | null {

@@ -4,7 +4,7 @@
  * embedded front-end, never by a worker.
  */
 import { chmodSync, chownSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
-import { closeFd } from './descriptor.ts';
+import { closeFd, pollFd } from './descriptor.ts';
 import { checked, ERRNO, HostError } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
 import { reserveAddressSpace, viewMemory } from './mapping.ts';
@@ -136,12 +136,7 @@ export function peerPid(fd: number): number | null {
 
 /** Whether the other end of a connection is closed, also while something that came before is unread. */
 export function isHungUp(fd: number): boolean {
-  // struct pollfd: the descriptor, 16 bits of what is asked for, 16 bits of what there is.
-  const bytes = new Uint8Array(8);
-  const view = new DataView(bytes.buffer);
-  view.setInt32(0, fd, true);
-  view.setUint16(4, POLLRDHUP, true);
-  return libc.poll(bytes, 1, 0) > 0 && (view.getUint16(6, true) & (POLLRDHUP | POLLHUP | POLLERR)) !== 0;
+  return (pollFd(fd, POLLRDHUP, 0) & (POLLRDHUP | POLLHUP | POLLERR)) !== 0;
 }
 
 /**
