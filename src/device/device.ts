@@ -9,7 +9,7 @@ import { hasBit, maskOf } from '../../protocol/bits.ts';
 import type { MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { BudgetError, type DescriptorShare } from '../host/budgets.ts';
-import { closeFd } from '../host/descriptor.ts';
+import type { PeerFds } from '../host/peer-fds.ts';
 import { PeerSignal } from '../host/peer-signal.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
@@ -23,7 +23,7 @@ import type { RingAttachment } from '../vring/attachment.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
-import { NO_KICK, Ring, type RingUser } from './ring.ts';
+import { Ring, type RingUser } from './ring.ts';
 import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
 import {
   baseToAnswer,
@@ -35,7 +35,7 @@ import {
   type RingStart,
   shouldRun,
 } from './ring-start.ts';
-import { adoptChannelFd, adoptKickFd, adoptSignalFd, type KickFd } from './signal-fd.ts';
+import { takeChannelFd, takeKickFd, takeSignalFd } from './signal-fd.ts';
 
 export type DeviceContext = {
   readonly portId: number;
@@ -44,8 +44,8 @@ export type DeviceContext = {
   readonly dataPath: DataPath;
   /** QueueState blocks for every ring of the port. */
   readonly states: SharedArrayBuffer;
-  /** Process id of the front-end, or null. */
-  readonly peerPid: number | null;
+  /** Closes what the front-end sent. */
+  readonly peerFds: PeerFds;
   /** What the front-end may have of descriptors; left out: as many as it likes. */
   readonly descriptors?: DescriptorShare;
   /** Something that the user should see changed: a ring started, stopped or failed. */
@@ -76,7 +76,7 @@ export class Device {
   constructor(kind: DeviceKind, context: DeviceContext) {
     this.#kind = kind;
     this.#context = context;
-    this.#memory = new MemoryMap(context.arena, context.peerPid, () => context.onChange());
+    this.#memory = new MemoryMap(context.arena, context.peerFds.peerPid, () => context.onChange());
   }
 
   get offeredFeatures(): bigint {
@@ -149,11 +149,11 @@ export class Device {
 
   /**
    * SET_BACKEND_REQ_FD. Nothing is asked so far, but User-Mode Linux sets its interrupt up only with such a channel,
-   * and takes the end of it for the end of the device: so it is kept, and neither written nor read. Takes over `fd`.
+   * and takes the end of it for the end of the device: so it is kept, and neither written nor read. @throws PeerError
    */
-  setBackEndChannel(fd: number | null): void {
+  setBackEndChannel(fds: IncomingFds): void {
     this.#closeBackEndChannel();
-    if (fd !== null) this.#backEndChannelFd = adoptChannelFd(fd);
+    this.#backEndChannelFd = takeChannelFd(fds);
   }
 
   /** SET_MEM_TABLE. @throws PeerError, MemoryError, HostError */
@@ -204,10 +204,10 @@ export class Device {
     });
   }
 
-  /** SET_VRING_KICK: the ring starts, whether or not anything was kicked yet. Takes over `fd`. */
-  async startRing(index: number, fd: number | null): Promise<void> {
-    const kick: KickFd = fd === null ? NO_KICK : adoptKickFd(fd);
-    const ring = this.#ringOrClose(index, kick.fd);
+  /** SET_VRING_KICK: the ring starts, whether or not anything was kicked yet. @throws PeerError */
+  async startRing(index: number, fds: IncomingFds): Promise<void> {
+    const ring = this.#ring(index);
+    const kick = takeKickFd(fds);
     await this.#changeRing(ring, () => {
       ring.setKick(kick);
       ring.started = true;
@@ -215,10 +215,10 @@ export class Device {
     this.#context.onChange();
   }
 
-  /** Takes over `fd`. The old descriptor is closed when nobody uses it any more. */
-  async setRingCall(index: number, fd: number | null): Promise<void> {
-    const callFd = fd === null ? -1 : adoptSignalFd(fd);
-    const ring = this.#ringOrClose(index, callFd);
+  /** The old descriptor is closed when nobody uses it any more. @throws PeerError */
+  async setRingCall(index: number, fds: IncomingFds): Promise<void> {
+    const ring = this.#ring(index);
+    const callFd = takeSignalFd(fds);
     await this.#inTurn(async () => {
       if (ring.user === 'workers')
         await this.#context.dataPath.setCallFd(this.#context.portId, index, callFd);
@@ -227,10 +227,10 @@ export class Device {
     });
   }
 
-  /** Takes over `fd`. */
-  setRingError(index: number, fd: number | null): void {
-    const errorFd = fd === null ? -1 : adoptSignalFd(fd);
-    this.#ringOrClose(index, errorFd).setError(errorFd);
+  /** @throws PeerError */
+  setRingError(index: number, fds: IncomingFds): void {
+    const ring = this.#ring(index);
+    ring.setError(takeSignalFd(fds));
   }
 
   async enableRing(index: number, value: number): Promise<void> {
@@ -277,7 +277,7 @@ export class Device {
   }
 
   #closeBackEndChannel(): void {
-    if (this.#backEndChannelFd >= 0) closeFd(this.#backEndChannelFd);
+    if (this.#backEndChannelFd >= 0) this.#context.peerFds.close([this.#backEndChannelFd]);
     this.#backEndChannelFd = -1;
   }
 
@@ -355,7 +355,7 @@ export class Device {
     }
     this.#reserveDescriptors(this.#rings.size + 1);
     const enabled = this.#featuresSet && !this.#enablesByMessage();
-    const ring = new Ring(index, new QueueState(this.#context.states, index), enabled);
+    const ring = new Ring(index, new QueueState(this.#context.states, index), enabled, this.#context.peerFds);
     this.#rings.set(index, ring);
     return ring;
   }
@@ -365,15 +365,6 @@ export class Device {
       this.#context.descriptors?.forRings(ringCount);
     } catch (error) {
       throw error instanceof BudgetError ? new PeerError(error.message) : error;
-    }
-  }
-
-  #ringOrClose(index: number, fd: number): Ring {
-    try {
-      return this.#ring(index);
-    } catch (error) {
-      if (fd >= 0) closeFd(fd);
-      throw error;
     }
   }
 

@@ -32,15 +32,15 @@ export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
     // Only wakes a front-end that waits for log changes; there is no log.
     SET_LOG_FD: () => {},
 
-    SET_BACKEND_REQ_FD: (_, fds) => device.setBackEndChannel(fds.take()),
+    SET_BACKEND_REQ_FD: (_, fds) => device.setBackEndChannel(fds),
 
     SET_VRING_NUM: ({ index, num }) => device.setRingSize(index, num),
     SET_VRING_ADDR: (addresses) => device.setRingAddresses(addresses),
     SET_VRING_BASE: ({ index, num }) => device.setRingBase(index, num),
     GET_VRING_BASE: async ({ index }) => answer({ index, num: await device.stopRing(index) }),
-    SET_VRING_KICK: ({ index }, fds) => device.startRing(index, fds.take()),
-    SET_VRING_CALL: ({ index }, fds) => device.setRingCall(index, fds.take()),
-    SET_VRING_ERR: ({ index }, fds) => device.setRingError(index, fds.take()),
+    SET_VRING_KICK: ({ index }, fds) => device.startRing(index, fds),
+    SET_VRING_CALL: ({ index }, fds) => device.setRingCall(index, fds),
+    SET_VRING_ERR: ({ index }, fds) => device.setRingError(index, fds),
     SET_VRING_ENABLE: ({ index, num }) => device.enableRing(index, num),
   };
 }

@@ -5,6 +5,7 @@
  * messages reach it one at a time. vhost-user.rst, "Memory region description".
  */
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
+import { unixSocketFd } from '../host/descriptor.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { GpaMap } from '../memory/gpa-translator.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
@@ -155,7 +156,8 @@ export class MemoryMap {
 }
 
 function takeFd(fds: IncomingFds): number {
-  const fd = fds.take();
+  // Memory is closed by whoever maps it, and a socket's end is not so simple.
+  const fd = fds.take((fd) => (unixSocketFd(fd) ? 'the descriptor is a socket, no memory file' : null));
   if (fd === null) throw new PeerError('a memory region came without its descriptor');
   return fd;
 }

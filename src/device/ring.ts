@@ -3,7 +3,7 @@
  * decided from it in ring-start.ts. Main thread.
  */
 import type { VringAddr } from '../../protocol/vhost-user/codec.ts';
-import { closeFd } from '../host/descriptor.ts';
+import type { PeerFds } from '../host/peer-fds.ts';
 import {
   type QueueState,
   STATE_AVAIL_NEXT,
@@ -15,13 +15,10 @@ import type { RingLayoutKind } from '../vring/attachment.ts';
 import { RING_FAULT } from '../vring/faults.ts';
 import type { RingPlaces } from './ring-places.ts';
 import type { RingIndices } from './ring-start.ts';
-import type { KickFd } from './signal-fd.ts';
+import { type KickFd, NO_KICK } from './signal-fd.ts';
 
 /** Who uses the ring now: nobody, the workers, or this thread (the control virtqueue). */
 export type RingUser = 'none' | 'workers' | 'control';
-
-/** Polled, because the front-end says so. */
-export const NO_KICK: KickFd = { fd: -1, polledBecause: null };
 
 export class Ring {
   readonly index: number;
@@ -56,13 +53,15 @@ export class Ring {
   kick: KickFd = NO_KICK;
   callFd = -1;
   errorFd = -1;
+  readonly #peerFds: PeerFds;
   /** The ring was in use since its addresses came. */
   #addressesWereUsed = false;
 
-  constructor(index: number, state: QueueState, enabled: boolean) {
+  constructor(index: number, state: QueueState, enabled: boolean, peerFds: PeerFds) {
     this.index = index;
     this.state = state;
     this.enabled = enabled;
+    this.#peerFds = peerFds;
   }
 
   get fault(): number {
@@ -120,17 +119,17 @@ export class Ring {
   }
 
   setKick(kick: KickFd): void {
-    if (this.kick.fd >= 0) closeFd(this.kick.fd);
+    this.#close(this.kick.fd);
     this.kick = kick;
   }
 
   setCall(fd: number): void {
-    if (this.callFd >= 0) closeFd(this.callFd);
+    this.#close(this.callFd);
     this.callFd = fd;
   }
 
   setError(fd: number): void {
-    if (this.errorFd >= 0) closeFd(this.errorFd);
+    this.#close(this.errorFd);
     this.errorFd = fd;
   }
 
@@ -138,5 +137,9 @@ export class Ring {
     this.setKick(NO_KICK);
     this.setCall(-1);
     this.setError(-1);
+  }
+
+  #close(fd: number): void {
+    if (fd >= 0) this.#peerFds.close([fd]);
   }
 }

@@ -114,12 +114,25 @@ export function onlyNamesFile(fd: number): boolean {
   return (flags & O_PATH) !== 0;
 }
 
-/** Whether it is a UNIX socket; asked of the socket layer alone, which does not wait for anybody. */
+/** Whether it is a UNIX socket. */
 export function unixSocketFd(fd: number): boolean {
-  const domain = new Int32Array(1);
-  const bytes = new Uint8Array(domain.buffer);
+  return socketOption(fd, SO_DOMAIN) === AF_UNIX;
+}
+
+/**
+ * An option of SOL_SOCKET that is a number; null: it is no socket, or does not know it. Asked of the socket layer alone,
+ * which does not wait for anybody.
+ */
+export function socketOption(fd: number, name: number): number | null {
+  const value = new Int32Array(1);
   const length = new Uint8Array(new Uint32Array([4]).buffer);
-  return libc.getsockopt(fd, SOL_SOCKET, SO_DOMAIN, bytes, length) === 0 && domain[0] === AF_UNIX;
+  return libc.getsockopt(fd, SOL_SOCKET, name, new Uint8Array(value.buffer), length) === 0 ? value[0] : null;
+}
+
+/** Answers whether this kernel and this kind of socket know the option of SOL_SOCKET. */
+export function setSocketOption(fd: number, name: number, value: number): boolean {
+  const bytes = new Uint8Array(new Int32Array([value]).buffer);
+  return libc.setsockopt(fd, SOL_SOCKET, name, bytes, bytes.length) === 0;
 }
 
 /** What of `events`, and of what is told unasked (POLLERR, POLLHUP), there is at once or within the time; 0: nothing. */

@@ -1,26 +1,32 @@
 /**
  * Descriptors that a peer sent: what each is, found out without asking the file itself anything, and closing them. A
  * file of FUSE or of a network may never answer, not even to `fstat` or `close` (its flush cannot be interrupted);
- * closing a TCP socket may wait (SO_LINGER), and so may closing a device. Such a descriptor is never used and never
- * closed: it is kept until the process ends, counted, and a port that brought many is not served any more. There is no
- * way out of that: only `close` takes a descriptor out of a process, and a thread that waits in it holds everything
- * that the process has, even after SIGKILL. Main thread.
+ * closing a TCP socket may wait (SO_LINGER), and so may closing a device, or a UNIX socket in which such a descriptor
+ * lies unread. Such a descriptor is never used and never closed: it is kept until the process ends, counted, and a port
+ * that brought many is not served any more. There is no way out of that: only `close` takes a descriptor out of a
+ * process, and a thread that waits in it holds everything that the process has, even after SIGKILL. Main thread.
  */
-import { fstatSync, readFileSync } from 'node:fs';
-import { closeFd, describeFd, unixSocketFd } from './descriptor.ts';
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeFd, describeFd, socketOption, unixSocketFd } from './descriptor.ts';
 import { HostError } from './errors.ts';
 import { libc } from './libc.ts';
-import { receive } from './unix-socket.ts';
+import { acceptUnix, receive } from './unix-socket.ts';
 
 const F_GETFL = 3;
 const F_GET_SEALS = 1034;
 const O_ACCMODE = 3;
 const O_RDWR = 2;
 const O_PATH = 0o10000000;
+const SO_ACCEPTCONN = 30;
+const SHUT_RD = 0;
 const SHUT_RDWR = 2;
 /** Reads; more than a socket's buffer holds messages. */
 const UNREAD_MAX = 4096;
+/** Some hundreds of mounts. A peer may have a hundred thousand in a namespace of its own, and each costs 30 µs. */
+const MOUNTS_BYTES_MAX = 2 ** 17;
 const UNREAD_BYTES = 8192;
+/** Reads and descriptors; some milliseconds. */
+const UNREAD_PER_TURN = 512;
 /** Major number of /dev/null, /dev/zero and their like. */
 const MEMORY_DEVICES = 1;
 
@@ -41,7 +47,7 @@ const ANONYMOUS = /^anon_inode:\[(eventfd|eventpoll|inotify|signalfd|timerfd)\]$
 
 /**
  * `memory`: memfd, tmpfs, hugetlbfs; `disk`: a file or folder of a local file system; `plain`: another thing that is
- * closed at once, such as an eventfd, a pipe, a UNIX socket; `unasked`: all others.
+ * closed at once, such as an eventfd, a pipe, a UNIX socket in which no descriptor lies; `unasked`: all others.
  */
 export type PeerFileKind = 'memory' | 'disk' | 'plain' | 'unasked';
 
@@ -70,13 +76,15 @@ export class KeptFds {
 
 /** What is done with the descriptors of one connection. */
 export class PeerFds {
-  readonly #peerPid: number | null;
+  /** The process at the other end, or null. Its mount namespace may know a file's file system when ours does not. */
+  readonly peerPid: number | null;
   readonly #kept: KeptFds;
   readonly #keptBefore: number;
+  /** Of descriptors that are held now. */
+  readonly #looks = new Looks();
 
-  /** `peerPid`: the process at the other end, or null. */
   constructor(peerPid: number | null = null, kept = new KeptFds()) {
-    this.#peerPid = peerPid;
+    this.peerPid = peerPid;
     this.#kept = kept;
     this.#keptBefore = kept.count;
   }
@@ -86,36 +94,74 @@ export class PeerFds {
     return this.#kept.count - this.#keptBefore;
   }
 
-  /** Why it cannot be taken; null: it can be used and closed without waiting for anybody. */
+  /**
+   * Why it cannot be taken; null: it can be used without waiting for anybody. What is looked up for it is remembered
+   * until `close`, which ends each message's handling.
+   */
   obstacle(fd: number): string | null {
-    const { kind, fileSystem } = peerFile(fd, this.#peerPid);
+    const { kind, fileSystem } = this.#looks.at(fd, this.peerPid);
     if (kind !== 'unasked') return null;
-    return `the descriptor is ${describeFd(fd)}${fileSystem === null ? '' : ` on ${fileSystem}`}, which may never answer; taken are eventfds, pipes, UNIX sockets, and memory in memfds, on tmpfs, hugetlbfs or a local disk`;
+    const what = describeFd(fd);
+    if (what.startsWith('socket:') && unixSocketFd(fd))
+      return `the descriptor is ${what}, which listens or holds descriptors itself, and may never be closed`;
+    return `the descriptor is ${what}${fileSystem === null ? '' : ` on ${fileSystem}`}, which may never answer; taken are eventfds, pipes, UNIX sockets, and memory in memfds, on tmpfs, hugetlbfs or a local disk`;
   }
 
   /** Never throws and never waits. */
   close(fds: readonly number[]): void {
-    for (const fd of fds) {
-      if (kindOfPeerFile(fd, this.#peerPid) === 'unasked') this.#kept.add();
-      else closeFd(fd);
-    }
+    for (const fd of fds) this.#close(fd);
+    this.#looks.forgetAll();
   }
 
   /**
    * Ends and closes a connection. What waits in it unread goes first, because the kernel would close the descriptors
-   * among it in our name. Never throws and never waits; when too many of them must be kept, so is the connection.
+   * among it in our name; what is too much for one turn of the event loop, in the next ones. Never throws and never
+   * waits; when too many of them must be kept, so is the connection.
    */
   closeConnection(fd: number): void {
     libc.shutdown(fd, SHUT_RDWR);
-    for (let left = UNREAD_MAX; left > 0; left--) {
+    this.#closeUnread(fd, UNREAD_MAX);
+  }
+
+  /** Closes a listening socket, and before it the connections that nobody accepted. Never throws and never waits. */
+  closeListener(fd: number): void {
+    // Nobody can connect from now on.
+    libc.shutdown(fd, SHUT_RD);
+    try {
+      for (let next = acceptUnix(fd); next !== null; next = acceptUnix(fd)) this.closeConnection(next);
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      // The process may open no more files, and somebody still waits.
+      this.#kept.add();
+      return;
+    }
+    closeFd(fd);
+  }
+
+  #close(fd: number): void {
+    const { kind } = this.#looks.at(fd, this.peerPid);
+    // Its number may be another file's from now on.
+    this.#looks.forget(fd);
+    if (kind === 'unasked' || (unixSocketFd(fd) && !isEmptyForEver(fd))) this.#kept.add();
+    else closeFd(fd);
+  }
+
+  #closeUnread(fd: number, readsLeft: number): void {
+    let work = 0;
+    for (let left = readsLeft; left > 0 && !this.#kept.isTooMany; left--) {
       const unread = tryReceive(fd);
       if (unread === null) {
+        this.#looks.forgetAll();
         closeFd(fd);
         return;
       }
-      this.close(unread);
-      if (this.#kept.isTooMany) break;
+      for (const one of unread) this.#close(one);
+      work += 1 + unread.length;
+      if (work < UNREAD_PER_TURN) continue;
+      setImmediate(() => this.#closeUnread(fd, left - 1));
+      return;
     }
+    this.#looks.forgetAll();
     this.#kept.add();
   }
 }
@@ -131,18 +177,60 @@ function tryReceive(fd: number): readonly number[] | null {
   }
 }
 
-/** What a descriptor is. `peerPid`: a process whose mount namespace may know its file system when ours does not. */
+/** What a descriptor is. `peerPid`: as `PeerFds.peerPid`. */
 export function kindOfPeerFile(fd: number, peerPid: number | null): PeerFileKind {
-  return peerFile(fd, peerPid).kind;
+  return new Looks().at(fd, peerPid).kind;
 }
 
 /** `fileSystem`: as mountinfo calls it, `ext4`, `fuse.sshfs`; null when it was not looked for or nobody has it mounted. */
 type PeerFile = { readonly kind: PeerFileKind; readonly fileSystem: string | null };
 
-function peerFile(fd: number, peerPid: number | null): PeerFile {
-  const flags = libc.fcntl(fd, F_GETFL, 0);
-  const kind = kindByItself(fd, flags);
-  return kind === null ? fileOnDisk(fd, flags, peerPid) : { kind, fileSystem: null };
+/**
+ * What was found out of some descriptors, for as long as all of them are held: then the number of a mount means one
+ * mount, and none of them can become another.
+ */
+class Looks {
+  readonly #files = new Map<number, PeerFile>();
+  readonly #mountInfos = new Map<number | 'self', string>();
+
+  at(fd: number, peerPid: number | null): PeerFile {
+    let file = this.#files.get(fd);
+    if (file === undefined) {
+      const flags = libc.fcntl(fd, F_GETFL, 0);
+      const kind = kindByItself(fd, flags);
+      file = kind === null ? this.#onDisk(fd, flags, peerPid) : { kind, fileSystem: null };
+      this.#files.set(fd, file);
+    }
+    return file;
+  }
+
+  forget(fd: number): void {
+    this.#files.delete(fd);
+  }
+
+  forgetAll(): void {
+    this.#files.clear();
+    this.#mountInfos.clear();
+  }
+
+  #onDisk(fd: number, flags: number, peerPid: number | null): PeerFile {
+    const id = mountIdOf(fd);
+    const ours = this.#typeOfMount(id, 'self');
+    const fileSystem = ours ?? (peerPid === null ? null : this.#typeOfMount(id, peerPid));
+    return { kind: kindOnFileSystem(fd, flags, fileSystem, ours !== null), fileSystem };
+  }
+
+  /** proc(5), /proc/PID/mountinfo: `id parent major:minor root point options [tags] - type source options`. */
+  #typeOfMount(id: number, pid: number | 'self'): string | null {
+    let info = this.#mountInfos.get(pid);
+    if (info === undefined) {
+      info = readStart(`/proc/${pid}/mountinfo`, MOUNTS_BYTES_MAX);
+      this.#mountInfos.set(pid, info);
+    }
+    const line = new RegExp(`^${id} .*? - (\\S+) `, 'm').exec(info);
+    // Whoever mounts a FUSE file system may choose the end of its type.
+    return line?.[1]?.replaceAll(/[^\w.-]/g, '?') ?? null;
+  }
 }
 
 /** Null: it is a file, and hangs on where that is. */
@@ -154,15 +242,8 @@ function kindByItself(fd: number, flags: number): PeerFileKind | null {
   const name = describeFd(fd);
   // The names of files begin with a slash, so these are no file's.
   if (name.startsWith('pipe:') || ANONYMOUS.test(name)) return 'plain';
-  if (name.startsWith('socket:')) return unixSocketFd(fd) ? 'plain' : 'unasked';
+  if (name.startsWith('socket:')) return unixSocketFd(fd) && !mayHoldDescriptors(fd) ? 'plain' : 'unasked';
   return name.startsWith('/') ? null : 'unasked';
-}
-
-function fileOnDisk(fd: number, flags: number, peerPid: number | null): PeerFile {
-  const id = mountIdOf(fd);
-  const ours = typeOfMount(id, 'self');
-  const fileSystem = ours ?? (peerPid === null ? null : typeOfMount(id, peerPid));
-  return { kind: kindOnFileSystem(fd, flags, fileSystem, ours !== null), fileSystem };
 }
 
 function kindOnFileSystem(fd: number, flags: number, type: string | null, isOurs: boolean): PeerFileKind {
@@ -191,11 +272,13 @@ function mountIdOf(fd: number): number {
   return Number(/^mnt_id:\s*(\d+)$/m.exec(info)?.[1] ?? -1);
 }
 
-/** proc(5), /proc/PID/mountinfo: `id parent major:minor root point options [tags] - type source options`. */
-function typeOfMount(id: number, pid: number | 'self'): string | null {
-  const line = new RegExp(`^${id} .*? - (\\S+) `, 'm').exec(readText(`/proc/${pid}/mountinfo`));
-  // Whoever mounts a FUSE file system may choose the end of its type.
-  return line?.[1]?.replaceAll(/[^\w.-]/g, '?') ?? null;
+/**
+ * Whether descriptors lie unread in a UNIX socket, or may come to lie there with the connections that nobody accepted.
+ * proc(5), /proc/PID/fdinfo: `scm_fds`, which kernels before 5.11 do not tell.
+ */
+function mayHoldDescriptors(fd: number): boolean {
+  if (socketOption(fd, SO_ACCEPTCONN) === 1) return true;
+  return Number(/^scm_fds:\s*(\d+)$/m.exec(readText(`/proc/self/fdinfo/${fd}`))?.[1] ?? 0) > 0;
 }
 
 function readText(path: string): string {
@@ -203,5 +286,32 @@ function readText(path: string): string {
     return readFileSync(path, 'utf8');
   } catch {
     return '';
+  }
+}
+
+/** Whether no descriptor lies in a UNIX socket, nor can be sent into it. What we sent out of it still arrives. */
+function isEmptyForEver(fd: number): boolean {
+  libc.shutdown(fd, SHUT_RD);
+  return !mayHoldDescriptors(fd);
+}
+
+/** The whole lines among the first `bytesMax` bytes. */
+function readStart(path: string, bytesMax: number): string {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return '';
+  }
+  try {
+    const bytes = Buffer.alloc(bytesMax);
+    let length = 0;
+    for (let count = -1; count !== 0 && length < bytesMax; length += count)
+      count = readSync(fd, bytes, length, bytesMax - length, null);
+    return bytes.toString('utf8', 0, bytes.lastIndexOf(0x0a, length - 1) + 1);
+  } catch {
+    return '';
+  } finally {
+    closeSync(fd);
   }
 }

@@ -4,7 +4,7 @@
  * embedded front-end, never by a worker.
  */
 import { chmodSync, chownSync, lstatSync, rmSync, unlinkSync } from 'node:fs';
-import { closeFd, pollFd } from './descriptor.ts';
+import { closeFd, pollFd, setSocketOption } from './descriptor.ts';
 import { checked, ERRNO, HostError } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
 import { reserveAddressSpace, viewMemory } from './mapping.ts';
@@ -17,7 +17,10 @@ const SOCK_CLOEXEC = 0o2000000;
 const STREAM = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
 const DATAGRAM = SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
 const SOL_SOCKET = 1;
+const SO_OOBINLINE = 10;
 const SO_PEERCRED = 17;
+/** Linux 6.16. */
+const SO_PASSRIGHTS = 83;
 const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -40,6 +43,7 @@ export type ListenOptions = {
   /** Permission bits of the socket file, for example 0o660. */
   readonly mode?: number;
   readonly owner?: { readonly uid: number; readonly gid: number };
+  readonly refusesDescriptors?: boolean;
 };
 
 /**
@@ -79,6 +83,8 @@ function boundSocket(
 ): number {
   const address = socketAddress(path);
   const fd = newSocket(type);
+  // Those that are accepted inherit it.
+  if (options.refusesDescriptors) refuseDescriptors(fd);
   try {
     bindTakingOverStale(fd, path, address);
     try {
@@ -99,7 +105,7 @@ function boundSocket(
 /** A new connection, or null when none waits. */
 export function acceptUnix(listenFd: number): number | null {
   const fd = libc.accept4(listenFd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd >= 0) return fd;
+  if (fd >= 0) return readingAll(fd);
   const errno = lastErrno();
   if (errno === ERRNO.EAGAIN || errno === ERRNO.ECONNABORTED || errno === ERRNO.EINTR) return null;
   throw new HostError('accept4', errno, 'accepting a connection');
@@ -109,9 +115,10 @@ export function acceptUnix(listenFd: number): number | null {
  * Connects to a listening socket.
  * @throws HostError with code ENOENT, ECONNREFUSED or EAGAIN (the backlog is full) when nobody serves it yet.
  */
-export function connectUnix(path: string): number {
+export function connectUnix(path: string, refusesDescriptors = false): number {
   const address = socketAddress(path);
-  const fd = newSocket(STREAM);
+  const fd = readingAll(newSocket(STREAM));
+  if (refusesDescriptors) refuseDescriptors(fd);
   const result = libc.connect(fd, address, address.length);
   if (result === 0) return fd;
   const errno = lastErrno();
@@ -119,11 +126,26 @@ export function connectUnix(path: string): number {
   throw new HostError('connect', errno, `connecting to ${path}`);
 }
 
+/**
+ * Asks the kernel to take no descriptors from the other side, which gets EPERM then. Otherwise it throws away those that
+ * nobody reads with what they came with, and that may wait for as long as their owner likes (peer-fds.ts). Kernels before
+ * Linux 6.16 cannot.
+ */
+function refuseDescriptors(fd: number): void {
+  setSocketOption(fd, SO_PASSRIGHTS, 0);
+}
+
+/** Urgent bytes and their descriptors are read like others: the kernel throws away those that are passed over. */
+function readingAll(fd: number): number {
+  setSocketOption(fd, SO_OOBINLINE, 1);
+  return fd;
+}
+
 /** Two sockets connected to each other, for tests and for processes started together. */
 export function socketPair(): [number, number] {
   const fds = new Int32Array(2);
   checked(libc.socketpair(AF_UNIX, STREAM, 0, fds), 'socketpair', 'creating a pair of sockets');
-  return [fds[0], fds[1]];
+  return [readingAll(fds[0]), readingAll(fds[1])];
 }
 
 /** Process id of the other end at the time it connected, or null when the kernel does not tell (0). */
@@ -210,15 +232,15 @@ const NOTHING: Received = { bytes: new Uint8Array(0), fds: [], closed: false, tr
 
 /**
  * Sends bytes (at most 8,192) with descriptors, which the caller keeps. Answers how many bytes went; 0 when
- * the socket is full. Descriptors travel with the first byte. @throws HostError
+ * the socket is full. Descriptors travel with the first byte. `flags`: of send(2), more of them. @throws HostError
  */
-export function send(fd: number, bytes: Uint8Array, fds: readonly number[] = []): number {
+export function send(fd: number, bytes: Uint8Array, fds: readonly number[] = [], flags = 0): number {
   const memory = scratch();
   const sentBytes = Math.min(bytes.length, ScratchMemory.DATA_BYTES);
   memory.bytes.set(bytes.subarray(0, sentBytes), ScratchMemory.DATA);
   const controlBytes = fds.length === 0 ? 0 : writeDescriptors(memory, fds);
   const msg = memory.prepare(sentBytes, controlBytes);
-  const count = libc.sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+  const count = libc.sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
   if (count >= 0) return count;
   const errno = lastErrno();
   if (errno === ERRNO.EAGAIN || errno === ERRNO.EINTR) return 0;
@@ -294,7 +316,7 @@ function bindTakingOverStale(fd: number, path: string, address: Uint8Array): voi
 /** Whether a process listens at `path`: only a connection attempt tells across namespaces. */
 function isServed(path: string): boolean {
   try {
-    closeFd(connectUnix(path));
+    closeFd(connectUnix(path, true));
     return true;
   } catch (error) {
     if (error instanceof HostError && (error.code === 'ECONNREFUSED' || error.code === 'ENOENT'))

@@ -5,7 +5,6 @@
  */
 import assert from 'node:assert';
 import { BoundSocket } from '../host/bound-socket.ts';
-import { closeFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
 import { PeerFds } from '../host/peer-fds.ts';
@@ -86,14 +85,14 @@ export class Listener {
   close(): void {
     this.hold();
     const fd = this.#socket.release();
-    if (fd >= 0) closeFd(fd);
+    if (fd >= 0) new PeerFds().closeListener(fd);
   }
 
   /** Who waits at the socket before is lost to us: it came while that could be reached, and connects again. */
   #renewed(oldFd: number): void {
     const isLooking = this.#watch !== null || this.#pause !== null;
     this.#unwatch();
-    closeFd(oldFd);
+    new PeerFds().closeListener(oldFd);
     if (isLooking) this.#look();
   }
 

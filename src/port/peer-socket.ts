@@ -21,6 +21,7 @@ export class PeerSocket {
   readonly #path: string;
   readonly #role: SocketRole;
   readonly #listener: Listener;
+  readonly #refusesDescriptors: boolean;
   /** Accepted and not taken yet, otherwise -1. */
   #acceptedFd = -1;
 
@@ -28,6 +29,7 @@ export class PeerSocket {
     this.#path = path;
     this.#role = role;
     this.#listener = new Listener(path, options, events);
+    this.#refusesDescriptors = options.refusesDescriptors === true;
   }
 
   /** Why no peer can connect to us, for the user; null: nothing is in the way. */
@@ -53,7 +55,7 @@ export class PeerSocket {
 
   /** The connection; the caller owns it. @throws HostError when nobody listens, in role client */
   take(): number {
-    if (this.#role === 'client') return connectUnix(this.#path);
+    if (this.#role === 'client') return connectUnix(this.#path, this.#refusesDescriptors);
     const fd = this.#acceptedFd;
     assert(fd >= 0, 'a connection was accepted before it is taken');
     this.#acceptedFd = -1;

@@ -12,13 +12,13 @@ export class IncomingFds {
   }
 
   /**
-   * The next descriptor, now the caller's, who may use and close it without waiting for anybody; null when there is
-   * none left. @throws PeerError for one that may make us wait
+   * The next descriptor, now the caller's, who may use it without waiting for anybody; null when there is none left.
+   * `unfit` answers why the caller cannot use it, or null. @throws PeerError for one that is unfit or may make us wait
    */
-  take(): number | null {
+  take(unfit: (fd: number) => string | null = () => null): number | null {
     const [fd] = this.#fds;
     if (fd === undefined) return null;
-    const obstacle = this.#peerFds.obstacle(fd);
+    const obstacle = this.#peerFds.obstacle(fd) ?? unfit(fd);
     if (obstacle !== null) throw new PeerError(obstacle);
     this.#fds.shift();
     return fd;

@@ -47,7 +47,7 @@ export async function serveControl(
 ): Promise<{ close(): Promise<void> }> {
   const servers = [httpServer(api, limits)];
   // Bound by our own code, which knows stale sockets and sets the mode before anyone can connect.
-  const bind = (): number => listenUnix(socketPath, { mode: CONTROL_SOCKET_MODE });
+  const bind = (): number => listenUnix(socketPath, { mode: CONTROL_SOCKET_MODE, refusesDescriptors: true });
   const socket = new BoundSocket(socketPath, bind, {
     renewed: (fd) => {
       // It closes its socket, and ends when its last connection does.

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Device } from '../../src/device/device.ts';
 import type { DeviceKind, OwnQueue } from '../../src/device/device-kind.ts';
 import { deviceHandlers } from '../../src/device/handlers.ts';
+import { PeerFds } from '../../src/host/peer-fds.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
 import { queueStates } from '../../src/queue/state.ts';
 import { Session } from '../../src/vhost-user/back-end.ts';
@@ -83,7 +84,7 @@ describe('a device of another kind', () => {
       arenaView,
       dataPath,
       states,
-      peerPid: null,
+      peerFds: new PeerFds(),
       onChange: () => {},
       onRemark: () => {},
       lastRuns: new Map(),

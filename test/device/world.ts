@@ -8,6 +8,7 @@ import type { Device } from '../../src/device/device.ts';
 import { NetDevice } from '../../src/device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../src/device/net/options.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
+import { PeerFds } from '../../src/host/peer-fds.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
@@ -68,6 +69,7 @@ export class World {
   readonly front: ScriptedFrontEnd;
   readonly net: NetDevice;
   readonly session: Session;
+  readonly peerFds: PeerFds;
   readonly guest: GuestFile;
   readonly states: SharedArrayBuffer;
   /** What was refused without ending the connection. */
@@ -86,6 +88,7 @@ export class World {
     this.ended = promise;
     this.guest = new GuestFile(GUEST_BYTES);
     const all = { ...OPTIONS, ...options };
+    this.peerFds = new PeerFds(peerPid);
     this.states = queueStates(ringCountMax(all.queuePairsMax));
     this.net = new NetDevice(all, {
       portId: PORT_ID,
@@ -93,20 +96,21 @@ export class World {
       arenaView,
       dataPath: this.dataPath,
       states: this.states,
-      peerPid,
+      peerFds: this.peerFds,
       onChange: () => {
         this.changes++;
       },
       onRemark: (remark) => this.remarks.push(remark),
       lastRuns: new Map(),
     });
-    this.session = new Session(backFd, this.net, {
-      onRefused: (reason) => this.refused.push(reason),
-      onEnd: (reason) => {
+    const events = {
+      onRefused: (reason: string) => this.refused.push(reason),
+      onEnd: (reason: string) => {
         this.endReason = reason;
         resolve(reason);
       },
-    });
+    };
+    this.session = new Session(backFd, this.net, events, this.peerFds);
     this.front = new ScriptedFrontEnd(frontFd);
   }
 

@@ -8,16 +8,17 @@ import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { createServer, type Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { closeFd, createEventFd, describeFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { KeptFds, kindOfPeerFile, PeerFds } from '../../src/host/peer-fds.ts';
-import { receive, send, socketPair } from '../../src/host/unix-socket.ts';
+import { connectUnix, listenUnix, receive, send, socketPair } from '../../src/host/unix-socket.ts';
 import { openedSince, openFds } from './open-fds.ts';
 
 const O_PATH = 0o10000000;
+const MSG_OOB = 1;
 const folder = mkdtempSync(join(tmpdir(), 'ringway-peer-fds-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 const cleanups: (() => void)[] = [];
@@ -94,6 +95,23 @@ describe('kindOfPeerFile', () => {
     },
   );
 
+  it.skipIf(process.getuid?.() !== 0)(
+    "does not look for a disk among all mounts that a peer's own namespace has (needs root)",
+    async () => {
+      const name = 'x'.repeat(250);
+      const script = `cd ${folder} && touch ${name} && for i in $(seq 400); do mount --bind ram ${name}; done; echo; exec sleep 1000`;
+      closeFd(openSync(join(folder, 'ram'), 'w+'));
+      const child = spawn('unshare', ['--mount', 'sh', '-c', script], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      await once(child.stdout, 'data');
+      const last = open(`/proc/${child.pid}/root${folder}/${name}`, 'r+');
+      expect(kindOfPeerFile(last, child.pid!)).toBe('unasked');
+      child.kill();
+      await once(child, 'exit');
+    },
+  );
+
   it('asks nothing of a folder that cannot answer', async () => {
     expect(kindOfPeerFile(await folderOfDeadProcess(), null)).toBe('plain');
   });
@@ -116,7 +134,109 @@ describe('PeerFds', () => {
   });
 });
 
+describe('a UNIX socket that a peer sent', () => {
+  let ends: [number, number];
+  let device: number;
+  beforeEach(() => {
+    ends = socketPair();
+    device = openSync('/dev/ptmx', 'r+');
+  });
+  afterEach(() => {
+    closeFd(device);
+    for (const fd of ends) closeFd(fd);
+  });
+  const NEST =
+    /^the descriptor is socket:\[\d+\], which listens or holds descriptors itself, and may never be closed$/;
+
+  it('is neither used nor closed with a descriptor unread in it', () => {
+    send(ends[0], Uint8Array.of(1), [device]);
+    const peerFds = new PeerFds();
+    expect(peerFds.obstacle(ends[1])).toMatch(NEST);
+    peerFds.close([ends[1]]);
+    expect(peerFds.keptCount).toBe(1);
+    expect(describeFd(ends[1])).toMatch(/^socket:/);
+  });
+
+  it('nor when the descriptor came after it was looked at', () => {
+    const peerFds = new PeerFds();
+    expect(peerFds.obstacle(ends[1])).toBeNull();
+    send(ends[0], Uint8Array.of(1), [device]);
+    peerFds.close([ends[1]]);
+    expect(peerFds.keptCount).toBe(1);
+    expect(() => send(ends[0], Uint8Array.of(1), [device])).toThrow('EPIPE');
+  });
+
+  it('nor with one that came with an urgent byte, which was read', () => {
+    send(ends[0], Uint8Array.of(1), [device], MSG_OOB);
+    const peerFds = new PeerFds();
+    expect(peerFds.obstacle(ends[1])).toMatch(NEST);
+  });
+
+  it('is neither used nor closed when it listens: more may come with who was not accepted', () => {
+    const listenFd = listenUnix(join(folder, 'peer.sock'));
+    const peerFds = new PeerFds();
+    expect(peerFds.obstacle(listenFd)).toMatch(NEST);
+    peerFds.close([listenFd]);
+    expect(peerFds.keptCount).toBe(1);
+    closeFd(listenFd);
+  });
+
+  it('still takes what we sent into it before it was closed', () => {
+    send(ends[1], Uint8Array.of(7));
+    new PeerFds().close([ends[1]]);
+    expect(describeFd(ends[1])).toBe(`descriptor ${ends[1]}`);
+    expect([...receive(ends[0], 1).bytes]).toEqual([7]);
+    ends = [ends[0], createEventFd()];
+  });
+});
+
+describe('a listening socket that is closed', () => {
+  it('first has those let go who were not accepted, with what they sent', () => {
+    const before = openFds();
+    const path = join(folder, 'backlog.sock');
+    const listenFd = listenUnix(path);
+    const device = openSync('/dev/ptmx', 'r+');
+    const peers = [connectUnix(path), connectUnix(path)];
+    send(peers[1], Uint8Array.of(1), [device]);
+    const peerFds = new PeerFds();
+    peerFds.closeListener(listenFd);
+    expect(peerFds.keptCount).toBe(1);
+    for (const peer of peers) expect(receive(peer, 1).closed).toBe(true);
+    expect(() => connectUnix(path)).toThrow('ECONNREFUSED');
+    for (const fd of [...peers, device]) closeFd(fd);
+    expect(openedSince(before)).toEqual([expect.stringMatching(/^\d+: \/dev\/ptmx$/)]);
+    closeFd(Number.parseInt(openedSince(before)[0]!, 10));
+  });
+});
+
 describe('a connection that is closed with descriptors unread in it', () => {
+  it('reads also what came with urgent bytes, which are passed over otherwise', () => {
+    const before = openFds();
+    const [front, back] = socketPair();
+    const device = openSync('/dev/ptmx', 'r+');
+    send(front, Uint8Array.of(1), [device], MSG_OOB);
+    send(front, Uint8Array.of(2));
+    const peerFds = new PeerFds();
+    peerFds.closeConnection(back);
+    expect(peerFds.keptCount).toBe(1);
+    for (const fd of [front, device]) closeFd(fd);
+    closeFd(Number.parseInt(openedSince(before)[0]!, 10));
+  });
+
+  it('goes on in the next turns of the event loop when there is much', async () => {
+    const before = openFds();
+    const [front, back] = socketPair();
+    const events = Array.from({ length: 50 }, () => createEventFd());
+    let count = 0;
+    while (send(front, Uint8Array.of(1), events) > 0) count++;
+    expect(count).toBeGreaterThan(100);
+    new PeerFds().closeConnection(back);
+    expect(describeFd(back)).toMatch(/^socket:/);
+    while (describeFd(back).startsWith('socket:')) await new Promise((resolve) => setImmediate(resolve));
+    for (const fd of [front, ...events]) closeFd(fd);
+    expect(openedSince(before)).toEqual([]);
+  });
+
   it('reads them first: what may wait is kept, the rest closed', () => {
     const before = openFds();
     const [front, back] = socketPair();

@@ -41,7 +41,8 @@ export class UnixDatagramPort extends UnixPort {
       PAUSES,
     );
     this.options = options;
-    const { socketPath, listen } = options;
+    const { socketPath } = options;
+    const listen = { ...options.listen, refusesDescriptors: true };
     this.#socket = new BoundSocket(socketPath, () => bindDatagram(socketPath, listen), {
       renewed: (_, oldFd) => this.#renewed(oldFd),
       info: (message) => context.events.info(message),

@@ -3,16 +3,14 @@
  * ever waiting. Answers are counts, or an errno below zero, so that nothing is thrown or allocated on the hot path.
  * Worker threads; the buffers are set by the main thread.
  */
+import { setSocketOption } from '../../host/descriptor.ts';
 import { ERRNO } from '../../host/errors.ts';
 import { lastErrno, libc } from '../../host/libc.ts';
 
-const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
-/** Linux 6.16. */
-const SO_PASSRIGHTS = 83;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -33,22 +31,8 @@ const NAME_ROOM_BYTES = 128;
  * process may override them).
  */
 export function setSocketBuffers(fd: number, sendBytes: number, receiveBytes: number): void {
-  setOption(fd, SO_SNDBUFFORCE, sendBytes) || setOption(fd, SO_SNDBUF, sendBytes);
-  setOption(fd, SO_RCVBUFFORCE, receiveBytes) || setOption(fd, SO_RCVBUF, receiveBytes);
-}
-
-/**
- * Asks the kernel to take no descriptors from the other side, which gets EPERM then. Otherwise it throws them away when
- * we read what they came with, and that may wait for as long as their owner likes (peer-fds.ts). Answers whether this
- * kernel can.
- */
-export function refuseDescriptors(fd: number): boolean {
-  return setOption(fd, SO_PASSRIGHTS, 0);
-}
-
-function setOption(fd: number, name: number, value: number): boolean {
-  const bytes = new Uint8Array(new Int32Array([value]).buffer);
-  return libc.setsockopt(fd, SOL_SOCKET, name, bytes, bytes.length) === 0;
+  setSocketOption(fd, SO_SNDBUFFORCE, sendBytes) || setSocketOption(fd, SO_SNDBUF, sendBytes);
+  setSocketOption(fd, SO_RCVBUFFORCE, receiveBytes) || setSocketOption(fd, SO_RCVBUF, receiveBytes);
 }
 
 /** Bytes received, 0 when the other side closed the connection, or an errno below zero. */

@@ -12,7 +12,7 @@ import { type PortCounters, QueueState, sumCounters } from '../../queue/state.ts
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { StagedPairs } from '../staged/pairs.ts';
 import { type PortSteps, type RetryPauses, Supervisor } from '../supervisor.ts';
-import { refuseDescriptors, setSocketBuffers } from './frame-socket.ts';
+import { setSocketBuffers } from './frame-socket.ts';
 import {
   EXTRA_SLOTS,
   PREFIX_BYTES,
@@ -107,7 +107,6 @@ export abstract class UnixPort implements Port {
     own: Pick<UnixAttachment, 'transport' | 'receiver'>,
   ): Promise<UnixAttachment> {
     setSocketBuffers(fd, BUFFER_BYTES, BUFFER_BYTES);
-    refuseDescriptors(fd);
     let egress: UnixAttachment | null = null;
     await this.#pairs.attach(this.#frameBytesMax, (base) => {
       const slots = { ...base.slots, slotCount: this.#slotCount };

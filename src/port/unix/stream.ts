@@ -27,7 +27,8 @@ export class UnixStreamPort extends UnixPort {
   #peer: Peer | null = null;
 
   constructor(options: UnixStreamPortOptions, context: PortContext) {
-    const socket = new PeerSocket(options.socketPath, options.role, options.listen, context.events);
+    const listen = { ...options.listen, refusesDescriptors: true };
+    const socket = new PeerSocket(options.socketPath, options.role, listen, context.events);
     super(
       options,
       context,

@@ -151,14 +151,14 @@ export class VhostUserPort implements Port {
   #adopt(fd: number): void {
     const { arena, arenaView, dataPath, events } = this.#context;
     const descriptors = this.#shareOfDescriptors(fd);
-    const pid = peerPid(fd);
+    const peerFds = new PeerFds(peerPid(fd), this.#kept);
     const net = new NetDevice(this.options.device, {
       portId: this.id,
       arena,
       arenaView,
       dataPath,
       states: this.states,
-      peerPid: pid,
+      peerFds,
       descriptors,
       onChange: () => this.#tellChange(),
       onRemark: (remark) => events.info(remark),
@@ -174,7 +174,7 @@ export class VhostUserPort implements Port {
         },
         onEnd: (reason) => this.#ended(reason),
       },
-      new PeerFds(pid, this.#kept),
+      peerFds,
     );
     const losses = arena.watchLosses(() => {
       const loss = net.device.memoryLoss;
