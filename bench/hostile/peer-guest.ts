@@ -22,6 +22,7 @@ import { libc } from '../../src/host/libc.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { BackEndError, FrontEndSession } from '../../src/vhost-user/front-end.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
+import { CHAIN_DESCRIPTORS_MAX } from '../../src/vring/descriptor-list.ts';
 import { fillAndBlock } from '../../test/host/shared-descriptors.ts';
 
 export type CaseName = keyof typeof CASES;
@@ -35,6 +36,7 @@ const BURST_FRAMES = 4;
 const ARRIVE_MS = 2000;
 const FIRST_MS = 50;
 const FIRST_TRIES = 100;
+const SENDING_QUEUES = 16;
 /** Of the hostile guest, where it names tables. */
 const RING_SIZE = 1024;
 
@@ -168,6 +170,46 @@ async function namesTables(layout: RingLayoutKind, entries: number, firstBytes =
   return '';
 }
 
+/**
+ * Sixteen queues that offer a full ring of sent chains again and again: each chain the longest that is taken, a header, a
+ * frame for the partner and otherwise empty buffers.
+ */
+async function sendsLongChains(): Promise<string> {
+  const guest = await connect({ queuePairs: SENDING_QUEUES, ringSize: RING_SIZE, memoryBytes: 2 ** 27 });
+  await flowBothWays(guest, 20);
+  const entries = CHAIN_DESCRIPTORS_MAX;
+  const table = guest.memory.allocate(entries * 16, PAGE_BYTES);
+  const bytes = guest.memory.allocate(PAGE_BYTES, PAGE_BYTES);
+  const view = new DataView(guest.memory.buffer);
+  const buffer = new Uint8Array(guest.memory.buffer, bytes + NET_HEADER_BYTES, FRAME_BYTES);
+  buffer.set(frame(guest));
+  buffer.set(partner.mac);
+  for (let i = 0; i < entries; i++) {
+    const at = table + 16 * i;
+    view.setBigUint64(at, BigInt(guest.memory.gpaOf(bytes)), true);
+    view.setUint32(at + 8, i === 0 ? NET_HEADER_BYTES + FRAME_BYTES : 0, true);
+    view.setUint16(at + 12, i < entries - 1 ? DESC_F_NEXT : 0, true);
+    view.setUint16(at + 14, i + 1, true);
+  }
+  const sending = guest.pairs.map(({ fromGuest }) => fromGuest.ring);
+  for (const { layout } of sending) {
+    view.setBigUint64(layout.descOffset, BigInt(guest.memory.gpaOf(table)), true);
+    view.setUint32(layout.descOffset + 8, entries * 16, true);
+    view.setUint16(layout.descOffset + 12, DESC_F_INDIRECT, true);
+    // Every entry of the avail ring names descriptor 0, and its index runs ahead of the used index by the whole ring.
+    guest.memory.u16.fill(0, layout.driverOffset / 2 + 2, layout.driverOffset / 2 + 2 + RING_SIZE);
+  }
+  const offer = (): void => {
+    for (const { driverOffset, deviceOffset } of sending.map(({ layout }) => layout)) {
+      guest.memory.u16[driverOffset / 2 + 1] = guest.memory.u16[deviceOffset / 2 + 1] + RING_SIZE;
+    }
+    for (const ring of sending) ring.kick();
+    setTimeout(offer, 1);
+  };
+  offer();
+  return '';
+}
+
 /** Connects anew and names these bases. */
 async function reconnectAt(guest: EmbeddedGuest, baseOf: (ring: DriverRing) => number): Promise<void> {
   for (const ring of rings(guest)) ring.layout.base = () => baseOf(ring);
@@ -274,6 +316,7 @@ const CASES = {
   'one chain of tables': () => namesTables('packed', RING_SIZE - 1),
   'chains of empty buffers': () => namesTables('split', RING_SIZE - 1),
   'longest chains': () => namesTables('split', 65_535, NET_HEADER_BYTES),
+  '16 sending queues': sendsLongChains,
   'base 0': async () => {
     const guest = await connect();
     await flowBothWays(guest, 300);

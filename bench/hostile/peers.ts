@@ -80,6 +80,7 @@ const CASES: Readonly<Record<CaseName | 'owner flood', TriedCase>> = {
   'one chain of tables': { does: 'one receive chain of 1,024 tables of 1,023 empty buffers (packed)' },
   'chains of empty buffers': { does: '1,024 receive chains of 1,023 empty buffers' },
   'longest chains': { does: '1,024 receive chains with room for a header, then 65,534 empty buffers' },
+  '16 sending queues': { does: '16 queues that send chains of 96 buffers, all but one empty, without pause' },
   'base 0': { does: 'comes again with base 0 for used rings' },
   'base is avail': { does: 'comes again with base = avail index while 8 frames wait' },
   '509 regions': { does: '509 memory regions of 4 KiB' },
