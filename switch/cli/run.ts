@@ -46,7 +46,7 @@ The configuration file is YAML:
   arena: 1TiB
   control: /run/ringway/ringway.sock
 
-Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the QEMU lines to stdout.
+Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the lines that plug guests in to stdout.
 
 Examples:
   ringway run --port vm0=/run/ringway/vm0.sock,mode=0660,owner=libvirt-qemu:kvm,queues=4
