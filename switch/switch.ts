@@ -3,6 +3,7 @@
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
 import { formatMac } from '../protocol/ethernet.ts';
+import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
 import { printable } from '../src/host/printable.ts';
 import { Arena } from '../src/memory/arena.ts';
@@ -10,6 +11,7 @@ import { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
+import { ConfigError } from './config/settings.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
@@ -37,7 +39,7 @@ export class Switch {
   private constructor(config: SwitchConfig, log: Logger) {
     this.#config = config;
     this.#log = log;
-    this.#arena = Arena.reserve(config.arenaBytes);
+    this.#arena = reserveArena(config.arenaBytes);
     const fdbMemory = createFdbMemory({ capacity: config.fdb.capacity, maxPorts: PORTS_MAX });
     this.#fdb = new Fdb(fdbMemory);
     this.#workers = new WorkerPool({
@@ -196,4 +198,16 @@ function runningPairs(queues: readonly PortQueue[]): number {
   const isRunning = (index: number): boolean =>
     queues.some((queue) => queue.index === index && queue.inUse && queue.reason === null);
   return queues.filter(({ index }) => index % 2 === 0 && isRunning(index) && isRunning(index + 1)).length;
+}
+
+/** @throws ConfigError when not even the smallest is granted: whoever set that limit can raise it */
+function reserveArena(sizeBytes: number): Arena {
+  try {
+    return Arena.reserve(sizeBytes);
+  } catch (error) {
+    if (!(error instanceof HostError)) throw error;
+    throw new ConfigError(
+      `there is no room for the smallest arena: raise the limit on addresses (ulimit -v, LimitAS=): ${error.message}`,
+    );
+  }
 }

@@ -34,6 +34,11 @@ export type PortQueue = {
   readonly reason: string | null;
 };
 
+/** What is said of a queue with a reason, as a port's reason and in a list of its queues: so twice is seen to be twice. */
+export function queueStoppedText(index: number, reason: string): string {
+  return `queue ${index} stopped: ${reason}`;
+}
+
 /** Where a port tells what happened; the process logs it with the port's name. */
 export type PortEvents = {
   info(message: string): void;

@@ -131,9 +131,11 @@ export class Listener {
       waiter(fd);
       return;
     }
+    // Gone again: it only asked whether somebody listens, as another Ringway does that is started at the same path.
+    const hasGone = isHungUp(fd);
     // Accepted and closed, so that the second one is told instead of waiting for ever.
     new PeerFds().closeConnection(fd);
-    this.#warn('refused a second connection: one is in use already');
+    if (!hasGone) this.#warn('refused a second connection: one is in use already');
     this.#lookAfter(REFUSAL_PAUSE_MS);
   }
 

@@ -28,6 +28,8 @@ import { IncomingFds } from './incoming-fds.ts';
 import { PeerError } from './peer-error.ts';
 
 export type SessionEvents = {
+  /** The first message has come; it is not handled yet. */
+  readonly onBegin?: () => void;
   /** A message was refused but the connection goes on. */
   readonly onRefused: (reason: string) => void;
   /** The connection is closed; the device still holds its rings and memory. */
@@ -75,7 +77,10 @@ export class Session {
   }
 
   async #handle(message: Message): Promise<void> {
-    this.isSilent = false;
+    if (this.isSilent) {
+      this.isSilent = false;
+      this.#events.onBegin?.();
+    }
     const name = messageName(message.header.request);
     const fds = new IncomingFds(message.fds, this.#peerFds);
     let refusal = 'a message with descriptors';

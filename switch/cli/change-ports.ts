@@ -2,16 +2,20 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
-import { faultError, type SettingMap } from '../config/settings.ts';
+import { resolvePort } from '../config/resolve.ts';
+import { ConfigError, faultError, type SettingMap } from '../config/settings.ts';
 import { askControl, ControlError } from '../control/client.ts';
 import { type AskOptions, addControlOption } from './ask-options.ts';
+import { guestLineText } from './guest-line.ts';
 import { portSettings, subjectOf } from './options.ts';
 import { findControl } from './running.ts';
 
 export function addChangePorts(program: Command): void {
   const add = program
     .command('add <name=socket,…>')
-    .description('Add a port to the running ringway; the form is that of `ringway run --port`.');
+    .description(
+      'Add a port to the running ringway; the form is that of `ringway run --port`. Prints the line that plugs a guest in.',
+    );
   addControlOption(add).action(async (text: string, options: AskOptions) => {
     const [name, settings] = Object.entries(portSettings([text]))[0];
     const control = await findControl(options.control);
@@ -21,6 +25,7 @@ export function addChangePorts(program: Command): void {
     } catch (error) {
       throw inOptionWords(error);
     }
+    process.stdout.write(lineFor(name, body));
   });
   const remove = program
     .command('remove <name>')
@@ -28,6 +33,17 @@ export function addChangePorts(program: Command): void {
   addControlOption(remove).action(async (name: string, options: AskOptions) => {
     await askControl(await findControl(options.control), pathOf(name), { method: 'DELETE' });
   });
+}
+
+/** As `ringway run` prints it, of a port that was added. */
+function lineFor(name: string, settings: SettingMap): string {
+  try {
+    return guestLineText(resolvePort(name, settings));
+  } catch (error) {
+    // The switch has taken them: it knows an owner that is not known here, in another container.
+    if (!(error instanceof ConfigError)) throw error;
+    return '';
+  }
 }
 
 /** A refused setting is told in the words of the command line, as `ringway run` does. */

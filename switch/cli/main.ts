@@ -1,7 +1,7 @@
 /**
  * The program `ringway`: names the commands and turns whatever goes wrong into one line on stderr and an exit
- * code. 0: done. 1: it failed while running. 2: the command line, the configuration or a socket path cannot
- * be. Everything a command needs is loaded by the command. Main thread; nothing imports this file.
+ * code. 0: done. 1: it failed while running. 2: it did not start, and the user can mend it: the command line, the
+ * configuration, a socket path, a limit on addresses, the version of Node. Everything a command needs is loaded by the command. Main thread; nothing imports this file.
  */
 import { Command, CommanderError } from 'commander';
 import { HostError } from '../../src/host/errors.ts';
@@ -33,7 +33,8 @@ Examples:
   # Two guests built in, no QEMU needed
   ringway demo
 
-Exit codes: 0 done, 1 failed while running, 2 wrong options, configuration or socket path.`;
+Exit codes: 0 done, 1 failed while running, 2 it cannot start like this: wrong options,
+configuration or socket path, a limit on addresses, an old Node.`;
 
 const STDERR_FD = 2;
 

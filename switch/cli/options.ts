@@ -92,13 +92,24 @@ function splitPair(text: string, subject: string, form: string): [string, string
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
-/** `config-space` to `configSpace`. */
+/**
+ * `config-space` to `configSpace`. Each spelling has one of its own, which `toOptionKey` turns back: `configSpace`, as it
+ * is written in a file, is no option, and comes out as no setting.
+ */
 function toSettingKey(key: string): string {
-  return key.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+  return swappedCase(key);
 }
 
+/** `configSpace` to `config-space`. */
 export function toOptionKey(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  return swappedCase(key);
+}
+
+/** A dash with a small letter for a capital one, and a capital one for the two: its own inverse. */
+function swappedCase(key: string): string {
+  return key.replace(/-[a-z]|[A-Z]/g, (part) =>
+    part.startsWith('-') ? part.slice(1).toUpperCase() : `-${part.toLowerCase()}`,
+  );
 }
 
 function withoutAbsent(settings: Readonly<Record<string, string | undefined>>): Record<string, string> {

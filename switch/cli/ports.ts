@@ -1,8 +1,9 @@
 /** `ringway ports`: what each port of the running process does. */
 import type { Command } from 'commander';
 import { printable } from '../../src/host/printable.ts';
+import { queueStoppedText } from '../../src/port/contract.ts';
 import { askControl } from '../control/client.ts';
-import type { PortReport } from '../control/report.ts';
+import type { PortReport, QueueReport } from '../control/report.ts';
 import { DROP_REASONS } from '../l2/drop-reasons.ts';
 import { type AskOptions, addAskOptions } from './ask-options.ts';
 import { findControl } from './running.ts';
@@ -59,11 +60,17 @@ function endpointText({ kind, endpoint, details }: PortReport): string {
 }
 
 function detailsOf(port: PortReport): string[] {
-  const queues = port.queues.filter(({ reason }) => reason !== null);
   const drops = DROP_REASONS.filter(({ name }) => port.drops[name] > 0);
   return [
     ...(port.reason === null ? [] : [port.reason]),
-    ...queues.map(({ index, reason }) => `queue ${index}: ${reason}`),
+    ...port.queues.flatMap((queue) => queueDetails(queue, port.reason)),
     ...drops.map(({ name, text }) => `dropped ${formatCount(port.drops[name])}: ${text} (${name})`),
   ];
+}
+
+/** Why the queue is not well, unless that is what the port's own reason says. */
+function queueDetails({ index, reason }: QueueReport, reasonOfPort: string | null): string[] {
+  if (reason === null) return [];
+  const text = queueStoppedText(index, reason);
+  return reasonOfPort === text || reasonOfPort === reason ? [] : [text];
 }

@@ -31,7 +31,8 @@ if (majorOf(process.versions.node) >= NODE_MAJOR_MIN) {
       `ringway: Node ${NODE_MAJOR_MIN} or later is needed, this is ${process.versions.node} ` +
         `(install it, or run npm install node@${NODE_MAJOR_MIN} beside ringway)\n`,
     );
-    process.exitCode = 1;
+    // As main.ts for what the user can mend before it starts.
+    process.exitCode = 2;
   } else {
     runWith(binary);
   }

@@ -1,7 +1,6 @@
 /** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
-import { printable } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { readConfigFile } from '../config/file.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
@@ -14,8 +13,8 @@ import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
 import type { Switch } from '../switch.ts';
 import { CliError } from './cli-error.ts';
+import { guestLineText } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
-import { qemuLine } from './qemu-line.ts';
 import { recordRunning } from './running.ts';
 import { stopRequested } from './signals.ts';
 import { ringwayVersion } from './version.ts';
@@ -47,7 +46,7 @@ The configuration file is YAML:
   arena: 1TiB
   control: /run/ringway/ringway.sock
 
-Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the QEMU lines to stdout.
+Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the lines that plug guests in to stdout.
 
 Examples:
   ringway run --port vm0=/run/ringway/vm0.sock,mode=0660,owner=libvirt-qemu:kvm,queues=4
@@ -123,10 +122,8 @@ async function runUntil(
   if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
   const closeControl = await openControl(config.controlSocket, running, log);
   try {
-    for (const port of config.ports) {
-      const line = qemuLine(port);
-      if (line !== null) linesOut(STDOUT_FD).write(`# ${port.name}\n${printable(line)}\n`);
-    }
+    const lines = config.ports.map(guestLineText).join('');
+    if (lines !== '') linesOut(STDOUT_FD).write(lines);
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
     log.info(await Promise.race([stop, failure]), 'stopping');
   } finally {

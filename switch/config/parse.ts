@@ -41,7 +41,12 @@ function explain(
   if (issue.code === 'unrecognized_keys') {
     const keyPath = [...path, issue.keys[0]];
     const source = sourceOf(keyPath);
-    const known = hint(issue.keys[0], path, kindOf(valueAt(values, path.slice(0, 2))), source);
+    const known = hint(
+      source.keyName(issue.keys[0]),
+      path,
+      kindOf(valueAt(values, path.slice(0, 2))),
+      source,
+    );
     return faultError(source.subject(keyPath), { path: keyPath, text: `unknown setting (${known})` });
   }
   return faultError(sourceOf(path).subject(path), { path, text: wrongWith(issue, path, values) });

@@ -217,6 +217,16 @@ describe('a listener', () => {
     expect(receive(third, 1)).toMatchObject({ closed: false });
   });
 
+  it('says nothing of a second one that has gone again, which only asked whether somebody listens', async () => {
+    const listener = open();
+    connect();
+    await next(listener);
+    expect(() => listenUnix(path)).toThrow(SocketPathError);
+    const second = connect();
+    await vi.waitUntil(() => receive(second, 1).closed, { timeout: 5000 });
+    expect(warnings).toEqual(['refused a second connection: one is in use already']);
+  });
+
   it('takes a second one that came just before the first was let go of', async () => {
     const listener = open();
     connect();

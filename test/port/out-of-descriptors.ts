@@ -4,11 +4,12 @@
  */
 
 import { closeFds, duplicateFd } from '../../src/host/descriptor.ts';
-import { connectUnix } from '../../src/host/unix-socket.ts';
+import { connectUnix, send } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
+import { ID, message, none } from '../vhost-user/scripted-front-end.ts';
 
 const done = async (): Promise<void> => {};
 const dataPath: DataPath = {
@@ -52,6 +53,7 @@ const port = new VhostUserPort(
 console.log('begin');
 port.start();
 const client = connectUnix(process.argv[2]);
+send(client, message(ID.GET_FEATURES, none()));
 const fillers: number[] = [];
 try {
   for (;;) fillers.push(duplicateFd(client));

@@ -142,20 +142,62 @@ describe('as a server', () => {
       expect((await front.request('GET_QUEUE_NUM')).u64).toBe(3n);
       front.close();
     }
+    const gone = 'the front-end closed the connection; before that: it had asked how many queues there are';
+    await events.said(/^front-end gone/, ROUNDS);
+    await events.said(/disconnected/, ROUNDS);
     // One that says nothing hides nothing.
     connect().close();
-    const gone = 'the front-end closed the connection; before that: it had asked how many queues there are';
-    await vi.waitUntil(
-      () => events.all.filter((text) => text.startsWith('front-end gone')).length === ROUNDS + 1,
-      {
-        timeout: 25_000,
-      },
-    );
+    await events.said(/disconnected/, ROUNDS + 1);
     expect(port.status.reason).toBe(
       `waiting for a front-end to connect (last: ${gone} ` +
         "(the port has one queue pair: raise its queues=, or lower the front-end's))",
     );
     expect(events.all.filter((text) => text.includes('refused'))).toEqual([]);
+  });
+
+  it('gives no hint about queues for one that left once, which may have crashed', async () => {
+    makePort('server').start();
+    const ask = async (): Promise<void> => {
+      const front = connect();
+      front.send('SET_PROTOCOL_FEATURES', u64(bit(P.MQ, P.REPLY_ACK)));
+      await front.request('GET_QUEUE_NUM');
+      front.close();
+    };
+    await ask();
+    await events.said(/disconnected/);
+    const gone = 'the front-end closed the connection';
+    expect(port.status.reason).toBe(`waiting for a front-end to connect (last: ${gone})`);
+    // Served in between: what it asks for at another time is not again.
+    const served = connect();
+    await run(served);
+    served.close();
+    await events.said(/disconnected/, 2);
+    await ask();
+    await events.said(/disconnected/, 3);
+    expect(port.status.reason).toBe(`waiting for a front-end to connect (last: ${gone})`);
+    await ask();
+    await events.said(/disconnected/, 4);
+    expect(port.status.reason).toContain('had asked how many queues there are');
+  });
+
+  it('says nothing of who only asks whether it listens, as another Ringway does at the same path', async () => {
+    makePort('server').start();
+    expect(() => listenUnix(path)).toThrow(SocketPathError);
+    await events.said(/disconnected/);
+    expect(port.status.reason).toBe('waiting for a front-end to connect');
+    const front = connect();
+    await run(front);
+    expect(() => listenUnix(path)).toThrow(SocketPathError);
+    // One that stays is refused after it, so the question was answered by then.
+    const second = connect();
+    await second.closed;
+    expect(events.all).toEqual([
+      'disconnected',
+      'front-end connected',
+      'negotiating',
+      'running',
+      'warning: refused a second connection: one is in use already',
+    ]);
   });
 
   it('sets the mode of its socket and removes it when stopped', async () => {

@@ -16,7 +16,13 @@ import { KeptFds, PeerFds } from '../../host/peer-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, queueStates, sumCounters } from '../../queue/state.ts';
 import { Session } from '../../vhost-user/back-end.ts';
-import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import {
+  type Port,
+  type PortContext,
+  type PortQueue,
+  type PortStatus,
+  queueStoppedText,
+} from '../contract.ts';
 import { PeerSocket, type SocketRole } from '../peer-socket.ts';
 import { Supervisor, type Trouble } from '../supervisor.ts';
 
@@ -42,6 +48,8 @@ type Peer = {
   readonly net: NetDevice;
   readonly losses: Watch;
   readonly descriptors: DescriptorShare;
+  /** Process at the other end; null: the kernel does not tell. */
+  readonly pid: number | null;
 };
 
 /** Of this process, for all its ports. */
@@ -70,6 +78,8 @@ export class VhostUserPort implements Port {
   #reported = '';
   /** Why the last front-end left that had said anything; null: it was served, or there was none. */
   #lastWhy: string | null = null;
+  /** The process that left last when it had asked how many queues there are; null: nobody did, or nobody knows. */
+  #lastToAsk: number | null = null;
 
   constructor(options: VhostUserPortOptions, context: PortContext) {
     this.id = context.id;
@@ -164,10 +174,14 @@ export class VhostUserPort implements Port {
       onRemark: (remark) => events.info(remark),
       lastRuns: this.#lastRuns,
     });
+    const isClient = this.options.role === 'client';
+    const tellConnected = (): void => events.info('front-end connected');
     const session = new Session(
       fd,
       net,
       {
+        // Not sooner: who connects to us and says nothing may only ask whether somebody listens.
+        ...(!isClient && { onBegin: tellConnected }),
         onRefused: (reason) => {
           this.#refusal = `refused: ${reason}`;
           events.warn(this.#refusal);
@@ -180,8 +194,8 @@ export class VhostUserPort implements Port {
       const loss = net.device.memoryLoss;
       if (loss !== null) void session.end(loss);
     });
-    this.#peer = { session, net, losses, descriptors };
-    events.info('front-end connected');
+    this.#peer = { session, net, losses, descriptors, pid };
+    if (isClient) tellConnected();
   }
 
   /** Closes the connection when there is none left for it. @throws BudgetError */
@@ -196,16 +210,22 @@ export class VhostUserPort implements Port {
   }
 
   #ended(reason: string): void {
-    const { device } = this;
-    if (device === null) return;
+    if (this.#peer === null) return;
+    const { session, net } = this.#peer;
+    const { device } = net;
+    // Another Ringway that is started at the same path asks like that whether the path is served.
+    if (session.isSilent && reason === LEFT && this.options.role === 'server') {
+      this.#supervisor.lose({ reason: null });
+      return;
+    }
     // What was wrong before is why it left, or why it should have.
     const isLost = device.memoryLoss !== null;
     // Of memory that is gone the queues only saw zeros: no reason of theirs is one.
-    const hint = reason === LEFT ? (this.#peer?.net.partingHint ?? null) : null;
+    const hint = reason === LEFT ? this.#partingHint(this.#peer) : null;
     const before = isLost ? null : (this.status.reason ?? hint);
     let why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
     // A connection on which nothing was said tells nothing, but would hide why the one before it ended.
-    if (this.#peer?.session.isSilent !== true || reason !== LEFT) this.#lastWhy = why;
+    if (!session.isSilent || reason !== LEFT) this.#lastWhy = why;
     // A front-end that never came far, or whose memory is gone, and tries again at once must not keep us busy.
     let retry: Trouble['retry'] = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';
     if (this.#kept.isTooMany) {
@@ -219,6 +239,17 @@ export class VhostUserPort implements Port {
       isFine: !isLost,
       retry,
     });
+  }
+
+  /**
+   * Whoever is refused more queue pairs than there are tries again and again, as QEMU does; one that leaves once may
+   * have been ended, or have crashed, and is not to be led astray.
+   */
+  #partingHint({ net, pid }: Peer): string | null {
+    const hint = net.partingHint;
+    const isAgain = pid !== null && pid === this.#lastToAsk;
+    this.#lastToAsk = hint === null ? null : pid;
+    return isAgain ? hint : null;
   }
 
   async #release(isLast: boolean): Promise<void> {
@@ -239,7 +270,7 @@ export class VhostUserPort implements Port {
     const { device } = this;
     if (device === null || !isHeld) return { state: 'waiting', reason: this.#waitingReason(reason) };
     const broken = device.rings.find((ring) => ring.reason !== null);
-    const ringReason = broken === undefined ? null : `queue ${broken.index} stopped: ${broken.reason}`;
+    const ringReason = broken?.reason == null ? null : queueStoppedText(broken.index, broken.reason);
     const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
     const shown =
       device.memoryWarning ?? ringReason ?? this.#refusal ?? this.#socket.trouble ?? device.kickWarning;
@@ -254,7 +285,9 @@ export class VhostUserPort implements Port {
         : `waiting for a front-end to listen at ${this.options.socketPath}`;
     const { trouble } = this.#socket;
     if (trouble !== null) return trouble;
-    return reason === null ? wait : `${wait} (last: ${reason})`;
+    // One that only asked whether somebody listens leaves no reason, and does not hide the one before.
+    const last = reason ?? this.#lastWhy;
+    return last === null ? wait : `${wait} (last: ${last})`;
   }
 
   /** Logs the state when it is another one than last time. */

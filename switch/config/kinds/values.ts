@@ -20,7 +20,7 @@ export const THIS_HOST: HostFacts = {
 };
 
 const QUEUES_MAX = 127;
-const MODE_ALLOWED = 'three octal digits, for example 0660';
+const MODE_ALLOWED = 'permission bits in octal, 0000 to 0777, for example 0660';
 const MAC_ALLOWED = 'the address of a single station, for example 02:00:00:00:00:01';
 
 export function wholeNumber(min: number, max: number) {

@@ -1,5 +1,5 @@
 /** The command line as a user meets it: the real program in a process of its own. No peers. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { EventEmitter } from 'node:events';
 import {
   chmodSync,
@@ -17,7 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix } from '../../../src/host/unix-socket.ts';
-import { qemuLine } from '../../../switch/cli/qemu-line.ts';
+import { guestLine } from '../../../switch/cli/guest-line.ts';
 import { findControl } from '../../../switch/cli/running.ts';
 import { stopRequested } from '../../../switch/cli/signals.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
@@ -198,7 +198,15 @@ describe('run', () => {
       JSON.parse((await ringway('ports', '--json')).stdout).map(({ name }: { name: string }) => name);
     const program = await running('--port', `a=${socket('a')}`);
     const done = { code: 0, signal: null, stdout: '', stderr: '' };
-    expect(await ringway('add', `b=${socket('b')},queues=2`)).toEqual(done);
+    const added = await ringway('add', `b=${socket('b')},queues=2`);
+    expect(added).toEqual({ ...done, stdout: expect.stringMatching(/^# b\nqemu-system-x86_64 [^\n]+\n$/) });
+    expect(added.stdout).toContain(
+      `path=${socket('b')} -netdev type=vhost-user,id=net0,chardev=char0,queues=2 `,
+    );
+    // The line that `run` would print, and none where no guest is plugged in.
+    expect(await ringway('add', `rec=pcap:${socket('rec')}`)).toEqual(done);
+    expect(await ringway('remove', 'rec')).toEqual(done);
+    rmSync(socket('rec'));
     expect(await names()).toEqual(['a', 'b']);
     expect(leftBehind().sort()).toEqual(['a.sock', 'b.sock', 'ringway.sock']);
     expect(await ringway('add', `c=${socket('c')},queues=0`)).toEqual({
@@ -333,6 +341,19 @@ describe('run that cannot be: exit code 2, one line, nothing left behind', () =>
     }
   });
 
+  it('a limit on addresses that leaves no room for the arena', async () => {
+    const command = `ulimit -v 4000000; exec "${process.execPath}" "${MAIN}" run --port "a=${join(folder, 'a.sock')}"`;
+    const { status, stdout, stderr } = spawnSync('sh', ['-c', command], {
+      env: environment,
+      encoding: 'utf8',
+    });
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toMatch(
+      /^ringway: there is no room for the smallest arena: raise the limit on addresses \(ulimit -v, LimitAS=\): [^\n]*ENOMEM[^\n]*\n$/,
+    );
+    expect(leftBehind()).toEqual([]);
+  });
+
   it('a processor that does not exist', async () => {
     expect(await refused([...good(), '--cpus', '1023'])).toContain(
       '--cpus: 1023 is not allowed (this process',
@@ -409,7 +430,7 @@ describe('signals', () => {
   });
 });
 
-describe('the QEMU line', () => {
+describe('the line that plugs a guest in', () => {
   const PORT = {
     name: 'vm0',
     kind: 'vhost-user',
@@ -423,7 +444,7 @@ describe('the QEMU line', () => {
   } as const satisfies PortConfig;
 
   it('shares the memory and names the socket and as many vectors as queues need', () => {
-    const line = qemuLine(PORT);
+    const line = guestLine(PORT);
     expect(line).toContain(
       '-accel kvm -cpu host -m 4096M -object memory-backend-memfd,id=mem,size=4096M,share=on -numa node,memdev=mem',
     );
@@ -434,18 +455,27 @@ describe('the QEMU line', () => {
   });
 
   it('lets QEMU listen in client role', () => {
-    expect(qemuLine({ ...PORT, role: 'client' })).toContain('path=/r/a.sock,server=on,wait=off ');
+    expect(guestLine({ ...PORT, role: 'client' })).toContain('path=/r/a.sock,server=on,wait=off ');
   });
 
   it('has another address for each name, always the same, or the one that was set', () => {
-    const macOf = (port: PortConfig) => /mac=([^, ]+)/.exec(qemuLine(port)!)![1];
+    const macOf = (port: PortConfig) => /mac=([^, ]+)/.exec(guestLine(port)!)![1];
     expect(macOf(PORT)).toBe(macOf({ ...PORT, socket: '/other' }));
     expect(macOf(PORT)).not.toBe(macOf({ ...PORT, name: 'vm1' }));
     expect(macOf({ ...PORT, mac: '02:00:00:00:00:01' })).toBe('02:00:00:00:00:01');
   });
 
+  it('is that of User-Mode Linux where the configuration space is offered, which only connects', () => {
+    const port = { ...PORT, configSpace: true } as const;
+    expect(guestLine(port)).toBe('linux.uml mem=4096M initrd=initramfs.cpio virtio_uml.device=/r/a.sock:1');
+    expect(guestLine({ ...port, role: 'client' })).toMatch(/^qemu-system-x86_64 .*,server=on,wait=off /);
+    // The kernel would take these apart, and nothing keeps it from that.
+    expect(guestLine({ ...port, socket: '/r/a:b.sock' })).toBeNull();
+    expect(guestLine({ ...port, socket: '/r/a b.sock' })).toBeNull();
+  });
+
   it('has no multiqueue with one pair, and quotes what QEMU and the shell would take apart', () => {
-    const line = qemuLine({ ...PORT, queues: 1, socket: "/r/it's, a.sock" });
+    const line = guestLine({ ...PORT, queues: 1, socket: "/r/it's, a.sock" });
     expect(line).not.toMatch(/mq=on|queues=/);
     expect(line).toContain(`-chardev 'socket,id=char0,path=/r/it'\\''s,, a.sock' `);
   });

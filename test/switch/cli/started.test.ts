@@ -6,6 +6,7 @@ import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:chi
 import {
   closeSync,
   constants,
+  copyFileSync,
   existsSync,
   mkdtempSync,
   openSync,
@@ -32,6 +33,12 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
   'ringway.js': [process.execPath, pathOf('ringway.js')],
   'main.ts': [process.execPath, pathOf('main.ts')],
 };
+/** As if it were one. */
+const OLDER_NODE = [
+  process.execPath,
+  '--import',
+  `data:text/javascript,${encodeURIComponent("Object.defineProperty(process, 'versions', { value: { node: '20.0.0' } })")}`,
+] as const;
 const F_SETPIPE_SZ = 1031;
 
 let folder = '';
@@ -145,6 +152,21 @@ describe('the command', () => {
     expect(stoppedBy(run)).toEqual(['SIGTERM']);
   });
 
+  it('says that Node is too old where no newer one is at hand, which the user can mend', () => {
+    const alone = join(folder, 'ringway.mjs');
+    copyFileSync(pathOf('ringway.js'), alone);
+    const { status, stdout, stderr } = spawnSync(
+      OLDER_NODE[0],
+      [...OLDER_NODE.slice(1), alone, '--version'],
+      {
+        env: environment,
+        encoding: 'utf8',
+      },
+    );
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toMatch(/^ringway: Node 24 or later is needed, this is 20\.0\.0 \([^\n]+\)\n$/);
+  });
+
   it('works through a link, as npm installs it', async () => {
     const link = join(folder, 'ringway');
     spawnSync('ln', ['-s', ...COMMANDS['ringway.sh'], link]);
@@ -155,9 +177,7 @@ describe('the command', () => {
 
 describe('a launcher that is killed takes the switch with it', () => {
   it('ringway.js under an older Node', async () => {
-    const older = `Object.defineProperty(process, 'versions', { value: { node: '20.0.0' } })`;
-    const launcher = [process.execPath, '--import', `data:text/javascript,${encodeURIComponent(older)}`];
-    const run = await start([...launcher, pathOf('ringway.js'), ...RUN()]);
+    const run = await start([...OLDER_NODE, pathOf('ringway.js'), ...RUN()]);
     expect(await switchPid()).not.toBe(run.child.pid);
     run.child.kill('SIGKILL');
     await run.closed;

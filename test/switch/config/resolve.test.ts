@@ -268,11 +268,11 @@ describe('refused in a file', () => {
     ],
     [
       'ports: { a: { socket: /x, mode: 0689 } }',
-      'r.yaml:1: ports.a.mode: 0689 is not allowed (three octal digits, for example 0660)',
+      'r.yaml:1: ports.a.mode: 0689 is not allowed (permission bits in octal, 0000 to 0777, for example 0660)',
     ],
     [
       'ports: { a: { socket: /x, mode: 4755 } }',
-      'r.yaml:1: ports.a.mode: 4755 is not allowed (three octal digits, for example 0660)',
+      'r.yaml:1: ports.a.mode: 4755 is not allowed (permission bits in octal, 0000 to 0777, for example 0660)',
     ],
     [
       'ports: { a: { socket: /x, owner: root } }',
@@ -348,6 +348,10 @@ describe('refused in a file', () => {
     [
       'ports: { a: { socket: /x, colour: red } }',
       'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, configSpace, mac, mtu, flood, receive, forwardBpdu)',
+    ],
+    [
+      'ports: { a: { socket: /x, config-space: on } }',
+      'r.yaml:1: ports.a.config-space: unknown setting (did you mean configSpace?)',
     ],
     [`${A}idleus: 3`, 'r.yaml:2: idleus: unknown setting (did you mean idleUs?)'],
     [`${A}__proto__: { poll: busy }`, 'r.yaml:2: __proto__: unknown setting'],
@@ -439,6 +443,18 @@ describe('refused in options', () => {
       { port: ['a=/x,config-spce=on'] },
       '--port a: config-spce: unknown setting (did you mean config-space?)',
     ],
+    // As in a file: here the names have dashes, each of them.
+    [
+      { port: ['a=/x,configSpace=on'] },
+      '--port a: configSpace: unknown setting (did you mean config-space?)',
+    ],
+    [
+      { port: ['a=/x,forwardBpdu=on'] },
+      '--port a: forwardBpdu: unknown setting (did you mean forward-bpdu?)',
+    ],
+    [{ port: ['a=pcap:/x,snapBytes=64'] }, '--port a: snapBytes: unknown setting (did you mean snap-bytes?)'],
+    [{ port: ['a=/x,Queues=2'] }, '--port a: Queues: unknown setting (did you mean queues?)'],
+    [{ port: ['a=/x,-queues=2'] }, '--port a: -queues: unknown setting (did you mean queues?)'],
     [{ port: ['a=/x,config-space=1'] }, '--port a: config-space: 1 is not allowed (on or off)'],
     [{ port: ['a=/x', 'a=/y'] }, '--port a: given twice'],
     [{ port: ['a=/x', 'b=/x'] }, '--port b: socket: /x is not allowed (it is the socket of port a)'],

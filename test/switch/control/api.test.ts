@@ -387,12 +387,33 @@ describe('for people', () => {
       'vm0   running      2  1,234,567    8        0  /run/ringway/vm0.sock',
       'vm1   stopped      0  1,234,567    8    1,201  /run/ringway/vm1.sock (client)',
       '  the front-end sent a short message',
-      '  queue 3: a descriptor points outside the guest',
+      '  queue 3 stopped: a descriptor points outside the guest',
       '  dropped 1,200: had no room for a frame to it (noBuffer)',
       '  dropped 1: a frame to it was longer than its MTU (overMtu)',
       '',
     ]);
     expect(formatPorts([])).toBe('There are no ports.\n');
+  });
+
+  it('a queue that is what the port complains of once, whatever the kind of port', () => {
+    const queue = { direction: 'ingress', size: 256, started: true, enabled: true, inUse: false } as const;
+    const queueReport = (index: number, reason: string) => {
+      return { ...queue, index, reason, worker: null, frames: 0, bytes: 0, calls: 0 };
+    };
+    const port = portReport('vm0', {
+      reason: 'queue 1 stopped: a buffer lies outside the shared memory',
+      queues: [1, 3].map((index) => queueReport(index, 'a buffer lies outside the shared memory')),
+    });
+    expect(formatPorts([port]).split('\n').slice(2)).toEqual([
+      '  queue 1 stopped: a buffer lies outside the shared memory',
+      '  queue 3 stopped: a buffer lies outside the shared memory',
+      '',
+    ]);
+    const capture = portReport('rec', {
+      reason: 'all 3 frames were sent',
+      queues: [queueReport(0, 'all 3 frames were sent')],
+    });
+    expect(formatPorts([capture]).split('\n').slice(2)).toEqual(['  all 3 frames were sent', '']);
   });
 
   it('what a peer made up as text, whoever passed it on', () => {
@@ -414,7 +435,7 @@ describe('for people', () => {
     const lines = formatPorts([port]).split('\n');
     const shown = 'vm\\x1b[2J\\x0a\\u202e';
     expect(lines[1]).toMatch(/\/run\/vm\\x1b\[2J\\x0a\\u202e\.sock$/);
-    expect(lines.slice(2)).toEqual([`  sent ${shown}`, `  queue 1: named ${shown}`, '']);
+    expect(lines.slice(2)).toEqual([`  sent ${shown}`, `  queue 1 stopped: named ${shown}`, '']);
     const json = jsonText([port]);
     expect(json).toMatch(/^[\n\x20-\x7e]*$/);
     expect(JSON.parse(json)).toEqual([port]);

@@ -2,8 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import { UnixDatagramPort } from '../../../../src/port/unix/dgram.ts';
 import { UnixStreamPort } from '../../../../src/port/unix/stream.ts';
+import { guestLine } from '../../../../switch/cli/guest-line.ts';
 import { settingsOf } from '../../../../switch/cli/options.ts';
-import { qemuLine } from '../../../../switch/cli/qemu-line.ts';
 import { parseConfigText } from '../../../../switch/config/file.ts';
 import { UNIX, type UnixSettings } from '../../../../switch/config/kinds/unix.ts';
 import { type PortConfig, resolveConfig, type SwitchConfig } from '../../../../switch/config/resolve.ts';
@@ -109,7 +109,7 @@ describe('the QEMU line of a unix port', () => {
       '-netdev dgram,id=net0,local.type=unix,local.path=/r/q.sock,remote.type=unix,remote.path=/r/a.sock ',
     ],
   ])('with %s', (rest, netdev) => {
-    const line = qemuLine(portOf(`a=unix:/r/a.sock${rest}`))!;
+    const line = guestLine(portOf(`a=unix:/r/a.sock${rest}`))!;
     expect(line).toContain(netdev);
     expect(line).toMatch(/-device e1000,netdev=net0,mac=52:54:00(:[0-9a-f]{2}){3}$/);
     expect(line).not.toContain('share=on');

@@ -1,7 +1,8 @@
-/** The QEMU command line that plugs a guest into a port, to be pasted into a shell. */
+/** The command line that plugs a guest into a port, to be pasted into a shell: QEMU's, or a User-Mode Linux kernel's. */
 import assert from 'node:assert';
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
+import { printable } from '../../src/host/printable.ts';
 import type { PortKind } from '../../src/port/contract.ts';
 import type { PortSettings } from '../config/kinds/index.ts';
 import type { UnixSettings } from '../config/kinds/unix.ts';
@@ -10,12 +11,14 @@ import type { VhostUserSettings } from '../config/kinds/vhost-user.ts';
 /** Queue pairs shown at most: one for each of a small guest's processors. */
 const QUEUES_SHOWN_MAX = 2;
 const MEMORY_MIB = 4096;
+/** VIRTIO 1.3, section 5: the number of a network device. */
+const VIRTIO_NET_ID = 1;
 
 type Named<Settings> = { readonly name: string } & Settings;
 type NamedPort<Kind extends PortKind> = { [K in Kind]: Named<PortSettings<K>> }[Kind];
 
-/** Null for kinds that no QEMU is plugged into. */
-const LINE_OF_KIND: { readonly [Kind in PortKind]: ((port: NamedPort<Kind>) => string) | null } = {
+/** Null for kinds that no guest is plugged into. */
+const LINE_OF_KIND: { readonly [Kind in PortKind]: ((port: NamedPort<Kind>) => string | null) | null } = {
   'vhost-user': vhostUserLine,
   unix: unixLine,
   tap: null,
@@ -23,10 +26,16 @@ const LINE_OF_KIND: { readonly [Kind in PortKind]: ((port: NamedPort<Kind>) => s
   dpdk: null,
 };
 
-/** Null for a port that no QEMU is plugged into. */
-export function qemuLine<Kind extends PortKind>(port: NamedPort<Kind>): string | null {
-  const lineOf: ((port: NamedPort<Kind>) => string) | null = LINE_OF_KIND[port.kind];
+/** Null for a port that no guest is plugged into, or none that a line can be told for. */
+export function guestLine<Kind extends PortKind>(port: NamedPort<Kind>): string | null {
+  const lineOf: ((port: NamedPort<Kind>) => string | null) | null = LINE_OF_KIND[port.kind];
   return lineOf === null ? null : lineOf(port);
+}
+
+/** The line below the port's name, as the commands print it; nothing where there is none. */
+export function guestLineText<Kind extends PortKind>(port: NamedPort<Kind>): string {
+  const line = guestLine(port);
+  return line === null ? '' : `# ${port.name}\n${printable(line)}\n`;
 }
 
 /** Any card does; e1000 is one that nearly every system has a driver for. */
@@ -51,7 +60,19 @@ function unixNetdev(port: UnixSettings): string {
   return `stream,id=net0,server=${server},addr.type=unix,addr.path=${socket}`;
 }
 
-function vhostUserLine(port: Named<VhostUserSettings>): string {
+function vhostUserLine(port: Named<VhostUserSettings>): string | null {
+  // It wants the configuration space, and only connects; QEMU is better off without.
+  return port.configSpace && port.role === 'server' ? userModeLinuxLine(port) : vhostUserQemuLine(port);
+}
+
+/** The kernel takes what follows the first colon for numbers, and each word for an argument of its own. */
+function userModeLinuxLine(port: Named<VhostUserSettings>): string | null {
+  const socket = resolve(port.socket);
+  if (/[:\s]/.test(socket)) return null;
+  return `linux.uml mem=${MEMORY_MIB}M initrd=initramfs.cpio ${shellQuoted(`virtio_uml.device=${socket}:${VIRTIO_NET_ID}`)}`;
+}
+
+function vhostUserQemuLine(port: Named<VhostUserSettings>): string {
   const queues = Math.min(port.queues, QUEUES_SHOWN_MAX);
   // One vector for each ring, one for configuration changes, one for the control queue.
   const multiqueue = queues > 1 ? `,mq=on,vectors=${2 * queues + 2}` : '';
