@@ -313,17 +313,14 @@ function bindTakingOverStale(fd: number, path: string, address: Uint8Array): voi
   checked(libc.bind(fd, address, address.length), 'bind', `creating socket ${path}`);
 }
 
-/** Whether a process listens at `path`: only a connection attempt tells across namespaces. */
+/**
+ * Whether a process has the socket at `path` open: only an attempt to connect tells across namespaces. As a datagram
+ * socket, so that who listens there for streams sees nothing of it.
+ */
 function isServed(path: string): boolean {
-  try {
-    closeFd(connectUnix(path, true));
-    return true;
-  } catch (error) {
-    if (error instanceof HostError && (error.code === 'ECONNREFUSED' || error.code === 'ENOENT'))
-      return false;
-    // EAGAIN: its backlog is full; EACCES: we may not even ask. Either way it is not ours to take.
-    return true;
-  }
+  const code = datagramObstacle(path)?.code;
+  // EPROTOTYPE: a stream's; EACCES: we may not even ask. Neither is ours to take.
+  return code !== 'ECONNREFUSED' && code !== 'ENOENT';
 }
 
 function changeOwner(path: string, uid: number, gid: number): void {

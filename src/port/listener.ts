@@ -131,7 +131,7 @@ export class Listener {
       waiter(fd);
       return;
     }
-    // Gone again: it only asked whether somebody listens, as another Ringway does that is started at the same path.
+    // Gone again: it only asked whether somebody listens.
     const hasGone = isHungUp(fd);
     // Accepted and closed, so that the second one is told instead of waiting for ever.
     new PeerFds().closeConnection(fd);

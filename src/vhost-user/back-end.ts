@@ -22,7 +22,7 @@ import { closeFds } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { PeerFds } from '../host/peer-fds.ts';
 import { MemoryError } from '../memory/guest-memory.ts';
-import { BACK_END_ROLE, Channel, type Message } from './channel.ts';
+import { BACK_END_ROLE, Channel, type ChannelEnd, type Message } from './channel.ts';
 import { type Answer, type BackEnd, handle } from './handlers.ts';
 import { IncomingFds } from './incoming-fds.ts';
 import { PeerError } from './peer-error.ts';
@@ -33,7 +33,7 @@ export type SessionEvents = {
   /** A message was refused but the connection goes on. */
   readonly onRefused: (reason: string) => void;
   /** The connection is closed; the device still holds its rings and memory. */
-  readonly onEnd: (reason: string) => void;
+  readonly onEnd: (reason: string, end: ChannelEnd) => void;
 };
 
 const ACK_DONE = 0n;

@@ -24,6 +24,9 @@ import { PeerError } from './peer-error.ts';
 
 export type Message = { readonly header: Header; readonly payload: Uint8Array; readonly fds: number[] };
 
+/** How a channel ended: `left`, the other end closed it between two messages, as one does that is done. */
+export type ChannelEnd = 'left' | 'broken';
+
 /** Takes over the message's descriptors. A promise keeps further messages waiting until it settles. */
 export type MessageHandler = (message: Message) => void | Promise<void>;
 
@@ -58,11 +61,13 @@ const GONE = new Set(['EPIPE', 'ECONNRESET']);
 /** `fds` are duplicates of the sender's, which it may close meanwhile. */
 type Unsent = { readonly bytes: Uint8Array; readonly fds: readonly number[] };
 
+class PeerLeft extends PeerError {}
+
 export class Channel {
   readonly #fd: number;
   readonly #role: ChannelRole;
   readonly #onMessage: MessageHandler;
-  readonly #onEnd: (reason: string) => void;
+  readonly #onEnd: (reason: string, end: ChannelEnd) => void;
   readonly #peerFds: PeerFds;
   #watch: Watch | null = null;
   #isOpen = true;
@@ -82,7 +87,7 @@ export class Channel {
     fd: number,
     role: ChannelRole,
     onMessage: MessageHandler,
-    onEnd: (reason: string) => void,
+    onEnd: (reason: string, end: ChannelEnd) => void,
     peerFds = new PeerFds(),
   ) {
     this.#fd = fd;
@@ -114,6 +119,10 @@ export class Channel {
 
   /** Closes the socket, once. A message being handled is finished by its handler; what it sends goes nowhere. */
   end(reason: string): void {
+    this.#end(reason, 'broken');
+  }
+
+  #end(reason: string, end: ChannelEnd): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.#watch?.close();
@@ -121,7 +130,7 @@ export class Channel {
     this.#peerFds.close(this.#receivedFds);
     this.#receivedFds = [];
     this.#peerFds.closeConnection(this.#fd);
-    this.#onEnd(reason);
+    this.#onEnd(reason, end);
   }
 
   #whatPeerReads(): string {
@@ -222,7 +231,7 @@ export class Channel {
       return this.#assemble();
     } catch (error) {
       if (!(error instanceof PeerError || error instanceof HostError)) throw error;
-      this.end(error.message);
+      this.#end(error.message, error instanceof PeerLeft ? 'left' : 'broken');
       return null;
     }
   }
@@ -258,11 +267,8 @@ export class Channel {
         throw new PeerError('descriptors came with the middle of a message instead of its first byte');
       }
       if (closed) {
-        throw new PeerError(
-          isFirstByte
-            ? `the ${this.#role.peer} closed the connection`
-            : 'the connection ended within a message',
-        );
+        if (isFirstByte) throw new PeerLeft(`the ${this.#role.peer} closed the connection`);
+        throw new PeerError('the connection ended within a message');
       }
       if (bytes.length === 0) return false;
       this.#received.set(bytes, this.#receivedBytes);

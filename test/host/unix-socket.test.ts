@@ -38,6 +38,18 @@ beforeEach(() => {
 });
 afterEach(() => expect(openedSince(before)).toEqual([]));
 
+describe('who asks whether a path is served', () => {
+  it('is not seen by who serves it', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ringway-asked-'));
+    const path = join(folder, 'a.sock');
+    const fd = listenUnix(path);
+    expect(() => listenUnix(path)).toThrow('in use');
+    expect(acceptUnix(fd)).toBeNull();
+    closeFd(fd);
+    rmSync(folder, { recursive: true });
+  });
+});
+
 describe('socketPair', () => {
   it('carries bytes in order, as much as asked for at a time', () => {
     const [a, b] = socketPair();

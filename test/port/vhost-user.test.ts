@@ -180,14 +180,14 @@ describe('as a server', () => {
     expect(port.status.reason).toContain('had asked how many queues there are');
   });
 
-  it('says nothing of who only asks whether it listens, as another Ringway does at the same path', async () => {
+  it('says nothing of who only asks whether it listens', async () => {
     makePort('server').start();
-    expect(() => listenUnix(path)).toThrow(SocketPathError);
+    closeFd(connectUnix(path));
     await events.said(/disconnected/);
     expect(port.status.reason).toBe('waiting for a front-end to connect');
     const front = connect();
     await run(front);
-    expect(() => listenUnix(path)).toThrow(SocketPathError);
+    closeFd(connectUnix(path));
     // One that stays is refused after it, so the question was answered by then.
     const second = connect();
     await second.closed;

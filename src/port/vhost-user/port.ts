@@ -55,9 +55,6 @@ type Peer = {
 /** Of this process, for all its ports. */
 let descriptorsOfProcess: Budget | null = null;
 
-/** The channel's words for a front-end that went by itself. */
-const LEFT = 'the front-end closed the connection';
-
 export class VhostUserPort implements Port {
   readonly id: number;
   readonly name: string;
@@ -186,7 +183,7 @@ export class VhostUserPort implements Port {
           this.#refusal = `refused: ${reason}`;
           events.warn(this.#refusal);
         },
-        onEnd: (reason) => this.#ended(reason),
+        onEnd: (reason, end) => this.#ended(reason, end === 'left'),
       },
       peerFds,
     );
@@ -194,7 +191,7 @@ export class VhostUserPort implements Port {
       const loss = net.device.memoryLoss;
       if (loss !== null) void session.end(loss);
     });
-    this.#peer = { session, net, losses, descriptors, pid };
+    this.#peer = { session, net, losses, descriptors, pid: peerFds.peerPid };
     if (isClient) tellConnected();
   }
 
@@ -209,23 +206,23 @@ export class VhostUserPort implements Port {
     }
   }
 
-  #ended(reason: string): void {
+  #ended(reason: string, hasLeft: boolean): void {
     if (this.#peer === null) return;
     const { session, net } = this.#peer;
     const { device } = net;
-    // Another Ringway that is started at the same path asks like that whether the path is served.
-    if (session.isSilent && reason === LEFT && this.options.role === 'server') {
+    // It only asked whether somebody listens.
+    if (session.isSilent && hasLeft && this.options.role === 'server') {
       this.#supervisor.lose({ reason: null });
       return;
     }
     // What was wrong before is why it left, or why it should have.
     const isLost = device.memoryLoss !== null;
     // Of memory that is gone the queues only saw zeros: no reason of theirs is one.
-    const hint = reason === LEFT ? this.#partingHint(this.#peer) : null;
+    const hint = hasLeft ? this.#partingHint(this.#peer) : null;
     const before = isLost ? null : (this.status.reason ?? hint);
     let why = before === null || before === reason ? reason : `${reason}; before that: ${before}`;
     // A connection on which nothing was said tells nothing, but would hide why the one before it ended.
-    if (!session.isSilent || reason !== LEFT) this.#lastWhy = why;
+    if (!session.isSilent || !hasLeft) this.#lastWhy = why;
     // A front-end that never came far, or whose memory is gone, and tries again at once must not keep us busy.
     let retry: Trouble['retry'] = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';
     if (this.#kept.isTooMany) {
