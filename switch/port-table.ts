@@ -67,6 +67,10 @@ export class PortTable {
     return this.#entries.get(id)?.port;
   }
 
+  withName(name: string): Port | undefined {
+    return this.#named(name)?.port;
+  }
+
   /**
    * Resolves when the port has started to serve; then it waits for its other side, or has it.
    * @throws ConfigError, SocketPathError, HostError when it cannot be; PortConflictError when another of that name
