@@ -15,6 +15,8 @@
  * change its memory between the decision and the copy.
  */
 
+import { Requests } from './requests.ts';
+
 /** Most frames of a batch. */
 export const BATCH_FRAMES_MAX = 64;
 /** Most pieces of a frame; one that is scattered over more is dropped. */
@@ -79,6 +81,9 @@ export class Batch {
   refusedCount = 0;
   declare readonly refused: Int32Array;
   declare readonly refusedWhy: Int32Array;
+  /** Whether any frame asks for a checksum or for segments; false: `requests` means nothing. */
+  asks = false;
+  declare readonly requests: Requests;
 
   constructor() {
     this.records = new Int32Array(BATCH_FRAMES_MAX << RECORD_SHIFT);
@@ -87,6 +92,7 @@ export class Batch {
     this.pieceWindow = new Int32Array(BATCH_PIECES_MAX);
     this.pieceIndex = new Int32Array(BATCH_PIECES_MAX);
     this.pieceBytes = new Int32Array(BATCH_PIECES_MAX);
+    this.requests = new Requests(BATCH_FRAMES_MAX);
   }
 
   clear(): void {
@@ -99,6 +105,7 @@ export class Batch {
     this.tooScattered = 0;
     this.piecesUsed = 0;
     this.refusedCount = 0;
+    this.asks = false;
   }
 
   bytesOf(frame: number): number {
@@ -192,5 +199,17 @@ export class Batch {
     this.refused[at] = frame;
     this.refusedWhy[at] = why;
     this.refusedCount = at + 1;
+  }
+
+  /** Call before the first request of a frame is put into `requests`. */
+  beginAsking(): void {
+    if (this.asks) return;
+    this.asks = true;
+    this.requests.clear();
+  }
+
+  /** What a frame needs of its receiver to be handed over as it is: OFFLOAD_* bits; 0 nearly always. */
+  needsOf(frame: number): number {
+    return this.asks ? this.requests.needsOf(frame) : 0;
   }
 }
