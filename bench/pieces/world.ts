@@ -7,13 +7,15 @@ import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
+import { allocateScratch } from '../../src/memory/scratch.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
 import { ToGuest } from '../../src/vring/to-guest.ts';
 import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
-import { Forwarder } from '../../switch/l2/forwarder.ts';
+import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts';
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { FakeRing } from './fake-ring.ts';
@@ -39,6 +41,10 @@ export type PiecesCase = {
 
 const arena = Arena.reserve(2 ** 32);
 const view = new ArenaView(arena.location);
+const SCRATCH_OFFSET = allocateScratch(arena, {
+  name: 'forwarder',
+  sizeBytes: FORWARDER_SCRATCH_BYTES,
+}).offset;
 warmUpCopy(view);
 
 class FakeGuest {
@@ -70,6 +76,7 @@ class FakeGuest {
       inOrder: false,
       mergeable: true,
       headerBytes: HEADER_BYTES,
+      asks: 0,
       kickFd: -1,
       callFd: -1,
       map: [{ start: 0, end: GUEST_BYTES, arenaOffset: this.#offset }],
@@ -117,9 +124,10 @@ export class PiecesWorld {
     this.#inTwo = plan.inTwo === true;
     this.framesPerLap = this.#inTwo ? RING_SIZE / 2 : RING_SIZE;
     const fdb = new Fdb(createFdbMemory({ capacity: 8192, maxPorts: 64 }));
-    this.#forwarder = new Forwarder(view, fdb, (queue) => {
+    const onFault = (queue: IngressQueue | EgressQueue): never => {
       throw new Error(`a queue of port ${queue.portId} failed with ${queue.fault}`);
-    });
+    };
+    this.#forwarder = new Forwarder(view, fdb, onFault, SCRATCH_OFFSET);
     this.#guests = Array.from({ length: ports }, (_, id) => new FakeGuest(id, plan));
     for (const [id, guest] of this.#guests.entries()) {
       const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS));

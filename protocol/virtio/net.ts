@@ -76,3 +76,4 @@ export const CTRL_MAC = { TABLE_SET: 0, ADDR_SET: 1 } as const;
 export const CTRL_VLAN = { ADD: 0, DEL: 1 } as const;
 export const CTRL_ANNOUNCE = { ACK: 0 } as const;
 export const CTRL_MQ = { VQ_PAIRS_SET: 0 } as const;
+export const CTRL_GUEST_OFFLOADS = { SET: 0 } as const;

@@ -53,6 +53,9 @@ export const REFUSED_TOO_SMALL = 2;
 /** The queue is stopped, see its `fault`. */
 export const REFUSED_FAULT = 3;
 
+/** Values of REQUEST_* (src/offload/request.ts). */
+const BAD_REQUEST_KINDS = 5;
+
 /** The order of the batch itself, for `place`. */
 export const AS_THEY_CAME = Int32Array.from({ length: BATCH_FRAMES_MAX }, (_, i) => i);
 
@@ -84,6 +87,8 @@ export class Batch {
   /** Whether any frame asks for a checksum or for segments; false: `requests` means nothing. */
   asks = false;
   declare readonly requests: Requests;
+  /** Frames that were taken from the queue and asked for what cannot be, by REQUEST_* (src/offload/request.ts). */
+  declare readonly badRequests: Int32Array;
 
   constructor() {
     this.records = new Int32Array(BATCH_FRAMES_MAX << RECORD_SHIFT);
@@ -93,6 +98,7 @@ export class Batch {
     this.pieceIndex = new Int32Array(BATCH_PIECES_MAX);
     this.pieceBytes = new Int32Array(BATCH_PIECES_MAX);
     this.requests = new Requests(BATCH_FRAMES_MAX);
+    this.badRequests = new Int32Array(BAD_REQUEST_KINDS);
   }
 
   clear(): void {
@@ -106,6 +112,7 @@ export class Batch {
     this.piecesUsed = 0;
     this.refusedCount = 0;
     this.asks = false;
+    for (let why = 0; why < BAD_REQUEST_KINDS; why++) this.badRequests[why] = 0;
   }
 
   bytesOf(frame: number): number {
