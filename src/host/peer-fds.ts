@@ -148,7 +148,7 @@ export class PeerFds {
 
   #closeUnread(fd: number, readsLeft: number): void {
     let work = 0;
-    for (let left = readsLeft; left > 0 && !this.#kept.isTooMany; left--) {
+    for (let left = readsLeft; left > 0; left--) {
       const unread = tryReceive(fd);
       if (unread === null) {
         this.#looks.forgetAll();
@@ -156,6 +156,7 @@ export class PeerFds {
         return;
       }
       for (const one of unread) this.#close(one);
+      if (this.#kept.isTooMany) break;
       work += 1 + unread.length;
       if (work < UNREAD_PER_TURN) continue;
       setImmediate(() => this.#closeUnread(fd, left - 1));

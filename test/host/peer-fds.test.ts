@@ -253,6 +253,16 @@ describe('a connection that is closed with descriptors unread in it', () => {
     closeFd(Number.parseInt(openedSince(before)[0]!, 10));
   });
 
+  it('is closed although its port has kept too many before', () => {
+    const kept = new KeptFds();
+    for (let i = 0; i < 16; i++) kept.add();
+    const [front, back] = socketPair();
+    new PeerFds(null, kept).closeConnection(back);
+    expect(kept.count).toBe(16);
+    expect(describeFd(back)).toBe(`descriptor ${back}`);
+    closeFd(front);
+  });
+
   it('is kept itself when they are too many', () => {
     const before = openFds();
     const [front, back] = socketPair();
