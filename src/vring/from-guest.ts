@@ -5,9 +5,9 @@
  */
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
+import { AskedFor } from '../offload/asked-for.ts';
 import type { Batch } from '../queue/batch.ts';
 import type { IngressQueue } from '../queue/contract.ts';
-import { AskedFor } from './asked-for.ts';
 import type { RingAttachment } from './attachment.ts';
 import { DescriptorList } from './descriptor-list.ts';
 import { RING_FAULT } from './faults.ts';

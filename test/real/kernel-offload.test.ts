@@ -65,6 +65,7 @@ class KernelPath {
       mac: null,
       addresses: [],
       bringUp: false,
+      offloads: { csum: false },
     });
     // The kernel would speak for itself there.
     namespace.ip(`link set ${interfaceName} addrgenmode none`);

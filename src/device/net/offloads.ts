@@ -4,6 +4,7 @@
  */
 import { hasBit, maskOf } from '../../../protocol/bits.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
+import { type Offload, type OffloadSettings, offloadsOn } from '../../queue/offloads.ts';
 import {
   OFFLOAD_CHECKSUM,
   OFFLOAD_ECN,
@@ -15,28 +16,19 @@ import {
 
 const F = VIRTIO_FEATURE;
 
-/** Offloads that a port may leave out, by the names that its configuration has for them. */
-export const OFFLOAD_FEATURES = {
+/** The features of each offload, of both directions. */
+const FEATURES = {
   csum: [F.NET_CSUM, F.NET_GUEST_CSUM],
   tso: [F.NET_HOST_TSO4, F.NET_HOST_TSO6, F.NET_GUEST_TSO4, F.NET_GUEST_TSO6],
   ecn: [F.NET_HOST_ECN, F.NET_GUEST_ECN],
   uso: [F.NET_HOST_USO, F.NET_GUEST_USO4, F.NET_GUEST_USO6],
-} as const satisfies Record<string, readonly number[]>;
+} as const satisfies Record<Offload, readonly number[]>;
 
-export type Offload = keyof typeof OFFLOAD_FEATURES;
-export const OFFLOAD_NAMES = Object.keys(OFFLOAD_FEATURES) as Offload[];
-/** False: not offered. What is not named is offered. */
-export type OffloadSettings = Partial<Readonly<Record<Offload, boolean>>>;
-
-/** The features to offer: none is without those that it needs (section 5.1.3.1). */
+/** The features to offer. */
 export function offloadFeatures(settings: OffloadSettings): bigint {
-  const isOn = (name: Offload): boolean => settings[name] !== false;
-  if (!isOn('csum')) return 0n;
-  const names = OFFLOAD_NAMES.filter((name) => isOn(name) && (name !== 'ecn' || isOn('tso')));
-  return names.reduce(
-    (features, name) => features | maskOf(...OFFLOAD_FEATURES[name]),
-    maskOf(F.NET_CTRL_GUEST_OFFLOADS),
-  );
+  const names = offloadsOn(settings);
+  if (names.length === 0) return 0n;
+  return maskOf(F.NET_CTRL_GUEST_OFFLOADS, ...names.flatMap((name) => FEATURES[name]));
 }
 
 /** What each feature means beside its checksum feature, without which it means nothing. */

@@ -2,7 +2,8 @@
 import { maskOf } from '../../../protocol/bits.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
-import { type OffloadSettings, offloadFeatures } from './offloads.ts';
+import type { OffloadSettings } from '../../queue/offloads.ts';
+import { offloadFeatures } from './offloads.ts';
 
 /**
  * Features that a port may leave out, by the names that its configuration has for them. What is offered must not

@@ -1,14 +1,14 @@
 /**
- * What the frames of a guest's burst ask for, by the virtio-net headers before them: reads each header once and notes its
- * request in the batch, or takes the frame out of it. A frame in one plain descriptor has its header right before it; those of others
- * are read while the chain is walked. Hot path of one worker; only of queues that agreed on offloads.
+ * What the frames of a burst ask for, by the virtio-net headers before them: reads each header once and notes its request
+ * in the batch, or takes the frame out of it. A frame in one plain descriptor or slot has its header right before it; of
+ * others it is read while the chain is walked (`read`). Hot path of one worker; only of queues that agreed on offloads.
  */
 import * as NET from '../../protocol/virtio/net.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
-import * as REQUEST from '../offload/request.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as BATCH from '../queue/batch.ts';
 import { OFFLOAD_SEGMENTS } from '../queue/requests.ts';
+import * as REQUEST from './request.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AT_INDEX, BATCH_FRAMES_MAX, MIXED, RECORD_SHIFT } = BATCH;
