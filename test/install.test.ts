@@ -55,7 +55,7 @@ describe('what a project’s tests need', () => {
     for (const name of TEST_FILES) {
       const text = readFileSync(join(FOLDER, name), 'utf8');
       const isAsked = /skipIf\(/.test(text) && name !== 'install.test.ts';
-      const words = /softwareMissing|peersForTests|whyNoDpdk|tapUnavailable|needs root/;
+      const words = /softwareMissing|peersForTests|whyNoDpdk|tapUnavailable|needs root|needs Linux [0-9]/;
       if (isAsked) expect(text, name).toMatch(words);
     }
   });
