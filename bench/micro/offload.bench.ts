@@ -1,19 +1,19 @@
 /**
  * What receivers without offloads cost (src/offload): the checksum of 1,460 bytes, against the naive twin and the way that
- * adds both halves of each word by themselves; and 64 KiB of TCP cut into segments of 1,448 bytes, headers and checksums
+ * adds both halves of each word by themselves; frames that ask for theirs; and 64 KiB of TCP cut into segments of 1,448 bytes, headers and checksums
  * included, without the copy to the receiver.
  */
-import { netHeaderWords } from '../../protocol/virtio/net.ts';
+import { NET_HEADER_BYTES, netHeaderWords } from '../../protocol/virtio/net.ts';
 import type { Window } from '../../src/memory/arena-view.ts';
 import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { allocateScratch } from '../../src/memory/scratch.ts';
 import { sumBytes } from '../../src/offload/checksum.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
 import { REQUEST_TAKEN, takeRequest } from '../../src/offload/request.ts';
-import { AS_THEY_CAME, Batch } from '../../src/queue/batch.ts';
+import { AS_THEY_CAME, BATCH_FRAMES_MAX, Batch } from '../../src/queue/batch.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import { OFFLOAD_CHECKSUM, OFFLOAD_TSO4 } from '../../src/queue/requests.ts';
-import { naiveSum, segmentsOf } from '../../test/offload/naive-offload.ts';
+import { completed, naiveSum, segmentsOf } from '../../test/offload/naive-offload.ts';
 import { makeFrame } from '../../test/offload/random-requests.ts';
 import { Random } from '../../test/vring/random.ts';
 import { sharedArena, sharedArenaView } from '../../test/vring/scratch.ts';
@@ -114,10 +114,52 @@ function segmentsPiece(takes: number, title: string): Piece {
   };
 }
 
+/** What a guest that leaves its checksums to others costs when a receiver takes none: each frame asks. */
+function completionPiece(frameBytes: number): Piece {
+  const shape = { version: 4, protocol: 6, tags: 0, optionBytes: 0, tcpOptionBytes: 12 } as const;
+  const area = allocateScratch(sharedArena, { name: 'frames', sizeBytes: BATCH_FRAMES_MAX * SLOT_BYTES });
+  const scratch = allocateScratch(sharedArena, { name: 'completion', sizeBytes: COMPLETION_SCRATCH_BYTES });
+  const completion = new Completion(sharedArenaView, scratch.offset);
+  const batch = new Batch();
+  const { number, index } = place(area.offset);
+  for (let frame = 0; frame < BATCH_FRAMES_MAX; frame++) {
+    const made = makeFrame(random, { ...shape, payloadBytes: frameBytes - 66 });
+    sharedArenaView.u8.set(made.frame, area.offset + frame * SLOT_BYTES + NET_HEADER_BYTES);
+  }
+  const header = { flags: 1, gsoType: 0, hdrLen: 0, gsoSize: 0, csumStart: 34, csumOffset: 16 };
+  const [word0, word1, word2] = netHeaderWords(header, 0);
+  return {
+    title: `a checksum put into a frame of ${frameBytes} bytes`,
+    operations: BATCH_FRAMES_MAX,
+    ways: {
+      Completion: () => {
+        batch.clear();
+        for (let frame = 0; frame < BATCH_FRAMES_MAX; frame++) {
+          batch.add(number, index + frame * SLOT_BYTES + NET_HEADER_BYTES, frameBytes);
+          takeRequest(batch, frame, sharedArenaView.windows, word0, word1, word2, OFFLOAD_CHECKSUM);
+        }
+        readHeads(batch, sharedArenaView.windows);
+        completion.begin(batch, AS_THEY_CAME, BATCH_FRAMES_MAX, 0);
+        let made = 0;
+        while (completion.next()) made += completion.batch.count;
+        if (made !== BATCH_FRAMES_MAX) throw new Error(`${made} frames`);
+      },
+      'naive twin': () => {
+        for (let frame = 0; frame < BATCH_FRAMES_MAX; frame++) {
+          const at = area.offset + frame * SLOT_BYTES + NET_HEADER_BYTES;
+          completed(sharedArenaView.bytesAt(at, frameBytes), 34, 16);
+        }
+      },
+    },
+  };
+}
+
 await measurePieces([
   checksumPiece(0),
   checksumPiece(2),
   checksumPiece(1),
+  completionPiece(66),
+  completionPiece(1514),
   segmentsPiece(0, '64 KiB into 45 segments, with checksums'),
   segmentsPiece(OFFLOAD_CHECKSUM, '64 KiB into 45 segments, checksums left to the receiver'),
 ]);
