@@ -71,7 +71,7 @@ export function asksNothing(word0: number): boolean {
 }
 
 /**
- * Call where the frame stands in the batch as it came, before a tag is taken out of it (`Requests.dropFront` then), and
+ * Call where the frame stands in the batch as it came, before a tag is taken out of it (`Batch.dropRequestFront` then), and
  * not if the sender agreed on no offload: its headers mean nothing. `agreed`: the OFFLOAD_* bits that it may ask for.
  */
 export function takeRequest(

@@ -212,4 +212,9 @@ export class Batch {
   needsOf(frame: number): number {
     return this.asks ? this.requests.needsOf(frame) : 0;
   }
+
+  /** As `Requests.dropFront`; a batch in which nothing asks may come too. */
+  dropRequestFront(frame: number, sizeBytes: number): boolean {
+    return !this.asks || this.requests.dropFront(frame, sizeBytes);
+  }
 }

@@ -84,14 +84,11 @@ export class OffloadWorld {
     const sizeBytes = batch.bytesOf(frame);
     const window = sharedArenaView.windows[Math.floor(offset / WINDOW_BYTES)];
     copyFrame(sharedArenaView, batch, frame, sizeBytes, window, offset % WINDOW_BYTES);
-    const { requests } = batch;
-    const header = batch.asks
-      ? netHeaderOf(
-          requestWord0(requests, frame, 0),
-          requestWord1(requests, frame, 0),
-          requestWord2(requests, frame, 0),
-        )
-      : netHeaderOf(0, 0, 0);
+    const header = netHeaderOf(
+      requestWord0(batch, frame, 0),
+      requestWord1(batch, frame, 0),
+      requestWord2(batch, frame, 0),
+    );
     return { bytes: sharedArenaView.bytesAt(offset, sizeBytes), header, source: sourceOf[frame] };
   }
 }
