@@ -210,7 +210,7 @@ function isIpv6Good(
       header === PROTOCOL_HOP_BY_HOP ||
       header === PROTOCOL_ROUTING ||
       header === PROTOCOL_DESTINATION_OPTIONS;
-    if (!isExtension || next + 8 > end) return false;
+    if (!isExtension) return false;
     header = head[next];
     next += (head[next + 1] + 1) << 3;
   }

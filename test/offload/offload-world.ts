@@ -61,8 +61,8 @@ export class OffloadWorld {
   }
 
   /** As `complete`, of a batch whose addresses were read. */
-  completeRead(takes: number): Made[] {
-    const { batch, completion } = this;
+  completeRead(takes: number, batch = this.batch): Made[] {
+    const { completion } = this;
     const made: Made[] = [];
     this.batchCount = 0;
     completion.begin(batch, AS_THEY_CAME, batch.count, takes);
