@@ -57,7 +57,7 @@ export function sumBytes(window: Window, index: number, sizeBytes: number): numb
  * Sum of `count` words, folded. What counts here is how many instructions a word takes, since nothing is vectorised:
  * half of the words are added as floating-point numbers, which hold the carries, and the other half as 32-bit numbers
  * whose high halves are added once more beside them, from which the carries are found in the end. Both keep different
- * units of the processor busy; for 1,460 bytes either way alone takes 190 to 230 ns, both together 180, both halves of
+ * units of the processor busy; for 1,460 bytes either way alone takes 190 to 230 ns, both together 173, both halves of
  * each word by themselves 275, and BigInt words 580 (bench/micro/offload.bench.ts has the first one).
  */
 function sumWords(i32: Int32Array, first: number, count: number): number {

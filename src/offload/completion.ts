@@ -26,13 +26,14 @@
 import assert from 'node:assert/strict';
 import { type ArenaView, WINDOW_BYTES, type Window } from '../memory/arena-view.ts';
 import { AT_WORD0, BATCH_FRAMES_MAX, Batch, IN_PIECES, RECORD_SHIFT } from '../queue/batch.ts';
+import { copyBytes } from '../queue/copy.ts';
 import {
   OFFLOAD_CHECKSUM,
   OFFLOAD_SEGMENTS,
   REQUEST_HEADER_BYTES_MAX,
   type Requests,
 } from '../queue/requests.ts';
-import { checksumOf } from './checksum.ts';
+import { checksumOf, sumBytes } from './checksum.ts';
 import { FrameCursor } from './frame-cursor.ts';
 import { SegmentHeaders } from './segment-headers.ts';
 
@@ -48,6 +49,7 @@ export class Completion {
   readonly batch = new Batch();
   /** Of each frame in `batch`: the frame of the source batch that it was made of. */
   readonly sourceOf = new Int32Array(BATCH_FRAMES_MAX);
+  declare private readonly arena: ArenaView;
   declare private readonly window: Window;
   declare private readonly windowNumber: number;
   declare private readonly firstIndex: number;
@@ -66,6 +68,7 @@ export class Completion {
 
   /** `scratchOffset`: of COMPLETION_SCRATCH_BYTES in the arena, within one window. */
   constructor(arena: ArenaView, scratchOffset: number) {
+    this.arena = arena;
     this.windowNumber = Math.floor(scratchOffset / WINDOW_BYTES);
     this.firstIndex = scratchOffset % WINDOW_BYTES;
     assert(
@@ -156,6 +159,11 @@ export class Completion {
     const frameBytes = source.bytesOf(frame);
     const csumStart = requests.csumStartOf(frame);
     const fieldAt = csumStart + requests.csumOffsetOf(frame);
+    const sourceWindow = source.windowOf(frame);
+    if (sourceWindow !== IN_PIECES && frameBytes <= REQUEST_HEADER_BYTES_MAX) {
+      this.completeShort(frame, sourceWindow, frameBytes, csumStart, fieldAt);
+      return;
+    }
     cursor.begin(source, frame);
     cursor.skip(csumStart);
     const checksum = checksumOf(cursor.sum(frameBytes - csumStart)) || 0xffff;
@@ -182,6 +190,25 @@ export class Completion {
     }
     cursor.describe(batch, frameBytes - fieldAt - 2);
     batch.addPieces(frameBytes);
+  }
+
+  /** As `complete`, of a frame that is short and lies in one piece: most that ask for a checksum only. */
+  private completeShort(
+    frame: number,
+    sourceWindow: number,
+    frameBytes: number,
+    csumStart: number,
+    fieldAt: number,
+  ): void {
+    const { arena, window } = this;
+    const from = arena.windows[sourceWindow];
+    const fromIndex = this.source.indexOf(frame);
+    const checksum = checksumOf(sumBytes(from, fromIndex + csumStart, frameBytes - csumStart)) || 0xffff;
+    this.nameNext(frame);
+    const index = this.slotIndex();
+    copyBytes(arena, from, fromIndex, window, index, frameBytes);
+    this.putChecksum(index + fieldAt, checksum);
+    this.batch.add(this.windowNumber, index, frameBytes);
   }
 
   /** As it is summed: in the order of memory. */

@@ -71,7 +71,7 @@ export function asksNothing(word0: number): boolean {
 }
 
 /**
- * Call where the frame stands in the batch as it came, before a tag is taken out of it (`Requests.dropFront` then), and
+ * Call where the frame stands in the batch as it came, before a tag is taken out of it (`Batch.dropRequestFront` then), and
  * not if the sender agreed on no offload: its headers mean nothing. `agreed`: the OFFLOAD_* bits that it may ask for.
  */
 export function takeRequest(
@@ -210,7 +210,7 @@ function isIpv6Good(
       header === PROTOCOL_HOP_BY_HOP ||
       header === PROTOCOL_ROUTING ||
       header === PROTOCOL_DESTINATION_OPTIONS;
-    if (!isExtension || next + 8 > end) return false;
+    if (!isExtension) return false;
     header = head[next];
     next += (head[next + 1] + 1) << 3;
   }

@@ -219,4 +219,19 @@ export class Batch {
   needsOf(frame: number): number {
     return this.asks ? this.requests.needsOf(frame) : 0;
   }
+
+  /** As `Requests.dropFront`; a batch in which nothing asks may come too. */
+  dropRequestFront(frame: number, sizeBytes: number): boolean {
+    return !this.asks || this.requests.dropFront(frame, sizeBytes);
+  }
+
+  /** Frames that come of it where it is not handed over whole: 1, or its segments. For what it costs its sender. */
+  segmentCountOf(frame: number): number {
+    return this.asks ? this.requests.segmentCountOf(frame, this.bytesOf(frame)) : 1;
+  }
+
+  /** Bytes of the longest of these: what an MTU is about. */
+  wireBytesOf(frame: number): number {
+    return this.asks ? this.requests.wireBytesOf(frame, this.bytesOf(frame)) : this.bytesOf(frame);
+  }
 }

@@ -83,6 +83,19 @@ export class Requests {
     return this.words[(frame << REQUEST_SHIFT) + AT_SEGMENT_BYTES];
   }
 
+  /** For `Batch.segmentCountOf`. */
+  segmentCountOf(frame: number, frameBytes: number): number {
+    if ((this.needsOf(frame) & OFFLOAD_SEGMENTS) === 0) return 1;
+    const segmentBytes = this.segmentBytesOf(frame);
+    return ((frameBytes - this.headerBytesOf(frame) + segmentBytes - 1) / segmentBytes) | 0;
+  }
+
+  /** For `Batch.wireBytesOf`. */
+  wireBytesOf(frame: number, frameBytes: number): number {
+    if ((this.needsOf(frame) & OFFLOAD_SEGMENTS) === 0) return frameBytes;
+    return this.headerBytesOf(frame) + this.segmentBytesOf(frame);
+  }
+
   askChecksum(frame: number, csumStart: number, csumOffset: number): void {
     const at = frame << REQUEST_SHIFT;
     const { words } = this;

@@ -31,6 +31,8 @@ describe('a frame that asks for something, for a receiver that does nothing itse
         const request = random.chance(70) ? segmentRequest(random, SEGMENTS_MAX) : checksumRequest(random);
         expect(world.take([request], random.chance(80) ? random : null)).toEqual([REQUEST_TAKEN]);
         const made = world.complete(0);
+        expect(world.batch.segmentCountOf(0)).toBe(made.length);
+        expect(world.batch.wireBytesOf(0)).toBe(Math.max(...made.map(({ bytes }) => bytes.length)));
         expect(made.map(({ bytes }) => hex(bytes))).toEqual(expectedOf(request).map(hex));
         expect(made.every(({ header }) => header.flags === 0 && header.gsoType === 0)).toBe(true);
       }

@@ -61,8 +61,8 @@ export class OffloadWorld {
   }
 
   /** As `complete`, of a batch whose addresses were read. */
-  completeRead(takes: number): Made[] {
-    const { batch, completion } = this;
+  completeRead(takes: number, batch = this.batch): Made[] {
+    const { completion } = this;
     const made: Made[] = [];
     this.batchCount = 0;
     completion.begin(batch, AS_THEY_CAME, batch.count, takes);
@@ -84,14 +84,11 @@ export class OffloadWorld {
     const sizeBytes = batch.bytesOf(frame);
     const window = sharedArenaView.windows[Math.floor(offset / WINDOW_BYTES)];
     copyFrame(sharedArenaView, batch, frame, sizeBytes, window, offset % WINDOW_BYTES);
-    const { requests } = batch;
-    const header = batch.asks
-      ? netHeaderOf(
-          requestWord0(requests, frame, 0),
-          requestWord1(requests, frame, 0),
-          requestWord2(requests, frame, 0),
-        )
-      : netHeaderOf(0, 0, 0);
+    const header = netHeaderOf(
+      requestWord0(batch, frame, 0),
+      requestWord1(batch, frame, 0),
+      requestWord2(batch, frame, 0),
+    );
     return { bytes: sharedArenaView.bytesAt(offset, sizeBytes), header, source: sourceOf[frame] };
   }
 }

@@ -160,3 +160,70 @@ export function checksumRequest(random: Random): Request {
   const csumOffset = random.between(0, frame.length - csumStart - 2);
   return { frame, header: { ...ASKS_NOTHING, flags: NET_HDR_F.NEEDS_CSUM, csumStart, csumOffset } };
 }
+
+/** A good request with one thing wrong or odd about it, in the header or in the frame; often enough it stays good. */
+export function oddRequest(random: Random, segmentsMax: number): Request {
+  const { frame: good, header } = random.chance(70)
+    ? segmentRequest(random, segmentsMax)
+    : checksumRequest(random);
+  const frame = good.slice();
+  const { csumStart, csumOffset } = header;
+  const network = parse(frame)?.network ?? 14;
+  const restBytes = frame.length - csumStart;
+  const change = (fields: Partial<NetHeader>): Request => ({ frame, header: { ...header, ...fields } });
+  const flipBit = (first: number, last: number): Request => {
+    frame[Math.min(random.between(first, last), frame.length - 1)] ^= 1 << random.between(0, 7);
+    return { frame, header };
+  };
+  switch (random.between(0, 10)) {
+    case 0:
+      return change({
+        gsoSize:
+          random.pick([0, 1, 65_535, random.between(0, 65_535), restBytes - 20, restBytes - 32]) & 0xffff,
+      });
+    case 1:
+      return change({
+        gsoType: random.pick([0, 1, 3, 4, 5, 0x80, 0x81, 0x84, 0x85, random.between(0, 255)]),
+      });
+    case 2: {
+      const starts = [
+        0,
+        13,
+        14,
+        18,
+        34,
+        csumStart - 2,
+        csumStart + 2,
+        frame.length - 2,
+        frame.length,
+        65_535,
+      ];
+      return change({ csumStart: random.pick([...starts, random.between(0, frame.length)]) });
+    }
+    case 3:
+      return change({
+        csumOffset: random.pick([0, 6, 16, random.between(0, 65_535), restBytes - 2, restBytes - 1]) & 0xffff,
+      });
+    case 4:
+      return change({ flags: random.pick([0, 2, 3, 4, 5, 7, 0xfe, 0xff]) });
+    case 5:
+      return flipBit(network, network + 10);
+    case 6:
+      return flipBit(csumStart, csumStart + 19);
+    case 7:
+      return flipBit(12, network - 1);
+    case 8: {
+      // The sum of the pseudo header, whatever it is, is taken as it stands.
+      const value = random.pick([0, 0xffff, random.between(0, 0xffff)]);
+      new DataView(frame.buffer).setUint16(csumStart + csumOffset, value);
+      return { frame, header };
+    }
+    case 9:
+      if (header.gsoType !== NET_HDR_GSO.NONE) {
+        new DataView(frame.buffer).setUint16(network + (parse(frame)!.version === 4 ? 2 : 4), 0);
+      }
+      return { frame, header };
+    default:
+      return { frame: frame.slice(0, random.between(60, frame.length)), header };
+  }
+}
