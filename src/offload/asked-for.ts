@@ -7,7 +7,6 @@ import * as NET from '../../protocol/virtio/net.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as BATCH from '../queue/batch.ts';
-import { OFFLOAD_SEGMENTS } from '../queue/requests.ts';
 import * as REQUEST from './request.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
@@ -103,7 +102,7 @@ export class AskedFor {
         this.agreed,
       );
       if (why === REQUEST_TAKEN) {
-        work += segmentsOf(batch, kept);
+        work += batch.segmentCountOf(kept) - 1;
         kept++;
       } else batch.badRequests[why]++;
     }
@@ -117,10 +116,4 @@ export class AskedFor {
     this.readBytes[frame] = 0;
     this.read(frame, batch.windowOf(frame), batch.indexOf(frame) - this.headerBytes, this.headerBytes);
   }
-}
-
-function segmentsOf(batch: Batch, frame: number): number {
-  if ((batch.needsOf(frame) & OFFLOAD_SEGMENTS) === 0) return 0;
-  const { requests } = batch;
-  return Math.ceil((batch.bytesOf(frame) - requests.headerBytesOf(frame)) / requests.segmentBytesOf(frame));
 }

@@ -2,7 +2,6 @@
 import type { ArenaView } from '../memory/arena-view.ts';
 import { requestWord0, requestWord1, requestWord2 } from '../offload/net-header.ts';
 import { type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
-import type { Requests } from '../queue/requests.ts';
 import { netHeaderByte, writeByte, writeBytes } from './guest-writes.ts';
 
 export class PieceCursor {
@@ -43,10 +42,10 @@ export class PieceCursor {
   }
 
   /** The header of a frame that is handed over with what it asks for. */
-  writeRequestHeader(headerBytes: number, bufferCount: number, requests: Requests, frame: number): void {
-    this.#writeWord(requestWord0(requests, frame, 0));
-    this.#writeWord(requestWord1(requests, frame, 0));
-    const word2 = requestWord2(requests, frame, bufferCount);
+  writeRequestHeader(headerBytes: number, bufferCount: number, batch: Batch, frame: number): void {
+    this.#writeWord(requestWord0(batch, frame, 0));
+    this.#writeWord(requestWord1(batch, frame, 0));
+    const word2 = requestWord2(batch, frame, bufferCount);
     for (let at = 8; at < headerBytes; at++) this.#writeByte((word2 >>> (8 * (at - 8))) & 0xff);
   }
 

@@ -124,7 +124,7 @@ export class ToGuest extends Ring implements EgressQueue {
       return why;
     }
     if (batch.needsOf(frame) === 0) target.writeNetHeader(this.headerBytes, this.chainCount);
-    else target.writeRequestHeader(this.headerBytes, this.chainCount, batch.requests, frame);
+    else target.writeRequestHeader(this.headerBytes, this.chainCount, batch, frame);
     target.writeFrame(batch, frame);
     for (let chain = 0; chain < this.chainCount; chain++) this.useWalked(this.chainBytes[chain]);
     this.burstFrames++;

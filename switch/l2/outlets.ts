@@ -16,7 +16,6 @@ import {
 } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { FrameHead } from '../../src/queue/frame-head.ts';
-import { OFFLOAD_SEGMENTS } from '../../src/queue/requests.ts';
 import { DROP } from './drop-reasons.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
 import type { ForwardingPort } from './forwarding-port.ts';
@@ -189,7 +188,7 @@ export class Outlets {
     let fits = 0;
     for (let k = 0; k < count; k++) {
       const frame = order[k];
-      if (wireBytesOf(batch, frame) <= port.frameBytesMax) fitting[fits++] = frame;
+      if (batch.wireBytesOf(frame) <= port.frameBytesMax) fitting[fits++] = frame;
       else batch.refuse(frame, REFUSED_OVER_MTU);
     }
     port.counts[DROP.overMtu] += count - fits;
@@ -218,12 +217,6 @@ export function missingOffloads(batch: Batch, order: Int32Array, count: number, 
   let needs = 0;
   for (let k = 0; k < count; k++) needs |= batch.needsOf(order[k]);
   return needs & ~takes;
-}
-
-/** Length of the frame on a link: of its longest segment, where it is to be cut. */
-function wireBytesOf(batch: Batch, frame: number): number {
-  if ((batch.needsOf(frame) & OFFLOAD_SEGMENTS) === 0) return batch.bytesOf(frame);
-  return batch.requests.headerBytesOf(frame) + batch.requests.segmentBytesOf(frame);
 }
 
 /** Refusals of ours, beside those of queues (src/queue/batch.ts). */

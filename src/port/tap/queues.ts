@@ -85,9 +85,9 @@ export class TapEgress extends StagedEgress {
       i32[word + 2] = 0;
       return;
     }
-    i32[word] = requestWord0(batch.requests, frame, 0);
-    i32[word + 1] = requestWord1(batch.requests, frame, 0);
-    i32[word + 2] = requestWord2(batch.requests, frame, 0);
+    i32[word] = requestWord0(batch, frame, 0);
+    i32[word + 1] = requestWord1(batch, frame, 0);
+    i32[word + 2] = requestWord2(batch, frame, 0);
   }
 
   protected override flush(count: number): number {
