@@ -10,6 +10,7 @@ import { ArenaView } from '../../src/memory/arena-view.ts';
 import { allocateScratch } from '../../src/memory/scratch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
+import { offloadBits } from '../../src/queue/offloads.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
@@ -37,8 +38,11 @@ export type PiecesCase = {
   readonly floods?: boolean;
   /** Header and frame lie in two descriptors. */
   readonly inTwo?: boolean;
+  /** Guests agreed on all offloads; their frames ask for none. */
+  readonly offloads?: boolean;
 };
 
+const ALL_OFFLOADS = offloadBits({});
 const arena = Arena.reserve(2 ** 32);
 const view = new ArenaView(arena.location);
 const SCRATCH_OFFSET = allocateScratch(arena, {
@@ -54,7 +58,7 @@ class FakeGuest {
   readonly to: ToGuest;
   readonly #offset: number;
 
-  constructor(portId: number, layouts: { readonly from: RingLayoutKind; readonly to: RingLayoutKind }) {
+  constructor(portId: number, plan: Pick<PiecesCase, 'from' | 'to' | 'offloads'>) {
     const fd = createMemoryFile('pieces', GUEST_BYTES);
     const placement = { fd, fileOffset: 0, sizeBytes: GUEST_BYTES, pageBytes: 4096, preferredOffset: null };
     this.#offset = arena.map(placement);
@@ -76,17 +80,17 @@ class FakeGuest {
       inOrder: false,
       mergeable: true,
       headerBytes: HEADER_BYTES,
-      asks: 0,
+      asks: plan.offloads === true ? ALL_OFFLOADS : 0,
       kickFd: -1,
       callFd: -1,
       map: [{ start: 0, end: GUEST_BYTES, arenaOffset: this.#offset }],
     });
-    for (const [queueIndex, layout] of [layouts.to, layouts.from].entries()) {
+    for (const [queueIndex, layout] of [plan.to, plan.from].entries()) {
       const words = new Int32Array(states, queueIndex * 128, 16);
       words[STATE_AVAIL_NEXT] = layout === 'packed' ? 0x8000 : 0;
       words[STATE_USED_NEXT] = words[STATE_AVAIL_NEXT];
     }
-    const [toRing, fromRing] = [attachment(0, layouts.to), attachment(1, layouts.from)];
+    const [toRing, fromRing] = [attachment(0, plan.to), attachment(1, plan.from)];
     this.toGuest = new FakeRing(view.buffer, toRing);
     this.fromGuest = new FakeRing(view.buffer, fromRing);
     this.to = new ToGuest(view, toRing, false);

@@ -64,28 +64,29 @@ export class AskedFor {
    * cost, as work of the queue.
    */
   take(batch: Batch): number {
-    const first = this.readEnd === 0 ? this.askingNothing(batch) : 0;
-    return first === batch.count ? 0 : this.takeFrom(batch, first);
+    return this.readEnd === 0 && this.asksNothing(batch) ? 0 : this.takeAll(batch);
   }
 
-  /** How many frames there are before the first that may ask for something; all plain. */
-  private askingNothing({ count, records, allIn }: Batch): number {
-    if (allIn === MIXED || this.headerBytes !== NET_HEADER_BYTES) return 0;
+  /** Whether all frames are plain and ask for nothing, which costs a load a frame from a line that is read next anyway. */
+  private asksNothing({ count, records, allIn }: Batch): boolean {
+    if (allIn === MIXED || this.headerBytes !== NET_HEADER_BYTES) return false;
     const { i32 } = this.arena.windows[allIn];
-    let frame = 0;
-    for (; frame < count; frame++) {
-      const headerIndex = records[(frame << RECORD_SHIFT) + AT_INDEX] - NET_HEADER_BYTES;
-      if ((headerIndex & 3) !== 0 || !asksNothing(i32[headerIndex >> 2])) break;
+    let bits = 0;
+    let unaligned = 0;
+    for (let frame = 0; frame < count; frame++) {
+      const index = records[(frame << RECORD_SHIFT) + AT_INDEX];
+      bits |= i32[(index - NET_HEADER_BYTES) >> 2];
+      unaligned |= index;
     }
-    return frame;
+    return asksNothing(bits) && (unaligned & 3) === 0;
   }
 
-  private takeFrom(batch: Batch, first: number): number {
+  private takeAll(batch: Batch): number {
     const { windows } = this.arena;
     const { count, records } = batch;
     let work = 0;
-    let kept = first;
-    for (let frame = first; frame < count; frame++) {
+    let kept = 0;
+    for (let frame = 0; frame < count; frame++) {
       this.readPlain(batch, frame);
       if (kept !== frame) {
         const from = frame << RECORD_SHIFT;
