@@ -4,6 +4,7 @@
  * configuration, a socket path, a limit on addresses, the version of Node. Everything a command needs is loaded by the command. Main thread; nothing imports this file.
  */
 import { Command, CommanderError } from 'commander';
+import { endAtOnce, isBusyElsewhere } from '../../src/host/elsewhere.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { printable } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
@@ -111,4 +112,7 @@ process.on('warning', ({ name, message }) => {
   linesOut(STDERR_FD).write(`ringway: ${oneLine(`${name}: ${message}`)}\n`);
 });
 
-process.exit(await main(process.argv.slice(2)));
+const code = await main(process.argv.slice(2));
+// An orderly end waits for what a peer may hold up for ever.
+if (isBusyElsewhere()) endAtOnce(code);
+process.exit(code);
