@@ -2,12 +2,13 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
+import { THIS_HOST } from '../config/kinds/values.ts';
 import { resolvePort } from '../config/resolve.ts';
 import { ConfigError, faultError, type SettingMap } from '../config/settings.ts';
 import { askControl, ControlError } from '../control/client.ts';
 import { type AskOptions, addControlOption } from './ask-options.ts';
 import { guestLineText } from './guest-line.ts';
-import { portSettings, subjectOf } from './options.ts';
+import { OPTION_WORDS, portSettings } from './options.ts';
 import { findControl } from './running.ts';
 
 export function addChangePorts(program: Command): void {
@@ -23,7 +24,7 @@ export function addChangePorts(program: Command): void {
     try {
       await askControl(control, pathOf(name), { method: 'PUT', body });
     } catch (error) {
-      throw inOptionWords(error);
+      throw inOptionWords(error, name, body);
     }
     process.stdout.write(lineFor(name, body));
   });
@@ -46,10 +47,21 @@ function lineFor(name: string, settings: SettingMap): string {
   }
 }
 
-/** A refused setting is told in the words of the command line, as `ringway run` does. */
-function inOptionWords(error: unknown): unknown {
+/**
+ * A refused setting is told in the words of the command line, as `ringway run` does. What is refused whatever other ports
+ * there are is refused here too, in these words; the rest names no settings that are spelled another way.
+ */
+export function inOptionWords(error: unknown, name: string, settings: SettingMap): unknown {
   if (!(error instanceof ControlError) || error.fault === null) return error;
-  return faultError(subjectOf(error.fault.path), error.fault);
+  const { path } = error.fault;
+  try {
+    resolvePort(name, settings, THIS_HOST, OPTION_WORDS);
+  } catch (refused) {
+    if (!(refused instanceof ConfigError)) throw refused;
+    // Of this host; in another container, the switch may have found fault with another setting.
+    if (String(refused.fault?.path) === String(path)) return refused;
+  }
+  return faultError(OPTION_WORDS.subject(path), error.fault);
 }
 
 function pathOf(name: string): string {

@@ -1,7 +1,7 @@
 /** The options of `ringway run` as settings: the same names and the same text as in a configuration file. */
 
 import { endpointKeyOf, PORT_KINDS } from '../config/kinds/index.ts';
-import { ConfigError, type SettingMap, type SettingSource } from '../config/settings.ts';
+import { ConfigError, type SettingMap, type SettingSource, type SettingWords } from '../config/settings.ts';
 
 /** What commander hands over for `run`. */
 export type RunOptions = {
@@ -42,13 +42,14 @@ export function settingsOf(options: RunOptions): SettingSource {
       ...(Object.keys(fdb).length > 0 && { fdb }),
       ...(Object.keys(ports).length > 0 && { ports }),
     },
-    subject: subjectOf,
-    keyName: toOptionKey,
+    ...OPTION_WORDS,
   };
 }
 
+export const OPTION_WORDS: SettingWords = { subject: subjectOf, keyName: toOptionKey };
+
 /** What the user calls a setting of the command line. */
-export function subjectOf(path: readonly string[]): string {
+function subjectOf(path: readonly string[]): string {
   const [top = '', name, key] = path;
   if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top] ?? `--${top}`;
   if (name === undefined) return '--port';

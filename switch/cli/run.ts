@@ -1,6 +1,7 @@
 /** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
+import { HostError } from '../../src/host/errors.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { readConfigFile } from '../config/file.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
@@ -12,7 +13,7 @@ import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
 import type { Switch } from '../switch.ts';
-import { CliError } from './cli-error.ts';
+import { CliError, EXIT } from './cli-error.ts';
 import { guestLineText } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
 import { recordRunning } from './running.ts';
@@ -97,7 +98,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   ]);
   // Loaded late: a wrong option is answered without starting the machinery.
   const { Switch } = await import('../switch.ts');
-  const running = await Switch.start(config, log);
+  const running = await Switch.start(config, log).catch(asRefusal);
   try {
     await runUntil(stop, running, config, log);
   } catch (error) {
@@ -107,6 +108,11 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   }
   await running.stop();
   log.info('stopped');
+}
+
+/** What the host refuses at the start is for the user to mend, as a wrong setting is. */
+function asRefusal(error: unknown): never {
+  throw error instanceof HostError ? new CliError(error.message, EXIT.usage) : error;
 }
 
 /** @throws CliError when the switch fails by itself */

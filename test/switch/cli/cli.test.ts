@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -228,7 +229,7 @@ describe('run', () => {
     expect(await ringway('remove', 'a')).toEqual(done);
     expect(await names()).toEqual(['b']);
     expect(await ringway('remove', 'a')).toEqual({
-      code: 1,
+      code: 2,
       signal: null,
       stdout: '',
       stderr: `ringway: ${control} answered 404: there is no port a\n`,
@@ -236,6 +237,34 @@ describe('run', () => {
     program.child.kill('SIGTERM');
     expect((await program.ended).code).toBe(0);
     expect(leftBehind()).toEqual([]);
+  });
+
+  it('refuses a port that cannot be added with exit code 2 and one line', async () => {
+    const socket = join(folder, 'a.sock');
+    await running('--port', `a=${socket}`);
+    const taken = join(folder, 'taken.sock');
+    const fd = listenUnix(taken);
+    symlinkSync('loop', join(folder, 'loop'));
+    try {
+      for (const [text, why] of [
+        [`b=${join(folder, 'missing', 'b.sock')}`, `folder ${join(folder, 'missing')} of socket `],
+        [`a=${join(folder, 'b.sock')}`, 'port a exists already'],
+        [`b=${socket}`, 'it is the socket of port a'],
+        [`b=${taken}`, 'is in use by a running process'],
+        [`b=${join(folder, 'loop', 'b.sock')}`, 'ELOOP'],
+        ['b=/x,configSpace=on', '--port b: configSpace: unknown setting (did you mean config-space?)'],
+      ]) {
+        const { code, stdout, stderr } = await ringway('add', text);
+        expect({ code, stdout, stderr }).toEqual({
+          code: 2,
+          stdout: '',
+          stderr: expect.stringContaining(why),
+        });
+        expect(stderr).toMatch(/^ringway: [^\n]+\n$/);
+      }
+    } finally {
+      closeFd(fd);
+    }
   });
 
   it('writes its log as JSON lines when stderr is no terminal', async () => {
@@ -307,6 +336,12 @@ describe('run that cannot be: exit code 2, one line, nothing left behind', () =>
     expect(leftBehind()).toEqual([]);
   });
 
+  it('a folder that the system does not find its way to', async () => {
+    symlinkSync('loop', join(folder, 'loop'));
+    expect(await refused([...good(), '--port', `a=${join(folder, 'loop', 'a.sock')}`])).toContain('ELOOP');
+    expect(leftBehind()).toEqual(['loop']);
+  });
+
   it('a socket in use by a running process, which keeps it', async () => {
     const path = join(folder, 'a.sock');
     const fd = listenUnix(path);
@@ -375,6 +410,18 @@ describe('finding the process to ask', () => {
       code: 1,
       stderr: `ringway: no ringway is running at ${control}\n`,
     });
+  });
+
+  it("knows a port's socket from a control socket", async () => {
+    const path = (name: string): string => join(folder, name);
+    const dgram = `d=unix:${path('d.sock')},transport=dgram,peer=${path('d.qemu')}`;
+    await running('--port', `v=${path('v.sock')}`, '--port', `u=unix:${path('u.sock')}`, '--port', dgram);
+    for (const socket of ['v.sock', 'u.sock', 'd.sock'].map(path)) {
+      expect(await ringway('ports', '--control', socket)).toMatchObject({
+        code: 1,
+        stderr: `ringway: ${socket} does not answer as a ringway control socket: it may be the socket of a port\n`,
+      });
+    }
   });
 
   it('names them all when there are several', async () => {
