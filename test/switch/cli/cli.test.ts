@@ -267,6 +267,15 @@ describe('run', () => {
     }
   });
 
+  it('says below a mirror which port it is to mirror and is not there', async () => {
+    const port = (name: string): string => `${name}=${join(folder, `${name}.sock`)}`;
+    await running('--port', port('a'), '--port', `rec=pcap:${join(folder, 'rec')},mirror=a+vm99`);
+    const { stdout } = await ringway('ports');
+    expect(stdout).toMatch(/^rec +running .*\n {2}vm99 is not there: it is mirrored once it is added$/m);
+    await ringway('add', port('vm99'));
+    expect((await ringway('ports')).stdout).not.toContain('is not there');
+  });
+
   it('writes its log as JSON lines when stderr is no terminal', async () => {
     const program = await running('--port', `a=${join(folder, 'a.sock')}`);
     program.child.kill('SIGINT');
