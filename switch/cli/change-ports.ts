@@ -15,7 +15,7 @@ export function addChangePorts(program: Command): void {
   const add = program
     .command('add <name=socket,…>')
     .description(
-      'Add a port to the running ringway; the form is that of `ringway run --port`. Prints the line that plugs a guest in.',
+      'Add a port to the running ringway; the form is that of `ringway run --port` (see `ringway run --help`). Prints the line that plugs a guest in.',
     );
   addControlOption(add).action(async (text: string, options: AskOptions) => {
     const [name, settings] = Object.entries(portSettings([text]))[0];

@@ -24,10 +24,15 @@ const STOP_AFTER_FAILURE_MS = 2000;
 const STDOUT_FD = 1;
 
 const DETAILS = `
-A port is NAME=SOCKET, then any of these after commas:
+A port is NAME=SOCKET for a guest by vhost-user, or NAME=KIND:ATTACHED-TO for another kind:
+  tap:INTERFACE        this host's kernel, and what it bridges or routes to
+  unix:SOCKET          a guest with any emulated card (QEMU's netdevs stream, dgram and socket)
+  pcap:FILE            a capture file that is written, or replayed
+  dpdk:DEVICE          a network card or virtual device, by DPDK
+docs/ports.md in Ringway's sources describes each with all its settings. After commas, for a vhost-user port:
   role=server|client   server (default): Ringway listens at SOCKET; client: QEMU listens, Ringway connects
   mode=0660            permission bits of the socket file
-  owner=USER:GROUP     owner of the socket file, names or numbers
+  owner=USER:GROUP     owner of the socket file, names (both must exist) or numbers
   queues=N             queue pairs offered at most (default ${CONFIG_DEFAULTS.queues})
   features=no-packed   not to offer: no-packed, no-in-order, no-mergeable, no-indirect, no-event-idx, joined by +
   flood=off            no broadcast, multicast and unknown unicast frames to the port

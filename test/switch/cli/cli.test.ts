@@ -21,6 +21,7 @@ import { listenUnix } from '../../../src/host/unix-socket.ts';
 import { guestLine } from '../../../switch/cli/guest-line.ts';
 import { findControl } from '../../../switch/cli/running.ts';
 import { stopRequested } from '../../../switch/cli/signals.ts';
+import { PORT_KINDS } from '../../../switch/config/kinds/index.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
 
 const MAIN = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
@@ -153,6 +154,16 @@ describe('help and version', () => {
     expect((await ringway('--help')).stdout).toContain('ringway run --config /etc/ringway.yaml');
     expect((await ringway('run', '--help')).stdout).toContain('--port vm0=/run/ringway/vm0.sock');
     expect((await ringway('ports', '--help')).stdout).toContain('RINGWAY_CONTROL');
+  });
+
+  it('names every kind of port, and where they are described', async () => {
+    const [brief, run] = [(await ringway('--help')).stdout, (await ringway('run', '--help')).stdout];
+    for (const kind of PORT_KINDS) {
+      expect(brief).toMatch(new RegExp(`\\b${kind}\\b`));
+      expect(run).toMatch(new RegExp(`\\b${kind}\\b`));
+    }
+    expect(run).toContain('docs/ports.md');
+    expect((await ringway('add', '--help')).stdout).toContain('ringway run --help');
   });
 
   it('tells the version of package.json, also through the installed command', async () => {
@@ -502,7 +513,7 @@ describe('the line that plugs a guest in', () => {
   it('shares the memory and names the socket and as many vectors as queues need', () => {
     const line = guestLine(PORT);
     expect(line).toContain(
-      '-accel kvm -cpu host -m 4096M -object memory-backend-memfd,id=mem,size=4096M,share=on -numa node,memdev=mem',
+      '-accel kvm -cpu host -smp 2 -m 4096M -object memory-backend-memfd,id=mem,size=4096M,share=on -numa node,memdev=mem',
     );
     expect(line).toContain(
       '-chardev socket,id=char0,path=/r/a.sock -netdev type=vhost-user,id=net0,chardev=char0,queues=2 ',
@@ -530,9 +541,9 @@ describe('the line that plugs a guest in', () => {
     expect(guestLine({ ...port, socket: '/r/a b.sock' })).toBeNull();
   });
 
-  it('has no multiqueue with one pair, and quotes what QEMU and the shell would take apart', () => {
+  it('has no multiqueue and no second processor with one pair, and quotes what QEMU and the shell would take apart', () => {
     const line = guestLine({ ...PORT, queues: 1, socket: "/r/it's, a.sock" });
-    expect(line).not.toMatch(/mq=on|queues=/);
+    expect(line).not.toMatch(/mq=on|queues=|-smp/);
     expect(line).toContain(`-chardev 'socket,id=char0,path=/r/it'\\''s,, a.sock' `);
   });
 });
