@@ -57,9 +57,8 @@ export function inOptionWords(error: unknown, name: string, settings: SettingMap
   try {
     resolvePort(name, settings, THIS_HOST, OPTION_WORDS);
   } catch (refused) {
-    if (!(refused instanceof ConfigError)) throw refused;
-    // Of this host; in another container, the switch may have found fault with another setting.
-    if (String(refused.fault?.path) === String(path)) return refused;
+    // In another container the switch may have found fault with what is well here, and the other way round.
+    if (refused instanceof ConfigError && String(refused.fault?.path) === String(path)) return refused;
   }
   return faultError(OPTION_WORDS.subject(path), error.fault);
 }
