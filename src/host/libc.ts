@@ -3,6 +3,7 @@
  * sizes are JavaScript numbers (user addresses need 47 bits). Nothing outside src/host calls these directly:
  * its neighbours turn results below zero into a HostError. Loaded once in each thread.
  */
+import './node-version.ts';
 import koffi from 'koffi';
 
 const lib = koffi.load('libc.so.6');

@@ -2,6 +2,7 @@
  * Address space: reserving it, mapping files into it, putting zero pages back, and seeing it as ArrayBuffers.
  * Addresses are numbers; sizes and offsets are in bytes.
  */
+import './node-version.ts';
 import koffi from 'koffi';
 import { checked, ERRNO, HostError } from './errors.ts';
 import { libc } from './libc.ts';
