@@ -160,12 +160,13 @@ export class Switch {
   #reportOf(port: Port): PortReport {
     const queues = port.queues.map((queue) => this.#queueReport(port, queue));
     const { state, reason } = port.status;
+    const reasons = [reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
     return {
       name: port.name,
       kind: port.kind,
       endpoint: port.endpoint,
       state,
-      reason: shown(reason),
+      reason: shown(reasons.length > 0 ? reasons.join('; ') : null),
       queuePairs: runningPairs(queues),
       mtu: port.mtu,
       details: port.details,

@@ -69,6 +69,7 @@ function create(settings: TapSettings, context: PortContext): Port {
 
 export const TAP: PortKindSpec<TapSettings> = {
   endpointKey: 'interface',
+  endpointLook: null,
   claimOf: (settings) => `interface ${settings.interface} in ${settings.namespace ?? 'our namespace'}`,
   socketOf: () => null,
   copiesOf: () => null,

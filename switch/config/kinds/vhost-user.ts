@@ -70,6 +70,7 @@ function create(settings: VhostUserSettings, context: PortContext): Port {
 
 export const VHOST_USER: PortKindSpec<VhostUserSettings> = {
   endpointKey: 'socket',
+  endpointLook: null,
   claimOf: (settings) => resolve(settings.socket),
   socketOf: (settings) => settings.socket,
   copiesOf: () => null,
