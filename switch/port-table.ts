@@ -71,6 +71,17 @@ export class PortTable {
     return this.#named(name)?.port;
   }
 
+  /** What is to be said of a port's place among the others: of whom it should get copies and cannot; null: nothing. */
+  remarkOn(port: Port): string | null {
+    const names = this.#entries.get(port.id)?.copiesOf ?? [];
+    if (names === 'all') return null;
+    const missing = names.filter((name) => this.#named(name)?.removed !== null);
+    if (missing.length === 0) return null;
+    return missing.length === 1
+      ? `${missing[0]} is not there: it is mirrored once it is added`
+      : `${missing.join(', ')} are not there: they are mirrored once they are added`;
+  }
+
   /**
    * Resolves when the port has started to serve; then it waits for its other side, or has it.
    * @throws ConfigError, SocketPathError, HostError when it cannot be; PortConflictError when another of that name

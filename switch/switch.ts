@@ -8,6 +8,7 @@ import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
 import { printable } from '../src/host/printable.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
+import { allocateScratch } from '../src/memory/scratch.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
@@ -18,7 +19,7 @@ import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
-import { WorkerPool } from './worker/pool.ts';
+import { scratchBytes, WorkerPool } from './worker/pool.ts';
 
 const TICK_MS = 1000;
 /** Addresses are aged this often; one pass over a million of them takes some 20 ms of the main thread. */
@@ -42,12 +43,14 @@ export class Switch {
     this.#arena = reserveArena(config.arenaBytes);
     const fdbMemory = createFdbMemory({ capacity: config.fdb.capacity, maxPorts: PORTS_MAX });
     this.#fdb = new Fdb(fdbMemory);
+    const sizeBytes = scratchBytes(config.cpus);
     this.#workers = new WorkerPool({
       cpus: config.cpus,
       poll: config.poll,
       idleUs: config.idleUs,
       arena: this.#arena.location,
       fdb: fdbMemory,
+      scratchOffset: allocateScratch(this.#arena, { name: 'ringway-workers', sizeBytes }).offset,
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
     });
     this.#ports = new PortTable({
@@ -163,12 +166,13 @@ export class Switch {
   #reportOf(port: Port): PortReport {
     const queues = port.queues.map((queue) => this.#queueReport(port, queue));
     const { state, reason } = port.status;
+    const reasons = [reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
     return {
       name: port.name,
       kind: port.kind,
       endpoint: port.endpoint,
       state,
-      reason: shown(reason),
+      reason: shown(reasons.length > 0 ? reasons.join('; ') : null),
       queuePairs: runningPairs(queues),
       mtu: port.mtu,
       details: port.details,

@@ -116,6 +116,13 @@ const text = "from './l.ts'";`;
     expect(SOURCES.filter(({ imports }) => imports.includes('koffi')).length).toBeGreaterThan(0);
   });
 
+  it('of koffi come after the look at the version of Node, without which an older one ends in native code', () => {
+    const isGuarded = (text: string): boolean =>
+      text.includes("import './node-version.ts';\nimport koffi from 'koffi';\n");
+    const loading = SOURCES.filter(({ imports }) => imports.includes('koffi'));
+    expect(loading.filter(({ text }) => !isGuarded(text)).map(({ path }) => path)).toEqual([]);
+  });
+
   it('of src are koffi and Node only, so that it can be used without the switch', () => {
     const isOther = (path: string, imported: string): boolean =>
       folderOf(path) === 'src' && !isRelative(imported) && !isNode(imported) && imported !== 'koffi';

@@ -11,13 +11,14 @@ import { createMemoryFile } from '../../src/host/mapping.ts';
 import type { Arena } from '../../src/memory/arena.ts';
 import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { GpaMap } from '../../src/memory/gpa-translator.ts';
+import { allocateScratch } from '../../src/memory/scratch.ts';
 import type { IngressQueue } from '../../src/queue/contract.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
 import { ToGuest } from '../../src/vring/to-guest.ts';
 import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
-import { Forwarder } from '../../switch/l2/forwarder.ts';
+import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts';
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 
@@ -150,6 +151,7 @@ class HostileGuest {
       inOrder: false,
       mergeable: plan.mergeable,
       headerBytes: HEADER_BYTES,
+      asks: 0,
       kickFd: -1,
       callFd: -1,
       map: this.#map,
@@ -257,6 +259,7 @@ export class HostileWorld {
   readonly #coldBytes = new Uint8Array(COLD_BYTES);
   readonly #fdb = new Fdb(createFdbMemory({ capacity: 1024, maxPorts: 8 }));
   readonly #counts = [new Float64Array(PORT_COUNTS), new Float64Array(PORT_COUNTS)];
+  readonly #scratchOffset: number;
   #forwarder: Forwarder;
   #from: FromGuest | null = null;
   #to: ToGuest | null = null;
@@ -264,6 +267,10 @@ export class HostileWorld {
 
   constructor(arena: Arena, view: ArenaView) {
     this.#view = view;
+    this.#scratchOffset = allocateScratch(arena, {
+      name: 'forwarder',
+      sizeBytes: FORWARDER_SCRATCH_BYTES,
+    }).offset;
     this.#sender = new HostileGuest(arena, view, false);
     this.#receiver = new HostileGuest(arena, view, true);
     this.#sender.fillBuffers();
@@ -318,6 +325,6 @@ export class HostileWorld {
   }
 
   #makeForwarder(): Forwarder {
-    return new Forwarder(this.#view, this.#fdb, () => {});
+    return new Forwarder(this.#view, this.#fdb, () => {}, this.#scratchOffset);
   }
 }

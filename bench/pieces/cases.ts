@@ -17,4 +17,6 @@ export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'packed to packed, 1518 bytes', from: 'packed', to: 'packed', bytes: 1518 },
   { ...plain, name: 'flood to 8 ports', ports: 9, floods: true },
   { ...plain, name: 'frames in two descriptors', inTwo: true },
+  { ...plain, name: 'offloads agreed on, none asked for', offloads: true },
+  { ...plain, name: 'the same, 4 flows', offloads: true, flows: 4 },
 ];

@@ -7,13 +7,16 @@ import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
+import { allocateScratch } from '../../src/memory/scratch.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
+import { offloadBits } from '../../src/queue/offloads.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
 import { ToGuest } from '../../src/vring/to-guest.ts';
 import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
-import { Forwarder } from '../../switch/l2/forwarder.ts';
+import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts';
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { FakeRing } from './fake-ring.ts';
@@ -35,10 +38,17 @@ export type PiecesCase = {
   readonly floods?: boolean;
   /** Header and frame lie in two descriptors. */
   readonly inTwo?: boolean;
+  /** Guests agreed on all offloads; their frames ask for none. */
+  readonly offloads?: boolean;
 };
 
+const ALL_OFFLOADS = offloadBits({});
 const arena = Arena.reserve(2 ** 32);
 const view = new ArenaView(arena.location);
+const SCRATCH_OFFSET = allocateScratch(arena, {
+  name: 'forwarder',
+  sizeBytes: FORWARDER_SCRATCH_BYTES,
+}).offset;
 warmUpCopy(view);
 
 class FakeGuest {
@@ -48,7 +58,7 @@ class FakeGuest {
   readonly to: ToGuest;
   readonly #offset: number;
 
-  constructor(portId: number, layouts: { readonly from: RingLayoutKind; readonly to: RingLayoutKind }) {
+  constructor(portId: number, plan: Pick<PiecesCase, 'from' | 'to' | 'offloads'>) {
     const fd = createMemoryFile('pieces', GUEST_BYTES);
     const placement = { fd, fileOffset: 0, sizeBytes: GUEST_BYTES, pageBytes: 4096, preferredOffset: null };
     this.#offset = arena.map(placement);
@@ -70,16 +80,17 @@ class FakeGuest {
       inOrder: false,
       mergeable: true,
       headerBytes: HEADER_BYTES,
+      asks: plan.offloads === true ? ALL_OFFLOADS : 0,
       kickFd: -1,
       callFd: -1,
       map: [{ start: 0, end: GUEST_BYTES, arenaOffset: this.#offset }],
     });
-    for (const [queueIndex, layout] of [layouts.to, layouts.from].entries()) {
+    for (const [queueIndex, layout] of [plan.to, plan.from].entries()) {
       const words = new Int32Array(states, queueIndex * 128, 16);
       words[STATE_AVAIL_NEXT] = layout === 'packed' ? 0x8000 : 0;
       words[STATE_USED_NEXT] = words[STATE_AVAIL_NEXT];
     }
-    const [toRing, fromRing] = [attachment(0, layouts.to), attachment(1, layouts.from)];
+    const [toRing, fromRing] = [attachment(0, plan.to), attachment(1, plan.from)];
     this.toGuest = new FakeRing(view.buffer, toRing);
     this.fromGuest = new FakeRing(view.buffer, fromRing);
     this.to = new ToGuest(view, toRing, false);
@@ -117,9 +128,10 @@ export class PiecesWorld {
     this.#inTwo = plan.inTwo === true;
     this.framesPerLap = this.#inTwo ? RING_SIZE / 2 : RING_SIZE;
     const fdb = new Fdb(createFdbMemory({ capacity: 8192, maxPorts: 64 }));
-    this.#forwarder = new Forwarder(view, fdb, (queue) => {
+    const onFault = (queue: IngressQueue | EgressQueue): never => {
       throw new Error(`a queue of port ${queue.portId} failed with ${queue.fault}`);
-    });
+    };
+    this.#forwarder = new Forwarder(view, fdb, onFault, SCRATCH_OFFSET);
     this.#guests = Array.from({ length: ports }, (_, id) => new FakeGuest(id, plan));
     for (const [id, guest] of this.#guests.entries()) {
       const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS));

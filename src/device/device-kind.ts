@@ -7,7 +7,7 @@ import type { Direction } from '../queue/contract.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 
 /** What an attachment says of a ring that only the kind knows. */
-export type KindAttachment = Pick<RingAttachment, 'direction' | 'mergeable' | 'headerBytes'>;
+export type KindAttachment = Pick<RingAttachment, 'direction' | 'mergeable' | 'headerBytes' | 'asks'>;
 
 /** A ring that the device serves by itself, on the main thread, instead of the workers. */
 export interface OwnQueue {
@@ -38,6 +38,8 @@ export interface DeviceKind {
   openOwnQueue(attachment: RingAttachment, isNew: boolean, onFault: () => void): OwnQueue;
   /** Whether the driver uses this ring of those that the workers would serve. */
   isInUse(ringIndex: number): boolean;
+  /** These features are agreed on; no ring runs with others. Resolves when the workers follow. */
+  negotiated(features: bigint): Promise<void>;
   /** The driver starts afresh: forget what it said by its own queue. */
   driverWasReset(): void;
 }

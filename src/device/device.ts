@@ -137,6 +137,7 @@ export class Device {
       // Without bit 30 there is no SET_VRING_ENABLE, so every ring is enabled; with it none is disabled here,
       // because front-ends repeat SET_FEATURES while rings run.
       if (!this.#enablesByMessage()) for (const ring of this.#rings.values()) ring.enabled = true;
+      if (!isLogSwitch) await this.#kind.negotiated(features);
       await this.#settleAll();
     });
   }

@@ -4,6 +4,7 @@
  * the latency of an asynchronous `epoll_wait` on a pool thread, and no thread is held). Main thread and
  * front-end processes; one instance a thread.
  */
+import './node-version.ts';
 import koffi from 'koffi';
 import { EpollSet } from './epoll.ts';
 

@@ -3,9 +3,18 @@
  * sizes are JavaScript numbers (user addresses need 47 bits). Nothing outside src/host calls these directly:
  * its neighbours turn results below zero into a HostError. Loaded once in each thread.
  */
+import './node-version.ts';
 import koffi from 'koffi';
 
 const lib = koffi.load('libc.so.6');
+
+const close = lib.func('int close(int fd)');
+const mmap = lib.func(
+  'intptr_t mmap(intptr_t addr, size_t len, int prot, int flags, int fd, int64_t offset)',
+);
+type Placement = [addr: number, len: number, prot: number, flags: number, fd: number, offset: number];
+/** Of a call made by Node's pool of threads. Its errno is lost: it belongs to that thread. */
+type Answer = (error: Error | null, result: number) => void;
 
 type Bytes = Uint8Array;
 
@@ -96,14 +105,9 @@ export const libc = {
   ) => number,
 
   // Memory
-  mmap: lib.func('intptr_t mmap(intptr_t addr, size_t len, int prot, int flags, int fd, int64_t offset)') as (
-    addr: number,
-    len: number,
-    prot: number,
-    flags: number,
-    fd: number,
-    offset: number,
-  ) => number,
+  mmap: mmap as (...placement: Placement) => number,
+  /** By Node's pool of threads. */
+  mmapAsync: mmap.async as (...placementAndAnswer: [...Placement, Answer]) => void,
   munmap: lib.func('int munmap(intptr_t addr, size_t len)') as (addr: number, len: number) => number,
   madvise: lib.func('int madvise(intptr_t addr, size_t len, int advice)') as (
     addr: number,
@@ -122,7 +126,10 @@ export const libc = {
   ftruncate: lib.func('int ftruncate(int fd, int64_t length)') as (fd: number, length: number) => number,
 
   // Descriptors
-  close: lib.func('int close(int fd)') as (fd: number) => number,
+  close: close as (fd: number) => number,
+  _exit: lib.func('void _exit(int status)') as (status: number) => void,
+  /** By Node's pool of threads. */
+  closeAsync: close.async as (fd: number, answer: Answer) => void,
   fcntl: lib.func('int fcntl(int fd, int command, intptr_t argument)') as (
     fd: number,
     command: number,

@@ -2,8 +2,9 @@
  * Address space: reserving it, mapping files into it, putting zero pages back, and seeing it as ArrayBuffers.
  * Addresses are numbers; sizes and offsets are in bytes.
  */
+import './node-version.ts';
 import koffi from 'koffi';
-import { checked } from './errors.ts';
+import { checked, ERRNO, HostError } from './errors.ts';
 import { libc } from './libc.ts';
 
 const PROT_READ = 1;
@@ -55,6 +56,17 @@ export function mapZeroPagesAt(address: number, sizeBytes: number): void {
   const doing = `unmapping ${sizeBytes} bytes`;
   checked(libc.mmap(address, sizeBytes, READ_WRITE, ZERO_PAGES | MAP_FIXED, -1, 0), 'mmap', doing);
   checked(libc.madvise(address, sizeBytes, MADV_DONTDUMP), 'madvise(MADV_DONTDUMP)', doing);
+}
+
+/** As `mapZeroPagesAt`, by another thread: what was mapped there may be the last of a large file. */
+export function mapZeroPagesSoon(address: number, sizeBytes: number, onDone: () => void): void {
+  libc.mmapAsync(address, sizeBytes, READ_WRITE, ZERO_PAGES | MAP_FIXED, -1, 0, (_, result) => {
+    const doing = `unmapping ${sizeBytes} bytes`;
+    // Its errno is not known; only memory for the kernel's own tables can be missing.
+    if (result < 0) throw new HostError('mmap', ERRNO.ENOMEM, doing);
+    checked(libc.madvise(address, sizeBytes, MADV_DONTDUMP), 'madvise(MADV_DONTDUMP)', doing);
+    onDone();
+  });
 }
 
 /** Maps a file shared, anywhere. */

@@ -8,6 +8,7 @@
  */
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import { closeFd, describeFd, socketOption, unixSocketFd } from './descriptor.ts';
+import { closeElsewhere } from './elsewhere.ts';
 import { HostError } from './errors.ts';
 import { libc } from './libc.ts';
 import { acceptUnix, receive } from './unix-socket.ts';
@@ -143,7 +144,7 @@ export class PeerFds {
     // Its number may be another file's from now on.
     this.#looks.forget(fd);
     if (kind === 'unasked' || (unixSocketFd(fd) && !isEmptyForEver(fd))) this.#kept.add();
-    else closeFd(fd);
+    else closeElsewhere(fd);
   }
 
   #closeUnread(fd: number, readsLeft: number): void {

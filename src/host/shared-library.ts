@@ -3,6 +3,7 @@
  * at start. Addresses and sizes cross as numbers (`intptr_t`, `size_t`). Any thread; what is opened in a thread
  * stays loaded until the process ends.
  */
+import './node-version.ts';
 import koffi from 'koffi';
 
 /** Kept for ever: code of an unloaded library could still be called by threads that it started. */

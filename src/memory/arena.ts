@@ -6,6 +6,7 @@
  */
 import { type Budget, regionBudget } from '../host/budgets.ts';
 import { type BusFaults, busFaults } from '../host/bus-faults.ts';
+import { mapZeroPagesElsewhere } from '../host/elsewhere.ts';
 import type { Watch } from '../host/event-loop.ts';
 import { mapFileAt, mapZeroPagesAt, releaseAddressSpace, reserveAddressSpace } from '../host/mapping.ts';
 
@@ -17,6 +18,8 @@ export const ARENA_BYTES_MIN = 2 ** 32;
  */
 const PLACEMENT_BYTES = 2 ** 21;
 const GIB = 2 ** 30;
+/** Who unmaps more of a guest may be the last to hold its file, and frees its pages: 0.3 s a GiB. */
+const UNMAPPED_AT_ONCE_BYTES = 2 ** 25;
 
 /** Where the arena lies, as other threads need it to see it (ArenaView). */
 export type ArenaLocation = { readonly address: number; readonly sizeBytes: number };
@@ -54,6 +57,9 @@ export class Arena {
   readonly #regions: Budget;
   /** Taken parts, by offset. */
   #extents: Extent[] = [];
+  /** Those that are being unmapped by another thread. */
+  readonly #leaving = new Set<Extent>();
+  #isReleased = false;
   readonly #faults: BusFaults | null = busFaults();
 
   private constructor(reservedAddress: number, location: ArenaLocation, regions: Budget) {
@@ -113,12 +119,31 @@ export class Arena {
     return offset;
   }
 
-  /** Puts zero pages back over what `map` placed at `offset`. No worker may use that part any more. */
+  /**
+   * Puts zero pages back over what `map` placed at `offset`, over a large part of a guest a little later. No worker may use that part any
+   * more, and nothing else is placed there before.
+   */
   unmap(offset: number): void {
-    const index = this.#extents.findIndex((extent) => extent.offset === offset);
-    const extent = this.#extents[index];
+    const extent = this.#extents.find((each) => each.offset === offset && !this.#leaving.has(each));
     if (extent === undefined) throw new Error(`nothing is mapped at arena offset ${offset}`);
-    mapZeroPagesAt(this.location.address + offset, extent.endOffset - offset);
+    const sizeBytes = extent.endOffset - offset;
+    if (!extent.mayBeLost || sizeBytes < UNMAPPED_AT_ONCE_BYTES) {
+      mapZeroPagesAt(this.location.address + offset, sizeBytes);
+      this.#forget(extent);
+      return;
+    }
+    this.#leaving.add(extent);
+    mapZeroPagesElsewhere(this.location.address + offset, sizeBytes, () => {
+      this.#leaving.delete(extent);
+      this.#forget(extent);
+      if (this.#isReleased) this.release();
+    });
+  }
+
+  /** The part is free for others. */
+  #forget(extent: Extent): void {
+    const { offset } = extent;
+    const index = this.#extents.indexOf(extent);
     this.#extents.splice(index, 1);
     if (extent.mayBeLost) this.#regions.give(1);
     this.#faults?.uncover(this.location.address + offset, extent.endOffset - offset);
@@ -150,11 +175,15 @@ export class Arena {
   }
 
   get mappedBytes(): number {
-    return this.#extents.reduce((sum, extent) => sum + extent.endOffset - extent.offset, 0);
+    return this.#extents
+      .filter((extent) => !this.#leaving.has(extent))
+      .reduce((sum, extent) => sum + extent.endOffset - extent.offset, 0);
   }
 
   /** Gives the addresses back. Every view of the arena, in any thread, is dangling afterwards. */
   release(): void {
+    this.#isReleased = true;
+    if (this.#leaving.size > 0) return;
     releaseAddressSpace(this.#reservedAddress, this.location.sizeBytes + GIB);
   }
 

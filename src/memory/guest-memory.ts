@@ -7,7 +7,9 @@
 import assert from 'node:assert/strict';
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { BudgetError } from '../host/budgets.ts';
-import { closeFd, fileFacts, sealAgainstShrinking } from '../host/descriptor.ts';
+import { busFaults } from '../host/bus-faults.ts';
+import { fileFacts, sealAgainstShrinking } from '../host/descriptor.ts';
+import { closeElsewhere } from '../host/elsewhere.ts';
 import { type Arena, ArenaFullError, roundDown, roundUp } from './arena.ts';
 import type { GpaMap, GpaRange } from './gpa-translator.ts';
 
@@ -29,8 +31,6 @@ export type MappedRegion = {
   readonly pageBytes: number;
   readonly device: number;
   readonly inode: number;
-  /** False: the front-end could truncate the file under us (it is no sealable memfd). */
-  readonly sealed: boolean;
 };
 
 /** Addresses stay exact as JavaScript numbers below this. */
@@ -79,7 +79,7 @@ export class GuestMemory {
       this.#regions = [...this.#regions, mapped].sort((a, b) => a.gpa - b.gpa);
       this.#uvaRanges = null;
     } finally {
-      closeFd(fd);
+      closeElsewhere(fd);
     }
   }
 
@@ -167,8 +167,9 @@ export class GuestMemory {
     const file = fileFacts(fd);
     if (!file.isRegularFile)
       throw new MemoryError(`region at ${hex(region.gpa)}: its descriptor is no memory file`);
-    const sealed = sealAgainstShrinking(fd);
-    // The size is read after sealing: only then can it no longer shrink under the check.
+    // Where it can be survived that the file shrinks, it is not kept from it: sealing waits for who writes to the file.
+    if (busFaults() === null) sealAgainstShrinking(fd);
+    // After that: only then can it no longer shrink under the check.
     const { sizeBytes: fileBytes } = fileFacts(fd);
     if (region.mmapOffset + region.sizeBytes > fileBytes) {
       throw new MemoryError(
@@ -194,7 +195,6 @@ export class GuestMemory {
       pageBytes: file.pageBytes,
       device: file.device,
       inode: file.inode,
-      sealed,
     };
   }
 

@@ -15,6 +15,8 @@
  * change its memory between the decision and the copy.
  */
 
+import { Requests } from './requests.ts';
+
 /** Most frames of a batch. */
 export const BATCH_FRAMES_MAX = 64;
 /** Most pieces of a frame; one that is scattered over more is dropped. */
@@ -51,6 +53,9 @@ export const REFUSED_TOO_SMALL = 2;
 /** The queue is stopped, see its `fault`. */
 export const REFUSED_FAULT = 3;
 
+/** Values of REQUEST_* (src/offload/request.ts). */
+const BAD_REQUEST_KINDS = 5;
+
 /** The order of the batch itself, for `place`. */
 export const AS_THEY_CAME = Int32Array.from({ length: BATCH_FRAMES_MAX }, (_, i) => i);
 
@@ -79,6 +84,11 @@ export class Batch {
   refusedCount = 0;
   declare readonly refused: Int32Array;
   declare readonly refusedWhy: Int32Array;
+  /** Whether any frame asks for a checksum or for segments; false: `requests` means nothing. */
+  asks = false;
+  declare readonly requests: Requests;
+  /** Frames that were taken from the queue and asked for what cannot be, by REQUEST_* (src/offload/request.ts). */
+  declare readonly badRequests: Int32Array;
 
   constructor() {
     this.records = new Int32Array(BATCH_FRAMES_MAX << RECORD_SHIFT);
@@ -87,6 +97,8 @@ export class Batch {
     this.pieceWindow = new Int32Array(BATCH_PIECES_MAX);
     this.pieceIndex = new Int32Array(BATCH_PIECES_MAX);
     this.pieceBytes = new Int32Array(BATCH_PIECES_MAX);
+    this.requests = new Requests(BATCH_FRAMES_MAX);
+    this.badRequests = new Int32Array(BAD_REQUEST_KINDS);
   }
 
   clear(): void {
@@ -99,6 +111,8 @@ export class Batch {
     this.tooScattered = 0;
     this.piecesUsed = 0;
     this.refusedCount = 0;
+    this.asks = false;
+    for (let why = 0; why < BAD_REQUEST_KINDS; why++) this.badRequests[why] = 0;
   }
 
   bytesOf(frame: number): number {
@@ -192,5 +206,32 @@ export class Batch {
     this.refused[at] = frame;
     this.refusedWhy[at] = why;
     this.refusedCount = at + 1;
+  }
+
+  /** Call before the first request of a frame is put into `requests`. */
+  beginAsking(): void {
+    if (this.asks) return;
+    this.asks = true;
+    this.requests.clear();
+  }
+
+  /** What a frame needs of its receiver to be handed over as it is: OFFLOAD_* bits; 0 nearly always. */
+  needsOf(frame: number): number {
+    return this.asks ? this.requests.needsOf(frame) : 0;
+  }
+
+  /** As `Requests.dropFront`; a batch in which nothing asks may come too. */
+  dropRequestFront(frame: number, sizeBytes: number): boolean {
+    return !this.asks || this.requests.dropFront(frame, sizeBytes);
+  }
+
+  /** Frames that come of it where it is not handed over whole: 1, or its segments. For what it costs its sender. */
+  segmentCountOf(frame: number): number {
+    return this.asks ? this.requests.segmentCountOf(frame, this.bytesOf(frame)) : 1;
+  }
+
+  /** Bytes of the longest of these: what an MTU is about. */
+  wireBytesOf(frame: number): number {
+    return this.asks ? this.requests.wireBytesOf(frame, this.bytesOf(frame)) : this.bytesOf(frame);
   }
 }

@@ -19,6 +19,8 @@ export type PortPolicy = {
   readonly floods: boolean;
   /** Whether what comes in from the port is forwarded; otherwise all of it is dropped. It can be sent to either way. */
   readonly receives: boolean;
+  /** OFFLOAD_* bits (requests.ts): what a frame may ask for that is handed to the port as it is. */
+  readonly takes: number;
   /** Whether frames from the port to 01:80:C2:00:00:00 to 0F, which bridges keep to their link, are flooded as others. */
   readonly forwardsLinkLocal: boolean;
 };
@@ -29,4 +31,5 @@ export const DEFAULT_POLICY: PortPolicy = {
   floods: true,
   receives: true,
   forwardsLinkLocal: false,
+  takes: 0,
 };

@@ -21,6 +21,8 @@ export type RingAttachment = QueueAttachmentBase & {
   readonly inOrder: boolean;
   readonly mergeable: boolean;
   readonly headerBytes: number;
+  /** OFFLOAD_* bits of what frames from the guest may ask for; 0: what its headers say means nothing. */
+  readonly asks: number;
   /** -1: none; the ring is polled, or never signalled. */
   readonly kickFd: number;
   readonly callFd: number;

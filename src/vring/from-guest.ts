@@ -5,6 +5,7 @@
  */
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
+import { AskedFor } from '../offload/asked-for.ts';
 import type { Batch } from '../queue/batch.ts';
 import type { IngressQueue } from '../queue/contract.ts';
 import type { RingAttachment } from './attachment.ts';
@@ -36,10 +37,13 @@ export class FromGuest extends Ring implements IngressQueue {
   /** What the next burst may cost; below 1 nothing is taken. */
   private workLeft = WORK_RESERVE;
   declare private readonly list: DescriptorList;
+  /** Null: nothing was agreed on, and what the guest writes into its headers means nothing. */
+  declare private readonly askedFor: AskedFor | null;
 
   constructor(arena: ArenaView, attachment: RingAttachment) {
     super(arena, attachment);
     this.list = new DescriptorList();
+    this.askedFor = attachment.asks === 0 ? null : new AskedFor(arena, this.headerBytes, attachment.asks);
   }
 
   gather(batch: Batch): number {
@@ -47,7 +51,9 @@ export class FromGuest extends Ring implements IngressQueue {
     if (!this.hasWaiting()) return 0;
     this.workLeft = Math.min(this.workLeft + TURN_WORK, WORK_RESERVE);
     if (this.workLeft <= 0) return 0;
+    this.askedFor?.begin();
     const taken = this.layout.gatherPlain(this, batch);
+    if (this.askedFor !== null) this.workLeft -= this.askedFor.take(batch);
     this.burstFrames += taken;
     return taken;
   }
@@ -71,6 +77,7 @@ export class FromGuest extends Ring implements IngressQueue {
     }
     this.workLeft -= Math.max(0, list.count - CHAIN_DESCRIPTORS_FREE);
     const found = this.#describe(batch);
+    if (found !== CHAIN_FRAME) this.askedFor?.forget(batch.count);
     if (found === CHAIN_FAULT) return false;
     this.useWalked(0);
     if (found === CHAIN_TOO_LONG) batch.tooLong++;
@@ -82,6 +89,7 @@ export class FromGuest extends Ring implements IngressQueue {
   /** Turns the descriptors into the frame's pieces, leaving the header out. */
   #describe(batch: Batch): number {
     const { list, translator } = this;
+    const { askedFor } = this;
     let headerLeftBytes = this.headerBytes;
     let frameBytes = 0;
     batch.beginPieces();
@@ -97,6 +105,10 @@ export class FromGuest extends Ring implements IngressQueue {
       const index = translator.locate(list.gpaLo[i], list.gpaHi[i], wantedBytes);
       if (index < 0 && wantedBytes === 1) return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
       if (isTooLong) return CHAIN_TOO_LONG;
+      if (skippedBytes > 0 && askedFor !== null) {
+        if (!this.#readHeader(askedFor, batch.count, list.gpaLo[i], list.gpaHi[i], skippedBytes, index))
+          return this.#faulted(RING_FAULT.BUFFER_ADDRESS);
+      }
       if (sizeBytes === skippedBytes && index >= 0) continue;
       const result =
         index < 0
@@ -110,6 +122,29 @@ export class FromGuest extends Ring implements IngressQueue {
     batch.addPieces(frameBytes);
     this.burstBytes += frameBytes;
     return CHAIN_FRAME;
+  }
+
+  /** The part of the header that a buffer begins with. False: it is nowhere. */
+  #readHeader(
+    askedFor: AskedFor,
+    frame: number,
+    gpaLo: number,
+    gpaHi: number,
+    sizeBytes: number,
+    index: number,
+  ): boolean {
+    const { translator } = this;
+    if (index >= 0) {
+      askedFor.read(frame, translator.window, index, sizeBytes);
+      return true;
+    }
+    for (let done = 0; done < sizeBytes; ) {
+      const at = translator.locateSome(gpaLo, gpaHi, done, sizeBytes - done);
+      if (at < 0) return false;
+      askedFor.read(frame, translator.window, at, translator.contiguousBytes);
+      done += translator.contiguousBytes;
+    }
+    return true;
   }
 
   #addPiece(batch: Batch, index: number, sizeBytes: number): number {

@@ -1,5 +1,6 @@
 /** Pieces of guest memory that are written one after the other, as one stream of bytes. One thread's object. */
 import type { ArenaView } from '../memory/arena-view.ts';
+import { requestWord0, requestWord1, requestWord2 } from '../offload/net-header.ts';
 import { type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
 import { netHeaderByte, writeByte, writeBytes } from './guest-writes.ts';
 
@@ -38,6 +39,14 @@ export class PieceCursor {
 
   writeNetHeader(headerBytes: number, bufferCount: number): void {
     for (let at = 0; at < headerBytes; at++) this.#writeByte(netHeaderByte(at, bufferCount));
+  }
+
+  /** The header of a frame that is handed over with what it asks for. */
+  writeRequestHeader(headerBytes: number, bufferCount: number, batch: Batch, frame: number): void {
+    this.#writeWord(requestWord0(batch, frame, 0));
+    this.#writeWord(requestWord1(batch, frame, 0));
+    const word2 = requestWord2(batch, frame, bufferCount);
+    for (let at = 8; at < headerBytes; at++) this.#writeByte((word2 >>> (8 * (at - 8))) & 0xff);
   }
 
   /** A frame: its addresses as they stand in the batch, then the rest from wherever it lies. */

@@ -2,19 +2,20 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
+import { THIS_HOST } from '../config/kinds/values.ts';
 import { resolvePort } from '../config/resolve.ts';
 import { ConfigError, faultError, type SettingMap } from '../config/settings.ts';
 import { askControl, ControlError } from '../control/client.ts';
 import { type AskOptions, addControlOption } from './ask-options.ts';
 import { guestLineText } from './guest-line.ts';
-import { portSettings, subjectOf } from './options.ts';
+import { OPTION_WORDS, portSettings } from './options.ts';
 import { findControl } from './running.ts';
 
 export function addChangePorts(program: Command): void {
   const add = program
     .command('add <name=socket,…>')
     .description(
-      'Add a port to the running ringway; the form is that of `ringway run --port`. Prints the line that plugs a guest in.',
+      'Add a port to the running ringway; the form is that of `ringway run --port` (see `ringway run --help`). Prints the line that plugs a guest in.',
     );
   addControlOption(add).action(async (text: string, options: AskOptions) => {
     const [name, settings] = Object.entries(portSettings([text]))[0];
@@ -23,7 +24,7 @@ export function addChangePorts(program: Command): void {
     try {
       await askControl(control, pathOf(name), { method: 'PUT', body });
     } catch (error) {
-      throw inOptionWords(error);
+      throw inOptionWords(error, name, body);
     }
     process.stdout.write(lineFor(name, body));
   });
@@ -46,10 +47,20 @@ function lineFor(name: string, settings: SettingMap): string {
   }
 }
 
-/** A refused setting is told in the words of the command line, as `ringway run` does. */
-function inOptionWords(error: unknown): unknown {
+/**
+ * A refused setting is told in the words of the command line, as `ringway run` does. What is refused whatever other ports
+ * there are is refused here too, in these words; the rest names no settings that are spelled another way.
+ */
+export function inOptionWords(error: unknown, name: string, settings: SettingMap): unknown {
   if (!(error instanceof ControlError) || error.fault === null) return error;
-  return faultError(subjectOf(error.fault.path), error.fault);
+  const { path } = error.fault;
+  try {
+    resolvePort(name, settings, THIS_HOST, OPTION_WORDS);
+  } catch (refused) {
+    // In another container the switch may have found fault with what is well here, and the other way round.
+    if (refused instanceof ConfigError && String(refused.fault?.path) === String(path)) return refused;
+  }
+  return faultError(OPTION_WORDS.subject(path), error.fault);
 }
 
 function pathOf(name: string): string {

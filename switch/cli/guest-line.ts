@@ -76,11 +76,14 @@ function vhostUserQemuLine(port: Named<VhostUserSettings>): string {
   const queues = Math.min(port.queues, QUEUES_SHOWN_MAX);
   // One vector for each ring, one for configuration changes, one for the control queue.
   const multiqueue = queues > 1 ? `,mq=on,vectors=${2 * queues + 2}` : '';
+  // A guest uses no more pairs than it has processors.
+  const processors = queues > 1 ? [`-smp ${queues}`] : [];
   // In client role QEMU listens, and starts the guest once Ringway has connected, whatever `wait` says.
   const listen = port.role === 'client' ? ',server=on,wait=off' : '';
   return [
     'qemu-system-x86_64',
     '-accel kvm -cpu host',
+    ...processors,
     `-m ${MEMORY_MIB}M`,
     `-object memory-backend-memfd,id=mem,size=${MEMORY_MIB}M,share=on`,
     '-numa node,memdev=mem',

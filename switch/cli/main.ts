@@ -1,9 +1,11 @@
 /**
  * The program `ringway`: names the commands and turns whatever goes wrong into one line on stderr and an exit
- * code. 0: done. 1: it failed while running. 2: it did not start, and the user can mend it: the command line, the
- * configuration, a socket path, a limit on addresses, the version of Node. Everything a command needs is loaded by the command. Main thread; nothing imports this file.
+ * code. 0: done. 1: it failed while running, or there is nobody to ask. 2: what was asked for cannot be, and the user can
+ * mend it: the command line, the configuration, a socket path, a limit of the system, the version of Node, what the
+ * running process refuses. Everything a command needs is loaded by the command. Main thread; nothing imports this file.
  */
 import { Command, CommanderError } from 'commander';
+import { endAtOnce, isBusyElsewhere } from '../../src/host/elsewhere.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { printable } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
@@ -33,8 +35,12 @@ Examples:
   # Two guests built in, no QEMU needed
   ringway demo
 
-Exit codes: 0 done, 1 failed while running, 2 it cannot start like this: wrong options,
-configuration or socket path, a limit on addresses, an old Node.`;
+A port is a vhost-user socket unless it says otherwise: tap:, unix:, pcap: or dpdk: before what it is
+attached to (ringway run --help).
+
+Exit codes: 0 done, 1 failed while running, or no ringway is running to be asked, 2 what was asked
+for cannot be: wrong options, configuration or socket path, a limit of the system, an old Node, or
+the running one refuses it.`;
 
 const STDERR_FD = 2;
 
@@ -78,9 +84,10 @@ function explain(error: unknown): { text: string; code: number } {
     return { text: oneLine((error as Error).message), code: EXIT.usage };
   }
   if (error instanceof CliError) return { text: oneLine(error.message), code: error.exitCode };
-  if (error instanceof ControlError || error instanceof HostError) {
-    return { text: oneLine(error.message), code: EXIT.failed };
+  if (error instanceof ControlError) {
+    return { text: oneLine(error.message), code: error.kind === 'refused' ? EXIT.usage : EXIT.failed };
   }
+  if (error instanceof HostError) return { text: oneLine(error.message), code: EXIT.failed };
   if (error instanceof Error && 'syscall' in error) {
     return { text: oneLine(error.message), code: EXIT.failed };
   }
@@ -111,4 +118,7 @@ process.on('warning', ({ name, message }) => {
   linesOut(STDERR_FD).write(`ringway: ${oneLine(`${name}: ${message}`)}\n`);
 });
 
-process.exit(await main(process.argv.slice(2)));
+const code = await main(process.argv.slice(2));
+// An orderly end waits for what a peer may hold up for ever.
+if (isBusyElsewhere()) endAtOnce(code);
+process.exit(code);

@@ -1,7 +1,8 @@
 /** The options of `ringway run` as settings: the same names and the same text as in a configuration file. */
 
-import { endpointKeyOf, PORT_KINDS } from '../config/kinds/index.ts';
-import { ConfigError, type SettingMap, type SettingSource } from '../config/settings.ts';
+import { endpointKeyOf, kindByLook, PORT_KINDS } from '../config/kinds/index.ts';
+import { ConfigError, type SettingMap, type SettingSource, type SettingWords } from '../config/settings.ts';
+import { nearestName } from '../config/spelling.ts';
 
 /** What commander hands over for `run`. */
 export type RunOptions = {
@@ -15,6 +16,9 @@ export type RunOptions = {
   readonly fdbAge?: string;
   readonly control?: string;
 };
+
+/** A word of so many letters is another one with two of them changed. */
+const LETTERS_FOR_ONE_SLIP = 3;
 
 const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
   cpus: '--cpus',
@@ -42,13 +46,14 @@ export function settingsOf(options: RunOptions): SettingSource {
       ...(Object.keys(fdb).length > 0 && { fdb }),
       ...(Object.keys(ports).length > 0 && { ports }),
     },
-    subject: subjectOf,
-    keyName: toOptionKey,
+    ...OPTION_WORDS,
   };
 }
 
+export const OPTION_WORDS: SettingWords = { subject: subjectOf, keyName: toOptionKey };
+
 /** What the user calls a setting of the command line. */
-export function subjectOf(path: readonly string[]): string {
+function subjectOf(path: readonly string[]): string {
   const [top = '', name, key] = path;
   if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top] ?? `--${top}`;
   if (name === undefined) return '--port';
@@ -68,7 +73,7 @@ export function portSettings(texts: readonly string[]): Readonly<Record<string, 
 }
 
 function portFields(name: string, attachedTo: string, pairs: readonly string[]): SettingMap {
-  const fields: Record<string, string> = Object.assign(Object.create(null), endpointFields(attachedTo));
+  const fields: Record<string, string> = Object.assign(Object.create(null), endpointFields(name, attachedTo));
   for (const pair of pairs) {
     const [key, value] = splitPair(pair, `--port ${name}: ${pair}`, 'key=value');
     const setting = toSettingKey(key);
@@ -79,10 +84,35 @@ function portFields(name: string, attachedTo: string, pairs: readonly string[]):
 }
 
 /** `tap:tap0` names the kind and, in a setting of its own, what it is attached to; a path is a vhost-user socket. */
-function endpointFields(text: string): Record<string, string> {
-  const kind = PORT_KINDS.find((name) => text.startsWith(`${name}:`));
-  if (kind === undefined) return { [endpointKeyOf('vhost-user')]: text };
-  return { kind, [endpointKeyOf(kind)]: text.slice(kind.length + 1) };
+function endpointFields(name: string, text: string): Record<string, string> {
+  const kind = PORT_KINDS.find((each) => text.startsWith(`${each}:`));
+  if (kind !== undefined) return { kind, [endpointKeyOf(kind)]: text.slice(kind.length + 1) };
+  const meant = meantOtherwise(text);
+  if (meant !== null) throw new ConfigError(`--port ${name}: ${text} is not allowed (${meant})`);
+  return { [endpointKeyOf('vhost-user')]: text };
+}
+
+/** Why a text that names no kind is hardly the path of a vhost-user socket; null: it may well be. */
+function meantOtherwise(text: string): string | null {
+  const word = /^([^:/]+):/.exec(text)?.[1];
+  const kind = word === undefined ? null : kindMeantBy(word);
+  if (word !== undefined && kind !== null) {
+    const meant = `${kind}${text.slice(word.length)}`;
+    return `there is no kind of port ${word}: did you mean ${meant}? A socket of that name is ./${text}`;
+  }
+  const look = kindByLook(text);
+  if (look === null) return null;
+  return `did you mean ${look}:${text}? A vhost-user socket of that name is vhost-user:${text}`;
+}
+
+/** Of `PCAP`, `tapp`, `vhost` and `pcapng`. */
+function kindMeantBy(word: string): string | null {
+  const { name, distance } = nearestName(word, PORT_KINDS);
+  if (distance <= (name.length > LETTERS_FOR_ONE_SLIP ? 2 : 1)) return name;
+  const lower = word.toLowerCase();
+  const isPart = (kind: string): boolean =>
+    lower.startsWith(kind) || (lower.length >= LETTERS_FOR_ONE_SLIP && kind.startsWith(lower));
+  return PORT_KINDS.find(isPart) ?? null;
 }
 
 function splitPair(text: string, subject: string, form: string): [string, string] {

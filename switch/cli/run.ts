@@ -1,6 +1,7 @@
 /** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
+import { HostError } from '../../src/host/errors.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { readConfigFile } from '../config/file.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
@@ -12,7 +13,7 @@ import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
 import type { Switch } from '../switch.ts';
-import { CliError } from './cli-error.ts';
+import { CliError, EXIT } from './cli-error.ts';
 import { guestLineText } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
 import { recordRunning } from './running.ts';
@@ -23,10 +24,15 @@ const STOP_AFTER_FAILURE_MS = 2000;
 const STDOUT_FD = 1;
 
 const DETAILS = `
-A port is NAME=SOCKET, then any of these after commas:
+A port is NAME=SOCKET for a guest by vhost-user, or NAME=KIND:ATTACHED-TO for another kind:
+  tap:INTERFACE        this host's kernel, and what it bridges or routes to
+  unix:SOCKET          a guest with any emulated card (QEMU's netdevs stream, dgram and socket)
+  pcap:FILE            a capture file that is written, or replayed
+  dpdk:DEVICE          a network card or virtual device, by DPDK
+docs/ports.md in Ringway's sources describes each with all its settings. After commas, for a vhost-user port:
   role=server|client   server (default): Ringway listens at SOCKET; client: QEMU listens, Ringway connects
   mode=0660            permission bits of the socket file
-  owner=USER:GROUP     owner of the socket file, names or numbers
+  owner=USER:GROUP     owner of the socket file, names (both must exist) or numbers
   queues=N             queue pairs offered at most (default ${CONFIG_DEFAULTS.queues})
   features=no-packed   not to offer: no-packed, no-in-order, no-mergeable, no-indirect, no-event-idx, joined by +
   flood=off            no broadcast, multicast and unknown unicast frames to the port
@@ -97,7 +103,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   ]);
   // Loaded late: a wrong option is answered without starting the machinery.
   const { Switch } = await import('../switch.ts');
-  const running = await Switch.start(config, log);
+  const running = await Switch.start(config, log).catch(asRefusal);
   try {
     await runUntil(stop, running, config, log);
   } catch (error) {
@@ -107,6 +113,11 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   }
   await running.stop();
   log.info('stopped');
+}
+
+/** What the host refuses at the start is for the user to mend, as a wrong setting is. */
+function asRefusal(error: unknown): never {
+  throw error instanceof HostError ? new CliError(error.message, EXIT.usage) : error;
 }
 
 /** @throws CliError when the switch fails by itself */

@@ -119,7 +119,7 @@ async function runningProcess(path: string): Promise<z.output<typeof Note> | nul
     const { pid } = await askControl<VersionReport>(note.control, '/v1/version');
     if (pid === note.pid) return note;
   } catch (error) {
-    if (!(error instanceof ControlError && error.unserved)) return note;
+    if (!(error instanceof ControlError && error.kind === 'unserved')) return note;
   }
   rmSync(path, { force: true });
   return null;

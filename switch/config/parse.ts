@@ -15,6 +15,7 @@ import {
   sourceThatSet,
   valueAt,
 } from './settings.ts';
+import { nearestName } from './spelling.ts';
 
 const VALUE_LENGTH_SHOWN = 200;
 
@@ -72,21 +73,6 @@ function shown(value: SettingValue): string {
 /** The known setting nearest to `key`, or all of them. */
 function hint(key: string, path: readonly string[], kind: string, source: SettingSource): string {
   const names = knownSettings(path, kind).map((name) => source.keyName(name));
-  const ranked = names.map((name) => ({ name, distance: editDistance(key, name) }));
-  const nearest = ranked.reduce((best, candidate) => (candidate.distance < best.distance ? candidate : best));
+  const nearest = nearestName(key, names);
   return nearest.distance <= 2 ? `did you mean ${nearest.name}?` : `there are ${names.join(', ')}`;
-}
-
-/** Insertions, deletions and replacements between two words (Levenshtein); case does not count. */
-function editDistance(from: string, to: string): number {
-  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= Math.min(from.length, 64); i++) {
-    const next = [i];
-    for (let j = 1; j <= to.length; j++) {
-      const same = from[i - 1].toLowerCase() === to[j - 1].toLowerCase();
-      next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + (same ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[to.length];
 }

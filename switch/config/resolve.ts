@@ -44,10 +44,12 @@ import { CONFIG_DEFAULTS, configSchema, NAME_ALLOWED, portsSchema } from './sche
 import {
   ConfigError,
   faultError,
+  JSON_WORDS,
   jsonPortSource,
   mergedValues,
   type SettingFault,
   type SettingSource,
+  type SettingWords,
   sourceThatSet,
 } from './settings.ts';
 
@@ -85,9 +87,14 @@ export function resolveConfig(sources: readonly SettingSource[], host: HostFacts
   throw faultError(sourceThatSet(values, sources, clash.path).subject(clash.path), clash);
 }
 
-/** One port alone, from the JSON of its settings. @throws ConfigError */
-export function resolvePort(name: string, settings: unknown, host: HostFacts = THIS_HOST): PortConfig {
-  const source = jsonPortSource(name, settings);
+/** One port alone, from the JSON of its settings; `words` are what it is refused in. @throws ConfigError */
+export function resolvePort(
+  name: string,
+  settings: unknown,
+  host: HostFacts = THIS_HOST,
+  words: SettingWords = JSON_WORDS,
+): PortConfig {
+  const source = jsonPortSource(name, settings, words);
   const [port] = named(parseSettings(portsSchema(host), source.values, [source]).ports);
   // The schema passes over this name in silence.
   if (port === undefined) {

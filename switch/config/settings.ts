@@ -27,24 +27,29 @@ export function faultError(subject: string, fault: SettingFault): ConfigError {
 export type SettingValue = string | readonly SettingValue[] | SettingMap;
 export type SettingMap = { readonly [key: string]: SettingValue };
 
-/** One place that settings come from: the file, or the options. */
-export type SettingSource = {
-  readonly values: SettingMap;
+/** How a place that settings come from speaks of them. */
+export type SettingWords = {
   /** What the user calls the setting at `path` and where it stands: `/etc/ringway.yaml:4: ports.vm0.queues`. */
   readonly subject: (path: readonly string[]) => string;
   /** How a key of the schema is spelled in this source. */
   readonly keyName: (key: string) => string;
 };
 
+/** One place that settings come from: the file, or the options. */
+export type SettingSource = SettingWords & { readonly values: SettingMap };
+
 /** Maps and lists in maps and lists; no setting of a port has more than two. */
 const DEPTH_MAX = 8;
 
+/** As the control API and programs speak of a port's settings. */
+export const JSON_WORDS: SettingWords = { subject: portSubject, keyName: (key) => key };
+
 /** One port's settings from JSON, numbers and switches as JSON has them or as text. @throws ConfigError */
-export function jsonPortSource(name: string, settings: unknown): SettingSource {
+export function jsonPortSource(name: string, settings: unknown, words: SettingWords): SettingSource {
+  const path = ['ports', name];
   return {
-    values: { ports: { [name]: asSetting(settings, DEPTH_MAX, portSubject(['ports', name])) } },
-    subject: portSubject,
-    keyName: (key) => key,
+    ...words,
+    values: { ports: { [name]: asSetting(settings, DEPTH_MAX, words.subject(path)) } },
   };
 }
 

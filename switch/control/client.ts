@@ -4,17 +4,19 @@ import { z } from 'zod';
 import type { SettingFault } from '../config/settings.ts';
 import type { Refusal } from './api.ts';
 
+/** `unserved`: nobody listens at the socket; `refused`: what was asked for cannot be; `failed`: no proper answer came. */
+export type ControlErrorKind = 'unserved' | 'refused' | 'failed';
+
 /** The question could not be asked, or was refused; `message` is one line for the user. */
 export class ControlError extends Error {
   override name = 'ControlError';
-  /** Nobody listens at the socket, so no process is running there. */
-  readonly unserved: boolean;
+  readonly kind: ControlErrorKind;
   /** The setting that was refused, if it was one. */
   readonly fault: SettingFault | null;
 
-  constructor(message: string, unserved: boolean, fault: SettingFault | null = null) {
+  constructor(message: string, kind: ControlErrorKind, fault: SettingFault | null = null) {
     super(message);
-    this.unserved = unserved;
+    this.kind = kind;
     this.fault = fault;
   }
 }
@@ -35,9 +37,11 @@ export type ControlRequest = { readonly method: 'PUT' | 'DELETE'; readonly body?
 export async function askControl<T>(socketPath: string, path: string, request?: ControlRequest): Promise<T> {
   const response = await send(socketPath, path, request);
   const value = parseAnswer(await bodyOf(response), socketPath);
-  if (response.statusCode === 200 || response.statusCode === 201) return value as T;
+  const status = response.statusCode ?? 0;
+  if (status === 200 || status === 201) return value as T;
   const { error, fault } = RefusalJson.catch({ error: 'no reason' }).parse(value);
-  throw new ControlError(`${socketPath} answered ${response.statusCode}: ${error}`, false, fault ?? null);
+  const kind = status >= 400 && status < 500 ? 'refused' : 'failed';
+  throw new ControlError(`${socketPath} answered ${status}: ${error}`, kind, fault ?? null);
 }
 
 function send(socketPath: string, path: string, wanted?: ControlRequest): Promise<IncomingMessage> {
@@ -58,12 +62,20 @@ function connectionError(error: Error, socketPath: string): ControlError {
     case 'ENOENT':
     case 'ENOTDIR':
     case 'ECONNREFUSED':
-      return new ControlError(`no ringway is running at ${socketPath}`, true);
+      return new ControlError(`no ringway is running at ${socketPath}`, 'unserved');
     case 'EACCES':
     case 'EPERM':
-      return new ControlError(`no permission to ask the ringway at ${socketPath}`, false);
+      return new ControlError(`no permission to ask the ringway at ${socketPath}`, 'failed');
+    // Hung up on by who does not know HTTP (or let nobody else in), or a socket for datagrams.
+    case 'ECONNRESET':
+    case 'EPIPE':
+    case 'EPROTOTYPE':
+      return new ControlError(
+        `${socketPath} does not answer as a ringway control socket: it may be the socket of a port`,
+        'failed',
+      );
     default:
-      return new ControlError(`asking the ringway at ${socketPath}: ${error.message}`, false);
+      return new ControlError(`asking the ringway at ${socketPath}: ${error.message}`, 'failed');
   }
 }
 
@@ -78,6 +90,6 @@ function parseAnswer(text: string, socketPath: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw new ControlError(`${socketPath} does not answer as a ringway control socket`, false);
+    throw new ControlError(`${socketPath} does not answer as a ringway control socket`, 'failed');
   }
 }

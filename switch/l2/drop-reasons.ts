@@ -6,6 +6,17 @@ export const DROP_REASONS = [
   { name: 'tooLong', side: 'sender', text: 'sent a frame longer than any that is forwarded' },
   { name: 'tooShort', side: 'sender', text: 'sent a frame shorter than an Ethernet header' },
   { name: 'tooScattered', side: 'sender', text: 'sent a frame in more than 96 pieces' },
+  {
+    name: 'badChecksumRequest',
+    side: 'sender',
+    text: 'sent a frame whose header asks for a checksum that cannot be',
+  },
+  {
+    name: 'badSegmentRequest',
+    side: 'sender',
+    text: 'sent a frame whose header asks for segments that cannot be made of it',
+  },
+  { name: 'tooManySegments', side: 'sender', text: 'sent a frame to be cut into more than 128 segments' },
   { name: 'samePort', side: 'sender', text: 'sent a frame to an address on its own port' },
   { name: 'noReceiver', side: 'sender', text: 'sent a frame that no other port takes' },
   {

@@ -5,6 +5,13 @@
  * worker; allocates nothing.
  */
 import type { ArenaView } from '../../src/memory/arena-view.ts';
+import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
+import {
+  REQUEST_BAD_CHECKSUM,
+  REQUEST_BAD_SEGMENTS,
+  REQUEST_TOO_MANY_SEGMENTS,
+  REQUEST_TOO_SCATTERED,
+} from '../../src/offload/request.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import { Batch } from '../../src/queue/batch.ts';
 import type { IngressQueue } from '../../src/queue/contract.ts';
@@ -24,16 +31,18 @@ import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
 import { mirror } from './mirror.ts';
-import { type FaultListener, Outlets } from './outlets.ts';
+import { type FaultListener, missingOffloads, Outlets } from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
 import { dropAll } from './receive-off.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AS_THEY_CAME, AT_TARGET, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { FLOOD, LINK_LOCAL } = LOOK_UP;
-const { COUNT_FORWARDED } = PORT_COUNTS_TABLE;
+const { COUNT_COPIES, COUNT_FORWARDED } = PORT_COUNTS_TABLE;
 
 const NOBODY = -1;
+/** Of a forwarder's part of the arena, where headers are made. */
+export const FORWARDER_SCRATCH_BYTES = 2 * COMPLETION_SCRATCH_BYTES;
 
 export class Forwarder {
   /** The running seconds clock that ages addresses. */
@@ -58,15 +67,20 @@ export class Forwarder {
   private unfinishedCount = 0;
   /** Ids of the ports that have such a list. */
   declare private readonly targets: Int32Array;
+  /** What receivers do not do themselves; and the ports of one flood, so that it is done once for all of them. */
+  declare private readonly completion: Completion;
+  readonly #receivers: ForwardingPort[] = [];
   /** Frames of one port, for placing. */
   declare private readonly order: Int32Array;
 
-  constructor(arena: ArenaView, fdb: Fdb, onFault: FaultListener) {
+  /** `scratchOffset`: of FORWARDER_SCRATCH_BYTES in the arena, within one window. */
+  constructor(arena: ArenaView, fdb: Fdb, onFault: FaultListener, scratchOffset: number) {
     this.arena = arena;
     this.batch = new Batch();
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
-    this.outlets = new Outlets(arena, onFault);
+    this.outlets = new Outlets(arena, onFault, scratchOffset);
+    this.completion = new Completion(arena, scratchOffset + COMPLETION_SCRATCH_BYTES);
     this.onFault = onFault;
     this.firstOf = new Int32Array(0);
     this.lastOf = new Int32Array(0);
@@ -192,6 +206,7 @@ export class Forwarder {
       }
     }
     if (isOne) this.#send(sender, first, AS_THEY_CAME, count);
+    else if (hasFlood && batch.asks) this.#sendInStretches(sender);
     else if (hasFlood) {
       // No port's target is LINK_LOCAL, so those are passed over.
       if (kept !== 0) dropLinkLocal(sender, kept);
@@ -225,6 +240,18 @@ export class Forwarder {
     }
   }
 
+  /** Frames that go to all are completed once for all: so frames of one target that follow one another go together. */
+  #sendInStretches(sender: ForwardingPort): void {
+    const { order } = this;
+    const { count, records } = this.batch;
+    for (let from = 0; from < count; ) {
+      const target = records[(from << RECORD_SHIFT) + AT_TARGET];
+      let frames = 0;
+      while (from < count && records[(from << RECORD_SHIFT) + AT_TARGET] === target) order[frames++] = from++;
+      this.#send(sender, target, order, frames);
+    }
+  }
+
   /** Some of the frames go to all: each port gets those and its own in the order in which they came. */
   #sendWithFloods(sender: ForwardingPort): void {
     const { order } = this;
@@ -247,13 +274,16 @@ export class Forwarder {
 
   #flood(sender: ForwardingPort, order: Int32Array, count: number): void {
     const ports = this.#switched;
-    let receivers = 0;
+    const receivers = this.#receivers;
+    const { asks } = this.batch;
+    let receiverCount = 0;
     for (let i = 0; i < ports.length; i++) {
       if (!takesFloods(ports[i], sender)) continue;
-      receivers++;
-      this.#deliver(sender, ports[i], order, count);
+      receivers[receiverCount++] = ports[i];
+      if (!asks) this.#place(sender, ports[i], this.batch, order, count);
     }
-    countFlooded(sender, count, receivers);
+    if (asks) this.#complete(sender, receiverCount, order, count);
+    countFlooded(sender, count, receiverCount);
   }
 
   #deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
@@ -261,7 +291,44 @@ export class Forwarder {
       sender.counts[DROP.samePort] += count;
       return;
     }
-    const { batch, outlets } = this;
+    if (!this.batch.asks) this.#place(sender, port, this.batch, order, count);
+    else {
+      this.#receivers[0] = port;
+      this.#complete(sender, 1, order, count);
+    }
+  }
+
+  /** Frames some of which ask for something, to the first `receiverCount` of `#receivers`. */
+  #complete(sender: ForwardingPort, receiverCount: number, order: Int32Array, count: number): void {
+    const { batch, completion } = this;
+    const receivers = this.#receivers;
+    for (let i = 0; i < receiverCount; i++) {
+      const { takes } = receivers[i];
+      // Those that take the same are served together, at the first of them.
+      if (hasBefore(receivers, i, takes)) continue;
+      const isWhole = missingOffloads(batch, order, count, takes) === 0;
+      if (!isWhole) completion.begin(batch, order, count, takes);
+      let made = 0;
+      let together = 0;
+      while (isWhole ? made === 0 : completion.next()) {
+        const from = isWhole ? batch : completion.batch;
+        const placed = isWhole ? order : AS_THEY_CAME;
+        const frames = isWhole ? count : completion.batch.count;
+        together = 0;
+        for (let r = i; r < receiverCount; r++) {
+          if (receivers[r].takes !== takes) continue;
+          together++;
+          this.#place(sender, receivers[r], from, placed, frames);
+        }
+        made += frames;
+      }
+      sender.counts[COUNT_COPIES] += (made - count) * together;
+    }
+  }
+
+  /** Frames that ask for nothing that the port does not take. */
+  #place(sender: ForwardingPort, port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
+    const { outlets } = this;
     outlets.deliver(port, batch, order, count);
     sender.counts[COUNT_FORWARDED] += count;
     if ((port.stages & STAGE_MIRROR) === 0) return;
@@ -270,8 +337,17 @@ export class Forwarder {
   }
 }
 
-function countUntaken(sender: ForwardingPort, { tooLong, tooShort, tooScattered }: Batch): void {
-  sender.counts[DROP.tooLong] += tooLong;
-  sender.counts[DROP.tooShort] += tooShort;
-  sender.counts[DROP.tooScattered] += tooScattered;
+function hasBefore(receivers: readonly ForwardingPort[], end: number, takes: number): boolean {
+  for (let i = 0; i < end; i++) if (receivers[i].takes === takes) return true;
+  return false;
+}
+
+function countUntaken({ counts }: ForwardingPort, batch: Batch): void {
+  const { badRequests } = batch;
+  counts[DROP.tooLong] += batch.tooLong;
+  counts[DROP.tooShort] += batch.tooShort;
+  counts[DROP.tooScattered] += batch.tooScattered + badRequests[REQUEST_TOO_SCATTERED];
+  counts[DROP.badChecksumRequest] += badRequests[REQUEST_BAD_CHECKSUM];
+  counts[DROP.badSegmentRequest] += badRequests[REQUEST_BAD_SEGMENTS];
+  counts[DROP.tooManySegments] += badRequests[REQUEST_TOO_MANY_SEGMENTS];
 }

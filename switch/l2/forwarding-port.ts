@@ -16,6 +16,8 @@ export class ForwardingPort {
   queues: readonly EgressQueue[] = [];
   queueCount = 0;
   frameBytesMax = FRAME_BYTES_MAX;
+  /** OFFLOAD_* bits: what need not be done for it. */
+  takes = 0;
   stages = STAGE_LEARN | STAGE_LINK_LOCAL;
   /** Frames are switched to it; otherwise it gets nothing but copies. */
   isSwitched = true;
@@ -34,6 +36,7 @@ export class ForwardingPort {
   /** What the policy says about this port alone; mirrors, which concern two ports, are the forwarder's business. */
   follow(policy: PortPolicy): void {
     this.frameBytesMax = policy.frameBytesMax;
+    this.takes = policy.takes;
     this.isSwitched = policy.copiesOf === null;
     this.isFlooded = this.isSwitched && policy.floods;
     this.setStage(STAGE_LEARN, this.isSwitched);

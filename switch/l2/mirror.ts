@@ -19,8 +19,8 @@ export function mirror(
 ): void {
   const { mirrors } = port;
   for (let i = 0; i < mirrors.length; i++) {
-    outlets.deliverCopies(mirrors[i], batch, order, count, port.id, isIngress);
-    sender.counts[COUNT_COPIES] += count;
-    sender.counts[COUNT_FORWARDED] += count;
+    const copies = outlets.deliverCopies(mirrors[i], batch, order, count, port.id, isIngress);
+    sender.counts[COUNT_COPIES] += copies;
+    sender.counts[COUNT_FORWARDED] += copies;
   }
 }

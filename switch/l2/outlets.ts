@@ -6,7 +6,14 @@
  * have a queue at once first closes all it has open, and only then waits.
  */
 import type { ArenaView } from '../../src/memory/arena-view.ts';
-import { BATCH_FRAMES_MAX, type Batch, REFUSED_FAULT, REFUSED_NO_BUFFER } from '../../src/queue/batch.ts';
+import { Completion } from '../../src/offload/completion.ts';
+import {
+  AS_THEY_CAME,
+  BATCH_FRAMES_MAX,
+  type Batch,
+  REFUSED_FAULT,
+  REFUSED_NO_BUFFER,
+} from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { FrameHead } from '../../src/queue/frame-head.ts';
 import { DROP } from './drop-reasons.ts';
@@ -31,10 +38,13 @@ export class Outlets {
   declare private readonly head: FrameHead;
   /** After `deliver`: the frames that were placed, in order. Filled only on demand. */
   declare readonly placed: Int32Array;
+  /** Of copies, which are made while other frames are being completed. */
+  declare private readonly completion: Completion;
 
-  constructor(arena: ArenaView, onFault: FaultListener) {
+  constructor(arena: ArenaView, onFault: FaultListener, scratchOffset: number) {
     this.arena = arena;
     this.onFault = onFault;
+    this.completion = new Completion(arena, scratchOffset);
     this.fitting = new Int32Array(BATCH_FRAMES_MAX);
     this.queueOf = new Int32Array(BATCH_FRAMES_MAX);
     this.ofQueue = new Int32Array(BATCH_FRAMES_MAX);
@@ -42,7 +52,10 @@ export class Outlets {
     this.head = new FrameHead();
   }
 
-  /** Places `order[0]` to `order[count - 1]` on a port, in order within each of its queues. */
+  /**
+   * Places `order[0]` to `order[count - 1]` on a port, in order within each of its queues. They ask for nothing that it
+   * does not take.
+   */
   deliver(port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
     const { counts } = port;
     counts[COUNT_OFFERED] += count;
@@ -65,8 +78,30 @@ export class Outlets {
     } else this.spread(port, batch, order, count);
   }
 
-  /** Places copies on a port that gets nothing else, or on one that is a mirror besides. */
+  /** Places copies on a port that gets nothing else, or on one that is a mirror besides. Answers how many. */
   deliverCopies(
+    port: ForwardingPort,
+    batch: Batch,
+    order: Int32Array,
+    count: number,
+    portId: number,
+    isIngress: boolean,
+  ): number {
+    if (missingOffloads(batch, order, count, port.takes) === 0) {
+      this.placeCopies(port, batch, order, count, portId, isIngress);
+      return count;
+    }
+    const { completion } = this;
+    let made = 0;
+    completion.begin(batch, order, count, port.takes);
+    while (completion.next()) {
+      this.placeCopies(port, completion.batch, AS_THEY_CAME, completion.batch.count, portId, isIngress);
+      made += completion.batch.count;
+    }
+    return made;
+  }
+
+  private placeCopies(
     port: ForwardingPort,
     batch: Batch,
     order: Int32Array,
@@ -153,7 +188,7 @@ export class Outlets {
     let fits = 0;
     for (let k = 0; k < count; k++) {
       const frame = order[k];
-      if (batch.bytesOf(frame) <= port.frameBytesMax) fitting[fits++] = frame;
+      if (batch.wireBytesOf(frame) <= port.frameBytesMax) fitting[fits++] = frame;
       else batch.refuse(frame, REFUSED_OVER_MTU);
     }
     port.counts[DROP.overMtu] += count - fits;
@@ -174,6 +209,14 @@ export class Outlets {
     }
     if (queue.fault !== 0) this.onFault(queue);
   }
+}
+
+/** What frames ask for beyond `takes`, as OFFLOAD_* bits of any of them. */
+export function missingOffloads(batch: Batch, order: Int32Array, count: number, takes: number): number {
+  if (!batch.asks) return 0;
+  let needs = 0;
+  for (let k = 0; k < count; k++) needs |= batch.needsOf(order[k]);
+  return needs & ~takes;
 }
 
 /** Refusals of ours, beside those of queues (src/queue/batch.ts). */

@@ -54,6 +54,8 @@ export type WorkerSetup = {
   readonly idleUs: number;
   readonly arena: ArenaLocation;
   readonly fdb: SharedArrayBuffer;
+  /** Of FORWARDER_SCRATCH_BYTES in the arena. */
+  readonly scratchOffset: number;
   readonly control: SharedArrayBuffer;
   /** An eventfd that wakes the worker when it blocks. */
   readonly wakeFd: number;

@@ -12,6 +12,7 @@ import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
 import type { WorkReport } from '../control/report.ts';
+import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_BYTES,
@@ -39,8 +40,15 @@ export type WorkerPoolOptions = {
   readonly idleUs: number;
   readonly arena: ArenaLocation;
   readonly fdb: SharedArrayBuffer;
+  /** Of `scratchBytes` in the arena. */
+  readonly scratchOffset: number;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
 };
+
+/** What so many workers need of the arena for themselves. */
+export function scratchBytes(cpus: readonly number[] | null): number {
+  return FORWARDER_SCRATCH_BYTES * (cpus?.length ?? 1);
+}
 
 export class WorkerPool implements DataPath {
   /** Rejects when a worker dies: a bug of ours that must end the process. */
@@ -65,6 +73,7 @@ export class WorkerPool implements DataPath {
             idleUs: options.idleUs,
             arena: options.arena,
             fdb: options.fdb,
+            scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
           },
           options.onQueueFailed,
         ),

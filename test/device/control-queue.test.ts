@@ -6,6 +6,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
+import { OFFLOAD_CHECKSUM, OFFLOAD_TSO4, OFFLOAD_TSO6 } from '../../src/queue/requests.ts';
 import { STATE_AVAIL_NEXT } from '../../src/queue/state.ts';
 import { bit, F, state, u64 } from '../vhost-user/scripted-front-end.ts';
 import { ControlDriver, signalled } from './control-driver.ts';
@@ -180,6 +181,29 @@ describe('commands', () => {
     expect(control.usedFlags).toBe(0);
     await control.command([3, 0]);
     expect(control.usedFlags).toBe(0);
+  });
+
+  it('of class GUEST_OFFLOADS change what is handed to the guest, within what was agreed on', async () => {
+    const offload = (...bits: number[]): number[] => {
+      const word = new DataView(new ArrayBuffer(8));
+      word.setBigUint64(0, bit(...bits), true);
+      return [...new Uint8Array(word.buffer)];
+    };
+    await world.dispose();
+    await useControl(CONTROL_FEATURES | bit(1, 2, 7, 8));
+    expect(world.dataPath.takes).toBe(OFFLOAD_CHECKSUM | OFFLOAD_TSO4 | OFFLOAD_TSO6);
+    expect(await control.command([5, 0, ...offload(1, 7)])).toBe(OK);
+    expect(world.dataPath.takes).toBe(OFFLOAD_CHECKSUM | OFFLOAD_TSO4);
+    expect(await control.command([5, 0, ...offload(7)])).toBe(OK);
+    expect(world.dataPath.takes).toBe(0);
+    expect(await control.command([5, 0, ...offload(1, 9)])).toBe(ERROR);
+    expect(await control.command([5, 1, ...offload(1)])).toBe(ERROR);
+    expect(await control.command([5, 0, 2, 0, 0, 0, 0, 0, 0])).toBe(ERROR);
+    expect(world.dataPath.takes).toBe(0);
+    // A driver that begins anew has what it agreed on.
+    world.front.send('SET_FEATURES', u64(CONTROL_FEATURES | bit(1, 2, 8)));
+    await world.front.settle();
+    expect(world.dataPath.takes).toBe(OFFLOAD_CHECKSUM | OFFLOAD_TSO6);
   });
 
   it('that are 65,536 bytes long are taken', async () => {

@@ -170,6 +170,7 @@ describe('a queue', () => {
         inOrder: false,
         mergeable: false,
         headerBytes: 12,
+        asks: 0,
         kickFd: -1,
         callFd: -1,
         states: world.states,

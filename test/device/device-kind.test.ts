@@ -44,7 +44,7 @@ class OneRing implements DeviceKind {
     return 'ingress' as const;
   }
   attachmentOf() {
-    return { direction: 'ingress' as const, mergeable: false, headerBytes: 0 };
+    return { direction: 'ingress' as const, mergeable: false, headerBytes: 0, asks: 0 };
   }
   isOwnQueue(): boolean {
     return this.servesItself;
@@ -57,6 +57,8 @@ class OneRing implements DeviceKind {
   isInUse(): boolean {
     return true;
   }
+  async negotiated(): Promise<void> {}
+
   driverWasReset(): void {
     this.resets++;
   }
@@ -125,6 +127,7 @@ describe('a device of another kind', () => {
     expect(dataPath.attached.get(0)).toMatchObject({
       direction: 'ingress',
       headerBytes: 0,
+      asks: 0,
       layout: 'packed',
     });
     expect(await front.ack('SET_VRING_NUM', state(1, 4))).toBe(1n);

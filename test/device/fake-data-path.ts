@@ -26,6 +26,8 @@ export class FakeDataPath implements DataPath {
   log: string[] = [];
   readonly attached = new Map<number, RingAttachment>();
   frameBytesMax: number | null = null;
+  /** OFFLOAD_* bits. */
+  takes = 0;
   /** What a device did that no data path could work with. */
   readonly violations: string[] = [];
   readonly #detaching = new Set<number>();
@@ -99,10 +101,13 @@ export class FakeDataPath implements DataPath {
     this.checkAttached();
   }
 
-  async setPolicy(portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
+  async setPolicy(portId: number, { frameBytesMax, takes }: Partial<PortPolicy>): Promise<void> {
     this.#require(portId === this.#portId, `setPolicy for port ${portId}`);
-    this.log.push(`limit ${frameBytesMax}`);
-    this.frameBytesMax = frameBytesMax ?? null;
+    if (takes !== undefined) this.takes = takes;
+    if (frameBytesMax !== undefined) {
+      this.log.push(`limit ${frameBytesMax}`);
+      this.frameBytesMax = frameBytesMax;
+    }
     await this.#obey('setPolicy');
   }
 

@@ -31,8 +31,9 @@ afterEach(() => world.dispose());
 describe('offers', () => {
   it('are what can be served, for one pair', async () => {
     const { front } = use({ queuePairsMax: 1 });
+    const offloads = bit(0, 1, 2, 7, 8, 9, 11, 12, 13, 54, 55, 56);
     expect((await front.request('GET_FEATURES')).u64).toBe(
-      bit(3, 15, 17, 18, 19, 20, 21, 23, 27, 28, 29, 30, 32, 34, 35),
+      offloads | bit(3, 15, 17, 18, 19, 20, 21, 23, 27, 28, 29, 30, 32, 34, 35),
     );
     expect((await front.request('GET_PROTOCOL_FEATURES')).u64).toBe(bit(0, 3, 4, 5, 15));
   });
@@ -68,7 +69,19 @@ describe('offers', () => {
     await same.dispose();
   });
 
-  it.each([26, 33, 36, 40, 63, 0])('refuse feature bit %i, which is not among them', async (number) => {
+  it.each([
+    ['csum', [0, 1, 2, 7, 8, 9, 11, 12, 13, 54, 55, 56]],
+    ['tso', [7, 8, 9, 11, 12, 13]],
+    ['ecn', [9, 13]],
+    ['uso', [54, 55, 56]],
+  ] as const)('leave out %s and what needs it where the port has it off', async (name, bits) => {
+    const all = (await use().front.request('GET_FEATURES')).u64;
+    const other = new World({ offloads: { [name]: false } });
+    expect((await other.front.request('GET_FEATURES')).u64).toBe(all & ~bit(...bits));
+    await other.dispose();
+  });
+
+  it.each([10, 14, 26, 33, 36, 40, 63])('refuse feature bit %i, which is not among them', async (number) => {
     const { front } = use();
     await world.negotiate();
     expect(await front.ack('SET_FEATURES', u64(FEATURES | bit(number)))).toBe(1n);

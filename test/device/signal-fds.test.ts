@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, constants, existsSync, openSync, readFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFds, createEventFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { receive, socketPair } from '../../src/host/unix-socket.ts';
@@ -132,7 +132,7 @@ describe('kick, call and error descriptors', () => {
     await front.settle();
     expect(dataPath.takeLog()).toEqual(['call 1']);
     expect(dataPath.attached.get(1)!.callFd).not.toBe(old);
-    expect(isOpen(old)).toBe(false);
+    await vi.waitUntil(() => !isOpen(old));
   });
 
   it('of a stopped ring are swapped without an order', async () => {
@@ -165,8 +165,9 @@ describe('the connection by which a back-end may ask (SET_BACKEND_REQ_FD)', () =
       expect(await world.front.ack('SET_BACKEND_REQ_FD', none(), [theirs])).toBe(0n);
       closeFds([theirs]);
     }
-    const [first, second] = pairs.map(([ours]) => receive(ours, 1));
-    expect([first.closed, second.closed, second.bytes.length]).toEqual([true, false, 0]);
+    await vi.waitUntil(() => receive(pairs[0][0], 1).closed);
+    const second = receive(pairs[1][0], 1);
+    expect([second.closed, second.bytes.length]).toEqual([false, 0]);
     closeFds(pairs.map(([ours]) => ours));
   });
 

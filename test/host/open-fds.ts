@@ -3,6 +3,7 @@
  * descriptors use it: take a snapshot before, ask what is new after.
  */
 import { readdirSync, readlinkSync } from 'node:fs';
+import { closingElsewhere } from '../../src/host/elsewhere.ts';
 import { peerSignalsNeverWait } from '../../src/host/peer-signal.ts';
 
 /** Descriptor number to what lies behind it. */
@@ -12,7 +13,9 @@ export function openFds(): OpenFds {
   // Opens a file of the thread at its first signal: not a leak of the test that happens to be first.
   peerSignalsNeverWait();
   const open = new Map<number, string>();
+  const closing = new Set(closingElsewhere());
   for (const name of readdirSync('/proc/self/fd')) {
+    if (closing.has(Number(name))) continue;
     try {
       open.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
     } catch {

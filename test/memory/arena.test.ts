@@ -1,6 +1,7 @@
 /** The arena: where parts are placed, and that what is unmapped reads zeros. */
-import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
+import { isBusyElsewhere } from '../../src/host/elsewhere.ts';
 import { Arena, ArenaFullError, type Placement, roundDown, roundUp } from '../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from '../../src/memory/arena-view.ts';
 import { Random } from '../vring/random.ts';
@@ -18,9 +19,10 @@ afterAll(() => {
 });
 
 const taken: number[] = [];
-afterEach(() => {
+afterEach(async () => {
   for (const offset of taken.splice(0)) arena.unmap(offset);
   expect(arena.mappedBytes).toBe(0);
+  await vi.waitUntil(() => !isBusyElsewhere());
 });
 
 function map(but: Partial<Placement> = {}): number {
@@ -92,6 +94,21 @@ describe('Arena', () => {
     unmap(GIB);
     expect(() => map({ sizeBytes: GIB + 4096 })).toThrow(/no 1073745920 bytes left in the arena/);
     expect(map({ sizeBytes: GIB })).toBe(GIB);
+  });
+
+  it('unmaps a large part of a guest by another thread, and has nothing else placed there before', async () => {
+    const sizeBytes = 64 * MIB;
+    const part = { sizeBytes, mayBeLost: true };
+    const offset = map(part);
+    view.u8.fill(7, offset, offset + 4096);
+    unmap(offset);
+    expect(arena.mappedBytes).toBe(0);
+    expect(() => arena.unmap(offset)).toThrow('nothing is mapped');
+    expect(isBusyElsewhere()).toBe(true);
+    expect(map(part)).not.toBe(offset);
+    await vi.waitUntil(() => !isBusyElsewhere());
+    expect(view.u8[offset]).toBe(0);
+    expect(map(part)).toBe(offset);
   });
 
   it('refuses to unmap what is not mapped', () => {

@@ -433,6 +433,8 @@ describe('a datagram port', () => {
   it('loses frames while nobody is at the other path, says so, and recovers by itself', async () => {
     const port = await datagramPort();
     expect(port.status).toEqual({ state: 'waiting', reason: expect.stringContaining('does not exist') });
+    const inUse = (): boolean[] => port.queues.map((queue) => queue.inUse);
+    expect(inUse()).toEqual([false, false]);
     world.send([new Uint8Array(60), new Uint8Array(60)]);
     expect(world.lostCount).toBe(2);
     for (let turn = 1; turn <= 2; turn++) {
@@ -440,6 +442,7 @@ describe('a datagram port', () => {
       world.send([new Uint8Array(60 + turn)]);
       expect(receive(fd, NO_LIMIT).bytes.length).toBe(60 + turn);
       await world.untilState('running');
+      expect(inUse()).toEqual([true, true]);
       close(fd);
       world.send([new Uint8Array(60)]);
       expect(world.lostCount).toBe(2 + turn);

@@ -125,6 +125,9 @@ describe.each(Object.keys(KINDS))('a port of kind %s', (kind) => {
       ['p0', expect.stringMatching(/waiting|negotiating|running/)],
     ]);
     expect(workers.policies.get(0)).toMatchObject({ floods: true });
+    const [{ status, queues }] = table.ports;
+    // What is waited for uses no queue, though the switch may have it attached already.
+    if (status.state === 'waiting') expect(queues.filter(({ inUse }) => inUse)).toEqual([]);
     await table.remove('p0');
     expect([table.ports, sockets(), forgotten]).toEqual([[], [], [0]]);
   });
@@ -325,6 +328,31 @@ describe('the number of a port', () => {
     expect(workers.policies.get(0)?.copiesOf).toEqual([{ portId: 1, name: 'p1' }]);
     await table.remove('p1');
     expect(workers.policies.get(0)?.copiesOf).toEqual([]);
+  });
+});
+
+describe('a port that mirrors others', () => {
+  const mirrorOf = (...mirror: string[]) =>
+    resolvePort('p0', { kind: 'pcap', file: path('p0.pcapng'), mirror });
+
+  it('says which of them are not there, while they are not', async () => {
+    await table.add(mirrorOf('p1', 'p2'));
+    const remark = (): string | null => table.remarkOn(table.ports[0]);
+    expect(remark()).toBe('p1, p2 are not there: they are mirrored once they are added');
+    await table.add(configOf('vhost-user server', 'p1'));
+    expect(remark()).toBe('p2 is not there: it is mirrored once it is added');
+    await table.add(configOf('vhost-user server', 'p2'));
+    expect(remark()).toBeNull();
+    const removing = table.remove('p1');
+    expect(remark()).toBe('p1 is not there: it is mirrored once it is added');
+    await removing;
+    expect(remark()).toBe('p1 is not there: it is mirrored once it is added');
+    expect(table.remarkOn(table.ports[1])).toBeNull();
+  });
+
+  it('all of them, has nothing to say of any', async () => {
+    await table.add(mirrorOf('all'));
+    expect(table.remarkOn(table.ports[0])).toBeNull();
   });
 });
 

@@ -274,6 +274,7 @@ export class RingwayEnd implements DeviceEnd {
       inOrder: plan.inOrder,
       mergeable: plan.mergeable,
       headerBytes: plan.headerBytes,
+      asks: 0,
       kickFd: -1,
       callFd: this.callFd,
       states: this.states,

@@ -8,6 +8,7 @@ import {
   CTRL_ACK_OK,
   CTRL_ANNOUNCE,
   CTRL_CLASS,
+  CTRL_GUEST_OFFLOADS,
   CTRL_MAC,
   CTRL_MQ,
   CTRL_RX,
@@ -35,6 +36,10 @@ export type CommandContext = {
   readonly queuePairsMax: number;
   /** Resolves when the rings of exactly so many pairs are in use. */
   readonly setQueuePairs: (pairs: number) => Promise<void>;
+  /** Bits of those that were agreed on. */
+  readonly guestOffloads: () => bigint;
+  /** Resolves when nothing is handed to the guest any more that needs others than these. */
+  readonly setGuestOffloads: (offloads: bigint) => Promise<void>;
 };
 
 /** Bytes before a command's data: class and code. */
@@ -66,6 +71,8 @@ export class ControlCommands {
         return code === CTRL_ANNOUNCE.ACK ? CTRL_ACK_OK : CTRL_ACK_ERROR;
       case CTRL_CLASS.MQ:
         return this.#setQueuePairs(code, data);
+      case CTRL_CLASS.GUEST_OFFLOADS:
+        return this.#setGuestOffloads(code, data);
       default:
         return CTRL_ACK_ERROR;
     }
@@ -131,6 +138,14 @@ export class ControlCommands {
     const pairs = data[0] | (data[1] << 8);
     if (pairs < 1 || pairs > this.#context.queuePairsMax) return CTRL_ACK_ERROR;
     await this.#context.setQueuePairs(pairs);
+    return CTRL_ACK_OK;
+  }
+
+  async #setGuestOffloads(code: number, data: Uint8Array): Promise<number> {
+    if (code !== CTRL_GUEST_OFFLOADS.SET || data.length < 8) return CTRL_ACK_ERROR;
+    const offloads = new DataView(data.buffer, data.byteOffset).getBigUint64(0, true);
+    if ((offloads & ~this.#context.guestOffloads()) !== 0n) return CTRL_ACK_ERROR;
+    await this.#context.setGuestOffloads(offloads);
     return CTRL_ACK_OK;
   }
 }

@@ -16,6 +16,7 @@ import type { DeviceKind, KindAttachment, OwnQueue } from '../device-kind.ts';
 import { ControlCommands, ReceiveFilter } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
 import { netHandlers } from './handlers.ts';
+import { askedOffloads, GUEST_OFFLOADS, takenOffloads } from './offloads.ts';
 import { type DeviceOptions, offeredFeatures, offeredProtocolFeatures, ringCountMax } from './options.ts';
 
 /** Bytes of payload. */
@@ -39,6 +40,8 @@ export class NetDevice implements DeviceKind, BackEnd {
   readonly #context: DeviceContext;
   /** Queue pairs in use as the driver said on the control virtqueue; null: nobody knows, so all that are started. */
   #activePairs: number | null = null;
+  /** OFFLOAD_* bits that the workers know of. */
+  #takes = 0;
 
   constructor(options: DeviceOptions, context: DeviceContext) {
     this.options = options;
@@ -66,6 +69,7 @@ export class NetDevice implements DeviceKind, BackEnd {
   async release(): Promise<void> {
     await this.device.release();
     await this.#limitFrames(FRAME_BYTES_MAX);
+    await this.#take(0);
   }
 
   directionOf(ringIndex: number): Direction {
@@ -79,6 +83,7 @@ export class NetDevice implements DeviceKind, BackEnd {
       direction: this.directionOf(ringIndex),
       mergeable,
       headerBytes: netHeaderBytes(isVersion1, mergeable),
+      asks: askedOffloads(features),
     };
   }
 
@@ -104,12 +109,18 @@ export class NetDevice implements DeviceKind, BackEnd {
       filter: () => this.receiveFilter,
       queuePairsMax: this.options.queuePairsMax,
       setQueuePairs: (pairs) => this.#setActivePairs(pairs),
+      guestOffloads: () => this.device.features & GUEST_OFFLOADS,
+      setGuestOffloads: (offloads) => this.#take(takenOffloads(offloads)),
     });
     return new ControlQueue(this.#context.arenaView, attachment, { commands, onFault });
   }
 
   isInUse(ringIndex: number): boolean {
     return this.#activePairs === null || ringIndex < 2 * this.#activePairs;
+  }
+
+  async negotiated(features: bigint): Promise<void> {
+    await this.#take(takenOffloads(features));
   }
 
   driverWasReset(): void {
@@ -127,6 +138,13 @@ export class NetDevice implements DeviceKind, BackEnd {
   async #setActivePairs(pairs: number): Promise<void> {
     this.#activePairs = pairs;
     await this.device.settleRings();
+  }
+
+  /** OFFLOAD_* bits. Front-ends repeat SET_FEATURES while rings run. */
+  async #take(takes: number): Promise<void> {
+    if (takes === this.#takes) return;
+    this.#takes = takes;
+    await this.#context.dataPath.setPolicy(this.#context.portId, { takes });
   }
 
   async #limitFrames(frameBytesMax: number): Promise<void> {

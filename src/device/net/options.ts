@@ -2,6 +2,8 @@
 import { maskOf } from '../../../protocol/bits.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
+import type { OffloadSettings } from '../../queue/offloads.ts';
+import { offloadFeatures } from './offloads.ts';
 
 /**
  * Features that a port may leave out, by the names that its configuration has for them. What is offered must not
@@ -29,6 +31,7 @@ export type DeviceOptions = {
   readonly mtu: number | null;
   /** False: not offered. What is not named is offered. */
   readonly features?: Partial<Readonly<Record<SwitchableFeature, boolean>>>;
+  readonly offloads?: OffloadSettings;
 };
 
 /** Two a pair, and the control virtqueue. */
@@ -42,6 +45,7 @@ export function offeredFeatures(options: DeviceOptions): bigint {
   if (options.queuePairsMax > 1) features |= maskOf(F.NET_MQ);
   if (options.configSpace) features |= maskOf(F.NET_STATUS);
   if (options.configSpace && options.mac !== null) features |= maskOf(F.NET_MAC);
+  features |= offloadFeatures(options.offloads ?? {});
   return features & ~switchedOff(options);
 }
 

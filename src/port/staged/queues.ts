@@ -177,6 +177,9 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
    */
   protected abstract flush(count: number): number;
 
+  /** What stands before a frame in its slot; nothing, unless the kind says otherwise. */
+  protected putHeader(_batch: Batch, _frame: number, _headerIndex: number): void {}
+
   tryBegin(): boolean {
     if (this.shared && !this.state.tryLock()) return false;
     this.#begun();
@@ -200,6 +203,7 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
         const slot = this.#filled++;
         this.frameBytes[slot] = bytes;
         const at = this.slotIndex0 + slot * slotBytes + this.headerBytes;
+        this.putHeader(batch, frame, at - this.headerBytes);
         copyFrame(this.arena, batch, frame, bytes, this.window, at);
       }
     }

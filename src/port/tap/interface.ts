@@ -7,6 +7,15 @@
 import { closeFd, closeFds } from '../../host/descriptor.ts';
 import { checked, ERRNO, HostError } from '../../host/errors.ts';
 import { libc } from '../../host/libc.ts';
+import { type OffloadSettings, offloadBits } from '../../queue/offloads.ts';
+import {
+  OFFLOAD_CHECKSUM,
+  OFFLOAD_ECN,
+  OFFLOAD_TSO4,
+  OFFLOAD_TSO6,
+  OFFLOAD_USO4,
+  OFFLOAD_USO6,
+} from '../../queue/requests.ts';
 import type { IpPrefix } from './ip-prefix.ts';
 import {
   inNetworkNamespace,
@@ -36,6 +45,15 @@ const IFF_TAP = 0x0002;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
+/** TUN_F_* by what they stand for. */
+const TUN_FLAGS: readonly (readonly [offload: number, flag: number])[] = [
+  [OFFLOAD_CHECKSUM, 0x01],
+  [OFFLOAD_TSO4, 0x02],
+  [OFFLOAD_TSO6, 0x04],
+  [OFFLOAD_ECN, 0x08],
+  [OFFLOAD_USO4, 0x20],
+  [OFFLOAD_USO6, 0x40],
+];
 /** struct ifreq: the name in 16 bytes, then here the flags. */
 const IFREQ_BYTES = 40;
 const IFREQ_FLAGS = 16;
@@ -53,6 +71,8 @@ export type TapOptions = {
   readonly addresses: readonly IpPrefix[];
   /** False: neither brought up nor taken down. */
   readonly bringUp: boolean;
+  /** What the kernel leaves to us and takes from us undone. */
+  readonly offloads: OffloadSettings;
 };
 
 /** Where an attached interface is by now, and how it is. */
@@ -74,6 +94,8 @@ export class TapInterface {
   readonly fds: readonly number[];
   /** When it was attached. */
   readonly mtu: number;
+  /** OFFLOAD_* bits of what frames from the kernel may ask for. */
+  readonly asks: number;
   readonly #namespace: string | null;
   /** What had the namespace's name when the interface was attached to; null: no name was given. */
   readonly #namespaceIdentity: string | null;
@@ -81,12 +103,19 @@ export class TapInterface {
   readonly #homeIdentity: string | null;
   readonly #route: RouteSocket;
 
-  private constructor(options: TapOptions, fds: readonly number[], mtu: number, route: RouteSocket) {
+  private constructor(
+    options: TapOptions,
+    fds: readonly number[],
+    mtu: number,
+    asks: number,
+    route: RouteSocket,
+  ) {
     this.#namespace = options.namespace;
     this.#namespaceIdentity = this.#identityOfName();
     this.fds = fds;
     this.#homeIdentity = this.#inItsNamespace((path) => namespaceIdentity(path));
     this.mtu = mtu;
+    this.asks = asks;
     this.#route = route;
   }
 
@@ -108,8 +137,9 @@ export class TapInterface {
       if (before !== null) checkUsable(before, options);
       const isMultiQueue = options.queueCount > 1 || before?.tun?.isMultiQueue === true;
       for (let i = 0; i < options.queueCount; i++) fds.push(openQueue(interfaceName, isMultiQueue));
+      const asks = setOffloads(fds[0], interfaceName, offloadBits(options.offloads));
       configure(route, options);
-      return new TapInterface(options, fds, linkNamed(route, interfaceName).mtu, route);
+      return new TapInterface(options, fds, linkNamed(route, interfaceName).mtu, asks, route);
     } catch (error) {
       closeFds(fds);
       route.close();
@@ -218,13 +248,27 @@ function openQueue(interfaceName: string, isMultiQueue: boolean): number {
     const doing = `preparing ${interfaceName}`;
     const headerBytes = new Uint8Array(new Int32Array([TAP_HEADER_BYTES]).buffer);
     checked(libc.ioctl(fd, TUNSETVNETHDRSZ, headerBytes), 'ioctl(TUNSETVNETHDRSZ)', doing);
-    // None: the kernel hands over frames with their checksums done and not to be segmented.
-    checked(libc.ioctlValue(fd, TUNSETOFFLOAD, 0), 'ioctl(TUNSETOFFLOAD)', doing);
     return fd;
   } catch (error) {
     closeFd(fd);
     throw error;
   }
+}
+
+/**
+ * Has the kernel hand over frames of the interface, of all its queues, that ask for these offloads, or for fewer where it
+ * does not know UDP's (before Linux 6.2). Answers which.
+ */
+function setOffloads(fd: number, interfaceName: string, offloads: number): number {
+  if (libc.ioctlValue(fd, TUNSETOFFLOAD, tunFlags(offloads)) === 0) return offloads;
+  const known = offloads & ~(OFFLOAD_USO4 | OFFLOAD_USO6);
+  const doing = `preparing ${interfaceName}`;
+  checked(libc.ioctlValue(fd, TUNSETOFFLOAD, tunFlags(known)), 'ioctl(TUNSETOFFLOAD)', doing);
+  return known;
+}
+
+function tunFlags(offloads: number): number {
+  return TUN_FLAGS.reduce((flags, [bit, flag]) => ((offloads & bit) === 0 ? flags : flags | flag), 0);
 }
 
 function openTunDevice(): number {

@@ -2,8 +2,16 @@
  * A port that is a TAP interface: the way between the switch and the host's own network stack. The interface
  * may be missing, taken or deleted; the port says so, tries again with pauses and comes back by itself. Main thread.
  */
-import { BESIDE_MTU_BYTES, formatMac, macHiOf, macLoOf } from '../../../protocol/ethernet.ts';
+import {
+  BESIDE_MTU_BYTES,
+  FRAME_BYTES_MAX,
+  formatMac,
+  macHiOf,
+  macLoOf,
+} from '../../../protocol/ethernet.ts';
 import { errnoText } from '../../host/errors.ts';
+import { offloadBits } from '../../queue/offloads.ts';
+import { OFFLOAD_SEGMENTS } from '../../queue/requests.ts';
 import { type PortCounters, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { StagedPairs } from '../staged/pairs.ts';
@@ -28,8 +36,8 @@ const PAUSES = { minMs: 100, maxMs: 2000 };
 /** How often a namespace is looked for; nothing tells of its end. */
 const NAMESPACE_LOOK_MS = 2000;
 const BURST_FRAMES_MAX = 64;
-/** What one queue's slots may take: they must lie within a window of the arena and its overlap. */
-const QUEUE_BYTES_MAX = 2 ** 20;
+/** What one queue's slots may take: a burst of the longest frames. */
+const QUEUE_BYTES_MAX = 5 * 2 ** 20;
 /** A slot's header and what rounding adds to it, at most (staged/pairs.ts). */
 const BESIDE_SLOT_BYTES = 192;
 /** The largest MTU of an interface whose MTU is not configured: so many bytes are 64 slots of a queue. */
@@ -44,6 +52,8 @@ export class TapPort implements Port {
   readonly #context: PortContext;
   readonly #pairs: StagedPairs;
   readonly #mtuMax: number;
+  /** Of a frame in a slot; one that is to be segmented is longer than the MTU. */
+  readonly #frameBytesMax: number;
   #tap: TapInterface | null = null;
   readonly #supervisor: Supervisor;
   #namespaceWatch: NodeJS.Timeout | null = null;
@@ -55,8 +65,9 @@ export class TapPort implements Port {
     this.options = options;
     this.#context = context;
     this.#mtuMax = options.mtu ?? MTU_UNTOLD_MAX;
+    this.#frameBytesMax = maySegment(options) ? FRAME_BYTES_MAX : this.#mtuMax + BESIDE_MTU_BYTES;
     // One byte more than the longest, so that a longer frame shows.
-    const frameBytesMax = this.#mtuMax + BESIDE_MTU_BYTES + 1;
+    const frameBytesMax = this.#frameBytesMax + 1;
     this.#pairs = new StagedPairs(context, {
       pairCount: options.queueCount,
       slotCount: Math.min(
@@ -153,8 +164,9 @@ export class TapPort implements Port {
     }
     await this.#pairs.attach(tap.mtu + BESIDE_MTU_BYTES, (base): TapAttachment => {
       const fd = tap.fds[base.queueIndex >> 1];
-      return { ...base, kind: 'tap', fd, frameBytesMax: this.#mtuMax + BESIDE_MTU_BYTES };
+      return { ...base, kind: 'tap', fd, frameBytesMax: this.#frameBytesMax, asks: tap.asks };
     });
+    await this.#context.dataPath.setPolicy(this.id, { takes: offloadBits(this.options.offloads) });
   }
 
   /** Detaches and closes, as far as it had come. */
@@ -194,6 +206,10 @@ export class TapPort implements Port {
     if (link.mtu === mtu) return null;
     return `the MTU was ${mtu} when Ringway attached to ${this.endpoint} and is ${link.mtu} now: restart Ringway`;
   }
+}
+
+function maySegment({ offloads }: TapOptions): boolean {
+  return (offloadBits(offloads) & OFFLOAD_SEGMENTS) !== 0;
 }
 
 function faultText(fault: number): string {

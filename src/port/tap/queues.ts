@@ -1,12 +1,15 @@
 /**
  * A TAP interface's queues: one read or write for each frame, which the kernel hands to or takes from the host's
- * network stack. A virtio-net header precedes the frame in its slot; what the kernel writes there is not looked
- * at, and ours is zero: no offloads are agreed on (src/port/tap/interface.ts). Hot path of one worker at a time.
+ * network stack. A virtio-net header precedes the frame in its slot, by which both sides leave checksums and
+ * segmentation to the other as far as was agreed on (src/port/tap/interface.ts). Hot path of one worker at a time.
  */
 import { FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
 import { ERRNO } from '../../host/errors.ts';
 import { lastErrno, libc } from '../../host/libc.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
+import { AskedFor } from '../../offload/asked-for.ts';
+import { requestWord0, requestWord1, requestWord2 } from '../../offload/net-header.ts';
+import type { Batch } from '../../queue/batch.ts';
 import { type SlotLayout, type StagedAttachment, StagedEgress, StagedIngress } from '../staged/queues.ts';
 
 export type TapAttachment = StagedAttachment & {
@@ -15,6 +18,8 @@ export type TapAttachment = StagedAttachment & {
   readonly fd: number;
   /** The longest frame that a slot holds whole. */
   readonly frameBytesMax: number;
+  /** OFFLOAD_* bits of what frames from the kernel may ask for. */
+  readonly asks: number;
 };
 
 /** File descriptor in bad state; Node has no name for it. The interface is gone. */
@@ -24,12 +29,21 @@ export class TapIngress extends StagedIngress {
   declare readonly wakeFd: number;
   declare private readonly addresses: readonly number[];
   declare private readonly bytesMax: number;
+  declare private readonly askedFor: AskedFor | null;
 
   constructor(arena: ArenaView, attachment: TapAttachment) {
     super(arena, attachment);
+    const { headerBytes, asks } = attachment;
+    this.askedFor = asks === 0 ? null : new AskedFor(arena, headerBytes, asks);
     this.wakeFd = attachment.fd;
     this.addresses = slotAddresses(attachment.slots);
     this.bytesMax = attachment.headerBytes + attachment.frameBytesMax;
+  }
+
+  override gather(batch: Batch): number {
+    const count = super.gather(batch);
+    if (count !== 0) this.askedFor?.take(batch);
+    return count;
   }
 
   protected override fill(): number {
@@ -60,6 +74,20 @@ export class TapEgress extends StagedEgress {
     super(arena, attachment, shared);
     this.fd = attachment.fd;
     this.addresses = slotAddresses(attachment.slots);
+  }
+
+  protected override putHeader(batch: Batch, frame: number, headerIndex: number): void {
+    const word = headerIndex >> 2;
+    const { i32 } = this.window;
+    if (batch.needsOf(frame) === 0) {
+      i32[word] = 0;
+      i32[word + 1] = 0;
+      i32[word + 2] = 0;
+      return;
+    }
+    i32[word] = requestWord0(batch, frame, 0);
+    i32[word + 1] = requestWord1(batch, frame, 0);
+    i32[word + 2] = requestWord2(batch, frame, 0);
   }
 
   protected override flush(count: number): number {

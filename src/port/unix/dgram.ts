@@ -54,6 +54,10 @@ export class UnixDatagramPort extends UnixPort {
     return { transport: 'dgram', peer: this.options.peerPath };
   }
 
+  protected override get hasPeer(): boolean {
+    return this.#obstacle === null;
+  }
+
   queueFailed(queueIndex: number): void {
     const reason = this.faultReason(queueIndex);
     if (reason !== null) this.supervisor.lose({ reason });

@@ -89,12 +89,17 @@ export abstract class UnixPort implements Port {
     return this.supervisor.stop();
   }
 
+  /** Whether there is somebody at the other end of the socket that is attached. */
+  protected get hasPeer(): boolean {
+    return true;
+  }
+
   abstract queueFailed(queueIndex: number): void;
 
   get queues(): readonly PortQueue[] {
     return this.#pairs
       .queues((fault) => this.#faultText(fault))
-      .map((queue) => ({ ...queue, size: this.#slotCount }));
+      .map((queue) => ({ ...queue, size: this.#slotCount, inUse: queue.inUse && this.hasPeer }));
   }
 
   get counters(): PortCounters {

@@ -9,6 +9,8 @@ export type CopiedPorts = 'all' | readonly string[];
 export type PortKindSpec<Settings extends { readonly kind: PortKind }> = {
   /** The setting that says what it is attached to; `--port NAME=KIND:…` fills it. */
   readonly endpointKey: keyof Settings & string;
+  /** What only endpoints of this kind look like, though the kind was not named; null: there is no telling. */
+  readonly endpointLook: RegExp | null;
   /** What the port has for itself alone: no two ports may have the same. Paths are made absolute. */
   readonly claimOf: (settings: Settings) => string;
   /** Path of its UNIX socket, beside which the control socket lies; null: it has none. */

@@ -58,6 +58,7 @@ function create(settings: DpdkSettings, context: PortContext): Port {
 
 export const DPDK: PortKindSpec<DpdkSettings> = {
   endpointKey: 'device',
+  endpointLook: /^([0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b|^net_/i,
   claimOf: (settings) => `device ${settings.device}`,
   socketOf: () => null,
   copiesOf: () => null,

@@ -34,7 +34,7 @@ const SPECS: { readonly [Kind in PortKind]: PortKindSpec<PortSettings<Kind>> } =
   dpdk: DPDK,
 };
 
-export const PORT_KINDS = Object.keys(SPECS).filter(isKind);
+export const PORT_KINDS: readonly PortKind[] = Object.keys(SPECS).filter(isKind);
 const DEFAULT_KIND = 'vhost-user';
 const KIND_ALLOWED = PORT_KINDS.join(', ');
 
@@ -63,6 +63,11 @@ export function copiesOf<Kind extends PortKind>(settings: PortSettings<Kind>): C
 /** The setting that says what a port of that kind is attached to. */
 export function endpointKeyOf(kind: string): string {
   return specOf(kind).endpointKey;
+}
+
+/** The kind that what a port is attached to looks like, though none was named; null: there is no telling. */
+export function kindByLook(endpoint: string): PortKind | null {
+  return PORT_KINDS.find((kind) => SPECS[kind].endpointLook?.test(endpoint)) ?? null;
 }
 
 /** What the port is attached to: the path of a socket or file, an interface, a device. */

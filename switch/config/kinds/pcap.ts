@@ -56,6 +56,7 @@ function create(settings: PcapSettings, context: PortContext): Port {
 
 export const PCAP: PortKindSpec<PcapSettings> = {
   endpointKey: 'file',
+  endpointLook: /\.pcap(ng)?$/i,
   claimOf: (settings) => resolve(settings.file),
   socketOf: () => null,
   // Nothing is switched to a port that reads its capture, and there is nothing to copy to it.

@@ -5,7 +5,9 @@ import type { Port, PortContext } from '../../../src/port/contract.ts';
 import { TAP_MTU_MAX, TAP_NAME_BYTES_MAX } from '../../../src/port/tap/interface.ts';
 import { parseIpPrefix } from '../../../src/port/tap/ip-prefix.ts';
 import { TapPort } from '../../../src/port/tap/port.ts';
+import { OFFLOAD_NAMES } from '../../../src/queue/offloads.ts';
 import type { PortKindSpec } from './contract.ts';
+import { offloads } from './offloads.ts';
 import { portObject } from './port-object.ts';
 import { onOff, pathOf, stationMac, wholeNumber } from './values.ts';
 
@@ -43,6 +45,7 @@ function schema() {
     mac: stationMac.optional(),
     addresses: ipPrefixes.optional(),
     up: onOff.default(true),
+    offloads: offloads.optional(),
   });
 }
 
@@ -58,6 +61,7 @@ function create(settings: TapSettings, context: PortContext): Port {
       mac: settings.mac === undefined ? null : parseMac(settings.mac),
       addresses: settings.addresses ?? [],
       bringUp: settings.up,
+      offloads: settings.offloads ?? {},
     },
     context,
   );
@@ -65,11 +69,12 @@ function create(settings: TapSettings, context: PortContext): Port {
 
 export const TAP: PortKindSpec<TapSettings> = {
   endpointKey: 'interface',
+  endpointLook: null,
   claimOf: (settings) => `interface ${settings.interface} in ${settings.namespace ?? 'our namespace'}`,
   socketOf: () => null,
   copiesOf: () => null,
   pathKeys: [],
-  mapKeys: {},
+  mapKeys: { offloads: OFFLOAD_NAMES },
   schema,
   create,
 };

@@ -51,6 +51,7 @@ function create(settings: UnixSettings, context: PortContext): Port {
 
 export const UNIX: PortKindSpec<UnixSettings> = {
   endpointKey: 'socket',
+  endpointLook: null,
   claimOf: (settings) => resolve(settings.socket),
   socketOf: (settings) => settings.socket,
   copiesOf: () => null,

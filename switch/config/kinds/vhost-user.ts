@@ -5,7 +5,10 @@ import { parseMac } from '../../../protocol/ethernet.ts';
 import { SWITCHABLE_FEATURE_NAMES, type SwitchableFeature } from '../../../src/device/net/options.ts';
 import type { Port, PortContext } from '../../../src/port/contract.ts';
 import { VhostUserPort } from '../../../src/port/vhost-user/port.ts';
+import { OFFLOAD_NAMES } from '../../../src/queue/offloads.ts';
 import type { PortKindSpec } from './contract.ts';
+import { offloads } from './offloads.ts';
+import { onOffMap } from './on-off-map.ts';
 import { portObject, refusing } from './port-object.ts';
 import { listenOptionsOf, refuseOthersFile, socketFields, socketRole } from './socket-settings.ts';
 import { type HostFacts, mtu, onOff, queuePairs, stationMac } from './values.ts';
@@ -20,37 +23,7 @@ const OPTION_OF_FEATURE: Readonly<Record<SwitchableFeature, string>> = {
   indirect: 'indirect',
   eventIdx: 'event-idx',
 };
-const FEATURES_ALLOWED =
-  `a map of ${SWITCHABLE_FEATURE_NAMES.join(', ')} to on or off, ` +
-  `in an option ${Object.values(OPTION_OF_FEATURE).join(', ')} joined by +, with no- before what is off`;
-
-/** A map in a file; on the command line one text: `no-packed+no-in-order`, and without `no-` what stays on. */
-const features = z.preprocess(
-  (value) => (typeof value === 'string' ? featuresOf(value) : value),
-  z.strictObject(
-    {
-      packed: onOff.exactOptional(),
-      inOrder: onOff.exactOptional(),
-      mergeable: onOff.exactOptional(),
-      indirect: onOff.exactOptional(),
-      eventIdx: onOff.exactOptional(),
-    } satisfies Record<SwitchableFeature, z.ZodType>,
-    FEATURES_ALLOWED,
-  ),
-);
-
-/** As the map in a file; null for a text that names something else, or something twice. */
-function featuresOf(text: string): Record<string, string> | null {
-  const named = new Map<string, string>();
-  for (const word of text.split('+')) {
-    const isOff = word.startsWith('no-');
-    const option = isOff ? word.slice('no-'.length) : word;
-    const feature = SWITCHABLE_FEATURE_NAMES.find((each) => OPTION_OF_FEATURE[each] === option);
-    if (feature === undefined || named.has(feature)) return null;
-    named.set(feature, isOff ? 'off' : 'on');
-  }
-  return Object.fromEntries(named);
-}
+const features = onOffMap(OPTION_OF_FEATURE);
 
 function schema(host: HostFacts) {
   return portObject('socket', {
@@ -59,6 +32,7 @@ function schema(host: HostFacts) {
     role: socketRole.default('server'),
     queues: queuePairs.default(VHOST_USER_QUEUES),
     features: features.optional(),
+    offloads: offloads.optional(),
     configSpace: onOff.default(false),
     mac: stationMac.optional(),
     mtu: mtu.optional(),
@@ -87,6 +61,7 @@ function create(settings: VhostUserSettings, context: PortContext): Port {
         mac: settings.mac === undefined ? null : parseMac(settings.mac),
         mtu: settings.mtu ?? null,
         features: settings.features ?? {},
+        offloads: settings.offloads ?? {},
       },
     },
     context,
@@ -95,11 +70,12 @@ function create(settings: VhostUserSettings, context: PortContext): Port {
 
 export const VHOST_USER: PortKindSpec<VhostUserSettings> = {
   endpointKey: 'socket',
+  endpointLook: null,
   claimOf: (settings) => resolve(settings.socket),
   socketOf: (settings) => settings.socket,
   copiesOf: () => null,
   pathKeys: ['socket'],
-  mapKeys: { features: SWITCHABLE_FEATURE_NAMES },
+  mapKeys: { features: SWITCHABLE_FEATURE_NAMES, offloads: OFFLOAD_NAMES },
   schema,
   create,
 };

@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -20,6 +21,7 @@ import { listenUnix } from '../../../src/host/unix-socket.ts';
 import { guestLine } from '../../../switch/cli/guest-line.ts';
 import { findControl } from '../../../switch/cli/running.ts';
 import { stopRequested } from '../../../switch/cli/signals.ts';
+import { PORT_KINDS } from '../../../switch/config/kinds/index.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
 
 const MAIN = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
@@ -154,6 +156,16 @@ describe('help and version', () => {
     expect((await ringway('ports', '--help')).stdout).toContain('RINGWAY_CONTROL');
   });
 
+  it('names every kind of port, and where they are described', async () => {
+    const [brief, run] = [(await ringway('--help')).stdout, (await ringway('run', '--help')).stdout];
+    for (const kind of PORT_KINDS) {
+      expect(brief).toMatch(new RegExp(`\\b${kind}\\b`));
+      expect(run).toMatch(new RegExp(`\\b${kind}\\b`));
+    }
+    expect(run).toContain('docs/ports.md');
+    expect((await ringway('add', '--help')).stdout).toContain('ringway run --help');
+  });
+
   it('tells the version of package.json, also through the installed command', async () => {
     const text = readFileSync(new URL('../../../package.json', import.meta.url), 'utf8');
     const version = `${JSON.parse(text).version}\n`;
@@ -228,7 +240,7 @@ describe('run', () => {
     expect(await ringway('remove', 'a')).toEqual(done);
     expect(await names()).toEqual(['b']);
     expect(await ringway('remove', 'a')).toEqual({
-      code: 1,
+      code: 2,
       signal: null,
       stdout: '',
       stderr: `ringway: ${control} answered 404: there is no port a\n`,
@@ -236,6 +248,43 @@ describe('run', () => {
     program.child.kill('SIGTERM');
     expect((await program.ended).code).toBe(0);
     expect(leftBehind()).toEqual([]);
+  });
+
+  it('refuses a port that cannot be added with exit code 2 and one line', async () => {
+    const socket = join(folder, 'a.sock');
+    await running('--port', `a=${socket}`);
+    const taken = join(folder, 'taken.sock');
+    const fd = listenUnix(taken);
+    symlinkSync('loop', join(folder, 'loop'));
+    try {
+      for (const [text, why] of [
+        [`b=${join(folder, 'missing', 'b.sock')}`, `folder ${join(folder, 'missing')} of socket `],
+        [`a=${join(folder, 'b.sock')}`, 'port a exists already'],
+        [`b=${socket}`, 'it is the socket of port a'],
+        [`b=${taken}`, 'is in use by a running process'],
+        [`b=${join(folder, 'loop', 'b.sock')}`, 'ELOOP'],
+        ['b=/x,configSpace=on', '--port b: configSpace: unknown setting (did you mean config-space?)'],
+      ]) {
+        const { code, stdout, stderr } = await ringway('add', text);
+        expect({ code, stdout, stderr }).toEqual({
+          code: 2,
+          stdout: '',
+          stderr: expect.stringContaining(why),
+        });
+        expect(stderr).toMatch(/^ringway: [^\n]+\n$/);
+      }
+    } finally {
+      closeFd(fd);
+    }
+  });
+
+  it('says below a mirror which port it is to mirror and is not there', async () => {
+    const port = (name: string): string => `${name}=${join(folder, `${name}.sock`)}`;
+    await running('--port', port('a'), '--port', `rec=pcap:${join(folder, 'rec')},mirror=a+vm99`);
+    const { stdout } = await ringway('ports');
+    expect(stdout).toMatch(/^rec +running .*\n {2}vm99 is not there: it is mirrored once it is added$/m);
+    await ringway('add', port('vm99'));
+    expect((await ringway('ports')).stdout).not.toContain('is not there');
   });
 
   it('writes its log as JSON lines when stderr is no terminal', async () => {
@@ -305,6 +354,12 @@ describe('run that cannot be: exit code 2, one line, nothing left behind', () =>
   it('a folder in which nobody may create files, not even root', async () => {
     expect(await refused([...good(), '--port', 'a=/sys/a.sock'])).toContain('/sys/a.sock');
     expect(leftBehind()).toEqual([]);
+  });
+
+  it('a folder that the system does not find its way to', async () => {
+    symlinkSync('loop', join(folder, 'loop'));
+    expect(await refused([...good(), '--port', `a=${join(folder, 'loop', 'a.sock')}`])).toContain('ELOOP');
+    expect(leftBehind()).toEqual(['loop']);
   });
 
   it('a socket in use by a running process, which keeps it', async () => {
@@ -377,6 +432,18 @@ describe('finding the process to ask', () => {
     });
   });
 
+  it("knows a port's socket from a control socket", async () => {
+    const path = (name: string): string => join(folder, name);
+    const dgram = `d=unix:${path('d.sock')},transport=dgram,peer=${path('d.qemu')}`;
+    await running('--port', `v=${path('v.sock')}`, '--port', `u=unix:${path('u.sock')}`, '--port', dgram);
+    for (const socket of ['v.sock', 'u.sock', 'd.sock'].map(path)) {
+      expect(await ringway('ports', '--control', socket)).toMatchObject({
+        code: 1,
+        stderr: `ringway: ${socket} does not answer as a ringway control socket: it may be the socket of a port\n`,
+      });
+    }
+  });
+
   it('names them all when there are several', async () => {
     for (const name of ['one', 'two']) {
       mkdirSync(join(folder, name));
@@ -446,7 +513,7 @@ describe('the line that plugs a guest in', () => {
   it('shares the memory and names the socket and as many vectors as queues need', () => {
     const line = guestLine(PORT);
     expect(line).toContain(
-      '-accel kvm -cpu host -m 4096M -object memory-backend-memfd,id=mem,size=4096M,share=on -numa node,memdev=mem',
+      '-accel kvm -cpu host -smp 2 -m 4096M -object memory-backend-memfd,id=mem,size=4096M,share=on -numa node,memdev=mem',
     );
     expect(line).toContain(
       '-chardev socket,id=char0,path=/r/a.sock -netdev type=vhost-user,id=net0,chardev=char0,queues=2 ',
@@ -474,9 +541,9 @@ describe('the line that plugs a guest in', () => {
     expect(guestLine({ ...port, socket: '/r/a b.sock' })).toBeNull();
   });
 
-  it('has no multiqueue with one pair, and quotes what QEMU and the shell would take apart', () => {
+  it('has no multiqueue and no second processor with one pair, and quotes what QEMU and the shell would take apart', () => {
     const line = guestLine({ ...PORT, queues: 1, socket: "/r/it's, a.sock" });
-    expect(line).not.toMatch(/mq=on|queues=/);
+    expect(line).not.toMatch(/mq=on|queues=|-smp/);
     expect(line).toContain(`-chardev 'socket,id=char0,path=/r/it'\\''s,, a.sock' `);
   });
 });

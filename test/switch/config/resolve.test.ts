@@ -347,7 +347,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, configSpace, mac, mtu, flood, receive, forwardBpdu)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, mtu, flood, receive, forwardBpdu)',
     ],
     [
       'ports: { a: { socket: /x, config-space: on } }',
@@ -435,6 +435,22 @@ describe('refused in options', () => {
     [{ port: ['a=/x,__proto__=1'] }, '--port a: __proto__=1: not of the form key=value'],
     [{ port: ['=/x'] }, '--port =/x: not of the form NAME=SOCKET[,key=value]…'],
     [{ port: ['a='] }, '--port a: socket: nothing is not allowed (path of a UNIX socket)'],
+    [
+      { port: ['a=tapp:x'] },
+      '--port a: tapp:x is not allowed (there is no kind of port tapp: did you mean tap:x? A socket of that name is ./tapp:x)',
+    ],
+    [
+      { port: ['a=PCAP:/x,mirror=all'] },
+      '--port a: PCAP:/x is not allowed (there is no kind of port PCAP: did you mean pcap:/x? A socket of that name is ./PCAP:/x)',
+    ],
+    [
+      { port: ['a=/tmp/out.pcapng'] },
+      '--port a: /tmp/out.pcapng is not allowed (did you mean pcap:/tmp/out.pcapng? A vhost-user socket of that name is vhost-user:/tmp/out.pcapng)',
+    ],
+    [
+      { port: ['a=0000:03:00.0'] },
+      '--port a: 0000:03:00.0 is not allowed (did you mean dpdk:0000:03:00.0? A vhost-user socket of that name is vhost-user:0000:03:00.0)',
+    ],
     [{ port: ['a=/x,server'] }, '--port a: server: not of the form key=value'],
     [{ port: ['a=/x,queues=300'] }, '--port a: queues: 300 is not allowed (1 to 127)'],
     [{ port: ['a=/x,queues=1,queues=2'] }, '--port a: queues: given twice'],
@@ -470,6 +486,34 @@ describe('refused in options', () => {
   ])('%j', (options, message) => {
     expect(messageOf(() => fromOptions(options))).toBe(message);
   });
+
+  it.each([
+    ...['tap', 'unix', 'pcap', 'dpdk', 'vhost-user'].flatMap((kind) => [
+      [kind.toUpperCase(), kind],
+      [`${kind}s`, kind],
+      [kind.slice(0, -1), kind],
+      [`${kind}0`, kind],
+    ]),
+    ['vhost', 'vhost-user'],
+    ['vhostuser', 'vhost-user'],
+    ['uinx', 'unix'],
+    ['pcapng', 'pcap'],
+  ])('takes no port of kind %s for a socket, but asks for %s', (word, kind) => {
+    expect(messageOf(() => fromOptions({ port: [`a=${word}:/x`] }))).toContain(`did you mean ${kind}:/x?`);
+  });
+
+  it.each(['OUT.PCAP', 'a.pcap', './a.pcapng', '03:00.1', 'net_af_packet0;iface=eth0'])(
+    'takes %s for no socket unless told so',
+    (path) => {
+      expect(messageOf(() => fromOptions({ port: [`a=${path}`] }))).toContain('did you mean ');
+      expect(fromOptions({ port: [`a=vhost-user:${path}`] }).ports).toMatchObject([{ socket: path }]);
+    },
+  );
+
+  it.each(['./tapp:x', './PCAP:x', '/r/tap:x', 'guest:1', 'a:b', 'vm0.sock', 'pcap', '/x/pcap', '/x.pcap/a'])(
+    'takes %s for the path of a socket',
+    (path) => expect(fromOptions({ port: [`a=${path}`] }).ports).toMatchObject([{ socket: path }]),
+  );
 
   it('names the source that set the value: option over file, file under option', () => {
     expect(messageOf(() => fromFile(`${A}poll: never`, { poll: 'always' }))).toMatch(/^--poll: always/);

@@ -278,7 +278,7 @@ describe('socket', () => {
     });
     await server.close();
     expect(existsSync(socketPath)).toBe(false);
-    expect((await errorOf(askControl(socketPath, '/v1/ports'))).unserved).toBe(true);
+    expect((await errorOf(askControl(socketPath, '/v1/ports'))).kind).toBe('unserved');
   });
 
   it('of a process that is gone is taken over', async () => {
@@ -355,8 +355,10 @@ describe('socket', () => {
     await new Promise<void>((resolve) => server.listen(socketPath, resolve));
     closers.push(() => server.close());
     const error = await errorOf(askControl(socketPath, '/v1/ports'));
-    expect(error.message).toContain(`asking the ringway at ${socketPath}: `);
-    expect(error.unserved).toBe(false);
+    expect(error.message).toBe(
+      `${socketPath} does not answer as a ringway control socket: it may be the socket of a port`,
+    );
+    expect(error.kind).toBe('failed');
   });
 });
 

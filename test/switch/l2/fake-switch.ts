@@ -13,7 +13,7 @@ import { ForwardingPort } from '../../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../../switch/l2/port-counts.ts';
 import { imbalancesOf } from './conservation.ts';
 import { FakeEgressQueue, FakeIngressQueue, QueueLog, type Waiting } from './fake-queues.ts';
-import { arenaView } from './frames.ts';
+import { arenaView, SCRATCH_OFFSET } from './frames.ts';
 
 /** One port: its forwarding state and its fake queues. */
 export class FakePort {
@@ -48,7 +48,7 @@ export class FakeSwitch {
   readonly log = new QueueLog();
   readonly fdb = new Fdb(createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] }));
   readonly faults: (IngressQueue | EgressQueue)[] = [];
-  readonly forwarder = new Forwarder(arenaView, this.fdb, (queue) => this.faults.push(queue));
+  readonly forwarder = new Forwarder(arenaView, this.fdb, (queue) => this.faults.push(queue), SCRATCH_OFFSET);
   /** All that were ever added, by number; their ids need not be the same. */
   readonly ports: FakePort[] = [];
 

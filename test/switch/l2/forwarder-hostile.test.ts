@@ -17,7 +17,7 @@ import { createFdbMemory, Fdb } from '../../../switch/l2/fdb/fdb.ts';
 import { Forwarder } from '../../../switch/l2/forwarder.ts';
 import { Random, seeds } from '../../vring/random.ts';
 import { booksOfPort, imbalancesOf } from './conservation.ts';
-import { arena, arenaView, placedBytesOfFrame } from './frames.ts';
+import { arena, arenaView, placedBytesOfFrame, SCRATCH_OFFSET } from './frames.ts';
 import { NaiveSwitch } from './naive-switch.ts';
 import {
   GuestDriver,
@@ -253,7 +253,7 @@ class Duel {
     this.twins = new World(this.#plans, random, frameBytesMax, GeneralFromGuest, GeneralToGuest);
     this.twin = new FrameByFrame(this.twins);
     const fdb = new Fdb(createFdbMemory({ capacity: 4096, maxPorts: 16, seed: [1, 2] }));
-    this.#forwarder = new Forwarder(arenaView, fdb, () => {});
+    this.#forwarder = new Forwarder(arenaView, fdb, () => {}, SCRATCH_OFFSET);
     for (const { state } of this.ours.ports) this.#forwarder.addPort(state);
   }
 

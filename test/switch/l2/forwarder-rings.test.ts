@@ -5,6 +5,7 @@
  */
 import { afterAll, describe, expect, it } from 'vitest';
 import type { DriverRing } from '../../../src/frontend/driver-ring.ts';
+import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES } from '../../../src/queue/state.ts';
 import type { RingLayoutKind } from '../../../src/vring/attachment.ts';
 import { FromGuest } from '../../../src/vring/from-guest.ts';
@@ -17,7 +18,7 @@ import type { NaiveRing, NaiveRingOptions } from '../../vring/naive-ring.ts';
 import { NaiveSplitRing } from '../../vring/naive-split-ring.ts';
 import { Random } from '../../vring/random.ts';
 import { booksOfPort, imbalancesOf } from './conservation.ts';
-import { arena, arenaView } from './frames.ts';
+import { arena, arenaView, SCRATCH_OFFSET } from './frames.ts';
 import { NaiveSwitch } from './naive-switch.ts';
 import {
   GuestDriver,
@@ -78,9 +79,10 @@ class Worlds {
 
   constructor(random: Random, layouts: readonly RingLayoutKind[]) {
     this.#random = random;
-    this.forwarder = new Forwarder(arenaView, this.fdb, ({ portId, fault }) => {
+    const onFault = ({ portId, fault }: IngressQueue | EgressQueue): never => {
       throw new Error(`a queue of port ${portId} stopped with fault ${fault}`);
-    });
+    };
+    this.forwarder = new Forwarder(arenaView, this.fdb, onFault, SCRATCH_OFFSET);
     this.plans = layouts.map((layout) => randomGuestPlan(random, layout));
     this.drivers = this.plans.map((plan) => {
       // Two sources of the same shapes.

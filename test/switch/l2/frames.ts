@@ -4,10 +4,17 @@
  */
 import { Arena } from '../../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES } from '../../../src/memory/arena-view.ts';
+import { allocateScratch } from '../../../src/memory/scratch.ts';
 import { type Batch, IN_PIECES } from '../../../src/queue/batch.ts';
+import { FORWARDER_SCRATCH_BYTES } from '../../../switch/l2/forwarder.ts';
 
 export const arena = Arena.reserve(2 ** 32);
 export const arenaView = new ArenaView(arena.location);
+/** Of the forwarders of one test file, which work one after the other. */
+export const SCRATCH_OFFSET = allocateScratch(arena, {
+  name: 'forwarder',
+  sizeBytes: FORWARDER_SCRATCH_BYTES,
+}).offset;
 
 /** Addresses are six bytes; a number is the last byte of a unicast one. */
 export type Mac = number | readonly number[];

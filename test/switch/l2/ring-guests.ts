@@ -141,6 +141,7 @@ export class GuestPort {
       inOrder: plan.inOrder,
       mergeable: plan.mergeable,
       headerBytes: plan.headerBytes,
+      asks: 0,
       kickFd: -1,
       callFd: this.#callFd,
       map: this.#guestMemory.gpaMap(),

@@ -1,0 +1,120 @@
+/**
+ * What the frames of a burst ask for, by the virtio-net headers before them: reads each header once and notes its request
+ * in the batch, or takes the frame out of it. A frame in one plain descriptor or slot has its header right before it; of
+ * others it is read while the chain is walked (`read`). Hot path of one worker; only of queues that agreed on offloads.
+ */
+import * as NET from '../../protocol/virtio/net.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import type { Batch } from '../queue/batch.ts';
+import * as BATCH from '../queue/batch.ts';
+import * as REQUEST from './request.ts';
+
+// V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
+const { AT_INDEX, BATCH_FRAMES_MAX, MIXED, RECORD_SHIFT } = BATCH;
+const { NET_HEADER_BYTES } = NET;
+const { REQUEST_TAKEN, asksNothing, takeRequest } = REQUEST;
+
+/** Room for a header a frame. */
+const SLOT_BYTES = 16;
+const SLOT_SHIFT = 2;
+
+export class AskedFor {
+  declare private readonly arena: ArenaView;
+  declare private readonly headerBytes: number;
+  /** OFFLOAD_* bits. */
+  declare private readonly agreed: number;
+  /** Headers of frames that were not plain descriptors, by frame, and how much of each was read. */
+  declare private readonly words: Int32Array;
+  declare private readonly bytes: Uint8Array;
+  declare private readonly readBytes: Int32Array;
+  /** Frames that may have such a header; beyond them all are plain. */
+  private readEnd = 0;
+
+  constructor(arena: ArenaView, headerBytes: number, agreed: number) {
+    this.arena = arena;
+    this.headerBytes = headerBytes;
+    this.agreed = agreed;
+    this.words = new Int32Array(BATCH_FRAMES_MAX * (SLOT_BYTES >> 2));
+    this.bytes = new Uint8Array(this.words.buffer);
+    this.readBytes = new Int32Array(BATCH_FRAMES_MAX);
+  }
+
+  /** Before a burst is gathered. */
+  begin(): void {
+    for (let frame = 0; frame < this.readEnd; frame++) this.readBytes[frame] = 0;
+    this.readEnd = 0;
+  }
+
+  /** The next bytes of the header of the frame that will be the batch's `frame`th. */
+  read(frame: number, window: number, index: number, sizeBytes: number): void {
+    const from = this.arena.windows[window].u8;
+    const to = frame * SLOT_BYTES + this.readBytes[frame];
+    for (let i = 0; i < sizeBytes; i++) this.bytes[to + i] = from[index + i];
+    this.readBytes[frame] += sizeBytes;
+    if (frame >= this.readEnd) this.readEnd = frame + 1;
+  }
+
+  /** The chain whose header was read comes to nothing, and another frame will be the batch's `frame`th. */
+  forget(frame: number): void {
+    this.readBytes[frame] = 0;
+  }
+
+  /**
+   * Notes what the frames of a burst ask for, and takes those out that ask for what cannot be. Answers what their segments
+   * cost, as work of the queue.
+   */
+  take(batch: Batch): number {
+    return this.readEnd === 0 && this.asksNothing(batch) ? 0 : this.takeAll(batch);
+  }
+
+  /** Whether all frames are plain and ask for nothing, which costs a load a frame from a line that is read next anyway. */
+  private asksNothing({ count, records, allIn }: Batch): boolean {
+    if (allIn === MIXED || this.headerBytes !== NET_HEADER_BYTES) return false;
+    const { i32 } = this.arena.windows[allIn];
+    let bits = 0;
+    let unaligned = 0;
+    for (let frame = 0; frame < count; frame++) {
+      const index = records[(frame << RECORD_SHIFT) + AT_INDEX];
+      bits |= i32[(index - NET_HEADER_BYTES) >> 2];
+      unaligned |= index;
+    }
+    return asksNothing(bits) && (unaligned & 3) === 0;
+  }
+
+  private takeAll(batch: Batch): number {
+    const { windows } = this.arena;
+    const { count, records } = batch;
+    let work = 0;
+    let kept = 0;
+    for (let frame = 0; frame < count; frame++) {
+      this.readPlain(batch, frame);
+      if (kept !== frame) {
+        const from = frame << RECORD_SHIFT;
+        records.copyWithin(kept << RECORD_SHIFT, from, from + (1 << RECORD_SHIFT));
+      }
+      const at = frame << SLOT_SHIFT;
+      const why = takeRequest(
+        batch,
+        kept,
+        windows,
+        this.words[at],
+        this.words[at + 1],
+        this.words[at + 2],
+        this.agreed,
+      );
+      if (why === REQUEST_TAKEN) {
+        work += batch.segmentCountOf(kept) - 1;
+        kept++;
+      } else batch.badRequests[why]++;
+    }
+    batch.count = kept;
+    return work;
+  }
+
+  /** The header of a frame that was not read with its chain: it stands right before the frame. */
+  private readPlain(batch: Batch, frame: number): void {
+    if (this.readBytes[frame] === this.headerBytes) return;
+    this.readBytes[frame] = 0;
+    this.read(frame, batch.windowOf(frame), batch.indexOf(frame) - this.headerBytes, this.headerBytes);
+  }
+}
