@@ -43,6 +43,11 @@ export function closingElsewhere(): readonly number[] {
   return [...atWork, ...waiting].map(({ fd }) => fd).filter((fd) => fd !== null);
 }
 
+/** Calls that are not done yet. */
+export function pendingElsewhere(): number {
+  return atWork.size + waiting.length;
+}
+
 /** Whether a call goes on, so that an orderly end of the process would wait for it. */
 export function isBusyElsewhere(): boolean {
   return atWork.size > 0;
