@@ -5,7 +5,7 @@
  * for as little as every guest needs. What comes unasked is counted when it is there. Main thread.
  */
 import { readFileSync } from 'node:fs';
-import { pendingElsewhere } from './elsewhere.ts';
+import { closingElsewhereCount } from './elsewhere.ts';
 import { SCM_FDS_MAX } from './unix-socket.ts';
 
 /** For the user: what is used up, and how to have more of it. */
@@ -101,7 +101,7 @@ export function descriptorBudget(
     DescriptorShare.BASE,
     remedy,
     // Closed, sooner or later; whoever holds up the threads that do it holds them open.
-    { spare, others: pendingElsewhere },
+    { spare, others: closingElsewhereCount },
   );
 }
 

@@ -248,7 +248,10 @@ export class VhostUserPort implements Port {
   /** Why a front-end was let go; of whose port too many descriptors are kept, there is no other. */
   #unlessTooMany(why: string): { readonly reason: string; readonly retry?: 'never' } {
     if (!this.#kept.isTooMany) return { reason: why };
-    const reason = `its front-ends sent ${this.#kept.count} descriptors that may never answer and are kept open: remove the port and add it again (last: ${why})`;
+    const { count } = this.#kept;
+    const what = count === 1 ? '1 descriptor' : `${count} descriptors`;
+    const isKept = count === 1 ? 'is kept open' : 'are kept open';
+    const reason = `its front-ends sent ${what} that may never answer and ${isKept}: remove the port and add it again (last: ${why})`;
     return { reason, retry: 'never' };
   }
 
