@@ -8,6 +8,7 @@ import {
   closingElsewhere,
   closingElsewhereCount,
   isBusyElsewhere,
+  mapZeroPagesElsewhere,
 } from '../../src/host/elsewhere.ts';
 import { libc } from '../../src/host/libc.ts';
 import { reserveAddressSpace } from '../../src/host/mapping.ts';
@@ -80,5 +81,17 @@ describe('closeElsewhere', () => {
     await vi.waitUntil(() => closingElsewhere().length === 0);
     expect(closingElsewhereCount()).toBe(0);
     expect(isBusyElsewhere()).toBe(false);
+  });
+});
+
+describe('mapZeroPagesElsewhere', () => {
+  it('is not held up by files that never close', async () => {
+    const fds = [await lingering(), await lingering()];
+    for (const fd of fds) closeElsewhere(fd);
+    const address = reserveAddressSpace(ZEROS_BYTES);
+    await new Promise<void>((resolve) => mapZeroPagesElsewhere(address, ZEROS_BYTES, resolve));
+    expect(closingElsewhere()).toEqual(fds);
+    for (const peer of peers) peer.destroy();
+    await vi.waitUntil(() => !isBusyElsewhere());
   });
 });
