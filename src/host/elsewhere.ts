@@ -8,9 +8,14 @@
 import { libc } from './libc.ts';
 import { mapZeroPagesSoon } from './mapping.ts';
 
-type Call = { readonly fd: number | null; readonly make: (done: () => void) => void };
+type Call = {
+  readonly fd: number | null;
+  /** Whose call it is; null: nobody's in particular. */
+  readonly owner: object | null;
+  readonly make: (done: () => void) => void;
+};
 
-/** Calls in the order in which they came, so many at a time. */
+/** Calls in the order in which they came, so many at a time, and of one owner one. */
 class Lane {
   readonly #atOnceMax: number;
   readonly #waiting: Call[] = [];
@@ -37,10 +42,16 @@ class Lane {
     this.#next();
   }
 
+  /** Whoever holds up a call holds up his own first. */
+  #isServed(owner: object | null): boolean {
+    return owner !== null && [...this.#atWork].some((call) => call.owner === owner);
+  }
+
   #next(): void {
     while (this.#atWork.size < this.#atOnceMax) {
-      const call = this.#waiting.shift();
-      if (call === undefined) return;
+      const at = this.#waiting.findIndex((call) => !this.#isServed(call.owner));
+      if (at < 0) return;
+      const [call] = this.#waiting.splice(at, 1);
       this.#atWork.add(call);
       call.make(() => {
         this.#atWork.delete(call);
@@ -53,10 +64,15 @@ class Lane {
 const closing = new Lane(2);
 const unmapping = new Lane(1);
 
-/** Closes a descriptor, sooner or later; nobody may use it any more. */
-export function closeElsewhere(fd: number, onClosed: () => void = () => {}): void {
+/** Closes a descriptor that came from `owner`, sooner or later; nobody may use it any more. */
+export function closeElsewhere(
+  fd: number,
+  owner: object | null = null,
+  onClosed: () => void = () => {},
+): void {
   closing.add({
     fd,
+    owner,
     make: (done) =>
       libc.closeAsync(fd, () => {
         onClosed();
@@ -69,6 +85,7 @@ export function closeElsewhere(fd: number, onClosed: () => void = () => {}): voi
 export function mapZeroPagesElsewhere(address: number, sizeBytes: number, onDone: () => void): void {
   unmapping.add({
     fd: null,
+    owner: null,
     make: (done) =>
       mapZeroPagesSoon(address, sizeBytes, () => {
         onDone();

@@ -52,7 +52,7 @@ async function lingering(): Promise<number> {
 describe('closeElsewhere', () => {
   it('closes', async () => {
     const fd = createEventFd();
-    const closed = new Promise<void>((resolve) => closeElsewhere(fd, resolve));
+    const closed = new Promise<void>((resolve) => closeElsewhere(fd, null, resolve));
     expect(closingElsewhere()).toContain(fd);
     await closed;
     expect(describeFd(fd)).toBe(`descriptor ${fd}`);
@@ -63,7 +63,7 @@ describe('closeElsewhere', () => {
     const first = await lingering();
     const event = createEventFd();
     closeElsewhere(first);
-    await new Promise<void>((resolve) => closeElsewhere(event, resolve));
+    await new Promise<void>((resolve) => closeElsewhere(event, null, resolve));
     expect(isBusyElsewhere()).toBe(true);
     expect(closingElsewhere()).toEqual([first]);
     const second = await lingering();
@@ -81,6 +81,20 @@ describe('closeElsewhere', () => {
     await vi.waitUntil(() => closingElsewhere().length === 0);
     expect(closingElsewhereCount()).toBe(0);
     expect(isBusyElsewhere()).toBe(false);
+  });
+});
+
+describe('one whose files take their time', () => {
+  it('holds up his own, and not those of others', async () => {
+    const hostile = {};
+    const held = [await lingering(), await lingering(), createEventFd()];
+    for (const fd of held) closeElsewhere(fd, hostile);
+    const event = createEventFd();
+    await new Promise<void>((resolve) => closeElsewhere(event, {}, resolve));
+    expect(closingElsewhere()).toEqual(held);
+    for (const peer of peers) peer.destroy();
+    await vi.waitUntil(() => !isBusyElsewhere());
+    expect(closingElsewhere()).toEqual([]);
   });
 });
 
