@@ -53,12 +53,9 @@ export class AskedFor {
     this.readBytes[frame] = 0;
   }
 
-  /**
-   * Notes what the frames of a burst ask for, and takes those out that ask for what cannot be. Answers what their segments
-   * cost, as work of the queue.
-   */
-  take(batch: Batch): number {
-    return this.readEnd === 0 && this.asksNothing(batch) ? 0 : this.takeAll(batch);
+  /** Notes what the frames of a burst ask for, and takes those out that ask for what cannot be. */
+  take(batch: Batch): void {
+    if (this.readEnd !== 0 || !this.asksNothing(batch)) this.takeAll(batch);
   }
 
   /** Whether all frames are plain and ask for nothing, which costs a load a frame from a line that is read next anyway. */
@@ -75,10 +72,9 @@ export class AskedFor {
     return asksNothing(bits) && (unaligned & 3) === 0;
   }
 
-  private takeAll(batch: Batch): number {
+  private takeAll(batch: Batch): void {
     const { windows } = this.arena;
     const { count, records } = batch;
-    let work = 0;
     let kept = 0;
     for (let frame = 0; frame < count; frame++) {
       this.readPlain(batch, frame);
@@ -96,15 +92,12 @@ export class AskedFor {
         this.words[at + 2],
         this.agreed,
       );
-      if (why === REQUEST_TAKEN) {
-        work += batch.segmentCountOf(kept) - 1;
-        kept++;
-      } else batch.badRequests[why]++;
+      if (why === REQUEST_TAKEN) kept++;
+      else batch.badRequests[why]++;
     }
     batch.count = kept;
     for (let frame = 0; frame < this.readEnd; frame++) this.readBytes[frame] = 0;
     this.readEnd = 0;
-    return work;
   }
 
   /** The header of a frame that was not read with its chain: it stands right before the frame. */

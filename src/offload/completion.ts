@@ -135,21 +135,8 @@ export class Completion {
 
   /** The frame as it lies, with what it asks for. */
   private pass(frame: number): void {
-    const { batch, source } = this;
-    if (source.needsOf(frame) !== 0) {
-      batch.beginAsking();
-      batch.requests.copy(batch.count, source.requests, frame);
-    }
     this.nameNext(frame);
-    const window = source.windowOf(frame);
-    if (window !== IN_PIECES) {
-      batch.add(window, source.indexOf(frame), source.bytesOf(frame));
-      return;
-    }
-    batch.beginPieces();
-    this.cursor.begin(source, frame);
-    this.cursor.describe(batch, source.bytesOf(frame));
-    batch.addPieces(source.bytesOf(frame));
+    this.batch.addOf(this.source, frame);
   }
 
   /** The frame with its checksum. */

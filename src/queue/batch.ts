@@ -201,6 +201,25 @@ export class Batch {
     this.add(IN_PIECES, 0, sizeBytes);
   }
 
+  /** Adds a frame of another batch as it lies, with what it asks for; its addresses are read anew or copied. */
+  addOf(source: Batch, frame: number): void {
+    if (source.needsOf(frame) !== 0) {
+      this.beginAsking();
+      this.requests.copy(this.count, source.requests, frame);
+    }
+    const window = source.windowOf(frame);
+    if (window !== IN_PIECES) {
+      this.add(window, source.indexOf(frame), source.bytesOf(frame));
+      return;
+    }
+    const first = source.firstPieceOf(frame);
+    const end = first + source.pieceCountOf(frame);
+    this.beginPieces();
+    for (let piece = first; piece < end; piece++)
+      this.addPiece(source.pieceWindow[piece], source.pieceIndex[piece], source.pieceBytes[piece]);
+    this.addPieces(source.bytesOf(frame));
+  }
+
   refuse(frame: number, why: number): void {
     const at = this.refusedCount;
     this.refused[at] = frame;
@@ -225,7 +244,7 @@ export class Batch {
     return !this.asks || this.requests.dropFront(frame, sizeBytes);
   }
 
-  /** Frames that come of it where it is not handed over whole: 1, or its segments. For what it costs its sender. */
+  /** Frames that come of it where it is not handed over whole: 1, or its segments. */
   segmentCountOf(frame: number): number {
     return this.asks ? this.requests.segmentCountOf(frame, this.bytesOf(frame)) : 1;
   }

@@ -38,6 +38,15 @@ export interface IngressQueue {
    * took, those with them that cannot be forwarded.
    */
   gather(batch: Batch): number;
+  /** What the last burst cost beyond a copy of each frame, in copies of short frames; its queue may sit out turns for it. */
+  charge(work: number): void;
+  /**
+   * Taken frames that `gather` did not describe yet: those that did were dear enough for one turn. While there are any,
+   * `finish` gives nothing back.
+   */
+  readonly holdsFrames: boolean;
+  /** As `gather`, of these alone, however much the queue has cost: before it is closed, or its memory changes. */
+  gatherHeld(batch: Batch): number;
   /** Gives back what `gather` took, counts it, and tells the other side if it asked for it. */
   finish(): void;
   /** Before the worker sleeps: has `wakeFd` tell of the next frame. False when frames came meanwhile. */

@@ -6,8 +6,9 @@
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import { AskedFor } from '../offload/asked-for.ts';
-import type { Batch } from '../queue/batch.ts';
+import { BATCH_FRAMES_MAX, type Batch } from '../queue/batch.ts';
 import type { IngressQueue } from '../queue/contract.ts';
+import { HeldFrames } from '../queue/held-frames.ts';
 import type { RingAttachment } from './attachment.ts';
 import { DescriptorList } from './descriptor-list.ts';
 import { RING_FAULT } from './faults.ts';
@@ -24,6 +25,8 @@ const CHAIN_DESCRIPTORS_FREE = 4;
 const LONG_FRAME_BYTES_SHIFT = 8;
 const TURN_WORK = 64;
 const WORK_RESERVE = 512;
+/** Of one turn: as many frames as come out of any burst. What they cost beyond that is charged, for each receiver. */
+const TURN_SEGMENTS = BATCH_FRAMES_MAX;
 
 /** What a chain turned out to be. */
 const CHAIN_FRAME = 0;
@@ -39,26 +42,48 @@ export class FromGuest extends Ring implements IngressQueue {
   declare private readonly list: DescriptorList;
   /** Null: nothing was agreed on, and what the guest writes into its headers means nothing. */
   declare private readonly askedFor: AskedFor | null;
+  declare private readonly held: HeldFrames | null;
 
   constructor(arena: ArenaView, attachment: RingAttachment) {
     super(arena, attachment);
     this.list = new DescriptorList();
     this.askedFor = attachment.asks === 0 ? null : new AskedFor(arena, this.headerBytes, attachment.asks);
+    this.held = this.askedFor === null ? null : new HeldFrames();
   }
 
   gather(batch: Batch): number {
     batch.clear();
-    if (!this.hasWaiting()) return 0;
+    const { holdsFrames } = this;
+    if (!holdsFrames && !this.hasWaiting()) return 0;
     this.workLeft = Math.min(this.workLeft + TURN_WORK, WORK_RESERVE);
     if (this.workLeft <= 0) return 0;
+    if (holdsFrames) return this.gatherHeld(batch);
     const taken = this.layout.gatherPlain(this, batch);
-    if (this.askedFor !== null) this.workLeft -= this.askedFor.take(batch);
     this.burstFrames += taken;
-    return taken;
+    if (this.askedFor === null) return taken;
+    this.askedFor.take(batch);
+    return batch.asks && this.held !== null ? taken - this.held.holdBeyond(batch, TURN_SEGMENTS) : taken;
+  }
+
+  charge(work: number): void {
+    this.workLeft -= work;
+  }
+
+  get holdsFrames(): boolean {
+    return this.held !== null && !this.held.isEmpty;
+  }
+
+  gatherHeld(batch: Batch): number {
+    batch.clear();
+    return this.held === null ? 0 : this.held.give(batch, TURN_SEGMENTS);
   }
 
   finish(): void {
-    this.publish();
+    if (!this.holdsFrames) this.publish();
+  }
+
+  override armWake(): boolean {
+    return super.armWake() && !this.holdsFrames;
   }
 
   /**

@@ -137,21 +137,45 @@ export class Forwarder {
     return taken;
   }
 
-  #takeBurst(from: IngressQueue): number {
-    const { batch } = this;
-    const taken = from.gather(batch);
-    if (taken !== 0) {
-      const sender = this.#portOfId[from.portId] as ForwardingPort;
-      if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) dropAll(sender, taken);
-      else {
-        if (batch.count !== 0) this.#forward(sender);
-        if (batch.count !== taken) countUntaken(sender, batch);
-      }
-      this.#unfinished[this.unfinishedCount++] = from;
-      if (!this.outlets.areWorthHolding) this.#handOver();
+  /** Forwards all that the queue took and holds; never during a turn. */
+  drain(from: IngressQueue): void {
+    while (from.holdsFrames) {
+      this.#forwardTaken(from, from.gatherHeld(this.batch));
+      this.#handOver();
     }
+  }
+
+  #takeBurst(from: IngressQueue): number {
+    const taken = from.gather(this.batch);
+    this.#forwardTaken(from, taken);
     if (from.fault !== 0) this.onFault(from);
     return taken;
+  }
+
+  /** What stands in the batch, of so many frames that were taken. */
+  #forwardTaken(from: IngressQueue, taken: number): void {
+    if (taken === 0) return;
+    const { batch } = this;
+    const sender = this.#portOfId[from.portId] as ForwardingPort;
+    if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) dropAll(sender, taken);
+    else {
+      if (batch.count !== 0) {
+        if (batch.asks) this.#forwardCharging(sender, from);
+        else this.#forward(sender);
+      }
+      if (batch.count !== taken) countUntaken(sender, batch);
+    }
+    this.#unfinished[this.unfinishedCount++] = from;
+    if (!this.outlets.areWorthHolding) this.#handOver();
+  }
+
+  /** Of one frame may come as many segments as two bursts have frames, for each receiver. */
+  #forwardCharging(sender: ForwardingPort, from: IngressQueue): void {
+    const { counts } = sender;
+    const forwardedBefore = counts[COUNT_FORWARDED];
+    this.#forward(sender);
+    const copies = counts[COUNT_FORWARDED] - forwardedBefore - this.batch.count;
+    if (copies > 0) from.charge(copies);
   }
 
   /** What was placed becomes visible first: a frame that its sender was given back is never lost. */

@@ -206,6 +206,7 @@ export class PollWorker {
   #detach(portId: number, queueIndex: number): void {
     const polled = this.#polled.find((queue) => isQueue(queue, portId, queueIndex));
     if (polled !== undefined) {
+      this.#forwarder.drain(polled);
       this.#polled = this.#polled.filter((queue) => queue !== polled);
       this.#unwatch(polled);
       this.#reported.delete(polled);
@@ -231,6 +232,7 @@ export class PollWorker {
   }
 
   #setMemory(portId: number, map: GpaMap): void {
+    for (const queue of this.#polled) if (queue.portId === portId) this.#forwarder.drain(queue);
     for (const queue of [...this.#polled, ...this.#egress]) {
       if (queue.portId === portId) queue.setMemory(map);
     }

@@ -55,6 +55,8 @@ export type RingPlan = {
   readonly base: number;
   readonly memory: number | readonly RegionPlan[];
   readonly receiveShape?: () => Shape;
+  /** OFFLOAD_* bits of what the guest's headers may ask for; default 0. */
+  readonly asks?: number;
 };
 
 /** Where a ring of each layout begins. */
@@ -274,7 +276,7 @@ export class RingwayEnd implements DeviceEnd {
       inOrder: plan.inOrder,
       mergeable: plan.mergeable,
       headerBytes: plan.headerBytes,
-      asks: 0,
+      asks: direction === 'ingress' ? (plan.asks ?? 0) : 0,
       kickFd: -1,
       callFd: this.callFd,
       states: this.states,

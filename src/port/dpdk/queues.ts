@@ -26,6 +26,7 @@ export class DpdkIngress implements IngressQueue {
   /** Drivers tell of nothing: the queue is looked at. */
   readonly wakeFd = -1;
   readonly wakesBySignal = false;
+  readonly holdsFrames = false;
   declare private readonly state: QueueState;
   declare private readonly rx: RxBurst;
   /** Frames that were received before the worker could sleep, for the next burst. */
@@ -47,6 +48,13 @@ export class DpdkIngress implements IngressQueue {
     const count = this.#look();
     for (let slot = 0; slot < count; slot++) this.#bytes += this.rx.describe(slot, batch);
     return count;
+  }
+
+  charge(): void {}
+
+  gatherHeld(batch: Batch): number {
+    batch.clear();
+    return 0;
   }
 
   finish(): void {

@@ -91,6 +91,7 @@ abstract class StagedQueue {
 export abstract class StagedIngress extends StagedQueue implements IngressQueue {
   abstract readonly wakeFd: number;
   readonly wakesBySignal = false;
+  readonly holdsFrames = false;
   /** Frames that `fill` put into slots before the worker could sleep, for the next burst. */
   #filled = 0;
   #turnsToSkip = 0;
@@ -122,6 +123,13 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
   /** Index in the window of the frame in a slot. */
   protected placeOf(slot: number): number {
     return this.slotIndex0 + slot * this.slots.slotBytes + this.headerBytes;
+  }
+
+  charge(): void {}
+
+  gatherHeld(batch: Batch): number {
+    batch.clear();
+    return 0;
   }
 
   finish(): void {

@@ -42,6 +42,7 @@ export class FakeIngressQueue implements IngressQueue {
   readonly queueIndex = 1;
   readonly wakeFd = -1;
   readonly wakesBySignal = false;
+  readonly holdsFrames = false;
   fault = 0;
   readonly waiting: Waiting[] = [];
   finishedCount = 0;
@@ -84,6 +85,12 @@ export class FakeIngressQueue implements IngressQueue {
       }
     }
     return this.#takenCount;
+  }
+
+  charge(): void {}
+
+  gatherHeld(): number {
+    return 0;
   }
 
   finish(): void {

@@ -1,0 +1,53 @@
+/**
+ * Frames of a burst that is dear: each is to be cut into many segments, for receivers that do not take it whole. They
+ * were taken from their queue and wait for its next turns, so that other queues of the worker have theirs in between.
+ * One worker's object.
+ */
+import { Batch } from './batch.ts';
+
+export class HeldFrames {
+  declare private readonly batch: Batch;
+  /** The first one that still waits. */
+  private next = 0;
+
+  constructor() {
+    this.batch = new Batch();
+  }
+
+  get isEmpty(): boolean {
+    return this.next === this.batch.count;
+  }
+
+  /**
+   * Leaves frames in the batch until they make so many segments, at least one, and holds the others; nothing is held
+   * yet. Answers how many it holds.
+   */
+  holdBeyond(batch: Batch, segmentsMax: number): number {
+    const { count } = batch;
+    const left = framesWithin(batch, 0, segmentsMax);
+    if (left === count) return 0;
+    this.batch.clear();
+    this.next = 0;
+    for (let frame = left; frame < count; frame++) this.batch.addOf(batch, frame);
+    batch.count = left;
+    return count - left;
+  }
+
+  /** Puts as many into an empty batch. Answers how many. */
+  give(batch: Batch, segmentsMax: number): number {
+    const end = framesWithin(this.batch, this.next, segmentsMax);
+    for (; this.next < end; this.next++) batch.addOf(this.batch, this.next);
+    return batch.count;
+  }
+}
+
+/** Where those from `first` on end that make so many segments; behind the first one at least. */
+function framesWithin(batch: Batch, first: number, segmentsMax: number): number {
+  const { count } = batch;
+  let end = first;
+  for (let segments = 0; end < count; end++) {
+    segments += batch.segmentCountOf(end);
+    if (segments > segmentsMax && end > first) break;
+  }
+  return end;
+}
