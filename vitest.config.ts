@@ -29,7 +29,7 @@ export default defineConfig({
           globalSetup: INSTALL,
           include: REAL_PEERS,
           maxWorkers: 1,
-          testTimeout: 120_000,
+          testTimeout: 300_000,
           hookTimeout: 300_000,
           sequence: { groupOrder: 1 },
         },

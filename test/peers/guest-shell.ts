@@ -22,6 +22,8 @@ interface RunningCommand {
 
 /** How long a command may take to end after Ctrl-C before the shell counts as lost. */
 const interruptGraceMs = 10_000;
+/** A guest boots within 3 s, and within minutes where guests share two cores with busy-polling threads and other work. */
+export const BOOT_TIMEOUT_MS = 240_000;
 
 export class GuestShell {
   readonly #socket: Socket;

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { type Child, findProgram, startChild, TextLog, temporaryFolder } from './child.ts';
 import { settlesWithin, withDeadline } from './deadline.ts';
 import { type PingOptions, type PingResult, parsePing, pingCommand } from './guest-network.ts';
-import { type CommandResult, GuestShell } from './guest-shell.ts';
+import { BOOT_TIMEOUT_MS, type CommandResult, GuestShell } from './guest-shell.ts';
 import { buildInitramfs } from './initramfs.ts';
 import { cacheFolder, guestKernel, type KernelFlavor } from './packages.ts';
 import { QmpClient } from './qmp.ts';
@@ -41,7 +41,7 @@ export interface LinuxGuestOptions {
   kernelArgs?: string;
   /** Ends the guest, also while it starts. */
   signal?: AbortSignal;
-  /** Default 90,000: several guests may share two cores with busy-polling threads. */
+  /** Default: BOOT_TIMEOUT_MS. */
   bootTimeoutMs?: number;
   /** Start as the target of a migration instead of booting; start() resolves once QEMU listens there. */
   incoming?: { uri: string; from: LinuxGuest };
@@ -88,7 +88,7 @@ export class LinuxGuest {
   /** Boots a guest; resolves when its shell answers. Rejects with what QEMU wrote when it ends before that. */
   static async start(options: LinuxGuestOptions): Promise<LinuxGuest> {
     const guest = new LinuxGuest(await launch(options));
-    const timeoutMs = options.bootTimeoutMs ?? 90_000;
+    const timeoutMs = options.bootTimeoutMs ?? BOOT_TIMEOUT_MS;
     try {
       await withDeadline(guest.#comeUp(options), timeoutMs, () => `not up after ${timeoutMs} ms`);
       return guest;
@@ -137,7 +137,7 @@ export class LinuxGuest {
   /** Restarts the guest at once, without unloading its drivers; resolves when its shell is back. */
   async reboot(options: { timeoutMs?: number } = {}): Promise<void> {
     const shell = await this.#parts.shell;
-    await this.#explained(shell.runUntilBoot('reboot -f', options.timeoutMs ?? 90_000));
+    await this.#explained(shell.runUntilBoot('reboot -f', options.timeoutMs ?? BOOT_TIMEOUT_MS));
   }
 
   /** How often the guest has come up; more than 1 + the reboots asked for means that it crashed. */

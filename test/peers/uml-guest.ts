@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { type Child, findProgram, startChild, TextLog, temporaryFolder } from './child.ts';
 import { settlesWithin, withDeadline } from './deadline.ts';
 import { type PingOptions, type PingResult, parsePing, pingCommand } from './guest-network.ts';
-import { type CommandResult, GuestShell } from './guest-shell.ts';
+import { BOOT_TIMEOUT_MS, type CommandResult, GuestShell } from './guest-shell.ts';
 import { buildInitramfs } from './initramfs.ts';
 import { cacheFolder } from './packages.ts';
 
@@ -27,7 +27,6 @@ export interface UmlGuestOptions {
 /** VIRTIO 1.3, section 5: a network card. */
 const DEVICE_ID_NET = 1;
 const MODULES_FOLDER = '/usr/lib/uml/modules';
-const BOOT_TIMEOUT_MS = 90_000;
 
 export class UmlGuest {
   readonly name: string;

@@ -139,7 +139,7 @@ describe.skipIf(peers.skip || unavailable !== null)(
       ['a', 'none'],
       ['none', 'a'],
       ['merges', 'a'],
-    ] as const)('what %s sends arrives at %s as it was', { timeout: 120_000 }, async (from, to) => {
+    ] as const)('what %s sends arrives at %s as it was', async (from, to) => {
       await transfer(from, to);
       for (const name of [from, to]) expect(await checksumErrors(name)).toBe(0);
     });
@@ -152,7 +152,7 @@ describe.skipIf(peers.skip || unavailable !== null)(
       expect(cut).toBeLessThan(1515);
     });
 
-    test('the host and a guest leave segmentation to each other', { timeout: 120_000 }, async () => {
+    test('the host and a guest leave segmentation to each other', async () => {
       const up = await frameBytesDuring('a', () => runIperf3(guest('a'), HOST));
       expect(up).toBeGreaterThan(LONG_FRAME_BYTES);
       const down = await frameBytesDuring('host', () => runIperf3(guest('a'), HOST, { args: ['-R'] }));
