@@ -107,10 +107,10 @@ export class SegmentHeaders {
     const { template, word, headerBytes } = this;
     const { i32, u16 } = to;
     const toWord = toIndex >> 2;
-    const wordCount = (headerBytes + 3) >> 2;
+    const wordCount = headerBytes >> 2;
     for (let i = 0; i < wordCount; i++) i32[toWord + i] = template[word + i];
-
-    // All headers begin at even places.
+    // All headers begin and end at even places.
+    if ((headerBytes & 2) !== 0) u16[(toWord + wordCount) << 1] = template[word + wordCount];
     const network16 = (toIndex + this.networkStart) >> 1;
     const packetBytes = headerBytes - this.networkStart + payloadBytes;
     if (this.isIpv4) {

@@ -185,15 +185,20 @@ describe('a batch for receivers without offloads', () => {
     expect(firsts.map(({ place, sizeBytes }) => readAt(place, sizeBytes))).toEqual(before);
   });
 
-  it('leaves the payload where the sender has it, and copies a short frame into one piece', () => {
-    take([requestOf({})]);
+  it('leaves the payload of long segments where the sender has it, and puts what is shorter together', () => {
+    take([requestOf({ payloadBytes: 9000 }, { gsoSize: 4000 })]);
     readHeads(world.batch, sharedArenaView.windows);
     world.completion.begin(world.batch, AS_THEY_CAME, 1, 0);
     world.completion.next();
     const { place } = piecesOfFrame(world.batch, 0)[0];
     const made = piecesOfFrame(world.completion.batch, 1);
-    expect(made.map(({ sizeBytes }) => sizeBytes)).toEqual([54, 1000]);
-    expect(made[1].place).toEqual({ ...place, index: place.index + 54 + 1000 });
+    expect(made.map(({ sizeBytes }) => sizeBytes)).toEqual([54, 4000]);
+    expect(made[1].place).toEqual({ ...place, index: place.index + 54 + 4000 });
+    take([requestOf({})]);
+    readHeads(world.batch, sharedArenaView.windows);
+    world.completion.begin(world.batch, AS_THEY_CAME, 1, 0);
+    world.completion.next();
+    expect(world.completion.batch.windowOf(1)).not.toBe(IN_PIECES);
     take([requestOf({ payloadBytes: 100 }, { gsoType: 0 })]);
     readHeads(world.batch, sharedArenaView.windows);
     world.completion.begin(world.batch, AS_THEY_CAME, 1, 0);
