@@ -3,12 +3,15 @@ import { PeerFds } from '../host/peer-fds.ts';
 import { PeerError } from './peer-error.ts';
 
 export class IncomingFds {
+  /** Aborted when the connection on which they came has ended, so that nothing needs to be waited for any more. */
+  readonly gone: AbortSignal;
   #fds: number[];
   readonly #peerFds: PeerFds;
 
-  constructor(fds: readonly number[], peerFds = new PeerFds()) {
+  constructor(fds: readonly number[], peerFds = new PeerFds(), gone = new AbortController().signal) {
     this.#fds = [...fds];
     this.#peerFds = peerFds;
+    this.gone = gone;
   }
 
   /**
@@ -25,7 +28,7 @@ export class IncomingFds {
   }
 
   closeRest(): void {
-    this.#peerFds.close(this.#fds);
+    this.#peerFds.closeRest(this.#fds);
     this.#fds = [];
   }
 }
