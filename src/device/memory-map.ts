@@ -33,6 +33,8 @@ export class MemoryMap {
   readonly #onWarning: () => void;
   #memory: GuestMemory;
   #warning: string | null = null;
+  /** Why the message at work waits; null: it does not. */
+  #delay: string | null = null;
   /** The look at how the front-end maps its memory that is under way; null: none. */
   #look: Promise<void> | null = null;
   readonly #released = new AbortController();
@@ -51,9 +53,9 @@ export class MemoryMap {
     return this.#memory.sizeBytes;
   }
 
-  /** Why the guest's memory cannot work although it was accepted, with the fix; otherwise null. */
+  /** Why the guest's memory cannot work although it was accepted, with the fix, or is not there yet; otherwise null. */
   get warning(): string | null {
-    return this.#warning;
+    return this.#delay ?? this.#warning;
   }
 
   /** Why the guest's memory is gone although it was accepted; otherwise null. */
@@ -129,6 +131,7 @@ export class MemoryMap {
       const tryOnce = (): Promise<void> | null => this.#tryAdd(memory, region, fd, before, fds.gone);
       for (let room = tryOnce(); room !== null; room = tryOnce()) await unlessGone(room, fds.gone);
     } finally {
+      this.#delay = null;
       this.#peerFds.close([fd]);
     }
   }
@@ -147,6 +150,11 @@ export class MemoryMap {
     } catch (error) {
       const departure = error instanceof NoRoomError ? this.#arena.nextDeparture() : null;
       if (departure === null || gone.aborted) throw error;
+      const delay = `waits for the memory of guests that have gone to be unmapped: ${(error as Error).message}`;
+      if (delay !== this.#delay) {
+        this.#delay = delay;
+        this.#onWarning();
+      }
       return departure;
     }
   }

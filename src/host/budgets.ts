@@ -95,7 +95,7 @@ export function regionBudget(): Budget {
  * the others front-ends have three quarters; the rest is ours.
  */
 export function descriptorBudget(
-  unasked: Omit<Unasked, 'spare'> = NOTHING_UNASKED,
+  unasked: Omit<Unasked, 'spare'>,
   files = numberIn('/proc/self/limits', /^Max open files\s+(\d+)/m, 1024),
 ): Budget {
   const spare = Math.min(SCM_FDS_MAX, Math.floor(files / 4));

@@ -69,6 +69,16 @@ export class PortFds implements ClosingOwner {
     return this.#keptCount >= (isScarce ? 1 : PortFds.#KEPT_MAX);
   }
 
+  /** Why that is so; null: it is not. */
+  get tooManyText(): string | null {
+    if (!this.isTooMany) return null;
+    const count = this.#keptCount;
+    const what = count === 1 ? '1 descriptor' : `${count} descriptors`;
+    const isKept = count === 1 ? 'is kept open' : 'are kept open';
+    const scarcity = count < PortFds.#KEPT_MAX ? `, and few are left: ${this.shortage}` : '';
+    return `its front-ends sent ${what} that may never answer and ${isKept}${scarcity}: remove the port and add it again`;
+  }
+
   /** How many more the process may open for peers. */
   get room(): number {
     return this.#budget.room;

@@ -1,5 +1,5 @@
 /** Descriptors that came with a message. A handler takes those it keeps; the session closes the rest. */
-import { PeerFds } from '../host/peer-fds.ts';
+import type { PeerFds } from '../host/peer-fds.ts';
 import { PeerError } from './peer-error.ts';
 
 export class IncomingFds {
@@ -8,7 +8,7 @@ export class IncomingFds {
   #fds: number[];
   readonly #peerFds: PeerFds;
 
-  constructor(fds: readonly number[], peerFds = new PeerFds(), gone = new AbortController().signal) {
+  constructor(fds: readonly number[], peerFds: PeerFds, gone: AbortSignal) {
     this.#fds = [...fds];
     this.#peerFds = peerFds;
     this.gone = gone;

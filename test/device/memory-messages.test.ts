@@ -472,8 +472,15 @@ describe('memory for which there is room only when that of others is unmapped', 
     const acknowledged = world.front.ack(request, body, [large.fd]);
     await turns();
     expect([world.refused, world.device.memoryBytes, world.front.repliesNow()]).toEqual([[], 0, []]);
+    expect([world.device.memoryWarning, world.changes]).toEqual([
+      expect.stringMatching(
+        /^waits for the memory of guests that have gone to be unmapped: no \d+ bytes left in the arena of \d+ bytes: raise the arena size$/,
+      ),
+      1,
+    ]);
     held.release();
     expect(await acknowledged).toBe(0n);
+    expect(world.device.memoryWarning).toBeNull();
     expect([world.refused, world.device.memoryBytes]).toEqual([[], LARGE_BYTES]);
   });
 

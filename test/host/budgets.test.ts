@@ -8,6 +8,7 @@ import {
   regionBudget,
 } from '../../src/host/budgets.ts';
 
+const nothing = { others: () => 0, holders: () => null };
 const make = (): Budget => new Budget('things', 40, 4, 'have more');
 
 describe('Budget', () => {
@@ -54,7 +55,7 @@ describe('Budget', () => {
   });
 
   it('has room for a thousand guests with one pair of queues where 20,000 files may be open', () => {
-    expect(descriptorBudget(undefined, 20_000).max / DescriptorShare.BASE).toBeGreaterThan(1000);
+    expect(descriptorBudget(nothing, 20_000).max / DescriptorShare.BASE).toBeGreaterThan(1000);
   });
 
   it.each([
@@ -64,7 +65,7 @@ describe('Budget', () => {
   ])(
     'of %d open files leaves %d to guests, and %d to us when a message brings all that it can',
     (files, max, ours) => {
-      const budget = descriptorBudget(undefined, files);
+      const budget = descriptorBudget(nothing, files);
       expect([budget.max, files - budget.room]).toEqual([max, ours]);
       expect(budget.room - budget.max).toBe(Math.min(253, files / 4));
     },
@@ -72,7 +73,7 @@ describe('Budget', () => {
 
   it('knows what this process may have', () => {
     expect(regionBudget().max).toBeGreaterThan(1000);
-    expect(descriptorBudget().max).toBeGreaterThan(100);
+    expect(descriptorBudget(nothing).max).toBeGreaterThan(100);
   });
 });
 

@@ -275,12 +275,10 @@ export class VhostUserPort implements Port {
 
   /** Why a front-end was let go; of whose port too many descriptors are kept, there is no other. */
   #unlessTooMany(why: string): { readonly reason: string; readonly retry?: 'never' } {
-    if (!this.#fds.isTooMany) return { reason: why };
-    const { keptCount: count } = this.#fds;
-    const what = count === 1 ? '1 descriptor' : `${count} descriptors`;
-    const isKept = count === 1 ? 'is kept open' : 'are kept open';
-    const reason = `its front-ends sent ${what} that may never answer and ${isKept}: remove the port and add it again (last: ${why})`;
-    return { reason, retry: 'never' };
+    const { tooManyText } = this.#fds;
+    return tooManyText === null
+      ? { reason: why }
+      : { reason: `${tooManyText} (last: ${why})`, retry: 'never' };
   }
 
   /**
