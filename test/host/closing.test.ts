@@ -13,6 +13,8 @@ import { libc } from '../../src/host/libc.ts';
 import { NativeThread } from '../../src/host/native-thread.ts';
 import { LingeringPeers } from './lingering.ts';
 
+const EAGAIN = 11;
+
 let peers: LingeringPeers;
 beforeEach(async () => {
   peers = await LingeringPeers.listen();
@@ -89,6 +91,23 @@ describe('closeElsewhere', () => {
     peers.release();
     await over;
     expect(hangOf(hostile)).toBeNull();
+  });
+
+  it('has others wait where the system allows no more threads, tells them so, and goes on when it does', async () => {
+    const create = vi.spyOn(libc, 'pthread_create').mockReturnValue(EAGAIN);
+    for (let i = 0; i < 2; i++) closeElsewhere(await peers.connect(), {});
+    const decent = owner();
+    // Until both threads of the pool are taken by those.
+    while (hangOf(decent) === null) {
+      if (closingCountOf(decent) === 0) closeElsewhere(createEventFd(), decent);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect(hangOf(decent)).toMatchObject({ isAtWork: false });
+    expect(create).toHaveBeenCalled();
+    const over = decent.told();
+    create.mockRestore();
+    await over;
+    expect([hangOf(decent), closingCountOf(decent)]).toEqual([null, 0]);
   });
 
   it('does not say so of what nobody can hold up', async () => {
