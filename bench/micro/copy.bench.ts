@@ -1,6 +1,5 @@
 /** Copying a frame within the arena (src/queue/copy.ts) against `set` of a subarray and against byte by byte. */
 import { EmbeddedMemory } from '../../src/frontend/guest-memory.ts';
-import { duplicateFd } from '../../src/host/descriptor.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView, WINDOW_BYTES, type Window } from '../../src/memory/arena-view.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
@@ -19,7 +18,7 @@ warmUpCopy(view);
 function mapGuest(): { window: Window; index: number } {
   const memory = new EmbeddedMemory(SLOTS * SLOT_BYTES);
   const guest = new GuestMemory(arena);
-  guest.add(memory.regions[0], duplicateFd(memory.fd));
+  guest.add(memory.regions[0], memory.fd);
   const offset = guest.regions[0].arenaOffset;
   return { window: view.windows[Math.floor(offset / WINDOW_BYTES)], index: offset % WINDOW_BYTES };
 }

@@ -76,7 +76,7 @@ export class Device {
   constructor(kind: DeviceKind, context: DeviceContext) {
     this.#kind = kind;
     this.#context = context;
-    this.#memory = new MemoryMap(context.arena, context.peerFds.peerPid, () => context.onChange());
+    this.#memory = new MemoryMap(context.arena, context.peerFds, () => context.onChange());
   }
 
   get offeredFeatures(): bigint {

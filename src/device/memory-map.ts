@@ -5,10 +5,10 @@
  * messages reach it one at a time. vhost-user.rst, "Memory region description".
  */
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
-import { unixSocketFd } from '../host/descriptor.ts';
+import type { PeerFds } from '../host/peer-fds.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { GpaMap } from '../memory/gpa-translator.ts';
-import { GuestMemory } from '../memory/guest-memory.ts';
+import { GuestMemory, NoRoomError } from '../memory/guest-memory.ts';
 import { mapsPrivately } from '../memory/sharing.ts';
 import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
@@ -29,21 +29,22 @@ const LOSS_CAUSES =
 
 export class MemoryMap {
   readonly #arena: Arena;
-  /** Process id of the front-end, or null. */
-  readonly #peerPid: number | null;
+  readonly #peerFds: PeerFds;
   readonly #onWarning: () => void;
   #memory: GuestMemory;
   #warning: string | null = null;
+  /** Why the message at work waits; null: it does not. */
+  #delay: string | null = null;
   /** The look at how the front-end maps its memory that is under way; null: none. */
   #look: Promise<void> | null = null;
   readonly #released = new AbortController();
   /** The memory changed since that look began. */
   #looksAgain = false;
 
-  /** `onWarning` is called when `warning` is another one. */
-  constructor(arena: Arena, peerPid: number | null, onWarning: () => void) {
+  /** `peerFds`: closes what the front-end sent. `onWarning` is called when `warning` is another one. */
+  constructor(arena: Arena, peerFds: PeerFds, onWarning: () => void) {
     this.#arena = arena;
-    this.#peerPid = peerPid;
+    this.#peerFds = peerFds;
     this.#onWarning = onWarning;
     this.#memory = new GuestMemory(arena);
   }
@@ -52,9 +53,9 @@ export class MemoryMap {
     return this.#memory.sizeBytes;
   }
 
-  /** Why the guest's memory cannot work although it was accepted, with the fix; otherwise null. */
+  /** Why the guest's memory cannot work although it was accepted, with the fix, or is not there yet; otherwise null. */
   get warning(): string | null {
-    return this.#warning;
+    return this.#delay ?? this.#warning;
   }
 
   /** Why the guest's memory is gone although it was accepted; otherwise null. */
@@ -79,11 +80,14 @@ export class MemoryMap {
     return this.#memory.fileByteAt(uva);
   }
 
-  /** SET_MEM_TABLE: maps the new table whole, and only then lets go of the old one. @throws as GuestMemory.add */
+  /**
+   * SET_MEM_TABLE: maps the new table whole, and only then lets go of the old one. Waits while there is no room only
+   * because others' memory is still being unmapped. @throws as GuestMemory.add
+   */
   async replace(regions: readonly MemRegion[], fds: IncomingFds, follow: FollowMemory): Promise<void> {
     const next = new GuestMemory(this.#arena);
     try {
-      for (const region of regions) next.add(region, takeFd(fds), this.#memory);
+      for (const region of regions) await this.#add(next, region, fds);
     } catch (error) {
       next.unmapBut(this.#memory);
       throw error;
@@ -91,11 +95,11 @@ export class MemoryMap {
     await this.#become(next, follow);
   }
 
-  /** ADD_MEM_REG. @throws PeerError, and as GuestMemory.add */
+  /** ADD_MEM_REG. Waits as `replace` does. @throws PeerError, and as GuestMemory.add */
   async add(region: MemRegion, fds: IncomingFds, follow: FollowMemory): Promise<void> {
     const before = this.#memory.regions.length;
     if (before >= MEMORY_SLOTS_MAX) throw new PeerError(`all ${MEMORY_SLOTS_MAX} memory slots are in use`);
-    this.#memory.add(region, takeFd(fds));
+    await this.#add(this.#memory, region, fds);
     // QEMU before 8.1 adds each region once for each queue pair.
     if (this.#memory.regions.length === before) return;
     await follow(this.#memory, true);
@@ -119,6 +123,42 @@ export class MemoryMap {
     while (this.#look !== null) await this.#look;
   }
 
+  async #add(memory: GuestMemory, region: MemRegion, fds: IncomingFds): Promise<void> {
+    const fd = fds.take();
+    if (fd === null) throw new PeerError('a memory region came without its descriptor');
+    const before = memory === this.#memory ? null : this.#memory;
+    try {
+      const tryOnce = (): Promise<void> | null => this.#tryAdd(memory, region, fd, before, fds.gone);
+      for (let room = tryOnce(); room !== null; room = tryOnce()) await unlessGone(room, fds.gone);
+    } finally {
+      this.#delay = null;
+      this.#peerFds.close([fd]);
+    }
+  }
+
+  /** Null: it is added; otherwise when to try again, because there may be room then. */
+  #tryAdd(
+    memory: GuestMemory,
+    region: MemRegion,
+    fd: number,
+    before: GuestMemory | null,
+    gone: AbortSignal,
+  ): Promise<void> | null {
+    try {
+      memory.add(region, fd, before);
+      return null;
+    } catch (error) {
+      const departure = error instanceof NoRoomError ? this.#arena.nextDeparture() : null;
+      if (departure === null || gone.aborted) throw error;
+      const delay = `waits for the memory of guests that have gone to be unmapped: ${(error as Error).message}`;
+      if (delay !== this.#delay) {
+        this.#delay = delay;
+        this.#onWarning();
+      }
+      return departure;
+    }
+  }
+
   async #become(next: GuestMemory, follow: FollowMemory): Promise<void> {
     const before = this.#memory;
     const isLonger = before.regions.every((region) => next.regions.includes(region));
@@ -131,10 +171,11 @@ export class MemoryMap {
 
   /** Waited for by nobody: it takes as long as the front-end has mappings. One look at a time, however much changes. */
   #lookHowItIsMapped(): void {
-    if (this.#peerPid === null) return;
+    const { peerPid } = this.#peerFds;
+    if (peerPid === null) return;
     if (this.#memory.regions.length === 0) this.#warn(null);
     this.#looksAgain = true;
-    this.#look ??= this.#keepLooking(this.#peerPid).finally(() => {
+    this.#look ??= this.#keepLooking(peerPid).finally(() => {
       this.#look = null;
     });
   }
@@ -155,9 +196,13 @@ export class MemoryMap {
   }
 }
 
-function takeFd(fds: IncomingFds): number {
-  // Memory is closed by whoever maps it, and a socket's end is not so simple.
-  const fd = fds.take((fd) => (unixSocketFd(fd) ? 'the descriptor is a socket, no memory file' : null));
-  if (fd === null) throw new PeerError('a memory region came without its descriptor');
-  return fd;
+function unlessGone(room: Promise<void>, gone: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      gone.removeEventListener('abort', end);
+      resolve();
+    };
+    gone.addEventListener('abort', end);
+    void room.then(end);
+  });
 }

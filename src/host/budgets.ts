@@ -5,7 +5,6 @@
  * for as little as every guest needs. What comes unasked is counted when it is there. Main thread.
  */
 import { readFileSync } from 'node:fs';
-import { closingElsewhereCount } from './elsewhere.ts';
 import { SCM_FDS_MAX } from './unix-socket.ts';
 
 /** For the user: what is used up, and how to have more of it. */
@@ -19,7 +18,11 @@ export type Unasked = {
   readonly spare: number;
   /** How many there are that `add` was not told of. */
   readonly others: () => number;
+  /** Who could give some back, as the end of a sentence; null: nobody in particular. */
+  readonly holders: () => string | null;
 };
+
+const NOTHING_UNASKED: Unasked = { spare: 0, others: () => 0, holders: () => null };
 
 export class Budget {
   readonly max: number;
@@ -30,13 +33,7 @@ export class Budget {
   #used = 0;
 
   /** `what`: in the plural; `needed`: what every peer gets until nothing is left; more only of the first 3/4. */
-  constructor(
-    what: string,
-    max: number,
-    needed: number,
-    remedy: string,
-    unasked: Unasked = { spare: 0, others: () => 0 },
-  ) {
+  constructor(what: string, max: number, needed: number, remedy: string, unasked = NOTHING_UNASKED) {
     this.#unasked = unasked;
     this.#what = what;
     this.max = max;
@@ -54,18 +51,25 @@ export class Budget {
     return this.max + this.#unasked.spare - this.used;
   }
 
+  /** Why there are too few for what came unasked, for the user. */
+  get shortage(): string {
+    return `${this.#whatAllHave} (${this.#remedy})`;
+  }
+
+  get #whatAllHave(): string {
+    const holders = this.#unasked.holders();
+    return `all guests together have ${this.used} of ${this.max}${holders === null ? '' : `, ${holders}`}`;
+  }
+
   /** For a peer that has `has` of them. @throws BudgetError when it cannot have `count` more */
   take(count: number, has: number): void {
     const isMore = has + count > this.#needed;
     const limit = isMore ? Math.floor((this.max * 3) / 4) : this.max;
-    const { used } = this;
-    if (used + count > limit) {
+    if (this.used + count > limit) {
       const [share, why] = isMore
         ? [`more than ${this.#needed} ${this.#what} for one guest`, ', and the last quarter is for others']
         : [`${this.#what} left`, ''];
-      throw new BudgetError(
-        `no ${share}: all guests together have ${used} of ${this.max}${why} (${this.#remedy})`,
-      );
+      throw new BudgetError(`no ${share}: ${this.#whatAllHave}${why} (${this.#remedy})`);
     }
     this.#used += count;
   }
@@ -91,26 +95,15 @@ export function regionBudget(): Budget {
  * the others front-ends have three quarters; the rest is ours.
  */
 export function descriptorBudget(
+  unasked: Omit<Unasked, 'spare'>,
   files = numberIn('/proc/self/limits', /^Max open files\s+(\d+)/m, 1024),
 ): Budget {
   const spare = Math.min(SCM_FDS_MAX, Math.floor(files / 4));
   const remedy = `${files} may be open: raise the limit of open files, LimitNOFILE= or ulimit -n`;
-  return new Budget(
-    'descriptors',
-    Math.floor(((files - spare) * 3) / 4),
-    DescriptorShare.BASE,
-    remedy,
-    // Closed, sooner or later; whoever holds up the threads that do it holds them open.
-    { spare, others: closingElsewhereCount },
-  );
-}
-
-let descriptorsOfProcess: Budget | null = null;
-
-/** Of this process, for all its peers. */
-export function processDescriptors(): Budget {
-  descriptorsOfProcess ??= descriptorBudget();
-  return descriptorsOfProcess;
+  return new Budget('descriptors', Math.floor(((files - spare) * 3) / 4), DescriptorShare.BASE, remedy, {
+    ...unasked,
+    spare,
+  });
 }
 
 /** What one front-end has of the descriptors: reserved before they come, so that they cannot run out meanwhile. */

@@ -15,6 +15,8 @@ const F_ADD_SEALS = 1033;
 const F_GET_SEALS = 1034;
 const F_SEAL_SEAL = 1;
 const F_SEAL_SHRINK = 2;
+const O_ACCMODE = 3;
+const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
@@ -46,10 +48,15 @@ export function duplicateFd(fd: number): number {
   );
 }
 
+/** How the file was opened: O_* of open(2). Asked of the kernel alone, never of the file. */
+function openFlags(fd: number, doing: string): number {
+  return checked(libc.fcntl(fd, F_GETFL, 0), 'fcntl(F_GETFL)', doing);
+}
+
 /** Sets O_NONBLOCK on the open file, which the peer that sent the descriptor shares. */
 export function setNonBlocking(fd: number): void {
   const doing = `making descriptor ${fd} non-blocking`;
-  const flags = checked(libc.fcntl(fd, F_GETFL, 0), 'fcntl(F_GETFL)', doing);
+  const flags = openFlags(fd, doing);
   if ((flags & O_NONBLOCK) === 0)
     checked(libc.fcntl(fd, F_SETFL, flags | O_NONBLOCK), 'fcntl(F_SETFL)', doing);
 }
@@ -110,8 +117,20 @@ export function describeFd(fd: number): string {
 
 /** Whether the descriptor only names a file, and nothing can be done with it (O_PATH). */
 export function onlyNamesFile(fd: number): boolean {
-  const flags = checked(libc.fcntl(fd, F_GETFL, 0), 'fcntl(F_GETFL)', `looking at descriptor ${fd}`);
-  return (flags & O_PATH) !== 0;
+  return (openFlags(fd, `looking at descriptor ${fd}`) & O_PATH) !== 0;
+}
+
+/** Whether it was opened for reading and writing. */
+export function isReadWrite(fd: number): boolean {
+  return (openFlags(fd, `looking at descriptor ${fd}`) & O_ACCMODE) === O_RDWR;
+}
+
+/**
+ * Whether the file knows of seals: only those of tmpfs (memfds too) and hugetlbfs do, and the kernel looks at no more
+ * than which they are.
+ */
+export function knowsSeals(fd: number): boolean {
+  return libc.fcntl(fd, F_GET_SEALS, 0) >= 0;
 }
 
 /** Whether it is a UNIX socket. */

@@ -7,6 +7,8 @@ import './node-version.ts';
 import koffi from 'koffi';
 
 const lib = koffi.load('libc.so.6');
+/** What Node has loaded: before glibc 2.34 threads are in a library of their own. */
+const loaded = koffi.load(null);
 
 const close = lib.func('int close(int fd)');
 const mmap = lib.func(
@@ -130,6 +132,8 @@ export const libc = {
   _exit: lib.func('void _exit(int status)') as (status: number) => void,
   /** By Node's pool of threads. */
   closeAsync: close.async as (fd: number, answer: Answer) => void,
+  /** Where `close` begins, for a thread that starts there (native-thread.ts). */
+  closeAddress: Number(koffi.address(lib.symbol('close'))),
   fcntl: lib.func('int fcntl(int fd, int command, intptr_t argument)') as (
     fd: number,
     command: number,
@@ -248,6 +252,18 @@ export const libc = {
   ) => number,
 
   // Threads
+  /** `thread`: 8 bytes that it writes; `attributes`: a pthread_attr_t; `start`: the address of a function. */
+  pthread_create: loaded.func(
+    'int pthread_create(_Out_ int64_t *thread, const void *attributes, intptr_t start, intptr_t argument)',
+  ) as (thread: BigInt64Array, attributes: Bytes, start: number, argument: number) => number,
+  pthread_tryjoin_np: loaded.func('int pthread_tryjoin_np(intptr_t thread, intptr_t answer)') as (
+    thread: number,
+    answer: 0,
+  ) => number,
+  pthread_attr_init: loaded.func('int pthread_attr_init(void *attributes)') as (attributes: Bytes) => number,
+  pthread_attr_setstacksize: loaded.func(
+    'int pthread_attr_setstacksize(void *attributes, size_t sizeBytes)',
+  ) as (attributes: Bytes, sizeBytes: number) => number,
   /** Puts this thread into the namespace behind `fd`. */
   setns: lib.func('int setns(int fd, int type)') as (fd: number, type: number) => number,
   sched_setaffinity: lib.func('int sched_setaffinity(int pid, size_t size, const void *mask)') as (

@@ -59,6 +59,8 @@ export class Arena {
   #extents: Extent[] = [];
   /** Those that are being unmapped by another thread. */
   readonly #leaving = new Set<Extent>();
+  /** Resolved when one of these is gone; null: nobody has asked. */
+  #departure: PromiseWithResolvers<void> | null = null;
   #isReleased = false;
   readonly #faults: BusFaults | null = busFaults();
 
@@ -136,8 +138,17 @@ export class Arena {
     mapZeroPagesElsewhere(this.location.address + offset, sizeBytes, () => {
       this.#leaving.delete(extent);
       this.#forget(extent);
+      this.#departure?.resolve();
+      this.#departure = null;
       if (this.#isReleased) this.release();
     });
+  }
+
+  /** Resolves when a part that is being unmapped is gone, and free for others; null: none is. */
+  nextDeparture(): Promise<void> | null {
+    if (this.#leaving.size === 0) return null;
+    this.#departure ??= Promise.withResolvers();
+    return this.#departure.promise;
   }
 
   /** The part is free for others. */

@@ -9,13 +9,17 @@ import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { BudgetError } from '../host/budgets.ts';
 import { busFaults } from '../host/bus-faults.ts';
 import { fileFacts, sealAgainstShrinking } from '../host/descriptor.ts';
-import { closeElsewhere } from '../host/elsewhere.ts';
 import { type Arena, ArenaFullError, roundDown, roundUp } from './arena.ts';
 import type { GpaMap, GpaRange } from './gpa-translator.ts';
 
 /** A memory message that cannot be followed; the message says which region and why. */
 export class MemoryError extends Error {
   override name = 'MemoryError';
+}
+
+/** A region that would be fine if there was room for it. */
+export class NoRoomError extends MemoryError {
+  override name = 'NoRoomError';
 }
 
 /** A region as it lies in the arena. All fields but `fd` in bytes. */
@@ -60,27 +64,23 @@ export class GuestMemory {
   }
 
   /**
-   * Maps one more region, or takes it over where it lies in `before`, the memory that this one is to succeed. Takes
-   * over `fd` and closes it, also when it throws: the mapping keeps the file.
-   * @throws MemoryError for what the front-end did wrong, HostError for what the system refused
+   * Maps one more region, or takes it over where it lies in `before`, the memory that this one is to succeed. `fd` stays
+   * the caller's, who may close it afterwards: the mapping keeps the file.
+   * @throws MemoryError for what the front-end did wrong, NoRoomError, HostError for what the system refused
    */
   add(region: MemRegion, fd: number, before: GuestMemory | null = null): void {
-    try {
-      const checked = checkedRegion(region);
-      const known = this.#findSame(checked, fd);
-      if (known !== undefined) {
-        this.#timesAdded.set(known, this.#timesAddedOf(known) + 1);
-        return;
-      }
-      for (const other of this.#regions) refuseOverlap(checked, other);
-      const kept = before === null ? undefined : before.#findSame(checked, fd);
-      const mapped = kept ?? this.#map(checked, fd);
-      this.#timesAdded.set(mapped, 1);
-      this.#regions = [...this.#regions, mapped].sort((a, b) => a.gpa - b.gpa);
-      this.#uvaRanges = null;
-    } finally {
-      closeElsewhere(fd);
+    const checked = checkedRegion(region);
+    const known = this.#findSame(checked, fd);
+    if (known !== undefined) {
+      this.#timesAdded.set(known, this.#timesAddedOf(known) + 1);
+      return;
     }
+    for (const other of this.#regions) refuseOverlap(checked, other);
+    const kept = before === null ? undefined : before.#findSame(checked, fd);
+    const mapped = kept ?? this.#map(checked, fd);
+    this.#timesAdded.set(mapped, 1);
+    this.#regions = [...this.#regions, mapped].sort((a, b) => a.gpa - b.gpa);
+    this.#uvaRanges = null;
   }
 
   /**
@@ -203,7 +203,7 @@ export class GuestMemory {
       return this.#arena.map(placement);
     } catch (error) {
       if (error instanceof ArenaFullError || error instanceof BudgetError)
-        throw new MemoryError(error.message);
+        throw new NoRoomError(error.message);
       throw error;
     }
   }

@@ -129,6 +129,10 @@ export class Listener {
       this.#unwatch();
       return;
     }
+    if (this.#peerFds.isFull) {
+      this.#lookAfter(this.#peerFds.hangText === null ? LOOK_AGAIN_MS : REFUSAL_PAUSE_MS);
+      return;
+    }
     const fd = this.#accept();
     if (fd === null) return;
     const waiter = this.#waiter;

@@ -44,6 +44,8 @@ export class Session {
   readonly #channel: Channel;
   readonly #events: SessionEvents;
   readonly #peerFds: PeerFds;
+  /** Aborted when the connection has ended. */
+  readonly #gone = new AbortController();
   /** No message has come. */
   isSilent = true;
   /** The message being handled; resolves when it is done with. */
@@ -61,7 +63,10 @@ export class Session {
         this.#current = this.#handle(message);
         return this.#current;
       },
-      events.onEnd,
+      (reason, end) => {
+        this.#gone.abort();
+        events.onEnd(reason, end);
+      },
       peerFds,
     );
   }
@@ -82,7 +87,7 @@ export class Session {
       this.#events.onBegin?.();
     }
     const name = messageName(message.header.request);
-    const fds = new IncomingFds(message.fds, this.#peerFds);
+    const fds = new IncomingFds(message.fds, this.#peerFds, this.#gone.signal);
     let refusal = 'a message with descriptors';
     try {
       if (name === null) throw new PeerError(`message ${message.header.request} is unknown`);
@@ -124,6 +129,8 @@ export class Session {
   }
 
   #refuse(name: MessageName | null, message: Message, why: string): void {
+    // Nobody is there to be told.
+    if (!this.#channel.isOpen) return;
     const reason = name === null || why.startsWith(name) ? why : `${name}: ${why}`;
     const hasOwnReply = name !== null && MESSAGES[name].reply !== null;
     if (hasOwnReply || !this.#wantsAck(message)) {

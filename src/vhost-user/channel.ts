@@ -14,6 +14,7 @@ import {
   HEADER_BYTES,
   PAYLOAD_BYTES_MAX,
 } from '../../protocol/vhost-user/messages.ts';
+import { BudgetError } from '../host/budgets.ts';
 import { closeFds, duplicateFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
@@ -55,6 +56,8 @@ export const FRONT_END_ROLE: ChannelRole = {
 export const MESSAGES_PER_TURN = 32;
 /** Between two looks at a socket that was full. */
 const FULL_SOCKET_MS = 1;
+/** Between two looks at whether what the other end sent is closed. */
+const CONGESTED_MS = 2;
 /** The other end is gone. What it sent before can still be read, so it is the reading side that ends the channel. */
 const GONE = new Set(['EPIPE', 'ECONNRESET']);
 
@@ -80,6 +83,7 @@ export class Channel {
   #unsent: Unsent[] = [];
   #unsentBytes = 0;
   #retry: NodeJS.Timeout | null = null;
+  #relief: NodeJS.Timeout | null = null;
   #peerIsGone = false;
 
   /** Takes over `fd`. `onEnd` is called once, with the reason, after the socket is closed. */
@@ -126,8 +130,10 @@ export class Channel {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.#watch?.close();
+    if (this.#relief !== null) clearTimeout(this.#relief);
     this.#forgetUnsent();
-    this.#peerFds.close(this.#receivedFds);
+    // Otherwise it is the handler's message that holds descriptors, and none came after it.
+    if (!this.#isHandling) this.#peerFds.closeRest(this.#receivedFds);
     this.#receivedFds = [];
     this.#peerFds.closeConnection(this.#fd);
     this.#onEnd(reason, end);
@@ -187,6 +193,10 @@ export class Channel {
         this.#breathe();
         return;
       }
+      if (this.#peerFds.isCongested) {
+        this.#waitForRelief();
+        return;
+      }
       const message = this.#nextMessage();
       if (message === null) return;
       this.#handledThisTurn++;
@@ -220,6 +230,21 @@ export class Channel {
     });
   }
 
+  /** Whoever sends descriptors faster than they can be closed is read later, or not at all if he holds that up. */
+  #waitForRelief(): void {
+    const { hangText } = this.#peerFds;
+    if (hangText !== null) {
+      this.end(hangText);
+      return;
+    }
+    this.#watch?.close();
+    this.#relief = setTimeout(() => {
+      this.#relief = null;
+      this.#handledThisTurn = 0;
+      this.#resume();
+    }, CONGESTED_MS);
+  }
+
   #resume(): void {
     if (!this.#isOpen) return;
     this.#listen();
@@ -230,8 +255,8 @@ export class Channel {
     try {
       return this.#assemble();
     } catch (error) {
-      if (!(error instanceof PeerError || error instanceof HostError)) throw error;
-      this.#end(error.message, error instanceof PeerLeft ? 'left' : 'broken');
+      if (![PeerError, HostError, BudgetError].some((type) => error instanceof type)) throw error;
+      this.#end((error as Error).message, error instanceof PeerLeft ? 'left' : 'broken');
       return null;
     }
   }

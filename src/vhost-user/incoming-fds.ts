@@ -1,14 +1,17 @@
 /** Descriptors that came with a message. A handler takes those it keeps; the session closes the rest. */
-import { PeerFds } from '../host/peer-fds.ts';
+import type { PeerFds } from '../host/peer-fds.ts';
 import { PeerError } from './peer-error.ts';
 
 export class IncomingFds {
+  /** Aborted when the connection on which they came has ended, so that nothing needs to be waited for any more. */
+  readonly gone: AbortSignal;
   #fds: number[];
   readonly #peerFds: PeerFds;
 
-  constructor(fds: readonly number[], peerFds = new PeerFds()) {
+  constructor(fds: readonly number[], peerFds: PeerFds, gone: AbortSignal) {
     this.#fds = [...fds];
     this.#peerFds = peerFds;
+    this.gone = gone;
   }
 
   /**
@@ -25,7 +28,7 @@ export class IncomingFds {
   }
 
   closeRest(): void {
-    this.#peerFds.close(this.#fds);
+    this.#peerFds.closeRest(this.#fds);
     this.#fds = [];
   }
 }

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { closeFds, createEventFd } from '../../src/host/descriptor.ts';
+import { holdUnmappings } from '../host/held-calls.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
 import { bit, F, region, state, table, u64 } from '../vhost-user/scripted-front-end.ts';
 import { arena, arenaView, FEATURES, GUEST_BYTES, ringOffsets, ringPlace, World } from './world.ts';
@@ -439,5 +440,71 @@ describe('a descriptor whose file answers with errors', () => {
     expect(await world.front.ack(request, payload(), [fd])).toBe(1n);
     expect(world.refused).toHaveLength(1);
     closeSync(fd);
+  });
+});
+
+describe('memory for which there is room only when that of others is unmapped', () => {
+  /** More than half of the arena. */
+  const LARGE_BYTES = arena.location.sizeBytes / 2 + 2 ** 30;
+  let large: GuestFile;
+  let held: ReturnType<typeof holdUnmappings>;
+
+  /** Another guest that has just left. */
+  function leave(): void {
+    large = new GuestFile(LARGE_BYTES);
+    held = holdUnmappings();
+    const placement = { fd: large.fd, fileOffset: 0, sizeBytes: LARGE_BYTES, pageBytes: 4096 };
+    arena.unmap(arena.map({ ...placement, preferredOffset: null, mayBeLost: true }));
+    expect(held.count).toBe(1);
+  }
+
+  afterEach(async () => {
+    held.release();
+    large.close();
+    await vi.waitUntil(() => arena.nextDeparture() === null);
+  });
+
+  it.each(['ADD_MEM_REG', 'SET_MEM_TABLE'] as const)('is waited for by %s', async (request) => {
+    world = new World();
+    await world.negotiate();
+    leave();
+    const body = request === 'ADD_MEM_REG' ? region(large.region()) : table([large.region()]);
+    const acknowledged = world.front.ack(request, body, [large.fd]);
+    await turns();
+    expect([world.refused, world.device.memoryBytes, world.front.repliesNow()]).toEqual([[], 0, []]);
+    expect([world.device.memoryWarning, world.changes]).toEqual([
+      expect.stringMatching(
+        /^waits for the memory of guests that have gone to be unmapped: no \d+ bytes left in the arena of \d+ bytes: raise the arena size$/,
+      ),
+      1,
+    ]);
+    held.release();
+    expect(await acknowledged).toBe(0n);
+    expect(world.device.memoryWarning).toBeNull();
+    expect([world.refused, world.device.memoryBytes]).toEqual([[], LARGE_BYTES]);
+  });
+
+  it('is refused when there is not enough then, either', async () => {
+    world = new World();
+    await world.negotiate();
+    leave();
+    const larger = new GuestFile(2 * LARGE_BYTES);
+    const acknowledged = world.front.ack('ADD_MEM_REG', region(larger.region()), [larger.fd]);
+    await turns();
+    expect(world.refused).toEqual([]);
+    held.release();
+    expect(await acknowledged).toBe(1n);
+    expect(world.refused).toEqual([expect.stringMatching(/no \d+ bytes left in the arena/)]);
+    larger.close();
+  });
+
+  it('is not waited for any more when the connection is ended', async () => {
+    world = new World();
+    await world.negotiate();
+    leave();
+    world.front.send('SET_MEM_TABLE', table([large.region()]), [large.fd]);
+    await turns();
+    await world.session.end('the port was stopped');
+    expect([world.refused, world.endReason, held.count]).toEqual([[], 'the port was stopped', 1]);
   });
 });

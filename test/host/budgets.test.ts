@@ -8,6 +8,7 @@ import {
   regionBudget,
 } from '../../src/host/budgets.ts';
 
+const nothing = { others: () => 0, holders: () => null };
 const make = (): Budget => new Budget('things', 40, 4, 'have more');
 
 describe('Budget', () => {
@@ -37,7 +38,11 @@ describe('Budget', () => {
 
   it('counts what is there unasked, and gives others less', () => {
     let others = 0;
-    const budget = new Budget('things', 40, 4, 'have more', { spare: 10, others: () => others });
+    const budget = new Budget('things', 40, 4, 'have more', {
+      spare: 10,
+      others: () => others,
+      holders: () => null,
+    });
     budget.add(30);
     others = 8;
     expect([budget.used, budget.room]).toEqual([38, 12]);
@@ -50,7 +55,7 @@ describe('Budget', () => {
   });
 
   it('has room for a thousand guests with one pair of queues where 20,000 files may be open', () => {
-    expect(descriptorBudget(20_000).max / DescriptorShare.BASE).toBeGreaterThan(1000);
+    expect(descriptorBudget(nothing, 20_000).max / DescriptorShare.BASE).toBeGreaterThan(1000);
   });
 
   it.each([
@@ -60,7 +65,7 @@ describe('Budget', () => {
   ])(
     'of %d open files leaves %d to guests, and %d to us when a message brings all that it can',
     (files, max, ours) => {
-      const budget = descriptorBudget(files);
+      const budget = descriptorBudget(nothing, files);
       expect([budget.max, files - budget.room]).toEqual([max, ours]);
       expect(budget.room - budget.max).toBe(Math.min(253, files / 4));
     },
@@ -68,7 +73,7 @@ describe('Budget', () => {
 
   it('knows what this process may have', () => {
     expect(regionBudget().max).toBeGreaterThan(1000);
-    expect(descriptorBudget().max).toBeGreaterThan(100);
+    expect(descriptorBudget(nothing).max).toBeGreaterThan(100);
   });
 });
 

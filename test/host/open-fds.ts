@@ -3,7 +3,7 @@
  * descriptors use it: take a snapshot before, ask what is new after.
  */
 import { readdirSync, readlinkSync } from 'node:fs';
-import { closingElsewhere } from '../../src/host/elsewhere.ts';
+import { closingElsewhere } from '../../src/host/closing.ts';
 import { peerSignalsNeverWait } from '../../src/host/peer-signal.ts';
 
 /** Descriptor number to what lies behind it. */

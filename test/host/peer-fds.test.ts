@@ -1,30 +1,28 @@
 /**
- * What a peer's descriptor is found to be without asking it, and that those which could make us wait are neither used
- * nor closed. With a file system that really never answers: test/real/lost-memory.test.ts.
+ * That descriptors of peers which could make us wait are neither used nor closed, and that no more are opened than may
+ * be, nor more read than are closed. With a file system that really never answers: test/real/lost-memory.test.ts.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
-import { createServer, type Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { Budget } from '../../src/host/budgets.ts';
+import { Budget, BudgetError } from '../../src/host/budgets.ts';
+import { closingElsewhereCount } from '../../src/host/closing.ts';
 import { closeFd, createEventFd, describeFd } from '../../src/host/descriptor.ts';
-import { EpollSet } from '../../src/host/epoll.ts';
 import { HostError } from '../../src/host/errors.ts';
-import { createMemoryFile } from '../../src/host/mapping.ts';
-import { KeptFds, kindOfPeerFile, PeerFds } from '../../src/host/peer-fds.ts';
+import { libc } from '../../src/host/libc.ts';
+import { PeerFds } from '../../src/host/peer-fds.ts';
+import { PortFds } from '../../src/host/port-fds.ts';
 import { connectUnix, listenUnix, receive, send, socketPair } from '../../src/host/unix-socket.ts';
 import { openedSince, openFds } from './open-fds.ts';
 
-const O_PATH = 0o10000000;
 const MSG_OOB = 1;
 const folder = mkdtempSync(join(tmpdir(), 'ringway-peer-fds-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 const cleanups: (() => void)[] = [];
-afterEach(() => {
+afterEach(async () => {
   for (const cleanup of cleanups.splice(0)) cleanup();
+  await vi.waitUntil(() => closingElsewhereCount() === 0);
 });
 
 function open(path: string, flags: string | number = 'r'): number {
@@ -38,101 +36,16 @@ function isClosed(fd: number): Promise<boolean> {
   return vi.waitUntil(() => describeFd(fd) === `descriptor ${fd}`);
 }
 
-/** The folder /proc/PID/fd of a process that has ended: `fstat` of it fails. */
-async function folderOfDeadProcess(): Promise<number> {
-  const child = spawn('sleep', ['1000']);
-  const fd = open(`/proc/${child.pid}/fd`);
-  child.kill();
-  await once(child, 'exit');
-  return fd;
-}
-
-describe('kindOfPeerFile', () => {
-  it.each([
-    ['a memfd', () => createMemoryFile('guest', 4096), 'memory'],
-    ['a file of tmpfs', () => openSync('/dev/shm', 0o20200002), 'memory'],
-    ['a file of the local disk', () => openSync(join(folder, 'ram'), 'w+'), 'disk'],
-    ['a folder', () => openSync('/', 'r'), 'disk'],
-    ['an eventfd', () => createEventFd(), 'plain'],
-    ['an epoll set', () => new EpollSet().fd, 'plain'],
-    ['/dev/null', () => openSync('/dev/null', 'r+'), 'plain'],
-    ['a file of /proc', () => openSync('/proc/self/maps', 'r'), 'plain'],
-    ['the name of a file', () => openSync('/dev/fuse', O_PATH), 'plain'],
-    ['another device', () => openSync('/dev/ptmx', 'r+'), 'unasked'],
-  ] as const)('%s is %s', (_what, make, kind) => {
-    const fd = make();
-    expect([describeFd(fd), kindOfPeerFile(fd, null)]).toEqual([expect.any(String), kind]);
-    closeFd(fd);
-  });
-
-  it('takes the UNIX sockets only', async () => {
-    const pair = socketPair();
-    expect(pair.map((fd) => kindOfPeerFile(fd, null))).toEqual(['plain', 'plain']);
-    for (const fd of pair) closeFd(fd);
-    const server: Server = createServer().listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const socket = new Socket();
-    socket.connect((server.address() as { port: number }).port, '127.0.0.1');
-    await once(socket, 'connect');
-    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
-    expect(kindOfPeerFile(fd, null)).toBe('unasked');
-    expect(new PeerFds().obstacle(fd)).toMatch(/^the descriptor is socket:\[\d+\], which may never answer/);
-    socket.destroy();
-    server.close();
-    await once(server, 'close');
-  });
-
-  it.skipIf(process.getuid?.() !== 0)(
-    "knows a disk of the peer's own mount namespace by the peer (needs root)",
-    async () => {
-      const script = 'echo; exec sleep 1000';
-      const child = spawn('unshare', ['--mount', 'sh', '-c', script], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      });
-      await once(child.stdout, 'data');
-      const own = openSync(join(folder, 'ram'), 'w+');
-      const theirs = open(`/proc/${child.pid}/root${folder}/ram`, 'r+');
-      expect(kindOfPeerFile(own, null)).toBe('disk');
-      expect(kindOfPeerFile(theirs, null)).toBe('unasked');
-      expect(kindOfPeerFile(theirs, child.pid!)).toBe('disk');
-      closeFd(own);
-      child.kill();
-      await once(child, 'exit');
-    },
-  );
-
-  it.skipIf(process.getuid?.() !== 0)(
-    "does not look for a disk among all mounts that a peer's own namespace has (needs root)",
-    async () => {
-      const name = 'x'.repeat(250);
-      const script = `cd ${folder} && touch ${name} && for i in $(seq 400); do mount --bind ram ${name}; done; echo; exec sleep 1000`;
-      closeFd(openSync(join(folder, 'ram'), 'w+'));
-      const child = spawn('unshare', ['--mount', 'sh', '-c', script], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      });
-      await once(child.stdout, 'data');
-      const last = open(`/proc/${child.pid}/root${folder}/${name}`, 'r+');
-      expect(kindOfPeerFile(last, child.pid!)).toBe('unasked');
-      child.kill();
-      await once(child, 'exit');
-    },
-  );
-
-  it('asks nothing of a folder that cannot answer', async () => {
-    expect(kindOfPeerFile(await folderOfDeadProcess(), null)).toBe('plain');
-  });
-});
-
 describe('PeerFds', () => {
   it('keeps what it cannot close, and counts it for the port', async () => {
-    const kept = new KeptFds();
+    const kept = new PortFds();
     const first = new PeerFds(null, kept);
     const device = open('/dev/ptmx', 'r+');
     const plain = createEventFd();
     first.close([device, plain]);
     expect(describeFd(device)).toBe('/dev/ptmx');
     await isClosed(plain);
-    expect([first.keptCount, new PeerFds(null, kept).keptCount, kept.count]).toEqual([1, 0, 1]);
+    expect([first.keptCount, new PeerFds(null, kept).keptCount, kept.keptCount]).toEqual([1, 0, 1]);
     for (let i = 0; i < 14; i++) first.close([device]);
     expect(kept.isTooMany).toBe(false);
     first.close([device]);
@@ -145,12 +58,14 @@ describe('what a peer sends when few descriptors may be opened', () => {
   let back: number;
   let event: number;
   let budget: Budget;
+  let port: PortFds;
   let peerFds: PeerFds;
   beforeEach(() => {
     [front, back] = socketPair();
     event = createEventFd();
-    budget = new Budget('descriptors', 5, 1, '');
-    peerFds = new PeerFds(null, new KeptFds(budget));
+    budget = new Budget('descriptors', 5, 1, 'have more');
+    port = new PortFds('vm0', budget);
+    peerFds = new PeerFds(null, port);
   });
   afterEach(() => {
     for (const fd of [front, back, event]) if (describeFd(fd) !== `descriptor ${fd}`) closeFd(fd);
@@ -165,7 +80,7 @@ describe('what a peer sends when few descriptors may be opened', () => {
     expect(peerFds.receive(back, 100)).toMatchObject({ fds: [], closed: false });
     send(front, Uint8Array.of(3));
     expect([...peerFds.receive(back, 100).bytes]).toEqual([3]);
-    peerFds.close(fds);
+    peerFds.closeRest(fds);
     expect(budget.room).toBe(5);
     closeFd(front);
     front = event;
@@ -176,20 +91,46 @@ describe('what a peer sends when few descriptors may be opened', () => {
     const before = openFds();
     send(front, Uint8Array.of(1), events(6));
     expect(() => peerFds.receive(back, 1)).toThrow(
-      'reading descriptors from a connection: recvmsg failed with EMFILE (too many open files)',
+      new BudgetError(
+        'what came brings 6 descriptors, and only 5 may be opened now: all guests together have 0 of 5 (have more)',
+      ),
     );
     budget.add(-1);
     const { fds, truncated } = peerFds.receive(back, 1);
     expect([fds.length, truncated]).toEqual([6, false]);
-    peerFds.close(fds);
+    peerFds.closeRest(fds);
     expect(openedSince(before)).toEqual([]);
   });
 
-  it('stays in its connection, which is kept and counted, when that is closed', () => {
+  it('stays in its connection, which is counted and closed when there is room', async () => {
     send(front, Uint8Array.of(1), events(6));
     peerFds.closeConnection(back);
-    expect([peerFds.keptCount, budget.used]).toEqual([1, 1]);
+    expect([peerFds.keptCount, budget.used, port.isTooMany, port.isFull]).toEqual([0, 1, false, true]);
+    expect(port.obstruction).toBe(
+      'what its last front-end sent cannot be read, nor its connection closed, for want of descriptors: all guests together have 1 of 5 (have more)',
+    );
     expect(describeFd(back)).toMatch(/^socket:/);
+    budget.add(-2);
+    await isClosed(back);
+    expect([peerFds.keptCount, budget.used, port.isFull, port.obstruction]).toEqual([0, -2, false, null]);
+  });
+
+  it('leaves those in a listening socket that could not be accepted, which is closed later', async () => {
+    const path = join(folder, 'later.sock');
+    const listenFd = listenUnix(path);
+    closeFd(front);
+    front = connectUnix(path);
+    const accept = vi.spyOn(libc, 'accept4').mockReturnValue(-1);
+    peerFds.closeListener(listenFd);
+    expect([budget.used, port.isFull, describeFd(listenFd)]).toEqual([
+      1,
+      true,
+      expect.stringMatching(/^socket/),
+    ]);
+    accept.mockRestore();
+    await isClosed(listenFd);
+    expect([budget.used, port.isFull]).toEqual([0, false]);
+    expect(receive(front, 1).closed).toBe(true);
   });
 
   it('does not keep a connection that brings none', () => {
@@ -200,12 +141,14 @@ describe('what a peer sends when few descriptors may be opened', () => {
   });
 
   it('and is kept is too much from the first on when there is no room for it', () => {
-    const kept = new KeptFds(budget);
-    kept.add();
+    const kept = new PortFds('vm0', budget);
+    kept.keep();
     expect([kept.isTooMany, budget.used]).toEqual([false, 1]);
     budget.add(5);
-    expect(kept.isTooMany).toBe(true);
-    expect(new KeptFds(budget).isTooMany).toBe(false);
+    expect(kept.tooManyText).toBe(
+      'its front-ends sent 1 descriptor that may never answer and is kept open, and few are left: all guests together have 6 of 5 (have more): remove the port and add it again',
+    );
+    expect(new PortFds('vm0', budget).isTooMany).toBe(false);
   });
 });
 
@@ -312,7 +255,7 @@ describe('a connection that is closed with descriptors unread in it', () => {
     expect(openedSince(before)).toEqual([]);
   });
 
-  it('reads them first: what may wait is kept, the rest closed', () => {
+  it('reads them first: what may wait is kept, the rest closed', async () => {
     const before = openFds();
     const [front, back] = socketPair();
     const device = open('/dev/ptmx', 'r+');
@@ -324,16 +267,17 @@ describe('a connection that is closed with descriptors unread in it', () => {
     expect(receive(front, 1).closed).toBe(true);
     for (const fd of [front, device, event]) closeFd(fd);
     cleanups.length = 0;
+    await vi.waitUntil(() => closingElsewhereCount() === 0);
     expect(openedSince(before)).toEqual([expect.stringMatching(/^\d+: \/dev\/ptmx$/)]);
     closeFd(Number.parseInt(openedSince(before)[0]!, 10));
   });
 
   it('is closed although its port has kept too many before', () => {
-    const kept = new KeptFds();
-    for (let i = 0; i < 16; i++) kept.add();
+    const kept = new PortFds();
+    for (let i = 0; i < 16; i++) kept.keep();
     const [front, back] = socketPair();
     new PeerFds(null, kept).closeConnection(back);
-    expect(kept.count).toBe(16);
+    expect(kept.keptCount).toBe(16);
     expect(describeFd(back)).toBe(`descriptor ${back}`);
     closeFd(front);
   });

@@ -105,8 +105,13 @@ describe('Arena', () => {
     expect(arena.mappedBytes).toBe(0);
     expect(() => arena.unmap(offset)).toThrow('nothing is mapped');
     expect(isBusyElsewhere()).toBe(true);
+    let hasLeft = false;
+    void arena.nextDeparture()?.then(() => {
+      hasLeft = true;
+    });
     expect(map(part)).not.toBe(offset);
     await vi.waitUntil(() => !isBusyElsewhere());
+    expect([hasLeft, arena.nextDeparture()]).toEqual([true, null]);
     expect(view.u8[offset]).toBe(0);
     expect(map(part)).toBe(offset);
   });

@@ -4,7 +4,7 @@
  */
 import { readSync, writeSync } from 'node:fs';
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
-import { closeFd, duplicateFd } from '../../src/host/descriptor.ts';
+import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 
 /** Where the front-end has its guest's address 0, unless a test says otherwise. */
@@ -23,11 +23,6 @@ export class GuestFile {
   /** The whole file as one region from guest address 0, but for what is given. */
   region(but: Partial<MemRegion> = {}): MemRegion {
     return { gpa: 0n, sizeBytes: BigInt(this.sizeBytes), uva: UVA_BASE, mmapOffset: 0n, ...but };
-  }
-
-  /** Another descriptor of the file, for those who take over what they are given. */
-  duplicate(): number {
-    return duplicateFd(this.fd);
   }
 
   write(offset: number, bytes: Uint8Array | readonly number[]): void {

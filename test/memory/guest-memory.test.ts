@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { busFaults } from '../../src/host/bus-faults.ts';
-import { createEventFd, duplicateFd } from '../../src/host/descriptor.ts';
+import { closeFd, createEventFd } from '../../src/host/descriptor.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { MemoryError } from '../../src/memory/guest-memory.ts';
 import { UVA_BASE } from './guest-file.ts';
@@ -15,7 +15,7 @@ describe('GuestMemory', () => {
   it('shows the file at the guest and the user address', () => {
     const guest = file(16 * PAGE);
     guest.write(5 * PAGE + 3, [11, 22, 33]);
-    memory.add(guest.region({ gpa: 0x10_0000n }), guest.duplicate());
+    memory.add(guest.region({ gpa: 0x10_0000n }), guest.fd);
     const offset = locate(memory.gpaMap(), 0x10_0000 + 5 * PAGE + 3, 3);
     expect([...view.bytesAt(offset, 3)]).toEqual([11, 22, 33]);
     expect(memory.offsetOfUva(UVA_BASE + BigInt(5 * PAGE + 3), 3)).toBe(offset);
@@ -26,7 +26,7 @@ describe('GuestMemory', () => {
 
   it('lays neighbouring regions side by side, so that a buffer may cross from one to the next', () => {
     const guest = file(4 * MIB);
-    memory.add(guest.region({ sizeBytes: BigInt(MIB) }), guest.duplicate());
+    memory.add(guest.region({ sizeBytes: BigInt(MIB) }), guest.fd);
     memory.add(
       guest.region({
         gpa: BigInt(MIB),
@@ -34,7 +34,7 @@ describe('GuestMemory', () => {
         sizeBytes: BigInt(3 * MIB),
         mmapOffset: BigInt(MIB),
       }),
-      guest.duplicate(),
+      guest.fd,
     );
     expect(memory.gpaMap()).toEqual([{ start: 0, end: 4 * MIB, arenaOffset: memory.regions[0].arenaOffset }]);
     expect(locate(memory.gpaMap(), MIB - 10, 20)).toBeGreaterThanOrEqual(0);
@@ -43,7 +43,7 @@ describe('GuestMemory', () => {
 
   it('does not pretend that neighbours by guest address are neighbours by user address', () => {
     const guest = file(2 * MIB);
-    memory.add(guest.region({ sizeBytes: BigInt(MIB) }), guest.duplicate());
+    memory.add(guest.region({ sizeBytes: BigInt(MIB) }), guest.fd);
     memory.add(
       guest.region({
         gpa: BigInt(MIB),
@@ -51,7 +51,7 @@ describe('GuestMemory', () => {
         sizeBytes: BigInt(MIB),
         mmapOffset: BigInt(MIB),
       }),
-      guest.duplicate(),
+      guest.fd,
     );
     expect(memory.gpaMap()).toHaveLength(1);
     expect(memory.offsetOfUva(UVA_BASE + BigInt(MIB - 10), 20)).toBeNull();
@@ -63,7 +63,7 @@ describe('GuestMemory', () => {
     guest.write(3 * GIB - 1, [1]);
     guest.write(3 * GIB, [2]);
     guest.write(6 * GIB - 1, [3]);
-    memory.add(guest.region({ sizeBytes: BigInt(3 * GIB) }), guest.duplicate());
+    memory.add(guest.region({ sizeBytes: BigInt(3 * GIB) }), guest.fd);
     memory.add(
       guest.region({
         gpa: BigInt(4 * GIB),
@@ -71,7 +71,7 @@ describe('GuestMemory', () => {
         sizeBytes: BigInt(3 * GIB),
         mmapOffset: BigInt(3 * GIB),
       }),
-      guest.duplicate(),
+      guest.fd,
     );
     const map = memory.gpaMap();
     const byteAt = (gpa: number) => view.u8[locate(map, gpa, 1)];
@@ -113,8 +113,8 @@ describe('GuestMemory', () => {
     ['with a user address that overflows', { uva: 2n ** 64n - 1n }, /user address .* is out of range/],
   ])('refuses a region %s', (_what, but, message) => {
     const guest = file(4 * PAGE);
-    expect(() => memory.add(guest.region(but), guest.duplicate())).toThrow(message);
-    expect(() => memory.add(guest.region(but), guest.duplicate())).toThrow(MemoryError);
+    expect(() => memory.add(guest.region(but), guest.fd)).toThrow(message);
+    expect(() => memory.add(guest.region(but), guest.fd)).toThrow(MemoryError);
     expect(memory.regions).toEqual([]);
   });
 
@@ -126,17 +126,17 @@ describe('GuestMemory', () => {
     ['user addresses from below', { gpa: 0x10_0000n, uva: UVA_BASE - 0x3fffn }],
   ])('refuses overlapping %s', (_what, but) => {
     const guest = file(4 * PAGE);
-    memory.add(guest.region({ gpa: 0x2000n }), guest.duplicate());
-    expect(() => memory.add(guest.region({ gpa: 0x2000n, ...but }), guest.duplicate())).toThrow(/overlaps/);
+    memory.add(guest.region({ gpa: 0x2000n }), guest.fd);
+    expect(() => memory.add(guest.region({ gpa: 0x2000n, ...but }), guest.fd)).toThrow(/overlaps/);
     expect(memory.regions).toHaveLength(1);
   });
 
   it('takes regions that only touch', () => {
     const guest = file(4 * PAGE);
     const size = BigInt(4 * PAGE);
-    memory.add(guest.region({ gpa: size, uva: UVA_BASE + size }), guest.duplicate());
-    memory.add(guest.region(), guest.duplicate());
-    memory.add(guest.region({ gpa: 2n * size, uva: UVA_BASE + 2n * size }), guest.duplicate());
+    memory.add(guest.region({ gpa: size, uva: UVA_BASE + size }), guest.fd);
+    memory.add(guest.region(), guest.fd);
+    memory.add(guest.region({ gpa: 2n * size, uva: UVA_BASE + 2n * size }), guest.fd);
     expect(memory.regions.map(({ gpa }) => gpa)).toEqual([0, 4 * PAGE, 8 * PAGE]);
   });
 
@@ -147,7 +147,9 @@ describe('GuestMemory', () => {
     ['an empty file of /proc', () => openSync('/proc/self/maps', 'r'), MemoryError],
   ])('refuses %s as memory', (_what, open, error) => {
     const region: MemRegion = { gpa: 0n, uva: UVA_BASE, sizeBytes: 4096n, mmapOffset: 0n };
-    expect(() => memory.add(region, open())).toThrow(error);
+    const fd = open();
+    expect(() => memory.add(region, fd)).toThrow(error);
+    closeFd(fd);
   });
 
   it('refuses a file that is open for reading only', () => {
@@ -157,9 +159,9 @@ describe('GuestMemory', () => {
     ftruncateSync(fd, PAGE);
     closeSync(fd);
     const region: MemRegion = { gpa: 0n, uva: UVA_BASE, sizeBytes: 4096n, mmapOffset: 0n };
-    expect(() => memory.add(region, openSync(path, 'r'))).toThrow(
-      /mmap failed with EACCES \(permission denied\)/,
-    );
+    const readable = openSync(path, 'r');
+    expect(() => memory.add(region, readable)).toThrow(/mmap failed with EACCES \(permission denied\)/);
+    closeFd(readable);
     rmSync(folder, { recursive: true });
   });
 
@@ -168,20 +170,21 @@ describe('GuestMemory', () => {
     const fd = openSync('/sys/kernel/mm/transparent_hugepage/enabled', 'r+');
     const region: MemRegion = { gpa: 0n, uva: UVA_BASE, sizeBytes: 4096n, mmapOffset: 0n };
     expect(() => memory.add(region, fd)).toThrow(HostError);
+    closeFd(fd);
     expect(holesIn(arena.location.address, arena.location.sizeBytes)).toEqual([]);
   });
 
   it('says that the arena is full', () => {
     const guest = file(65 * GIB);
-    expect(() => memory.add(guest.region(), guest.duplicate())).toThrow(
+    expect(() => memory.add(guest.region(), guest.fd)).toThrow(
       /no 69793218560 bytes left in the arena of 68719476736 bytes: raise the arena size/,
     );
-    expect(() => memory.add(guest.region(), guest.duplicate())).toThrow(MemoryError);
+    expect(() => memory.add(guest.region(), guest.fd)).toThrow(MemoryError);
   });
 
   it('seals a memory file only where its shrinking ends the process: sealing waits for who writes to it', () => {
     const guest = file(4 * PAGE);
-    memory.add(guest.region(), guest.duplicate());
+    memory.add(guest.region(), guest.fd);
     if (busFaults() === null) expect(() => ftruncateSync(guest.fd, PAGE)).toThrow(/EPERM/);
     else ftruncateSync(guest.fd, PAGE);
   });
@@ -189,15 +192,14 @@ describe('GuestMemory', () => {
   it('keeps its mapping when the front-end closes its descriptors', () => {
     const guest = file(4 * PAGE);
     guest.write(0, [1, 2, 3]);
-    const fd = duplicateFd(guest.fd);
-    memory.add(guest.region(), fd);
+    memory.add(guest.region(), guest.fd);
     guest.close();
     expect([...view.bytesAt(locate(memory.gpaMap(), 0, 3), 3)]).toEqual([1, 2, 3]);
   });
 
   it('removes only what matches in guest address, user address and size', () => {
     const guest = file(4 * PAGE);
-    memory.add(guest.region(), guest.duplicate());
+    memory.add(guest.region(), guest.fd);
     for (const but of [
       { gpa: 0x1000n },
       { uva: UVA_BASE + 1n },
@@ -216,7 +218,7 @@ describe('GuestMemory', () => {
   it('leaves zeros where a region was, whatever is written there later', () => {
     const guest = file(4 * PAGE);
     guest.write(0, new Uint8Array(4 * PAGE).fill(0xaa));
-    memory.add(guest.region(), guest.duplicate());
+    memory.add(guest.region(), guest.fd);
     const offset = locate(memory.gpaMap(), 0, 1);
     expect(view.u8[offset]).toBe(0xaa);
     remove(guest.region());
@@ -228,8 +230,8 @@ describe('GuestMemory', () => {
 
   it('counts a region that is added again (QEMU before 8.1 does so for every queue pair)', () => {
     const guest = file(4 * PAGE);
-    memory.add(guest.region(), guest.duplicate());
-    memory.add(guest.region(), guest.duplicate());
+    memory.add(guest.region(), guest.fd);
+    memory.add(guest.region(), guest.fd);
     expect(memory.regions).toHaveLength(1);
     expect(arena.mappedBytes).toBe(4 * PAGE);
     remove(guest.region());
@@ -241,8 +243,8 @@ describe('GuestMemory', () => {
   it('takes no other file for a region that it has', () => {
     const guest = file(4 * PAGE);
     const other = file(4 * PAGE);
-    memory.add(guest.region(), guest.duplicate());
-    expect(() => memory.add(other.region(), other.duplicate())).toThrow(/overlaps/);
+    memory.add(guest.region(), guest.fd);
+    expect(() => memory.add(other.region(), other.fd)).toThrow(/overlaps/);
   });
 });
 

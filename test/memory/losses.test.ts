@@ -38,7 +38,7 @@ function addFile(sizeBytes: number, gpa = 0n): { fd: number; offset: number } {
   const fd = openSync(path, 'w+');
   ftruncateSync(fd, sizeBytes);
   const region = { gpa, uva: 0x7f00_0000_0000n + gpa, sizeBytes: BigInt(sizeBytes), mmapOffset: 0n };
-  memory.add(region, openSync(path, 'r+'));
+  memory.add(region, fd);
   return { fd, offset: memory.regions.find((mapped) => mapped.gpa === Number(gpa))!.arenaOffset };
 }
 
@@ -58,7 +58,7 @@ describe('memory that is not there', () => {
   it('reads as zeros, takes writes and copies, and is told of', async () => {
     const guest = addFile(3 * MIB);
     const whole = file(MIB);
-    memory.add(whole.region({ gpa: 0x4000_0000n, uva: 0x1000_0000n }), whole.duplicate());
+    memory.add(whole.region({ gpa: 0x4000_0000n, uva: 0x1000_0000n }), whole.fd);
     const other = memory.regions[1]!.arenaOffset;
     whole.write(0, [7, 8, 9]);
     view.u8[guest.offset] = 5;

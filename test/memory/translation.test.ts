@@ -88,10 +88,10 @@ describe('translations', () => {
           const placed = { ...region, file: guest };
           const accepts = twin.accepts(placed);
           if (accepts) {
-            memory.add(region, guest.duplicate());
+            memory.add(region, guest.fd);
             twin.placed.push(placed);
           } else {
-            expect(() => memory.add(region, guest.duplicate())).toThrow(MemoryError);
+            expect(() => memory.add(region, guest.fd)).toThrow(MemoryError);
           }
         }
         expect(memory.regions).toHaveLength(twin.placed.length);

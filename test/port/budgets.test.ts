@@ -14,6 +14,7 @@ import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import { FakeDataPath } from '../device/fake-data-path.ts';
+import { holdUnmappings } from '../host/held-calls.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
 import { bit, F, P, region, ScriptedFrontEnd, state, table, u64 } from '../vhost-user/scripted-front-end.ts';
@@ -108,6 +109,26 @@ describe('regions of all guests', () => {
     expect(counts).toEqual([60, 16]);
   });
 
+  it('are waited for where they are still being unmapped', async () => {
+    const { port, front } = await connect();
+    const large = new GuestFile(2 ** 26);
+    const held = holdUnmappings();
+    const placement = { fd: large.fd, fileOffset: 0, sizeBytes: large.sizeBytes, pageBytes: 4096 };
+    arena.unmap(arena.map({ ...placement, preferredOffset: null, mayBeLost: true }));
+    regions.add(79);
+    const acknowledged = front!.ack('ADD_MEM_REG', region(page(0)), [guest.fd]);
+    await vi.waitUntil(() => port.status.reason !== null);
+    expect(port.status).toEqual({
+      state: 'negotiating',
+      reason:
+        'waits for the memory of guests that have gone to be unmapped: no memory regions left: all guests together have 80 of 80 (raise it)',
+    });
+    held.release();
+    expect(await acknowledged).toBe(0n);
+    regions.add(-79);
+    large.close();
+  });
+
   it('come back when they are removed, and with the connection', async () => {
     const { front } = await connect();
     await addRegions(front!);
@@ -151,13 +172,17 @@ describe('descriptors of all front-ends', () => {
     next.front!.send('SET_OWNER', undefined, new Array<number>(12).fill(device));
     await next.front!.closed;
     await vi.waitUntil(() => descriptors.used === 79 + DescriptorShare.BASE);
-    expect(next.port.status.reason).toContain(
-      'reading descriptors from a connection: recvmsg failed with EMFILE',
+    expect(next.port.status.reason).toBe(
+      'what its last front-end sent cannot be read, nor its connection closed, for want of descriptors: all guests together have 90 of 100 (raise it)',
     );
     const late = await connect();
     expect(late.front).toBeNull();
     expect(late.port.status.reason).toMatch(/no descriptors left: all guests together have 90 of 100/);
     expect(await decent.front!.settle()).not.toBeNull();
     expect(await decent.front!.ack('ADD_MEM_REG', region(page(0)), [guest.fd])).toBe(0n);
+    // Once there is room for them, they are read and kept, and the connection is closed.
+    descriptors.add(-10);
+    await vi.waitUntil(() => descriptors.used === 80 + DescriptorShare.BASE);
+    descriptors.add(10);
   });
 });

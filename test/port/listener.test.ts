@@ -16,7 +16,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
-import { KeptFds, PeerFds } from '../../src/host/peer-fds.ts';
+import { PeerFds } from '../../src/host/peer-fds.ts';
+import { PortFds } from '../../src/host/port-fds.ts';
 import {
   acceptUnix,
   connectUnix,
@@ -101,7 +102,7 @@ describe('a listener whose second peers send what is kept', () => {
         await turns(5);
       }
     };
-    const kept = new KeptFds();
+    const kept = new PortFds();
     const listener = open({}, new PeerFds(null, kept));
     connect();
     await next(listener);
@@ -113,7 +114,7 @@ describe('a listener whose second peers send what is kept', () => {
     const settled = openFds();
     await pass();
     // What it sent, and its connection.
-    expect(kept.count).toBe(17);
+    expect(kept.keptCount).toBe(17);
     expect([receive(second, 1).closed, receive(third, 1).closed]).toEqual([true, false]);
     const strays = openedSince(settled);
     expect(strays).toHaveLength(17);

@@ -5,7 +5,6 @@
 import { expect } from 'vitest';
 import type { DriverRing } from '../../src/frontend/driver-ring.ts';
 import { EmbeddedMemory } from '../../src/frontend/guest-memory.ts';
-import { duplicateFd } from '../../src/host/descriptor.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
@@ -191,7 +190,7 @@ export class Neighbourhood {
     const memory = new EmbeddedMemory(NEIGHBOUR_BYTES);
     memory.u8.fill(0x5a);
     const mapped = new GuestMemory(sharedArena);
-    mapped.add(memory.regions[0], duplicateFd(memory.fd));
+    mapped.add(memory.regions[0], memory.fd);
     this.#neighbours.push({ memory, mapped });
   }
 }

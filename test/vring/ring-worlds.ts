@@ -10,7 +10,7 @@ import { EmbeddedMemory, type RegionPlan } from '../../src/frontend/guest-memory
 import { ReceiveQueue } from '../../src/frontend/receive-queue.ts';
 import { SendQueue } from '../../src/frontend/send-queue.ts';
 import type { SplitDriverLayout } from '../../src/frontend/split-layout.ts';
-import { closeFd, createEventFd, drainFd, duplicateFd } from '../../src/host/descriptor.ts';
+import { closeFd, createEventFd, drainFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
 import {
@@ -309,10 +309,10 @@ function mapRegions(guestMemory: GuestMemory, memory: EmbeddedMemory, mapping: M
   const regions = memory.regions;
   if (mapping === 'lastFirst') regions.reverse();
   const last = regions.pop();
-  for (const region of regions) guestMemory.add(region, duplicateFd(memory.fd));
+  for (const region of regions) guestMemory.add(region, memory.fd);
   const ends = guestMemory.regions.map((region) => region.arenaOffset + region.sizeBytes);
   const fillerOffset = mapping === 'overWindows' ? fillFirstWindow(Math.max(0, ...ends)) : null;
-  if (last !== undefined) guestMemory.add(last, duplicateFd(memory.fd));
+  if (last !== undefined) guestMemory.add(last, memory.fd);
   if (fillerOffset !== null) sharedArena.unmap(fillerOffset);
 }
 

@@ -10,9 +10,10 @@ import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
 import type { LastRun } from '../../device/ring-start.ts';
-import { type Budget, BudgetError, DescriptorShare, processDescriptors } from '../../host/budgets.ts';
+import { type Budget, BudgetError, DescriptorShare } from '../../host/budgets.ts';
 import type { Watch } from '../../host/event-loop.ts';
-import { KeptFds, PeerFds } from '../../host/peer-fds.ts';
+import { PeerFds } from '../../host/peer-fds.ts';
+import { PortFds, processDescriptors } from '../../host/port-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, queueStates, sumCounters } from '../../queue/state.ts';
 import { Session } from '../../vhost-user/back-end.ts';
@@ -42,6 +43,9 @@ export type VhostUserDetails = {
   readonly memoryBytes: number;
 };
 
+/** No front-end may be let in for now. */
+class ObstructionError extends Error {}
+
 /** A front-end's connection and the device that it drives. */
 type Peer = {
   readonly session: Session;
@@ -65,8 +69,8 @@ export class VhostUserPort implements Port {
   readonly #supervisor: Supervisor;
   /** Of all ports. */
   readonly #descriptors: Budget;
-  /** Of all front-ends so far. */
-  readonly #kept: KeptFds;
+  /** What all front-ends so far left of descriptors. */
+  readonly #fds: PortFds;
   #peer: Peer | null = null;
   /** What the connected front-end did last that was refused. */
   #refusal: string | null = null;
@@ -85,23 +89,22 @@ export class VhostUserPort implements Port {
     this.states = queueStates(ringCountMax(options.device.queuePairsMax));
     this.#context = context;
     this.#descriptors = context.descriptors ?? processDescriptors();
-    this.#kept = new KeptFds(this.#descriptors);
+    this.#fds = new PortFds(context.name, this.#descriptors, () => this.#tellHang());
     this.#socket = new PeerSocket(
       options.socketPath,
       options.role,
       options.listen,
       context.events,
-      new PeerFds(null, this.#kept),
+      new PeerFds(null, this.#fds),
     );
     this.#supervisor = new Supervisor(
       {
         open: () => this.#socket.open(),
         attend: (signal) => this.#socket.attend(signal),
-        attach: async () => this.#adopt(this.#socket.take()),
+        attach: async () => this.#attach(),
         release: (isLast) => this.#release(isLast),
         close: () => this.#socket.close(),
-        explain: (error) =>
-          error instanceof BudgetError ? this.#unlessTooMany(error.message) : this.#socket.explain(error),
+        explain: (error) => this.#explain(error),
         describe: (isHeld, reason) => this.#describe(isHeld, reason),
       },
       context.events,
@@ -162,10 +165,35 @@ export class VhostUserPort implements Port {
     this.device?.queueFailed(queueIndex);
   }
 
+  #attach(): void {
+    const { obstruction } = this.#fds;
+    // In the other role, who connects is told by being hung up on.
+    if (obstruction !== null && this.options.role === 'client') throw new ObstructionError(obstruction);
+    const fd = this.#socket.take();
+    if (obstruction === null) {
+      this.#adopt(fd);
+      return;
+    }
+    new PeerFds(null, this.#fds).closeConnection(fd);
+    throw new ObstructionError(obstruction);
+  }
+
+  #explain(error: unknown): Trouble | null {
+    // The status tells of it for as long as it lasts, and the log did when it began.
+    if (error instanceof ObstructionError) return { reason: null };
+    return error instanceof BudgetError ? this.#unlessTooMany(error.message) : this.#socket.explain(error);
+  }
+
+  #tellHang(): void {
+    const { hangText } = this.#fds;
+    if (hangText !== null) this.#context.events.warn(hangText);
+    else this.#context.events.info('what its front-end sent is closed after all');
+  }
+
   #adopt(fd: number): void {
     const { arena, arenaView, dataPath, events } = this.#context;
     const descriptors = this.#shareOfDescriptors(fd);
-    const peerFds = new PeerFds(peerPid(fd), this.#kept);
+    const peerFds = new PeerFds(peerPid(fd), this.#fds);
     const net = new NetDevice(this.options.device, {
       portId: this.id,
       arena,
@@ -207,7 +235,7 @@ export class VhostUserPort implements Port {
     try {
       return new DescriptorShare(this.#descriptors);
     } catch (error) {
-      new PeerFds(null, this.#kept).closeConnection(fd);
+      new PeerFds(null, this.#fds).closeConnection(fd);
       throw error;
     }
   }
@@ -247,12 +275,10 @@ export class VhostUserPort implements Port {
 
   /** Why a front-end was let go; of whose port too many descriptors are kept, there is no other. */
   #unlessTooMany(why: string): { readonly reason: string; readonly retry?: 'never' } {
-    if (!this.#kept.isTooMany) return { reason: why };
-    const { count } = this.#kept;
-    const what = count === 1 ? '1 descriptor' : `${count} descriptors`;
-    const isKept = count === 1 ? 'is kept open' : 'are kept open';
-    const reason = `its front-ends sent ${what} that may never answer and ${isKept}: remove the port and add it again (last: ${why})`;
-    return { reason, retry: 'never' };
+    const { tooManyText } = this.#fds;
+    return tooManyText === null
+      ? { reason: why }
+      : { reason: `${tooManyText} (last: ${why})`, retry: 'never' };
   }
 
   /**
@@ -287,7 +313,12 @@ export class VhostUserPort implements Port {
     const ringReason = broken?.reason == null ? null : queueStoppedText(broken.index, broken.reason);
     const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
     const shown =
-      device.memoryWarning ?? ringReason ?? this.#refusal ?? this.#socket.trouble ?? device.kickWarning;
+      device.memoryWarning ??
+      ringReason ??
+      this.#refusal ??
+      this.#socket.trouble ??
+      this.#fds.hangText ??
+      device.kickWarning;
     if (isRunning) return { state: 'running', reason: shown };
     return { state: broken === undefined ? 'negotiating' : 'stopped', reason: shown };
   }
@@ -297,8 +328,8 @@ export class VhostUserPort implements Port {
       this.options.role === 'server'
         ? 'waiting for a front-end to connect'
         : `waiting for a front-end to listen at ${this.options.socketPath}`;
-    const { trouble } = this.#socket;
-    if (trouble !== null) return trouble;
+    const inTheWay = this.#socket.trouble ?? this.#fds.obstruction;
+    if (inTheWay !== null) return inTheWay;
     // One that only asked whether somebody listens leaves no reason, and does not hide the one before.
     const last = reason ?? this.#lastWhy;
     return last === null ? wait : `${wait} (last: ${last})`;

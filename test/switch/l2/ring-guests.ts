@@ -12,7 +12,7 @@ import {
 import { EmbeddedMemory } from '../../../src/frontend/guest-memory.ts';
 import { ReceiveQueue } from '../../../src/frontend/receive-queue.ts';
 import { SendQueue } from '../../../src/frontend/send-queue.ts';
-import { closeFd, createEventFd, duplicateFd } from '../../../src/host/descriptor.ts';
+import { closeFd, createEventFd } from '../../../src/host/descriptor.ts';
 import { GuestMemory } from '../../../src/memory/guest-memory.ts';
 import { QueueState, queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../../src/vring/attachment.ts';
@@ -96,7 +96,7 @@ export class GuestPort {
     plan: GuestPlan,
     make: { from: (ring: RingAttachment) => FromGuest; to: (ring: RingAttachment) => ToGuest },
   ) {
-    for (const region of driver.memory.regions) this.#guestMemory.add(region, duplicateFd(driver.memory.fd));
+    for (const region of driver.memory.regions) this.#guestMemory.add(region, driver.memory.fd);
     for (const queueIndex of [0, 1]) {
       const { words } = new QueueState(this.states, queueIndex);
       words[STATE_AVAIL_NEXT] = plan.base & 0xffff;
