@@ -323,7 +323,7 @@ export class Device {
 
   /**
    * Only rings that do not lie where they lay are detached. The others go on, and are told what they may use: a worker
-   * that is told is between two bursts and holds no place in memory. The control queue may hold one (for the answer to
+   * that is told is between two bursts and, unless all that was there stays, holds no place in memory. The control queue may hold one (for the answer to
    * a command that waits for workers), so it begins anew unless all that was there stays.
    */
   async #followMemory(next: GuestMemory, isLonger: boolean): Promise<void> {
@@ -334,7 +334,7 @@ export class Device {
     const map = next.gpaMap();
     for (const queue of this.#ownQueues.values()) queue.setMemory(map);
     const isUsed = this.rings.some((ring) => ring.user === 'workers');
-    if (isUsed) await this.#context.dataPath.setMemory(this.#context.portId, map);
+    if (isUsed) await this.#context.dataPath.setMemory(this.#context.portId, map, isLonger);
   }
 
   #staysIn(ring: Ring, memory: GuestMemory): boolean {

@@ -45,8 +45,10 @@ export interface IngressQueue {
    * `finish` gives nothing back.
    */
   readonly holdsFrames: boolean;
-  /** As `gather`, of these alone, however much the queue has cost: before it is closed, or its memory changes. */
+  /** As `gather`, of these alone, however much the queue has cost: before it is closed, or loses memory. */
   gatherHeld(batch: Batch): number;
+  /** Drops these. Answers how many. */
+  dropHeld(): number;
   /** Gives back what `gather` took, counts it, and tells the other side if it asked for it. */
   finish(): void;
   /** Before the worker sleeps: has `wakeFd` tell of the next frame. False when frames came meanwhile. */

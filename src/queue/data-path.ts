@@ -13,9 +13,9 @@ export interface DataPath {
   setCallFd(portId: number, queueIndex: number, callFd: number): Promise<void>;
   /**
    * Virtqueues: what all of the port's attached queues translate descriptors with from now on. Nobody uses what is not
-   * in it afterwards; what was in the map before too must lie where it lay.
+   * in it afterwards; what was in the map before too must lie where it lay. `isLonger`: all of that is still in it.
    */
-  setMemory(portId: number, map: GpaMap): Promise<void>;
+  setMemory(portId: number, map: GpaMap, isLonger: boolean): Promise<void>;
   /** Changes these parts of the port's policy; the others stay. */
   setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void>;
 }

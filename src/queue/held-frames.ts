@@ -39,6 +39,13 @@ export class HeldFrames {
     for (; this.next < end; this.next++) batch.addOf(this.batch, this.next);
     return batch.count;
   }
+
+  /** Forgets them. Answers how many. */
+  drop(): number {
+    const count = this.batch.count - this.next;
+    this.next = this.batch.count;
+    return count;
+  }
 }
 
 /** Where those from `first` on end that make so many segments; behind the first one at least. */

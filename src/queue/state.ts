@@ -13,6 +13,8 @@ export const STATE_AVAIL_NEXT = 1;
 export const STATE_USED_NEXT = 2;
 /** A code of the queue's kind; not 0: the queue is stopped. */
 export const STATE_FAULT = 3;
+/** Virtqueues: how much of its reserve the queue has used up by dear chains; more than there is when it owes turns. */
+export const STATE_WORK_SPENT = 4;
 
 /** Doubles in the second half of a block; exact up to 2^53. */
 export const COUNT_FRAMES = 0;

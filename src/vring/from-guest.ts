@@ -9,6 +9,7 @@ import { AskedFor } from '../offload/asked-for.ts';
 import { BATCH_FRAMES_MAX, type Batch } from '../queue/batch.ts';
 import type { IngressQueue } from '../queue/contract.ts';
 import { HeldFrames } from '../queue/held-frames.ts';
+import { STATE_WORK_SPENT } from '../queue/state.ts';
 import type { RingAttachment } from './attachment.ts';
 import { DescriptorList } from './descriptor-list.ts';
 import { RING_FAULT } from './faults.ts';
@@ -38,7 +39,7 @@ const CHAIN_FAULT = 4;
 
 export class FromGuest extends Ring implements IngressQueue {
   /** What the next burst may cost; below 1 nothing is taken. */
-  private workLeft = WORK_RESERVE;
+  declare private workLeft: number;
   declare private readonly list: DescriptorList;
   /** Null: nothing was agreed on, and what the guest writes into its headers means nothing. */
   declare private readonly askedFor: AskedFor | null;
@@ -48,6 +49,8 @@ export class FromGuest extends Ring implements IngressQueue {
     super(arena, attachment);
     this.list = new DescriptorList();
     this.askedFor = attachment.asks === 0 ? null : new AskedFor(arena, this.headerBytes, attachment.asks);
+    // What the ring cost is owed however often it is stopped and started.
+    this.workLeft = WORK_RESERVE - this.state.words[STATE_WORK_SPENT];
     this.held = this.askedFor === null ? null : new HeldFrames();
   }
 
@@ -78,8 +81,14 @@ export class FromGuest extends Ring implements IngressQueue {
     return this.held === null ? 0 : this.held.give(batch, TURN_SEGMENTS);
   }
 
+  dropHeld(): number {
+    return this.held === null ? 0 : this.held.drop();
+  }
+
   finish(): void {
-    if (!this.holdsFrames) this.publish();
+    if (this.holdsFrames) return;
+    this.state.words[STATE_WORK_SPENT] = WORK_RESERVE - this.workLeft;
+    this.publish();
   }
 
   override armWake(): boolean {

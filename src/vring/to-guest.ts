@@ -7,6 +7,7 @@
 import type { ArenaView } from '../memory/arena-view.ts';
 import { type Batch, REFUSED_FAULT, REFUSED_NO_BUFFER, REFUSED_TOO_SMALL } from '../queue/batch.ts';
 import type { EgressQueue } from '../queue/contract.ts';
+import { STATE_WORK_SPENT } from '../queue/state.ts';
 import type { RingAttachment } from './attachment.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from './descriptor-list.ts';
 import { RING_FAULT } from './faults.ts';
@@ -42,7 +43,7 @@ export class ToGuest extends Ring implements EgressQueue {
   private chainCount = 0;
   private descriptorsLeft = 0;
   /** What the next frame may cost; below 1 it is refused. */
-  private workLeft = WORK_RESERVE;
+  declare private workLeft: number;
   declare private readonly target: PieceCursor;
 
   constructor(arena: ArenaView, attachment: RingAttachment, shared: boolean) {
@@ -52,6 +53,8 @@ export class ToGuest extends Ring implements EgressQueue {
     this.list = new DescriptorList();
     this.chainBytes = new Int32Array(WALKED_CHAINS_MAX);
     this.target = new PieceCursor(arena, PIECES_MAX);
+    // What the ring cost is owed however often it is stopped and started.
+    this.workLeft = WORK_RESERVE - this.state.words[STATE_WORK_SPENT];
   }
 
   tryBegin(): boolean {
@@ -72,6 +75,7 @@ export class ToGuest extends Ring implements EgressQueue {
   }
 
   end(): void {
+    this.state.words[STATE_WORK_SPENT] = WORK_RESERVE - this.workLeft;
     this.publish();
     this.open = false;
     if (this.shared) this.state.unlock();

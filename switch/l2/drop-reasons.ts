@@ -17,6 +17,11 @@ export const DROP_REASONS = [
     text: 'sent a frame whose header asks for segments that cannot be made of it',
   },
   { name: 'tooManySegments', side: 'sender', text: 'sent a frame to be cut into more than 128 segments' },
+  {
+    name: 'heldBack',
+    side: 'sender',
+    text: 'was stopped or lost memory with more frames to be cut into segments than are worked off at once',
+  },
   { name: 'samePort', side: 'sender', text: 'sent a frame to an address on its own port' },
   { name: 'noReceiver', side: 'sender', text: 'sent a frame that no other port takes' },
   {

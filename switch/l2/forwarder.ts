@@ -41,6 +41,8 @@ const { FLOOD, LINK_LOCAL } = LOOK_UP;
 const { COUNT_COPIES, COUNT_FORWARDED } = PORT_COUNTS_TABLE;
 
 const NOBODY = -1;
+/** Of a queue that holds frames and is closed: two frames of 64 KiB, as most that a driver of today leaves there. */
+const DRAINED_BURSTS = 2;
 /** Of a forwarder's part of the arena, where headers are made. */
 export const FORWARDER_SCRATCH_BYTES = 2 * COMPLETION_SCRATCH_BYTES;
 
@@ -137,12 +139,22 @@ export class Forwarder {
     return taken;
   }
 
-  /** Forwards all that the queue took and holds; never during a turn. */
+  /**
+   * Forwards what the queue took and holds, and drops what is too much for a turn; never during one. Whoever asks for
+   * this may do so as often as he likes.
+   */
   drain(from: IngressQueue): void {
-    while (from.holdsFrames) {
-      this.#forwardTaken(from, from.gatherHeld(this.batch));
+    for (let bursts = DRAINED_BURSTS; from.holdsFrames; bursts--) {
+      if (bursts > 0) this.#forwardTaken(from, from.gatherHeld(this.batch));
+      else this.#dropHeld(from);
       this.#handOver();
     }
+  }
+
+  #dropHeld(from: IngressQueue): void {
+    const sender = this.#portOfId[from.portId] as ForwardingPort;
+    sender.counts[DROP.heldBack] += from.dropHeld();
+    this.#unfinished[this.unfinishedCount++] = from;
   }
 
   #takeBurst(from: IngressQueue): number {

@@ -171,7 +171,7 @@ export class PollWorker {
         this.#setCallFd(order.portId, order.queueIndex, order.callFd);
         break;
       case 'setMemory':
-        this.#setMemory(order.portId, order.map);
+        this.#setMemory(order.portId, order.map, order.isLonger);
         break;
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
@@ -231,8 +231,9 @@ export class PollWorker {
     }
   }
 
-  #setMemory(portId: number, map: GpaMap): void {
-    for (const queue of this.#polled) if (queue.portId === portId) this.#forwarder.drain(queue);
+  #setMemory(portId: number, map: GpaMap, isLonger: boolean): void {
+    if (!isLonger)
+      for (const queue of this.#polled) if (queue.portId === portId) this.#forwarder.drain(queue);
     for (const queue of [...this.#polled, ...this.#egress]) {
       if (queue.portId === portId) queue.setMemory(map);
     }

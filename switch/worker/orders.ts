@@ -21,7 +21,7 @@ export type WorkerOrder =
       readonly queueIndex: number;
       readonly callFd: number;
     }
-  | { readonly kind: 'setMemory'; readonly portId: number; readonly map: GpaMap }
+  | { readonly kind: 'setMemory'; readonly portId: number; readonly map: GpaMap; readonly isLonger: boolean }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   | { readonly kind: 'stop' };
 

@@ -120,8 +120,8 @@ export class WorkerPool implements DataPath {
     await this.#orderAll({ kind: 'setCallFd', portId, queueIndex, callFd });
   }
 
-  async setMemory(portId: number, map: GpaMap): Promise<void> {
-    await this.#orderAll({ kind: 'setMemory', portId, map });
+  async setMemory(portId: number, map: GpaMap, isLonger: boolean): Promise<void> {
+    await this.#orderAll({ kind: 'setMemory', portId, map, isLonger });
   }
 
   async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {

@@ -57,6 +57,10 @@ export class DpdkIngress implements IngressQueue {
     return 0;
   }
 
+  dropHeld(): number {
+    return 0;
+  }
+
   finish(): void {
     const count = this.#received;
     this.#received = 0;

@@ -132,6 +132,10 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
     return 0;
   }
 
+  dropHeld(): number {
+    return 0;
+  }
+
   finish(): void {
     this.countBurst();
   }

@@ -93,6 +93,10 @@ export class FakeIngressQueue implements IngressQueue {
     return 0;
   }
 
+  dropHeld(): number {
+    return 0;
+  }
+
   finish(): void {
     this.#log.require(this.#takenCount > 0, 'finish of nothing');
     // The guest may overwrite what is finished; every copy must be done and handed over.

@@ -25,6 +25,7 @@ const NOT_HERE: readonly DropReason[] = [
   'badChecksumRequest',
   'badSegmentRequest',
   'tooManySegments',
+  'heldBack',
 ];
 
 afterAll(() => arena.release());
