@@ -1,6 +1,8 @@
 /** Pieces of guest memory that are written one after the other, as one stream of bytes. One thread's object. */
+import { ETHERNET_HEADER_BYTES } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
-import { type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
+import { type Batch, IN_PIECES } from '../queue/batch.ts';
+import { TAG_BYTES } from '../queue/frame-tags.ts';
 import { netHeaderByte, writeByte, writeBytes } from './guest-writes.ts';
 
 export class PieceCursor {
@@ -40,15 +42,22 @@ export class PieceCursor {
     for (let at = 0; at < headerBytes; at++) this.#writeByte(netHeaderByte(at, bufferCount));
   }
 
-  /** A frame: its addresses as they stand in the batch, then the rest from wherever it lies. */
+  /** A frame: addresses, tags and EtherType as they stand in the batch, then the rest from wherever it lies. */
   writeFrame(batch: Batch, frame: number): void {
+    const { tags } = batch;
+    const { pushBytes } = tags;
     for (let word = 0; word < 3; word++) this.#writeWord(batch.headWordOf(frame, word));
+    if (pushBytes > 0) this.#writeWord(tags.push0Of(frame));
+    if (pushBytes > TAG_BYTES) this.#writeWord(tags.push1Of(frame));
+    const type = batch.word3Of(frame);
+    this.#writeByte(type & 0xff);
+    this.#writeByte((type >> 8) & 0xff);
+    let skipBytes = ETHERNET_HEADER_BYTES + pushBytes;
     const window = batch.windowOf(frame);
     if (window !== IN_PIECES) {
-      this.#write(window, batch.indexOf(frame) + HEAD_BYTES, batch.bytesOf(frame) - HEAD_BYTES);
+      this.#write(window, batch.indexOf(frame) + skipBytes, batch.bytesOf(frame) - skipBytes);
       return;
     }
-    let skipBytes = HEAD_BYTES;
     const first = batch.firstPieceOf(frame);
     const end = first + batch.pieceCountOf(frame);
     for (let at = first; at < end; at++) {
