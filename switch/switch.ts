@@ -9,6 +9,7 @@ import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
+import { effectiveSettings } from './config/common-port.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
@@ -46,6 +47,7 @@ export class Switch {
       idleUs: config.idleUs,
       arena: this.#arena.location,
       fdb: fdbMemory,
+      vlanLimit: config.vlanLimit,
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
     });
     this.#ports = new PortTable({
@@ -93,6 +95,11 @@ export class Switch {
   /** As PortTable.add. @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig): Promise<void> {
     return this.#ports.add(config);
+  }
+
+  /** As PortTable.change. What was learned behind the port is forgotten: it may be of another VLAN now. */
+  async changePort(name: string, change: unknown): Promise<void> {
+    this.#fdb.flushPort(await this.#ports.change(name, change));
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
@@ -163,6 +170,7 @@ export class Switch {
       reason: shown(reason),
       queuePairs: runningPairs(queues),
       mtu: port.mtu,
+      settings: effectiveSettings(this.#ports.configOf(port.id)),
       details: port.details,
       queues,
       ...this.#booksOf(port),

@@ -1,11 +1,11 @@
-/** `ringway add` and `ringway remove`: ports of the running process, without stopping it. */
+/** `ringway add`, `ringway set` and `ringway remove`: ports of the running process, without stopping it. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
-import { faultError, type SettingMap } from '../config/settings.ts';
+import { faultsError, type SettingMap } from '../config/settings.ts';
 import { askControl, ControlError } from '../control/client.ts';
 import { type AskOptions, addControlOption } from './ask-options.ts';
-import { portSettings, subjectOf } from './options.ts';
+import { changedSettings, portSettings, subjectOf, toOptionKey } from './options.ts';
 import { findControl } from './running.ts';
 
 export function addChangePorts(program: Command): void {
@@ -22,6 +22,17 @@ export function addChangePorts(program: Command): void {
       throw inOptionWords(error);
     }
   });
+  const set = program
+    .command('set <name> <key=value...>')
+    .description('Change settings of a running port that every port has; `key=` takes one back.');
+  addControlOption(set).action(async (name: string, pairs: string[], options: AskOptions) => {
+    const body = changedSettings(pairs);
+    try {
+      await askControl(await findControl(options.control), pathOf(name), { method: 'PATCH', body });
+    } catch (error) {
+      throw inSetWords(error);
+    }
+  });
   const remove = program
     .command('remove <name>')
     .description('Remove a port from the running ringway; its guest sees the link go.');
@@ -32,8 +43,15 @@ export function addChangePorts(program: Command): void {
 
 /** A refused setting is told in the words of the command line, as `ringway run` does. */
 function inOptionWords(error: unknown): unknown {
-  if (!(error instanceof ControlError) || error.fault === null) return error;
-  return faultError(subjectOf(error.fault.path), error.fault);
+  return error instanceof ControlError && error.faults.length > 0
+    ? faultsError(subjectOf, error.faults)
+    : error;
+}
+
+/** The same for a port that is there. */
+function inSetWords(error: unknown): unknown {
+  if (!(error instanceof ControlError) || error.faults.length === 0) return error;
+  return faultsError(([, name, key]) => `port ${name}: ${toOptionKey(key ?? '')}`, error.faults);
 }
 
 function pathOf(name: string): string {

@@ -9,24 +9,24 @@ export class ControlError extends Error {
   override name = 'ControlError';
   /** Nobody listens at the socket, so no process is running there. */
   readonly unserved: boolean;
-  /** The setting that was refused, if it was one. */
-  readonly fault: SettingFault | null;
+  /** The settings that were refused, if it was those. */
+  readonly faults: readonly SettingFault[];
 
-  constructor(message: string, unserved: boolean, fault: SettingFault | null = null) {
+  constructor(message: string, unserved: boolean, faults: readonly SettingFault[] = []) {
     super(message);
     this.unserved = unserved;
-    this.fault = fault;
+    this.faults = faults;
   }
 }
 
 const RefusalJson: z.ZodType<Refusal> = z.object({
   error: z.string(),
-  fault: z.object({ path: z.array(z.string()), text: z.string() }).exactOptional(),
+  faults: z.array(z.object({ path: z.array(z.string()), text: z.string() })).exactOptional(),
 });
 const ANSWER_TIMEOUT_MS = 10_000;
 
 /** What is asked for: GET alone unless said otherwise. */
-export type ControlRequest = { readonly method: 'PUT' | 'DELETE'; readonly body?: unknown };
+export type ControlRequest = { readonly method: 'PUT' | 'PATCH' | 'DELETE'; readonly body?: unknown };
 
 /**
  * The JSON that the request is answered with. The caller names the type: both ends are of one version.
@@ -36,8 +36,8 @@ export async function askControl<T>(socketPath: string, path: string, request?: 
   const response = await send(socketPath, path, request);
   const value = parseAnswer(await bodyOf(response), socketPath);
   if (response.statusCode === 200 || response.statusCode === 201) return value as T;
-  const { error, fault } = RefusalJson.catch({ error: 'no reason' }).parse(value);
-  throw new ControlError(`${socketPath} answered ${response.statusCode}: ${error}`, false, fault ?? null);
+  const { error, faults } = RefusalJson.catch({ error: 'no reason' }).parse(value);
+  throw new ControlError(`${socketPath} answered ${response.statusCode}: ${error}`, false, faults);
 }
 
 function send(socketPath: string, path: string, wanted?: ControlRequest): Promise<IncomingMessage> {

@@ -54,6 +54,8 @@ export type WorkerSetup = {
   readonly idleUs: number;
   readonly arena: ArenaLocation;
   readonly fdb: SharedArrayBuffer;
+  /** VLAN tags of a frame that are looked at, 1 or 2. */
+  readonly vlanLimit: number;
   readonly control: SharedArrayBuffer;
   /** An eventfd that wakes the worker when it blocks. */
   readonly wakeFd: number;

@@ -39,6 +39,7 @@ export type WorkerPoolOptions = {
   readonly idleUs: number;
   readonly arena: ArenaLocation;
   readonly fdb: SharedArrayBuffer;
+  readonly vlanLimit: number;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
 };
 
@@ -65,6 +66,7 @@ export class WorkerPool implements DataPath {
             idleUs: options.idleUs,
             arena: options.arena,
             fdb: options.fdb,
+            vlanLimit: options.vlanLimit,
           },
           options.onQueueFailed,
         ),
