@@ -17,4 +17,22 @@ export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'packed to packed, 1518 bytes', from: 'packed', to: 'packed', bytes: 1518 },
   { ...plain, name: 'flood to 8 ports', ports: 9, floods: true },
   { ...plain, name: 'frames in two descriptors', inTwo: true },
+  { ...plain, name: 'access to access', vlan: { from: 'access', to: 'access' } },
+  { ...plain, name: 'trunk to access', vlan: { from: 'trunk', to: 'access' } },
+  { ...plain, name: 'access to trunk', vlan: { from: 'access', to: 'trunk' } },
+  { ...plain, name: 'trunk to trunk', vlan: { from: 'trunk', to: 'trunk' } },
+  {
+    ...plain,
+    name: 'trunk to access, packed',
+    from: 'packed',
+    to: 'packed',
+    vlan: { from: 'trunk', to: 'access' },
+  },
+  {
+    ...plain,
+    name: 'access to trunk, packed',
+    from: 'packed',
+    to: 'packed',
+    vlan: { from: 'access', to: 'trunk' },
+  },
 ];

@@ -8,6 +8,7 @@ import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
+import { DEFAULT_POLICY, DEFAULT_VLAN } from '../../src/queue/policy.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
@@ -35,7 +36,12 @@ export type PiecesCase = {
   readonly floods?: boolean;
   /** Header and frame lie in two descriptors. */
   readonly inTwo?: boolean;
+  /** All ports are in one VLAN: the one that sends as an access port or a trunk, whose frames have a tag, the others too. */
+  readonly vlan?: { readonly from: 'access' | 'trunk'; readonly to: 'access' | 'trunk' };
 };
+
+const VLAN = 10;
+const VLAN_TAG = [0x81, 0, 0, VLAN];
 
 const arena = Arena.reserve(2 ** 32);
 const view = new ArenaView(arena.location);
@@ -124,19 +130,23 @@ export class PiecesWorld {
     for (const [id, guest] of this.#guests.entries()) {
       const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS));
       port.setQueues([guest.to]);
+      const mode = id === 0 ? plan.vlan?.from : plan.vlan?.to;
+      if (mode === 'access') port.follow({ ...DEFAULT_POLICY, vlan: { ...DEFAULT_VLAN, mode, tag: VLAN } });
       this.#forwarder.addPort(port);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));
     const mac = (port: number, flow: number): number[] => [2, 0, 0, 0, flow, port];
     const frames = Array.from({ length: RING_SIZE }, (_, i) => {
       const frame = new Uint8Array(bytes);
+      if (plan.vlan?.from === 'trunk') frame.set(VLAN_TAG, 12);
       const flow = i % flows;
       frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));
       frame.set(mac(0, 0), 6);
       return frame;
     });
-    for (let flow = 0; flow < flows; flow++) fdb.learn(2, flow | (portOf(flow) << 8), 0, portOf(flow), 0);
-    fdb.learn(2, 0, 0, 0, 0);
+    const vlan = plan.vlan === undefined ? 0 : VLAN;
+    for (let flow = 0; flow < flows; flow++) fdb.learn(2, flow | (portOf(flow) << 8), vlan, portOf(flow), 0);
+    fdb.learn(2, 0, vlan, 0, 0);
     for (const guest of this.#guests) guest.fill(frames, this.#inTwo);
   }
 

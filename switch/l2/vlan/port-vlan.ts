@@ -64,8 +64,12 @@ export class PortVlan {
     this.vlan = policy.tag;
     this.trunks = tableOf(policy.trunks);
     this.cvlans = tableOf(policy.cvlans);
-    // A native VLAN is carried whatever the list says.
-    if (this.trunks !== null && this.mode !== TRUNK) this.trunks[policy.tag] = 1;
+    if (this.mode === NATIVE_TAGGED || this.mode === NATIVE_UNTAGGED) {
+      // What has no tag at the other end is in the native VLAN, which is always carried, and so in no other.
+      this.trunks ??= new Uint8Array(VLANS).fill(1);
+      this.trunks[0] = 0;
+      this.trunks[policy.tag] = 1;
+    }
     this.priority = PRIORITIES[policy.priorityTags];
     this.tpid = policy.serviceTag === '802.1q' ? TPID_8021Q : TPID_8021AD;
     this.isPlain = this.mode === TRUNK && this.trunks === null && this.priority === NEVER;

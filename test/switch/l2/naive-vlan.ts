@@ -89,7 +89,7 @@ export function carries(port: VlanPolicy, { outer, inner }: Inside, floods: bool
     case 'dot1q-tunnel':
       return vlan === port.tag && isIn(port.cvlans, inner?.vlan ?? 0);
     default:
-      return vlan === port.tag || isIn(port.trunks, vlan);
+      return vlan === port.tag || (vlan !== 0 && isIn(port.trunks, vlan));
   }
 }
 

@@ -13,16 +13,21 @@ const MODES = [
   'dot1q-tunnel',
 ] as const;
 
-const some = (random: Random): number[] | null =>
-  random.chance(60) ? null : VLANS.filter(() => random.chance(60));
+/** Null: all; otherwise one at least, for none would be all with Open vSwitch. */
+function some(random: Random): number[] | null {
+  const picked = VLANS.filter(() => random.chance(60));
+  return random.chance(60) || picked.length === 0 ? null : picked;
+}
 
 export function randomVlan(random: Random): VlanPolicy {
   const mode = random.pick(MODES);
-  const hasTrunks = mode === 'trunk' || mode.startsWith('native');
+  const isNative = mode.startsWith('native');
+  const trunks = mode === 'trunk' || isNative ? some(random) : null;
   return {
     mode,
-    tag: mode === 'trunk' ? 0 : random.pick(VLANS),
-    trunks: hasTrunks ? some(random) : null,
+    // A list of trunks takes VLAN 0 away from a native port of Open vSwitch also where that is the native one.
+    tag: mode === 'trunk' ? 0 : random.pick(isNative && trunks !== null ? VLANS.slice(1) : VLANS),
+    trunks,
     cvlans: mode === 'dot1q-tunnel' ? some(random) : null,
     priorityTags: random.pick(['never', 'never', 'if-nonzero', 'always']),
     serviceTag: random.pick(['802.1ad', '802.1q']),
