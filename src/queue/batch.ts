@@ -272,6 +272,23 @@ export class Batch {
     this.pieceBytes[first] += sizeBytes;
   }
 
+  /** The same for all frames, which then have room for so many bytes of tags; `tags.pushBytes` says so. */
+  makeRoomForAll(sizeBytes: number): void {
+    const { records, count, tags } = this;
+    const addedBytes = sizeBytes - tags.pushBytes;
+    tags.pushBytes = sizeBytes;
+    this.bytesMax += addedBytes;
+    if (this.allIn === MIXED) {
+      for (let frame = 0; frame < count; frame++) this.makeRoom(frame, addedBytes);
+      return;
+    }
+    for (let frame = 0; frame < count; frame++) {
+      const at = frame << RECORD_SHIFT;
+      records[at + AT_INDEX] -= addedBytes;
+      records[at + AT_BYTES] += addedBytes;
+    }
+  }
+
   /** Writes into all records what they need not have while frames are alike, so that they may come to differ. */
   spread(): void {
     const { records, count, alike, alikeBehind } = this;

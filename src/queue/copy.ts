@@ -11,7 +11,7 @@ import type { ArenaView, Window } from '../memory/arena-view.ts';
 import { ADDRESSES_BYTES, type Batch, IN_PIECES } from './batch.ts';
 import { TAG_BYTES } from './frame-tags.ts';
 
-const WORD64_LOOP_BYTES_MAX = 192;
+export const WORD64_LOOP_BYTES_MAX = 192;
 const WORD32_LOOP_BYTES_MAX = 64;
 const TYPE_BYTES = 2;
 
@@ -120,8 +120,14 @@ export function warmUpCopy(arena: ArenaView): void {
   for (let call = 0; call < WARM_UP_CALLS; call++) copyBytes(arena, first, 0, first, 2048, 64);
 }
 
-/** Both indices are alike modulo 8 and multiples of 4. */
-function copyWords64(from: Window, fromIndex: number, to: Window, toIndex: number, sizeBytes: number): void {
+/** Both indices are alike modulo 8 and multiples of 4; for WORD64_LOOP_BYTES_MAX at most. */
+export function copyWords64(
+  from: Window,
+  fromIndex: number,
+  to: Window,
+  toIndex: number,
+  sizeBytes: number,
+): void {
   let done = 0;
   if ((fromIndex & 4) !== 0 && sizeBytes >= 4) {
     to.i32[toIndex >> 2] = from.i32[fromIndex >> 2];

@@ -50,26 +50,31 @@ export function readHeads(batch: Batch, windows: readonly Window[]): void {
     return;
   }
   // What was compared is not what counts: from here on each frame's head is read for good.
+  difference = 0;
   for (frame = 1; frame < count; frame++) {
     const at = frame << RECORD_SHIFT;
     const index = records[at + AT_INDEX];
     if ((index & 3) !== 0) {
       readHead(batch, frame, windows);
+      difference |= records[at + AT_WORD3] ^ first3;
       continue;
     }
     const word = index >> 2;
     records[at + AT_WORD0] = i32[word];
     records[at + AT_WORD1] = i32[word + 1];
     records[at + AT_WORD2] = i32[word + 2];
-    records[at + AT_WORD3] = i32[word + 3];
+    difference |= i32[word + 3] ^ first3;
   }
+  if (difference === 0) batch.alikeBehind = true;
+  else readBehind(batch, i32);
 }
 
-/** The fourth words of frames that are alike before them. */
+/** The fourth words of frames that do not all have the same, where they lie at multiples of 4. */
 function readBehind({ count, records }: Batch, i32: Int32Array): void {
   for (let frame = 1; frame < count; frame++) {
     const at = frame << RECORD_SHIFT;
-    records[at + AT_WORD3] = i32[(records[at + AT_INDEX] >> 2) + 3];
+    const index = records[at + AT_INDEX];
+    if ((index & 3) === 0) records[at + AT_WORD3] = i32[(index >> 2) + 3];
   }
 }
 

@@ -12,9 +12,12 @@ import * as TAGS from '../queue/frame-tags.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { NET_HEADER_BYTES_LEGACY, NET_HEADER_NUM_BUFFERS_OFFSET } = NET;
-const { ADDRESSES_BYTES, AT_WORD3, RECORD_SHIFT } = BATCH;
+const { ADDRESSES_BYTES, AT_WORD3, HEAD_BYTES } = BATCH;
 const { TAG_BYTES } = TAGS;
-const { copyBytes } = COPY;
+const { copyBytes, copyWords64, WORD64_LOOP_BYTES_MAX } = COPY;
+
+/** Frames that may be copied by words of 64 bits. */
+const SHORT_FRAME_BYTES_MAX = WORD64_LOOP_BYTES_MAX + ADDRESSES_BYTES;
 
 /** The third word of a virtio-net header that says num_buffers = 1. */
 const ONE_BUFFER = 1 << 16;
@@ -47,35 +50,36 @@ export function writePlainFrame(
   i32[word + 3] = word0;
   i32[word + 4] = word1;
   i32[word + 5] = word2;
-  const toIndex = headerIndex + 2 * ADDRESSES_BYTES;
-  copyBytes(arena, from, fromIndex + ADDRESSES_BYTES, to, toIndex, sizeBytes - ADDRESSES_BYTES);
-  // Where it is also copied: from there on places are mostly alike modulo 8, a word later they are not (measured).
+  const fromBody = fromIndex + ADDRESSES_BYTES;
+  const toBody = headerIndex + 2 * ADDRESSES_BYTES;
+  if (sizeBytes <= SHORT_FRAME_BYTES_MAX && ((fromBody ^ toBody) & 7) === 0 && (fromBody & 3) === 0) {
+    copyWords64(from, fromBody, to, toBody, sizeBytes - ADDRESSES_BYTES);
+    i32[word + 6] = word3;
+    return;
+  }
   i32[word + 6] = word3;
+  copyBytes(arena, from, fromIndex + HEAD_BYTES, to, headerIndex + 28, sizeBytes - HEAD_BYTES);
 }
 
 /**
- * The new tags of frames that were written with headers of twelve bytes at `tags.placedAt`, and behind them what stood
- * behind their addresses. A loop of its own, so that the one which writes frames costs nothing more without tags.
+ * The new tags of frames that were written with headers of twelve bytes at `tags.placedAt`, all with `tags.push0` in the
+ * place of the first one, and behind them what stood behind their addresses. A loop of its own, so that the one which
+ * writes frames costs nothing more without tags.
  */
 export function writeTags({ i32 }: Window, batch: Batch, order: Int32Array, from: number, end: number): void {
   const { records, alikeBehind, tags } = batch;
   const { placedAt, pushBytes, isPushUniform } = tags;
-  let { push0, push1 } = tags;
-  let word3 = records[AT_WORD3];
+  if (isPushUniform && alikeBehind && pushBytes === TAG_BYTES) {
+    const word3 = records[AT_WORD3];
+    for (let k = from; k < end; k++) i32[(placedAt[k] >> 2) + 7] = word3;
+    return;
+  }
   for (let k = from; k < end; k++) {
     const frame = order[k];
-    if (!alikeBehind) word3 = records[(frame << RECORD_SHIFT) + AT_WORD3];
-    if (!isPushUniform) {
-      push0 = tags.pushes0[frame];
-      push1 = tags.pushes1[frame];
-    }
     const word = (placedAt[k] >> 2) + 6;
-    i32[word] = push0;
-    if (pushBytes === TAG_BYTES) i32[word + 1] = word3;
-    else {
-      i32[word + 1] = push1;
-      i32[word + 2] = word3;
-    }
+    i32[word] = tags.push0Of(frame);
+    if (pushBytes === 2 * TAG_BYTES) i32[word + 1] = tags.push1Of(frame);
+    i32[word + (pushBytes >> 2)] = batch.word3Of(frame);
   }
 }
 

@@ -1,7 +1,6 @@
 /** Pieces of guest memory that are written one after the other, as one stream of bytes. One thread's object. */
-import { ETHERNET_HEADER_BYTES } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
-import { type Batch, IN_PIECES } from '../queue/batch.ts';
+import { ADDRESSES_BYTES, type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
 import { TAG_BYTES } from '../queue/frame-tags.ts';
 import { netHeaderByte, writeByte, writeBytes } from './guest-writes.ts';
 
@@ -44,15 +43,7 @@ export class PieceCursor {
 
   /** A frame: addresses, tags and EtherType as they stand in the batch, then the rest from wherever it lies. */
   writeFrame(batch: Batch, frame: number): void {
-    const { tags } = batch;
-    const { pushBytes } = tags;
-    for (let word = 0; word < 3; word++) this.#writeWord(batch.headWordOf(frame, word));
-    if (pushBytes > 0) this.#writeWord(tags.push0Of(frame));
-    if (pushBytes > TAG_BYTES) this.#writeWord(tags.push1Of(frame));
-    const type = batch.word3Of(frame);
-    this.#writeByte(type & 0xff);
-    this.#writeByte((type >> 8) & 0xff);
-    let skipBytes = ETHERNET_HEADER_BYTES + pushBytes;
+    let skipBytes = this.#writeHead(batch, frame);
     const window = batch.windowOf(frame);
     if (window !== IN_PIECES) {
       this.#write(window, batch.indexOf(frame) + skipBytes, batch.bytesOf(frame) - skipBytes);
@@ -65,6 +56,20 @@ export class PieceCursor {
       skipBytes -= skipped;
       this.#write(batch.pieceWindow[at], batch.pieceIndex[at] + skipped, batch.pieceBytes[at] - skipped);
     }
+  }
+
+  /** Answers how many bytes of the frame that was. */
+  #writeHead(batch: Batch, frame: number): number {
+    const { tags } = batch;
+    const { pushBytes } = tags;
+    for (let word = 0; word < 3; word++) this.#writeWord(batch.headWordOf(frame, word));
+    if (pushBytes > 0) this.#writeWord(tags.push0Of(frame));
+    if (pushBytes > TAG_BYTES) this.#writeWord(tags.push1Of(frame));
+    const doneBytes = ADDRESSES_BYTES + pushBytes;
+    const leftBytes = Math.min(HEAD_BYTES - ADDRESSES_BYTES, batch.bytesOf(frame) - doneBytes);
+    const word3 = batch.word3Of(frame);
+    for (let at = 0; at < leftBytes; at++) this.#writeByte((word3 >>> (8 * at)) & 0xff);
+    return doneBytes + leftBytes;
   }
 
   /** Copies from the arena to where the cursor stands. */

@@ -302,6 +302,7 @@ export class Forwarder {
     }
     const { outer, inner } = tags;
     if (port.vlan.isPlain && outer === 0) {
+      if (tags.pushBytes !== 0) this.batch.makeRoomForAll(0);
       this.#place(sender, port, order, count);
       return;
     }
@@ -313,7 +314,9 @@ export class Forwarder {
     tags.isPushUniform = true;
     tags.push0 = port.vlan.push0;
     tags.push1 = port.vlan.push1;
-    this.#placeTagged(sender, port, order, count, port.vlan.pushBytes);
+    // Stays so for the next port, which mostly gets the same.
+    if (tags.pushBytes !== port.vlan.pushBytes) this.batch.makeRoomForAll(port.vlan.pushBytes);
+    this.#place(sender, port, order, count);
   }
 
   /** Frames of several VLANs: those that follow one another and get as many tags in one go. */

@@ -39,24 +39,39 @@ export class LookUp {
    * Writes all targets. In three short loops: hashes, the table's slots, the owners; so the processor asks memory for
    * many slots at once, while met one by one each would be waited for.
    */
-  all({ count, records, tags }: Batch): void {
+  all(batch: Batch): void {
+    const { count, records, tags } = batch;
+    if (!tags.isUniform) {
+      this.each(batch);
+      return;
+    }
     const { fdb, homes } = this;
-    const { isUniform, outers } = tags;
-    let keyBits = vlanOf(tags.outer) << 16;
+    const vlanBits = vlanOf(tags.outer) << 16;
     for (let frame = 0; frame < count; frame++) {
       const at = frame << RECORD_SHIFT;
-      if (!isUniform) keyBits = vlanOf(outers[frame]) << 16;
-      homes[frame] = fdb.homeOf(records[at + AT_WORD0], (records[at + AT_WORD1] & 0xffff) | keyBits);
+      homes[frame] = fdb.homeOf(records[at + AT_WORD0], (records[at + AT_WORD1] & 0xffff) | vlanBits);
     }
     this.touched = fdb.touch(homes, count);
     for (let frame = 0; frame < count; frame++) {
       const at = frame << RECORD_SHIFT;
       const word0 = records[at + AT_WORD0];
-      if (!isUniform) keyBits = vlanOf(outers[frame]) << 16;
       records[at + AT_TARGET] =
         (word0 & 1) !== 0
           ? groupTarget(word0, records[at + AT_WORD1])
-          : fdb.lookupFrom(homes[frame], word0, (records[at + AT_WORD1] & 0xffff) | keyBits);
+          : fdb.lookupFrom(homes[frame], word0, (records[at + AT_WORD1] & 0xffff) | vlanBits);
+    }
+  }
+
+  /** The same for frames of several VLANs. */
+  private each({ count, records, tags }: Batch): void {
+    for (let frame = 0; frame < count; frame++) {
+      const at = frame << RECORD_SHIFT;
+      const word0 = records[at + AT_WORD0];
+      const word1 = records[at + AT_WORD1];
+      records[at + AT_TARGET] =
+        (word0 & 1) !== 0
+          ? groupTarget(word0, word1)
+          : this.fdb.lookup(word0, word1 & 0xffff, vlanOf(tags.outers[frame]));
     }
   }
 }

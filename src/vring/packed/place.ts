@@ -49,8 +49,10 @@ export function placePlain(
   const { arena, headerBytes } = ring;
   const { windows } = arena;
   const { records, allIn, alike, alikeBehind } = batch;
-  const { placedAt, pushBytes } = batch.tags;
-  const differs = !alike || !alikeBehind;
+  const { placedAt, pushBytes, push0 } = batch.tags;
+  // Where tags are pushed, the first one stands there; what is special about any is for writeTags.
+  const hasOwnWord3 = !alikeBehind && pushBytes === 0;
+  const differs = !alike || hasOwnWord3;
   const isAll = order === AS_THEY_CAME;
   const { hitLo, hitHi, hitBytes, hitIndex, hitWindow } = ring.translator;
   if (headerBytes !== NET_HEADER_BYTES || hitBytes < 0 || ring.fault !== 0) return from;
@@ -61,7 +63,7 @@ export function placePlain(
   let word0 = records[AT_WORD0];
   let word1 = records[AT_WORD1];
   let word2 = records[AT_WORD2];
-  let word3 = records[AT_WORD3];
+  let word3 = pushBytes === 0 ? records[AT_WORD3] : push0;
   let at = layout.availAt;
   let wrap = layout.availWrap;
   let expected = availableBits(wrap) | WRITTEN_BIT;
@@ -92,7 +94,7 @@ export function placePlain(
         word1 = records[record + AT_WORD1];
         word2 = records[record + AT_WORD2];
       }
-      if (!alikeBehind) word3 = records[record + AT_WORD3];
+      if (hasOwnWord3) word3 = records[record + AT_WORD3];
     }
     const fromIndex = records[record + AT_INDEX];
     writePlainFrame(
