@@ -12,7 +12,7 @@ import { Claims } from './config/clashes.ts';
 import { policyOf } from './config/common-port.ts';
 import type { CopiedPorts } from './config/kinds/contract.ts';
 import { copiesOf, createPort } from './config/kinds/index.ts';
-import type { PortConfig } from './config/resolve.ts';
+import { type PortConfig, resolveChange } from './config/resolve.ts';
 import { ConfigError, faultError, portSubject } from './config/settings.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 
@@ -38,7 +38,7 @@ export type PortTableOptions = {
 
 type Entry = {
   readonly port: Port;
-  readonly config: PortConfig;
+  config: PortConfig;
   /** Null: frames are switched to it. */
   readonly copiesOf: CopiedPorts | null;
   /** Set right after the entry is made. Rejects when the port cannot be. */
@@ -94,6 +94,27 @@ export class PortTable {
     if (entry.removed === null) return;
     await entry.removed;
     throw new PortConflictError(`port ${config.name} was removed while it was added`);
+  }
+
+  /** @throws NoSuchPortError */
+  configOf(id: number): PortConfig {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw new NoSuchPortError(String(id));
+    return entry.config;
+  }
+
+  /**
+   * Changes settings of a running port (resolveChange); resolves when every worker follows them. The port is not
+   * interrupted. Answers its id. @throws ConfigError, then nothing has changed; NoSuchPortError
+   */
+  async change(name: string, change: unknown): Promise<number> {
+    const entry = this.#named(name);
+    if (entry === undefined || entry.removed !== null) throw new NoSuchPortError(name);
+    await entry.added;
+    if (entry.removed !== null) throw new NoSuchPortError(name);
+    entry.config = resolveChange(entry.config, change);
+    await this.#options.workers.setPolicy(entry.port.id, policyOf(entry.config));
+    return entry.port.id;
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError also when it is being removed already */

@@ -10,7 +10,7 @@ import * as BATCH from '../queue/batch.ts';
 import * as REQUEST from './request.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { AT_INDEX, BATCH_FRAMES_MAX, MIXED, RECORD_SHIFT } = BATCH;
+const { AT_INDEX, BATCH_FRAMES_MAX, IN_PIECES, MIXED, RECORD_SHIFT } = BATCH;
 const { NET_HEADER_BYTES } = NET;
 const { REQUEST_TAKEN, asksNothing, takeRequest } = REQUEST;
 
@@ -115,6 +115,11 @@ export class AskedFor {
   private readPlain(batch: Batch, frame: number): void {
     if (this.readBytes[frame] === this.headerBytes) return;
     this.readBytes[frame] = 0;
-    this.read(frame, batch.windowOf(frame), batch.indexOf(frame) - this.headerBytes, this.headerBytes);
+    // One that is too short for a plain frame has a piece instead.
+    const isPlain = batch.windowOf(frame) !== IN_PIECES;
+    const piece = isPlain ? 0 : batch.firstPieceOf(frame);
+    const window = isPlain ? batch.windowOf(frame) : batch.pieceWindow[piece];
+    const index = isPlain ? batch.indexOf(frame) : batch.pieceIndex[piece];
+    this.read(frame, window, index - this.headerBytes, this.headerBytes);
   }
 }

@@ -25,7 +25,7 @@
  */
 import assert from 'node:assert/strict';
 import { type ArenaView, WINDOW_BYTES, type Window } from '../memory/arena-view.ts';
-import { AT_WORD0, BATCH_FRAMES_MAX, Batch, IN_PIECES, RECORD_SHIFT } from '../queue/batch.ts';
+import { AT_WORD0, AT_WORD3, BATCH_FRAMES_MAX, Batch, IN_PIECES, RECORD_SHIFT } from '../queue/batch.ts';
 import { copyBytes } from '../queue/copy.ts';
 import {
   OFFLOAD_CHECKSUM,
@@ -37,8 +37,11 @@ import { checksumOf, sumBytes } from './checksum.ts';
 import { FrameCursor } from './frame-cursor.ts';
 import { SegmentHeaders } from './segment-headers.ts';
 
-/** Bytes before the first piece of a frame made here that a VLAN tag may be put into. */
-export const COMPLETION_ROOM_BYTES = 4;
+/**
+ * Bytes before the first piece of a frame made here that two VLAN tags may be put into, and four more, so that its words
+ * lie as those of a guest's buffers mostly do.
+ */
+export const COMPLETION_ROOM_BYTES = 12;
 /** One for each frame, so that no two share a cache line. */
 const SLOT_BYTES = 64 * Math.ceil((COMPLETION_ROOM_BYTES + REQUEST_HEADER_BYTES_MAX) / 64);
 /** Size of the scratch area, which the main thread makes (`allocateScratch`) and gives the worker by its offset. */
@@ -96,6 +99,10 @@ export class Completion {
   next(): boolean {
     const { batch, source, order, count, takes } = this;
     batch.clear();
+    const { isUniform, outer, inner } = source.tags;
+    batch.tags.isUniform = isUniform;
+    batch.tags.outer = outer;
+    batch.tags.inner = inner;
     while (this.at < count && this.hasRoom()) {
       const frame = order[this.at];
       const missing = source.needsOf(frame) & ~takes;
@@ -131,6 +138,9 @@ export class Completion {
     records[to] = source.headWordOf(frame, 0);
     records[to + 1] = source.headWordOf(frame, 1);
     records[to + 2] = source.headWordOf(frame, 2);
+    records[(made << RECORD_SHIFT) + AT_WORD3] = source.word3Of(frame);
+    batch.tags.outers[made] = source.tags.outerOf(frame);
+    batch.tags.inners[made] = source.tags.innerOf(frame);
   }
 
   /** The frame as it lies, with what it asks for. */

@@ -1,7 +1,8 @@
 /**
  * The first bytes of a frame of a batch in one stretch, for whoever parses them: the arena's own window where the
  * frame lies in one piece, otherwise a copy. The guest may change them meanwhile, so what is read here may only
- * decide what does no harm when it is wrong. Hot path; one worker's object.
+ * decide what does no harm when it is wrong. The addresses are the batch's: those in memory are not where they belong
+ * once a tag was cut out behind them. Hot path; one worker's object.
  */
 import type { Window } from '../memory/arena-view.ts';
 import { type Batch, IN_PIECES } from './batch.ts';
@@ -15,6 +16,10 @@ export class FrameHead {
   /** Index in `bytes` of the frame's first byte, and behind the last one that may be looked at. */
   start = 0;
   end = 0;
+  /** The addresses, as three words. */
+  word0 = 0;
+  word1 = 0;
+  word2 = 0;
   declare private readonly gathered: Uint8Array;
 
   constructor() {
@@ -23,6 +28,9 @@ export class FrameHead {
   }
 
   show(batch: Batch, frame: number, windows: readonly Window[]): void {
+    this.word0 = batch.headWordOf(frame, 0);
+    this.word1 = batch.headWordOf(frame, 1);
+    this.word2 = batch.headWordOf(frame, 2);
     const headBytes = Math.min(batch.bytesOf(frame), FRAME_HEAD_BYTES);
     const window = batch.windowOf(frame);
     if (window !== IN_PIECES) {

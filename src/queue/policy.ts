@@ -7,6 +7,34 @@ import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
 /** A port whose frames are copied. */
 export type MirrorSource = { readonly portId: number; readonly name: string };
 
+export const VLANS = 4096;
+
+export type VlanMode = 'access' | 'trunk' | 'native-tagged' | 'native-untagged' | 'dot1q-tunnel';
+
+/** Which VLANs a port is in, and how its frames show it (switch/l2/vlan/port-vlan.ts); by the names of Open vSwitch. */
+export type VlanPolicy = {
+  readonly mode: VlanMode;
+  /** Access, dot1q-tunnel: the port's VLAN; native-…: that of frames without a tag. 0 of a trunk. */
+  readonly tag: number;
+  /** Trunk, native-…: VLANs that the port carries; null: all. */
+  readonly trunks: readonly number[] | null;
+  /** dot1q-tunnel: customers' VLANs that it carries; null: all. */
+  readonly cvlans: readonly number[] | null;
+  /** Whether frames to the port that have no VLAN to show keep a tag for their priority. */
+  readonly priorityTags: 'never' | 'if-nonzero' | 'always';
+  /** dot1q-tunnel: the kind of tag that its frames get. */
+  readonly serviceTag: '802.1ad' | '802.1q';
+};
+
+export const DEFAULT_VLAN: VlanPolicy = {
+  mode: 'trunk',
+  tag: 0,
+  trunks: null,
+  cvlans: null,
+  priorityTags: 'never',
+  serviceTag: '802.1ad',
+};
+
 export type PortPolicy = {
   /** Longest frame, with its Ethernet header and up to two VLAN tags, that may be delivered to the port. */
   readonly frameBytesMax: number;
@@ -23,6 +51,7 @@ export type PortPolicy = {
   readonly takes: number;
   /** Whether frames from the port to 01:80:C2:00:00:00 to 0F, which bridges keep to their link, are flooded as others. */
   readonly forwardsLinkLocal: boolean;
+  readonly vlan: VlanPolicy;
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
@@ -32,4 +61,5 @@ export const DEFAULT_POLICY: PortPolicy = {
   receives: true,
   forwardsLinkLocal: false,
   takes: 0,
+  vlan: DEFAULT_VLAN,
 };

@@ -20,6 +20,8 @@ export type ControlSource = {
   workers(): WorkReport[];
   /** @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig): Promise<void>;
+  /** Settings by name, as JSON has them; null: as if left out. @throws ConfigError, NoSuchPortError */
+  changePort(name: string, change: unknown): Promise<void>;
   /** @throws NoSuchPortError */
   removePort(name: string): Promise<void>;
 };
@@ -32,7 +34,8 @@ const BODY_BYTES_MAX = 2 ** 16;
 
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
- * settings adds it, DELETE /v1/ports/:name removes it. Whatever goes wrong is a Refusal with a status.
+ * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
+ * removes it. Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -48,6 +51,12 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const added = portNamed(source, name);
     // It may have been removed since.
     return added === undefined ? noSuchPort(context, name) : json(context, added, 201);
+  });
+  api.patch('/v1/ports/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.changePort(name, await jsonOf(context));
+    const changed = portNamed(source, name);
+    return changed === undefined ? noSuchPort(context, name) : json(context, changed);
   });
   api.delete('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
@@ -111,12 +120,12 @@ async function bodyOf({ body }: Request): Promise<string> {
   return Buffer.concat(parts).toString();
 }
 
-/** Answer to whatever goes wrong; `fault` says which setting it is about, for who words it another way. */
-export type Refusal = { readonly error: string; readonly fault?: SettingFault };
+/** Answer to whatever goes wrong; `faults` say which settings it is about, for who words it another way. */
+export type Refusal = { readonly error: string; readonly faults?: readonly SettingFault[] };
 
 function refusalOf(error: Error): Refusal {
-  const fault = error instanceof ConfigError ? error.fault : null;
-  return { error: printable(error.message), ...(fault !== null && { fault }) };
+  const faults = error instanceof ConfigError ? error.faults : [];
+  return { error: printable(error.message), ...(faults.length > 0 && { faults }) };
 }
 
 /** What was asked for cannot be; whatever else is thrown is a bug of ours. */

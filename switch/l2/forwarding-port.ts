@@ -2,6 +2,7 @@
 import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import { PortVlan } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
 export const STAGE_LEARN = 1;
@@ -23,6 +24,7 @@ export class ForwardingPort {
   isSwitched = true;
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
+  readonly vlan = new PortVlan();
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
@@ -42,6 +44,7 @@ export class ForwardingPort {
     this.setStage(STAGE_LEARN, this.isSwitched);
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
+    this.vlan.follow(policy.vlan);
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {

@@ -92,12 +92,18 @@ export class Outlets {
       return count;
     }
     const { completion } = this;
+    const { pushBytes } = batch.tags;
     let made = 0;
+    // Tags are pushed into what is made, and not into what it is made of.
+    for (let k = 0; k < count; k++) batch.makeRoom(order[k], -pushBytes);
     completion.begin(batch, order, count, port.takes);
     while (completion.next()) {
-      this.placeCopies(port, completion.batch, AS_THEY_CAME, completion.batch.count, portId, isIngress);
-      made += completion.batch.count;
+      const copies = completion.batch;
+      if (pushBytes !== 0) pushAsOf(batch, copies, completion.sourceOf);
+      this.placeCopies(port, copies, AS_THEY_CAME, copies.count, portId, isIngress);
+      made += copies.count;
     }
+    for (let k = 0; k < count; k++) batch.makeRoom(order[k], pushBytes);
     return made;
   }
 
@@ -209,6 +215,17 @@ export class Outlets {
     }
     if (queue.fault !== 0) this.onFault(queue);
   }
+}
+
+/** Has each of the copies get the tags that the frame gets which it was made of. */
+function pushAsOf(batch: Batch, copies: Batch, sourceOf: Int32Array): void {
+  const { tags } = copies;
+  for (let frame = 0; frame < copies.count; frame++) {
+    tags.pushes0[frame] = batch.tags.push0Of(sourceOf[frame]);
+    tags.pushes1[frame] = batch.tags.push1Of(sourceOf[frame]);
+  }
+  tags.isPushUniform = false;
+  copies.makeRoomForAll(batch.tags.pushBytes);
 }
 
 /** What frames ask for beyond `takes`, as OFFLOAD_* bits of any of them. */

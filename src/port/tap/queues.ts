@@ -85,8 +85,9 @@ export class TapEgress extends StagedEgress {
       i32[word + 2] = 0;
       return;
     }
-    i32[word] = requestWord0(batch, frame, 0);
-    i32[word + 1] = requestWord1(batch, frame, 0);
+    const { pushBytes } = batch.tags;
+    i32[word] = requestWord0(batch, frame, pushBytes);
+    i32[word + 1] = requestWord1(batch, frame, pushBytes);
     i32[word + 2] = requestWord2(batch, frame, 0);
   }
 

@@ -2,7 +2,6 @@
  * Describes waiting frames of a packed ring in the batch: as split/gather.ts, for the same kind of frames. Nothing is
  * marked used here, since that would show in the ring at once; `publish` does it when the frames were copied.
  */
-import * as ETHERNET from '../../../protocol/ethernet.ts';
 import * as SPLIT_RING from '../../../protocol/virtio/split-ring.ts';
 import * as ORDERED from '../../memory/ordered.ts';
 import type { Batch } from '../../queue/batch.ts';
@@ -13,10 +12,9 @@ import type { PackedLayout } from './layout.ts';
 import * as OWNERS from './owner-bits.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { FRAME_BYTES_MIN } = ETHERNET;
 const { PLAIN_FRAME_BYTES_MAX } = LAYOUT;
 const { DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE } = SPLIT_RING;
-const { AT_BYTES, AT_INDEX, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
+const { AT_BYTES, AT_INDEX, BATCH_FRAMES_MAX, HEAD_BYTES, RECORD_SHIFT } = BATCH;
 const { loadOrdered32 } = ORDERED;
 const { availableBits, OWNER_BITS } = OWNERS;
 
@@ -47,7 +45,7 @@ export function gatherPlain(layout: PackedLayout, ring: FromGuest, batch: Batch)
       if ((idAndFlags & SHAPE_BITS) !== 0) break;
       const chainBytes = desc[word + 2];
       const frameBytes = chainBytes - headerBytes;
-      if (frameBytes < FRAME_BYTES_MIN || frameBytes > PLAIN_FRAME_BYTES_MAX) break;
+      if (frameBytes < HEAD_BYTES || frameBytes > PLAIN_FRAME_BYTES_MAX) break;
       const distance = (desc[word] - hitLo) | 0;
       if (desc[word + 1] !== hitHi || distance < 0 || distance > hitBytes - chainBytes) break;
       const record = count << RECORD_SHIFT;

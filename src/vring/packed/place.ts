@@ -24,11 +24,12 @@ const {
   AT_WORD0,
   AT_WORD1,
   AT_WORD2,
+  AT_WORD3,
   IN_PIECES,
   MIXED,
   RECORD_SHIFT,
 } = BATCH;
-const { writePlainFrame, writeUsedDescriptor, writeWord32 } = WRITES;
+const { writePlainFrame, writeTags, writeUsedDescriptor, writeWord32 } = WRITES;
 const { loadOrdered32 } = ORDERED;
 const { availableBits, OWNER_BITS, usedBits } = OWNERS;
 
@@ -47,7 +48,11 @@ export function placePlain(
   const { desc, size } = layout;
   const { arena, headerBytes } = ring;
   const { windows } = arena;
-  const { records, allIn, alike } = batch;
+  const { records, allIn, alike, alikeBehind } = batch;
+  const { placedAt, pushBytes, push0 } = batch.tags;
+  // Where tags are pushed, the first one stands there; what is special about any is for writeTags.
+  const hasOwnWord3 = !alikeBehind && pushBytes === 0;
+  const differs = !alike || hasOwnWord3;
   const isAll = order === AS_THEY_CAME;
   const { hitLo, hitHi, hitBytes, hitIndex, hitWindow } = ring.translator;
   if (headerBytes !== NET_HEADER_BYTES || hitBytes < 0 || ring.fault !== 0) return from;
@@ -58,6 +63,7 @@ export function placePlain(
   let word0 = records[AT_WORD0];
   let word1 = records[AT_WORD1];
   let word2 = records[AT_WORD2];
+  let word3 = pushBytes === 0 ? records[AT_WORD3] : push0;
   let at = layout.availAt;
   let wrap = layout.availWrap;
   let expected = availableBits(wrap) | WRITTEN_BIT;
@@ -82,13 +88,28 @@ export function placePlain(
     if (desc[word + 1] !== hitHi || distance < 0 || distance > hitBytes - writtenBytes) break;
     const headerIndex = hitIndex + distance;
     if ((headerIndex & 3) !== 0) break;
-    if (!alike) {
-      word0 = records[record + AT_WORD0];
-      word1 = records[record + AT_WORD1];
-      word2 = records[record + AT_WORD2];
+    if (differs) {
+      if (!alike) {
+        word0 = records[record + AT_WORD0];
+        word1 = records[record + AT_WORD1];
+        word2 = records[record + AT_WORD2];
+      }
+      if (hasOwnWord3) word3 = records[record + AT_WORD3];
     }
     const fromIndex = records[record + AT_INDEX];
-    writePlainFrame(arena, fromWindow, fromIndex, frameBytes, word0, word1, word2, toWindow, headerIndex);
+    writePlainFrame(
+      arena,
+      fromWindow,
+      fromIndex,
+      frameBytes,
+      word0,
+      word1,
+      word2,
+      word3,
+      toWindow,
+      headerIndex,
+    );
+    if (pushBytes !== 0) placedAt[k] = headerIndex;
     const used = (idAndFlags & 0xffff) | usedWord;
     if (layout.firstAt < 0) {
       layout.firstAt = at;
@@ -104,6 +125,7 @@ export function placePlain(
       usedWord ^= OWNER_BITS;
     }
   }
+  if (pushBytes !== 0) writeTags(toWindow, batch, order, from, k);
   const placed = k - from;
   layout.availAt = at;
   layout.availWrap = wrap;

@@ -5,7 +5,6 @@
  * is read once, and what was checked is what is used. Used entries are written here, and seen by the driver
  * only when the index moves, at the end of the burst.
  */
-import * as ETHERNET from '../../../protocol/ethernet.ts';
 import * as SPLIT_RING from '../../../protocol/virtio/split-ring.ts';
 import type { Batch } from '../../queue/batch.ts';
 import * as BATCH from '../../queue/batch.ts';
@@ -15,10 +14,9 @@ import * as LAYOUT from '../layout.ts';
 import type { SplitLayout } from './layout.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { FRAME_BYTES_MIN } = ETHERNET;
 const { PLAIN_FRAME_BYTES_MAX } = LAYOUT;
 const { AVAIL_ENTRIES, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, USED_ENTRIES } = SPLIT_RING;
-const { AT_BYTES, AT_INDEX, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
+const { AT_BYTES, AT_INDEX, BATCH_FRAMES_MAX, HEAD_BYTES, RECORD_SHIFT } = BATCH;
 const { writeUsedEntry } = WRITES;
 
 const SHAPE_FLAGS = DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT;
@@ -47,7 +45,7 @@ export function gatherPlain(layout: SplitLayout, ring: FromGuest, batch: Batch):
       const chainBytes = desc[at + 2];
       const frameBytes = chainBytes - headerBytes;
       // A length of 2 GiB and more is negative here.
-      if (frameBytes < FRAME_BYTES_MIN || frameBytes > PLAIN_FRAME_BYTES_MAX) break;
+      if (frameBytes < HEAD_BYTES || frameBytes > PLAIN_FRAME_BYTES_MAX) break;
       const distance = (desc[at] - hitLo) | 0;
       if (desc[at + 1] !== hitHi || distance < 0 || distance > hitBytes - chainBytes) break;
       const record = count << RECORD_SHIFT;

@@ -22,11 +22,12 @@ const {
   AT_WORD0,
   AT_WORD1,
   AT_WORD2,
+  AT_WORD3,
   IN_PIECES,
   MIXED,
   RECORD_SHIFT,
 } = BATCH;
-const { writePlainFrame, writeUsedEntry } = WRITES;
+const { writePlainFrame, writeTags, writeUsedEntry } = WRITES;
 
 const SHAPE_FLAGS = DESC_F_NEXT | DESC_F_WRITE | DESC_F_INDIRECT;
 
@@ -42,7 +43,11 @@ export function placePlain(
   const { desc, avail, used32, mask, size } = layout;
   const { arena, headerBytes } = ring;
   const { windows } = arena;
-  const { records, allIn, alike } = batch;
+  const { records, allIn, alike, alikeBehind } = batch;
+  const { placedAt, pushBytes, push0 } = batch.tags;
+  // Where tags are pushed, the first one stands there; what is special about any is for writeTags.
+  const hasOwnWord3 = !alikeBehind && pushBytes === 0;
+  const differs = !alike || hasOwnWord3;
   const isAll = order === AS_THEY_CAME;
   const { hitLo, hitHi, hitBytes, hitIndex, hitWindow } = ring.translator;
   if (headerBytes !== NET_HEADER_BYTES || hitBytes < 0 || !ring.hasWaiting()) return from;
@@ -58,6 +63,7 @@ export function placePlain(
   let word0 = records[AT_WORD0];
   let word1 = records[AT_WORD1];
   let word2 = records[AT_WORD2];
+  let word3 = pushBytes === 0 ? records[AT_WORD3] : push0;
   let sumBytes = 0;
   let k = from;
   for (; k < end; k++) {
@@ -79,16 +85,32 @@ export function placePlain(
     if (desc[at + 1] !== hitHi || distance < 0 || distance > hitBytes - writtenBytes) break;
     const headerIndex = hitIndex + distance;
     if ((headerIndex & 3) !== 0) break;
-    if (!alike) {
-      word0 = records[record + AT_WORD0];
-      word1 = records[record + AT_WORD1];
-      word2 = records[record + AT_WORD2];
+    if (differs) {
+      if (!alike) {
+        word0 = records[record + AT_WORD0];
+        word1 = records[record + AT_WORD1];
+        word2 = records[record + AT_WORD2];
+      }
+      if (hasOwnWord3) word3 = records[record + AT_WORD3];
     }
     const fromIndex = records[record + AT_INDEX];
-    writePlainFrame(arena, fromWindow, fromIndex, frameBytes, word0, word1, word2, toWindow, headerIndex);
+    writePlainFrame(
+      arena,
+      fromWindow,
+      fromIndex,
+      frameBytes,
+      word0,
+      word1,
+      word2,
+      word3,
+      toWindow,
+      headerIndex,
+    );
+    if (pushBytes !== 0) placedAt[k] = headerIndex;
     writeUsedEntry(used32, USED_ENTRIES + (((usedNext + k) & mask) << 1), head, writtenBytes);
     sumBytes += frameBytes;
   }
+  if (pushBytes !== 0) writeTags(toWindow, batch, order, from, k);
   const placed = k - from;
   layout.availNext = (layout.availNext + placed) & 0xffff;
   layout.usedNext = (layout.usedNext + placed) & 0xffff;

@@ -7,6 +7,7 @@ import type { Port, PortContext, PortKind } from '../../../src/port/contract.ts'
 import type { CopiedPorts, PortKindSpec } from './contract.ts';
 import { DPDK, type DpdkSettings } from './dpdk.ts';
 import { PCAP, type PcapSettings } from './pcap.ts';
+import { checkedPort } from './port-object.ts';
 import { TAP, type TapSettings } from './tap.ts';
 import { UNIX, type UnixSettings } from './unix.ts';
 import { type HostFacts, THIS_HOST } from './values.ts';
@@ -98,11 +99,7 @@ export function portSchema(host: HostFacts) {
       context.issues.push({ code: 'custom', path: ['kind'], message: KIND_ALLOWED, input: kind });
       return z.NEVER;
     }
-    const parsed = SPECS[kind].schema(host).safeParse(value);
-    if (parsed.success) return parsed.data;
-    // As they are: their paths lie within this port, and their messages say what is allowed.
-    for (const issue of parsed.error.issues) context.issues.push(issue as z.core.$ZodRawIssue);
-    return z.NEVER;
+    return checkedPort<PortSettings>(SPECS[kind].schema(host), value, context);
   });
 }
 

@@ -35,6 +35,30 @@ export function wholeNumber(min: number, max: number) {
 export const queuePairs = wholeNumber(1, QUEUES_MAX);
 export const mtu = wholeNumber(68, 65_535);
 
+const VLAN_MAX = 4095;
+const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for example 10+20+100-199';
+
+export const vlan = wholeNumber(0, VLAN_MAX);
+
+/** VLANs, each once and in order; a list, or one text. */
+export const vlanList = z
+  .preprocess(
+    (value) => (typeof value === 'string' ? value.split(/[+, ]+/) : value),
+    z.array(z.string(VLANS_ALLOWED), VLANS_ALLOWED).min(1, VLANS_ALLOWED),
+  )
+  .transform((texts, context): number[] => {
+    const vlans = new Set<number>();
+    for (const [i, text] of texts.entries()) {
+      const [, first, last = first] = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(text) ?? [];
+      if (first === undefined || Number(first) > Number(last) || Number(last) > VLAN_MAX) {
+        context.issues.push({ code: 'custom', path: [i], message: VLANS_ALLOWED, input: text });
+        return z.NEVER;
+      }
+      for (let number = Number(first); number <= Number(last); number++) vlans.add(number);
+    }
+    return [...vlans].sort((a, b) => a - b);
+  });
+
 export const socketPath = pathOf('path of a UNIX socket').refine(
   (path) => Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX,
   {

@@ -55,6 +55,7 @@ describe('accepted', () => {
       idleUs: 100,
       fdb: { capacity: 8192, ageSeconds: 300 },
       arenaBytes: 2 ** 40,
+      vlanLimit: 1,
       controlSocket: '/x/ringway.sock',
     });
   });
@@ -103,6 +104,7 @@ poll: busy
 idleUs: 0
 fdb: { capacity: 1048576, ageSeconds: 1 }
 arena: 512GiB
+vlanLimit: 0
 control: /run/c.sock
 `;
     expect(fromFile(text)).toEqual({
@@ -139,6 +141,7 @@ control: /run/c.sock
       idleUs: 0,
       fdb: { capacity: 1_048_576, ageSeconds: 1 },
       arenaBytes: 2 ** 39,
+      vlanLimit: 2,
       controlSocket: '/run/c.sock',
     });
   });
@@ -152,6 +155,7 @@ control: /run/c.sock
       arena: '4294967296',
       fdbCapacity: '1',
       fdbAge: '1000000',
+      vlanLimit: '2',
       control: 'none',
     });
     expect(config).toEqual({
@@ -177,6 +181,7 @@ control: /run/c.sock
       idleUs: 1_000_000,
       fdb: { capacity: 1, ageSeconds: 1_000_000 },
       arenaBytes: 2 ** 32,
+      vlanLimit: 2,
       controlSocket: null,
     });
   });
@@ -231,7 +236,7 @@ poll: busy
     const example = [...source.split('*/')[0].matchAll(/^ \* {5}(.*)$/gm)].map(([, line]) => line).join('\n');
     const cpus = { ...HOST, allowedCpus: () => [2, 3] };
     const config = resolveConfig([parseConfigText('example', example)], cpus);
-    expect(config.ports.map(({ name }) => name)).toEqual(['vm0', 'uml0']);
+    expect(config.ports.map(({ name }) => name)).toEqual(['vm0', 'uml0', 'uplink', 'customer']);
     expect(config.ports[0]).toMatchObject({ owner: { uid: 64055, gid: 109 } });
   });
 });
@@ -347,7 +352,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, mtu, flood, receive, forwardBpdu)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, mtu, flood, receive, forwardBpdu, vlanMode, tag, trunks, cvlans, priorityTags, qinqEthtype)',
     ],
     [
       'ports: { a: { socket: /x, config-space: on } }',

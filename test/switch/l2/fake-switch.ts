@@ -45,15 +45,24 @@ export class FakePort {
 }
 
 export class FakeSwitch {
+  /** Of those made from now on. */
+  static vlanLimit = 1;
   readonly log = new QueueLog();
   readonly fdb = new Fdb(createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] }));
   readonly faults: (IngressQueue | EgressQueue)[] = [];
-  readonly forwarder = new Forwarder(arenaView, this.fdb, (queue) => this.faults.push(queue), SCRATCH_OFFSET);
+  readonly forwarder: Forwarder;
   /** All that were ever added, by number; their ids need not be the same. */
   readonly ports: FakePort[] = [];
 
   /** Ports 0, 1, … that have this many receive queues each. */
   constructor(...queueCounts: number[]) {
+    this.forwarder = new Forwarder(
+      arenaView,
+      this.fdb,
+      (queue) => this.faults.push(queue),
+      SCRATCH_OFFSET,
+      FakeSwitch.vlanLimit,
+    );
     for (const [id, count] of queueCounts.entries()) this.addPort(id, count);
   }
 
