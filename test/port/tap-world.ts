@@ -17,7 +17,7 @@ import { inNetworkNamespace } from '../../src/port/tap/network-namespace.ts';
 import { AS_THEY_CAME, Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import { readHeads } from '../../src/queue/heads.ts';
+import { gatherHead, readHeads } from '../../src/queue/heads.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { softwareMissing } from '../peers/software.ts';
 
@@ -236,8 +236,8 @@ export class TestDataPath implements DataPath {
     this.taken += taken;
     this.tooLong += batch.tooLong;
     for (let frame = 0; frame < batch.count; frame++) {
-      const offset = batch.windowOf(frame) * WINDOW_BYTES + batch.indexOf(frame);
-      const bytes = this.#view.bytesAt(offset, batch.bytesOf(frame));
+      const bytes = new Uint8Array(batch.bytesOf(frame));
+      gatherHead(batch, frame, this.#view.windows, bytes, bytes.length);
       if ((bytes[12] << 8) + bytes[13] === TEST_ETHERTYPE) this.received.push(bytes);
     }
     if (taken > 0) queue.finish();

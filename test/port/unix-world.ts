@@ -12,7 +12,7 @@ import type { UnixAttachment } from '../../src/port/unix/queues.ts';
 import { AS_THEY_CAME, Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import { readHeads } from '../../src/queue/heads.ts';
+import { gatherHead, readHeads } from '../../src/queue/heads.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { COUNT_FRAMES, COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { Events } from './events.ts';
@@ -148,8 +148,9 @@ export class UnixWorld implements DataPath {
   }
 
   #copyOfFrame(frame: number): Buffer {
-    const offset = this.#batch.windowOf(frame) * 2 ** 30 + this.#batch.indexOf(frame);
-    return Buffer.from(arenaView.bytesAt(offset, this.#batch.bytesOf(frame)));
+    const bytes = Buffer.alloc(this.#batch.bytesOf(frame));
+    gatherHead(this.#batch, frame, arenaView.windows, bytes, bytes.length);
+    return bytes;
   }
 }
 
