@@ -16,6 +16,8 @@ export function hasBit(mask: bigint, bit: number): boolean {
 
 /** Names of the bits set in `mask`, in bit order; a bit without a name is shown as `bitN`. */
 export function bitNames(mask: bigint, names: Readonly<Record<string, number>>): string[] {
+  // Of every port without a peer, in every report.
+  if (mask === 0n) return [];
   const nameOfBit = new Map(Object.entries(names).map(([name, bit]) => [bit, name]));
   const found: string[] = [];
   for (let bit = 0; bit < 64; bit++) {

@@ -67,6 +67,10 @@ export class PortTable {
     return this.#entries.get(id)?.port;
   }
 
+  withName(name: string): Port | undefined {
+    return this.#named(name)?.port;
+  }
+
   /** What is to be said of a port's place among the others: of whom it should get copies and cannot; null: nothing. */
   remarkOn(port: Port): string | null {
     const names = this.#entries.get(port.id)?.copiesOf ?? [];

@@ -116,6 +116,12 @@ export class Switch {
     return this.#ports.ports.map((port) => this.#reportOf(port));
   }
 
+  /** Null: there is none of that name. */
+  port(name: string): PortReport | null {
+    const port = this.#ports.withName(name);
+    return port === undefined ? null : this.#reportOf(port);
+  }
+
   /** The sum over all ports, with those that were removed. */
   totals(): Books {
     return sumBooks([this.#gone, ...this.#ports.ports.map((port) => this.#booksOf(port))]);

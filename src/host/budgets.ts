@@ -2,47 +2,76 @@
  * What all peers together may use of things that the process has only so many of: pieces of address space
  * (vm.max_map_count) and descriptors (RLIMIT_NOFILE). Running out of either would end the process or starve a peer that
  * did nothing wrong, so what peers may have is less than there is, and the last quarter of that is for those who ask
- * for as little as every guest needs. Main thread.
+ * for as little as every guest needs. What comes unasked is counted when it is there. Main thread.
  */
 import { readFileSync } from 'node:fs';
+import { closingElsewhereCount } from './elsewhere.ts';
+import { SCM_FDS_MAX } from './unix-socket.ts';
 
 /** For the user: what is used up, and how to have more of it. */
 export class BudgetError extends Error {
   override name = 'BudgetError';
 }
 
+/** What is not asked for before it is there. */
+export type Unasked = {
+  /** Set aside beyond `max` for what comes at once. */
+  readonly spare: number;
+  /** How many there are that `add` was not told of. */
+  readonly others: () => number;
+};
+
 export class Budget {
   readonly max: number;
+  readonly #unasked: Unasked;
   readonly #needed: number;
   readonly #what: string;
   readonly #remedy: string;
   #used = 0;
 
   /** `what`: in the plural; `needed`: what every peer gets until nothing is left; more only of the first 3/4. */
-  constructor(what: string, max: number, needed: number, remedy: string) {
+  constructor(
+    what: string,
+    max: number,
+    needed: number,
+    remedy: string,
+    unasked: Unasked = { spare: 0, others: () => 0 },
+  ) {
+    this.#unasked = unasked;
     this.#what = what;
     this.max = max;
     this.#needed = needed;
     this.#remedy = remedy;
   }
 
-  /** For tests. */
+  /** May be more than `max`. */
   get used(): number {
-    return this.#used;
+    return this.#used + this.#unasked.others();
+  }
+
+  /** So many more may come at once and leave alone what is ours. */
+  get room(): number {
+    return this.max + this.#unasked.spare - this.used;
   }
 
   /** For a peer that has `has` of them. @throws BudgetError when it cannot have `count` more */
   take(count: number, has: number): void {
     const isMore = has + count > this.#needed;
     const limit = isMore ? Math.floor((this.max * 3) / 4) : this.max;
-    if (this.#used + count > limit) {
+    const { used } = this;
+    if (used + count > limit) {
       const [share, why] = isMore
         ? [`more than ${this.#needed} ${this.#what} for one guest`, ', and the last quarter is for others']
         : [`${this.#what} left`, ''];
       throw new BudgetError(
-        `no ${share}: all guests together have ${this.#used} of ${this.max}${why} (${this.#remedy})`,
+        `no ${share}: all guests together have ${used} of ${this.max}${why} (${this.#remedy})`,
       );
     }
+    this.#used += count;
+  }
+
+  /** For what is there already, whether there is room or not. */
+  add(count: number): void {
     this.#used += count;
   }
 
@@ -57,11 +86,31 @@ export function regionBudget(): Budget {
   return new Budget('memory regions', Math.floor(pieces / 4), 16, `vm.max_map_count is ${pieces}: raise it`);
 }
 
-/** Three quarters of them; the rest is ours. */
-export function descriptorBudget(): Budget {
-  const files = numberIn('/proc/self/limits', /^Max open files\s+(\d+)/m, 1024);
+/**
+ * One message can bring as many as the kernel sends at once: these are kept free, or a quarter where few may be open. Of
+ * the others front-ends have three quarters; the rest is ours.
+ */
+export function descriptorBudget(
+  files = numberIn('/proc/self/limits', /^Max open files\s+(\d+)/m, 1024),
+): Budget {
+  const spare = Math.min(SCM_FDS_MAX, Math.floor(files / 4));
   const remedy = `${files} may be open: raise the limit of open files, LimitNOFILE= or ulimit -n`;
-  return new Budget('descriptors', Math.floor((files * 3) / 4), DescriptorShare.BASE, remedy);
+  return new Budget(
+    'descriptors',
+    Math.floor(((files - spare) * 3) / 4),
+    DescriptorShare.BASE,
+    remedy,
+    // Closed, sooner or later; whoever holds up the threads that do it holds them open.
+    { spare, others: closingElsewhereCount },
+  );
+}
+
+let descriptorsOfProcess: Budget | null = null;
+
+/** Of this process, for all its peers. */
+export function processDescriptors(): Budget {
+  descriptorsOfProcess ??= descriptorBudget();
+  return descriptorsOfProcess;
 }
 
 /** What one front-end has of the descriptors: reserved before they come, so that they cannot run out meanwhile. */
@@ -69,7 +118,7 @@ export class DescriptorShare {
   static readonly #PER_RING = 3;
   /**
    * Its connection, the back-end's own channel, and the rings of a card with one pair of queues. What a message brings
-   * besides is closed again before the next one is read, and comes out of our quarter meanwhile.
+   * besides is counted while it is held (PeerFds).
    */
   static readonly BASE = 2 + 3 * DescriptorShare.#PER_RING;
   readonly #budget: Budget;

@@ -13,13 +13,16 @@ type Call = { readonly fd: number | null; readonly make: (done: () => void) => v
 
 const waiting: Call[] = [];
 const atWork = new Set<Call>();
+let closingCount = 0;
 
 /** Closes a descriptor, sooner or later; nobody may use it any more. */
 export function closeElsewhere(fd: number, onClosed: () => void = () => {}): void {
+  closingCount++;
   add({
     fd,
     make: (done) =>
       libc.closeAsync(fd, () => {
+        closingCount--;
         onClosed();
         done();
       }),
@@ -41,6 +44,11 @@ export function mapZeroPagesElsewhere(address: number, sizeBytes: number, onDone
 /** Descriptors that are not closed yet. */
 export function closingElsewhere(): readonly number[] {
   return [...atWork, ...waiting].map(({ fd }) => fd).filter((fd) => fd !== null);
+}
+
+/** How many these are. */
+export function closingElsewhereCount(): number {
+  return closingCount;
 }
 
 /** Whether a call goes on, so that an orderly end of the process would wait for it. */

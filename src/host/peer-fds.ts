@@ -7,11 +7,12 @@
  * process, and a thread that waits in it holds everything that the process has, even after SIGKILL. Main thread.
  */
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { type Budget, processDescriptors } from './budgets.ts';
 import { closeFd, describeFd, socketOption, unixSocketFd } from './descriptor.ts';
 import { closeElsewhere } from './elsewhere.ts';
-import { HostError } from './errors.ts';
+import { ERRNO, HostError } from './errors.ts';
 import { libc } from './libc.ts';
-import { acceptUnix, receive } from './unix-socket.ts';
+import { acceptUnix, peek, type Received, receive, SCM_FDS_MAX } from './unix-socket.ts';
 
 const F_GETFL = 3;
 const F_GET_SEALS = 1034;
@@ -58,7 +59,13 @@ export class KeptFds {
   static readonly #PORT_MAX = 16;
   static readonly #ALL_MAX = 512;
   static #total = 0;
+  readonly #budget: Budget;
   #count = 0;
+
+  /** What is kept, or held for a while, lowers what others get of `budget`. */
+  constructor(budget = processDescriptors()) {
+    this.#budget = budget;
+  }
 
   get count(): number {
     return this.#count;
@@ -66,12 +73,24 @@ export class KeptFds {
 
   /** Whether no further front-end of the port should be let in. */
   get isTooMany(): boolean {
-    return this.#count >= (KeptFds.#total >= KeptFds.#ALL_MAX ? 1 : KeptFds.#PORT_MAX);
+    const isScarce = KeptFds.#total >= KeptFds.#ALL_MAX || this.#budget.used > this.#budget.max;
+    return this.#count >= (isScarce ? 1 : KeptFds.#PORT_MAX);
+  }
+
+  /** How many more the process may open for peers. */
+  get room(): number {
+    return this.#budget.room;
   }
 
   add(): void {
     this.#count++;
     KeptFds.#total++;
+    this.#budget.add(1);
+  }
+
+  /** Of a message that is being read or handled; less than 0: no longer. */
+  hold(count: number): void {
+    this.#budget.add(count);
   }
 }
 
@@ -83,6 +102,8 @@ export class PeerFds {
   readonly #keptBefore: number;
   /** Of descriptors that are held now. */
   readonly #looks = new Looks();
+  /** Came with a message that is not handled yet. */
+  #heldCount = 0;
 
   constructor(peerPid: number | null = null, kept = new KeptFds()) {
     this.peerPid = peerPid;
@@ -93,6 +114,23 @@ export class PeerFds {
   /** How many of this connection were kept. */
   get keptCount(): number {
     return this.#kept.count - this.#keptBefore;
+  }
+
+  /** Whether no further front-end of the port should be let in. */
+  get isTooMany(): boolean {
+    return this.#kept.isTooMany;
+  }
+
+  /**
+   * Reads from a peer, as `receive` of unix-socket.ts. Not what brings more descriptors than may be opened: the kernel
+   * would close in our name those that are too many. They count as held until `close`.
+   * @throws HostError, with EMFILE in that case
+   */
+  receive(fd: number, bytesMax: number): Received {
+    const received = this.#receive(fd, bytesMax);
+    this.#heldCount += received.fds.length;
+    this.#kept.hold(received.fds.length);
+    return received;
   }
 
   /**
@@ -112,12 +150,14 @@ export class PeerFds {
   close(fds: readonly number[]): void {
     for (const fd of fds) this.#close(fd);
     this.#looks.forgetAll();
+    this.#kept.hold(-this.#heldCount);
+    this.#heldCount = 0;
   }
 
   /**
    * Ends and closes a connection. What waits in it unread goes first, because the kernel would close the descriptors
    * among it in our name; what is too much for one turn of the event loop, in the next ones. Never throws and never
-   * waits; when too many of them must be kept, so is the connection.
+   * waits; when too many of them must be kept, or none may be opened, so is the connection.
    */
   closeConnection(fd: number): void {
     libc.shutdown(fd, SHUT_RDWR);
@@ -147,15 +187,28 @@ export class PeerFds {
     else closeElsewhere(fd);
   }
 
+  #receive(fd: number, bytesMax: number): Received {
+    const { room } = this.#kept;
+    if (room >= SCM_FDS_MAX) return receive(fd, bytesMax);
+    const { sizeBytes, hasFds, closed } = peek(fd, bytesMax);
+    // Something may have come since, with whatever it brings.
+    if (sizeBytes === 0) return { bytes: new Uint8Array(0), fds: [], closed, truncated: false };
+    if (hasFds && (unreadFds(fd) ?? SCM_FDS_MAX) > room)
+      throw new HostError('recvmsg', ERRNO.EMFILE, 'reading descriptors from a connection');
+    // No more than that: nobody else reads here, so it is still what comes first.
+    return receive(fd, sizeBytes);
+  }
+
   #closeUnread(fd: number, readsLeft: number): void {
     let work = 0;
     for (let left = readsLeft; left > 0; left--) {
-      const unread = tryReceive(fd);
-      if (unread === null) {
+      const unread = this.#tryReceive(fd);
+      if (unread === 'nothing') {
         this.#looks.forgetAll();
         closeFd(fd);
         return;
       }
+      if (unread === 'too many') break;
       for (const one of unread) this.#close(one);
       if (this.#kept.isTooMany) break;
       work += 1 + unread.length;
@@ -166,16 +219,16 @@ export class PeerFds {
     this.#looks.forgetAll();
     this.#kept.add();
   }
-}
 
-/** The descriptors that came with what is read now; null when nothing is left. */
-function tryReceive(fd: number): readonly number[] | null {
-  try {
-    const { bytes, fds } = receive(fd, UNREAD_BYTES);
-    return bytes.length === 0 && fds.length === 0 ? null : fds;
-  } catch (error) {
-    if (error instanceof HostError) return null;
-    throw error;
+  /** The descriptors that came with what is read now. */
+  #tryReceive(fd: number): readonly number[] | 'nothing' | 'too many' {
+    try {
+      const { bytes, fds } = this.#receive(fd, UNREAD_BYTES);
+      return bytes.length === 0 && fds.length === 0 ? 'nothing' : fds;
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      return error.code === 'EMFILE' ? 'too many' : 'nothing';
+    }
   }
 }
 
@@ -274,13 +327,16 @@ function mountIdOf(fd: number): number {
   return Number(/^mnt_id:\s*(\d+)$/m.exec(info)?.[1] ?? -1);
 }
 
-/**
- * Whether descriptors lie unread in a UNIX socket, or may come to lie there with the connections that nobody accepted.
- * proc(5), /proc/PID/fdinfo: `scm_fds`, which kernels before 5.11 do not tell.
- */
+/** Whether descriptors lie unread in a UNIX socket, or may come to lie there with connections that nobody accepted. */
 function mayHoldDescriptors(fd: number): boolean {
   if (socketOption(fd, SO_ACCEPTCONN) === 1) return true;
-  return Number(/^scm_fds:\s*(\d+)$/m.exec(readText(`/proc/self/fdinfo/${fd}`))?.[1] ?? 0) > 0;
+  return (unreadFds(fd) ?? 0) > 0;
+}
+
+/** proc(5), /proc/PID/fdinfo: `scm_fds`; null: kernels before 5.11 do not tell. */
+function unreadFds(fd: number): number | null {
+  const count = /^scm_fds:\s*(\d+)$/m.exec(readText(`/proc/self/fdinfo/${fd}`))?.[1];
+  return count === undefined ? null : Number(count);
 }
 
 function readText(path: string): string {

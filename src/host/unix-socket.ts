@@ -22,6 +22,9 @@ const SO_PEERCRED = 17;
 /** Linux 6.16. */
 const SO_PASSRIGHTS = 83;
 const SCM_RIGHTS = 1;
+/** Descriptors that the kernel sends with one message at most (SCM_MAX_FD). */
+export const SCM_FDS_MAX = 253;
+const MSG_PEEK = 0x2;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CTRUNC = 0x8;
@@ -169,7 +172,7 @@ class ScratchMemory {
   static readonly MSGHDR = 0;
   static readonly IOVEC = 64;
   static readonly CONTROL = 128;
-  static readonly CONTROL_BYTES = 16 + 4 * 253;
+  static readonly CONTROL_BYTES = 16 + 4 * SCM_FDS_MAX;
   static readonly DATA = 4096;
   static readonly DATA_BYTES = 8192;
   readonly address = reserveAddressSpace(ScratchMemory.DATA + ScratchMemory.DATA_BYTES);
@@ -226,6 +229,28 @@ export function receive(fd: number, maxBytes: number): Received {
     closed: count === 0,
     truncated: (flags & MSG_CTRUNC) !== 0,
   };
+}
+
+/**
+ * What `receive` would read now, without taking or opening any of it: how many bytes, 0: nothing waits or the other end
+ * is closed; and whether descriptors come with them (true also when they come right behind). @throws HostError
+ */
+export function peek(
+  fd: number,
+  maxBytes: number,
+): { readonly sizeBytes: number; readonly hasFds: boolean; readonly closed: boolean } {
+  const memory = scratch();
+  // Without room for descriptors: that some are there is then told as that they were cut off.
+  const msg = memory.prepare(Math.min(maxBytes, ScratchMemory.DATA_BYTES), 0);
+  const count = libc.recvmsg(fd, msg, MSG_DONTWAIT | MSG_PEEK);
+  if (count < 0) {
+    const errno = lastErrno();
+    if (errno !== ERRNO.EAGAIN && errno !== ERRNO.EINTR && errno !== ERRNO.ECONNRESET)
+      throw new HostError('recvmsg', errno, 'reading from a connection');
+    return { sizeBytes: 0, hasFds: false, closed: errno === ERRNO.ECONNRESET };
+  }
+  const flags = memory.view.getInt32(ScratchMemory.MSGHDR + 48, true);
+  return { sizeBytes: count, hasFds: (flags & MSG_CTRUNC) !== 0, closed: count === 0 };
 }
 
 const NOTHING: Received = { bytes: new Uint8Array(0), fds: [], closed: false, truncated: false };

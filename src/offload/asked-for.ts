@@ -39,12 +39,6 @@ export class AskedFor {
     this.readBytes = new Int32Array(BATCH_FRAMES_MAX);
   }
 
-  /** Before a burst is gathered. */
-  begin(): void {
-    for (let frame = 0; frame < this.readEnd; frame++) this.readBytes[frame] = 0;
-    this.readEnd = 0;
-  }
-
   /** The next bytes of the header of the frame that will be the batch's `frame`th. */
   read(frame: number, window: number, index: number, sizeBytes: number): void {
     const from = this.arena.windows[window].u8;
@@ -108,6 +102,8 @@ export class AskedFor {
       } else batch.badRequests[why]++;
     }
     batch.count = kept;
+    for (let frame = 0; frame < this.readEnd; frame++) this.readBytes[frame] = 0;
+    this.readEnd = 0;
     return work;
   }
 

@@ -24,6 +24,7 @@ export type ListenerEvents = { info(message: string): void; warn(message: string
 export class Listener {
   readonly #warn: (message: string) => void;
   readonly #socket: BoundSocket;
+  readonly #peerFds: PeerFds;
   #watch: Watch | null = null;
   #pause: NodeJS.Timeout | null = null;
   /** Who waits for the next connection; null: one is in use, or `hold` was called. */
@@ -33,7 +34,9 @@ export class Listener {
   /** The connection that was handed over last, until `hold`; otherwise -1. Its owner closes it right before `hold`. */
   #inUseFd = -1;
 
-  constructor(path: string, options: ListenOptions, events: ListenerEvents) {
+  /** `peerFds`: what becomes of descriptors that those send who are refused. */
+  constructor(path: string, options: ListenOptions, events: ListenerEvents, peerFds = new PeerFds()) {
+    this.#peerFds = peerFds;
     this.#warn = (message) => events.warn(message);
     this.#socket = new BoundSocket(path, () => listenUnix(path, options), {
       renewed: (_, oldFd) => this.#renewed(oldFd),
@@ -85,14 +88,14 @@ export class Listener {
   close(): void {
     this.hold();
     const fd = this.#socket.release();
-    if (fd >= 0) new PeerFds().closeListener(fd);
+    if (fd >= 0) this.#peerFds.closeListener(fd);
   }
 
   /** Who waits at the socket before is lost to us: it came while that could be reached, and connects again. */
   #renewed(oldFd: number): void {
     const isLooking = this.#watch !== null || this.#pause !== null;
     this.#unwatch();
-    new PeerFds().closeListener(oldFd);
+    this.#peerFds.closeListener(oldFd);
     if (isLooking) this.#look();
   }
 
@@ -121,6 +124,11 @@ export class Listener {
       this.#lookAfter(LOOK_AGAIN_MS);
       return;
     }
+    if (this.#waiter === null && this.#peerFds.isTooMany) {
+      // Whoever is refused may leave some more; the port will not be served any more when the one in use has gone.
+      this.#unwatch();
+      return;
+    }
     const fd = this.#accept();
     if (fd === null) return;
     const waiter = this.#waiter;
@@ -134,7 +142,7 @@ export class Listener {
     // Gone again: it only asked whether somebody listens.
     const hasGone = isHungUp(fd);
     // Accepted and closed, so that the second one is told instead of waiting for ever.
-    new PeerFds().closeConnection(fd);
+    this.#peerFds.closeConnection(fd);
     if (!hasGone) this.#warn('refused a second connection: one is in use already');
     this.#lookAfter(REFUSAL_PAUSE_MS);
   }

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert';
 import { HostError } from '../host/errors.ts';
+import { PeerFds } from '../host/peer-fds.ts';
 import { checkSocketPath, connectUnix, type ListenOptions } from '../host/unix-socket.ts';
 import type { PortEvents } from './contract.ts';
 import { Listener } from './listener.ts';
@@ -25,10 +26,17 @@ export class PeerSocket {
   /** Accepted and not taken yet, otherwise -1. */
   #acceptedFd = -1;
 
-  constructor(path: string, role: SocketRole, options: ListenOptions, events: PortEvents) {
+  /** `peerFds`: as of Listener. */
+  constructor(
+    path: string,
+    role: SocketRole,
+    options: ListenOptions,
+    events: PortEvents,
+    peerFds = new PeerFds(),
+  ) {
     this.#path = path;
     this.#role = role;
-    this.#listener = new Listener(path, options, events);
+    this.#listener = new Listener(path, options, events, peerFds);
     this.#refusesDescriptors = options.refusesDescriptors === true;
   }
 

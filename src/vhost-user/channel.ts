@@ -19,7 +19,7 @@ import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
 import { PeerFds } from '../host/peer-fds.ts';
 import { turnBudget } from '../host/turn-budget.ts';
-import { receive, send } from '../host/unix-socket.ts';
+import { send } from '../host/unix-socket.ts';
 import { PeerError } from './peer-error.ts';
 
 export type Message = { readonly header: Header; readonly payload: Uint8Array; readonly fds: number[] };
@@ -252,7 +252,10 @@ export class Channel {
   /** Reads until `wantedBytes` of the message are here, and never beyond them; false when the rest has not come. */
   #fill(wantedBytes: number): boolean {
     while (this.#receivedBytes < wantedBytes) {
-      const { bytes, fds, closed, truncated } = receive(this.#fd, wantedBytes - this.#receivedBytes);
+      const { bytes, fds, closed, truncated } = this.#peerFds.receive(
+        this.#fd,
+        wantedBytes - this.#receivedBytes,
+      );
       const isFirstByte = this.#receivedBytes === 0;
       this.#receivedFds.push(...fds);
       if (truncated) {

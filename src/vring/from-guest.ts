@@ -51,7 +51,6 @@ export class FromGuest extends Ring implements IngressQueue {
     if (!this.hasWaiting()) return 0;
     this.workLeft = Math.min(this.workLeft + TURN_WORK, WORK_RESERVE);
     if (this.workLeft <= 0) return 0;
-    this.askedFor?.begin();
     const taken = this.layout.gatherPlain(this, batch);
     if (this.askedFor !== null) this.workLeft -= this.askedFor.take(batch);
     this.burstFrames += taken;

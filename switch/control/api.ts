@@ -15,6 +15,8 @@ import type { FdbReport, PortReport, WorkReport } from './report.ts';
 /** What the API reports from and changes. */
 export type ControlSource = {
   ports(): PortReport[];
+  /** Null: there is none of that name. */
+  port(name: string): PortReport | null;
   totals(): Books;
   fdb(): FdbReport;
   workers(): WorkReport[];
@@ -42,15 +44,15 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.get('/v1/ports', (context) => json(context, source.ports()));
   api.get('/v1/ports/:name', (context) => {
     const name = context.req.param('name');
-    const port = portNamed(source, name);
-    return port === undefined ? noSuchPort(context, name) : json(context, port);
+    const port = source.port(name);
+    return port === null ? noSuchPort(context, name) : json(context, port);
   });
   api.put('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
     await source.addPort(resolvePort(name, await jsonOf(context)));
-    const added = portNamed(source, name);
+    const added = source.port(name);
     // It may have been removed since.
-    return added === undefined ? noSuchPort(context, name) : json(context, added, 201);
+    return added === null ? noSuchPort(context, name) : json(context, added, 201);
   });
   api.patch('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
@@ -83,10 +85,6 @@ function json(context: Context, value: unknown, status: 200 | 201 | Status = 200
 
 function refuse(context: Context, text: string, status: Status): Response {
   return json(context, { error: printable(text) }, status);
-}
-
-function portNamed(source: ControlSource, name: string): PortReport | undefined {
-  return source.ports().find((port) => port.name === name);
 }
 
 function noSuchPort(context: Context, name: string): Response {

@@ -3,6 +3,7 @@
  * connect, so clients are not hostile, but they are forgotten in a debugger, stopped, or leak connections: none of that
  * may keep another one from being answered, hold memory for ever, or take all descriptors. Main thread.
  */
+import assert from 'node:assert';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -10,6 +11,7 @@ import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import { BoundSocket } from '../../src/host/bound-socket.ts';
 import { printable } from '../../src/host/printable.ts';
 import { listenUnix } from '../../src/host/unix-socket.ts';
+import { ClientStream } from './client-stream.ts';
 
 /** Only the user that runs Ringway (and root) may ask: reports name other users' sockets and addresses. */
 const CONTROL_SOCKET_MODE = 0o600;
@@ -81,7 +83,7 @@ function httpServer(
     overrideGlobalObjects: false,
     errorHandler: (error) => refusal(400, error instanceof Error ? error.message : String(error)),
   });
-  const connections = new Connections(connectionsMax);
+  const turns = new RequestTurns();
   const server = createServer(
     {
       // HTTP/1.0 has none, and clients of UNIX sockets make up all kinds: at this socket there is one host.
@@ -90,51 +92,75 @@ function httpServer(
       requestTimeout: requestMs,
       connectionsCheckingInterval: Math.ceil(headMs / LOOKS),
     },
-    (incoming: IncomingMessage, outgoing: ServerResponse) => {
-      connections.asks(incoming.socket, outgoing);
+    async (incoming: IncomingMessage, outgoing: ServerResponse) => {
+      const client: unknown = incoming.socket;
+      assert(client instanceof ClientStream, 'the server is given nothing else');
+      connections.asks(client);
+      client.begin(incoming, outgoing);
       incoming.headers.host = 'localhost';
-      void answer(incoming, outgoing);
+      await turns.next();
+      if (!outgoing.destroyed) await answer(incoming, outgoing);
     },
   );
   server.timeout = idleMs;
-  server.on('connection', (socket: Socket) => connections.add(socket));
-  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
-    if (!socket.writable || connections.isAnswering(socket)) socket.destroy();
-    else socket.end(rawRefusal(error), () => socket.destroy());
+  const connections = new Connections(connectionsMax);
+  // In place of Node's own listener, which takes any stream.
+  const [serve] = server.listeners('connection');
+  server.removeAllListeners('connection');
+  server.on('connection', (socket: Socket) => {
+    const client = new ClientStream(socket);
+    connections.add(client);
+    serve.call(server, client);
+  });
+  server.on('clientError', (error: NodeJS.ErrnoException, client: Duplex) => {
+    if (!client.writable || (client as ClientStream).isAnswering) client.destroy();
+    else client.end(rawRefusal(error), () => client.destroy());
   });
   return server;
+}
+
+/**
+ * Requests of all clients: one is handled in each turn of the event loop, however many wait, so that others get their
+ * turns between any two of them.
+ */
+class RequestTurns {
+  readonly #waiting: (() => void)[] = [];
+
+  /** Resolves when it is the caller's turn. */
+  next(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve);
+      if (this.#waiting.length === 1) setImmediate(() => this.#goOn());
+    });
+  }
+
+  #goOn(): void {
+    this.#waiting.shift()?.();
+    if (this.#waiting.length > 0) setImmediate(() => this.#goOn());
+  }
 }
 
 /** Those that are open, the one first that has gone longest without a new request. */
 class Connections {
   readonly #max: number;
-  readonly #answers = new Map<Duplex, Set<ServerResponse>>();
+  readonly #clients = new Set<ClientStream>();
 
   constructor(max: number) {
     this.#max = max;
   }
 
-  add(socket: Socket): void {
-    const [oldest] = this.#answers.keys();
-    if (this.#answers.size >= this.#max) {
-      this.#answers.delete(oldest);
+  add(client: ClientStream): void {
+    const [oldest] = this.#clients;
+    if (this.#clients.size >= this.#max) {
+      this.#clients.delete(oldest);
       oldest.destroy();
     }
-    this.#answers.set(socket, new Set());
-    socket.once('close', () => this.#answers.delete(socket));
+    this.#clients.add(client);
+    client.once('close', () => this.#clients.delete(client));
   }
 
-  asks(socket: Duplex, answer: ServerResponse): void {
-    const answers = this.#answers.get(socket);
-    if (answers === undefined) return;
-    this.#answers.delete(socket);
-    this.#answers.set(socket, answers.add(answer));
-    answer.once('close', () => answers.delete(answer));
-  }
-
-  /** Something of an answer has gone out, and nothing else can. */
-  isAnswering(socket: Duplex): boolean {
-    return [...(this.#answers.get(socket) ?? [])].some(({ headersSent }) => headersSent);
+  asks(client: ClientStream): void {
+    if (this.#clients.delete(client)) this.#clients.add(client);
   }
 }
 

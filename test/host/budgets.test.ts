@@ -35,9 +35,36 @@ describe('Budget', () => {
     expect(budget.used).toBe(0);
   });
 
-  it('has room for a thousand guests with one pair of queues where 20,000 files may be open', () => {
-    expect(15_000 / DescriptorShare.BASE).toBeGreaterThan(1000);
+  it('counts what is there unasked, and gives others less', () => {
+    let others = 0;
+    const budget = new Budget('things', 40, 4, 'have more', { spare: 10, others: () => others });
+    budget.add(30);
+    others = 8;
+    expect([budget.used, budget.room]).toEqual([38, 12]);
+    budget.take(2, 0);
+    expect(() => budget.take(1, 0)).toThrow('all guests together have 40 of 40');
+    budget.add(12);
+    expect([budget.used, budget.room]).toEqual([52, -2]);
+    budget.give(42);
+    budget.take(4, 0);
   });
+
+  it('has room for a thousand guests with one pair of queues where 20,000 files may be open', () => {
+    expect(descriptorBudget(20_000).max / DescriptorShare.BASE).toBeGreaterThan(1000);
+  });
+
+  it.each([
+    [1024, 578, 193],
+    [256, 144, 48],
+    [64, 36, 12],
+  ])(
+    'of %d open files leaves %d to guests, and %d to us when a message brings all that it can',
+    (files, max, ours) => {
+      const budget = descriptorBudget(files);
+      expect([budget.max, files - budget.room]).toEqual([max, ours]);
+      expect(budget.room - budget.max).toBe(Math.min(253, files / 4));
+    },
+  );
 
   it('knows what this process may have', () => {
     expect(regionBudget().max).toBeGreaterThan(1000);

@@ -9,6 +9,7 @@ import { createServer, type Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Budget } from '../../src/host/budgets.ts';
 import { closeFd, createEventFd, describeFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { HostError } from '../../src/host/errors.ts';
@@ -136,6 +137,75 @@ describe('PeerFds', () => {
     expect(kept.isTooMany).toBe(false);
     first.close([device]);
     expect(kept.isTooMany).toBe(true);
+  });
+});
+
+describe('what a peer sends when few descriptors may be opened', () => {
+  let front: number;
+  let back: number;
+  let event: number;
+  let budget: Budget;
+  let peerFds: PeerFds;
+  beforeEach(() => {
+    [front, back] = socketPair();
+    event = createEventFd();
+    budget = new Budget('descriptors', 5, 1, '');
+    peerFds = new PeerFds(null, new KeptFds(budget));
+  });
+  afterEach(() => {
+    for (const fd of [front, back, event]) if (describeFd(fd) !== `descriptor ${fd}`) closeFd(fd);
+  });
+  const events = (count: number): number[] => new Array<number>(count).fill(event);
+
+  it('is read as long as there is room, and counts until it was handled', () => {
+    send(front, Uint8Array.of(1, 2), events(5));
+    expect(budget.room).toBe(5);
+    const { bytes, fds } = peerFds.receive(back, 100);
+    expect([[...bytes], fds.length, budget.room]).toEqual([[1, 2], 5, 0]);
+    expect(peerFds.receive(back, 100)).toMatchObject({ fds: [], closed: false });
+    send(front, Uint8Array.of(3));
+    expect([...peerFds.receive(back, 100).bytes]).toEqual([3]);
+    peerFds.close(fds);
+    expect(budget.room).toBe(5);
+    closeFd(front);
+    front = event;
+    expect(peerFds.receive(back, 100).closed).toBe(true);
+  });
+
+  it('is not even opened beyond that, and stays there until there is room', () => {
+    const before = openFds();
+    send(front, Uint8Array.of(1), events(6));
+    expect(() => peerFds.receive(back, 1)).toThrow(
+      'reading descriptors from a connection: recvmsg failed with EMFILE (too many open files)',
+    );
+    budget.add(-1);
+    const { fds, truncated } = peerFds.receive(back, 1);
+    expect([fds.length, truncated]).toEqual([6, false]);
+    peerFds.close(fds);
+    expect(openedSince(before)).toEqual([]);
+  });
+
+  it('stays in its connection, which is kept and counted, when that is closed', () => {
+    send(front, Uint8Array.of(1), events(6));
+    peerFds.closeConnection(back);
+    expect([peerFds.keptCount, budget.used]).toEqual([1, 1]);
+    expect(describeFd(back)).toMatch(/^socket:/);
+  });
+
+  it('does not keep a connection that brings none', () => {
+    send(front, Uint8Array.of(1));
+    budget.add(5);
+    peerFds.closeConnection(back);
+    expect([peerFds.keptCount, describeFd(back)]).toEqual([0, `descriptor ${back}`]);
+  });
+
+  it('and is kept is too much from the first on when there is no room for it', () => {
+    const kept = new KeptFds(budget);
+    kept.add();
+    expect([kept.isTooMany, budget.used]).toEqual([false, 1]);
+    budget.add(5);
+    expect(kept.isTooMany).toBe(true);
+    expect(new KeptFds(budget).isTooMany).toBe(false);
   });
 });
 

@@ -21,6 +21,7 @@ import {
   checkSocketPath,
   connectUnix,
   listenUnix,
+  peek,
   peerPid,
   receive,
   SOCKET_PATH_BYTES_MAX,
@@ -131,6 +132,25 @@ describe('descriptor passing', () => {
     expect([one.fds.length, two.fds.length]).toEqual([1, 1]);
     expect([[...one.bytes], [...two.bytes]]).toEqual([[1], [2]]);
     closeFds([...one.fds, ...two.fds, first, second, a, b]);
+  });
+
+  it('is seen before it is taken', () => {
+    const [a, b] = socketPair();
+    expect(peek(b, 10)).toEqual({ sizeBytes: 0, hasFds: false, closed: false });
+    send(a, Uint8Array.of(1, 2, 3));
+    expect(peek(b, 2)).toEqual({ sizeBytes: 2, hasFds: false, closed: false });
+    receive(b, 3);
+    const event = createEventFd();
+    send(a, Uint8Array.of(4), [event]);
+    const open = openFds();
+    for (let time = 0; time < 2; time++)
+      expect(peek(b, 10)).toEqual({ sizeBytes: 1, hasFds: true, closed: false });
+    expect(openedSince(open)).toEqual([]);
+    const { fds } = receive(b, 10);
+    expect(fds).toHaveLength(1);
+    closeFds([...fds, event, a]);
+    expect(peek(b, 10)).toEqual({ sizeBytes: 0, hasFds: false, closed: true });
+    closeFd(b);
   });
 
   it('refuses more descriptors than the kernel passes at once', () => {

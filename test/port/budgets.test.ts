@@ -2,16 +2,19 @@
  * Many vhost-user ports whose front-ends take as much as they get: refused by name, and another guest still comes in.
  * Small budgets here; with a whole switch and the real ones: test/real/many-regions.test.ts.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Budget, DescriptorShare } from '../../src/host/budgets.ts';
+import { closeFd } from '../../src/host/descriptor.ts';
+import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { connectUnix } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import { FakeDataPath } from '../device/fake-data-path.ts';
+import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
 import { bit, F, P, region, ScriptedFrontEnd, state, table, u64 } from '../vhost-user/scripted-front-end.ts';
 import { Events } from './events.ts';
@@ -23,9 +26,12 @@ const arenaView = new ArenaView(arena.location);
 let folder: string;
 let descriptors: Budget;
 let guest: GuestFile;
+let before: OpenFds;
 const ports: VhostUserPort[] = [];
 const fronts: ScriptedFrontEnd[] = [];
 beforeEach(() => {
+  descriptorLoop();
+  before = openFds();
   folder = mkdtempSync(join(tmpdir(), 'ringway-budgets-'));
   descriptors = new Budget('descriptors', 100, DescriptorShare.BASE, 'raise it');
   guest = new GuestFile(1024 * 4096);
@@ -35,7 +41,10 @@ afterEach(async () => {
   for (const port of ports.splice(0)) await port.stop();
   guest.close();
   rmSync(folder, { recursive: true });
-  expect([arena.mappedBytes, regions.used, descriptors.used]).toEqual([0, 0, 0]);
+  // Kept open for ever, but for this test.
+  const kept = openedSince(before);
+  for (const what of kept) closeFd(Number.parseInt(what, 10));
+  expect([arena.mappedBytes, regions.used, descriptors.used]).toEqual([0, 0, kept.length]);
 });
 
 /** A port, and a front-end that has negotiated; undefined when it was not let in. */
@@ -122,5 +131,33 @@ describe('descriptors of all front-ends', () => {
     expect(last.port.status.reason).toMatch(
       /no descriptors left: all guests together have 99 of 100 \(raise it\)/,
     );
+  });
+
+  it('that are kept lower what is left for others, and a port that brought them is not served then', async () => {
+    const decent = await connect();
+    const device = decent.front!.own(openSync('/dev/ptmx', 'r+'));
+    // As many as there is room for.
+    const hostile = await connect();
+    hostile.front!.send('SET_OWNER', undefined, new Array<number>(78).fill(device));
+    await hostile.front!.closed;
+    await vi.waitUntil(() => hostile.port.status.state === 'stopped');
+    expect(hostile.port.status.reason).toMatch(
+      /^its front-ends sent 78 descriptors that may never answer and are kept open: remove the port and add it again/,
+    );
+    expect(descriptors.used).toBe(78 + DescriptorShare.BASE);
+    const next = await connect();
+    expect(next.front).not.toBeNull();
+    // More than there is room for: not one of them is opened, and the connection is kept instead.
+    next.front!.send('SET_OWNER', undefined, new Array<number>(12).fill(device));
+    await next.front!.closed;
+    await vi.waitUntil(() => descriptors.used === 79 + DescriptorShare.BASE);
+    expect(next.port.status.reason).toContain(
+      'reading descriptors from a connection: recvmsg failed with EMFILE',
+    );
+    const late = await connect();
+    expect(late.front).toBeNull();
+    expect(late.port.status.reason).toMatch(/no descriptors left: all guests together have 90 of 100/);
+    expect(await decent.front!.settle()).not.toBeNull();
+    expect(await decent.front!.ack('ADD_MEM_REG', region(page(0)), [guest.fd])).toBe(0n);
   });
 });

@@ -5,6 +5,7 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -15,6 +16,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
+import { KeptFds, PeerFds } from '../../src/host/peer-fds.ts';
 import {
   acceptUnix,
   connectUnix,
@@ -55,11 +57,12 @@ afterEach(() => {
   expect(openedSince(before)).toEqual([]);
 });
 
-function open(options: ListenOptions = {}): Listener {
-  const listener = new Listener(path, options, {
-    info: (message) => infos.push(message),
-    warn: (message) => warnings.push(message),
-  });
+function open(options: ListenOptions = {}, peerFds?: PeerFds): Listener {
+  const events = {
+    info: (message: string) => infos.push(message),
+    warn: (message: string) => warnings.push(message),
+  };
+  const listener = new Listener(path, options, events, peerFds);
   listeners.push(listener);
   listener.open();
   return listener;
@@ -84,6 +87,39 @@ const turns = async (count: number): Promise<void> => {
 
 /** Longer than the two looks that a socket that is gone takes. */
 const NOTICED = { timeout: 10_000, interval: 10 };
+
+describe('a listener whose second peers send what is kept', () => {
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  it('counts it for the port, and lets no more of them in when it is too much', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const pass = async (): Promise<void> => {
+      for (let passedMs = 0; passedMs < 3000; passedMs += 50) {
+        vi.advanceTimersByTime(50);
+        await turns(5);
+      }
+    };
+    const kept = new KeptFds();
+    const listener = open({}, new PeerFds(null, kept));
+    connect();
+    await next(listener);
+    const device = openSync('/dev/ptmx', 'r+');
+    fds.push(device);
+    const second = connect();
+    const third = connect();
+    send(second, Uint8Array.of(1), new Array<number>(16).fill(device));
+    const settled = openFds();
+    await pass();
+    // What it sent, and its connection.
+    expect(kept.count).toBe(17);
+    expect([receive(second, 1).closed, receive(third, 1).closed]).toEqual([true, false]);
+    const strays = openedSince(settled);
+    expect(strays).toHaveLength(17);
+    for (const what of strays) closeFd(Number.parseInt(what, 10));
+  });
+});
 
 describe('a listener whose file was removed', () => {
   it('listens again at its path, with its mode, also for who waits already', async () => {

@@ -3,6 +3,7 @@
  * read again, every reason for which a file cannot be used, and how the port goes on afterwards. At the end whole
  * switches with workers.
  */
+import { execFileSync } from 'node:child_process';
 import {
   closeSync,
   existsSync,
@@ -22,7 +23,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vites
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
-import { connectUnix, receive, send } from '../../src/host/unix-socket.ts';
+import { connectUnix, listenUnix, receive, send } from '../../src/host/unix-socket.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import { PcapPort, type PcapPortOptions } from '../../src/port/pcap/port.ts';
 import { INTERFACE_PORTS_MAX, InterfaceTable } from '../../src/port/pcap/queues.ts';
@@ -272,10 +273,21 @@ describe('writing', () => {
     expect(existsSync(file)).toBe(true);
   });
 
-  it('refuses a folder by name', async () => {
-    file = folder;
-    await startPort({ direction: 'read' });
-    expect(port.status.reason).toMatch(/is a folder: name a file; tried again/);
+  it.each([
+    ['a folder', 'read', () => mkdirSync(file)],
+    ['a folder', 'write', () => mkdirSync(file)],
+    // A pipe that nobody reads and a socket cannot be opened at all.
+    ['a named pipe', 'read', () => execFileSync('mkfifo', [file])],
+    ['a named pipe', 'write', () => execFileSync('mkfifo', [file])],
+    ['a socket', 'read', () => closeFd(listenUnix(file))],
+    ['a socket', 'write', () => closeFd(listenUnix(file))],
+  ] as const)('refuses %s by name (%s)', async (what, direction, make) => {
+    make();
+    await startPort({ direction });
+    expect(port.status).toEqual({
+      state: 'waiting',
+      reason: `${file} is ${what}: name a file; tried again every 2 s`,
+    });
   });
 
   it('loses no whole block when a write fails in the middle, and goes on with the same file', async () => {

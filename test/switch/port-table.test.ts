@@ -197,6 +197,7 @@ describe('requests about one port', () => {
     const api = controlApi(
       {
         ports: () => table.ports.map((port) => ({ name: port.name }) as never),
+        port: (name) => (table.withName(name) === undefined ? null : ({ name } as never)),
         fdb: () => ({ capacity: 1, ageSeconds: 1, entries: [] }),
         addPort: (config) => table.add(config),
         changePort: async (name, change) => void (await table.change(name, change)),

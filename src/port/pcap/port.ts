@@ -251,11 +251,28 @@ export class PcapPort implements Port {
 
   /** @throws Node's error, CaptureFileError */
   #open(flags: number): number {
-    // Without O_NONBLOCK a named pipe would hold the whole process.
-    const fd = openSync(this.endpoint, flags | O_NONBLOCK, FILE_MODE);
-    const stat = fstatSync(fd);
-    if (stat.isFile() || (this.#isWriting && stat.isCharacterDevice())) return fd;
-    closeSync(fd);
+    let fd: number;
+    try {
+      // Without O_NONBLOCK a named pipe would hold the whole process.
+      fd = openSync(this.endpoint, flags | O_NONBLOCK, FILE_MODE);
+    } catch (error) {
+      // A pipe that nobody reads and a socket cannot even be opened (ENXIO), nor a folder for writing.
+      const stat = statOrNull(this.endpoint);
+      if (stat !== null) this.#requireFile(stat);
+      throw error;
+    }
+    try {
+      this.#requireFile(fstatSync(fd));
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+    return fd;
+  }
+
+  /** @throws CaptureFileError */
+  #requireFile(stat: Stats): void {
+    if (stat.isFile() || (this.#isWriting && stat.isCharacterDevice())) return;
     throw new CaptureFileError(`${this.endpoint} is ${whatIs(stat)}: name a file`);
   }
 
@@ -362,6 +379,7 @@ function statOrNull(file: string): Stats | null {
 function whatIs(stat: Stats): string {
   if (stat.isDirectory()) return 'a folder';
   if (stat.isFIFO()) return 'a named pipe';
+  if (stat.isSocket()) return 'a socket';
   return 'a device';
 }
 

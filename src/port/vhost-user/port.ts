@@ -10,7 +10,7 @@ import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
 import type { LastRun } from '../../device/ring-start.ts';
-import { type Budget, BudgetError, DescriptorShare, descriptorBudget } from '../../host/budgets.ts';
+import { type Budget, BudgetError, DescriptorShare, processDescriptors } from '../../host/budgets.ts';
 import type { Watch } from '../../host/event-loop.ts';
 import { KeptFds, PeerFds } from '../../host/peer-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
@@ -52,9 +52,6 @@ type Peer = {
   readonly pid: number | null;
 };
 
-/** Of this process, for all its ports. */
-let descriptorsOfProcess: Budget | null = null;
-
 export class VhostUserPort implements Port {
   readonly id: number;
   readonly name: string;
@@ -66,8 +63,10 @@ export class VhostUserPort implements Port {
   readonly #context: PortContext;
   readonly #socket: PeerSocket;
   readonly #supervisor: Supervisor;
+  /** Of all ports. */
+  readonly #descriptors: Budget;
   /** Of all front-ends so far. */
-  readonly #kept = new KeptFds();
+  readonly #kept: KeptFds;
   #peer: Peer | null = null;
   /** What the connected front-end did last that was refused. */
   #refusal: string | null = null;
@@ -85,7 +84,15 @@ export class VhostUserPort implements Port {
     this.options = options;
     this.states = queueStates(ringCountMax(options.device.queuePairsMax));
     this.#context = context;
-    this.#socket = new PeerSocket(options.socketPath, options.role, options.listen, context.events);
+    this.#descriptors = context.descriptors ?? processDescriptors();
+    this.#kept = new KeptFds(this.#descriptors);
+    this.#socket = new PeerSocket(
+      options.socketPath,
+      options.role,
+      options.listen,
+      context.events,
+      new PeerFds(null, this.#kept),
+    );
     this.#supervisor = new Supervisor(
       {
         open: () => this.#socket.open(),
@@ -94,7 +101,7 @@ export class VhostUserPort implements Port {
         release: (isLast) => this.#release(isLast),
         close: () => this.#socket.close(),
         explain: (error) =>
-          error instanceof BudgetError ? { reason: error.message } : this.#socket.explain(error),
+          error instanceof BudgetError ? this.#unlessTooMany(error.message) : this.#socket.explain(error),
         describe: (isHeld, reason) => this.#describe(isHeld, reason),
       },
       context.events,
@@ -197,9 +204,8 @@ export class VhostUserPort implements Port {
 
   /** Closes the connection when there is none left for it. @throws BudgetError */
   #shareOfDescriptors(fd: number): DescriptorShare {
-    descriptorsOfProcess ??= descriptorBudget();
     try {
-      return new DescriptorShare(this.#context.descriptors ?? descriptorsOfProcess);
+      return new DescriptorShare(this.#descriptors);
     } catch (error) {
       new PeerFds(null, this.#kept).closeConnection(fd);
       throw error;
@@ -225,9 +231,10 @@ export class VhostUserPort implements Port {
     if (!session.isSilent || !hasLeft) this.#lastWhy = why;
     // A front-end that never came far, or whose memory is gone, and tries again at once must not keep us busy.
     let retry: Trouble['retry'] = device.memoryBytes > 0 && !isLost ? this.#socket.retryAfterUse : 'later';
-    if (this.#kept.isTooMany) {
+    const tooMany = this.#unlessTooMany(why);
+    if (tooMany.retry === 'never') {
       retry = 'never';
-      why = `its front-ends sent ${this.#kept.count} descriptors that may never answer and are kept open: remove the port and add it again (last: ${why})`;
+      why = tooMany.reason;
       this.#lastWhy = why;
     }
     this.#supervisor.lose({
@@ -236,6 +243,16 @@ export class VhostUserPort implements Port {
       isFine: !isLost,
       retry,
     });
+  }
+
+  /** Why a front-end was let go; of whose port too many descriptors are kept, there is no other. */
+  #unlessTooMany(why: string): { readonly reason: string; readonly retry?: 'never' } {
+    if (!this.#kept.isTooMany) return { reason: why };
+    const { count } = this.#kept;
+    const what = count === 1 ? '1 descriptor' : `${count} descriptors`;
+    const isKept = count === 1 ? 'is kept open' : 'are kept open';
+    const reason = `its front-ends sent ${what} that may never answer and ${isKept}: remove the port and add it again (last: ${why})`;
+    return { reason, retry: 'never' };
   }
 
   /**

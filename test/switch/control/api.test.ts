@@ -64,6 +64,7 @@ const WORKERS = [{ index: 0, atMs: 12.5, emptyTurns: 4_294_967_295 }];
 const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to be changed here'));
 const SOURCE: ControlSource = {
   ports: () => PORTS,
+  port: (name) => PORTS.find((port) => port.name === name) ?? null,
   fdb: () => FDB,
   totals: () => NO_BOOKS,
   workers: () => WORKERS,
@@ -154,6 +155,7 @@ describe('answers', () => {
     const source: ControlSource = {
       ...SOURCE,
       ports: () => ports,
+      port: (name) => ports.find((port) => port.name === name) ?? null,
       addPort: async (config) => {
         if (ports.some(({ name }) => name === config.name)) {
           throw new PortConflictError(`port ${config.name} exists already`);

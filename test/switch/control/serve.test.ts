@@ -22,6 +22,7 @@ let server: { close(): Promise<void> };
 const sockets: Socket[] = [];
 
 beforeEach(async () => {
+  handled.length = 0;
   longAsked = new Promise((resolve) => {
     onLongAsked = resolve;
   });
@@ -40,8 +41,20 @@ afterEach(async () => {
 let longAsked: Promise<Socket>;
 let onLongAsked: (socket: Socket) => void;
 
+/** The paths of the requests that were handled, and in which turn of the event loop. */
+const handled: { readonly pathname: string; readonly turn: number }[] = [];
+let turn = 0;
+let atWork = 0;
+let atWorkMost = 0;
+
 async function answer(request: Request, { incoming }: HttpBindings): Promise<Response> {
   const { pathname } = new URL(request.url);
+  handled.push({ pathname, turn });
+  if (pathname.startsWith('/slow')) {
+    atWorkMost = Math.max(atWorkMost, ++atWork);
+    await new Promise((resolve) => setImmediate(resolve));
+    atWork--;
+  }
   if (pathname === '/long') {
     onLongAsked(incoming.socket);
     return new Response(LONG);
@@ -161,5 +174,59 @@ describe('a client that', () => {
   it('is connected in whatever way does not hold up the end', async () => {
     for (const text of ['', 'GET ', 'GET /long HTTP/1.1\r\n\r\n']) (await client(text)).pause();
     await server.close();
+  });
+});
+
+describe('requests that are sent without waiting for answers', () => {
+  const paths = (): string[] => handled.map(({ pathname }) => pathname);
+
+  it('wait while the client does not read', async () => {
+    const deaf = await client(`GET /long HTTP/1.1\r\n\r\n${'GET /a HTTP/1.1\r\n\r\n'.repeat(2000)}`);
+    deaf.pause();
+    await longAsked;
+    await isServed();
+    expect(paths()).toEqual(['/long', '/v1/version']);
+    deaf.resume();
+    while (paths().filter((path) => path === '/a').length < 2000) await once(deaf, 'data');
+  });
+
+  it.each([
+    ['without a body', (path: string) => `GET ${path} HTTP/1.1\r\n\r\n`],
+    ['with line ends of one byte before them', (path: string) => `\n\nGET ${path} HTTP/1.1\r\n\r\n`],
+    ['with a body', (path: string) => `PUT ${path} HTTP/1.1\r\nContent-Length: 5\r\n\r\na\nb\n\n`],
+    [
+      'with a body without a line end',
+      (path: string) => `PUT ${path} HTTP/1.1\r\nContent-Length: 1\r\n\r\na`,
+    ],
+    [
+      'in chunks',
+      (path: string) => `PUT ${path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n`,
+    ],
+  ])('%s are handled one after the other, also for a client that sends nothing more', async (_, request) => {
+    atWorkMost = 0;
+    const names = Array.from({ length: 50 }, (__, i) => `/slow/${i}`);
+    const eager = await client();
+    eager.end(names.map(request).join(''));
+    const answers = await untilClosed(eager);
+    expect(answers.match(/HTTP\/1\.1 200 /g)).toHaveLength(50);
+    expect([paths(), atWorkMost]).toEqual([names, 1]);
+  });
+
+  it('by many clients are handled one in each turn of the event loop', async () => {
+    let counting = true;
+    const count = (): void => {
+      turn++;
+      if (counting) setImmediate(count);
+    };
+    count();
+    const all = Array.from({ length: LIMITS.connectionsMax }, async () => {
+      const one = await client();
+      one.end('GET /a HTTP/1.1\r\n\r\n'.repeat(20));
+      return untilClosed(one);
+    });
+    await Promise.all(all);
+    counting = false;
+    expect(handled).toHaveLength(20 * LIMITS.connectionsMax);
+    expect(new Set(handled.map((each) => each.turn)).size).toBe(handled.length);
   });
 });
