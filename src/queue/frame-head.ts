@@ -6,6 +6,7 @@
  */
 import type { Window } from '../memory/arena-view.ts';
 import { type Batch, IN_PIECES } from './batch.ts';
+import { PUSH_BYTES_MAX } from './frame-tags.ts';
 import { gatherHead } from './heads.ts';
 
 /** Bytes that can be looked at. */
@@ -23,7 +24,7 @@ export class FrameHead {
   declare private readonly gathered: Uint8Array;
 
   constructor() {
-    this.gathered = new Uint8Array(FRAME_HEAD_BYTES);
+    this.gathered = new Uint8Array(FRAME_HEAD_BYTES + PUSH_BYTES_MAX);
     this.bytes = this.gathered;
   }
 
@@ -31,15 +32,17 @@ export class FrameHead {
     this.word0 = batch.headWordOf(frame, 0);
     this.word1 = batch.headWordOf(frame, 1);
     this.word2 = batch.headWordOf(frame, 2);
-    const headBytes = Math.min(batch.bytesOf(frame), FRAME_HEAD_BYTES);
+    // Tags that it is about to get have room in its record, where nothing of it lies.
+    const { pushBytes } = batch.tags;
+    const headBytes = Math.min(batch.bytesOf(frame) - pushBytes, FRAME_HEAD_BYTES);
     const window = batch.windowOf(frame);
     if (window !== IN_PIECES) {
       this.bytes = windows[window].u8;
-      this.start = batch.indexOf(frame);
+      this.start = batch.indexOf(frame) + pushBytes;
     } else {
       this.bytes = this.gathered;
-      this.start = 0;
-      gatherHead(batch, frame, windows, this.gathered, headBytes);
+      this.start = pushBytes;
+      gatherHead(batch, frame, windows, this.gathered, pushBytes + headBytes);
     }
     this.end = this.start + headBytes;
   }

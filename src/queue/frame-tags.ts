@@ -10,6 +10,8 @@
 import { ETHERTYPE_QINQ, ETHERTYPE_VLAN } from '../../protocol/ethernet.ts';
 
 export const TAG_BYTES = 4;
+/** Of all tags that a frame gets. */
+export const PUSH_BYTES_MAX = 2 * TAG_BYTES;
 /** EtherTypes of the two kinds of tag, as they are read from a frame. */
 export const TPID_8021Q = swapped(ETHERTYPE_VLAN);
 export const TPID_8021AD = swapped(ETHERTYPE_QINQ);

@@ -57,8 +57,8 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.patch('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
     await source.changePort(name, await jsonOf(context));
-    const changed = portNamed(source, name);
-    return changed === undefined ? noSuchPort(context, name) : json(context, changed);
+    const changed = source.port(name);
+    return changed === null ? noSuchPort(context, name) : json(context, changed);
   });
   api.delete('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');

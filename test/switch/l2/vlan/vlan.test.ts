@@ -6,7 +6,7 @@
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import { DEFAULT_VLAN, type VlanPolicy } from '../../../../src/queue/policy.ts';
 import { type FakePort, FakeSwitch } from '../fake-switch.ts';
-import { arena, arenaView, ethernet, type Mac, piecesOfFrame } from '../frames.ts';
+import { arena, arenaView, ethernet, ipPacket, type Mac, piecesOfFrame } from '../frames.ts';
 
 const ALL: Mac = [255, 255, 255, 255, 255, 255];
 const TPIDS = { '8100': [0x81, 0], '88a8': [0x88, 0xa8] } as const;
@@ -257,6 +257,36 @@ it('frames with and without tags keep their order, and those too long with their
   const plain = frame(ALL, 1, '');
   expect(port.received).toEqual([plain, plain, frames[2], frames[3], plain, plain]);
   expect(port.drops).toEqual({ overMtu: 1 });
+});
+
+it.each([
+  ['with a tag pushed', access(10), TRUNK],
+  ['with a tag popped', TRUNK, access(10)],
+  ['with its tag', TRUNK, TRUNK],
+  ['in a tunnel', vlanOf({ mode: 'dot1q-tunnel', tag: 5 }), TRUNK],
+])('flows to a port of several queues spread over them as without tags, %s', (_, from, to) => {
+  const queuesOf = (
+    tags: string,
+    fromPolicy: VlanPolicy,
+    toPolicy: VlanPolicy,
+    isInPieces: boolean,
+  ): number[] => {
+    const several = new FakeSwitch(1, 4);
+    several.follow(several.ports[0], { vlan: fromPolicy });
+    several.follow(several.ports[1], { vlan: toPolicy });
+    return Array.from({ length: 40 }, (_, flow) => {
+      const packet = { src: [10, 0, 0, 1], dst: [10, 0, 0, 2], protocol: 17, srcPort: 7 * flow, dstPort: 9 };
+      const plain = ethernet(ALL, 1, { payload: ipPacket({ version: 4, ...packet }) });
+      const tagBytes = tags === '' ? [] : tag(tags);
+      const bytes = Uint8Array.from([...plain.subarray(0, 12), ...tagBytes, ...plain.subarray(12)]);
+      several.send(several.ports[0], isInPieces ? { bytes, pieces: [2, 9, 5, 7] } : bytes);
+      return several.ports[1].to.findIndex(({ received }) => received.splice(0).length > 0);
+    });
+  };
+  const expected = queuesOf('', TRUNK, TRUNK, false);
+  expect(new Set(expected).size).toBe(4);
+  const tags = from.mode === 'access' ? '' : '8100:10';
+  for (const isInPieces of [false, true]) expect(queuesOf(tags, from, to, isInPieces)).toEqual(expected);
 });
 
 it('a mirror shows each frame with the tag that it came in with, and went out with', () => {
