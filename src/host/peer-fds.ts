@@ -184,7 +184,7 @@ export class PeerFds {
     // Its number may be another file's from now on.
     this.#looks.forget(fd);
     if (kind === 'unasked' || (unixSocketFd(fd) && !isEmptyForEver(fd))) this.#kept.add();
-    else closeElsewhere(fd);
+    else closeElsewhere(fd, this.#kept);
   }
 
   #receive(fd: number, bytesMax: number): Received {

@@ -8,6 +8,7 @@ import {
   closingElsewhere,
   closingElsewhereCount,
   isBusyElsewhere,
+  mapZeroPagesElsewhere,
 } from '../../src/host/elsewhere.ts';
 import { libc } from '../../src/host/libc.ts';
 import { reserveAddressSpace } from '../../src/host/mapping.ts';
@@ -51,7 +52,7 @@ async function lingering(): Promise<number> {
 describe('closeElsewhere', () => {
   it('closes', async () => {
     const fd = createEventFd();
-    const closed = new Promise<void>((resolve) => closeElsewhere(fd, resolve));
+    const closed = new Promise<void>((resolve) => closeElsewhere(fd, null, resolve));
     expect(closingElsewhere()).toContain(fd);
     await closed;
     expect(describeFd(fd)).toBe(`descriptor ${fd}`);
@@ -62,7 +63,7 @@ describe('closeElsewhere', () => {
     const first = await lingering();
     const event = createEventFd();
     closeElsewhere(first);
-    await new Promise<void>((resolve) => closeElsewhere(event, resolve));
+    await new Promise<void>((resolve) => closeElsewhere(event, null, resolve));
     expect(isBusyElsewhere()).toBe(true);
     expect(closingElsewhere()).toEqual([first]);
     const second = await lingering();
@@ -80,5 +81,31 @@ describe('closeElsewhere', () => {
     await vi.waitUntil(() => closingElsewhere().length === 0);
     expect(closingElsewhereCount()).toBe(0);
     expect(isBusyElsewhere()).toBe(false);
+  });
+});
+
+describe('one whose files take their time', () => {
+  it('holds up his own, and not those of others', async () => {
+    const hostile = {};
+    const held = [await lingering(), await lingering(), createEventFd()];
+    for (const fd of held) closeElsewhere(fd, hostile);
+    const event = createEventFd();
+    await new Promise<void>((resolve) => closeElsewhere(event, {}, resolve));
+    expect(closingElsewhere()).toEqual(held);
+    for (const peer of peers) peer.destroy();
+    await vi.waitUntil(() => !isBusyElsewhere());
+    expect(closingElsewhere()).toEqual([]);
+  });
+});
+
+describe('mapZeroPagesElsewhere', () => {
+  it('is not held up by files that never close', async () => {
+    const fds = [await lingering(), await lingering()];
+    for (const fd of fds) closeElsewhere(fd);
+    const address = reserveAddressSpace(ZEROS_BYTES);
+    await new Promise<void>((resolve) => mapZeroPagesElsewhere(address, ZEROS_BYTES, resolve));
+    expect(closingElsewhere()).toEqual(fds);
+    for (const peer of peers) peer.destroy();
+    await vi.waitUntil(() => !isBusyElsewhere());
   });
 });

@@ -79,12 +79,6 @@ export class TapEgress extends StagedEgress {
   protected override putHeader(batch: Batch, frame: number, headerIndex: number): void {
     const word = headerIndex >> 2;
     const { i32 } = this.window;
-    if (batch.needsOf(frame) === 0) {
-      i32[word] = 0;
-      i32[word + 1] = 0;
-      i32[word + 2] = 0;
-      return;
-    }
     const { pushBytes } = batch.tags;
     i32[word] = requestWord0(batch, frame, pushBytes);
     i32[word + 1] = requestWord1(batch, frame, pushBytes);
