@@ -99,7 +99,7 @@ export class AskedFor {
       if (why === REQUEST_TAKEN) {
         work += batch.segmentCountOf(kept) - 1;
         kept++;
-      } else batch.badRequests[why]++;
+      } else batch.refuseRequest(why);
     }
     batch.count = kept;
     for (let frame = 0; frame < this.readEnd; frame++) this.readBytes[frame] = 0;

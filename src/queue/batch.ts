@@ -101,6 +101,7 @@ export class Batch {
   declare readonly requests: Requests;
   /** Frames that were taken from the queue and asked for what cannot be, by REQUEST_* (src/offload/request.ts). */
   declare readonly badRequests: Int32Array;
+  private hasBadRequests = false;
 
   constructor() {
     this.records = new Int32Array(BATCH_FRAMES_MAX << RECORD_SHIFT);
@@ -127,7 +128,18 @@ export class Batch {
     this.refusedCount = 0;
     this.tags.clear();
     this.asks = false;
-    for (let why = 0; why < BAD_REQUEST_KINDS; why++) this.badRequests[why] = 0;
+    if (this.hasBadRequests) this.clearBadRequests();
+  }
+
+  /** Takes a frame out that asked for what cannot be; `why`: a REQUEST_*. */
+  refuseRequest(why: number): void {
+    this.badRequests[why]++;
+    this.hasBadRequests = true;
+  }
+
+  private clearBadRequests(): void {
+    this.badRequests.fill(0);
+    this.hasBadRequests = false;
   }
 
   bytesOf(frame: number): number {

@@ -34,38 +34,58 @@ export function readHeads(batch: Batch, windows: readonly Window[]): void {
   const first2 = records[AT_WORD2];
   const first3 = records[AT_WORD3];
   let frame = 1;
+  for (; frame < count; frame++) {
+    const index = records[(frame << RECORD_SHIFT) + AT_INDEX];
+    if ((index & 3) !== 0) break;
+    const word = index >> 2;
+    if (i32[word] !== first0 || i32[word + 1] !== first1 || i32[word + 2] !== first2) break;
+    if (i32[word + 3] !== first3) break;
+  }
+  if (frame === count) {
+    batch.alike = true;
+    batch.alikeBehind = true;
+    return;
+  }
+  readDiffering(batch, windows, i32);
+}
+
+/** Frames of which not all have one head. */
+function readDiffering(batch: Batch, windows: readonly Window[], i32: Int32Array): void {
+  const { count, records } = batch;
+  const first0 = records[AT_WORD0];
+  const first1 = records[AT_WORD1];
+  const first2 = records[AT_WORD2];
+  const first3 = records[AT_WORD3];
+  let frame = 1;
   let unaligned = 0;
-  let difference = 0;
   for (; frame < count; frame++) {
     const index = records[(frame << RECORD_SHIFT) + AT_INDEX];
     const word = index >> 2;
     unaligned |= index;
     if (i32[word] !== first0 || i32[word + 1] !== first1 || i32[word + 2] !== first2) break;
-    difference |= i32[word + 3] ^ first3;
   }
   if (frame === count && (unaligned & 3) === 0) {
     batch.alike = true;
-    if (difference === 0) batch.alikeBehind = true;
-    else readBehind(batch, i32);
+    readBehind(batch, i32);
     return;
   }
   // What was compared is not what counts: from here on each frame's head is read for good.
-  difference = 0;
+  let alikeBehind = true;
   for (frame = 1; frame < count; frame++) {
     const at = frame << RECORD_SHIFT;
     const index = records[at + AT_INDEX];
     if ((index & 3) !== 0) {
       readHead(batch, frame, windows);
-      difference |= records[at + AT_WORD3] ^ first3;
+      if (records[at + AT_WORD3] !== first3) alikeBehind = false;
       continue;
     }
     const word = index >> 2;
     records[at + AT_WORD0] = i32[word];
     records[at + AT_WORD1] = i32[word + 1];
     records[at + AT_WORD2] = i32[word + 2];
-    difference |= i32[word + 3] ^ first3;
+    if (i32[word + 3] !== first3) alikeBehind = false;
   }
-  if (difference === 0) batch.alikeBehind = true;
+  if (alikeBehind) batch.alikeBehind = true;
   else readBehind(batch, i32);
 }
 
