@@ -9,7 +9,7 @@ import type { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents } from '../src/port/contract.ts';
 import type { DataPath } from '../src/queue/data-path.ts';
 import { Claims } from './config/clashes.ts';
-import { policyOf } from './config/common-port.ts';
+import { policyOf, tuningOf } from './config/common-port.ts';
 import type { CopiedPorts } from './config/kinds/contract.ts';
 import { copiesOf, createPort } from './config/kinds/index.ts';
 import { type PortConfig, resolveChange } from './config/resolve.ts';
@@ -43,6 +43,8 @@ type Entry = {
   readonly copiesOf: CopiedPorts | null;
   /** Set right after the entry is made. Rejects when the port cannot be. */
   added: Promise<void>;
+  /** The last change so far. Never rejects. */
+  changed: Promise<void>;
   /** Not null: the port is being removed. Resolves when it is gone. */
   removed: Promise<void> | null;
 };
@@ -109,16 +111,33 @@ export class PortTable {
 
   /**
    * Changes settings of a running port (resolveChange); resolves when every worker follows them. The port is not
-   * interrupted. Answers its id. @throws ConfigError, then nothing has changed; NoSuchPortError
+   * interrupted. Answers its id. @throws ConfigError, TuningError, then nothing has changed; NoSuchPortError
    */
   async change(name: string, change: unknown): Promise<number> {
     const entry = this.#named(name);
     if (entry === undefined || entry.removed !== null) throw new NoSuchPortError(name);
     await entry.added;
     if (entry.removed !== null) throw new NoSuchPortError(name);
-    entry.config = resolveChange(entry.config, change);
-    await this.#options.workers.setPolicy(entry.port.id, policyOf(entry.config));
+    // One at a time: each is a change of what the one before it left.
+    const done = entry.changed.then(() => this.#apply(entry, change));
+    entry.changed = done.catch(() => {});
+    await done;
     return entry.port.id;
+  }
+
+  async #apply(entry: Entry, change: unknown): Promise<void> {
+    const { port } = entry;
+    if (entry.removed !== null) throw new NoSuchPortError(port.name);
+    const config = resolveChange(entry.config, change);
+    const tuning = tuningOf(config);
+    if (tuning.mtu !== null && tuning.mtu > port.mtuMax) {
+      const path = ['ports', port.name, 'mtu'];
+      const text = `${tuning.mtu} is not allowed (at most ${port.mtuMax} while the port runs: remove it and add it again)`;
+      throw faultError(portSubject(path), { path, text });
+    }
+    await port.tune(tuning);
+    entry.config = config;
+    await this.#options.workers.setPolicy(port.id, policyOf(config));
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError also when it is being removed already */
@@ -161,6 +180,7 @@ export class PortTable {
       config,
       copiesOf: copiesOf(config),
       added: Promise.resolve(),
+      changed: Promise.resolve(),
       removed: null,
     };
     this.#entries.set(id, entry);

@@ -173,6 +173,7 @@ export class Switch {
   #reportOf(port: Port): PortReport {
     const queues = port.queues.map((queue) => this.#queueReport(port, queue));
     const { state, reason } = port.status;
+    const settings = effectiveSettings(this.#ports.configOf(port.id));
     const reasons = [reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
     return {
       name: port.name,
@@ -181,8 +182,8 @@ export class Switch {
       state,
       reason: shown(reasons.length > 0 ? reasons.join('; ') : null),
       queuePairs: runningPairs(queues),
-      mtu: port.mtu,
-      settings: effectiveSettings(this.#ports.configOf(port.id)),
+      mtu: smaller(port.mtu, settings.mtu),
+      settings,
       details: port.details,
       queues,
       ...this.#booksOf(port),
@@ -204,6 +205,11 @@ export class Switch {
   #booksOf(port: Port): Books {
     return booksOf(port.counters, port.states, this.#workers.countsOf(port.id));
   }
+}
+
+/** Of two, where each may be unknown. */
+function smaller(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? (a ?? b) : Math.min(a, b);
 }
 
 /** A reason may have words of a peer in it. */

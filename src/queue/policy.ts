@@ -2,7 +2,7 @@
  * What is decided about a port as a whole and followed by the workers: plain data, posted whole whenever a part
  * of it changes. A new property of a port is a field here and in the stage that acts on it.
  */
-import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
+import { MTU_MAX } from '../../protocol/ethernet.ts';
 
 /** A port whose frames are copied. */
 export type MirrorSource = { readonly portId: number; readonly name: string };
@@ -36,8 +36,12 @@ export const DEFAULT_VLAN: VlanPolicy = {
 };
 
 export type PortPolicy = {
-  /** Longest frame, with its Ethernet header and up to two VLAN tags, that may be delivered to the port. */
-  readonly frameBytesMax: number;
+  /**
+   * Largest packet of a frame that may be delivered to the port, without Ethernet header and VLAN tags: as its other side
+   * has it (NET_SET_MTU, an interface's MTU), and as its settings say. The smaller one holds.
+   */
+  readonly linkMtu: number;
+  readonly mtu: number;
   /**
    * Null: frames are switched to the port. Otherwise it gets copies of all frames to and from these ports and
    * nothing else, and the addresses behind it are not learned, because nothing could be sent to them.
@@ -55,7 +59,8 @@ export type PortPolicy = {
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
-  frameBytesMax: FRAME_BYTES_MAX,
+  linkMtu: MTU_MAX,
+  mtu: MTU_MAX,
   copiesOf: null,
   floods: true,
   receives: true,

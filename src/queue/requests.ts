@@ -22,6 +22,7 @@ export const OFFLOAD_USO4 = 16;
 export const OFFLOAD_USO6 = 32;
 /** Those that make several frames of one. */
 export const OFFLOAD_SEGMENTS = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO4 | OFFLOAD_USO6;
+export const OFFLOAD_ALL = OFFLOAD_CHECKSUM | OFFLOAD_SEGMENTS | OFFLOAD_ECN;
 
 /** Longest headers of a frame to be segmented, Ethernet's with them. */
 export const REQUEST_HEADER_BYTES_MAX = 256;

@@ -3,8 +3,11 @@
  * `PortPolicy` (src/queue/policy.ts), and the stage that acts on it. They can be changed while the port runs. Main thread.
  */
 import { z } from 'zod';
+import { MTU_MAX } from '../../protocol/ethernet.ts';
+import type { PortTuning } from '../../src/port/contract.ts';
+import type { OffloadSettings } from '../../src/queue/offloads.ts';
 import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
-import { onOff, vlan, vlanList } from './kinds/values.ts';
+import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
 const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
@@ -21,6 +24,8 @@ export const COMMON_PORT_FIELDS = {
   receive: onOff.default(true),
   /** Whether frames from the port to the addresses that bridges do not pass on (PAUSE, STP, LACP, …) are forwarded. */
   forwardBpdu: onOff.default(false),
+  /** Largest packet in a frame to the port; left out: what its other side has. */
+  mtu: mtu.optional(),
   /** VLANs, by the names of Open vSwitch; left out: access with a tag, otherwise trunk. */
   vlanMode: oneOf(VLAN_MODES).optional(),
   tag: vlan.optional(),
@@ -32,23 +37,22 @@ export const COMMON_PORT_FIELDS = {
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
 
-/** A strict object of these alone, for a port that runs. */
-export const commonPortSchema = z.strictObject(COMMON_PORT_FIELDS);
-
-/** The part of a port's settings that every port has. */
-export function commonOf(settings: CommonPortSettings): CommonPortSettings {
-  const own = Object.entries(settings).filter(([key]) => Object.hasOwn(COMMON_PORT_FIELDS, key));
-  return Object.fromEntries(own) as CommonPortSettings;
-}
-
 /** The part of a port's policy that its settings decide; the rest is the port's own, or the switch's. */
 export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
   return {
     floods: settings.flood,
     receives: settings.receive,
     forwardsLinkLocal: settings.forwardBpdu,
+    mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
   };
+}
+
+/** The part of a port's settings that it takes on itself while it runs. */
+export function tuningOf(
+  settings: CommonPortSettings & { readonly offloads?: OffloadSettings | undefined },
+): PortTuning {
+  return { mtu: settings.mtu ?? null, offloads: settings.offloads ?? {} };
 }
 
 /** What holds for the VLANs of a port, with what was left out. */
@@ -68,6 +72,7 @@ export type EffectiveSettings = {
   readonly flood: boolean;
   readonly receive: boolean;
   readonly forwardBpdu: boolean;
+  readonly mtu: number | null;
   readonly vlanMode: VlanMode;
   readonly tag: number | null;
   /** null: all. */
@@ -78,9 +83,9 @@ export type EffectiveSettings = {
 };
 
 export function effectiveSettings(settings: CommonPortSettings): EffectiveSettings {
-  const { flood, receive, forwardBpdu, tag = null } = settings;
+  const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
-  const common = { flood, receive, forwardBpdu };
+  const common = { flood, receive, forwardBpdu, mtu };
   return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag };
 }
 

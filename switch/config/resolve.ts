@@ -16,6 +16,7 @@
  *         flood: on                      # any kind of port; off: no broadcast, multicast and unknown unicast frames
  *         receive: on                    # any kind of port; off: every frame that comes in from it is dropped
  *         forwardBpdu: off               # any kind of port; on: its frames to 01:80:C2:00:00:00 to 0F are flooded
+ *         mtu: 1500                      # any kind of port: no larger packets to it, 68 to 65535
  *         vlanMode: access               # any kind of port, as all of these: trunk, native-tagged, native-untagged, dot1q-tunnel
  *         tag: 10                        # its VLAN, or its native VLAN; alone it means access
  *         configSpace: off               # offer the CONFIG protocol feature (User-Mode Linux wants it)
@@ -23,7 +24,6 @@
  *         socket: /run/ringway/uml0.sock
  *         configSpace: on
  *         mac: 02:00:00:00:00:01         # only with configSpace
- *         mtu: 1500                      # 68 to 65535, only with configSpace
  *       uplink:
  *         kind: tap
  *         interface: tap0
@@ -52,12 +52,12 @@
 import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
+import type { PortKind } from '../../src/port/contract.ts';
 import { Claims, clashInItself } from './clashes.ts';
-import { COMMON_PORT_FIELDS, commonOf } from './common-port.ts';
-import { claimOf, knownPortSettings, type PortSettings, socketOf } from './kinds/index.ts';
+import { changeableFields, claimOf, knownPortSettings, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
-import { CONFIG_DEFAULTS, commonSchema, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
+import { CONFIG_DEFAULTS, changeSchema, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
 import {
   ConfigError,
   faultError,
@@ -133,27 +133,26 @@ export function resolvePort(
  */
 export function resolveChange(port: PortConfig, change: unknown): PortConfig {
   const { name, kind } = port;
-  const kept = { ...commonOf(port), ...(isSettingMap(change) ? change : {}) };
+  const fields = changeableFields(kind);
+  const isChangeable = (key: string): boolean => Object.hasOwn(fields, key);
+  const now = Object.fromEntries(Object.entries(port).filter(([key]) => isChangeable(key)));
+  const kept = { ...now, ...(isSettingMap(change) ? change : {}) };
   const left = Object.fromEntries(Object.entries(kept).filter(([, value]) => value != null));
   const source = jsonPortSource(name, isSettingMap(change) ? left : change, JSON_WORDS);
-  const others = Object.keys(left).filter((key) => !isCommon(key));
+  const others = Object.keys(left).filter((key) => !isChangeable(key));
   if (others.length > 0) {
     const faults = others.map((key) => ({ path: ['ports', name, key], text: whyNotChanged(key, kind) }));
     throw faultsError(source.subject, faults);
   }
-  const { ports } = parseSettings(commonSchema, source.values, [source]);
-  const fixed = Object.entries(port).filter(([key]) => !isCommon(key));
+  const { ports } = parseSettings(changeSchema(kind), source.values, [source]);
+  const fixed = Object.entries(port).filter(([key]) => !isChangeable(key));
   return { ...Object.fromEntries(fixed), ...ports[name] } as PortConfig;
 }
 
-function whyNotChanged(key: string, kind: string): string {
+function whyNotChanged(key: string, kind: PortKind): string {
   return knownPortSettings(kind).includes(key)
     ? 'cannot be changed while the port runs (remove the port and add it again)'
-    : `unknown setting (what can be changed is ${Object.keys(COMMON_PORT_FIELDS).join(', ')})`;
-}
-
-function isCommon(key: string): boolean {
-  return Object.hasOwn(COMMON_PORT_FIELDS, key);
+    : `unknown setting (what can be changed is ${Object.keys(changeableFields(kind)).join(', ')})`;
 }
 
 function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {

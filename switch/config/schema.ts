@@ -4,9 +4,9 @@
  */
 import { z } from 'zod';
 import { ARENA_BYTES_DEFAULT, ARENA_BYTES_MIN } from '../../src/memory/arena.ts';
+import type { PortKind } from '../../src/port/contract.ts';
 import { DEFAULT_FDB_CAPACITY, MAX_FDB_CAPACITY } from '../l2/fdb/layout.ts';
-import { commonPortSchema } from './common-port.ts';
-import { knownPortSettings, portSchema } from './kinds/index.ts';
+import { changeableFields, knownPortSettings, portSchema } from './kinds/index.ts';
 import { checkedPort } from './kinds/port-object.ts';
 import { type HostFacts, socketPath, THIS_HOST, wholeNumber } from './kinds/values.ts';
 import { VHOST_USER_QUEUES } from './kinds/vhost-user.ts';
@@ -40,13 +40,16 @@ export function portsSchema(host: HostFacts) {
   return z.strictObject({ ports: portMap(host) });
 }
 
-/** Of ports that run: what can be changed of them. */
-export const commonSchema = z.strictObject({
-  ports: z.record(
-    z.string(),
-    z.unknown().transform((value, context) => checkedPort(commonPortSchema, value, context)),
-  ),
-});
+/** Of ports of that kind that run: what can be changed of them. */
+export function changeSchema(kind: PortKind) {
+  const port = z.strictObject(changeableFields(kind));
+  return z.strictObject({
+    ports: z.record(
+      z.string(),
+      z.unknown().transform((value, context) => checkedPort(port, value, context)),
+    ),
+  });
+}
 
 function portMap(host: HostFacts) {
   return z.record(z.string().regex(NAME_PATTERN, NAME_ALLOWED), portSchema(host), 'a map of port names');

@@ -6,6 +6,7 @@ import { type Context, Hono } from 'hono';
 import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
+import { TuningError } from '../../src/port/contract.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
@@ -22,7 +23,7 @@ export type ControlSource = {
   workers(): WorkReport[];
   /** @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig): Promise<void>;
-  /** Settings by name, as JSON has them; null: as if left out. @throws ConfigError, NoSuchPortError */
+  /** Settings by name, as JSON has them; null: as if left out. @throws ConfigError, TuningError, NoSuchPortError */
   changePort(name: string, change: unknown): Promise<void>;
   /** @throws NoSuchPortError */
   removePort(name: string): Promise<void>;
@@ -131,6 +132,7 @@ const STATUS_OF_REFUSAL = [
   [ConfigError, 400],
   [SocketPathError, 400],
   [HostError, 400],
+  [TuningError, 400],
   [NoSuchPortError, 404],
   [PortConflictError, 409],
   [BodyTooLongError, 413],

@@ -1,5 +1,5 @@
 /** A port as one worker's forwarder sees it: its queues, its policy as the stages need it, its counters. */
-import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
+import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { PortVlan } from './vlan/port-vlan.ts';
@@ -16,7 +16,8 @@ export class ForwardingPort {
   /** The queues that this worker fills; `queueCount` of them. */
   queues: readonly EgressQueue[] = [];
   queueCount = 0;
-  frameBytesMax = FRAME_BYTES_MAX;
+  /** Longest frame for it, without VLAN tags. */
+  frameBytesMax = ETHERNET_HEADER_BYTES + MTU_MAX;
   /** OFFLOAD_* bits: what need not be done for it. */
   takes = 0;
   stages = STAGE_LEARN | STAGE_LINK_LOCAL;
@@ -37,7 +38,7 @@ export class ForwardingPort {
 
   /** What the policy says about this port alone; mirrors, which concern two ports, are the forwarder's business. */
   follow(policy: PortPolicy): void {
-    this.frameBytesMax = policy.frameBytesMax;
+    this.frameBytesMax = ETHERNET_HEADER_BYTES + Math.min(policy.linkMtu, policy.mtu);
     this.takes = policy.takes;
     this.isSwitched = policy.copiesOf === null;
     this.isFlooded = this.isSwitched && policy.floods;

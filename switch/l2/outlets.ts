@@ -5,6 +5,7 @@
  * Deadlock cannot occur between two workers that each hold a queue and want the other's: a worker that cannot
  * have a queue at once first closes all it has open, and only then waits.
  */
+import { ETHERNET_HEADER_BYTES } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../../src/memory/arena-view.ts';
 import { Completion } from '../../src/offload/completion.ts';
 import {
@@ -16,6 +17,7 @@ import {
 } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { FrameHead } from '../../src/queue/frame-head.ts';
+import { isTag, PUSH_BYTES_MAX, TAG_BYTES } from '../../src/queue/frame-tags.ts';
 import { DROP } from './drop-reasons.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
 import type { ForwardingPort } from './forwarding-port.ts';
@@ -65,7 +67,7 @@ export class Outlets {
       this.refuseAll(batch, order, count);
       return;
     }
-    if (batch.bytesMax > port.frameBytesMax) {
+    if (batch.bytesMax - batch.tags.pushBytes > port.frameBytesMax) {
       count = this.leaveOutLong(port, batch, order, count);
       order = this.fitting;
       if (count === 0) return;
@@ -194,11 +196,23 @@ export class Outlets {
     let fits = 0;
     for (let k = 0; k < count; k++) {
       const frame = order[k];
-      if (batch.wireBytesOf(frame) <= port.frameBytesMax) fitting[fits++] = frame;
+      if (batch.wireBytesOf(frame) - this.tagBytesOf(batch, frame) <= port.frameBytesMax)
+        fitting[fits++] = frame;
       else batch.refuse(frame, REFUSED_OVER_MTU);
     }
     port.counts[DROP.overMtu] += count - fits;
     return fits;
+  }
+
+  /** Bytes of the VLAN tags that a frame, too long without them, goes out with: of two at most, which no MTU counts. */
+  private tagBytesOf(batch: Batch, frame: number): number {
+    const { pushBytes } = batch.tags;
+    if (pushBytes === PUSH_BYTES_MAX || !isTag(batch.word3Of(frame))) return pushBytes;
+    if (pushBytes > 0) return pushBytes + TAG_BYTES;
+    const { head } = this;
+    head.show(batch, frame, this.arena.windows);
+    const at = head.start + ETHERNET_HEADER_BYTES + TAG_BYTES;
+    return isTag(head.bytes[at - 2] | (head.bytes[at - 1] << 8)) ? PUSH_BYTES_MAX : TAG_BYTES;
   }
 
   private refuseAll(batch: Batch, order: Int32Array, count: number): void {

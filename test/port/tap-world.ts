@@ -149,7 +149,7 @@ export class TestDataPath implements DataPath {
   /** Frames that were taken, and those of them that were too long. */
   taken = 0;
   tooLong = 0;
-  frameBytesMax = 0;
+  linkMtu = 0;
   /** Off: frames stay where they are until it is on again. */
   polls = true;
   onQueueFailed: (queueIndex: number) => void = () => {};
@@ -214,8 +214,8 @@ export class TestDataPath implements DataPath {
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
 
-  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
-    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
+  async setPolicy(_portId: number, { linkMtu }: Partial<PortPolicy>): Promise<void> {
+    this.linkMtu = linkMtu ?? this.linkMtu;
     this.#changed();
   }
 

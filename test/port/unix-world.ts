@@ -29,7 +29,7 @@ export class UnixWorld implements DataPath {
   ingress: IngressQueue | null = null;
   egress: EgressQueue | null = null;
   attachments: UnixAttachment[] = [];
-  frameBytesMax = 0;
+  linkMtu = 0;
   /** Frames that were taken and cannot be forwarded. */
   tooShort = 0;
   tooLong = 0;
@@ -72,8 +72,8 @@ export class UnixWorld implements DataPath {
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
 
-  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
-    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
+  async setPolicy(_portId: number, { linkMtu }: Partial<PortPolicy>): Promise<void> {
+    this.linkMtu = linkMtu ?? this.linkMtu;
   }
 
   /** Everything that has come in by now; tells the port of faults as a worker would. */

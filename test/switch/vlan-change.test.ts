@@ -123,6 +123,28 @@ describe('VLANs of ports that run', () => {
     expect(states).toEqual(NAMES.map(() => 'running 1'));
   });
 
+  it('and an MTU, which holds at once', async () => {
+    const dropped = (): number => running.ports().find(({ name }) => name === 'b')?.drops.overMtu ?? -1;
+    expect(await set('b', { tag: 10, mtu: 68 })).toMatchObject({ mtu: 68, settings: { mtu: 68, tag: 10 } });
+    await set('a', { tag: 10 });
+    const long = Uint8Array.from([...frameOf('b', 'a', 1), ...Array(23).fill(0)]);
+    guest('a').send(long);
+    guest('a').send(frameOf('b', 'a', 2));
+    expect(await guest('b').received()).toEqual(frameOf('b', 'a', 2));
+    expect(dropped()).toBe(1);
+    expect(await set('b', { mtu: null })).toMatchObject({ mtu: null, settings: { mtu: null } });
+    guest('a').send(long);
+    expect(await guest('b').received()).toEqual(long);
+    expect(dropped()).toBe(1);
+    await expect(set('b', { mtu: 67 })).rejects.toThrow('400 port b: mtu: 67 is not allowed (68 to 65535)');
+    await expect(set('b', { offloads: 'no-tso+all' })).rejects.toThrow(
+      '400 port b: offloads: no-tso+all is not allowed',
+    );
+    const both = await Promise.all([set('b', { mtu: 9000 }), set('b', { flood: false })]);
+    expect(both[1].settings).toMatchObject({ mtu: 9000, flood: false });
+    await set('b', { mtu: null, flood: true });
+  });
+
   it('are as they were after a change that cannot be, of which all is said', async () => {
     const before = running.ports().map(({ settings }) => settings);
     await expect(set('b', { tag: 4096, trunks: '5', flood: 'off', queues: 3 })).rejects.toThrow(

@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import type { Port, PortContext, PortKind } from '../../../src/port/contract.ts';
+import { COMMON_PORT_FIELDS } from '../common-port.ts';
 import type { CopiedPorts, PortKindSpec } from './contract.ts';
 import { DPDK, type DpdkSettings } from './dpdk.ts';
 import { PCAP, type PcapSettings } from './pcap.ts';
@@ -89,6 +90,11 @@ export function knownPortSettings(kind: string, key?: string): readonly string[]
   const spec = specOf(kind);
   const keys = key === undefined ? undefined : spec.mapKeys[key];
   return keys ?? Object.keys(spec.schema(THIS_HOST).shape);
+}
+
+/** The settings of a port of that kind that can be changed while it runs. */
+export function changeableFields(kind: PortKind): Readonly<Record<string, z.ZodType>> {
+  return { ...COMMON_PORT_FIELDS, ...SPECS[kind].changeable };
 }
 
 /** The schema of one port: its `kind`, or its absence, decides which settings it may have. */

@@ -1,7 +1,7 @@
 /** Values that several settings share, as schemas from text; every message says what is allowed. */
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { parseMac } from '../../../protocol/ethernet.ts';
+import { MTU_MAX, MTU_MIN, parseMac } from '../../../protocol/ethernet.ts';
 import { allowedCpus } from '../../../src/host/affinity.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../../../src/host/unix-socket.ts';
 
@@ -33,7 +33,7 @@ export function wholeNumber(min: number, max: number) {
 }
 
 export const queuePairs = wholeNumber(1, QUEUES_MAX);
-export const mtu = wholeNumber(68, 65_535);
+export const mtu = wholeNumber(MTU_MIN, MTU_MAX);
 
 const VLAN_MAX = 4095;
 const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for example 10+20+100-199';

@@ -243,6 +243,7 @@ describe('run', () => {
       flood: false,
       receive: true,
       forwardBpdu: false,
+      mtu: null,
       vlanMode: 'native-tagged',
       tag: 10,
       trunks: null,

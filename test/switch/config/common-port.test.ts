@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { DEFAULT_POLICY, DEFAULT_VLAN, type PortPolicy, type VlanPolicy } from '../../../src/queue/policy.ts';
 import { settingsOf, toOptionKey } from '../../../switch/cli/options.ts';
-import { COMMON_PORT_FIELDS, policyOf } from '../../../switch/config/common-port.ts';
+import { COMMON_PORT_FIELDS, policyOf, tuningOf } from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
 import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
 import { type PortConfig, resolveChange, resolveConfig } from '../../../switch/config/resolve.ts';
@@ -40,10 +40,20 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
 
   it('has every common setting, by default', () => {
     expect(knownPortSettings(kind)).toEqual(expect.arrayContaining(Object.keys(COMMON_PORT_FIELDS)));
-    expect([...SETTINGS.map(({ name }) => name), ...VLAN_KEYS]).toEqual(Object.keys(COMMON_PORT_FIELDS));
+    expect([...SETTINGS.map(({ name }) => name), 'mtu', ...VLAN_KEYS]).toEqual(
+      Object.keys(COMMON_PORT_FIELDS),
+    );
     expect(option('')).toMatchObject({ kind, flood: true, receive: true, forwardBpdu: false });
     expect(file('')).toEqual(option(''));
     expect({ ...DEFAULT_POLICY, ...policyOf(option('')) }).toEqual(DEFAULT_POLICY);
+  });
+
+  it('has an MTU', () => {
+    const port = option(',mtu=1400');
+    expect(file(', mtu: 1400')).toEqual(port);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), mtu: 1400 });
+    expect(() => option(',mtu=67')).toThrow('--port a: mtu: 67 is not allowed (68 to 65535)');
+    expect(() => option(',mtu=65536')).toThrow('--port a: mtu: 65536 is not allowed (68 to 65');
   });
 
   it.each<[string, string, Partial<VlanPolicy>]>([
@@ -125,6 +135,25 @@ describe('a change of a running port', () => {
     expect(resolveChange(port, {})).toEqual(port);
   });
 
+  it('may be of what a guest or a kernel is offered, where there is such a thing', () => {
+    const changed = resolveChange(port, { offloads: 'no-tso+no-uso', mtu: 9000 });
+    expect(changed).toEqual({ ...port, mtu: 9000, offloads: { tso: false, uso: false } });
+    expect(tuningOf(changed)).toEqual({ mtu: 9000, offloads: { tso: false, uso: false } });
+    expect(resolveChange(changed, { offloads: { csum: false } })).toMatchObject({
+      offloads: { csum: false },
+    });
+    expect(resolveChange(changed, { offloads: null, mtu: null })).toEqual(port);
+    expect(tuningOf(port)).toEqual({ mtu: null, offloads: {} });
+    const tap = resolveChange(fromOption('a=tap:tap0'), { offloads: 'no-ecn', mtu: 68 });
+    expect(tap).toMatchObject({ kind: 'tap', offloads: { ecn: false }, mtu: 68 });
+    expect(() => resolveChange(port, { offloads: 'no-lro' })).toThrow(
+      /^port a: offloads: no-lro is not allowed/,
+    );
+    expect(() => resolveChange(fromOption('a=unix:/r/a.sock'), { offloads: 'no-tso' })).toThrow(
+      'port a: offloads: unknown setting (what can be changed is flood, receive, forwardBpdu, mtu, vlanMode,',
+    );
+  });
+
   it.each<[unknown, string]>([
     [
       { vlanMode: 'access', priorityTags: 3 },
@@ -134,7 +163,7 @@ describe('a change of a running port', () => {
     [
       { queues: 4, colour: 'red' },
       'port a: queues: cannot be changed while the port runs (remove the port and add it again); ' +
-        'port a: colour: unknown setting (what can be changed is flood, receive, forwardBpdu, vlanMode,',
+        'port a: colour: unknown setting (what can be changed is flood, receive, forwardBpdu, mtu, vlanMode,',
     ],
     ['tag', 'port a: tag is not allowed'],
     [[1], 'port a: a list is not allowed'],

@@ -312,10 +312,6 @@ describe('refused in a file', () => {
       'r.yaml:1: ports.a.mac: 02:00:00:00:00:01 is not allowed (only with config-space=on, in a file configSpace: on)',
     ],
     [
-      'ports: { a: { socket: /x, configSpace: off, mtu: 1500 } }',
-      'r.yaml:1: ports.a.mtu: 1500 is not allowed (only with config-space=on, in a file configSpace: on)',
-    ],
-    [
       'ports: { a: { socket: /x, configSpace: on, mac: 01:00:00:00:00:01 } }',
       'r.yaml:1: ports.a.mac: 01:00:00:00:00:01 is not allowed (the address of a single station, for example 02:00:00:00:00:01)',
     ],
@@ -352,7 +348,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, mtu, flood, receive, forwardBpdu, vlanMode, tag, trunks, cvlans, priorityTags, qinqEthtype)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, flood, receive, forwardBpdu, mtu, vlanMode, tag, trunks, cvlans, priorityTags, qinqEthtype)',
     ],
     [
       'ports: { a: { socket: /x, config-space: on } }',

@@ -3,6 +3,7 @@
  * queues were called as their contract prescribes, and whether the books balance.
  */
 import { expect } from 'vitest';
+import { ETHERNET_HEADER_BYTES } from '../../../protocol/ethernet.ts';
 import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
 import { queueStates } from '../../../src/queue/state.ts';
@@ -86,7 +87,7 @@ export class FakeSwitch {
 
   /** Has the port follow a policy as a worker does when it was posted one; what is not named is as by default. */
   follow({ state }: FakePort, change: Partial<PortPolicy>): void {
-    const policy = { ...DEFAULT_POLICY, frameBytesMax: state.frameBytesMax, ...change };
+    const policy = { ...DEFAULT_POLICY, linkMtu: state.frameBytesMax - ETHERNET_HEADER_BYTES, ...change };
     state.follow(policy);
     this.forwarder.setCopies(state.id, policy.copiesOf?.map(({ portId }) => portId) ?? null);
   }

@@ -11,6 +11,7 @@ import type { FakeEgressQueue, Untaken, Waiting } from './fake-queues.ts';
 import { type FakePort, FakeSwitch } from './fake-switch.ts';
 import { arena, ethernet, type Flow, ipPacket, type Mac } from './frames.ts';
 import { type NaivePorts, NaiveSwitch } from './naive-switch.ts';
+import { bytesBesideTags } from './naive-vlan.ts';
 import { randomTagged, randomVlan } from './random-vlans.ts';
 
 const BROADCAST: Mac = [255, 255, 255, 255, 255, 255];
@@ -76,7 +77,7 @@ class TwinPorts implements NaivePorts {
     const { state } = this.#ports[port];
     const room = this.rooms[port];
     if (state.queueCount === 0) return 'notReady';
-    if (frame.length > state.frameBytesMax) return 'overMtu';
+    if (bytesBesideTags(frame) > state.frameBytesMax) return 'overMtu';
     if (room.isStopped) return 'queueStopped';
     if (room.bufferCount === 0) return 'noBuffer';
     if (frame.length > room.bufferBytes) return 'bufferTooSmall';

@@ -20,6 +20,7 @@ import { Random } from '../../vring/random.ts';
 import { booksOfPort, imbalancesOf } from './conservation.ts';
 import { arena, arenaView, SCRATCH_OFFSET } from './frames.ts';
 import { NaiveSwitch } from './naive-switch.ts';
+import { bytesBesideTags } from './naive-vlan.ts';
 import { randomTagged, randomVlan } from './random-vlans.ts';
 import {
   GuestDriver,
@@ -104,7 +105,7 @@ class Worlds {
         to: (ring) => new ToGuest(arenaView, ring, random.chance(50)),
       });
       const vlan = this.hasVlans ? randomVlan(random) : DEFAULT_VLAN;
-      port.state.follow({ ...DEFAULT_POLICY, frameBytesMax: random.pick([1000, 2000]), vlan });
+      port.state.follow({ ...DEFAULT_POLICY, mtu: random.pick([1000, 2000]) - 14, vlan });
       vlans.set(id, vlan);
       this.forwarder.addPort(port.state);
       return port;
@@ -183,7 +184,7 @@ class Worlds {
   }
 
   #placeNaively(port: number, frame: Uint8Array): DropReason | null {
-    if (frame.length > this.ports[port].state.frameBytesMax) return 'overMtu';
+    if (bytesBesideTags(frame) > this.ports[port].state.frameBytesMax) return 'overMtu';
     return NAMES[this.twins[port].to.give(frame)];
   }
 }

@@ -49,6 +49,12 @@ function bytesOf({ tpid, priority, isEligible, vlan }: Tag): number[] {
 
 const isIn = (list: readonly number[] | null, vlan: number): boolean => list === null || list.includes(vlan);
 
+/** What an MTU is about: the frame without the tags that it begins with, of two at most. */
+export function bytesBesideTags(frame: Uint8Array): number {
+  if (tagAt(frame, 12) === null) return frame.length;
+  return frame.length - (tagAt(frame, 16) === null ? 4 : 8);
+}
+
 /** What becomes of a frame that a port sends. */
 export function admitted(frame: Uint8Array, port: VlanPolicy, vlanLimit: number): Inside | DropReason {
   const first = tagAt(frame, 12);

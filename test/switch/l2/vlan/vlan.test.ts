@@ -247,16 +247,58 @@ describe('the table', () => {
   });
 });
 
-it('frames with and without tags keep their order, and those too long with their tag are left out', () => {
+it('frames with and without tags keep their order', () => {
   const [sender, port] = setUp(TRUNK, vlanOf({ mode: 'native-untagged', tag: 10 }));
-  port.state.frameBytesMax = 64;
   const tags = ['8100:10', '8100:10', '8100:11', '8100:11', '88a8:10'];
   const frames = tags.map((each) => frame(ALL, 1, each));
-  const long = frame(ALL, 1, '8100:11 8100:12');
-  world.send(sender, ...frames, long, frames[0]);
+  world.send(sender, ...frames, frames[0]);
   const plain = frame(ALL, 1, '');
   expect(port.received).toEqual([plain, plain, frames[2], frames[3], plain, plain]);
-  expect(port.drops).toEqual({ overMtu: 1 });
+});
+
+describe('an MTU counts no tags', () => {
+  const plainBytes = frame(ALL, 1, '').length;
+
+  it.each([
+    ['none', '', TRUNK],
+    ['one that it gets', '8100:10', TRUNK],
+    ['one that it gets and one of its own', '8100:10 8100:12', TRUNK],
+    ['one of its own', '8100:10 8100:12', access(10)],
+    ['two of its own', '8100:10 88a8:12 8100:13', access(10)],
+    ['two that it gets', '8100:5', vlanOf({ trunks: [20] }), vlanOf({ mode: 'dot1q-tunnel', tag: 20 })],
+  ])('of a frame with %s', (_, tags, to, from = TRUNK) => {
+    const [sender, port] = setUp(from, to);
+    port.state.frameBytesMax = plainBytes;
+    world.send(sender, frame(ALL, 1, tags), frame(ALL, 1, tags));
+    expect([port.received.length, port.drops]).toEqual([2, {}]);
+    port.state.frameBytesMax = plainBytes - 1;
+    world.send(sender, frame(ALL, 1, tags));
+    expect([port.received.length, port.drops]).toEqual([2, { overMtu: 1 }]);
+  });
+
+  it('but counts a third one', () => {
+    const [sender, port] = setUp(TRUNK, TRUNK);
+    const tags = '8100:10 8100:11 8100:12';
+    port.state.frameBytesMax = plainBytes + 3;
+    world.send(sender, frame(ALL, 1, tags), frame(ALL, 1, '8100:10'));
+    expect([port.received, port.drops]).toEqual([[frame(ALL, 1, '8100:10')], { overMtu: 1 }]);
+    port.state.frameBytesMax = plainBytes + 4;
+    world.send(sender, frame(ALL, 1, tags));
+    expect(port.received.length).toBe(2);
+  });
+
+  it('is the smaller one of what the other side has and what the port is set to', () => {
+    const [sender, port] = setUp(TRUNK, TRUNK);
+    for (const [linkMtu, mtu] of [
+      [plainBytes - 15, 9000],
+      [9000, plainBytes - 15],
+      [plainBytes - 14, plainBytes - 14],
+    ]) {
+      world.follow(port, { linkMtu, mtu });
+      world.send(sender, frame(ALL, 1, ''));
+    }
+    expect([port.received.length, port.drops]).toEqual([1, { overMtu: 2 }]);
+  });
 });
 
 it.each([
