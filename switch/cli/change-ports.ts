@@ -30,7 +30,9 @@ export function addChangePorts(program: Command): void {
   });
   const set = program
     .command('set <name> <key=value...>')
-    .description('Change settings of a running port that every port has; `key=` takes one back.');
+    .description(
+      'Change settings of a running port: those that every port has, and offloads; `key=` takes one back.',
+    );
   addControlOption(set).action(async (name: string, pairs: string[], options: AskOptions) => {
     const body = changedSettings(pairs);
     try {

@@ -38,6 +38,7 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   flood=off            no broadcast, multicast and unknown unicast frames to the port
   receive=off          drop every frame that comes in from the port
   forward-bpdu=on      let spanning tree, LACP, LLDP and PAUSE frames from the port pass
+  mtu=1400             no larger packets to the port (default: what its other side has)
   tag=10               the port's VLAN: an access port of it, unless vlan-mode says otherwise
   vlan-mode=MODE       access, trunk, native-tagged, native-untagged or dot1q-tunnel
   trunks=10+20-29      VLANs that a trunk carries (default: all)

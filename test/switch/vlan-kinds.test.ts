@@ -109,6 +109,15 @@ describe('VLANs between sockets and files', () => {
 
   const SIZES = [14, 15, 16, 17, 18, 21, 60, 203, 204, 205, 1514];
 
+  it('have no larger MTU than their slots were made for', async () => {
+    await expect(running.changePort('trunk', { mtu: 9001 })).rejects.toThrow(
+      'port trunk: mtu: 9001 is not allowed (at most 9000 while the port runs: remove it and add it again)',
+    );
+    await running.changePort('trunk', { mtu: 9000 });
+    expect(running.port('trunk')).toMatchObject({ mtu: 9000, settings: { mtu: 9000 } });
+    await running.changePort('trunk', { mtu: null });
+  });
+
   it('run', async () => {
     const states = (): string[] => running.ports().map(({ state }) => state);
     await expect.poll(states, { timeout: 10_000 }).toEqual(Array(6).fill('running'));
