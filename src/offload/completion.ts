@@ -146,7 +146,7 @@ export class Completion {
   /** The frame as it lies, with what it asks for. */
   private pass(frame: number): void {
     const { batch, source } = this;
-    if (source.needsOf(frame) !== 0) {
+    if (source.asks && (source.needsOf(frame) !== 0 || source.requests.isValid(frame))) {
       batch.beginAsking();
       batch.requests.copy(batch.count, source.requests, frame);
     }

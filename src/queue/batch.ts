@@ -96,9 +96,11 @@ export class Batch {
   refusedCount = 0;
   declare readonly refused: Int32Array;
   declare readonly refusedWhy: Int32Array;
-  /** Whether any frame asks for a checksum or for segments; false: `requests` means nothing. */
+  /** Whether any frame asks for a checksum or for segments, or has a known one; false: `requests` means nothing. */
   asks = false;
   declare readonly requests: Requests;
+  /** While `asks`: whether the receiver that frames are placed on next is told of known checksums. */
+  tellsValid = false;
   /** Frames that were taken from the queue and asked for what cannot be, by REQUEST_* (src/offload/request.ts). */
   declare readonly badRequests: Int32Array;
   private hasBadRequests = false;
@@ -358,6 +360,16 @@ export class Batch {
   /** What a frame needs of its receiver to be handed over as it is: OFFLOAD_* bits; 0 nearly always. */
   needsOf(frame: number): number {
     return this.asks ? this.requests.needsOf(frame) : 0;
+  }
+
+  /** Whether the receiver is told that the frame's checksum is right, which asks for nothing. */
+  isToldValid(frame: number): boolean {
+    return this.asks && this.tellsValid && this.requests.isValid(frame);
+  }
+
+  /** Whether the frame's virtio-net header says anything. */
+  hasHeader(frame: number): boolean {
+    return this.asks && (this.requests.needsOf(frame) !== 0 || this.isToldValid(frame));
   }
 
   /** As `Requests.dropFront`; a batch in which nothing asks may come too. */

@@ -18,6 +18,7 @@ import {
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { FrameHead } from '../../src/queue/frame-head.ts';
 import { isTag, PUSH_BYTES_MAX, TAG_BYTES } from '../../src/queue/frame-tags.ts';
+import { OFFLOAD_CHECKSUM } from '../../src/queue/requests.ts';
 import { DROP } from './drop-reasons.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
 import type { ForwardingPort } from './forwarding-port.ts';
@@ -72,6 +73,7 @@ export class Outlets {
       order = this.fitting;
       if (count === 0) return;
     }
+    if (batch.asks) batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
     const refusedBefore = batch.refusedCount;
     if (port.queueCount === 1) {
       const queue = this.opened(port.queues[0]);
@@ -124,6 +126,7 @@ export class Outlets {
       return;
     }
     batch.refusedCount = 0;
+    batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
     const queue = this.opened(port.queues[0]);
     queue.placeCopies(batch, order, count, portId, isIngress);
     if (batch.refusedCount !== 0) this.countRefused(port, queue, batch, 0);

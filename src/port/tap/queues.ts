@@ -29,7 +29,7 @@ export class TapIngress extends StagedIngress {
 
   constructor(arena: ArenaView, attachment: TapAttachment) {
     super(arena, attachment);
-    this.askedFor = new AskedFor(arena, attachment.headerBytes, OFFLOAD_ALL);
+    this.askedFor = new AskedFor(arena, attachment.headerBytes, OFFLOAD_ALL, true);
     this.wakeFd = attachment.fd;
     this.addresses = slotAddresses(attachment.slots);
   }
