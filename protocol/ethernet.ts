@@ -4,11 +4,14 @@
  */
 export const ETHERNET_HEADER_BYTES = 14;
 export const VLAN_TAG_BYTES = 4;
-/** What a frame may have besides the packet that an MTU counts: its header and up to two VLAN tags. */
+/** The largest packet: an MTU is no more. The smallest MTU is that of IPv4. */
+export const MTU_MIN = 68;
+export const MTU_MAX = 65_535;
+/** Room for a frame besides the packet that an MTU counts: its header and up to two VLAN tags. */
 export const BESIDE_MTU_BYTES = ETHERNET_HEADER_BYTES + 2 * VLAN_TAG_BYTES;
 /** The smallest and largest frame (without FCS) that Ringway forwards; larger than any MTU that virtio allows. */
 export const FRAME_BYTES_MIN = ETHERNET_HEADER_BYTES;
-export const FRAME_BYTES_MAX = 65_535 + BESIDE_MTU_BYTES;
+export const FRAME_BYTES_MAX = MTU_MAX + BESIDE_MTU_BYTES;
 
 export const ETHERTYPE_IPV4 = 0x0800;
 export const ETHERTYPE_VLAN = 0x8100;

@@ -9,10 +9,10 @@ import type { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents } from '../src/port/contract.ts';
 import type { DataPath } from '../src/queue/data-path.ts';
 import { Claims } from './config/clashes.ts';
-import { policyOf } from './config/common-port.ts';
+import { policyOf, tuningOf } from './config/common-port.ts';
 import type { CopiedPorts } from './config/kinds/contract.ts';
 import { copiesOf, createPort } from './config/kinds/index.ts';
-import type { PortConfig } from './config/resolve.ts';
+import { type PortConfig, resolveChange } from './config/resolve.ts';
 import { ConfigError, faultError, portSubject } from './config/settings.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 
@@ -38,11 +38,13 @@ export type PortTableOptions = {
 
 type Entry = {
   readonly port: Port;
-  readonly config: PortConfig;
+  config: PortConfig;
   /** Null: frames are switched to it. */
   readonly copiesOf: CopiedPorts | null;
   /** Set right after the entry is made. Rejects when the port cannot be. */
   added: Promise<void>;
+  /** The last change so far. Never rejects. */
+  changed: Promise<void>;
   /** Not null: the port is being removed. Resolves when it is gone. */
   removed: Promise<void> | null;
 };
@@ -100,6 +102,44 @@ export class PortTable {
     throw new PortConflictError(`port ${config.name} was removed while it was added`);
   }
 
+  /** @throws NoSuchPortError */
+  configOf(id: number): PortConfig {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw new NoSuchPortError(String(id));
+    return entry.config;
+  }
+
+  /**
+   * Changes settings of a running port (resolveChange); resolves when every worker follows them. The port is not
+   * interrupted. Answers its id. @throws ConfigError, TuningError, then nothing has changed; NoSuchPortError
+   */
+  async change(name: string, change: unknown): Promise<number> {
+    const entry = this.#named(name);
+    if (entry === undefined || entry.removed !== null) throw new NoSuchPortError(name);
+    await entry.added;
+    if (entry.removed !== null) throw new NoSuchPortError(name);
+    // One at a time: each is a change of what the one before it left.
+    const done = entry.changed.then(() => this.#apply(entry, change));
+    entry.changed = done.catch(() => {});
+    await done;
+    return entry.port.id;
+  }
+
+  async #apply(entry: Entry, change: unknown): Promise<void> {
+    const { port } = entry;
+    if (entry.removed !== null) throw new NoSuchPortError(port.name);
+    const config = resolveChange(entry.config, change);
+    const tuning = tuningOf(config);
+    if (tuning.mtu !== null && tuning.mtu > port.mtuMax) {
+      const path = ['ports', port.name, 'mtu'];
+      const text = `${tuning.mtu} is not allowed (at most ${port.mtuMax} while the port runs: remove it and add it again)`;
+      throw faultError(portSubject(path), { path, text });
+    }
+    await port.tune(tuning);
+    entry.config = config;
+    await this.#options.workers.setPolicy(port.id, policyOf(config));
+  }
+
   /** Resolves when nothing of the port is left. @throws NoSuchPortError also when it is being removed already */
   async remove(name: string): Promise<void> {
     const entry = this.#named(name);
@@ -140,6 +180,7 @@ export class PortTable {
       config,
       copiesOf: copiesOf(config),
       added: Promise.resolve(),
+      changed: Promise.resolve(),
       removed: null,
     };
     this.#entries.set(id, entry);

@@ -11,6 +11,7 @@ import { ArenaView } from '../src/memory/arena-view.ts';
 import { allocateScratch } from '../src/memory/scratch.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
+import { effectiveSettings } from './config/common-port.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
@@ -51,6 +52,7 @@ export class Switch {
       arena: this.#arena.location,
       fdb: fdbMemory,
       scratchOffset: allocateScratch(this.#arena, { name: 'ringway-workers', sizeBytes }).offset,
+      vlanLimit: config.vlanLimit,
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
     });
     this.#ports = new PortTable({
@@ -98,6 +100,11 @@ export class Switch {
   /** As PortTable.add. @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig): Promise<void> {
     return this.#ports.add(config);
+  }
+
+  /** As PortTable.change. What was learned behind the port is forgotten: it may be of another VLAN now. */
+  async changePort(name: string, change: unknown): Promise<void> {
+    this.#fdb.flushPort(await this.#ports.change(name, change));
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
@@ -166,6 +173,7 @@ export class Switch {
   #reportOf(port: Port): PortReport {
     const queues = port.queues.map((queue) => this.#queueReport(port, queue));
     const { state, reason } = port.status;
+    const settings = effectiveSettings(this.#ports.configOf(port.id));
     const reasons = [reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
     return {
       name: port.name,
@@ -174,7 +182,8 @@ export class Switch {
       state,
       reason: shown(reasons.length > 0 ? reasons.join('; ') : null),
       queuePairs: runningPairs(queues),
-      mtu: port.mtu,
+      mtu: smaller(port.mtu, settings.mtu),
+      settings,
       details: port.details,
       queues,
       ...this.#booksOf(port),
@@ -196,6 +205,11 @@ export class Switch {
   #booksOf(port: Port): Books {
     return booksOf(port.counters, port.states, this.#workers.countsOf(port.id));
   }
+}
+
+/** Of two, where each may be unknown. */
+function smaller(a: number | null, b: number | null): number | null {
+  return a === null || b === null ? (a ?? b) : Math.min(a, b);
 }
 
 /** A reason may have words of a peer in it. */

@@ -19,4 +19,22 @@ export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'frames in two descriptors', inTwo: true },
   { ...plain, name: 'offloads agreed on, none asked for', offloads: true },
   { ...plain, name: 'the same, 4 flows', offloads: true, flows: 4 },
+  { ...plain, name: 'access to access', vlan: { from: 'access', to: 'access' } },
+  { ...plain, name: 'trunk to access', vlan: { from: 'trunk', to: 'access' } },
+  { ...plain, name: 'access to trunk', vlan: { from: 'access', to: 'trunk' } },
+  { ...plain, name: 'trunk to trunk', vlan: { from: 'trunk', to: 'trunk' } },
+  {
+    ...plain,
+    name: 'trunk to access, packed',
+    from: 'packed',
+    to: 'packed',
+    vlan: { from: 'trunk', to: 'access' },
+  },
+  {
+    ...plain,
+    name: 'access to trunk, packed',
+    from: 'packed',
+    to: 'packed',
+    vlan: { from: 'access', to: 'trunk' },
+  },
 ];

@@ -11,6 +11,7 @@ import { allocateScratch } from '../../src/memory/scratch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import { offloadBits } from '../../src/queue/offloads.ts';
+import { DEFAULT_POLICY, DEFAULT_VLAN } from '../../src/queue/policy.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
@@ -40,7 +41,12 @@ export type PiecesCase = {
   readonly inTwo?: boolean;
   /** Guests agreed on all offloads; their frames ask for none. */
   readonly offloads?: boolean;
+  /** All ports are in one VLAN: the one that sends as an access port or a trunk, whose frames have a tag, the others too. */
+  readonly vlan?: { readonly from: 'access' | 'trunk'; readonly to: 'access' | 'trunk' };
 };
+
+const VLAN = 10;
+const VLAN_TAG = [0x81, 0, 0, VLAN];
 
 const ALL_OFFLOADS = offloadBits({});
 const arena = Arena.reserve(2 ** 32);
@@ -136,19 +142,23 @@ export class PiecesWorld {
     for (const [id, guest] of this.#guests.entries()) {
       const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS));
       port.setQueues([guest.to]);
+      const mode = id === 0 ? plan.vlan?.from : plan.vlan?.to;
+      if (mode === 'access') port.follow({ ...DEFAULT_POLICY, vlan: { ...DEFAULT_VLAN, mode, tag: VLAN } });
       this.#forwarder.addPort(port);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));
     const mac = (port: number, flow: number): number[] => [2, 0, 0, 0, flow, port];
     const frames = Array.from({ length: RING_SIZE }, (_, i) => {
       const frame = new Uint8Array(bytes);
+      if (plan.vlan?.from === 'trunk') frame.set(VLAN_TAG, 12);
       const flow = i % flows;
       frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));
       frame.set(mac(0, 0), 6);
       return frame;
     });
-    for (let flow = 0; flow < flows; flow++) fdb.learn(2, flow | (portOf(flow) << 8), 0, portOf(flow), 0);
-    fdb.learn(2, 0, 0, 0, 0);
+    const vlan = plan.vlan === undefined ? 0 : VLAN;
+    for (let flow = 0; flow < flows; flow++) fdb.learn(2, flow | (portOf(flow) << 8), vlan, portOf(flow), 0);
+    fdb.learn(2, 0, vlan, 0, 0);
     for (const guest of this.#guests) guest.fill(frames, this.#inTwo);
   }
 

@@ -122,11 +122,6 @@ export class EthPort {
     return Object.fromEntries(fields.map((name, i) => [name, Number(words[i])]));
   }
 
-  /** The longest frame that goes either way. */
-  get frameBytesMax(): number {
-    return Math.min(this.mtu + BESIDE_MTU_BYTES, this.pool.location.dataRoomBytes);
-  }
-
   /** Stops it and takes the device away. No thread may use its queues any more. */
   close(): void {
     const { functions } = this.#eal.dpdk;

@@ -10,8 +10,9 @@ import * as BATCH from '../queue/batch.ts';
 import * as REQUEST from './request.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { AT_INDEX, BATCH_FRAMES_MAX, MIXED, RECORD_SHIFT } = BATCH;
+const { AT_INDEX, BATCH_FRAMES_MAX, IN_PIECES, MIXED, RECORD_SHIFT } = BATCH;
 const { NET_HEADER_BYTES } = NET;
+const { DATA_VALID } = NET.NET_HDR_F;
 const { REQUEST_TAKEN, asksNothing, takeRequest } = REQUEST;
 
 /** Room for a header a frame. */
@@ -23,6 +24,8 @@ export class AskedFor {
   declare private readonly headerBytes: number;
   /** OFFLOAD_* bits. */
   declare private readonly agreed: number;
+  /** DATA_VALID, if those who write the headers are believed that a checksum is right; otherwise 0. */
+  declare private readonly validBit: number;
   /** Headers of frames that were not plain descriptors, by frame, and how much of each was read. */
   declare private readonly words: Int32Array;
   declare private readonly bytes: Uint8Array;
@@ -30,10 +33,11 @@ export class AskedFor {
   /** Frames that may have such a header; beyond them all are plain. */
   private readEnd = 0;
 
-  constructor(arena: ArenaView, headerBytes: number, agreed: number) {
+  constructor(arena: ArenaView, headerBytes: number, agreed: number, isBelieved = false) {
     this.arena = arena;
     this.headerBytes = headerBytes;
     this.agreed = agreed;
+    this.validBit = isBelieved ? DATA_VALID : 0;
     this.words = new Int32Array(BATCH_FRAMES_MAX * (SLOT_BYTES >> 2));
     this.bytes = new Uint8Array(this.words.buffer);
     this.readBytes = new Int32Array(BATCH_FRAMES_MAX);
@@ -69,7 +73,7 @@ export class AskedFor {
       bits |= i32[(index - NET_HEADER_BYTES) >> 2];
       unaligned |= index;
     }
-    return asksNothing(bits) && (unaligned & 3) === 0;
+    return asksNothing(bits) && (bits & this.validBit) === 0 && (unaligned & 3) === 0;
   }
 
   private takeAll(batch: Batch): void {
@@ -92,8 +96,13 @@ export class AskedFor {
         this.words[at + 2],
         this.agreed,
       );
-      if (why === REQUEST_TAKEN) kept++;
-      else batch.badRequests[why]++;
+      if (why === REQUEST_TAKEN) {
+        if (asksNothing(this.words[at]) && (this.words[at] & this.validBit) !== 0) {
+          batch.beginAsking();
+          batch.requests.noteValid(kept);
+        }
+        kept++;
+      } else batch.refuseRequest(why);
     }
     batch.count = kept;
     for (let frame = 0; frame < this.readEnd; frame++) this.readBytes[frame] = 0;
@@ -104,6 +113,11 @@ export class AskedFor {
   private readPlain(batch: Batch, frame: number): void {
     if (this.readBytes[frame] === this.headerBytes) return;
     this.readBytes[frame] = 0;
-    this.read(frame, batch.windowOf(frame), batch.indexOf(frame) - this.headerBytes, this.headerBytes);
+    // One that is too short for a plain frame has a piece instead.
+    const isPlain = batch.windowOf(frame) !== IN_PIECES;
+    const piece = isPlain ? 0 : batch.firstPieceOf(frame);
+    const window = isPlain ? batch.windowOf(frame) : batch.pieceWindow[piece];
+    const index = isPlain ? batch.indexOf(frame) : batch.pieceIndex[piece];
+    this.read(frame, window, index - this.headerBytes, this.headerBytes);
   }
 }

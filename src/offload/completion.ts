@@ -25,14 +25,17 @@
  */
 import assert from 'node:assert/strict';
 import { type ArenaView, WINDOW_BYTES, type Window } from '../memory/arena-view.ts';
-import { AT_WORD0, BATCH_FRAMES_MAX, Batch, RECORD_SHIFT } from '../queue/batch.ts';
+import { AT_WORD0, AT_WORD3, BATCH_FRAMES_MAX, Batch, RECORD_SHIFT } from '../queue/batch.ts';
 import { OFFLOAD_CHECKSUM, OFFLOAD_SEGMENTS, type Requests } from '../queue/requests.ts';
 import { checksumOf, sumBytes } from './checksum.ts';
 import { FrameCursor } from './frame-cursor.ts';
 import { SegmentHeaders } from './segment-headers.ts';
 
-/** Bytes before the first piece of a frame made here that a VLAN tag may be put into. */
-export const COMPLETION_ROOM_BYTES = 4;
+/**
+ * Bytes before the first piece of a frame made here that two VLAN tags may be put into, and four more, so that its words
+ * lie as those of a guest's buffers mostly do.
+ */
+export const COMPLETION_ROOM_BYTES = 12;
 /**
  * A frame or segment as long as that is put together here, though its payload is copied twice then: in one piece it takes
  * the receivers' tight loops, of which 64 bytes need 10 ns where pieces need 100, and which many receivers need anew.
@@ -95,6 +98,10 @@ export class Completion {
   next(): boolean {
     const { batch, source, order, count, takes } = this;
     batch.clear();
+    const { isUniform, outer, inner } = source.tags;
+    batch.tags.isUniform = isUniform;
+    batch.tags.outer = outer;
+    batch.tags.inner = inner;
     while (this.at < count && this.hasRoom()) {
       const frame = order[this.at];
       const missing = source.needsOf(frame) & ~takes;
@@ -130,6 +137,9 @@ export class Completion {
     records[to] = source.headWordOf(frame, 0);
     records[to + 1] = source.headWordOf(frame, 1);
     records[to + 2] = source.headWordOf(frame, 2);
+    records[(made << RECORD_SHIFT) + AT_WORD3] = source.word3Of(frame);
+    batch.tags.outers[made] = source.tags.outerOf(frame);
+    batch.tags.inners[made] = source.tags.innerOf(frame);
   }
 
   /** The frame as it lies, with what it asks for. */

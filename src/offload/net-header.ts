@@ -7,14 +7,14 @@ import * as NET from '../../protocol/virtio/net.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as REQUESTS from '../queue/requests.ts';
 
-const { NEEDS_CSUM } = NET.NET_HDR_F;
+const { DATA_VALID, NEEDS_CSUM } = NET.NET_HDR_F;
 const { NONE, TCPV4, TCPV6, UDP_L4, ECN } = NET.NET_HDR_GSO;
 const { OFFLOAD_ECN, OFFLOAD_SEGMENTS, OFFLOAD_TSO4, OFFLOAD_TSO6 } = REQUESTS;
 
 /** flags, gso_type and hdr_len, which is 0 unless the frame is to be segmented. */
 export function requestWord0(batch: Batch, frame: number, pushedBytes: number): number {
   const needs = batch.needsOf(frame);
-  if (needs === 0) return 0;
+  if (needs === 0) return batch.isToldValid(frame) ? DATA_VALID : 0;
   if ((needs & OFFLOAD_SEGMENTS) === 0) return NEEDS_CSUM | (NONE << 8);
   const kind = (needs & OFFLOAD_TSO4) !== 0 ? TCPV4 : (needs & OFFLOAD_TSO6) !== 0 ? TCPV6 : UDP_L4;
   const type = (needs & OFFLOAD_ECN) !== 0 ? kind | ECN : kind;

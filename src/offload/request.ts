@@ -10,8 +10,8 @@
  *     else why = takeRequest(batch, frame, windows, word0, word1, word2, agreed); if (why !== REQUEST_TAKEN) …drop it
  *
  * What is believed of the header: NEEDS_CSUM, csum_start, csum_offset, gso_type and gso_size. `hdr_len` is a hint and is
- * not looked at; how long the headers are is read from them. DATA_VALID, RSC_INFO and bits without a name mean nothing
- * from a driver and are left aside. A frame of one segment asks for its checksum only, as the kernel has it.
+ * not looked at; how long the headers are is read from them. DATA_VALID (but see asked-for.ts), RSC_INFO and bits without a
+ * name mean nothing from a driver and are left aside. A frame of one segment asks for its checksum only, as the kernel has it.
  *
  * A checksum may be asked for in any kind of frame; what is checked is that it lies behind the Ethernet header and
  * within the frame. Segments may be asked for of TCP and UDP over IPv4 and IPv6, with up to two VLAN tags, with options,

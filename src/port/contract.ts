@@ -7,6 +7,7 @@ import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { DataPath } from '../queue/data-path.ts';
+import type { OffloadSettings } from '../queue/offloads.ts';
 import type { PortCounters } from '../queue/state.ts';
 
 export type PortKind = 'vhost-user' | 'tap' | 'unix' | 'pcap' | 'dpdk';
@@ -59,6 +60,18 @@ export type PortContext = {
   readonly descriptors?: Budget;
 };
 
+/** What of a port's settings may change while it runs and is no policy (src/queue/policy.ts); each kind takes what it has. */
+export type PortTuning = {
+  /** Null: as its other side has it. */
+  readonly mtu: number | null;
+  readonly offloads: OffloadSettings;
+};
+
+/** A port cannot be tuned so; `message` is one line that says why. */
+export class TuningError extends Error {
+  override name = 'TuningError';
+}
+
 export interface Port {
   readonly id: number;
   readonly name: string;
@@ -66,7 +79,10 @@ export interface Port {
   /** What it is attached to: the path of a socket or file, an interface, a device. */
   readonly endpoint: string;
   readonly status: PortStatus;
+  /** As its other side has it; null: that says nothing. */
   readonly mtu: number | null;
+  /** The largest one that it can be given while it runs: what it has room for. */
+  readonly mtuMax: number;
   readonly queues: readonly PortQueue[];
   readonly counters: PortCounters;
   /** QueueState blocks of all its queues; they outlive the peer, so counters do too. */
@@ -84,6 +100,11 @@ export interface Port {
    * left: no worker uses it, no socket file, descriptor, memory or timer. May be called again.
    */
   stop(): Promise<void>;
+  /**
+   * Takes on these settings; what was agreed on with its peer stays as it is. @throws TuningError, then nothing has
+   * changed. One call at a time, and after `start`.
+   */
+  tune(tuning: PortTuning): Promise<void>;
   /** A worker stopped one of its queues because of a fault of the other side; QueueState has the code. */
   queueFailed(queueIndex: number): void;
 }

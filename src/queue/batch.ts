@@ -8,13 +8,15 @@
  * and length again at every use, so each further array in a loop costs a nanosecond a frame. What nearly all bursts
  * have in common is told once for the batch (`allIn`, `alike`) and then not read from the records at all.
  *
- * Most frames lie in one piece: window and index say where. One in several pieces has IN_PIECES for its window, and its
- * places stand in the side table (`piece*`).
+ * Most frames lie in one piece: window and index say where. One in several pieces, or of fewer bytes than are read
+ * into the record, has IN_PIECES for its window, and its places stand in the side table (`piece*`).
  *
- * What is decided upon is read once into the batch, the two addresses, and written from here, because a guest may
- * change its memory between the decision and the copy.
+ * What is decided upon is read once into the batch, the two addresses and the EtherType behind them, and written from
+ * here, because a guest may change its memory between the decision and the copy: neither goes a frame to whom it is not
+ * for, nor does one that had no tag get one on the way.
  */
 
+import { FrameTags } from './frame-tags.ts';
 import { Requests } from './requests.ts';
 
 /** Most frames of a batch. */
@@ -23,16 +25,23 @@ export const BATCH_FRAMES_MAX = 64;
 export const FRAME_PIECES_MAX = 96;
 /** Most pieces of all frames of a batch; a frame for which there may be no room waits for the next one. */
 export const BATCH_PIECES_MAX = 8 * FRAME_PIECES_MAX;
+/** Besides, each frame may become one of a single piece. */
+const PIECES_MAX = BATCH_PIECES_MAX + BATCH_FRAMES_MAX;
 /** In place of a window: the frame lies in several pieces. */
 export const IN_PIECES = -1;
 /** In `allIn`: the frames do not all lie in one piece of one window. */
 export const MIXED = -2;
-/** Bytes at the start of a frame that are read into its record: both addresses. */
-export const HEAD_BYTES = 12;
+/** Bytes at the start of a frame that stand in its record: both addresses. */
+export const ADDRESSES_BYTES = 12;
+/** Those, and the word behind them, which begins with the EtherType. */
+export const HEAD_BYTES = 16;
 
 /** A record begins at word `frame << RECORD_SHIFT` of `records`; its words: */
 export const RECORD_SHIFT = 3;
-/** Index in the window of the frame's first byte. */
+/**
+ * Index in the window of the frame's first byte. Of a frame in pieces: its first one in the side table, and how many it
+ * has behind bit 16.
+ */
 export const AT_INDEX = 0;
 export const AT_BYTES = 1;
 /** The destination's first four bytes; its last two and the source's first two; the source's last four. */
@@ -43,8 +52,8 @@ export const AT_WORD2 = 4;
 export const AT_TARGET = 5;
 /** Only while `allIn` is MIXED. */
 export const AT_WINDOW = 6;
-/** Of a frame in pieces: its first one in the side table, and how many it has behind bit 16. */
-export const AT_PIECES = 7;
+/** The EtherType, and the two bytes behind it, if there are as many; those are the batch's word only. */
+export const AT_WORD3 = 7;
 
 /** Why `place` did not place a frame. */
 export const REFUSED_NO_BUFFER = 1;
@@ -68,6 +77,8 @@ export class Batch {
   allIn = MIXED;
   /** All frames have the addresses of the first one; the others' records need not have them. */
   alike = false;
+  /** All frames have the fourth word of the first one; the others' records need not have it. */
+  alikeBehind = false;
   /** Frames that were taken from the queue and cannot be forwarded; they have no record. */
   tooLong = 0;
   tooShort = 0;
@@ -77,6 +88,7 @@ export class Batch {
   declare readonly pieceWindow: Int32Array;
   declare readonly pieceIndex: Int32Array;
   declare readonly pieceBytes: Int32Array;
+  declare readonly tags: FrameTags;
   private piecesUsed = 0;
   /** Pieces of the frame that is being put together. */
   private piecesOpen = 0;
@@ -84,19 +96,23 @@ export class Batch {
   refusedCount = 0;
   declare readonly refused: Int32Array;
   declare readonly refusedWhy: Int32Array;
-  /** Whether any frame asks for a checksum or for segments; false: `requests` means nothing. */
+  /** Whether any frame asks for a checksum or for segments, or has a known one; false: `requests` means nothing. */
   asks = false;
   declare readonly requests: Requests;
+  /** While `asks`: whether the receiver that frames are placed on next is told of known checksums. */
+  tellsValid = false;
   /** Frames that were taken from the queue and asked for what cannot be, by REQUEST_* (src/offload/request.ts). */
   declare readonly badRequests: Int32Array;
+  private hasBadRequests = false;
 
   constructor() {
     this.records = new Int32Array(BATCH_FRAMES_MAX << RECORD_SHIFT);
     this.refused = new Int32Array(BATCH_FRAMES_MAX);
     this.refusedWhy = new Int32Array(BATCH_FRAMES_MAX);
-    this.pieceWindow = new Int32Array(BATCH_PIECES_MAX);
-    this.pieceIndex = new Int32Array(BATCH_PIECES_MAX);
-    this.pieceBytes = new Int32Array(BATCH_PIECES_MAX);
+    this.pieceWindow = new Int32Array(PIECES_MAX);
+    this.pieceIndex = new Int32Array(PIECES_MAX);
+    this.pieceBytes = new Int32Array(PIECES_MAX);
+    this.tags = new FrameTags(BATCH_FRAMES_MAX);
     this.requests = new Requests(BATCH_FRAMES_MAX);
     this.badRequests = new Int32Array(BAD_REQUEST_KINDS);
   }
@@ -106,13 +122,26 @@ export class Batch {
     this.bytesMax = 0;
     this.allIn = MIXED;
     this.alike = false;
+    this.alikeBehind = false;
     this.tooLong = 0;
     this.tooShort = 0;
     this.tooScattered = 0;
     this.piecesUsed = 0;
     this.refusedCount = 0;
+    this.tags.clear();
     this.asks = false;
-    for (let why = 0; why < BAD_REQUEST_KINDS; why++) this.badRequests[why] = 0;
+    if (this.hasBadRequests) this.clearBadRequests();
+  }
+
+  /** Takes a frame out that asked for what cannot be; `why`: a REQUEST_*. */
+  refuseRequest(why: number): void {
+    this.badRequests[why]++;
+    this.hasBadRequests = true;
+  }
+
+  private clearBadRequests(): void {
+    this.badRequests.fill(0);
+    this.hasBadRequests = false;
   }
 
   bytesOf(frame: number): number {
@@ -133,16 +162,37 @@ export class Batch {
     return this.records[(record << RECORD_SHIFT) + AT_WORD0 + word];
   }
 
+  /** The word behind the addresses. */
+  word3Of(frame: number): number {
+    const record = this.alikeBehind ? 0 : frame;
+    return this.records[(record << RECORD_SHIFT) + AT_WORD3];
+  }
+
   firstPieceOf(frame: number): number {
-    return this.records[(frame << RECORD_SHIFT) + AT_PIECES] & 0xffff;
+    return this.records[(frame << RECORD_SHIFT) + AT_INDEX] & 0xffff;
   }
 
   pieceCountOf(frame: number): number {
-    return this.records[(frame << RECORD_SHIFT) + AT_PIECES] >>> 16;
+    return this.records[(frame << RECORD_SHIFT) + AT_INDEX] >>> 16;
   }
 
   /** Adds a frame that lies in one piece. */
   add(window: number, index: number, sizeBytes: number): void {
+    if (sizeBytes < HEAD_BYTES)
+      this.#addRecord(IN_PIECES, this.#pieceAt(window, index, sizeBytes), sizeBytes);
+    else this.#addRecord(window, index, sizeBytes);
+  }
+
+  /** Makes a piece of the side table; answers it as a record has it. */
+  #pieceAt(window: number, index: number, sizeBytes: number): number {
+    const at = this.piecesUsed++;
+    this.pieceWindow[at] = window;
+    this.pieceIndex[at] = index;
+    this.pieceBytes[at] = sizeBytes;
+    return at | (1 << 16);
+  }
+
+  #addRecord(window: number, index: number, sizeBytes: number): void {
     const frame = this.count;
     const at = frame << RECORD_SHIFT;
     this.records[at + AT_INDEX] = index;
@@ -192,18 +242,110 @@ export class Batch {
   /** Adds the frame of these pieces, at least one. */
   addPieces(sizeBytes: number): void {
     const first = this.piecesUsed;
-    if (this.piecesOpen === 1) {
-      this.add(this.pieceWindow[first], this.pieceIndex[first], sizeBytes);
+    if (this.piecesOpen === 1 && sizeBytes >= HEAD_BYTES) {
+      this.#addRecord(this.pieceWindow[first], this.pieceIndex[first], sizeBytes);
       return;
     }
-    this.records[(this.count << RECORD_SHIFT) + AT_PIECES] = first | (this.piecesOpen << 16);
     this.piecesUsed += this.piecesOpen;
-    this.add(IN_PIECES, 0, sizeBytes);
+    this.#addRecord(IN_PIECES, first | (this.piecesOpen << 16), sizeBytes);
+  }
+
+  /**
+   * Takes `sizeBytes` out of the frame behind its addresses: tags that were read. As addresses are not read from memory
+   * again, it is enough that the frame begins so much later. Where less is left than a plain frame has, it becomes one in
+   * pieces.
+   */
+  cut(frame: number, sizeBytes: number): void {
+    const at = frame << RECORD_SHIFT;
+    const { records } = this;
+    records[at + AT_BYTES] -= sizeBytes;
+    const window = this.windowOf(frame);
+    if (window === IN_PIECES) {
+      this.#cutPieces(frame, sizeBytes);
+      return;
+    }
+    records[at + AT_INDEX] += sizeBytes;
+    const leftBytes = records[at + AT_BYTES];
+    if (leftBytes >= HEAD_BYTES) return;
+    if (this.allIn !== MIXED) this.writeWindows(0, this.count, this.allIn);
+    this.allIn = MIXED;
+    records[at + AT_INDEX] = this.#pieceAt(window, records[at + AT_INDEX], leftBytes);
+    records[at + AT_WINDOW] = IN_PIECES;
+  }
+
+  #cutPieces(frame: number, sizeBytes: number): void {
+    let left = sizeBytes;
+    for (let piece = this.firstPieceOf(frame); left > 0; piece++) {
+      const count = Math.min(left, this.pieceBytes[piece]);
+      this.pieceIndex[piece] += count;
+      this.pieceBytes[piece] -= count;
+      left -= count;
+    }
+  }
+
+  /**
+   * Has the frame begin so many bytes earlier, or later again when negative, as room for tags behind its addresses
+   * (`tags.pushBytes`). What lies there is not read: it is in place of addresses and tags.
+   */
+  makeRoom(frame: number, sizeBytes: number): void {
+    const at = frame << RECORD_SHIFT;
+    this.records[at + AT_BYTES] += sizeBytes;
+    if (this.windowOf(frame) !== IN_PIECES) {
+      this.records[at + AT_INDEX] -= sizeBytes;
+      return;
+    }
+    const first = this.firstPieceOf(frame);
+    this.pieceIndex[first] -= sizeBytes;
+    this.pieceBytes[first] += sizeBytes;
+  }
+
+  /** The same for all frames, which then have room for so many bytes of tags; `tags.pushBytes` says so. */
+  makeRoomForAll(sizeBytes: number): void {
+    const { records, count, tags } = this;
+    const addedBytes = sizeBytes - tags.pushBytes;
+    tags.pushBytes = sizeBytes;
+    this.bytesMax += addedBytes;
+    if (this.allIn === MIXED) {
+      for (let frame = 0; frame < count; frame++) this.makeRoom(frame, addedBytes);
+      return;
+    }
+    for (let frame = 0; frame < count; frame++) {
+      const at = frame << RECORD_SHIFT;
+      records[at + AT_INDEX] -= addedBytes;
+      records[at + AT_BYTES] += addedBytes;
+    }
+  }
+
+  /** Writes into all records what they need not have while frames are alike, so that they may come to differ. */
+  spread(): void {
+    const { records, count, alike, alikeBehind } = this;
+    for (let frame = 1; frame < count; frame++) {
+      const at = frame << RECORD_SHIFT;
+      if (alike) {
+        records[at + AT_WORD0] = records[AT_WORD0];
+        records[at + AT_WORD1] = records[AT_WORD1];
+        records[at + AT_WORD2] = records[AT_WORD2];
+      }
+      if (alikeBehind) records[at + AT_WORD3] = records[AT_WORD3];
+    }
+    this.alike = false;
+    this.alikeBehind = false;
+  }
+
+  /** Has the record of a frame, and its tags, stand in the place of another one. All frames must have been spread. */
+  move(frame: number, to: number): void {
+    const { records, tags } = this;
+    for (let word = 0; word < 1 << RECORD_SHIFT; word++) {
+      records[(to << RECORD_SHIFT) + word] = records[(frame << RECORD_SHIFT) + word];
+    }
+    tags.outers[to] = tags.outers[frame];
+    tags.inners[to] = tags.inners[frame];
+    if (this.asks) this.requests.copy(to, this.requests, frame);
   }
 
   /** Adds a frame of another batch as it lies, with what it asks for; its addresses are read anew or copied. */
   addOf(source: Batch, frame: number): void {
-    if (source.needsOf(frame) !== 0) {
+    if (source.asks && (source.needsOf(frame) !== 0 || source.requests.isValid(frame))) {
       this.beginAsking();
       this.requests.copy(this.count, source.requests, frame);
     }
@@ -239,6 +381,16 @@ export class Batch {
     return this.asks ? this.requests.needsOf(frame) : 0;
   }
 
+  /** Whether the receiver is told that the frame's checksum is right, which asks for nothing. */
+  isToldValid(frame: number): boolean {
+    return this.asks && this.tellsValid && this.requests.isValid(frame);
+  }
+
+  /** Whether the frame's virtio-net header says anything. */
+  hasHeader(frame: number): boolean {
+    return this.asks && (this.requests.needsOf(frame) !== 0 || this.isToldValid(frame));
+  }
+
   /** As `Requests.dropFront`; a batch in which nothing asks may come too. */
   dropRequestFront(frame: number, sizeBytes: number): boolean {
     return !this.asks || this.requests.dropFront(frame, sizeBytes);
@@ -251,6 +403,8 @@ export class Batch {
 
   /** Bytes of the longest of these: what an MTU is about. */
   wireBytesOf(frame: number): number {
-    return this.asks ? this.requests.wireBytesOf(frame, this.bytesOf(frame)) : this.bytesOf(frame);
+    if (!this.asks) return this.bytesOf(frame);
+    const { pushBytes } = this.tags;
+    return this.requests.wireBytesOf(frame, this.bytesOf(frame) - pushBytes) + pushBytes;
   }
 }

@@ -8,10 +8,12 @@
  * is assigned straight to another. Float64Array would be as fast, but may change NaN bits.
  */
 import type { ArenaView, Window } from '../memory/arena-view.ts';
-import { type Batch, HEAD_BYTES, IN_PIECES } from './batch.ts';
+import { ADDRESSES_BYTES, type Batch, IN_PIECES } from './batch.ts';
+import { TAG_BYTES } from './frame-tags.ts';
 
-const WORD64_LOOP_BYTES_MAX = 192;
+export const WORD64_LOOP_BYTES_MAX = 192;
 const WORD32_LOOP_BYTES_MAX = 64;
+const TYPE_BYTES = 2;
 
 /** Copies from one window of `arena` to another, or within one. */
 export function copyBytes(
@@ -38,8 +40,8 @@ export function copyBytes(
 }
 
 /**
- * Copies `sizeBytes` of a frame, all of it or its beginning, to one place: its addresses as they stand in the
- * batch, then the rest from wherever it lies.
+ * Copies `sizeBytes` of a frame, all of it or its beginning, to one place: the rest from wherever it lies, but addresses,
+ * tags and EtherType as they stand in the batch. The beginning has addresses and tags at least.
  */
 export function copyFrame(
   arena: ArenaView,
@@ -49,42 +51,56 @@ export function copyFrame(
   to: Window,
   toIndex: number,
 ): void {
-  putHead(batch, frame, to, toIndex);
   const fromWindow = batch.windowOf(frame);
-  if (fromWindow !== IN_PIECES) {
-    copyBytes(
-      arena,
-      arena.windows[fromWindow],
-      batch.indexOf(frame) + HEAD_BYTES,
-      to,
-      toIndex + HEAD_BYTES,
-      sizeBytes - HEAD_BYTES,
-    );
-    return;
+  if (fromWindow === IN_PIECES) copyPieces(arena, batch, frame, sizeBytes, to, toIndex);
+  else {
+    const from = arena.windows[fromWindow];
+    const fromIndex = batch.indexOf(frame) + ADDRESSES_BYTES;
+    copyBytes(arena, from, fromIndex, to, toIndex + ADDRESSES_BYTES, sizeBytes - ADDRESSES_BYTES);
   }
+  putHead(batch, frame, sizeBytes, to, toIndex);
+}
+
+/** What stands behind the addresses of a frame in pieces. */
+function copyPieces(
+  arena: ArenaView,
+  batch: Batch,
+  frame: number,
+  sizeBytes: number,
+  to: Window,
+  toIndex: number,
+): void {
   let done = 0;
   const first = batch.firstPieceOf(frame);
   const end = first + batch.pieceCountOf(frame);
   for (let piece = first; piece < end && done < sizeBytes; piece++) {
     const bytes = Math.min(batch.pieceBytes[piece], sizeBytes - done);
-    const skipped = Math.min(bytes, Math.max(0, HEAD_BYTES - done));
+    const skipped = Math.min(bytes, Math.max(0, ADDRESSES_BYTES - done));
     const from = arena.windows[batch.pieceWindow[piece]];
     copyBytes(arena, from, batch.pieceIndex[piece] + skipped, to, toIndex + done + skipped, bytes - skipped);
     done += bytes;
   }
 }
 
-/** Writes a frame's addresses, twelve bytes, as they stand in the batch. */
-function putHead(batch: Batch, frame: number, to: Window, toIndex: number): void {
-  for (let word = 0; word < 3; word++) {
-    const value = batch.headWordOf(frame, word);
-    const index = toIndex + 4 * word;
-    if ((index & 3) === 0) to.i32[index >> 2] = value;
-    else putBytes(to.u8, index, value);
-  }
+/** Writes a frame's addresses, its new tags and its EtherType as they stand in the batch. */
+function putHead(batch: Batch, frame: number, sizeBytes: number, to: Window, toIndex: number): void {
+  const { pushBytes } = batch.tags;
+  for (let word = 0; word < 3; word++) putWord(to, toIndex + 4 * word, batch.headWordOf(frame, word));
+  const tagIndex = toIndex + ADDRESSES_BYTES;
+  if (pushBytes > 0) putWord(to, tagIndex, batch.tags.push0Of(frame));
+  if (pushBytes > TAG_BYTES) putWord(to, tagIndex + TAG_BYTES, batch.tags.push1Of(frame));
+  if (sizeBytes < ADDRESSES_BYTES + pushBytes + TYPE_BYTES) return;
+  const type = batch.word3Of(frame);
+  to.u8[tagIndex + pushBytes] = type;
+  to.u8[tagIndex + pushBytes + 1] = type >> 8;
 }
 
-function putBytes(u8: Uint8Array, index: number, word: number): void {
+function putWord(to: Window, index: number, word: number): void {
+  if ((index & 3) === 0) {
+    to.i32[index >> 2] = word;
+    return;
+  }
+  const { u8 } = to;
   u8[index] = word;
   u8[index + 1] = word >> 8;
   u8[index + 2] = word >> 16;
@@ -104,8 +120,14 @@ export function warmUpCopy(arena: ArenaView): void {
   for (let call = 0; call < WARM_UP_CALLS; call++) copyBytes(arena, first, 0, first, 2048, 64);
 }
 
-/** Both indices are alike modulo 8 and multiples of 4. */
-function copyWords64(from: Window, fromIndex: number, to: Window, toIndex: number, sizeBytes: number): void {
+/** Both indices are alike modulo 8 and multiples of 4; for WORD64_LOOP_BYTES_MAX at most. */
+export function copyWords64(
+  from: Window,
+  fromIndex: number,
+  to: Window,
+  toIndex: number,
+  sizeBytes: number,
+): void {
   let done = 0;
   if ((fromIndex & 4) !== 0 && sizeBytes >= 4) {
     to.i32[toIndex >> 2] = from.i32[fromIndex >> 2];

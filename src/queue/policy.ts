@@ -2,14 +2,46 @@
  * What is decided about a port as a whole and followed by the workers: plain data, posted whole whenever a part
  * of it changes. A new property of a port is a field here and in the stage that acts on it.
  */
-import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
+import { MTU_MAX } from '../../protocol/ethernet.ts';
 
 /** A port whose frames are copied. */
 export type MirrorSource = { readonly portId: number; readonly name: string };
 
+export const VLANS = 4096;
+
+export type VlanMode = 'access' | 'trunk' | 'native-tagged' | 'native-untagged' | 'dot1q-tunnel';
+
+/** Which VLANs a port is in, and how its frames show it (switch/l2/vlan/port-vlan.ts); by the names of Open vSwitch. */
+export type VlanPolicy = {
+  readonly mode: VlanMode;
+  /** Access, dot1q-tunnel: the port's VLAN; native-…: that of frames without a tag. 0 of a trunk. */
+  readonly tag: number;
+  /** Trunk, native-…: VLANs that the port carries; null: all. */
+  readonly trunks: readonly number[] | null;
+  /** dot1q-tunnel: customers' VLANs that it carries; null: all. */
+  readonly cvlans: readonly number[] | null;
+  /** Whether frames to the port that have no VLAN to show keep a tag for their priority. */
+  readonly priorityTags: 'never' | 'if-nonzero' | 'always';
+  /** dot1q-tunnel: the kind of tag that its frames get. */
+  readonly serviceTag: '802.1ad' | '802.1q';
+};
+
+export const DEFAULT_VLAN: VlanPolicy = {
+  mode: 'trunk',
+  tag: 0,
+  trunks: null,
+  cvlans: null,
+  priorityTags: 'never',
+  serviceTag: '802.1ad',
+};
+
 export type PortPolicy = {
-  /** Longest frame, with its Ethernet header and up to two VLAN tags, that may be delivered to the port. */
-  readonly frameBytesMax: number;
+  /**
+   * Largest packet of a frame that may be delivered to the port, without Ethernet header and VLAN tags: as its other side
+   * has it (NET_SET_MTU, an interface's MTU), and as its settings say. The smaller one holds.
+   */
+  readonly linkMtu: number;
+  readonly mtu: number;
   /**
    * Null: frames are switched to the port. Otherwise it gets copies of all frames to and from these ports and
    * nothing else, and the addresses behind it are not learned, because nothing could be sent to them.
@@ -23,13 +55,16 @@ export type PortPolicy = {
   readonly takes: number;
   /** Whether frames from the port to 01:80:C2:00:00:00 to 0F, which bridges keep to their link, are flooded as others. */
   readonly forwardsLinkLocal: boolean;
+  readonly vlan: VlanPolicy;
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
-  frameBytesMax: FRAME_BYTES_MAX,
+  linkMtu: MTU_MAX,
+  mtu: MTU_MAX,
   copiesOf: null,
   floods: true,
   receives: true,
   forwardsLinkLocal: false,
   takes: 0,
+  vlan: DEFAULT_VLAN,
 };

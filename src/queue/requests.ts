@@ -22,6 +22,7 @@ export const OFFLOAD_USO4 = 16;
 export const OFFLOAD_USO6 = 32;
 /** Those that make several frames of one. */
 export const OFFLOAD_SEGMENTS = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO4 | OFFLOAD_USO6;
+export const OFFLOAD_ALL = OFFLOAD_CHECKSUM | OFFLOAD_SEGMENTS | OFFLOAD_ECN;
 
 /** Longest headers of a frame to be segmented, Ethernet's with them. */
 export const REQUEST_HEADER_BYTES_MAX = 256;
@@ -41,6 +42,8 @@ export const AT_SEGMENT_BYTES = 4;
 export const AT_NETWORK_START = 5;
 /** Of segmentation only. Bytes at the beginning of the kept headers that the frame has no more. */
 export const AT_DROPPED = 6;
+/** 1: the frame asks for nothing, and its checksum is known to be right by whoever handed it in. */
+export const AT_VALID = 7;
 
 export class Requests {
   declare readonly words: Int32Array;
@@ -65,6 +68,14 @@ export class Requests {
 
   needsOf(frame: number): number {
     return this.words[(frame << REQUEST_SHIFT) + AT_NEEDS];
+  }
+
+  isValid(frame: number): boolean {
+    return this.words[(frame << REQUEST_SHIFT) + AT_VALID] !== 0;
+  }
+
+  noteValid(frame: number): void {
+    this.words[(frame << REQUEST_SHIFT) + AT_VALID] = 1;
   }
 
   csumStartOf(frame: number): number {
@@ -130,7 +141,7 @@ export class Requests {
   copy(frame: number, from: Requests, fromFrame: number): void {
     const to = frame << REQUEST_SHIFT;
     const at = fromFrame << REQUEST_SHIFT;
-    for (let word = 0; word <= AT_DROPPED; word++) this.words[to + word] = from.words[at + word];
+    for (let word = 0; word <= AT_VALID; word++) this.words[to + word] = from.words[at + word];
     if ((this.words[to + AT_NEEDS] & OFFLOAD_SEGMENTS) === 0) return;
     const toHead = (frame * REQUEST_HEADER_BYTES_MAX) >> 2;
     const fromHead = (fromFrame * REQUEST_HEADER_BYTES_MAX) >> 2;

@@ -1,7 +1,8 @@
 /** Pieces of guest memory that are written one after the other, as one stream of bytes. One thread's object. */
 import type { ArenaView } from '../memory/arena-view.ts';
 import { requestWord0, requestWord1, requestWord2 } from '../offload/net-header.ts';
-import { type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
+import { ADDRESSES_BYTES, type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
+import { TAG_BYTES } from '../queue/frame-tags.ts';
 import { netHeaderByte, writeByte, writeBytes } from './guest-writes.ts';
 
 /**
@@ -51,22 +52,22 @@ export class PieceCursor {
 
   /** The header of a frame that is handed over with what it asks for. */
   writeRequestHeader(headerBytes: number, bufferCount: number, batch: Batch, frame: number): void {
-    this.#writeWord(requestWord0(batch, frame, 0));
-    this.#writeWord(requestWord1(batch, frame, 0));
+    const { pushBytes } = batch.tags;
+    this.#writeWord(requestWord0(batch, frame, pushBytes));
+    this.#writeWord(requestWord1(batch, frame, pushBytes));
     const word2 = requestWord2(batch, frame, bufferCount);
     for (let at = 8; at < headerBytes; at++) this.#writeByte((word2 >>> (8 * (at - 8))) & 0xff);
   }
 
-  /** A frame: its addresses as they stand in the batch, then the rest from wherever it lies. */
+  /** A frame: addresses, tags and EtherType as they stand in the batch, then the rest from wherever it lies. */
   writeFrame(batch: Batch, frame: number): void {
     if (this.count > PIECES_UNREAD_MAX) this.#readFirstBytes(this.window, this.index, 0, this.count);
-    for (let word = 0; word < 3; word++) this.#writeWord(batch.headWordOf(frame, word));
+    let skipBytes = this.#writeHead(batch, frame);
     const window = batch.windowOf(frame);
     if (window !== IN_PIECES) {
-      this.#write(window, batch.indexOf(frame) + HEAD_BYTES, batch.bytesOf(frame) - HEAD_BYTES);
+      this.#write(window, batch.indexOf(frame) + skipBytes, batch.bytesOf(frame) - skipBytes);
       return;
     }
-    let skipBytes = HEAD_BYTES;
     const first = batch.firstPieceOf(frame);
     const end = first + batch.pieceCountOf(frame);
     if (end - first > PIECES_UNREAD_MAX) {
@@ -84,6 +85,20 @@ export class PieceCursor {
     let sum = 0;
     for (let at = first; at < end; at++) sum += windows[window[at]].u8[index[at]];
     this.firstBytesSum = sum;
+  }
+
+  /** Answers how many bytes of the frame that was. */
+  #writeHead(batch: Batch, frame: number): number {
+    const { tags } = batch;
+    const { pushBytes } = tags;
+    for (let word = 0; word < 3; word++) this.#writeWord(batch.headWordOf(frame, word));
+    if (pushBytes > 0) this.#writeWord(tags.push0Of(frame));
+    if (pushBytes > TAG_BYTES) this.#writeWord(tags.push1Of(frame));
+    const doneBytes = ADDRESSES_BYTES + pushBytes;
+    const leftBytes = Math.min(HEAD_BYTES - ADDRESSES_BYTES, batch.bytesOf(frame) - doneBytes);
+    const word3 = batch.word3Of(frame);
+    for (let at = 0; at < leftBytes; at++) this.#writeByte((word3 >>> (8 * at)) & 0xff);
+    return doneBytes + leftBytes;
   }
 
   /** Copies from the arena to where the cursor stands. */

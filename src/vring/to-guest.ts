@@ -91,7 +91,7 @@ export class ToGuest extends Ring implements EgressQueue {
   place(batch: Batch, order: Int32Array, count: number): void {
     let next = 0;
     while (next < count) {
-      // A frame that asks for something has a header of its own, which the tight loop does not write.
+      // A frame whose header says something has one of its own, which the tight loop does not write.
       const plainEnd = batch.asks ? nextAsking(batch, order, next, count) : count;
       if (next < plainEnd) next = this.layout.placePlain(this, batch, order, next, plainEnd);
       if (next === count) return;
@@ -127,7 +127,7 @@ export class ToGuest extends Ring implements EgressQueue {
       if (this.fault === RING_FAULT.NONE) this.layout.forgetWalked();
       return why;
     }
-    if (batch.needsOf(frame) === 0) target.writeNetHeader(this.headerBytes, this.chainCount);
+    if (!batch.hasHeader(frame)) target.writeNetHeader(this.headerBytes, this.chainCount);
     else target.writeRequestHeader(this.headerBytes, this.chainCount, batch, frame);
     target.writeFrame(batch, frame);
     for (let chain = 0; chain < this.chainCount; chain++) this.useWalked(this.chainBytes[chain]);
@@ -211,9 +211,9 @@ export class ToGuest extends Ring implements EgressQueue {
   }
 }
 
-/** The place in `order` of the next frame that asks for something, or `count`. */
+/** The place in `order` of the next frame whose header says something, or `count`. */
 function nextAsking(batch: Batch, order: Int32Array, from: number, count: number): number {
   let next = from;
-  while (next < count && batch.needsOf(order[next]) === 0) next++;
+  while (next < count && !batch.hasHeader(order[next])) next++;
   return next;
 }

@@ -1,14 +1,14 @@
-/** `ringway add` and `ringway remove`: ports of the running process, without stopping it. */
+/** `ringway add`, `ringway set` and `ringway remove`: ports of the running process, without stopping it. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
 import { THIS_HOST } from '../config/kinds/values.ts';
 import { resolvePort } from '../config/resolve.ts';
-import { ConfigError, faultError, type SettingMap } from '../config/settings.ts';
+import { ConfigError, faultsError, type SettingMap } from '../config/settings.ts';
 import { askControl, ControlError } from '../control/client.ts';
 import { type AskOptions, addControlOption } from './ask-options.ts';
 import { guestLineText } from './guest-line.ts';
-import { OPTION_WORDS, portSettings } from './options.ts';
+import { changedSettings, OPTION_WORDS, portSettings, toOptionKey } from './options.ts';
 import { findControl } from './running.ts';
 
 export function addChangePorts(program: Command): void {
@@ -27,6 +27,19 @@ export function addChangePorts(program: Command): void {
       throw inOptionWords(error, name, body);
     }
     process.stdout.write(lineFor(name, body));
+  });
+  const set = program
+    .command('set <name> <key=value...>')
+    .description(
+      'Change settings of a running port: those that every port has, and offloads; `key=` takes one back.',
+    );
+  addControlOption(set).action(async (name: string, pairs: string[], options: AskOptions) => {
+    const body = changedSettings(pairs);
+    try {
+      await askControl(await findControl(options.control), pathOf(name), { method: 'PATCH', body });
+    } catch (error) {
+      throw inSetWords(error);
+    }
   });
   const remove = program
     .command('remove <name>')
@@ -52,15 +65,21 @@ function lineFor(name: string, settings: SettingMap): string {
  * there are is refused here too, in these words; the rest names no settings that are spelled another way.
  */
 export function inOptionWords(error: unknown, name: string, settings: SettingMap): unknown {
-  if (!(error instanceof ControlError) || error.fault === null) return error;
-  const { path } = error.fault;
+  if (!(error instanceof ControlError) || error.faults.length === 0) return error;
+  const [{ path }] = error.faults;
   try {
     resolvePort(name, settings, THIS_HOST, OPTION_WORDS);
   } catch (refused) {
     // In another container the switch may have found fault with what is well here, and the other way round.
-    if (refused instanceof ConfigError && String(refused.fault?.path) === String(path)) return refused;
+    if (refused instanceof ConfigError && String(refused.faults[0]?.path) === String(path)) return refused;
   }
-  return faultError(OPTION_WORDS.subject(path), error.fault);
+  return faultsError(OPTION_WORDS.subject, error.faults);
+}
+
+/** The same for a port that is there. */
+function inSetWords(error: unknown): unknown {
+  if (!(error instanceof ControlError) || error.faults.length === 0) return error;
+  return faultsError(([, name, key]) => `port ${name}: ${toOptionKey(key ?? '')}`, error.faults);
 }
 
 function pathOf(name: string): string {

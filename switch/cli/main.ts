@@ -32,6 +32,8 @@ Examples:
   ringway fdb --json
   # Another guest, while it runs
   ringway add vm2=/run/ringway/vm2.sock
+  # In another VLAN, without a break
+  ringway set vm2 tag=10
   # Two guests built in, no QEMU needed
   ringway demo
 
@@ -63,7 +65,10 @@ function buildProgram(): Command {
 async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
-      throw new CliError('name a command: run, ports, fdb, add, remove or demo (see --help)', EXIT.usage);
+      throw new CliError(
+        'name a command: run, ports, fdb, add, set, remove or demo (see --help)',
+        EXIT.usage,
+      );
     await buildProgram().parseAsync(args, { from: 'user' });
     return EXIT.done;
   } catch (error) {

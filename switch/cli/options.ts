@@ -14,6 +14,7 @@ export type RunOptions = {
   readonly arena?: string;
   readonly fdbCapacity?: string;
   readonly fdbAge?: string;
+  readonly vlanLimit?: string;
   readonly control?: string;
 };
 
@@ -25,6 +26,7 @@ const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
   poll: '--poll',
   idleUs: '--idle-us',
   arena: '--arena',
+  vlanLimit: '--vlan-limit',
   control: '--control',
   'fdb.capacity': '--fdb-capacity',
   'fdb.ageSeconds': '--fdb-age',
@@ -41,6 +43,7 @@ export function settingsOf(options: RunOptions): SettingSource {
         poll: options.poll,
         idleUs: options.idleUs,
         arena: options.arena,
+        vlanLimit: options.vlanLimit,
         control: options.control,
       }),
       ...(Object.keys(fdb).length > 0 && { fdb }),
@@ -70,6 +73,18 @@ export function portSettings(texts: readonly string[]): Readonly<Record<string, 
     ports[name] = portFields(name, attachedTo, rest);
   }
   return ports;
+}
+
+/** The settings of `ringway set`; nothing behind `=` takes one back. @throws ConfigError */
+export function changedSettings(pairs: readonly string[]): Readonly<Record<string, string | null>> {
+  const changed: Record<string, string | null> = Object.create(null);
+  for (const pair of pairs) {
+    const [key, value] = splitPair(pair, pair, 'key=value');
+    const setting = toSettingKey(key);
+    if (Object.hasOwn(changed, setting)) throw new ConfigError(`${key}: given twice`);
+    changed[setting] = value === '' ? null : value;
+  }
+  return changed;
 }
 
 function portFields(name: string, attachedTo: string, pairs: readonly string[]): SettingMap {

@@ -63,6 +63,7 @@ function detailsOf(port: PortReport): string[] {
   const drops = DROP_REASONS.filter(({ name }) => port.drops[name] > 0);
   return [
     ...(port.reason === null ? [] : [port.reason]),
+    ...vlanTexts(port.settings),
     ...port.queues.flatMap((queue) => queueDetails(queue, port.reason)),
     ...drops.map(({ name, text }) => `dropped ${formatCount(port.drops[name])}: ${text} (${name})`),
   ];
@@ -73,4 +74,25 @@ function queueDetails({ index, reason }: QueueReport, reasonOfPort: string | nul
   if (reason === null) return [];
   const text = queueStoppedText(index, reason);
   return reasonOfPort === text || reasonOfPort === reason ? [] : [text];
+}
+
+/** In the words of the options; nothing where the port carries all VLANs. */
+function vlanTexts({ vlanMode, tag, trunks, cvlans }: PortReport['settings']): string[] {
+  if (vlanMode === 'trunk' && trunks === null) return [];
+  const lists = [
+    ...(trunks === null ? [] : [`trunks ${rangesOf(trunks)}`]),
+    ...(cvlans === null ? [] : [`cvlans ${rangesOf(cvlans)}`]),
+  ];
+  return [[`vlan-mode ${vlanMode}`, ...(tag === null ? [] : [`tag ${tag}`]), ...lists].join(', ')];
+}
+
+/** `1+5-7` of ascending numbers. */
+function rangesOf(numbers: readonly number[]): string {
+  const ranges: [first: number, last: number][] = [];
+  for (const number of numbers) {
+    const range = ranges.at(-1);
+    if (range !== undefined && range[1] === number - 1) range[1] = number;
+    else ranges.push([number, number]);
+  }
+  return ranges.map(([first, last]) => (first === last ? first : `${first}-${last}`)).join('+');
 }

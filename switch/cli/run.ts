@@ -38,6 +38,13 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   flood=off            no broadcast, multicast and unknown unicast frames to the port
   receive=off          drop every frame that comes in from the port
   forward-bpdu=on      let spanning tree, LACP, LLDP and PAUSE frames from the port pass
+  mtu=1400             no larger packets to the port (default: what its other side has)
+  tag=10               the port's VLAN: an access port of it, unless vlan-mode says otherwise
+  vlan-mode=MODE       access, trunk, native-tagged, native-untagged or dot1q-tunnel
+  trunks=10+20-29      VLANs that a trunk carries (default: all)
+  cvlans=5+6           customer VLANs that a dot1q-tunnel carries (default: all)
+  priority-tags=MODE   never, if-nonzero or always: keep a tag for its priority alone
+  qinq-ethtype=802.1q  the kind of tag that a dot1q-tunnel's frames get (default 802.1ad)
   config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 
@@ -81,6 +88,10 @@ export function addRun(program: Command): void {
     .option(
       '--fdb-age <seconds>',
       `silence before an address is forgotten (default: ${CONFIG_DEFAULTS.fdb.ageSeconds})`,
+    )
+    .option(
+      '--vlan-limit <n>',
+      'VLAN tags of a frame that are looked at: 1, 2, or 0 for all that can be (default: 1)',
     )
     .option(
       '--control <path>',

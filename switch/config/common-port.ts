@@ -1,10 +1,20 @@
 /**
  * Settings that every port has, whatever its kind, and what they decide: a new one is a field here, a field of
- * `PortPolicy` (src/queue/policy.ts), and the stage that acts on it. Main thread.
+ * `PortPolicy` (src/queue/policy.ts), and the stage that acts on it. They can be changed while the port runs. Main thread.
  */
-import type { z } from 'zod';
-import type { PortPolicy } from '../../src/queue/policy.ts';
-import { onOff } from './kinds/values.ts';
+import { z } from 'zod';
+import { MTU_MAX } from '../../protocol/ethernet.ts';
+import type { PortTuning } from '../../src/port/contract.ts';
+import type { OffloadSettings } from '../../src/queue/offloads.ts';
+import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
+import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
+
+const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
+const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
+const SERVICE_TAGS = ['802.1ad', '802.1q'] as const;
+
+const oneOf = <const Texts extends readonly string[]>(texts: Texts) =>
+  z.enum(texts, `${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`);
 
 /** Fields of the schema of every kind (kinds/port-object.ts merges them). */
 export const COMMON_PORT_FIELDS = {
@@ -14,11 +24,18 @@ export const COMMON_PORT_FIELDS = {
   receive: onOff.default(true),
   /** Whether frames from the port to the addresses that bridges do not pass on (PAUSE, STP, LACP, …) are forwarded. */
   forwardBpdu: onOff.default(false),
+  /** Largest packet in a frame to the port; left out: what its other side has. */
+  mtu: mtu.optional(),
+  /** VLANs, by the names of Open vSwitch; left out: access with a tag, otherwise trunk. */
+  vlanMode: oneOf(VLAN_MODES).optional(),
+  tag: vlan.optional(),
+  trunks: vlanList.optional(),
+  cvlans: vlanList.optional(),
+  priorityTags: oneOf(PRIORITY_TAGS).optional(),
+  qinqEthtype: oneOf(SERVICE_TAGS).optional(),
 };
 
-export type CommonPortSettings = {
-  readonly [Key in keyof typeof COMMON_PORT_FIELDS]: z.output<(typeof COMMON_PORT_FIELDS)[Key]>;
-};
+export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
 
 /** The part of a port's policy that its settings decide; the rest is the port's own, or the switch's. */
 export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
@@ -26,5 +43,85 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     floods: settings.flood,
     receives: settings.receive,
     forwardsLinkLocal: settings.forwardBpdu,
+    mtu: settings.mtu ?? MTU_MAX,
+    vlan: vlanOf(settings),
   };
+}
+
+/** The part of a port's settings that it takes on itself while it runs. */
+export function tuningOf(
+  settings: CommonPortSettings & { readonly offloads?: OffloadSettings | undefined },
+): PortTuning {
+  return { mtu: settings.mtu ?? null, offloads: settings.offloads ?? {} };
+}
+
+/** What holds for the VLANs of a port, with what was left out. */
+export function vlanOf(settings: CommonPortSettings): VlanPolicy {
+  return {
+    mode: modeOf(settings),
+    tag: settings.tag ?? 0,
+    trunks: settings.trunks ?? null,
+    cvlans: settings.cvlans ?? null,
+    priorityTags: settings.priorityTags ?? 'never',
+    serviceTag: settings.qinqEthtype ?? '802.1ad',
+  };
+}
+
+/** All of these settings, with what was left out; null: it says nothing in this mode, or there is no limit. */
+export type EffectiveSettings = {
+  readonly flood: boolean;
+  readonly receive: boolean;
+  readonly forwardBpdu: boolean;
+  readonly mtu: number | null;
+  readonly vlanMode: VlanMode;
+  readonly tag: number | null;
+  /** null: all. */
+  readonly trunks: readonly number[] | null;
+  readonly cvlans: readonly number[] | null;
+  readonly priorityTags: VlanPolicy['priorityTags'];
+  readonly qinqEthtype: VlanPolicy['serviceTag'];
+};
+
+export function effectiveSettings(settings: CommonPortSettings): EffectiveSettings {
+  const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
+  const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
+  const common = { flood, receive, forwardBpdu, mtu };
+  return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag };
+}
+
+function modeOf(settings: { readonly vlanMode?: VlanMode | undefined; readonly tag?: unknown }): VlanMode {
+  return settings.vlanMode ?? (settings.tag === undefined ? 'trunk' : 'access');
+}
+
+/** Which of these settings go with which mode; `tag` is needed where it is named. */
+const SETTINGS_OF_MODE: Readonly<Record<VlanMode, readonly string[]>> = {
+  access: ['tag'],
+  trunk: ['trunks'],
+  'native-tagged': ['tag', 'trunks'],
+  'native-untagged': ['tag', 'trunks'],
+  'dot1q-tunnel': ['tag', 'cvlans', 'qinqEthtype'],
+};
+const VLAN_KEYS = ['tag', 'trunks', 'cvlans', 'qinqEthtype'] as const;
+
+/** VLAN settings of a port, as they were written, that do not go together: all of them. */
+export function vlanClashes(settings: unknown): { readonly key: string; readonly message: string }[] {
+  if (typeof settings !== 'object' || settings === null) return [];
+  const written = settings as Readonly<Record<string, unknown>>;
+  const named = VLAN_MODES.find((mode) => mode === written.vlanMode);
+  // What a wrong mode would go with nobody knows.
+  if (named === undefined && written.vlanMode !== undefined) return [];
+  const mode = modeOf({ vlanMode: named, tag: written.tag });
+  const allowed = SETTINGS_OF_MODE[mode];
+  const modesWith = (key: string): string =>
+    VLAN_MODES.filter((each) => SETTINGS_OF_MODE[each].includes(key)).join(', ');
+  const clashes = VLAN_KEYS.filter((key) => written[key] !== undefined && !allowed.includes(key)).map(
+    (key) => ({
+      key: key as string,
+      message: `only with vlanMode ${modesWith(key)}, and it is ${mode}`,
+    }),
+  );
+  if (written.tag === undefined && allowed.includes('tag')) {
+    clashes.push({ key: 'tag', message: `a VLAN, 0 to 4095, with vlanMode ${mode}` });
+  }
+  return clashes;
 }

@@ -1,14 +1,15 @@
 /**
- * From settings as text to values by a schema (schema.ts), and the one line that says what is wrong with the first
- * that cannot be: where it stands, what it is, what is allowed. Main thread.
+ * From settings as text to values by a schema (schema.ts), and the one line that says what is wrong with all that
+ * cannot be: where each stands, what it is, what is allowed. Main thread.
  */
 import type { z } from 'zod';
 import { kindOf } from './kinds/index.ts';
 import { knownSettings, NAME_ALLOWED } from './schema.ts';
 import {
   type ConfigError,
-  faultError,
+  faultsError,
   isSettingMap,
+  type SettingFault,
   type SettingMap,
   type SettingSource,
   type SettingValue,
@@ -19,7 +20,7 @@ import { nearestName } from './spelling.ts';
 
 const VALUE_LENGTH_SHOWN = 200;
 
-/** `values` are what the sources say together. @throws ConfigError for the first setting that cannot be */
+/** `values` are what the sources say together. @throws ConfigError with all settings that cannot be */
 export function parseSettings<Result>(
   schema: z.ZodType<Result>,
   values: SettingMap,
@@ -36,21 +37,27 @@ function explain(
   sources: readonly SettingSource[],
 ): ConfigError {
   const sourceOf = (path: readonly string[]) => sourceThatSet(values, sources, path);
-  // A misspelled key often makes another one missing: the misspelling is what helps.
-  const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
-  const path = issue.path.map(String);
-  if (issue.code === 'unrecognized_keys') {
-    const keyPath = [...path, issue.keys[0]];
-    const source = sourceOf(keyPath);
-    const known = hint(
-      source.keyName(issue.keys[0]),
-      path,
-      kindOf(valueAt(values, path.slice(0, 2))),
-      source,
-    );
-    return faultError(source.subject(keyPath), { path: keyPath, text: `unknown setting (${known})` });
+  const faults: SettingFault[] = [];
+  const misspelledIn = new Set<string>();
+  for (const issue of issues) {
+    if (issue.code !== 'unrecognized_keys') continue;
+    const path = issue.path.map(String);
+    misspelledIn.add(path.join('.'));
+    for (const key of issue.keys) {
+      const source = sourceOf([...path, key]);
+      const known = hint(source.keyName(key), path, kindOf(valueAt(values, path.slice(0, 2))), source);
+      faults.push({ path: [...path, key], text: `unknown setting (${known})` });
+    }
   }
-  return faultError(sourceOf(path).subject(path), { path, text: wrongWith(issue, path, values) });
+  for (const issue of issues) {
+    const path = issue.path.map(String);
+    if (issue.code === 'unrecognized_keys') continue;
+    // A misspelled key often makes another one missing: the misspelling is what helps.
+    const isMissing = valueAt(values, path) === undefined;
+    if (isMissing && misspelledIn.has(path.slice(0, -1).join('.'))) continue;
+    faults.push({ path, text: wrongWith(issue, path, values) });
+  }
+  return faultsError((path) => sourceOf(path).subject(path), faults);
 }
 
 function wrongWith(issue: z.core.$ZodIssue, path: readonly string[], values: SettingMap): string {

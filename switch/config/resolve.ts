@@ -16,12 +16,27 @@
  *         flood: on                      # any kind of port; off: no broadcast, multicast and unknown unicast frames
  *         receive: on                    # any kind of port; off: every frame that comes in from it is dropped
  *         forwardBpdu: off               # any kind of port; on: its frames to 01:80:C2:00:00:00 to 0F are flooded
+ *         mtu: 1500                      # any kind of port: no larger packets to it, 68 to 65535
+ *         vlanMode: access               # any kind of port, as all of these: trunk, native-tagged, native-untagged, dot1q-tunnel
+ *         tag: 10                        # its VLAN, or its native VLAN; alone it means access
  *         configSpace: off               # offer the CONFIG protocol feature (User-Mode Linux wants it)
  *       uml0:
  *         socket: /run/ringway/uml0.sock
  *         configSpace: on
  *         mac: 02:00:00:00:00:01         # only with configSpace
- *         mtu: 1500                      # 68 to 65535, only with configSpace
+ *       uplink:
+ *         kind: tap
+ *         interface: tap0
+ *         vlanMode: native-untagged
+ *         tag: 1
+ *         trunks: [10, 20-29]            # VLANs that it carries; left out: all
+ *         priorityTags: if-nonzero       # never, if-nonzero, always: keep a tag for its priority alone
+ *       customer:
+ *         socket: /run/ringway/customer.sock
+ *         vlanMode: dot1q-tunnel
+ *         tag: 100
+ *         cvlans: [5, 6]                 # customer's VLANs that it carries; left out: all
+ *         qinqEthtype: 802.1ad           # or 802.1q: the kind of tag that its frames get
  *     cpus: [2, 3]                       # one worker pinned to each; left out: one worker, not pinned
  *     poll: adaptive                     # or busy: never block
  *     idleUs: 100                        # adaptive: look for work this long before blocking
@@ -29,6 +44,7 @@
  *       capacity: 8192                   # addresses remembered at most
  *       ageSeconds: 300                  # and forgotten when silent this long
  *     arena: 1TiB                        # addresses reserved for guests' memory (not memory itself)
+ *     vlanLimit: 1                       # VLAN tags of a frame that are looked at: 1 or 2; 0: as many as can be, 2
  *     control: /run/ringway/ringway.sock # or none; left out: ringway.sock beside a port's socket (the first where it can be)
  *
  * A number's leading zeros and YAML's types do not matter: every value is read as text first.
@@ -36,14 +52,17 @@
 import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
+import type { PortKind } from '../../src/port/contract.ts';
 import { Claims, clashInItself } from './clashes.ts';
-import { claimOf, type PortSettings, socketOf } from './kinds/index.ts';
+import { changeableFields, claimOf, knownPortSettings, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
-import { CONFIG_DEFAULTS, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
+import { CONFIG_DEFAULTS, changeSchema, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
 import {
   ConfigError,
   faultError,
+  faultsError,
+  isSettingMap,
   JSON_WORDS,
   jsonPortSource,
   mergedValues,
@@ -65,6 +84,8 @@ export type SwitchConfig = {
   idleUs: number;
   fdb: { capacity: number; ageSeconds: number };
   arenaBytes: number;
+  /** VLAN tags of a frame that are looked at, 1 or 2. */
+  vlanLimit: number;
   /** Path of the control API's socket; null: no control API. */
   controlSocket: string | null;
   /** There is none although nothing was said about it: why. */
@@ -73,7 +94,7 @@ export type SwitchConfig = {
 
 /**
  * The configuration that the sources describe together; a later one adds to and overrides an earlier one,
- * ports as a whole. @throws ConfigError for the first setting that cannot be
+ * ports as a whole. @throws ConfigError with all settings that cannot be
  */
 export function resolveConfig(sources: readonly SettingSource[], host: HostFacts = THIS_HOST): SwitchConfig {
   const values = mergedValues(sources);
@@ -106,14 +127,42 @@ export function resolvePort(
   return port;
 }
 
+/**
+ * The port with these of its settings changed, from their JSON; null: as if left out. @throws ConfigError, also for
+ * settings that a running port keeps
+ */
+export function resolveChange(port: PortConfig, change: unknown): PortConfig {
+  const { name, kind } = port;
+  const fields = changeableFields(kind);
+  const isChangeable = (key: string): boolean => Object.hasOwn(fields, key);
+  const now = Object.fromEntries(Object.entries(port).filter(([key]) => isChangeable(key)));
+  const kept = { ...now, ...(isSettingMap(change) ? change : {}) };
+  const left = Object.fromEntries(Object.entries(kept).filter(([, value]) => value != null));
+  const source = jsonPortSource(name, isSettingMap(change) ? left : change, JSON_WORDS);
+  const others = Object.keys(left).filter((key) => !isChangeable(key));
+  if (others.length > 0) {
+    const faults = others.map((key) => ({ path: ['ports', name, key], text: whyNotChanged(key, kind) }));
+    throw faultsError(source.subject, faults);
+  }
+  const { ports } = parseSettings(changeSchema(kind), source.values, [source]);
+  const fixed = Object.entries(port).filter(([key]) => !isChangeable(key));
+  return { ...Object.fromEntries(fixed), ...ports[name] } as PortConfig;
+}
+
+function whyNotChanged(key: string, kind: PortKind): string {
+  return knownPortSettings(kind).includes(key)
+    ? 'cannot be changed while the port runs (remove the port and add it again)'
+    : `unknown setting (what can be changed is ${Object.keys(changeableFields(kind)).join(', ')})`;
+}
+
 function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {
   return Object.entries(ports).map(([name, port]): PortConfig => ({ name, ...port }));
 }
 
 function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchConfig {
   const ports = named(settings.ports);
-  const { cpus, poll, idleUs, fdb, arena: arenaBytes, control } = settings;
-  const common = { ports, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes };
+  const { cpus, poll, idleUs, fdb, arena: arenaBytes, vlanLimit, control } = settings;
+  const common = { ports, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes, vlanLimit };
   if (control !== undefined) return { ...common, controlSocket: control === 'none' ? null : control };
   const sockets = ports.map(socketOf).filter((path) => path !== null);
   const controlSocket = socketBeside(sockets, new Set(ports.map(claimOf)));

@@ -4,8 +4,10 @@
  */
 import { z } from 'zod';
 import { ARENA_BYTES_DEFAULT, ARENA_BYTES_MIN } from '../../src/memory/arena.ts';
+import type { PortKind } from '../../src/port/contract.ts';
 import { DEFAULT_FDB_CAPACITY, MAX_FDB_CAPACITY } from '../l2/fdb/layout.ts';
-import { knownPortSettings, portSchema } from './kinds/index.ts';
+import { changeableFields, knownPortSettings, portSchema } from './kinds/index.ts';
+import { checkedPort } from './kinds/port-object.ts';
 import { type HostFacts, socketPath, THIS_HOST, wholeNumber } from './kinds/values.ts';
 import { VHOST_USER_QUEUES } from './kinds/vhost-user.ts';
 
@@ -14,11 +16,14 @@ export const CONFIG_DEFAULTS = {
   idleUs: 100,
   fdb: { capacity: DEFAULT_FDB_CAPACITY, ageSeconds: 300 },
   arenaBytes: ARENA_BYTES_DEFAULT,
+  vlanLimit: 1,
   controlSocketName: 'ringway.sock',
   /** Where a port has that name. */
   controlSocketOtherName: 'ringway-control.sock',
 } as const;
 
+/** Tags that are looked at at most. */
+const VLAN_LIMIT_MAX = 2;
 const IDLE_US_MAX = 1_000_000;
 const AGE_SECONDS_MAX = 1_000_000;
 /** The largest view of memory that was tried. */
@@ -33,6 +38,17 @@ const NAME_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$/;
 /** Ports alone, without the settings of the switch around them. */
 export function portsSchema(host: HostFacts) {
   return z.strictObject({ ports: portMap(host) });
+}
+
+/** Of ports of that kind that run: what can be changed of them. */
+export function changeSchema(kind: PortKind) {
+  const port = z.strictObject(changeableFields(kind));
+  return z.strictObject({
+    ports: z.record(
+      z.string(),
+      z.unknown().transform((value, context) => checkedPort(port, value, context)),
+    ),
+  });
 }
 
 function portMap(host: HostFacts) {
@@ -64,6 +80,10 @@ export function configSchema(host: HostFacts) {
       .transform(parseSize)
       .pipe(z.int(ARENA_ALLOWED).min(ARENA_BYTES_MIN, ARENA_ALLOWED).max(ARENA_BYTES_MAX, ARENA_ALLOWED))
       .default(CONFIG_DEFAULTS.arenaBytes),
+    vlanLimit: z
+      .enum(['0', '1', '2'], '1 or 2, or 0 for as many as can be')
+      .transform((text) => (text === '0' ? VLAN_LIMIT_MAX : Number(text)))
+      .default(CONFIG_DEFAULTS.vlanLimit),
     control: socketPath.optional(),
   });
 }

@@ -6,21 +6,29 @@
 /** Which setting, and what is wrong with it, without saying where it stands: that each source says its own way. */
 export type SettingFault = { readonly path: readonly string[]; readonly text: string };
 
-/** A setting that cannot be; `message` is one line that names where it stands, the value and what is allowed. */
+/** Settings that cannot be; `message` is one line that names of each where it stands, the value and what is allowed. */
 export class ConfigError extends Error {
   override name = 'ConfigError';
-  /** Null: it is not about one setting. */
-  readonly fault: SettingFault | null;
+  /** Empty: it is not about settings. */
+  readonly faults: readonly SettingFault[];
 
-  constructor(message: string, fault: SettingFault | null = null) {
+  constructor(message: string, faults: readonly SettingFault[] = []) {
     super(message);
-    this.fault = fault;
+    this.faults = faults;
   }
 }
 
 /** `subject` is what the source calls the setting. */
 export function faultError(subject: string, fault: SettingFault): ConfigError {
-  return new ConfigError(`${subject}: ${fault.text}`, fault);
+  return new ConfigError(`${subject}: ${fault.text}`, [fault]);
+}
+
+/** All of these, at least one; `subjectOf` says what the source calls the setting at a path. */
+export function faultsError(
+  subjectOf: (path: readonly string[]) => string,
+  faults: readonly SettingFault[],
+): ConfigError {
+  return new ConfigError(faults.map(({ path, text }) => `${subjectOf(path)}: ${text}`).join('; '), faults);
 }
 
 /** Settings as they were written: text, in maps and lists. */

@@ -6,6 +6,7 @@ import { type Context, Hono } from 'hono';
 import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
+import { TuningError } from '../../src/port/contract.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
@@ -22,6 +23,8 @@ export type ControlSource = {
   workers(): WorkReport[];
   /** @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig): Promise<void>;
+  /** Settings by name, as JSON has them; null: as if left out. @throws ConfigError, TuningError, NoSuchPortError */
+  changePort(name: string, change: unknown): Promise<void>;
   /** @throws NoSuchPortError */
   removePort(name: string): Promise<void>;
 };
@@ -34,7 +37,8 @@ const BODY_BYTES_MAX = 2 ** 16;
 
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
- * settings adds it, DELETE /v1/ports/:name removes it. Whatever goes wrong is a Refusal with a status.
+ * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
+ * removes it. Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -50,6 +54,12 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const added = source.port(name);
     // It may have been removed since.
     return added === null ? noSuchPort(context, name) : json(context, added, 201);
+  });
+  api.patch('/v1/ports/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.changePort(name, await jsonOf(context));
+    const changed = source.port(name);
+    return changed === null ? noSuchPort(context, name) : json(context, changed);
   });
   api.delete('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
@@ -109,12 +119,12 @@ async function bodyOf({ body }: Request): Promise<string> {
   return Buffer.concat(parts).toString();
 }
 
-/** Answer to whatever goes wrong; `fault` says which setting it is about, for who words it another way. */
-export type Refusal = { readonly error: string; readonly fault?: SettingFault };
+/** Answer to whatever goes wrong; `faults` say which settings it is about, for who words it another way. */
+export type Refusal = { readonly error: string; readonly faults?: readonly SettingFault[] };
 
 function refusalOf(error: Error): Refusal {
-  const fault = error instanceof ConfigError ? error.fault : null;
-  return { error: printable(error.message), ...(fault !== null && { fault }) };
+  const faults = error instanceof ConfigError ? error.faults : [];
+  return { error: printable(error.message), ...(faults.length > 0 && { faults }) };
 }
 
 /** What was asked for cannot be; whatever else is thrown is a bug of ours. */
@@ -122,6 +132,7 @@ const STATUS_OF_REFUSAL = [
   [ConfigError, 400],
   [SocketPathError, 400],
   [HostError, 400],
+  [TuningError, 400],
   [NoSuchPortError, 404],
   [PortConflictError, 409],
   [BodyTooLongError, 413],

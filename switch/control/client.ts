@@ -11,24 +11,24 @@ export type ControlErrorKind = 'unserved' | 'refused' | 'failed';
 export class ControlError extends Error {
   override name = 'ControlError';
   readonly kind: ControlErrorKind;
-  /** The setting that was refused, if it was one. */
-  readonly fault: SettingFault | null;
+  /** The settings that were refused, if it was those. */
+  readonly faults: readonly SettingFault[];
 
-  constructor(message: string, kind: ControlErrorKind, fault: SettingFault | null = null) {
+  constructor(message: string, kind: ControlErrorKind, faults: readonly SettingFault[] = []) {
     super(message);
     this.kind = kind;
-    this.fault = fault;
+    this.faults = faults;
   }
 }
 
 const RefusalJson: z.ZodType<Refusal> = z.object({
   error: z.string(),
-  fault: z.object({ path: z.array(z.string()), text: z.string() }).exactOptional(),
+  faults: z.array(z.object({ path: z.array(z.string()), text: z.string() })).exactOptional(),
 });
 const ANSWER_TIMEOUT_MS = 10_000;
 
 /** What is asked for: GET alone unless said otherwise. */
-export type ControlRequest = { readonly method: 'PUT' | 'DELETE'; readonly body?: unknown };
+export type ControlRequest = { readonly method: 'PUT' | 'PATCH' | 'DELETE'; readonly body?: unknown };
 
 /**
  * The JSON that the request is answered with. The caller names the type: both ends are of one version.
@@ -39,9 +39,9 @@ export async function askControl<T>(socketPath: string, path: string, request?: 
   const value = parseAnswer(await bodyOf(response), socketPath);
   const status = response.statusCode ?? 0;
   if (status === 200 || status === 201) return value as T;
-  const { error, fault } = RefusalJson.catch({ error: 'no reason' }).parse(value);
+  const { error, faults } = RefusalJson.catch({ error: 'no reason' }).parse(value);
   const kind = status >= 400 && status < 500 ? 'refused' : 'failed';
-  throw new ControlError(`${socketPath} answered ${status}: ${error}`, kind, fault ?? null);
+  throw new ControlError(`${socketPath} answered ${status}: ${error}`, kind, faults);
 }
 
 function send(socketPath: string, path: string, wanted?: ControlRequest): Promise<IncomingMessage> {

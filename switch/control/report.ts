@@ -1,5 +1,6 @@
 /** What the process tells about itself: the JSON of the control API, which `ringway ports` and `fdb` print. */
 import type { PortKind, PortQueue, PortState } from '../../src/port/contract.ts';
+import type { EffectiveSettings } from '../config/common-port.ts';
 import type { DropReason } from '../l2/drop-reasons.ts';
 import type { PortCounters } from './books.ts';
 
@@ -25,6 +26,8 @@ export type PortReport = {
   /** Queue pairs in use and well. */
   readonly queuePairs: number;
   readonly mtu: number | null;
+  /** What every port can be set to, as it holds now. */
+  readonly settings: EffectiveSettings;
   /** What only ports of this kind have to tell; vhost-user: role, features, protocolFeatures, memoryBytes. */
   readonly details: Readonly<Record<string, unknown>>;
   readonly queues: readonly QueueReport[];

@@ -30,6 +30,23 @@ export const DROP_REASONS = [
     text: 'sent a frame to an address that is not forwarded (01:80:c2:00:00:00 to 0f)',
   },
   { name: 'receiveOff', side: 'sender', text: 'sent a frame although it has receive=off' },
+  { name: 'vlanNotAllowed', side: 'sender', text: 'sent a frame of a VLAN that is not among its trunks' },
+  {
+    name: 'taggedOnAccess',
+    side: 'sender',
+    text: 'sent a frame with a VLAN tag although it is an access port',
+  },
+  {
+    name: 'cvlanNotAllowed',
+    side: 'sender',
+    text: 'sent a frame of a customer VLAN that is not among its cvlans',
+  },
+  { name: 'truncatedTag', side: 'sender', text: 'sent a frame that ends within its VLAN tag' },
+  {
+    name: 'vlanNotCarried',
+    side: 'receiver',
+    text: 'does not carry the VLAN of a frame to an address behind it',
+  },
   { name: 'noBuffer', side: 'receiver', text: 'had no room for a frame to it' },
   { name: 'bufferTooSmall', side: 'receiver', text: 'offered a buffer too small for a frame to it' },
   { name: 'notTaken', side: 'receiver', text: 'a frame was handed over but the other side did not take it' },

@@ -19,7 +19,7 @@ const PROTOCOL_SCTP = 132;
 const IPV4_FRAGMENT_MASK = 0x3fff;
 
 /** A non-negative int31. */
-export function flowHash({ bytes: head, start, end }: FrameHead): number {
+export function flowHash({ bytes: head, start, end, word0, word1, word2 }: FrameHead): number {
   let at = start + ETHERNET_HEADER_BYTES;
   let etherType = be16(head, at - 2);
   for (let tag = 0; tag < 2 && (etherType === ETHERTYPE_VLAN || etherType === ETHERTYPE_QINQ); tag++) {
@@ -30,7 +30,7 @@ export function flowHash({ bytes: head, start, end }: FrameHead): number {
   let hash = 0;
   if (etherType === ETHERTYPE_IPV4 && at + 20 <= end) hash = hashIpv4(head, at, end);
   else if (etherType === ETHERTYPE_IPV6 && at + 40 <= end) hash = hashIpv6(head, at, end);
-  else hash = mix(mix(mix(0, be32(head, start)), be32(head, start + 4)), be32(head, start + 8));
+  else hash = mix(mix(mix(0, word0), word1), word2);
   return finish(hash);
 }
 

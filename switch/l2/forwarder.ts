@@ -15,6 +15,7 @@ import {
 import * as BATCH from '../../src/queue/batch.ts';
 import { Batch } from '../../src/queue/batch.ts';
 import type { IngressQueue } from '../../src/queue/contract.ts';
+import { isTag, PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
@@ -34,23 +35,27 @@ import { mirror } from './mirror.ts';
 import { type FaultListener, missingOffloads, Outlets } from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
 import { dropAll } from './receive-off.ts';
+import { Admit } from './vlan/admit.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { AS_THEY_CAME, AT_TARGET, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
+const { AS_THEY_CAME, AT_TARGET, AT_WORD3, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { FLOOD, LINK_LOCAL } = LOOK_UP;
-const { COUNT_COPIES, COUNT_FORWARDED } = PORT_COUNTS_TABLE;
+const { COUNT_COPIES, COUNT_FORWARDED, COUNT_OFFERED } = PORT_COUNTS_TABLE;
 
 const NOBODY = -1;
 /** Of a queue that holds frames and is closed: two frames of 64 KiB, as most that a driver of today leaves there. */
 const DRAINED_BURSTS = 2;
 /** Of a forwarder's part of the arena, where headers are made. */
 export const FORWARDER_SCRATCH_BYTES = 2 * COMPLETION_SCRATCH_BYTES;
+/** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
+export const VLAN_LIMIT_DEFAULT = 1;
 
 export class Forwarder {
   /** The running seconds clock that ages addresses. */
   nowTick = 0;
   declare private readonly arena: ArenaView;
   declare private readonly batch: Batch;
+  declare private readonly admit: Admit;
   declare private readonly learn: Learn;
   declare private readonly lookUp: LookUp;
   declare private readonly outlets: Outlets;
@@ -74,11 +79,25 @@ export class Forwarder {
   readonly #receivers: ForwardingPort[] = [];
   /** Frames of one port, for placing. */
   declare private readonly order: Int32Array;
+  /** Of those, some that follow one another and get as many tags. */
+  declare private readonly stretch: Int32Array;
+  /** Ports that each flooded frame of several VLANs goes to. */
+  declare private readonly receiversOf: Int32Array;
 
-  /** `scratchOffset`: of FORWARDER_SCRATCH_BYTES in the arena, within one window. */
-  constructor(arena: ArenaView, fdb: Fdb, onFault: FaultListener, scratchOffset: number) {
+  /**
+   * `scratchOffset`: of FORWARDER_SCRATCH_BYTES in the arena, within one window. `vlanLimit`: VLAN tags of a frame that are
+   * looked at, 1 or 2.
+   */
+  constructor(
+    arena: ArenaView,
+    fdb: Fdb,
+    onFault: FaultListener,
+    scratchOffset: number,
+    vlanLimit = VLAN_LIMIT_DEFAULT,
+  ) {
     this.arena = arena;
     this.batch = new Batch();
+    this.admit = new Admit(arena, vlanLimit);
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
     this.outlets = new Outlets(arena, onFault, scratchOffset);
@@ -89,6 +108,8 @@ export class Forwarder {
     this.nextOf = new Int32Array(BATCH_FRAMES_MAX);
     this.targets = new Int32Array(BATCH_FRAMES_MAX);
     this.order = new Int32Array(BATCH_FRAMES_MAX);
+    this.stretch = new Int32Array(BATCH_FRAMES_MAX);
+    this.receiversOf = new Int32Array(BATCH_FRAMES_MAX);
   }
 
   addPort(port: ForwardingPort): void {
@@ -204,6 +225,9 @@ export class Forwarder {
     if ((stages & STAGE_MIRROR) !== 0) {
       mirror(this.outlets, sender, sender, batch, AS_THEY_CAME, batch.count, true);
     }
+    // One look where no frame has a tag and none gets one.
+    const isPlain = sender.vlan.isPlain && batch.alikeBehind && !isTag(batch.records[AT_WORD3]);
+    if (!isPlain && !this.admit.all(batch, sender)) return;
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
       this.#send(sender, lookUp.one(batch), AS_THEY_CAME, batch.count);
@@ -241,8 +265,9 @@ export class Forwarder {
         hasFlood = true;
       }
     }
-    if (isOne) this.#send(sender, first, AS_THEY_CAME, count);
-    else if (hasFlood && batch.asks) this.#sendInStretches(sender);
+    const isUniform = batch.tags.isUniform;
+    if (isOne && (!hasFlood || isUniform)) this.#send(sender, first, AS_THEY_CAME, count);
+    else if (hasFlood && isUniform && batch.asks) this.#sendInStretches(sender);
     else if (hasFlood) {
       // No port's target is LINK_LOCAL, so those are passed over.
       if (kept !== 0) dropLinkLocal(sender, kept);
@@ -290,33 +315,50 @@ export class Forwarder {
 
   /** Some of the frames go to all: each port gets those and its own in the order in which they came. */
   #sendWithFloods(sender: ForwardingPort): void {
-    const { order } = this;
-    const { count, records } = this.batch;
+    const { batch, order, receiversOf } = this;
+    const { count, records, tags } = batch;
+    const { outers, inners, isUniform } = tags;
     let floods = 0;
-    for (let i = 0; i < count; i++) if (records[(i << RECORD_SHIFT) + AT_TARGET] === FLOOD) floods++;
+    for (let i = 0; i < count; i++) {
+      if (records[(i << RECORD_SHIFT) + AT_TARGET] === FLOOD) floods++;
+      receiversOf[i] = 0;
+    }
     let receivers = 0;
     for (const port of this.#switched) {
-      const getsFloods = takesFloods(port, sender);
+      let getsFloods = takesFloods(port, sender);
+      if (isUniform) getsFloods = getsFloods && port.vlan.takesFlood(tags.outer, tags.inner);
       if (getsFloods) receivers++;
       let frames = 0;
       for (let i = 0; i < count; i++) {
         const id = records[(i << RECORD_SHIFT) + AT_TARGET];
-        if (id === port.id || (getsFloods && id === FLOOD)) order[frames++] = i;
+        if (id === port.id) order[frames++] = i;
+        else if (id === FLOOD && getsFloods && (isUniform || port.vlan.takesFlood(outers[i], inners[i]))) {
+          order[frames++] = i;
+          receiversOf[i] += 1;
+        }
       }
       if (frames > 0) this.#deliver(sender, port, order, frames);
     }
-    countFlooded(sender, floods, receivers);
+    if (isUniform) {
+      countFlooded(sender, floods, receivers);
+      return;
+    }
+    for (let i = 0; i < count; i++) {
+      if (records[(i << RECORD_SHIFT) + AT_TARGET] === FLOOD) countFlooded(sender, 1, receiversOf[i]);
+    }
   }
 
+  /** Frames of one VLAN. */
   #flood(sender: ForwardingPort, order: Int32Array, count: number): void {
+    const { outer, inner } = this.batch.tags;
     const ports = this.#switched;
     const receivers = this.#receivers;
     const { asks } = this.batch;
     let receiverCount = 0;
     for (let i = 0; i < ports.length; i++) {
-      if (!takesFloods(ports[i], sender)) continue;
+      if (!takesFloods(ports[i], sender) || !ports[i].vlan.takesFlood(outer, inner)) continue;
       receivers[receiverCount++] = ports[i];
-      if (!asks) this.#place(sender, ports[i], this.batch, order, count);
+      if (!asks) this.#forwardTo(sender, ports[i], this.batch, order, count);
     }
     if (asks) this.#complete(sender, receiverCount, order, count);
     countFlooded(sender, count, receiverCount);
@@ -327,7 +369,7 @@ export class Forwarder {
       sender.counts[DROP.samePort] += count;
       return;
     }
-    if (!this.batch.asks) this.#place(sender, port, this.batch, order, count);
+    if (!this.batch.asks) this.#forwardTo(sender, port, this.batch, order, count);
     else {
       this.#receivers[0] = port;
       this.#complete(sender, 1, order, count);
@@ -343,7 +385,11 @@ export class Forwarder {
       // Those that take the same are served together, at the first of them.
       if (hasBefore(receivers, i, takes)) continue;
       const isWhole = missingOffloads(batch, order, count, takes) === 0;
-      if (!isWhole) completion.begin(batch, order, count, takes);
+      if (!isWhole) {
+        // Tags are pushed into what is made.
+        if (batch.tags.pushBytes !== 0) batch.makeRoomForAll(0);
+        completion.begin(batch, order, count, takes);
+      }
       let made = 0;
       let together = 0;
       while (isWhole ? made === 0 : completion.next()) {
@@ -354,7 +400,7 @@ export class Forwarder {
         for (let r = i; r < receiverCount; r++) {
           if (receivers[r].takes !== takes) continue;
           together++;
-          this.#place(sender, receivers[r], from, placed, frames);
+          this.#forwardTo(sender, receivers[r], from, placed, frames);
         }
         made += frames;
       }
@@ -362,11 +408,97 @@ export class Forwarder {
     }
   }
 
-  /** Frames that ask for nothing that the port does not take. */
+  /** Frames that ask for nothing that the port does not take, with the tags that it gets them with. */
+  #forwardTo(
+    sender: ForwardingPort,
+    port: ForwardingPort,
+    batch: Batch,
+    order: Int32Array,
+    count: number,
+  ): void {
+    sender.counts[COUNT_FORWARDED] += count;
+    const { tags } = batch;
+    if (!tags.isUniform) {
+      this.#deliverEach(sender, port, batch, order, count);
+      return;
+    }
+    const { outer, inner } = tags;
+    if (port.vlan.isPlain && outer === 0) {
+      if (tags.pushBytes !== 0) batch.makeRoomForAll(0);
+      this.#place(sender, port, batch, order, count);
+      return;
+    }
+    if (!port.vlan.takes(outer, inner)) {
+      countNotCarried(port, count);
+      return;
+    }
+    port.vlan.choose(outer, inner, priorityOf(sender, outer, inner));
+    tags.isPushUniform = true;
+    tags.push0 = port.vlan.push0;
+    tags.push1 = port.vlan.push1;
+    // Stays so for the next port, which mostly gets the same.
+    if (tags.pushBytes !== port.vlan.pushBytes) batch.makeRoomForAll(port.vlan.pushBytes);
+    this.#place(sender, port, batch, order, count);
+  }
+
+  /** Frames of several VLANs: those that follow one another and get as many tags in one go. */
+  #deliverEach(
+    sender: ForwardingPort,
+    port: ForwardingPort,
+    batch: Batch,
+    order: Int32Array,
+    count: number,
+  ): void {
+    const { stretch } = this;
+    const { vlan } = port;
+    const { outers, inners, pushes0, pushes1 } = batch.tags;
+    batch.tags.isPushUniform = false;
+    let frames = 0;
+    let pushBytes = 0;
+    for (let k = 0; k < count; k++) {
+      const frame = order[k];
+      if (!vlan.takes(outers[frame], inners[frame])) {
+        countNotCarried(port, 1);
+        continue;
+      }
+      vlan.choose(outers[frame], inners[frame], priorityOf(sender, outers[frame], inners[frame]));
+      pushes0[frame] = vlan.push0;
+      pushes1[frame] = vlan.push1;
+      if (vlan.pushBytes !== pushBytes && frames > 0) {
+        this.#placeTagged(sender, port, batch, stretch, frames, pushBytes);
+        frames = 0;
+      }
+      pushBytes = vlan.pushBytes;
+      stretch[frames++] = frame;
+    }
+    if (frames > 0) this.#placeTagged(sender, port, batch, stretch, frames, pushBytes);
+  }
+
+  /** Each of the frames gets so many bytes of tags, while it is placed. */
+  #placeTagged(
+    sender: ForwardingPort,
+    port: ForwardingPort,
+    batch: Batch,
+    order: Int32Array,
+    count: number,
+    pushBytes: number,
+  ): void {
+    if (pushBytes === 0) {
+      this.#place(sender, port, batch, order, count);
+      return;
+    }
+    for (let k = 0; k < count; k++) batch.makeRoom(order[k], pushBytes);
+    batch.tags.pushBytes = pushBytes;
+    batch.bytesMax += pushBytes;
+    this.#place(sender, port, batch, order, count);
+    batch.bytesMax -= pushBytes;
+    batch.tags.pushBytes = 0;
+    for (let k = 0; k < count; k++) batch.makeRoom(order[k], -pushBytes);
+  }
+
   #place(sender: ForwardingPort, port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
     const { outlets } = this;
     outlets.deliver(port, batch, order, count);
-    sender.counts[COUNT_FORWARDED] += count;
     if ((port.stages & STAGE_MIRROR) === 0) return;
     const placed = outlets.listPlaced(batch, order, count);
     if (placed > 0) mirror(outlets, port, sender, batch, outlets.placed, placed, false);
@@ -376,6 +508,16 @@ export class Forwarder {
 function hasBefore(receivers: readonly ForwardingPort[], end: number, takes: number): boolean {
   for (let i = 0; i < end; i++) if (receivers[i].takes === takes) return true;
   return false;
+}
+
+/** Of the tag that a frame came in with, which of a tunnel is the inner one. */
+function priorityOf(sender: ForwardingPort, outer: number, inner: number): number {
+  return (sender.vlan.isTunnel ? inner : outer) & PRIORITY_BITS;
+}
+
+function countNotCarried({ counts }: ForwardingPort, frames: number): void {
+  counts[COUNT_OFFERED] += frames;
+  counts[DROP.vlanNotCarried] += frames;
 }
 
 function countUntaken({ counts }: ForwardingPort, batch: Batch): void {

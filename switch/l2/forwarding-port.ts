@@ -1,7 +1,8 @@
 /** A port as one worker's forwarder sees it: its queues, its policy as the stages need it, its counters. */
-import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
+import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import { PortVlan } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
 export const STAGE_LEARN = 1;
@@ -15,7 +16,8 @@ export class ForwardingPort {
   /** The queues that this worker fills; `queueCount` of them. */
   queues: readonly EgressQueue[] = [];
   queueCount = 0;
-  frameBytesMax = FRAME_BYTES_MAX;
+  /** Longest frame for it, without VLAN tags. */
+  frameBytesMax = ETHERNET_HEADER_BYTES + MTU_MAX;
   /** OFFLOAD_* bits: what need not be done for it. */
   takes = 0;
   stages = STAGE_LEARN | STAGE_LINK_LOCAL;
@@ -23,6 +25,7 @@ export class ForwardingPort {
   isSwitched = true;
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
+  readonly vlan = new PortVlan();
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
@@ -35,13 +38,14 @@ export class ForwardingPort {
 
   /** What the policy says about this port alone; mirrors, which concern two ports, are the forwarder's business. */
   follow(policy: PortPolicy): void {
-    this.frameBytesMax = policy.frameBytesMax;
+    this.frameBytesMax = ETHERNET_HEADER_BYTES + Math.min(policy.linkMtu, policy.mtu);
     this.takes = policy.takes;
     this.isSwitched = policy.copiesOf === null;
     this.isFlooded = this.isSwitched && policy.floods;
     this.setStage(STAGE_LEARN, this.isSwitched);
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
+    this.vlan.follow(policy.vlan);
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {

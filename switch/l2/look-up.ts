@@ -1,9 +1,10 @@
 /**
- * Stage: finds for each frame of a batch the port that owns its destination, or FLOOD: for a group address, and for
- * one that nobody is known to have; or LINK_LOCAL. Hot path of one worker.
+ * Stage: finds for each frame of a batch the port that owns its destination in its VLAN, or FLOOD: for a group address,
+ * and for one that nobody is known to have; or LINK_LOCAL. Hot path of one worker.
  */
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
+import { vlanOf } from '../../src/queue/frame-tags.ts';
 import type { Fdb } from './fdb/fdb.ts';
 import { isLinkLocal } from './link-local.ts';
 
@@ -27,22 +28,28 @@ export class LookUp {
   }
 
   /** The target of the first frame. */
-  one({ records }: Batch): number {
+  one({ records, tags }: Batch): number {
     const word0 = records[AT_WORD0];
     // Bit 0 of the first byte: a group address.
     if ((word0 & 1) !== 0) return groupTarget(word0, records[AT_WORD1]);
-    return this.fdb.lookup(word0, records[AT_WORD1] & 0xffff, 0);
+    return this.fdb.lookup(word0, records[AT_WORD1] & 0xffff, vlanOf(tags.outer));
   }
 
   /**
    * Writes all targets. In three short loops: hashes, the table's slots, the owners; so the processor asks memory for
    * many slots at once, while met one by one each would be waited for.
    */
-  all({ count, records }: Batch): void {
+  all(batch: Batch): void {
+    const { count, records, tags } = batch;
+    if (!tags.isUniform) {
+      this.each(batch);
+      return;
+    }
     const { fdb, homes } = this;
+    const vlanBits = vlanOf(tags.outer) << 16;
     for (let frame = 0; frame < count; frame++) {
       const at = frame << RECORD_SHIFT;
-      homes[frame] = fdb.homeOf(records[at + AT_WORD0], records[at + AT_WORD1] & 0xffff, 0);
+      homes[frame] = fdb.homeOf(records[at + AT_WORD0], (records[at + AT_WORD1] & 0xffff) | vlanBits);
     }
     this.touched = fdb.touch(homes, count);
     for (let frame = 0; frame < count; frame++) {
@@ -51,7 +58,20 @@ export class LookUp {
       records[at + AT_TARGET] =
         (word0 & 1) !== 0
           ? groupTarget(word0, records[at + AT_WORD1])
-          : fdb.lookupFrom(homes[frame], word0, records[at + AT_WORD1] & 0xffff);
+          : fdb.lookupFrom(homes[frame], word0, (records[at + AT_WORD1] & 0xffff) | vlanBits);
+    }
+  }
+
+  /** The same for frames of several VLANs. */
+  private each({ count, records, tags }: Batch): void {
+    for (let frame = 0; frame < count; frame++) {
+      const at = frame << RECORD_SHIFT;
+      const word0 = records[at + AT_WORD0];
+      const word1 = records[at + AT_WORD1];
+      records[at + AT_TARGET] =
+        (word0 & 1) !== 0
+          ? groupTarget(word0, word1)
+          : this.fdb.lookup(word0, word1 & 0xffff, vlanOf(tags.outers[frame]));
     }
   }
 }

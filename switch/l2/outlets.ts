@@ -5,6 +5,7 @@
  * Deadlock cannot occur between two workers that each hold a queue and want the other's: a worker that cannot
  * have a queue at once first closes all it has open, and only then waits.
  */
+import { ETHERNET_HEADER_BYTES } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../../src/memory/arena-view.ts';
 import { Completion } from '../../src/offload/completion.ts';
 import {
@@ -16,6 +17,8 @@ import {
 } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { FrameHead } from '../../src/queue/frame-head.ts';
+import { isTag, PUSH_BYTES_MAX, TAG_BYTES } from '../../src/queue/frame-tags.ts';
+import { OFFLOAD_CHECKSUM } from '../../src/queue/requests.ts';
 import { DROP } from './drop-reasons.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
 import type { ForwardingPort } from './forwarding-port.ts';
@@ -65,11 +68,12 @@ export class Outlets {
       this.refuseAll(batch, order, count);
       return;
     }
-    if (batch.bytesMax > port.frameBytesMax) {
+    if (batch.bytesMax - batch.tags.pushBytes > port.frameBytesMax) {
       count = this.leaveOutLong(port, batch, order, count);
       order = this.fitting;
       if (count === 0) return;
     }
+    if (batch.asks) batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
     const refusedBefore = batch.refusedCount;
     if (port.queueCount === 1) {
       const queue = this.opened(port.queues[0]);
@@ -92,12 +96,18 @@ export class Outlets {
       return count;
     }
     const { completion } = this;
+    const { pushBytes } = batch.tags;
     let made = 0;
+    // Tags are pushed into what is made, and not into what it is made of.
+    for (let k = 0; k < count; k++) batch.makeRoom(order[k], -pushBytes);
     completion.begin(batch, order, count, port.takes);
     while (completion.next()) {
-      this.placeCopies(port, completion.batch, AS_THEY_CAME, completion.batch.count, portId, isIngress);
-      made += completion.batch.count;
+      const copies = completion.batch;
+      if (pushBytes !== 0) pushAsOf(batch, copies, completion.sourceOf);
+      this.placeCopies(port, copies, AS_THEY_CAME, copies.count, portId, isIngress);
+      made += copies.count;
     }
+    for (let k = 0; k < count; k++) batch.makeRoom(order[k], pushBytes);
     return made;
   }
 
@@ -116,6 +126,7 @@ export class Outlets {
       return;
     }
     batch.refusedCount = 0;
+    batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
     const queue = this.opened(port.queues[0]);
     queue.placeCopies(batch, order, count, portId, isIngress);
     if (batch.refusedCount !== 0) this.countRefused(port, queue, batch, 0);
@@ -188,11 +199,23 @@ export class Outlets {
     let fits = 0;
     for (let k = 0; k < count; k++) {
       const frame = order[k];
-      if (batch.wireBytesOf(frame) <= port.frameBytesMax) fitting[fits++] = frame;
+      if (batch.wireBytesOf(frame) - this.tagBytesOf(batch, frame) <= port.frameBytesMax)
+        fitting[fits++] = frame;
       else batch.refuse(frame, REFUSED_OVER_MTU);
     }
     port.counts[DROP.overMtu] += count - fits;
     return fits;
+  }
+
+  /** Bytes of the VLAN tags that a frame, too long without them, goes out with: of two at most, which no MTU counts. */
+  private tagBytesOf(batch: Batch, frame: number): number {
+    const { pushBytes } = batch.tags;
+    if (pushBytes === PUSH_BYTES_MAX || !isTag(batch.word3Of(frame))) return pushBytes;
+    if (pushBytes > 0) return pushBytes + TAG_BYTES;
+    const { head } = this;
+    head.show(batch, frame, this.arena.windows);
+    const at = head.start + ETHERNET_HEADER_BYTES + TAG_BYTES;
+    return isTag(head.bytes[at - 2] | (head.bytes[at - 1] << 8)) ? PUSH_BYTES_MAX : TAG_BYTES;
   }
 
   private refuseAll(batch: Batch, order: Int32Array, count: number): void {
@@ -209,6 +232,17 @@ export class Outlets {
     }
     if (queue.fault !== 0) this.onFault(queue);
   }
+}
+
+/** Has each of the copies get the tags that the frame gets which it was made of. */
+function pushAsOf(batch: Batch, copies: Batch, sourceOf: Int32Array): void {
+  const { tags } = copies;
+  for (let frame = 0; frame < copies.count; frame++) {
+    tags.pushes0[frame] = batch.tags.push0Of(sourceOf[frame]);
+    tags.pushes1[frame] = batch.tags.push1Of(sourceOf[frame]);
+  }
+  tags.isPushUniform = false;
+  copies.makeRoomForAll(batch.tags.pushBytes);
 }
 
 /** What frames ask for beyond `takes`, as OFFLOAD_* bits of any of them. */

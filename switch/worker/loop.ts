@@ -59,11 +59,13 @@ export class PollWorker {
     this.#setup = setup;
     this.#arena = new ArenaView(setup.arena);
     this.#control = new Int32Array(setup.control);
+    const onFault = (queue: IngressQueue | EgressQueue): void => this.#reportFault(queue);
     this.#forwarder = new Forwarder(
       this.#arena,
       new Fdb(setup.fdb),
-      (queue) => this.#reportFault(queue),
+      onFault,
       setup.scratchOffset,
+      setup.vlanLimit,
     );
     this.#epoll.add(setup.wakeFd);
     // Before the first order: the pool adds no port until every worker has answered one.

@@ -56,6 +56,8 @@ export type WorkerSetup = {
   readonly fdb: SharedArrayBuffer;
   /** Of FORWARDER_SCRATCH_BYTES in the arena. */
   readonly scratchOffset: number;
+  /** VLAN tags of a frame that are looked at, 1 or 2. */
+  readonly vlanLimit: number;
   readonly control: SharedArrayBuffer;
   /** An eventfd that wakes the worker when it blocks. */
   readonly wakeFd: number;

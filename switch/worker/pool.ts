@@ -42,6 +42,7 @@ export type WorkerPoolOptions = {
   readonly fdb: SharedArrayBuffer;
   /** Of `scratchBytes` in the arena. */
   readonly scratchOffset: number;
+  readonly vlanLimit: number;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
 };
 
@@ -74,6 +75,7 @@ export class WorkerPool implements DataPath {
             arena: options.arena,
             fdb: options.fdb,
             scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
+            vlanLimit: options.vlanLimit,
           },
           options.onQueueFailed,
         ),

@@ -25,7 +25,7 @@ export class FakeDataPath implements DataPath {
   /** Every order as text, in order: `attach 0`, `detach 0`, `call 0`, `memory`, `limit 1522`. */
   log: string[] = [];
   readonly attached = new Map<number, RingAttachment>();
-  frameBytesMax: number | null = null;
+  linkMtu: number | null = null;
   /** OFFLOAD_* bits. */
   takes = 0;
   /** What a device did that no data path could work with. */
@@ -101,12 +101,12 @@ export class FakeDataPath implements DataPath {
     this.checkAttached();
   }
 
-  async setPolicy(portId: number, { frameBytesMax, takes }: Partial<PortPolicy>): Promise<void> {
+  async setPolicy(portId: number, { linkMtu, takes }: Partial<PortPolicy>): Promise<void> {
     this.#require(portId === this.#portId, `setPolicy for port ${portId}`);
     if (takes !== undefined) this.takes = takes;
-    if (frameBytesMax !== undefined) {
-      this.log.push(`limit ${frameBytesMax}`);
-      this.frameBytesMax = frameBytesMax;
+    if (linkMtu !== undefined) {
+      this.log.push(`limit ${linkMtu}`);
+      this.linkMtu = linkMtu;
     }
     await this.#obey('setPolicy');
   }

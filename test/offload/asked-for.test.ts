@@ -54,6 +54,27 @@ describe('frames in slots', () => {
   });
 });
 
+describe('a header that says the checksum is right', () => {
+  const valid: NetHeader = { ...ASKS_NOTHING, flags: 2 };
+
+  it('is believed of the kernel', () => {
+    askedFor = new AskedFor(sharedArenaView, NET_HEADER_BYTES, ALL_OFFLOADS, true);
+    expect(burst([ASKS_NOTHING, valid, checksumAt(20), { ...checksumAt(30), flags: 3 }])).toEqual([
+      0, 0, 20, 30,
+    ]);
+    expect([0, 1, 2, 3].map((frame) => batch.requests.isValid(frame))).toEqual([false, true, false, false]);
+    expect(burst([valid, checksumAt(99), valid, ASKS_NOTHING])).toEqual([0, 0, 0]);
+    expect([0, 1, 2].map((frame) => batch.requests.isValid(frame))).toEqual([true, true, false]);
+    expect(burst([ASKS_NOTHING])).toEqual([0]);
+    expect(batch.asks).toBe(false);
+  });
+
+  it('is not believed of a guest', () => {
+    expect(burst([valid])).toEqual([0]);
+    expect(batch.asks).toBe(false);
+  });
+});
+
 describe('headers that are read with a chain', () => {
   it('count for their frame, in parts as well, and are forgotten when the chain comes to nothing', () => {
     const { window, index } = slotPlace(0, 8, 52);

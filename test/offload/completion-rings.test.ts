@@ -5,7 +5,7 @@ import { AS_THEY_CAME } from '../../src/queue/batch.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import { Random, seeds } from '../vring/random.ts';
 import { DriverEnd, LAYOUT_KINDS, plainPlan, type RingPlan, RingwayEnd } from '../vring/ring-worlds.ts';
-import { describeFrames, sharedArenaView, spoilAddresses } from '../vring/scratch.ts';
+import { describeFrames, sharedArenaView, spoilHeads } from '../vring/scratch.ts';
 import { completed, segmentsOf } from './naive-offload.ts';
 import { OffloadWorld } from './offload-world.ts';
 import { checksumRequest, type Request, segmentRequest } from './random-requests.ts';
@@ -43,7 +43,7 @@ describe('a guest without offloads', () => {
         describeFrames(world.batch, [request.frame], random);
         expect(world.takeHeader(0, request.header)).toBe(REQUEST_TAKEN);
         readHeads(world.batch, sharedArenaView.windows);
-        spoilAddresses(world.batch);
+        spoilHeads(world.batch);
         sent.push(...expected(request).map(hex));
         const { completion } = world;
         completion.begin(world.batch, AS_THEY_CAME, 1, 0);

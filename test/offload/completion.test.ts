@@ -7,13 +7,14 @@ import { NET_HDR_F, NET_HDR_GSO, type NetHeader } from '../../protocol/virtio/ne
 import { COMPLETION_ROOM_BYTES } from '../../src/offload/completion.ts';
 import { REQUEST_TAKEN, SEGMENTS_MAX } from '../../src/offload/request.ts';
 import {
+  ADDRESSES_BYTES,
   AS_THEY_CAME,
+  AT_WORD3,
   BATCH_FRAMES_MAX,
   FRAME_PIECES_MAX,
-  HEAD_BYTES,
   IN_PIECES,
 } from '../../src/queue/batch.ts';
-import { readHeads } from '../../src/queue/heads.ts';
+import { readHeads, readWord3 } from '../../src/queue/heads.ts';
 import {
   OFFLOAD_CHECKSUM,
   OFFLOAD_ECN,
@@ -23,14 +24,7 @@ import {
   OFFLOAD_USO6,
 } from '../../src/queue/requests.ts';
 import { Random, seeds } from '../vring/random.ts';
-import {
-  piecesOfFrame,
-  readAt,
-  sharedArenaView,
-  slotPlace,
-  spoilAddresses,
-  writeAt,
-} from '../vring/scratch.ts';
+import { piecesOfFrame, readAt, sharedArenaView, slotPlace, spoilHeads, writeAt } from '../vring/scratch.ts';
 import { completed, naiveSum, segmentsOf } from './naive-offload.ts';
 import { ALL_OFFLOADS, type Made, OffloadWorld } from './offload-world.ts';
 import {
@@ -228,7 +222,7 @@ describe('a batch for receivers without offloads', () => {
     ];
     take(requests);
     readHeads(world.batch, sharedArenaView.windows);
-    spoilAddresses(world.batch);
+    spoilHeads(world.batch);
     expect(hexOf(world.completeRead(0))).toEqual(requests.flatMap(expected).map(hex));
   });
 
@@ -305,11 +299,11 @@ describe('a batch for receivers without offloads', () => {
         take([request]);
         const { batch } = world;
         readHeads(batch, sharedArenaView.windows);
-        // As the stage for tags does it: what follows the addresses moves up to them.
-        batch.records[0] += 4;
-        batch.records[1] -= 4;
+        // As the stage for tags does it.
+        batch.cut(0, 4);
+        batch.records[AT_WORD3] = readWord3(batch, 0, sharedArenaView.windows);
         expect(batch.dropRequestFront(0, 4)).toBe(true);
-        const frame = request.frame.filter((_, i) => i < HEAD_BYTES || i >= HEAD_BYTES + 4);
+        const frame = request.frame.filter((_, i) => i < ADDRESSES_BYTES || i >= ADDRESSES_BYTES + 4);
         const { header } = request;
         const untagged = { frame, header: { ...header, csumStart: header.csumStart - 4 } };
         expect(hexOf(world.completeRead(0))).toEqual(expected(untagged).map(hex));

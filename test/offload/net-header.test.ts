@@ -28,6 +28,8 @@ const ALL_ONES: NetHeader = {
   csumOffset: 0xffff,
 };
 
+const EMPTY = { flags: 0, gsoType: 0, hdrLen: 0, gsoSize: 0, csumStart: 0, csumOffset: 0, bufferCount: 5 };
+
 describe('the words of a header', () => {
   it('lie as the fields do (VIRTIO 1.3, section 5.1.6)', () => {
     const fields = { flags: 1, gsoType: 0x84, hdrLen: 0x1234, gsoSize: 1448, csumStart: 54, csumOffset: 16 };
@@ -56,6 +58,17 @@ describe('the header of a request', () => {
     );
     return { ...header, bufferCount: word2 >>> 16 };
   }
+
+  it('says that a checksum is right where the receiver is told', () => {
+    const batch = new Batch();
+    batch.beginAsking();
+    batch.requests.noteValid(0);
+    expect(headerOf(batch, 4)).toMatchObject({ flags: 0 });
+    batch.tellsValid = true;
+    expect(headerOf(batch, 4)).toEqual({ ...EMPTY, flags: NET_HDR_F.DATA_VALID });
+    batch.requests.askChecksum(0, 34, 16);
+    expect(headerOf(batch, 4)).toMatchObject({ flags: NET_HDR_F.NEEDS_CSUM, csumStart: 38 });
+  });
 
   it('is empty for a frame that asks for nothing, whatever frames before it asked for', () => {
     const batch = new Batch();

@@ -11,7 +11,17 @@ import { ensurePeers, type PeerName, type PeersReport, REQUIRED } from './packag
 /** What the tests of each project ask for, by its name. */
 export const PEERS_OF_PROJECT: Readonly<Record<string, readonly PeerName[]>> = {
   unit: ['dpdk', 'assemblers', 'iproute2', 'ethtool'],
-  'real peers': ['qemu', 'emulated-cards', 'uml', 'testpmd', 'dpdk', 'iproute2', 'ethtool', 'frr'],
+  'real peers': [
+    'qemu',
+    'emulated-cards',
+    'uml',
+    'testpmd',
+    'dpdk',
+    'iproute2',
+    'ethtool',
+    'frr',
+    'ovs-dummy',
+  ],
 };
 
 export default async function install({ name }: Pick<TestProject, 'name'>): Promise<void> {

@@ -22,6 +22,7 @@ export type PeerName =
   | 'dpdk'
   | 'assemblers'
   | 'ovs'
+  | 'ovs-dummy'
   | 'iproute2'
   | 'ethtool'
   | 'frr';
@@ -72,6 +73,11 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
       package: 'openvswitch-switch-dpdk',
       provides: '/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk',
     },
+    { package: 'openvswitch-switch', provides: 'ovsdb-server' },
+  ],
+  // Without DPDK, for its own rules: ports that frames are handed to as text.
+  'ovs-dummy': [
+    { package: 'openvswitch-switch', provides: '/usr/sbin/ovs-vswitchd' },
     { package: 'openvswitch-switch', provides: 'ovsdb-server' },
   ],
   iproute2: [{ package: 'iproute2', provides: 'bridge' }],

@@ -21,7 +21,7 @@ const OPTIONS: DpdkPortOptions = {
 /** Remembers what is attached; every order is done at once. */
 class Recorder implements DataPath {
   readonly attached = new Map<number, QueueAttachment>();
-  frameBytesMax = 0;
+  linkMtu = 0;
   async attach(queue: QueueAttachment): Promise<void> {
     this.attached.set(queue.queueIndex, queue);
   }
@@ -30,8 +30,8 @@ class Recorder implements DataPath {
   }
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
-  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
-    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
+  async setPolicy(_portId: number, { linkMtu }: Partial<PortPolicy>): Promise<void> {
+    this.linkMtu = linkMtu ?? this.linkMtu;
   }
 }
 
@@ -78,7 +78,7 @@ describe.skipIf(why !== null)(`a dpdk port (${why ?? 'DPDK is here'})`, () => {
     await port.start();
     expect(port.status).toEqual({ state: 'running', reason: null });
     expect([...dataPath.attached.keys()]).toEqual([0, 1, 2, 3]);
-    expect(dataPath.frameBytesMax).toBe(1522);
+    expect(dataPath.linkMtu).toBe(1500);
     expect(port.mtu).toBe(1500);
     expect(port.queues.map(({ direction, started }) => [direction, started])).toEqual([
       ['egress', true],

@@ -17,7 +17,7 @@ import { inNetworkNamespace } from '../../src/port/tap/network-namespace.ts';
 import { AS_THEY_CAME, Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import { readHeads } from '../../src/queue/heads.ts';
+import { gatherHead, readHeads } from '../../src/queue/heads.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { softwareMissing } from '../peers/software.ts';
 
@@ -149,7 +149,7 @@ export class TestDataPath implements DataPath {
   /** Frames that were taken, and those of them that were too long. */
   taken = 0;
   tooLong = 0;
-  frameBytesMax = 0;
+  linkMtu = 0;
   /** Off: frames stay where they are until it is on again. */
   polls = true;
   onQueueFailed: (queueIndex: number) => void = () => {};
@@ -214,8 +214,8 @@ export class TestDataPath implements DataPath {
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
 
-  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
-    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
+  async setPolicy(_portId: number, { linkMtu }: Partial<PortPolicy>): Promise<void> {
+    this.linkMtu = linkMtu ?? this.linkMtu;
     this.#changed();
   }
 
@@ -236,8 +236,8 @@ export class TestDataPath implements DataPath {
     this.taken += taken;
     this.tooLong += batch.tooLong;
     for (let frame = 0; frame < batch.count; frame++) {
-      const offset = batch.windowOf(frame) * WINDOW_BYTES + batch.indexOf(frame);
-      const bytes = this.#view.bytesAt(offset, batch.bytesOf(frame));
+      const bytes = new Uint8Array(batch.bytesOf(frame));
+      gatherHead(batch, frame, this.#view.windows, bytes, bytes.length);
       if ((bytes[12] << 8) + bytes[13] === TEST_ETHERTYPE) this.received.push(bytes);
     }
     if (taken > 0) queue.finish();

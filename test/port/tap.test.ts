@@ -12,6 +12,7 @@ import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { libc } from '../../src/host/libc.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
+import { TuningError } from '../../src/port/contract.ts';
 import { TAP_MTU_MAX, TapInterface, type TapOptions } from '../../src/port/tap/interface.ts';
 import { type IpPrefix, parseIpPrefix } from '../../src/port/tap/ip-prefix.ts';
 import { TapPort } from '../../src/port/tap/port.ts';
@@ -155,7 +156,7 @@ describe.skipIf(unavailable !== null)(titleWith('frames of a TAP port', unavaila
     const host = hostSide();
     expect(port.status).toEqual({ state: 'running', reason: null });
     expect(port.mtu).toBe(mtu);
-    expect(dataPath.frameBytesMax).toBe(mtu + 22);
+    expect(dataPath.linkMtu).toBe(mtu);
 
     const out = framesOf(1, 150, mtu + 14);
     for (let i = 0; i < out.length; i += 50) {
@@ -232,22 +233,52 @@ describe.skipIf(unavailable !== null)(titleWith('frames of a TAP port', unavaila
     }
   });
 
-  it('longer than the slots are told from the others, and the changed MTU is said', async () => {
-    // With this MTU a slot would be just as long as the longest frame.
-    const mtu = 64 * 27 - 12 - 22;
-    const port = await start({ mtu, offloads: { csum: false } });
-    namespace.ip(`link set ${TAP} mtu 4000`);
+  it('come in as long as the interface has them by now, and the changed MTU is said', async () => {
+    const port = await start({ mtu: 1500, offloads: { csum: false } });
+    namespace.ip(`link set ${TAP} mtu ${TAP_MTU_MAX}`);
     const host = hostSide();
-    const random = new Random(7);
-    host.send(frameOf(random, mtu + 22 + 1));
-    await dataPath.until(() => dataPath.tooLong === 1);
-    const longest = frameOf(random, mtu + 22);
+    const longest = frameOf(new Random(7), TAP_MTU_MAX + 14);
     host.send(longest);
     await dataPath.until(() => dataPath.received.length > 0);
-    expect(dataPath.received).toEqual([longest]);
-    // Frames that cannot be forwarded came in, too.
+    expectSame(dataPath.received, [longest]);
     expect(port.counters.ingressFrames).toBe(dataPath.taken);
-    expect(port.status.reason).toContain(`the MTU was ${mtu} when Ringway attached to tap0 and is 4000 now`);
+    expect(port.status.reason).toContain(
+      `the MTU was 1500 when Ringway attached to tap0 and is ${TAP_MTU_MAX} now`,
+    );
+  });
+
+  it('follow an MTU that is set while they flow', async () => {
+    const port = await start();
+    const tune = (mtu: number | null): Promise<void> => port.tune({ mtu, offloads: {} });
+    await tune(9000);
+    expect([namespace.link(TAP).mtu, port.mtu, dataPath.linkMtu]).toEqual([9000, 9000, 9000]);
+    expect(port.status).toEqual({ state: 'running', reason: null });
+    const host = hostSide();
+    const frames = [frameOf(new Random(8), 9014)];
+    host.send(frames[0]);
+    await dataPath.until(() => dataPath.received.length > 0);
+    expectSame(dataPath.received, frames);
+    dataPath.place(0, frames);
+    expectSame(await host.receive(1), frames);
+    // Taken back: it is the interface's own.
+    await tune(null);
+    expect([namespace.link(TAP).mtu, port.mtu]).toEqual([9000, 9000]);
+    namespace.ip(`link delete ${TAP}`);
+    await events.said(/^attached to tap0$/, 2);
+    expect(port.mtu).toBe(1500);
+  });
+
+  it('keep the MTU of an interface that was moved away', async () => {
+    const port = await start();
+    const elsewhere = new TestNamespace();
+    elsewhere.add();
+    try {
+      namespace.ip(`link set ${TAP} netns ${elsewhere.name}`);
+      await expect(port.tune({ mtu: 9000, offloads: {} })).rejects.toThrow(TuningError);
+      expect([elsewhere.link(TAP).mtu, port.options.mtu]).toEqual([1500, null]);
+    } finally {
+      elsewhere.remove();
+    }
   });
 
   it('are lost while the link is down, which is no fault', async () => {
@@ -307,7 +338,7 @@ describe.skipIf(unavailable !== null)(titleWith('configuration of a TAP interfac
     const port = await start({ bringUp: false });
     expect(port.status).toEqual({ state: 'running', reason: 'tap0 is down: ip link set tap0 up' });
     expect(port.mtu).toBe(3000);
-    expect(dataPath.frameBytesMax).toBe(3022);
+    expect(dataPath.linkMtu).toBe(3000);
     expect(port.details).toMatchObject({ mac: MAC, up: false, persistent: true });
     await port.stop();
     expect(namespace.link(TAP)).toMatchObject({ mtu: 3000, address: MAC });
@@ -371,15 +402,6 @@ const OBSTACLES: readonly {
       'tap0 was made for a single queue: set queues=1, or make it again with ' +
       'ip tuntap add tap0 mode tap multi_queue',
     place: () => obstacle(`tuntap add ${TAP} mode tap`),
-  },
-  {
-    title: 'of an MTU that nobody told the port',
-    reason: 'tap0 has the MTU 20000: set mtu=20000 of the port',
-    place: () => {
-      namespace.ip(`tuntap add ${TAP} mode tap`);
-      namespace.ip(`link set ${TAP} mtu 20000`);
-      return () => namespace.ip(`link set ${TAP} mtu 16000`);
-    },
   },
   {
     title: 'in a namespace that is not there',

@@ -12,7 +12,7 @@ import type { UnixAttachment } from '../../src/port/unix/queues.ts';
 import { AS_THEY_CAME, Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
-import { readHeads } from '../../src/queue/heads.ts';
+import { gatherHead, readHeads } from '../../src/queue/heads.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { COUNT_FRAMES, COUNT_LOST, QueueState } from '../../src/queue/state.ts';
 import { Events } from './events.ts';
@@ -29,7 +29,7 @@ export class UnixWorld implements DataPath {
   ingress: IngressQueue | null = null;
   egress: EgressQueue | null = null;
   attachments: UnixAttachment[] = [];
-  frameBytesMax = 0;
+  linkMtu = 0;
   /** Frames that were taken and cannot be forwarded. */
   tooShort = 0;
   tooLong = 0;
@@ -72,8 +72,8 @@ export class UnixWorld implements DataPath {
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
 
-  async setPolicy(_portId: number, { frameBytesMax }: Partial<PortPolicy>): Promise<void> {
-    this.frameBytesMax = frameBytesMax ?? this.frameBytesMax;
+  async setPolicy(_portId: number, { linkMtu }: Partial<PortPolicy>): Promise<void> {
+    this.linkMtu = linkMtu ?? this.linkMtu;
   }
 
   /** Everything that has come in by now; tells the port of faults as a worker would. */
@@ -148,8 +148,9 @@ export class UnixWorld implements DataPath {
   }
 
   #copyOfFrame(frame: number): Buffer {
-    const offset = this.#batch.windowOf(frame) * 2 ** 30 + this.#batch.indexOf(frame);
-    return Buffer.from(arenaView.bytesAt(offset, this.#batch.bytesOf(frame)));
+    const bytes = Buffer.alloc(this.#batch.bytesOf(frame));
+    gatherHead(this.#batch, frame, arenaView.windows, bytes, bytes.length);
+    return bytes;
   }
 }
 

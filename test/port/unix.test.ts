@@ -198,7 +198,7 @@ describe('a stream, outwards', () => {
 
   it('carries the longest frames there are', async () => {
     const fd = await streamPeer({ mtu: 65_535 });
-    expect(world.frameBytesMax).toBe(FRAME_MAX);
+    expect(world.linkMtu).toBe(65_535);
     const frames = [FRAME_MAX, 14, FRAME_MAX].map((length) => new Random(length).bytes(length));
     world.send(frames);
     expect(receiveAll(fd).equals(framed(frames))).toBe(true);

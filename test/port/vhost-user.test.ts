@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import type { DeviceOptions } from '../../src/device/net/options.ts';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
@@ -20,6 +21,7 @@ import { faultMessage, RING_FAULT } from '../../src/vring/faults.ts';
 import { FakeDataPath } from '../device/fake-data-path.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
+import { runProgram } from '../peers/child.ts';
 import {
   bit,
   F,
@@ -178,6 +180,54 @@ describe('as a server', () => {
     await ask();
     await events.said(/disconnected/, 4);
     expect(port.status.reason).toContain('had asked how many queues there are');
+  });
+
+  it('offers what it is set to next, and a guest that comes back what it was offered before', async () => {
+    makePort('server').start();
+    const offeredTo = async (front: ScriptedFrontEnd): Promise<bigint> =>
+      (await front.request('GET_FEATURES')).u64;
+    const other = async (): Promise<bigint> => {
+      const script = fileURLToPath(new URL('./other-guest.ts', import.meta.url));
+      const { code, output } = await runProgram(process.execPath, [script, path], {
+        timeoutMs: 20_000,
+        env: {},
+      });
+      expect(code, output).toBe(0);
+      return BigInt(output);
+    };
+    const tso = (features: bigint): boolean => (features & bit(VIRTIO_FEATURE.NET_HOST_TSO4)) !== 0n;
+
+    const front = connect();
+    const before = await offeredTo(front);
+    expect(tso(before)).toBe(true);
+    await port.tune({ mtu: null, offloads: { tso: false } });
+    await run(front);
+    expect(await offeredTo(front)).toBe(before);
+    front.close();
+    await events.said(/disconnected/, 1);
+    // Who only looks is not a guest, and changes nothing.
+    const looker = connect();
+    await looker.request('GET_FEATURES');
+    looker.close();
+    await events.said(/disconnected/, 2);
+    const again = connect();
+    expect(await offeredTo(again)).toBe(before);
+    await run(again);
+    again.close();
+    await events.said(/disconnected/, 3);
+
+    const after = await other();
+    expect(tso(after)).toBe(false);
+    expect(after & before).toBe(after);
+    await events.said(/disconnected/, 4);
+    // This process was the guest before that one.
+    const later = connect();
+    expect(await offeredTo(later)).toBe(after);
+    await run(later);
+    await port.tune({ mtu: null, offloads: {} });
+    later.close();
+    await events.said(/disconnected/, 5);
+    expect(await offeredTo(connect())).toBe(before);
   });
 
   it('says nothing of who only asks whether it listens', async () => {

@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { maskOf } from '../../protocol/bits.ts';
 import { VIRTIO_FEATURE as F } from '../../protocol/virtio/features.ts';
 import { NET_HDR_GSO, type NetHeader, netHeaderOf, netHeaderWords } from '../../protocol/virtio/net.ts';
@@ -18,7 +18,7 @@ import type { DropReason } from '../../switch/l2/drop-reasons.ts';
 import { createLogger } from '../../switch/log.ts';
 import { Switch } from '../../switch/switch.ts';
 import { completed, judge, segmentsOf } from '../offload/naive-offload.ts';
-import { checksumRequest, type Request, segmentRequest } from '../offload/random-requests.ts';
+import { ASKS_NOTHING, checksumRequest, type Request, segmentRequest } from '../offload/random-requests.ts';
 import { Random, seeds } from '../vring/random.ts';
 
 const ASKED = maskOf(F.NET_CSUM, F.NET_HOST_TSO4, F.NET_HOST_TSO6, F.NET_HOST_ECN, F.NET_HOST_USO);
@@ -51,14 +51,15 @@ let folder: string;
 let running: Switch;
 const guests = new Map<string, EmbeddedGuest>();
 
-beforeEach(async () => {
+async function start(senderOptions = ''): Promise<void> {
   folder = mkdtempSync(join(tmpdir(), 'ringway-offloads-'));
-  const port = ['sender', ...Object.keys(RECEIVERS)].map((name) => `${name}=${join(folder, name)}.sock`);
+  const receivers = Object.keys(RECEIVERS).map((name) => `${name}=${join(folder, name)}.sock`);
+  const port = [`sender=${join(folder, 'sender')}.sock${senderOptions}`, ...receivers];
   running = await Switch.start(
     resolveConfig([settingsOf({ port, control: 'none' })]),
     createLogger('silent'),
   );
-});
+}
 
 afterEach(async () => {
   for (const guest of guests.values()) guest.close();
@@ -159,7 +160,21 @@ async function framesAt(guest: EmbeddedGuest, mark: Uint8Array): Promise<Came[]>
 
 describe('frames with headers', () => {
   it.each(seeds(3))('come to each as it takes them, seed %d', { timeout: 120_000 }, async (seed) => {
-    const random = new Random(seed);
+    await start();
+    await exchange(new Random(seed), (request) => request);
+  });
+
+  it.each(seeds(3))(
+    'get a tag on the way from an access port, seed %d',
+    { timeout: 120_000 },
+    async (seed) => {
+      await start(',tag=10');
+      await exchange(new Random(seed), withTag);
+    },
+  );
+
+  /** `arrivalOf`: what a request is behind the switch; null: such a one is not sent. */
+  async function exchange(random: Random, arrivalOf: (request: Request) => Request | null): Promise<void> {
     const layout = random.pick(['split', 'packed'] as const);
     const sender = await connect('sender', {
       features: GUEST_FEATURES | ASKED,
@@ -171,6 +186,8 @@ describe('frames with headers', () => {
     const bad: Partial<Record<DropReason, number>> = {};
     for (let i = 0; i < REQUESTS; i++) {
       const request = randomRequest(random);
+      const arrival = arrivalOf(request);
+      if (arrival === null) continue;
       const { frame, header } = request;
       const verdict = judge(frame, header, SEGMENTS_MAX);
       const pieces = random.chance(50) ? [random.between(1, 40), random.between(0, 20)] : [];
@@ -179,17 +196,25 @@ describe('frames with headers', () => {
       );
       const mark = Uint8Array.from({ length: 60 }, (_, at) => (at < 6 ? 0xff : at + i));
       expect(sender.send(mark)).toBe(true);
+      const arrivedMark = arrivalOf({ frame: mark, header: ASKS_NOTHING })!.frame;
       const name = BAD[verdict];
       if (name !== undefined) bad[name] = (bad[name] ?? 0) + 1;
       for (const [receiver, { features }] of Object.entries(RECEIVERS)) {
-        const came = await framesAt(guests.get(receiver)!, mark);
+        const came = await framesAt(guests.get(receiver)!, arrivedMark);
         if (name !== undefined) expect(came).toEqual([]);
-        else isAsDue(request, features, came);
+        else isAsDue(arrival, features, came);
       }
     }
     for (const [name, count] of Object.entries(bad)) expect(dropsOfSender(name as DropReason)).toBe(count);
-  });
+  }
 });
+
+/** Null for a frame that has a tag already. */
+function withTag({ frame, header }: Request): Request | null {
+  if ([0x8100, 0x88a8].includes((frame[12] << 8) | frame[13])) return null;
+  const tagged = Uint8Array.from([...frame.subarray(0, 12), 0x81, 0, 0, 10, ...frame.subarray(12)]);
+  return { frame: tagged, header: { ...header, csumStart: header.csumStart + 4 } };
+}
 
 const BAD: Readonly<Record<string, DropReason>> = {
   'bad checksum': 'badChecksumRequest',

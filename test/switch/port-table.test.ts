@@ -200,6 +200,7 @@ describe('requests about one port', () => {
         port: (name) => (table.withName(name) === undefined ? null : ({ name } as never)),
         fdb: () => ({ capacity: 1, ageSeconds: 1, entries: [] }),
         addPort: (config) => table.add(config),
+        changePort: async (name, change) => void (await table.change(name, change)),
         totals: () => NO_BOOKS,
         workers: () => [],
         removePort: (name) => {

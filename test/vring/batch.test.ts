@@ -4,16 +4,18 @@
  */
 import { describe, expect, it } from 'vitest';
 import {
+  AT_WORD3,
   BATCH_FRAMES_MAX,
   BATCH_PIECES_MAX,
   Batch,
   FRAME_PIECES_MAX,
   IN_PIECES,
   MIXED,
+  RECORD_SHIFT,
 } from '../../src/queue/batch.ts';
 import { copyFrame } from '../../src/queue/copy.ts';
 import { FRAME_HEAD_BYTES, FrameHead } from '../../src/queue/frame-head.ts';
-import { gatherHead, readHeads } from '../../src/queue/heads.ts';
+import { gatherHead, readHeads, readWord3 } from '../../src/queue/heads.ts';
 import { Random } from './random.ts';
 import {
   bytesOfFrame,
@@ -22,7 +24,7 @@ import {
   readAt,
   sharedArenaView,
   slotPlace,
-  spoilAddresses,
+  spoilHeads,
   writeAt,
 } from './scratch.ts';
 
@@ -270,16 +272,72 @@ describe('copying a frame', () => {
   );
 
   it.each([null, new Random(1), new Random(2), new Random(3)])(
-    'writes the addresses that were read, not what memory has become, %#',
+    'writes the addresses and EtherTypes that were read, not what memory has become, %#',
     (scatter) => {
       const frames = randomFrames(new Random(5), 40);
       const batch = new Batch();
       describeFrames(batch, frames, scatter);
       readHeads(batch, windows);
-      spoilAddresses(batch);
+      spoilHeads(batch);
       for (const [frame, bytes] of frames.entries()) {
         expect(bytesOfFrame(batch, frame)[0]).toBe(0xdb);
         expect(copied(batch, frame, bytes.length, 0)).toEqual(bytes);
+      }
+    },
+  );
+});
+
+describe('tags', () => {
+  const target = slotPlace(0, 100);
+  const bytesOfTag = (tag: number): number[] => [...new Uint8Array(Int32Array.of(tag).buffer)];
+  const TAGS = [0x0a000081, 0x1460a888];
+
+  it.each(Array.from({ length: 40 }, (_, seed) => seed))(
+    'are cut out of a frame that lies anyhow, and written into its copy, seed %i',
+    (seed) => {
+      const random = new Random(seed);
+      const frames = randomFrames(random, 20).map((bytes, i) => {
+        // Nothing is left between 14 and 20 bytes behind a tag in many of them.
+        const kept = bytes.subarray(0, random.chance(40) ? random.between(14, 20) : bytes.length);
+        const came = random.pick([0, 1, 2]);
+        const tags = TAGS.slice(0, came).flatMap(bytesOfTag);
+        const tagged = Uint8Array.from([...kept.subarray(0, 12), ...tags, ...kept.subarray(12)]);
+        return { i, kept, came, tagged };
+      });
+      const batch = new Batch();
+      describeFrames(
+        batch,
+        frames.map(({ tagged }) => tagged),
+        random.chance(70) ? random : null,
+      );
+      readHeads(batch, windows);
+      batch.spread();
+      for (const { i, kept, came } of frames) {
+        for (let cut = 0; cut < came; cut++) {
+          expect(batch.word3Of(i)).toBe(TAGS[cut]);
+          batch.cut(i, 4);
+          batch.records[(i << RECORD_SHIFT) + AT_WORD3] = readWord3(batch, i, windows);
+        }
+        expect(batch.bytesOf(i)).toBe(kept.length);
+      }
+      spoilHeads(batch);
+      const isUniform = random.chance(50);
+      batch.tags.isPushUniform = isUniform;
+      [batch.tags.push0, batch.tags.push1] = TAGS;
+      for (const { i, kept } of frames) {
+        const own = TAGS.map((tag) => (isUniform ? tag : tag ^ (i << 24)));
+        [batch.tags.pushes0[i], batch.tags.pushes1[i]] = own;
+        for (const count of [0, 1, 2]) {
+          const pushed = own.slice(0, count).flatMap(bytesOfTag);
+          const expected = Uint8Array.from([...kept.subarray(0, 12), ...pushed, ...kept.subarray(12)]);
+          batch.makeRoom(i, 4 * count);
+          batch.tags.pushBytes = 4 * count;
+          expect(batch.bytesOf(i)).toBe(expected.length);
+          const place = { ...target, index: target.index + random.between(0, 7) };
+          copyFrame(sharedArenaView, batch, i, expected.length, windows[place.window], place.index);
+          expect(readAt(place, expected.length)).toEqual(expected);
+          batch.makeRoom(i, -4 * count);
+        }
       }
     },
   );

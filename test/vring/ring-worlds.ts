@@ -38,7 +38,7 @@ import { NaivePackedRing } from './naive-packed-ring.ts';
 import type { NaiveGiveResult, NaiveRing, NaiveRingOptions } from './naive-ring.ts';
 import { NaiveSplitRing } from './naive-split-ring.ts';
 import type { Random } from './random.ts';
-import { bytesOfFrame, describeFrames, sharedArena, sharedArenaView, spoilAddresses } from './scratch.ts';
+import { bytesOfFrame, describeFrames, sharedArena, sharedArenaView, spoilHeads } from './scratch.ts';
 
 export type RingPlan = {
   /** Default 0. */
@@ -216,7 +216,7 @@ export class RingwayEnd implements DeviceEnd {
     const { batch, to } = this;
     describeFrames(batch, frames, scatter);
     readHeads(batch, sharedArenaView.windows);
-    if (scatter !== null) spoilAddresses(batch);
+    if (scatter !== null) spoilHeads(batch);
     to.begin();
     const results = placeLists(to, batch, lists);
     to.end();

@@ -16,7 +16,8 @@ export const sharedArenaView = new ArenaView(sharedArena.location);
 const AREA_BYTES = 2 ** 21;
 /** Room of one frame or of all its pieces. */
 const SLOT_BYTES = 2 ** 14;
-const HEAD_BYTES = 12;
+/** Addresses and EtherType. */
+const HEAD_BYTES = 14;
 
 function mapArea(preferredOffset: number): number {
   const fd = createMemoryFile('ringway-scratch', AREA_BYTES);
@@ -111,8 +112,8 @@ export function bytesOfFrame(batch: Batch, frame: number): Uint8Array {
   return Uint8Array.from(Buffer.concat(parts));
 }
 
-/** Changes the addresses of all frames in memory, as a guest may at any time. */
-export function spoilAddresses(batch: Batch): void {
+/** Changes addresses and EtherTypes of all frames in memory, as a guest may at any time. */
+export function spoilHeads(batch: Batch): void {
   for (let frame = 0; frame < batch.count; frame++) {
     let leftBytes = HEAD_BYTES;
     for (const { place, sizeBytes } of piecesOfFrame(batch, frame)) {

@@ -4,7 +4,7 @@
  * object by the contract DeviceKind. Lives as long as its connection. Main thread.
  */
 import { hasBit } from '../../../protocol/bits.ts';
-import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
+import { MTU_MAX, MTU_MIN } from '../../../protocol/ethernet.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import { netHeaderBytes } from '../../../protocol/virtio/net.ts';
 import type { Direction } from '../../queue/contract.ts';
@@ -18,10 +18,6 @@ import { ControlQueue } from './control-queue.ts';
 import { netHandlers } from './handlers.ts';
 import { askedOffloads, GUEST_OFFLOADS, takenOffloads } from './offloads.ts';
 import { type DeviceOptions, offeredFeatures, offeredProtocolFeatures, ringCountMax } from './options.ts';
-
-/** Bytes of payload. */
-const MTU_MIN = 68;
-const MTU_MAX = 65_535;
 
 export class NetDevice implements DeviceKind, BackEnd {
   readonly options: DeviceOptions;
@@ -62,13 +58,13 @@ export class NetDevice implements DeviceKind, BackEnd {
   async setMtu(mtu: bigint): Promise<void> {
     if (mtu < MTU_MIN || mtu > MTU_MAX) throw new PeerError(`MTU ${mtu} is not between 68 and 65,535`);
     this.mtu = Number(mtu);
-    await this.#limitFrames(this.mtu + BESIDE_MTU_BYTES);
+    await this.#limitTo(this.mtu);
   }
 
   /** The front-end is gone: lets go of everything. */
   async release(): Promise<void> {
     await this.device.release();
-    await this.#limitFrames(FRAME_BYTES_MAX);
+    await this.#limitTo(MTU_MAX);
     await this.#take(0);
   }
 
@@ -147,8 +143,8 @@ export class NetDevice implements DeviceKind, BackEnd {
     await this.#context.dataPath.setPolicy(this.#context.portId, { takes });
   }
 
-  async #limitFrames(frameBytesMax: number): Promise<void> {
-    await this.#context.dataPath.setPolicy(this.#context.portId, { frameBytesMax });
+  async #limitTo(linkMtu: number): Promise<void> {
+    await this.#context.dataPath.setPolicy(this.#context.portId, { linkMtu });
   }
 }
 

@@ -32,6 +32,8 @@ export type DeviceOptions = {
   /** False: not offered. What is not named is offered. */
   readonly features?: Partial<Readonly<Record<SwitchableFeature, boolean>>>;
   readonly offloads?: OffloadSettings;
+  /** Features that are offered besides, because this guest was offered them before. */
+  readonly stillOffered?: bigint;
 };
 
 /** Two a pair, and the control virtqueue. */
@@ -46,7 +48,7 @@ export function offeredFeatures(options: DeviceOptions): bigint {
   if (options.configSpace) features |= maskOf(F.NET_STATUS);
   if (options.configSpace && options.mac !== null) features |= maskOf(F.NET_MAC);
   features |= offloadFeatures(options.offloads ?? {});
-  return features & ~switchedOff(options);
+  return (features & ~switchedOff(options)) | (options.stillOffered ?? 0n);
 }
 
 export function offeredProtocolFeatures(options: DeviceOptions): bigint {

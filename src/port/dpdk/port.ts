@@ -3,6 +3,7 @@
  * loaded when the first such port starts. What is missing (DPDK, the device, its interface) is told by `status` and
  * tried again with pauses. Main thread.
  */
+import { MTU_MAX } from '../../../protocol/ethernet.ts';
 import { downInterface, missingInterface } from '../../dpdk/device.ts';
 import { Eal, wordsOf } from '../../dpdk/eal.ts';
 import { type EthLink, EthPort, type EthStatistics } from '../../dpdk/ethdev.ts';
@@ -84,6 +85,12 @@ export class DpdkPort implements Port {
     return this.#eth?.mtu ?? null;
   }
 
+  get mtuMax(): number {
+    return this.mtu ?? MTU_MAX;
+  }
+
+  async tune(): Promise<void> {}
+
   get queues(): readonly PortQueue[] {
     return Array.from({ length: 2 * this.options.queueCount }, (_, index) => ({
       index,
@@ -161,7 +168,7 @@ export class DpdkPort implements Port {
   /** Egress first, so that what comes in finds a way out. */
   async #attachQueues(eth: EthPort): Promise<void> {
     const { dataPath } = this.#context;
-    await dataPath.setPolicy(this.id, { frameBytesMax: eth.frameBytesMax });
+    await dataPath.setPolicy(this.id, { linkMtu: eth.mtu });
     for (let queueIndex = 0; queueIndex < 2 * this.options.queueCount; queueIndex++) {
       new QueueState(this.states, queueIndex).words.fill(0);
       const isEgress = queueIndex % 2 === 0;

@@ -3,6 +3,7 @@
  * file's descriptor and the one queue: an egress queue (0) for writing, an ingress queue (1) for reading. Which
  * ports' frames are mirrored here is the switch's business; this file only tells of it. Main thread.
  */
+
 import {
   closeSync,
   constants,
@@ -14,6 +15,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
+import { MTU_MAX } from '../../../protocol/ethernet.ts';
 import { encodeInterface, encodeSection } from '../../../protocol/pcapng-blocks.ts';
 import { ERRNO, errnoText } from '../../host/errors.ts';
 import { allocateScratch, type ScratchArea } from '../../memory/scratch.ts';
@@ -62,6 +64,7 @@ export type PcapPortOptions = {
 export class PcapPort implements Port {
   readonly kind = 'pcap';
   readonly mtu = null;
+  readonly mtuMax = MTU_MAX;
   readonly id: number;
   readonly name: string;
   readonly endpoint: string;
@@ -109,6 +112,8 @@ export class PcapPort implements Port {
   get status(): PortStatus {
     return this.#supervisor.status;
   }
+
+  async tune(): Promise<void> {}
 
   get queues(): readonly PortQueue[] {
     const started = this.#region !== null;

@@ -3,6 +3,7 @@
  * the data path. Main thread.
  */
 import assert from 'node:assert';
+import { BESIDE_MTU_BYTES } from '../../../protocol/ethernet.ts';
 import { errnoText } from '../../host/errors.ts';
 import { allocateScratch, type ScratchArea } from '../../memory/scratch.ts';
 import { QueueState, queueStates, STATE_FAULT } from '../../queue/state.ts';
@@ -45,22 +46,19 @@ export class StagedPairs {
   }
 
   /**
-   * Attaches both queues of every pair, egress first; `attachmentOf` adds what the kind needs. `frameBytesMax`:
-   * the longest frame that may be delivered to the port.
+   * Attaches both queues of every pair, egress first; `attachmentOf` adds what the kind needs. `linkMtu`: the port's, as
+   * its other side has it.
    * Resolves when the workers use them. @throws ArenaFullError, HostError
    */
-  async attach(
-    frameBytesMax: number,
-    attachmentOf: (base: StagedAttachment) => QueueAttachment,
-  ): Promise<void> {
+  async attach(linkMtu: number, attachmentOf: (base: StagedAttachment) => QueueAttachment): Promise<void> {
     const { pairCount, headerBytes, slotCount } = this.#shape;
-    assert(frameBytesMax <= this.#shape.frameBytesMax, 'what may be delivered fits into a slot');
+    assert(linkMtu + BESIDE_MTU_BYTES <= this.#shape.frameBytesMax, 'what may be delivered fits into a slot');
     const { arena, dataPath, id } = this.#context;
     assert(this.#area === null, 'queues are detached before they are attached again');
     const sizeBytes = pairCount * 2 * this.#queueBytes;
     const area = allocateScratch(arena, { name: 'ringway-staging', sizeBytes });
     this.#area = area;
-    await dataPath.setPolicy(id, { frameBytesMax });
+    await dataPath.setPolicy(id, { linkMtu });
     for (let queueIndex = 0; queueIndex < 2 * pairCount; queueIndex++) {
       new QueueState(this.states, queueIndex).words.fill(0);
       const startBytes = queueIndex * this.#queueBytes;

@@ -92,10 +92,8 @@ export class TapError extends Error {
 export class TapInterface {
   /** One for each queue; non-blocking. */
   readonly fds: readonly number[];
-  /** When it was attached. */
-  readonly mtu: number;
-  /** OFFLOAD_* bits of what frames from the kernel may ask for. */
-  readonly asks: number;
+  /** When it was attached, or as it was set since. */
+  mtu: number;
   readonly #namespace: string | null;
   /** What had the namespace's name when the interface was attached to; null: no name was given. */
   readonly #namespaceIdentity: string | null;
@@ -103,19 +101,12 @@ export class TapInterface {
   readonly #homeIdentity: string | null;
   readonly #route: RouteSocket;
 
-  private constructor(
-    options: TapOptions,
-    fds: readonly number[],
-    mtu: number,
-    asks: number,
-    route: RouteSocket,
-  ) {
+  private constructor(options: TapOptions, fds: readonly number[], mtu: number, route: RouteSocket) {
     this.#namespace = options.namespace;
     this.#namespaceIdentity = this.#identityOfName();
     this.fds = fds;
     this.#homeIdentity = this.#inItsNamespace((path) => namespaceIdentity(path));
     this.mtu = mtu;
-    this.asks = asks;
     this.#route = route;
   }
 
@@ -137,9 +128,9 @@ export class TapInterface {
       if (before !== null) checkUsable(before, options);
       const isMultiQueue = options.queueCount > 1 || before?.tun?.isMultiQueue === true;
       for (let i = 0; i < options.queueCount; i++) fds.push(openQueue(interfaceName, isMultiQueue));
-      const asks = setOffloads(fds[0], interfaceName, offloadBits(options.offloads));
+      setOffloads(fds[0], interfaceName, options.offloads);
       configure(route, options);
-      return new TapInterface(options, fds, linkNamed(route, interfaceName).mtu, asks, route);
+      return new TapInterface(options, fds, linkNamed(route, interfaceName).mtu, route);
     } catch (error) {
       closeFds(fds);
       route.close();
@@ -158,6 +149,23 @@ export class TapInterface {
         return { name, movedTo: namespaceTitle(identity), link: linkIn(path, name) };
       }) ?? this.#here(name)
     );
+  }
+
+  /** @throws TapError */
+  setMtu(mtu: number): void {
+    const now = this.now();
+    if (now === null || now.link === null || now.movedTo !== null) {
+      const where = now === null ? 'was deleted' : `was moved to ${now.movedTo}: set its MTU there`;
+      throw new TapError(`${now?.name ?? 'the interface'} ${where}`);
+    }
+    const { link } = now;
+    if (mtu !== link.mtu) explained(now.name, () => this.#route.setMtu(link, mtu));
+    this.mtu = mtu;
+  }
+
+  /** @throws TapError */
+  setOffloads(offloads: OffloadSettings): void {
+    explained('the interface', () => setOffloads(this.fds[0], 'the interface', offloads));
   }
 
   /** False: the namespace that the interface is in lost its name, or the name is another one's by now. */
@@ -257,14 +265,14 @@ function openQueue(interfaceName: string, isMultiQueue: boolean): number {
 
 /**
  * Has the kernel hand over frames of the interface, of all its queues, that ask for these offloads, or for fewer where it
- * does not know UDP's (before Linux 6.2). Answers which.
+ * does not know UDP's (before Linux 6.2).
  */
-function setOffloads(fd: number, interfaceName: string, offloads: number): number {
-  if (libc.ioctlValue(fd, TUNSETOFFLOAD, tunFlags(offloads)) === 0) return offloads;
+function setOffloads(fd: number, interfaceName: string, settings: OffloadSettings): void {
+  const offloads = offloadBits(settings);
+  if (libc.ioctlValue(fd, TUNSETOFFLOAD, tunFlags(offloads)) === 0) return;
   const known = offloads & ~(OFFLOAD_USO4 | OFFLOAD_USO6);
   const doing = `preparing ${interfaceName}`;
   checked(libc.ioctlValue(fd, TUNSETOFFLOAD, tunFlags(known)), 'ioctl(TUNSETOFFLOAD)', doing);
-  return known;
 }
 
 function tunFlags(offloads: number): number {
@@ -325,11 +333,18 @@ function takenError(interfaceName: string): TapError {
 function configure(route: RouteSocket, options: TapOptions): void {
   const { interfaceName, mtu, mac, addresses, bringUp } = options;
   const link = linkNamed(route, interfaceName);
-  try {
+  explained(interfaceName, () => {
     if (mac !== null && !sameBytes(mac, link.mac)) route.setMac(link, mac);
     if (mtu !== null && mtu !== link.mtu) route.setMtu(link, mtu);
     for (const address of addresses) route.addAddress(link, address);
     if (bringUp && !link.isUp) route.setUp(link, true);
+  });
+}
+
+/** @throws TapError for what the kernel refuses */
+function explained(interfaceName: string, action: () => void): void {
+  try {
+    action();
   } catch (error) {
     if (!(error instanceof HostError)) throw error;
     const fix = error.errno === ERRNO.EPERM ? ': run Ringway as root or give it CAP_NET_ADMIN' : '';

@@ -2,21 +2,28 @@
  * A port that is a TAP interface: the way between the switch and the host's own network stack. The interface
  * may be missing, taken or deleted; the port says so, tries again with pauses and comes back by itself. Main thread.
  */
-import {
-  BESIDE_MTU_BYTES,
-  FRAME_BYTES_MAX,
-  formatMac,
-  macHiOf,
-  macLoOf,
-} from '../../../protocol/ethernet.ts';
+import { FRAME_BYTES_MAX, formatMac, macHiOf, macLoOf } from '../../../protocol/ethernet.ts';
 import { errnoText } from '../../host/errors.ts';
 import { offloadBits } from '../../queue/offloads.ts';
-import { OFFLOAD_SEGMENTS } from '../../queue/requests.ts';
 import { type PortCounters, sumCounters } from '../../queue/state.ts';
-import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import {
+  type Port,
+  type PortContext,
+  type PortQueue,
+  type PortStatus,
+  type PortTuning,
+  TuningError,
+} from '../contract.ts';
 import { StagedPairs } from '../staged/pairs.ts';
 import { Supervisor } from '../supervisor.ts';
-import { TAP_HEADER_BYTES, TapError, TapInterface, type TapNow, type TapOptions } from './interface.ts';
+import {
+  TAP_HEADER_BYTES,
+  TAP_MTU_MAX,
+  TapError,
+  TapInterface,
+  type TapNow,
+  type TapOptions,
+} from './interface.ts';
 import { EBADFD, type TapAttachment } from './queues.ts';
 
 /** What `ringway ports --json` shows of this kind only. */
@@ -36,24 +43,17 @@ const PAUSES = { minMs: 100, maxMs: 2000 };
 /** How often a namespace is looked for; nothing tells of its end. */
 const NAMESPACE_LOOK_MS = 2000;
 const BURST_FRAMES_MAX = 64;
-/** What one queue's slots may take: a burst of the longest frames. */
-const QUEUE_BYTES_MAX = 5 * 2 ** 20;
-/** A slot's header and what rounding adds to it, at most (staged/pairs.ts). */
-const BESIDE_SLOT_BYTES = 192;
-/** The largest MTU of an interface whose MTU is not configured: so many bytes are 64 slots of a queue. */
-const MTU_UNTOLD_MAX = 16_000;
+/** Of a frame in a slot, whatever the MTU: what is to be segmented is longer. One byte more, so that a longer one shows. */
+const SLOT_FRAME_BYTES = FRAME_BYTES_MAX + 1;
 
 export class TapPort implements Port {
   readonly id: number;
   readonly name: string;
   readonly kind = 'tap';
   readonly endpoint: string;
-  readonly options: TapOptions;
+  options: TapOptions;
   readonly #context: PortContext;
   readonly #pairs: StagedPairs;
-  readonly #mtuMax: number;
-  /** Of a frame in a slot; one that is to be segmented is longer than the MTU. */
-  readonly #frameBytesMax: number;
   #tap: TapInterface | null = null;
   readonly #supervisor: Supervisor;
   #namespaceWatch: NodeJS.Timeout | null = null;
@@ -64,17 +64,10 @@ export class TapPort implements Port {
     this.endpoint = options.interfaceName;
     this.options = options;
     this.#context = context;
-    this.#mtuMax = options.mtu ?? MTU_UNTOLD_MAX;
-    this.#frameBytesMax = maySegment(options) ? FRAME_BYTES_MAX : this.#mtuMax + BESIDE_MTU_BYTES;
-    // One byte more than the longest, so that a longer frame shows.
-    const frameBytesMax = this.#frameBytesMax + 1;
     this.#pairs = new StagedPairs(context, {
       pairCount: options.queueCount,
-      slotCount: Math.min(
-        BURST_FRAMES_MAX,
-        Math.floor(QUEUE_BYTES_MAX / (frameBytesMax + BESIDE_SLOT_BYTES)),
-      ),
-      frameBytesMax,
+      slotCount: BURST_FRAMES_MAX,
+      frameBytesMax: SLOT_FRAME_BYTES,
       headerBytes: TAP_HEADER_BYTES,
     });
     this.#supervisor = new Supervisor(
@@ -102,6 +95,24 @@ export class TapPort implements Port {
 
   get mtu(): number | null {
     return this.#tap?.mtu ?? null;
+  }
+
+  get mtuMax(): number {
+    return TAP_MTU_MAX;
+  }
+
+  /** The interface gets the MTU, and the kernel the offloads, at once; without an interface, when there is one. */
+  async tune({ mtu, offloads }: PortTuning): Promise<void> {
+    const tap = this.#tap;
+    try {
+      if (mtu !== null) tap?.setMtu(mtu);
+      tap?.setOffloads(offloads);
+    } catch (error) {
+      throw error instanceof TapError ? new TuningError(error.message) : error;
+    }
+    this.options = { ...this.options, mtu, offloads };
+    if (tap === null) return;
+    await this.#context.dataPath.setPolicy(this.id, { linkMtu: tap.mtu, takes: offloadBits(offloads) });
   }
 
   get queues(): readonly PortQueue[] {
@@ -159,12 +170,8 @@ export class TapPort implements Port {
   }
 
   async #attachQueues(tap: TapInterface): Promise<void> {
-    if (tap.mtu > this.#mtuMax) {
-      throw new TapError(`${this.endpoint} has the MTU ${tap.mtu}: set mtu=${tap.mtu} of the port`);
-    }
-    await this.#pairs.attach(tap.mtu + BESIDE_MTU_BYTES, (base): TapAttachment => {
-      const fd = tap.fds[base.queueIndex >> 1];
-      return { ...base, kind: 'tap', fd, frameBytesMax: this.#frameBytesMax, asks: tap.asks };
+    await this.#pairs.attach(tap.mtu, (base): TapAttachment => {
+      return { ...base, kind: 'tap', fd: tap.fds[base.queueIndex >> 1] };
     });
     await this.#context.dataPath.setPolicy(this.id, { takes: offloadBits(this.options.offloads) });
   }
@@ -206,10 +213,6 @@ export class TapPort implements Port {
     if (link.mtu === mtu) return null;
     return `the MTU was ${mtu} when Ringway attached to ${this.endpoint} and is ${link.mtu} now: restart Ringway`;
   }
-}
-
-function maySegment({ offloads }: TapOptions): boolean {
-  return (offloadBits(offloads) & OFFLOAD_SEGMENTS) !== 0;
 }
 
 function faultText(fault: number): string {

@@ -3,23 +3,19 @@
  * network stack. A virtio-net header precedes the frame in its slot, by which both sides leave checksums and
  * segmentation to the other as far as was agreed on (src/port/tap/interface.ts). Hot path of one worker at a time.
  */
-import { FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
 import { ERRNO } from '../../host/errors.ts';
 import { lastErrno, libc } from '../../host/libc.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
 import { AskedFor } from '../../offload/asked-for.ts';
 import { requestWord0, requestWord1, requestWord2 } from '../../offload/net-header.ts';
 import type { Batch } from '../../queue/batch.ts';
+import { OFFLOAD_ALL } from '../../queue/requests.ts';
 import { type SlotLayout, type StagedAttachment, StagedEgress, StagedIngress } from '../staged/queues.ts';
 
 export type TapAttachment = StagedAttachment & {
   readonly kind: 'tap';
   /** Of the pair's queue; both directions use it. */
   readonly fd: number;
-  /** The longest frame that a slot holds whole. */
-  readonly frameBytesMax: number;
-  /** OFFLOAD_* bits of what frames from the kernel may ask for. */
-  readonly asks: number;
 };
 
 /** File descriptor in bad state; Node has no name for it. The interface is gone. */
@@ -28,26 +24,24 @@ export const EBADFD = 77;
 export class TapIngress extends StagedIngress {
   declare readonly wakeFd: number;
   declare private readonly addresses: readonly number[];
-  declare private readonly bytesMax: number;
-  declare private readonly askedFor: AskedFor | null;
+  /** The kernel asks for no more than it was told to, also for what was queued before it was told. */
+  declare private readonly askedFor: AskedFor;
 
   constructor(arena: ArenaView, attachment: TapAttachment) {
     super(arena, attachment);
-    const { headerBytes, asks } = attachment;
-    this.askedFor = asks === 0 ? null : new AskedFor(arena, headerBytes, asks);
+    this.askedFor = new AskedFor(arena, attachment.headerBytes, OFFLOAD_ALL, true);
     this.wakeFd = attachment.fd;
     this.addresses = slotAddresses(attachment.slots);
-    this.bytesMax = attachment.headerBytes + attachment.frameBytesMax;
   }
 
   override gather(batch: Batch): number {
     const count = super.gather(batch);
-    if (count !== 0) this.askedFor?.take(batch);
+    if (count !== 0) this.askedFor.take(batch);
     return count;
   }
 
   protected override fill(): number {
-    const { wakeFd, addresses, frameBytes, headerBytes, bytesMax } = this;
+    const { wakeFd, addresses, frameBytes, headerBytes } = this;
     const { slotBytes, slotCount } = this.slots;
     for (let slot = 0; slot < slotCount; slot++) {
       const bytes = libc.readAt(wakeFd, addresses[slot], slotBytes);
@@ -55,8 +49,8 @@ export class TapIngress extends StagedIngress {
         this.#refused(lastErrno());
         return slot;
       }
-      // The kernel cuts a frame off at the slot's end; what filled more than it should was longer.
-      frameBytes[slot] = bytes > bytesMax ? FRAME_BYTES_MAX + 1 : bytes - headerBytes;
+      // The kernel cuts a frame off at the slot's end, where it is too long already.
+      frameBytes[slot] = bytes - headerBytes;
     }
     return slotCount;
   }
@@ -79,8 +73,9 @@ export class TapEgress extends StagedEgress {
   protected override putHeader(batch: Batch, frame: number, headerIndex: number): void {
     const word = headerIndex >> 2;
     const { i32 } = this.window;
-    i32[word] = requestWord0(batch, frame, 0);
-    i32[word + 1] = requestWord1(batch, frame, 0);
+    const { pushBytes } = batch.tags;
+    i32[word] = requestWord0(batch, frame, pushBytes);
+    i32[word + 1] = requestWord1(batch, frame, pushBytes);
     i32[word + 2] = requestWord2(batch, frame, 0);
   }
 

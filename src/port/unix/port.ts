@@ -51,7 +51,6 @@ export abstract class UnixPort implements Port {
   protected readonly supervisor: Supervisor;
   readonly #pairs: StagedPairs;
   readonly #slotCount: number;
-  readonly #frameBytesMax: number;
 
   constructor(options: UnixPortOptions, context: PortContext, steps: PortSteps, pauses: RetryPauses) {
     this.id = context.id;
@@ -60,9 +59,8 @@ export abstract class UnixPort implements Port {
     this.mtu = options.mtu;
     this.context = context;
     this.supervisor = new Supervisor(steps, context.events, pauses);
-    this.#frameBytesMax = Math.min(options.mtu + BESIDE_MTU_BYTES, FRAME_BYTES_MAX);
     // A slot must hold the structures of the system calls too.
-    const slotFrameBytes = Math.max(this.#frameBytesMax, TABLE_BYTES);
+    const slotFrameBytes = Math.max(options.mtu + BESIDE_MTU_BYTES, TABLE_BYTES);
     // All slots of a queue can be reached through one window of the arena.
     const slotsMax = Math.floor(WINDOW_OVERLAP_BYTES / (PREFIX_BYTES + slotFrameBytes + SLOT_SLACK_BYTES));
     this.#slotCount = Math.min(UNIX_SLOTS_MAX, slotsMax - EXTRA_SLOTS);
@@ -80,6 +78,12 @@ export abstract class UnixPort implements Port {
   get status(): PortStatus {
     return this.supervisor.status;
   }
+
+  get mtuMax(): number {
+    return this.mtu;
+  }
+
+  async tune(): Promise<void> {}
 
   start(): Promise<void> {
     return this.supervisor.start();
@@ -113,7 +117,7 @@ export abstract class UnixPort implements Port {
   ): Promise<UnixAttachment> {
     setSocketBuffers(fd, BUFFER_BYTES, BUFFER_BYTES);
     let egress: UnixAttachment | null = null;
-    await this.#pairs.attach(this.#frameBytesMax, (base) => {
+    await this.#pairs.attach(this.mtu, (base) => {
       const slots = { ...base.slots, slotCount: this.#slotCount };
       const attachment: UnixAttachment = { ...base, ...own, kind: 'unix', fd, slots };
       if (base.queueIndex === EGRESS_INDEX) egress = attachment;

@@ -4,6 +4,7 @@
  * connection. Main thread.
  */
 import { bitNames } from '../../../protocol/bits.ts';
+import { MTU_MAX } from '../../../protocol/ethernet.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import type { Device } from '../../device/device.ts';
@@ -22,6 +23,7 @@ import {
   type PortContext,
   type PortQueue,
   type PortStatus,
+  type PortTuning,
   queueStoppedText,
 } from '../contract.ts';
 import { PeerSocket, type SocketRole } from '../peer-socket.ts';
@@ -56,6 +58,9 @@ type Peer = {
   readonly pid: number | null;
 };
 
+/** A process at the other end that has left; null: the kernel did not tell which. */
+type ServedGuest = { readonly pid: number | null; readonly offered: bigint };
+
 export class VhostUserPort implements Port {
   readonly id: number;
   readonly name: string;
@@ -65,6 +70,8 @@ export class VhostUserPort implements Port {
   /** QueueState blocks of all rings; they outlive connections, so counters do too. */
   readonly states: SharedArrayBuffer;
   readonly #context: PortContext;
+  /** As the next guest finds it; `options` are those that the port began with. */
+  #device: DeviceOptions;
   readonly #socket: PeerSocket;
   readonly #supervisor: Supervisor;
   /** Of all ports. */
@@ -78,6 +85,8 @@ export class VhostUserPort implements Port {
   #reported = '';
   /** Why the last front-end left that had said anything; null: it was served, or there was none. */
   #lastWhy: string | null = null;
+  /** The last guest whose driver had agreed on features, and what it was offered. */
+  #lastServed: ServedGuest | null = null;
   /** The process that left last when it had asked how many queues there are; null: nobody did, or nobody knows. */
   #lastToAsk: number | null = null;
 
@@ -88,6 +97,7 @@ export class VhostUserPort implements Port {
     this.options = options;
     this.states = queueStates(ringCountMax(options.device.queuePairsMax));
     this.#context = context;
+    this.#device = options.device;
     this.#descriptors = context.descriptors ?? processDescriptors();
     this.#fds = new PortFds(context.name, this.#descriptors, () => this.#tellHang());
     this.#socket = new PeerSocket(
@@ -123,6 +133,15 @@ export class VhostUserPort implements Port {
 
   get mtu(): number | null {
     return this.#peer?.net.mtu ?? null;
+  }
+
+  get mtuMax(): number {
+    return MTU_MAX;
+  }
+
+  /** A guest that is connected keeps what it was offered, and what it was told of the MTU. */
+  async tune({ mtu, offloads }: PortTuning): Promise<void> {
+    this.#device = { ...this.#device, mtu, offloads };
   }
 
   get queues(): readonly PortQueue[] {
@@ -194,7 +213,8 @@ export class VhostUserPort implements Port {
     const { arena, arenaView, dataPath, events } = this.#context;
     const descriptors = this.#shareOfDescriptors(fd);
     const peerFds = new PeerFds(peerPid(fd), this.#fds);
-    const net = new NetDevice(this.options.device, {
+    const device = { ...this.#device, stillOffered: this.#promisedTo(peerFds.peerPid) };
+    const net = new NetDevice(device, {
       portId: this.id,
       arena,
       arenaView,
@@ -228,6 +248,15 @@ export class VhostUserPort implements Port {
     });
     this.#peer = { session, net, losses, descriptors, pid: peerFds.peerPid };
     if (isClient) tellConnected();
+  }
+
+  /**
+   * What a guest was offered stays offered when it connects again, whatever the settings say now: its front-end insists on
+   * what its driver has. Nobody else can be told from it where the kernel does not tell who it is.
+   */
+  #promisedTo(pid: number | null): bigint {
+    const last = this.#lastServed;
+    return last !== null && (pid === null || last.pid === null || pid === last.pid) ? last.offered : 0n;
   }
 
   /** Closes the connection when there is none left for it. @throws BudgetError */
@@ -296,9 +325,10 @@ export class VhostUserPort implements Port {
     // No second front-end is let in before the workers let go of the first one's memory.
     this.#socket.letGo(isLast);
     if (this.#peer === null) return;
-    const { session, net, losses, descriptors } = this.#peer;
+    const { session, net, losses, descriptors, pid } = this.#peer;
     losses.close();
     await session.end('the port was stopped');
+    if (net.device.features !== 0n) this.#lastServed = { pid, offered: net.offeredFeatures };
     await net.release();
     descriptors.release();
     this.#peer = null;

@@ -5,7 +5,7 @@ import type { Port, PortContext } from '../../../src/port/contract.ts';
 import { DpdkPort } from '../../../src/port/dpdk/port.ts';
 import type { PortKindSpec } from './contract.ts';
 import { portObject } from './port-object.ts';
-import { mtu, onOff, wholeNumber } from './values.ts';
+import { onOff, wholeNumber } from './values.ts';
 
 const QUEUES_MAX = 16;
 const DEVICE_ALLOWED =
@@ -35,7 +35,6 @@ function schema() {
     kind: z.literal('dpdk'),
     device,
     queues: wholeNumber(1, QUEUES_MAX).default(1),
-    mtu: mtu.optional(),
     promiscuous: onOff.default(true),
     eal: ealOptions.optional(),
   });
@@ -64,6 +63,7 @@ export const DPDK: PortKindSpec<DpdkSettings> = {
   copiesOf: () => null,
   pathKeys: [],
   mapKeys: {},
+  changeable: {},
   schema,
   create,
 };

@@ -4,9 +4,11 @@
  */
 import { z } from 'zod';
 import type { Port, PortContext, PortKind } from '../../../src/port/contract.ts';
+import { COMMON_PORT_FIELDS } from '../common-port.ts';
 import type { CopiedPorts, PortKindSpec } from './contract.ts';
 import { DPDK, type DpdkSettings } from './dpdk.ts';
 import { PCAP, type PcapSettings } from './pcap.ts';
+import { checkedPort } from './port-object.ts';
 import { TAP, type TapSettings } from './tap.ts';
 import { UNIX, type UnixSettings } from './unix.ts';
 import { type HostFacts, THIS_HOST } from './values.ts';
@@ -90,6 +92,11 @@ export function knownPortSettings(kind: string, key?: string): readonly string[]
   return keys ?? Object.keys(spec.schema(THIS_HOST).shape);
 }
 
+/** The settings of a port of that kind that can be changed while it runs. */
+export function changeableFields(kind: PortKind): Readonly<Record<string, z.ZodType>> {
+  return { ...COMMON_PORT_FIELDS, ...SPECS[kind].changeable };
+}
+
 /** The schema of one port: its `kind`, or its absence, decides which settings it may have. */
 export function portSchema(host: HostFacts) {
   return z.unknown().transform((value, context): PortSettings => {
@@ -98,11 +105,7 @@ export function portSchema(host: HostFacts) {
       context.issues.push({ code: 'custom', path: ['kind'], message: KIND_ALLOWED, input: kind });
       return z.NEVER;
     }
-    const parsed = SPECS[kind].schema(host).safeParse(value);
-    if (parsed.success) return parsed.data;
-    // As they are: their paths lie within this port, and their messages say what is allowed.
-    for (const issue of parsed.error.issues) context.issues.push(issue as z.core.$ZodRawIssue);
-    return z.NEVER;
+    return checkedPort<PortSettings>(SPECS[kind].schema(host), value, context);
   });
 }
 

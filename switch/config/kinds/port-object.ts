@@ -1,10 +1,27 @@
 /** How the schema of a kind of port is put together, and what the check of its settings against each other needs. */
 import { z } from 'zod';
-import { COMMON_PORT_FIELDS } from '../common-port.ts';
+import { COMMON_PORT_FIELDS, vlanClashes } from '../common-port.ts';
 
 /** A strict object of the kind's own fields and those that every port has; `needed` is the endpoint's key. */
 export function portObject<Fields extends z.core.$ZodLooseShape>(needed: string, fields: Fields) {
   return z.strictObject({ ...fields, ...COMMON_PORT_FIELDS }, `a map of settings, with ${needed} at least`);
+}
+
+/** The settings of one port by its schema, with what does not go together: all that is wrong goes to the context. */
+export function checkedPort<Settings>(
+  schema: z.ZodType<Settings>,
+  value: unknown,
+  context: z.core.$RefinementCtx,
+): Settings {
+  const parsed = schema.safeParse(value);
+  const clashes = vlanClashes(value);
+  if (parsed.success && clashes.length === 0) return parsed.data;
+  // As they are: their paths lie within this port, and their messages say what is allowed.
+  for (const issue of parsed.error?.issues ?? []) context.issues.push(issue as z.core.$ZodRawIssue);
+  for (const { key, message } of clashes) {
+    context.issues.push({ code: 'custom', path: [key], message, input: value });
+  }
+  return z.NEVER;
 }
 
 /** Refuses the setting `key`; `message` says what is allowed. */

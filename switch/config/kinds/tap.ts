@@ -1,6 +1,6 @@
 /** Ports of kind `tap`: a TAP interface of the host, by which its network stack takes part in the switch. */
 import { z } from 'zod';
-import { parseMac } from '../../../protocol/ethernet.ts';
+import { MTU_MIN, parseMac } from '../../../protocol/ethernet.ts';
 import type { Port, PortContext } from '../../../src/port/contract.ts';
 import { TAP_MTU_MAX, TAP_NAME_BYTES_MAX } from '../../../src/port/tap/interface.ts';
 import { parseIpPrefix } from '../../../src/port/tap/ip-prefix.ts';
@@ -8,12 +8,10 @@ import { TapPort } from '../../../src/port/tap/port.ts';
 import { OFFLOAD_NAMES } from '../../../src/queue/offloads.ts';
 import type { PortKindSpec } from './contract.ts';
 import { offloads } from './offloads.ts';
-import { portObject } from './port-object.ts';
+import { portObject, refusing } from './port-object.ts';
 import { onOff, pathOf, stationMac, wholeNumber } from './values.ts';
 
 const QUEUES_MAX = 16;
-/** Also of IPv4 over it: no smaller one is given to an interface. */
-const MTU_MIN = 68;
 const NAME_ALLOWED = `name of an interface: 1 to ${TAP_NAME_BYTES_MAX} bytes, no spaces, no / : %`;
 const ADDRESSES_ALLOWED = 'a list of addresses with prefix, for example 10.0.0.1/24+fd00::1/64';
 
@@ -41,12 +39,15 @@ function schema() {
     interface: interfaceName,
     namespace: pathOf('name or path of a network namespace').optional(),
     queues: wholeNumber(1, QUEUES_MAX).default(1),
-    mtu: wholeNumber(MTU_MIN, TAP_MTU_MAX).optional(),
     mac: stationMac.optional(),
     addresses: ipPrefixes.optional(),
     up: onOff.default(true),
     offloads: offloads.optional(),
-  });
+  }).check(
+    refusing(({ mtu = 0 }, refuse) => {
+      if (mtu > TAP_MTU_MAX) refuse('mtu', `${MTU_MIN} to ${TAP_MTU_MAX}`);
+    }),
+  );
 }
 
 export type TapSettings = z.output<ReturnType<typeof schema>>;
@@ -75,6 +76,7 @@ export const TAP: PortKindSpec<TapSettings> = {
   copiesOf: () => null,
   pathKeys: [],
   mapKeys: { offloads: OFFLOAD_NAMES },
+  changeable: { offloads: offloads.optional() },
   schema,
   create,
 };

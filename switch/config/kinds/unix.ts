@@ -8,7 +8,7 @@ import { UnixStreamPort } from '../../../src/port/unix/stream.ts';
 import type { PortKindSpec } from './contract.ts';
 import { portObject, refusing } from './port-object.ts';
 import { listenOptionsOf, refuseOthersFile, socketFields, socketRole } from './socket-settings.ts';
-import { type HostFacts, mtu, socketPath } from './values.ts';
+import { type HostFacts, socketPath } from './values.ts';
 
 const MTU_DEFAULT = 9000;
 
@@ -19,7 +19,6 @@ function schema(host: HostFacts) {
     transport: z.enum(['stream', 'dgram'], 'stream or dgram').default('stream'),
     role: socketRole.optional(),
     peer: socketPath.optional(),
-    mtu: mtu.default(MTU_DEFAULT),
   }).check(
     refusing((port, refuse) => {
       if (port.transport === 'dgram') {
@@ -39,7 +38,7 @@ export type UnixSettings = z.output<ReturnType<typeof schema>>;
 function create(settings: UnixSettings, context: PortContext): Port {
   const options = {
     socketPath: settings.socket,
-    mtu: settings.mtu,
+    mtu: settings.mtu ?? MTU_DEFAULT,
     listen: listenOptionsOf(settings),
   };
   if (settings.transport === 'dgram') {
@@ -57,6 +56,7 @@ export const UNIX: PortKindSpec<UnixSettings> = {
   copiesOf: () => null,
   pathKeys: ['socket', 'peer'],
   mapKeys: {},
+  changeable: {},
   schema,
   create,
 };

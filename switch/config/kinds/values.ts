@@ -1,7 +1,7 @@
 /** Values that several settings share, as schemas from text; every message says what is allowed. */
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { parseMac } from '../../../protocol/ethernet.ts';
+import { MTU_MAX, MTU_MIN, parseMac } from '../../../protocol/ethernet.ts';
 import { allowedCpus } from '../../../src/host/affinity.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../../../src/host/unix-socket.ts';
 
@@ -33,7 +33,31 @@ export function wholeNumber(min: number, max: number) {
 }
 
 export const queuePairs = wholeNumber(1, QUEUES_MAX);
-export const mtu = wholeNumber(68, 65_535);
+export const mtu = wholeNumber(MTU_MIN, MTU_MAX);
+
+const VLAN_MAX = 4095;
+const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for example 10+20+100-199';
+
+export const vlan = wholeNumber(0, VLAN_MAX);
+
+/** VLANs, each once and in order; a list, or one text. */
+export const vlanList = z
+  .preprocess(
+    (value) => (typeof value === 'string' ? value.split(/[+, ]+/) : value),
+    z.array(z.string(VLANS_ALLOWED), VLANS_ALLOWED).min(1, VLANS_ALLOWED),
+  )
+  .transform((texts, context): number[] => {
+    const vlans = new Set<number>();
+    for (const [i, text] of texts.entries()) {
+      const [, first, last = first] = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(text) ?? [];
+      if (first === undefined || Number(first) > Number(last) || Number(last) > VLAN_MAX) {
+        context.issues.push({ code: 'custom', path: [i], message: VLANS_ALLOWED, input: text });
+        return z.NEVER;
+      }
+      for (let number = Number(first); number <= Number(last); number++) vlans.add(number);
+    }
+    return [...vlans].sort((a, b) => a - b);
+  });
 
 export const socketPath = pathOf('path of a UNIX socket').refine(
   (path) => Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX,

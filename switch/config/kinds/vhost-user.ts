@@ -11,7 +11,7 @@ import { offloads } from './offloads.ts';
 import { onOffMap } from './on-off-map.ts';
 import { portObject, refusing } from './port-object.ts';
 import { listenOptionsOf, refuseOthersFile, socketFields, socketRole } from './socket-settings.ts';
-import { type HostFacts, mtu, onOff, queuePairs, stationMac } from './values.ts';
+import { type HostFacts, onOff, queuePairs, stationMac } from './values.ts';
 
 /** Queue pairs offered when nothing is said. */
 export const VHOST_USER_QUEUES = 16;
@@ -35,14 +35,11 @@ function schema(host: HostFacts) {
     offloads: offloads.optional(),
     configSpace: onOff.default(false),
     mac: stationMac.optional(),
-    mtu: mtu.optional(),
   }).check(
     refusing((port, refuse) => {
       refuseOthersFile(port, refuse);
-      if (port.configSpace) return;
-      const needed = 'only with config-space=on, in a file configSpace: on';
-      if (port.mac !== undefined) refuse('mac', needed);
-      if (port.mtu !== undefined) refuse('mtu', needed);
+      if (port.configSpace || port.mac === undefined) return;
+      refuse('mac', 'only with config-space=on, in a file configSpace: on');
     }),
   );
 }
@@ -76,6 +73,7 @@ export const VHOST_USER: PortKindSpec<VhostUserSettings> = {
   copiesOf: () => null,
   pathKeys: ['socket'],
   mapKeys: { features: SWITCHABLE_FEATURE_NAMES, offloads: OFFLOAD_NAMES },
+  changeable: { offloads: offloads.optional() },
   schema,
   create,
 };

@@ -165,9 +165,9 @@ export class Fdb {
     return -1;
   }
 
-  /** Where the search for an address begins; for `touch`. */
-  homeOf(macLo: number, macHi: number, vlan: number): number {
-    return this.hash.homeOf(macLo, macHi | (vlan << 16));
+  /** Where the search for an address begins; for `touch`. `keyHi` as of `lookupFrom`. */
+  homeOf(macLo: number, keyHi: number): number {
+    return this.hash.homeOf(macLo, keyHi);
   }
 
   /**

@@ -110,7 +110,7 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb, add, remove or demo (see --help)'],
+    [[], 'name a command: run, ports, fdb, add, set, remove or demo (see --help)'],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],
@@ -237,6 +237,31 @@ describe('run', () => {
       stdout: '',
       stderr: `ringway: --port c: socket: ${socket('a')} is not allowed (it is the socket of port a)\n`,
     });
+    expect(await ringway('set', 'b', 'vlan-mode=native-tagged', 'tag=10', 'trunks=5+20-22')).toEqual(done);
+    expect(await ringway('set', 'b', 'trunks=', 'flood=off')).toEqual(done);
+    expect(JSON.parse((await ringway('ports', '--json')).stdout)[1].settings).toEqual({
+      flood: false,
+      receive: true,
+      forwardBpdu: false,
+      mtu: null,
+      vlanMode: 'native-tagged',
+      tag: 10,
+      trunks: null,
+      cvlans: null,
+      priorityTags: 'never',
+      qinqEthtype: '802.1ad',
+    });
+    expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({
+      code: 2,
+      signal: null,
+      stdout: '',
+      stderr:
+        'ringway: port b: tag: 4096 is not allowed (0 to 4095); ' +
+        'port b: priority-tags: no is not allowed (never, if-nonzero or always); ' +
+        'port b: cvlans: 1 is not allowed (only with vlanMode dot1q-tunnel, and it is native-tagged)\n',
+    });
+    expect((await ringway('set', 'b', 'tag')).stderr).toBe('ringway: tag: not of the form key=value\n');
+    expect((await ringway('set', 'x', 'tag=1')).stderr).toContain('there is no port x');
     expect(await ringway('remove', 'a')).toEqual(done);
     expect(await names()).toEqual(['b']);
     expect(await ringway('remove', 'a')).toEqual({

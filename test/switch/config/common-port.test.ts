@@ -1,11 +1,11 @@
 /** Settings that every kind of port has: accepted by each, alike in a file and on the command line, and what they decide. */
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
+import { DEFAULT_POLICY, DEFAULT_VLAN, type PortPolicy, type VlanPolicy } from '../../../src/queue/policy.ts';
 import { settingsOf, toOptionKey } from '../../../switch/cli/options.ts';
-import { COMMON_PORT_FIELDS, policyOf } from '../../../switch/config/common-port.ts';
+import { COMMON_PORT_FIELDS, policyOf, tuningOf } from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
 import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
-import { type PortConfig, resolveConfig } from '../../../switch/config/resolve.ts';
+import { type PortConfig, resolveChange, resolveConfig } from '../../../switch/config/resolve.ts';
 
 /** What a port of each kind can be attached to. */
 const ENDPOINTS: Readonly<Record<string, string>> = {
@@ -16,7 +16,7 @@ const ENDPOINTS: Readonly<Record<string, string>> = {
   dpdk: 'net_null0',
 };
 
-/** Each setting, what it is in a port's policy, and a slip of the pen. */
+/** Each switch among them, what it is in a port's policy, and a slip of the pen. */
 const SETTINGS = [
   { name: 'flood', inPolicy: 'floods', slip: 'flod' },
   { name: 'receive', inPolicy: 'receives', slip: 'recieve' },
@@ -26,6 +26,9 @@ const SETTINGS = [
   readonly inPolicy: keyof PortPolicy;
   readonly slip: string;
 }[];
+
+const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for example 10+20+100-199';
+const VLAN_KEYS = ['vlanMode', 'tag', 'trunks', 'cvlans', 'priorityTags', 'qinqEthtype'];
 
 const fromOption = (port: string): PortConfig => resolveConfig([settingsOf({ port: [port] })]).ports[0];
 const fromFile = (text: string): PortConfig => resolveConfig([parseConfigText('r.yaml', text)]).ports[0];
@@ -37,10 +40,61 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
 
   it('has every common setting, by default', () => {
     expect(knownPortSettings(kind)).toEqual(expect.arrayContaining(Object.keys(COMMON_PORT_FIELDS)));
-    expect(SETTINGS.map(({ name }) => name)).toEqual(Object.keys(COMMON_PORT_FIELDS));
+    expect([...SETTINGS.map(({ name }) => name), 'mtu', ...VLAN_KEYS]).toEqual(
+      Object.keys(COMMON_PORT_FIELDS),
+    );
     expect(option('')).toMatchObject({ kind, flood: true, receive: true, forwardBpdu: false });
     expect(file('')).toEqual(option(''));
     expect({ ...DEFAULT_POLICY, ...policyOf(option('')) }).toEqual(DEFAULT_POLICY);
+  });
+
+  it('has an MTU', () => {
+    const port = option(',mtu=1400');
+    expect(file(', mtu: 1400')).toEqual(port);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), mtu: 1400 });
+    expect(() => option(',mtu=67')).toThrow('--port a: mtu: 67 is not allowed (68 to 65535)');
+    expect(() => option(',mtu=65536')).toThrow('--port a: mtu: 65536 is not allowed (68 to 65');
+  });
+
+  it.each<[string, string, Partial<VlanPolicy>]>([
+    ['tag=10', 'tag: 10', { mode: 'access', tag: 10 }],
+    ['tag=0', 'tag: 0', { mode: 'access' }],
+    ['trunks=30+10-12+11', 'trunks: [30, 10-12, 11]', { trunks: [10, 11, 12, 30] }],
+    ['vlan-mode=trunk', 'vlanMode: trunk', {}],
+    [
+      'vlan-mode=native-untagged,tag=1,trunks=5',
+      'vlanMode: native-untagged, tag: 1, trunks: 5',
+      { mode: 'native-untagged', tag: 1, trunks: [5] },
+    ],
+    [
+      'vlan-mode=dot1q-tunnel,tag=4095,cvlans=1+2,qinq-ethtype=802.1q',
+      'vlanMode: dot1q-tunnel, tag: 4095, cvlans: [1, 2], qinqEthtype: 802.1q',
+      { mode: 'dot1q-tunnel', tag: 4095, cvlans: [1, 2], serviceTag: '802.1q' },
+    ],
+    ['priority-tags=always', 'priorityTags: always', { priorityTags: 'always' }],
+  ])('has VLANs: %s', (onLine, inFile, vlan) => {
+    const port = option(`,${onLine}`);
+    expect(file(`, ${inFile}`)).toEqual(port);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), vlan: { ...DEFAULT_VLAN, ...vlan } });
+  });
+
+  it('says all that is wrong with its VLANs at once, and where each stands', () => {
+    expect(() => file(', vlanMode: trunk, tag: 4096, trunks: [5-4], cvlans: 1')).toThrow(
+      expect.objectContaining({
+        message:
+          'r.yaml:1: ports.a.tag: 4096 is not allowed (0 to 4095); ' +
+          `r.yaml:1: ports.a.trunks.0: 5-4 is not allowed (${VLANS_ALLOWED}); ` +
+          'r.yaml:1: ports.a.tag: 4096 is not allowed (only with vlanMode access, native-tagged, native-untagged, dot1q-tunnel, and it is trunk); ' +
+          'r.yaml:1: ports.a.cvlans: 1 is not allowed (only with vlanMode dot1q-tunnel, and it is trunk)',
+      }),
+    );
+    expect(() => option(',vlan-mode=access')).toThrow(
+      '--port a: tag: missing (a VLAN, 0 to 4095, with vlanMode access)',
+    );
+    expect(() => option(',vlan-mode=acces,priority-tags=no')).toThrow(
+      '--port a: vlan-mode: acces is not allowed (access, trunk, native-tagged, native-untagged or dot1q-tunnel); ' +
+        '--port a: priority-tags: no is not allowed (never, if-nonzero or always)',
+    );
   });
 
   describe.each(SETTINGS)('$name', ({ name, inPolicy, slip }) => {
@@ -67,5 +121,54 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
         `r.yaml:1: ports.a.${slip}: unknown setting (did you mean ${name}?)`,
       );
     });
+  });
+});
+
+describe('a change of a running port', () => {
+  const port = fromOption('a=/r/a.sock,queues=2,vlan-mode=native-tagged,tag=1,trunks=5+6');
+
+  it('leaves the rest as it is, and null takes a setting back', () => {
+    expect(resolveChange(port, { tag: 7, flood: 'off' })).toEqual({ ...port, tag: 7, flood: false });
+    const access = resolveChange(port, { vlanMode: null, trunks: null, tag: '9' });
+    expect(policyOf(access).vlan).toEqual({ ...DEFAULT_VLAN, mode: 'access', tag: 9 });
+    expect(access).toMatchObject({ kind: 'vhost-user', socket: '/r/a.sock', queues: 2 });
+    expect(resolveChange(port, {})).toEqual(port);
+  });
+
+  it('may be of what a guest or a kernel is offered, where there is such a thing', () => {
+    const changed = resolveChange(port, { offloads: 'no-tso+no-uso', mtu: 9000 });
+    expect(changed).toEqual({ ...port, mtu: 9000, offloads: { tso: false, uso: false } });
+    expect(tuningOf(changed)).toEqual({ mtu: 9000, offloads: { tso: false, uso: false } });
+    expect(resolveChange(changed, { offloads: { csum: false } })).toMatchObject({
+      offloads: { csum: false },
+    });
+    expect(resolveChange(changed, { offloads: null, mtu: null })).toEqual(port);
+    expect(tuningOf(port)).toEqual({ mtu: null, offloads: {} });
+    const tap = resolveChange(fromOption('a=tap:tap0'), { offloads: 'no-ecn', mtu: 68 });
+    expect(tap).toMatchObject({ kind: 'tap', offloads: { ecn: false }, mtu: 68 });
+    expect(() => resolveChange(port, { offloads: 'no-lro' })).toThrow(
+      /^port a: offloads: no-lro is not allowed/,
+    );
+    expect(() => resolveChange(fromOption('a=unix:/r/a.sock'), { offloads: 'no-tso' })).toThrow(
+      'port a: offloads: unknown setting (what can be changed is flood, receive, forwardBpdu, mtu, vlanMode,',
+    );
+  });
+
+  it.each<[unknown, string]>([
+    [
+      { vlanMode: 'access', priorityTags: 3 },
+      'port a: priorityTags: 3 is not allowed (never, if-nonzero or always); ' +
+        'port a: trunks: a list is not allowed (only with vlanMode trunk, native-tagged, native-untagged, and it is access)',
+    ],
+    [
+      { queues: 4, colour: 'red' },
+      'port a: queues: cannot be changed while the port runs (remove the port and add it again); ' +
+        'port a: colour: unknown setting (what can be changed is flood, receive, forwardBpdu, mtu, vlanMode,',
+    ],
+    ['tag', 'port a: tag is not allowed'],
+    [[1], 'port a: a list is not allowed'],
+    [null, 'port a: null is not allowed'],
+  ])('that cannot be says why: %j', (change, text) => {
+    expect(() => resolveChange(port, change)).toThrow(text);
   });
 });

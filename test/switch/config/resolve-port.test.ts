@@ -68,7 +68,7 @@ describe('a port alone', () => {
       resolvePort('a', { socket: '/r/a', queues: 0 });
     } catch (error) {
       expect(error).toMatchObject({
-        fault: { path: ['ports', 'a', 'queues'], text: '0 is not allowed (1 to 127)' },
+        faults: [{ path: ['ports', 'a', 'queues'], text: '0 is not allowed (1 to 127)' }],
       });
     }
   });

@@ -55,6 +55,7 @@ describe('accepted', () => {
       idleUs: 100,
       fdb: { capacity: 8192, ageSeconds: 300 },
       arenaBytes: 2 ** 40,
+      vlanLimit: 1,
       controlSocket: '/x/ringway.sock',
     });
   });
@@ -103,6 +104,7 @@ poll: busy
 idleUs: 0
 fdb: { capacity: 1048576, ageSeconds: 1 }
 arena: 512GiB
+vlanLimit: 0
 control: /run/c.sock
 `;
     expect(fromFile(text)).toEqual({
@@ -139,6 +141,7 @@ control: /run/c.sock
       idleUs: 0,
       fdb: { capacity: 1_048_576, ageSeconds: 1 },
       arenaBytes: 2 ** 39,
+      vlanLimit: 2,
       controlSocket: '/run/c.sock',
     });
   });
@@ -152,6 +155,7 @@ control: /run/c.sock
       arena: '4294967296',
       fdbCapacity: '1',
       fdbAge: '1000000',
+      vlanLimit: '2',
       control: 'none',
     });
     expect(config).toEqual({
@@ -177,6 +181,7 @@ control: /run/c.sock
       idleUs: 1_000_000,
       fdb: { capacity: 1, ageSeconds: 1_000_000 },
       arenaBytes: 2 ** 32,
+      vlanLimit: 2,
       controlSocket: null,
     });
   });
@@ -231,7 +236,7 @@ poll: busy
     const example = [...source.split('*/')[0].matchAll(/^ \* {5}(.*)$/gm)].map(([, line]) => line).join('\n');
     const cpus = { ...HOST, allowedCpus: () => [2, 3] };
     const config = resolveConfig([parseConfigText('example', example)], cpus);
-    expect(config.ports.map(({ name }) => name)).toEqual(['vm0', 'uml0']);
+    expect(config.ports.map(({ name }) => name)).toEqual(['vm0', 'uml0', 'uplink', 'customer']);
     expect(config.ports[0]).toMatchObject({ owner: { uid: 64055, gid: 109 } });
   });
 });
@@ -307,10 +312,6 @@ describe('refused in a file', () => {
       'r.yaml:1: ports.a.mac: 02:00:00:00:00:01 is not allowed (only with config-space=on, in a file configSpace: on)',
     ],
     [
-      'ports: { a: { socket: /x, configSpace: off, mtu: 1500 } }',
-      'r.yaml:1: ports.a.mtu: 1500 is not allowed (only with config-space=on, in a file configSpace: on)',
-    ],
-    [
       'ports: { a: { socket: /x, configSpace: on, mac: 01:00:00:00:00:01 } }',
       'r.yaml:1: ports.a.mac: 01:00:00:00:00:01 is not allowed (the address of a single station, for example 02:00:00:00:00:01)',
     ],
@@ -347,7 +348,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, mtu, flood, receive, forwardBpdu)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, flood, receive, forwardBpdu, mtu, vlanMode, tag, trunks, cvlans, priorityTags, qinqEthtype)',
     ],
     [
       'ports: { a: { socket: /x, config-space: on } }',

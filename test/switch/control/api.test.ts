@@ -10,6 +10,7 @@ import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
 import { formatFdb } from '../../../switch/cli/fdb.ts';
 import { formatPorts } from '../../../switch/cli/ports.ts';
 import { jsonText } from '../../../switch/cli/table.ts';
+import { effectiveSettings } from '../../../switch/config/common-port.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
 import { type ControlSource, controlApi } from '../../../switch/control/api.ts';
 import { NO_BOOKS } from '../../../switch/control/books.ts';
@@ -28,6 +29,7 @@ function portReport(name: string, changes: Partial<PortReport> = {}): PortReport
     reason: null,
     queuePairs: 2,
     mtu: null,
+    settings: effectiveSettings({ flood: true, receive: true, forwardBpdu: false }),
     details: { role: 'server', features: ['VERSION_1'], protocolFeatures: ['MQ'], memoryBytes: 2 ** 32 },
     queues: [],
     counters: {
@@ -67,6 +69,7 @@ const SOURCE: ControlSource = {
   totals: () => NO_BOOKS,
   workers: () => WORKERS,
   addPort: unchanged,
+  changePort: unchanged,
   removePort: unchanged,
 };
 const API = controlApi(SOURCE, '1.2.3');
@@ -243,8 +246,19 @@ describe('answers', () => {
     await serve();
     const body = { socket: '/x', queues: 0 };
     const error = await errorOf(askControl(socketPath, '/v1/ports/vm7', { method: 'PUT', body }));
-    expect(error.fault).toEqual({ path: ['ports', 'vm7', 'queues'], text: '0 is not allowed (1 to 127)' });
-    expect((await errorOf(askControl(socketPath, '/v1/ports/vm9'))).fault).toBeNull();
+    expect(error.faults).toEqual([{ path: ['ports', 'vm7', 'queues'], text: '0 is not allowed (1 to 127)' }]);
+    expect((await errorOf(askControl(socketPath, '/v1/ports/vm9'))).faults).toEqual([]);
+  });
+
+  it('a port whose settings were changed', async () => {
+    const changes: unknown[] = [];
+    const changePort = async (name: string, change: unknown): Promise<void> => {
+      changes.push([name, change]);
+    };
+    await serve(controlApi({ ...SOURCE, changePort }, '1'));
+    const body = { tag: 10, trunks: null };
+    expect(await askControl(socketPath, '/v1/ports/vm0', { method: 'PATCH', body })).toEqual(PORTS[0]);
+    expect(changes).toEqual([['vm0', body]]);
   });
 
   it('500 and the reason when the source throws', async () => {
@@ -366,6 +380,14 @@ describe('for people', () => {
   it('ports: a line each, with what is wrong and what was dropped below', () => {
     const vm1 = portReport('vm1', {
       details: { role: 'client' },
+      settings: effectiveSettings({
+        flood: true,
+        receive: true,
+        forwardBpdu: false,
+        vlanMode: 'native-tagged',
+        tag: 3,
+        trunks: [1, 5, 6, 7, 9, 10],
+      }),
       state: 'stopped',
       reason: 'the front-end sent a short message',
       queuePairs: 0,
@@ -391,6 +413,7 @@ describe('for people', () => {
       'vm0   running      2  1,234,567    8        0  /run/ringway/vm0.sock',
       'vm1   stopped      0  1,234,567    8    1,201  /run/ringway/vm1.sock (client)',
       '  the front-end sent a short message',
+      '  vlan-mode native-tagged, tag 3, trunks 1+5-7+9-10',
       '  queue 3 stopped: a descriptor points outside the guest',
       '  dropped 1,200: had no room for a frame to it (noBuffer)',
       '  dropped 1: a frame to it was longer than its MTU (overMtu)',

@@ -3,6 +3,7 @@
  * queues were called as their contract prescribes, and whether the books balance.
  */
 import { expect } from 'vitest';
+import { ETHERNET_HEADER_BYTES } from '../../../protocol/ethernet.ts';
 import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
 import { queueStates } from '../../../src/queue/state.ts';
@@ -45,15 +46,24 @@ export class FakePort {
 }
 
 export class FakeSwitch {
+  /** Of those made from now on. */
+  static vlanLimit = 1;
   readonly log = new QueueLog();
   readonly fdb = new Fdb(createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] }));
   readonly faults: (IngressQueue | EgressQueue)[] = [];
-  readonly forwarder = new Forwarder(arenaView, this.fdb, (queue) => this.faults.push(queue), SCRATCH_OFFSET);
+  readonly forwarder: Forwarder;
   /** All that were ever added, by number; their ids need not be the same. */
   readonly ports: FakePort[] = [];
 
   /** Ports 0, 1, … that have this many receive queues each. */
   constructor(...queueCounts: number[]) {
+    this.forwarder = new Forwarder(
+      arenaView,
+      this.fdb,
+      (queue) => this.faults.push(queue),
+      SCRATCH_OFFSET,
+      FakeSwitch.vlanLimit,
+    );
     for (const [id, count] of queueCounts.entries()) this.addPort(id, count);
   }
 
@@ -77,7 +87,7 @@ export class FakeSwitch {
 
   /** Has the port follow a policy as a worker does when it was posted one; what is not named is as by default. */
   follow({ state }: FakePort, change: Partial<PortPolicy>): void {
-    const policy = { ...DEFAULT_POLICY, frameBytesMax: state.frameBytesMax, ...change };
+    const policy = { ...DEFAULT_POLICY, linkMtu: state.frameBytesMax - ETHERNET_HEADER_BYTES, ...change };
     state.follow(policy);
     this.forwarder.setCopies(state.id, policy.copiesOf?.map(({ portId }) => portId) ?? null);
   }

@@ -2,6 +2,7 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { Batch, IN_PIECES } from '../../../src/queue/batch.ts';
 import { FrameHead } from '../../../src/queue/frame-head.ts';
+import { readHeads } from '../../../src/queue/heads.ts';
 import { flowHash, queueOfHash } from '../../../switch/l2/flow-hash.ts';
 import { Random } from '../../vring/random.ts';
 import { arena, arenaView, ethernet, type Flow, FrameBench, ipPacket } from './frames.ts';
@@ -15,6 +16,7 @@ const head = new FrameHead();
 function hashOf(bytes: Uint8Array, misalignment = 0): number {
   batch.clear();
   bench.single(batch, bytes, misalignment);
+  readHeads(batch, arenaView.windows);
   head.show(batch, 0, arenaView.windows);
   return flowHash(head);
 }
@@ -22,6 +24,7 @@ function hashOf(bytes: Uint8Array, misalignment = 0): number {
 function hashOfPieces(bytes: Uint8Array, sizes: readonly number[]): number {
   batch.clear();
   bench.pieces(batch, bytes, sizes);
+  readHeads(batch, arenaView.windows);
   if (batch.windowOf(0) !== IN_PIECES) expect.fail('a frame in pieces was laid in one');
   head.show(batch, 0, arenaView.windows);
   return flowHash(head);

@@ -5,7 +5,7 @@
  */
 import { afterAll, describe, expect, it } from 'vitest';
 import type { DriverRing } from '../../../src/frontend/driver-ring.ts';
-import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
+import { DEFAULT_POLICY, DEFAULT_VLAN, type VlanPolicy } from '../../../src/queue/policy.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES } from '../../../src/queue/state.ts';
 import type { RingLayoutKind } from '../../../src/vring/attachment.ts';
 import { FromGuest } from '../../../src/vring/from-guest.ts';
@@ -20,6 +20,8 @@ import { Random } from '../../vring/random.ts';
 import { booksOfPort, imbalancesOf } from './conservation.ts';
 import { arena, arenaView, SCRATCH_OFFSET } from './frames.ts';
 import { NaiveSwitch } from './naive-switch.ts';
+import { bytesBesideTags } from './naive-vlan.ts';
+import { randomTagged, randomVlan } from './random-vlans.ts';
 import {
   GuestDriver,
   type GuestPlan,
@@ -71,18 +73,21 @@ class Worlds {
   readonly drivers: (readonly [ours: GuestDriver, twins: GuestDriver])[];
   readonly ports: GuestPort[];
   readonly twins: TwinPort[];
-  readonly fdb = new Fdb(createFdbMemory({ capacity: 64, maxPorts: 16, seed: [1, 2] }));
+  readonly fdb = new Fdb(createFdbMemory({ capacity: 4096, maxPorts: 16, seed: [1, 2] }));
   readonly forwarder: Forwarder;
   readonly naive: NaiveSwitch;
+  readonly hasVlans: boolean;
   framesReceived = 0;
   readonly #random: Random;
 
-  constructor(random: Random, layouts: readonly RingLayoutKind[]) {
+  constructor(random: Random, layouts: readonly RingLayoutKind[], hasVlans: boolean) {
     this.#random = random;
-    const onFault = ({ portId, fault }: IngressQueue | EgressQueue): never => {
+    this.hasVlans = hasVlans;
+    const vlanLimit = hasVlans ? random.pick([1, 2]) : 1;
+    const failed = ({ portId, fault }: { portId: number; fault: number }): never => {
       throw new Error(`a queue of port ${portId} stopped with fault ${fault}`);
     };
-    this.forwarder = new Forwarder(arenaView, this.fdb, onFault, SCRATCH_OFFSET);
+    this.forwarder = new Forwarder(arenaView, this.fdb, failed, SCRATCH_OFFSET, vlanLimit);
     this.plans = layouts.map((layout) => randomGuestPlan(random, layout));
     this.drivers = this.plans.map((plan) => {
       // Two sources of the same shapes.
@@ -93,12 +98,15 @@ class Worlds {
       };
       return [make(), make()];
     });
+    const vlans = new Map<number, VlanPolicy>();
     this.ports = this.drivers.map(([driver], id) => {
       const port = new GuestPort(id, driver, this.plans[id], {
         from: (ring) => new FromGuest(arenaView, ring),
         to: (ring) => new ToGuest(arenaView, ring, random.chance(50)),
       });
-      port.state.frameBytesMax = random.pick([1000, 2000]);
+      const vlan = this.hasVlans ? randomVlan(random) : DEFAULT_VLAN;
+      port.state.follow({ ...DEFAULT_POLICY, mtu: random.pick([1000, 2000]) - 14, vlan });
+      vlans.set(id, vlan);
       this.forwarder.addPort(port.state);
       return port;
     });
@@ -107,6 +115,8 @@ class Worlds {
       place: (port, frame) => this.#placeNaively(port, frame),
       placeCopy: () => null,
     });
+    for (const [id, vlan] of vlans) this.naive.vlans.set(id, vlan);
+    this.naive.vlanLimit = vlanLimit;
   }
 
   /** Guests receive what came, offer buffers, and send. */
@@ -123,7 +133,8 @@ class Worlds {
       expect(ours, `guest ${id}`).toEqual(twins);
       this.framesReceived += ours.length;
       for (let count = random.pick([0, 1, 10, 70]); count > 0; count--) {
-        const frame = randomGuestFrame(random, this.drivers.length, id);
+        const plain = randomGuestFrame(random, this.drivers.length, id);
+        const frame = this.hasVlans ? tagged(random, plain) : plain;
         const shape = randomSendShape(random, this.plans[id], frame.length);
         for (const { fromGuest } of both) fromGuest.post(frame, shape);
       }
@@ -173,9 +184,15 @@ class Worlds {
   }
 
   #placeNaively(port: number, frame: Uint8Array): DropReason | null {
-    if (frame.length > this.ports[port].state.frameBytesMax) return 'overMtu';
+    if (bytesBesideTags(frame) > this.ports[port].state.frameBytesMax) return 'overMtu';
     return NAMES[this.twins[port].to.give(frame)];
   }
+}
+
+/** The frame with VLAN tags, or with none, now and then cut off within them. */
+function tagged(random: Random, frame: Uint8Array): Uint8Array {
+  const bytes = [...frame.subarray(0, 12), ...randomTagged(random, 5), ...frame.subarray(12)];
+  return Uint8Array.from(random.chance(10) ? bytes.slice(0, random.between(14, 26)) : bytes);
 }
 
 function countsOf({ state: { counts } }: FromGuest | ToGuest): number[] {
@@ -201,18 +218,20 @@ function comparable(
 const LAYOUTS: readonly RingLayoutKind[] = ['split', 'packed'];
 const PAIRS = LAYOUTS.flatMap((one) => LAYOUTS.map((two) => [one, two] as const));
 const CASES = PAIRS.flatMap(([one, two]) =>
-  [2, 3, 8].flatMap((guests) => [1, 2, 3].map((seed) => ({ one, two, guests, seed }))),
+  [2, 3, 8].flatMap((guests) =>
+    [1, 2, 3, 4, 5, 6].map((seed) => ({ one, two, guests, seed, hasVlans: seed > 3 })),
+  ),
 );
 
 describe('between real rings', () => {
   let framesReceived = 0;
 
   it.each(CASES)(
-    '$guests guests, $one and $two, get what the twin gives (seed $seed)',
-    ({ one, two, guests, seed }) => {
+    '$guests guests, $one and $two, get what the twin gives (seed $seed, VLANs: $hasVlans)',
+    ({ one, two, guests, seed, hasVlans }) => {
       const random = new Random(seed * 100 + guests);
       const layouts = Array.from({ length: guests }, (_, id) => [one, two][id % 2]);
-      const worlds = new Worlds(random, layouts);
+      const worlds = new Worlds(random, layouts, hasVlans);
       for (let step = 0; step < STEPS; step++) {
         worlds.drive();
         for (let burst = 0; burst < 2 * guests; burst++) worlds.forward(random.between(0, guests - 1));

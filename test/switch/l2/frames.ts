@@ -82,12 +82,15 @@ export function ipPacket(
   ];
 }
 
+/** Before the first frame, so that tests can look at the place of tags before it. */
+const ROOM_BYTES = 64;
+
 /** Lays frames in the arena, one after the other, and describes them in a batch. */
 export class FrameBench {
   #at: number;
 
   constructor(startOffset = 0) {
-    this.#at = startOffset;
+    this.#at = startOffset + ROOM_BYTES;
   }
 
   /** In one piece, at an offset that is a multiple of 4 plus `misalignment`. */
@@ -112,7 +115,7 @@ export class FrameBench {
 
   #put(bytes: Uint8Array, misalignment: number): number {
     // Wraps long after a frame was delivered.
-    if (this.#at > 2 ** 24) this.#at = 0;
+    if (this.#at > 2 ** 24) this.#at = ROOM_BYTES;
     const offset = this.#at + misalignment;
     arenaView.u8.set(bytes, offset);
     this.#at = (offset + bytes.length + 4) & ~3;
@@ -141,10 +144,16 @@ export function bytesOfFrame(batch: Batch, frame: number): Uint8Array {
   return Uint8Array.from(Buffer.concat(parts));
 }
 
-/** As `place` has to write it: the addresses that were decided upon, then the bytes where they lie. */
+/**
+ * As `place` has to write it: the addresses, tags and EtherType that were decided upon, then the bytes where they lie.
+ */
 export function placedBytesOfFrame(batch: Batch, frame: number): Uint8Array {
   const bytes = bytesOfFrame(batch, frame);
+  const { tags } = batch;
   const view = new DataView(bytes.buffer);
   for (let word = 0; word < 3; word++) view.setInt32(4 * word, batch.headWordOf(frame, word), true);
+  if (tags.pushBytes >= 4) view.setInt32(12, tags.push0Of(frame), true);
+  if (tags.pushBytes === 8) view.setInt32(16, tags.push1Of(frame), true);
+  view.setUint16(12 + tags.pushBytes, batch.word3Of(frame) & 0xffff, true);
   return bytes;
 }

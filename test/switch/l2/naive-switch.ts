@@ -1,8 +1,10 @@
 /**
- * The naive twin of forwarding: a Map from address to port, and lists. As Ringway's it learns all sources of a burst
+ * The naive twin of forwarding: a Map from VLAN and address to port, and lists. As Ringway's it learns all sources of a burst
  * before it looks up any destination. Slow; independent of switch/l2.
  */
+import { DEFAULT_VLAN, type VlanPolicy } from '../../../src/queue/policy.ts';
 import type { DropReason } from '../../../switch/l2/drop-reasons.ts';
+import { admitted, carries, type Inside, leaving } from './naive-vlan.ts';
 
 /** What the twin asks of the world around it when a frame is to go to a port. */
 export interface NaivePorts {
@@ -30,6 +32,9 @@ export class NaiveSwitch {
   readonly muted = new Set<number>();
   /** Ports whose frames to addresses that bridges do not pass on are flooded. */
   readonly forwardsBpdu = new Set<number>();
+  /** VLAN settings of ports that have any. */
+  readonly vlans = new Map<number, VlanPolicy>();
+  vlanLimit = 1;
 
   constructor(portCount: number, ports: NaivePorts, copiesOf = new Map<number, readonly number[]>()) {
     this.drops = Array.from({ length: portCount }, () => ({}));
@@ -50,36 +55,56 @@ export class NaiveSwitch {
     }
     for (const reason of untaken) this.count(sender, reason);
     for (const frame of frames) this.#copy(sender, frame, true);
-    if (!this.#copiesOf.has(sender)) for (const frame of frames) this.#learn(sender, frame);
-    for (const frame of frames) this.#forward(sender, frame);
+    const inside: Inside[] = [];
+    for (const frame of frames) {
+      const result = admitted(frame, this.#vlanOf(sender), this.vlanLimit);
+      if (typeof result === 'string') this.count(sender, result);
+      else inside.push(result);
+    }
+    if (!this.#copiesOf.has(sender)) for (const frame of inside) this.#learn(sender, frame);
+    for (const frame of inside) this.#forward(sender, frame);
   }
 
-  #learn(sender: number, frame: Uint8Array): void {
-    const source = nameAt(frame, 6);
-    if (!isGroup(frame, 6) && source !== '0:0:0:0:0:0') this.portOf.set(source, sender);
+  #vlanOf(port: number): VlanPolicy {
+    return this.vlans.get(port) ?? DEFAULT_VLAN;
   }
 
-  #forward(sender: number, frame: Uint8Array): void {
-    if (/^1:128:194:0:0:([0-9]|1[0-5])$/.test(nameAt(frame, 0)) && !this.forwardsBpdu.has(sender)) {
+  #learn(sender: number, { addresses, outer }: Inside): void {
+    const source = nameAt(addresses, 6);
+    if (isGroup(addresses, 6) || source === '0:0:0:0:0:0') return;
+    this.portOf.set(`${outer?.vlan ?? 0} ${source}`, sender);
+  }
+
+  #forward(sender: number, frame: Inside): void {
+    const { addresses, outer } = frame;
+    if (/^1:128:194:0:0:([0-9]|1[0-5])$/.test(nameAt(addresses, 0)) && !this.forwardsBpdu.has(sender)) {
       this.count(sender, 'linkLocal');
       return;
     }
-    const owner = isGroup(frame, 0) ? undefined : this.portOf.get(nameAt(frame, 0));
+    const key = `${outer?.vlan ?? 0} ${nameAt(addresses, 0)}`;
+    const owner = isGroup(addresses, 0) ? undefined : this.portOf.get(key);
     if (owner === sender && !this.#copiesOf.has(owner)) {
       this.count(sender, 'samePort');
       return;
     }
-    const isFlooded = owner === undefined || this.#copiesOf.has(owner);
-    const others = Array.from({ length: this.#portCount }, (_, port) => port);
-    const targets = isFlooded
-      ? others.filter((port) => port !== sender && !this.#copiesOf.has(port) && !this.unflooded.has(port))
-      : [owner];
-    if (targets.length === 0) this.count(sender, 'noReceiver');
-    for (const target of targets) {
-      const reason = this.#ports.place(target, frame);
-      if (reason === null) this.#copy(target, frame, false);
-      else this.count(target, reason);
+    if (owner !== undefined && !this.#copiesOf.has(owner)) {
+      if (carries(this.#vlanOf(owner), frame, false)) this.#place(owner, frame);
+      else this.count(owner, 'vlanNotCarried');
+      return;
     }
+    const others = Array.from({ length: this.#portCount }, (_, port) => port);
+    const targets = others
+      .filter((port) => port !== sender && !this.#copiesOf.has(port) && !this.unflooded.has(port))
+      .filter((port) => carries(this.#vlanOf(port), frame, true));
+    if (targets.length === 0) this.count(sender, 'noReceiver');
+    for (const target of targets) this.#place(target, frame);
+  }
+
+  #place(target: number, inside: Inside): void {
+    const frame = leaving(this.#vlanOf(target), inside);
+    const reason = this.#ports.place(target, frame);
+    if (reason === null) this.#copy(target, frame, false);
+    else this.count(target, reason);
   }
 
   #copy(source: number, frame: Uint8Array, isIngress: boolean): void {

@@ -37,7 +37,6 @@ describe('settings of a unix port', () => {
       kind: 'unix',
       socket: '/r/e0.sock',
       transport: 'stream',
-      mtu: 9000,
       flood: true,
       receive: true,
       forwardBpdu: false,

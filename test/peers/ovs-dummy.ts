@@ -1,0 +1,273 @@
+/**
+ * Open vSwitch as an oracle for what a switch has to do: its user-space datapath with ports of the kind `dummy`
+ * (`--enable-dummy`), to which frames are handed as text and which write what they are given to capture files. No kernel
+ * module, no root. Its database, sockets and files live in the folder given, apart from any Open vSwitch of the
+ * machine. Owns both daemons. Main thread.
+ *
+ * It keeps no flows (flow-limit 0), so that each frame is decided upon by the rules, and not by what was decided about
+ * one like it before an address was learned.
+ */
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { VlanPolicy } from '../../src/queue/policy.ts';
+import { type Child, runProgram, startChild, TextLog } from './child.ts';
+import { settlesWithin } from './deadline.ts';
+
+const SCHEMA = '/usr/share/openvswitch/vswitch.ovsschema';
+const START_TIMEOUT_MS = 30_000;
+const STOP_TIMEOUT_MS = 10_000;
+const FILE_HEADER_BYTES = 24;
+const PACKET_HEADER_BYTES = 16;
+
+export class OvsDummy {
+  readonly #folder: string;
+  readonly #logs: TextLog[] = [];
+  #database: Child | null = null;
+  #switch: Child | null = null;
+  #control: ControlConnection | null = null;
+  /** By bridge. */
+  readonly #ports = new Map<string, DummyPort[]>();
+  /** Frames that were handed over so far. */
+  #sent = 0;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /** Bridges of so many ports each, named `b2` and so on. */
+  static async start(folder: string, portCounts: readonly number[]): Promise<OvsDummy> {
+    const ovs = new OvsDummy(folder);
+    try {
+      await ovs.#start(portCounts);
+    } catch (error) {
+      await ovs.stop();
+      throw new Error(`${(error as Error).message}\n${ovs.#logs.at(-1)?.text.slice(-1500) ?? ''}`.trimEnd());
+    }
+    return ovs;
+  }
+
+  /** Gives the ports of a bridge these settings and forgets what it learned. */
+  async configure(bridge: string, policies: readonly VlanPolicy[], vlanLimit: number): Promise<void> {
+    const ports = this.#portsOf(bridge);
+    await this.#vsctl(
+      ...['set', 'Open_vSwitch', '.', `other_config:vlan-limit=${vlanLimit}`],
+      ...policies.flatMap((policy, i) => {
+        const { name } = ports[i];
+        const columns = ['tag', 'trunks', 'vlan_mode', 'cvlans', 'other_config'];
+        return ['--', 'clear', 'Port', name, ...columns, '--', 'set', 'Port', name, ...columnsOf(policy)];
+      }),
+    );
+    await this.#ask('fdb/flush', bridge);
+    for (const port of ports) port.take();
+  }
+
+  /** Hands frames to a port, one after the other; resolves when they have gone where they go. */
+  async send(bridge: string, port: number, frames: readonly Uint8Array[]): Promise<void> {
+    const texts = frames.map((frame) => Buffer.from(frame).toString('hex'));
+    await this.#ask('netdev-dummy/receive', this.#portsOf(bridge)[port].name, ...texts);
+    this.#sent += frames.length;
+    for (;;) {
+      const stats = await this.#ask('dpif-netdev/pmd-stats-show');
+      if (Number(/packets received: (\d+)/.exec(stats)?.[1]) >= this.#sent) return;
+    }
+  }
+
+  /** What each port of a bridge was given since the last call, in order. */
+  take(bridge: string): Uint8Array[][] {
+    return this.#portsOf(bridge).map((port) => port.take());
+  }
+
+  async version(): Promise<string> {
+    return (await this.#ask('version')).split('\n')[0];
+  }
+
+  async stop(): Promise<void> {
+    this.#control?.close();
+    for (const port of [...this.#ports.values()].flat()) port.close();
+    for (const child of [this.#switch, this.#database]) {
+      if (child === null) continue;
+      child.process.kill('SIGTERM');
+      if (!(await settlesWithin(child.exited, STOP_TIMEOUT_MS))) child.kill();
+      await child.exited;
+    }
+  }
+
+  async #start(portCounts: readonly number[]): Promise<void> {
+    const file = this.#path('conf.db');
+    await runChecked('ovsdb-tool', ['create', file, SCHEMA]);
+    const remote = `--remote=punix:${this.#path('db.sock')}`;
+    this.#database = await this.#daemon('ovsdb-server', [file, remote, `--unixctl=${this.#path('db.ctl')}`]);
+    await this.#retry('the database', () => this.#vsctl('--no-wait', 'init'));
+    await this.#vsctl('--no-wait', 'set', 'Open_vSwitch', '.', 'other_config:flow-limit=0');
+    this.#switch = await this.#daemon('ovs-vswitchd', [
+      `unix:${this.#path('db.sock')}`,
+      `--unixctl=${this.#path('switch.ctl')}`,
+      '--enable-dummy',
+      '--disable-system',
+    ]);
+    await this.#retry('the switch', async () => {
+      this.#control = await ControlConnection.open(this.#path('switch.ctl'));
+    });
+    for (const count of portCounts) await this.#addBridge(`b${count}`, count);
+  }
+
+  async #addBridge(bridge: string, count: number): Promise<void> {
+    const names = Array.from({ length: count }, (_, i) => `${bridge}p${i}`);
+    await this.#vsctl(
+      ...['add-br', bridge, '--', 'set', 'bridge', bridge, 'datapath_type=dummy'],
+      ...names.flatMap((name) => [
+        ...['--', 'add-port', bridge, name, '--', 'set', 'Interface', name, 'type=dummy'],
+        `options:tx_pcap=${this.#path(`${name}.pcap`)}`,
+      ]),
+    );
+    this.#ports.set(
+      bridge,
+      names.map((name) => new DummyPort(name, this.#path(`${name}.pcap`))),
+    );
+  }
+
+  #portsOf(bridge: string): readonly DummyPort[] {
+    return this.#ports.get(bridge) ?? [];
+  }
+
+  #ask(method: string, ...params: string[]): Promise<string> {
+    if (this.#control === null) throw new Error('Open vSwitch is not running');
+    return this.#control.ask(method, params);
+  }
+
+  async #daemon(program: string, args: readonly string[]): Promise<Child> {
+    const variables = ['OVS_RUNDIR', 'OVS_DBDIR', 'OVS_LOGDIR', 'OVS_SYSCONFDIR'];
+    const places = variables.map((name) => `${name}=${this.#folder}`);
+    const child = await startChild('env', [...places, program, ...args, '--no-chdir']);
+    child.process.stdout.resume();
+    this.#logs.push(new TextLog(child.process.stderr));
+    return child;
+  }
+
+  #vsctl(...args: string[]): Promise<string> {
+    return runChecked('ovs-vsctl', [`--db=unix:${this.#path('db.sock')}`, '--timeout=20', ...args]);
+  }
+
+  async #retry(what: string, ask: () => Promise<unknown>): Promise<void> {
+    const deadlineMs = performance.now() + START_TIMEOUT_MS;
+    for (;;) {
+      try {
+        await ask();
+        return;
+      } catch (error) {
+        if (performance.now() > deadlineMs) {
+          throw new Error(`Open vSwitch: ${what} did not answer: ${(error as Error).message}`);
+        }
+      }
+      await delay(100);
+    }
+  }
+
+  #path(name: string): string {
+    return join(this.#folder, name);
+  }
+}
+
+/** The capture file of one port. */
+class DummyPort {
+  readonly name: string;
+  readonly #fd: number;
+  #offset = FILE_HEADER_BYTES;
+
+  constructor(name: string, file: string) {
+    this.name = name;
+    this.#fd = openSync(file, 'r');
+  }
+
+  /** Frames that were written since the last call. */
+  take(): Uint8Array[] {
+    const bytes = Buffer.alloc(Math.max(0, fstatSync(this.#fd).size - this.#offset));
+    readSync(this.#fd, bytes, 0, bytes.length, this.#offset);
+    const frames: Uint8Array[] = [];
+    let at = 0;
+    while (at + PACKET_HEADER_BYTES <= bytes.length) {
+      const end = at + PACKET_HEADER_BYTES + bytes.readUInt32LE(at + 8);
+      frames.push(Uint8Array.from(bytes.subarray(at + PACKET_HEADER_BYTES, end)));
+      at = end;
+    }
+    this.#offset += at;
+    return frames;
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}
+
+/** JSON-RPC as ovs-appctl speaks it, without starting a program for each call. One call at a time. */
+class ControlConnection {
+  readonly #socket: Socket;
+  #text = '';
+  #calls = 0;
+  #answered: ((text: string) => void) | null = null;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding('utf8');
+    socket.on('data', (text: string) => {
+      this.#text += text;
+      this.#answered?.(this.#text);
+    });
+  }
+
+  static open(path: string): Promise<ControlConnection> {
+    return new Promise((resolve, reject) => {
+      const socket = connect(path);
+      socket.once('error', reject);
+      socket.once('connect', () => resolve(new ControlConnection(socket)));
+    });
+  }
+
+  async ask(method: string, params: readonly string[]): Promise<string> {
+    this.#text = '';
+    const answer = await new Promise<{ result: string | null; error: string | null }>((resolve) => {
+      this.#answered = (text) => {
+        const parsed = parsedOrNull(text);
+        if (parsed !== null) resolve(parsed as { result: string | null; error: string | null });
+      };
+      this.#socket.write(JSON.stringify({ id: this.#calls++, method, params }));
+    });
+    this.#answered = null;
+    if (answer.error !== null) throw new Error(`Open vSwitch refused ${method}: ${answer.error}`);
+    return answer.result ?? '';
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+}
+
+/** Null: not whole yet; objects follow one another without anything between them. */
+function parsedOrNull(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+/** Settings as columns of its table Port. */
+function columnsOf(policy: VlanPolicy): string[] {
+  const { mode, tag, trunks, cvlans, priorityTags, serviceTag } = policy;
+  return [
+    `vlan_mode=${mode}`,
+    ...(mode === 'trunk' ? [] : [`tag=${tag}`]),
+    ...(trunks === null ? [] : [`trunks=[${trunks.join(',')}]`]),
+    ...(cvlans === null ? [] : [`cvlans=[${cvlans.join(',')}]`]),
+    `other_config:priority-tags=${priorityTags}`,
+    `other_config:qinq-ethtype=${serviceTag}`,
+  ];
+}
+
+async function runChecked(program: string, args: readonly string[]): Promise<string> {
+  const { code, output } = await runProgram(program, args);
+  if (code !== 0) throw new Error(`${program} ${args.at(-1)} ended with code ${code}: ${output.trim()}`);
+  return output;
+}
