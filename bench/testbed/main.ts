@@ -26,6 +26,8 @@ async function main(): Promise<void> {
   const options = command().parse().opts<Options>();
   // Children, mounts, the namespace and folders are cleared away at exit, which a signal alone would skip.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+  // All rows of several rounds stand at once, and each mount of hugepages listens for the exit.
+  process.setMaxListeners(0);
   const notes: string[] = [];
   const note = (text: string): void => {
     if (!notes.includes(text)) notes.push(text);
