@@ -19,6 +19,13 @@ export type OvsOptions = {
   readonly controlCpu: number;
   readonly hugepagesPath: string;
   readonly portCount: number;
+  /** Checksum and segmentation offload between its ports; default false, as Open vSwitch's own. */
+  readonly userspaceTso?: boolean;
+  /**
+   * Name of the network namespace of its own interfaces; default: this process's. Two at once need one each, since
+   * every one has an interface `ovs-netdev`.
+   */
+  readonly networkNamespace?: string;
 };
 
 export const OVS_MIB = 512;
@@ -111,16 +118,19 @@ export class OvsPeer implements Peer {
     ]);
     await this.#retry('the database', () => this.#vsctl('--no-wait', 'init'));
     await this.#configure(options);
-    this.#switch = await this.#daemon(DAEMON, [
-      `unix:${this.#path('db.sock')}`,
-      `--unixctl=${this.#path('switch.ctl')}`,
-    ]);
+    const { networkNamespace: namespace } = options;
+    const inNamespace = namespace === undefined ? [] : ['ip', 'netns', 'exec', namespace];
+    this.#switch = await this.#daemon(
+      DAEMON,
+      [`unix:${this.#path('db.sock')}`, `--unixctl=${this.#path('switch.ctl')}`],
+      inNamespace,
+    );
     await this.#retry('the switch', () => this.#appctl('version'));
     await this.#addPorts();
     await this.#checkPlacement(options.cpu);
   }
 
-  async #configure({ cpu, controlCpu, hugepagesPath }: OvsOptions): Promise<void> {
+  async #configure({ cpu, controlCpu, hugepagesPath, userspaceTso = false }: OvsOptions): Promise<void> {
     const settings = {
       'dpdk-init': 'true',
       'dpdk-socket-mem': String(OVS_MIB),
@@ -129,6 +139,7 @@ export class OvsPeer implements Peer {
       'dpdk-hugepage-dir': hugepagesPath,
       'dpdk-lcore-mask': cpuMask(controlCpu),
       'pmd-cpu-mask': cpuMask(cpu),
+      'userspace-tso-enable': String(userspaceTso),
       'dpdk-extra': `--no-pci --no-telemetry --file-prefix ${this.#filePrefix}`,
     };
     const texts = Object.entries(settings).map(([key, value]) => `other_config:${key}="${value}"`);
@@ -156,10 +167,11 @@ export class OvsPeer implements Peer {
     }
   }
 
-  async #daemon(program: string, args: readonly string[]): Promise<Child> {
+  /** `before`: words of a command that becomes the program. */
+  async #daemon(program: string, args: readonly string[], before: readonly string[] = []): Promise<Child> {
     const variables = ['OVS_RUNDIR', 'OVS_DBDIR', 'OVS_LOGDIR', 'OVS_SYSCONFDIR'];
     const places = variables.map((name) => `${name}=${this.#folder}`);
-    const child = await startChild('env', [...places, program, ...args, '--no-chdir']);
+    const child = await startChild('env', [...places, ...before, program, ...args, '--no-chdir']);
     child.process.stdout.resume();
     this.#logs.push(new TextLog(child.process.stderr));
     return child;

@@ -1,5 +1,5 @@
 /**
- * One of a row's two guests: where its card is attached, and the options it is started with. The same inside and
+ * One of a row's guests: where its card is attached, and the options it is started with. The same inside and
  * outside of containers. Pure.
  */
 import { join } from 'node:path';
@@ -22,8 +22,8 @@ const RECONNECT_S = 1;
 
 /** Where a guest finds what its card is attached to. */
 export type GuestPlace = {
-  /** Folder of the switch's sockets. */
-  readonly socketFolder: string;
+  /** Socket of its port at the switch; null: its card is a tap of the bridge. */
+  readonly socketPath: string | null;
   /** Network namespace of the bridge; null: the one this process is in. */
   readonly namespace: string | null;
   /** A mounted hugetlbfs for the guest's memory; null: pages of 4 KiB. Used for vhost-user only. */
@@ -31,8 +31,16 @@ export type GuestPlace = {
   readonly accelerator: Accelerator;
 };
 
-/** Ports of Ringway for the two guests of a row. */
-export function portOf(attachment: GuestRow['attachment'], guest: GuestName): string {
+/** The guests of a row: the first sends. */
+export function guestsOf({ receiver }: GuestRow): readonly GuestName[] {
+  return receiver === 'host' ? GUEST_NAMES.slice(0, 1) : GUEST_NAMES;
+}
+
+/** Kinds of Ringway's ports for guests. */
+export type RingwayGuestPort = Extract<GuestRow['attachment'], 'unix' | 'vhost-user'>;
+
+/** Ports of Ringway for the guests of a row. */
+export function portOf(attachment: RingwayGuestPort, guest: GuestName): string {
   return attachment === 'unix' ? `unix-${guest}` : `vhost-${guest}`;
 }
 
@@ -48,15 +56,20 @@ export function guestOptions(name: GuestRowName, guest: GuestName, place: GuestP
     kernel: row.kernel,
     accel: place.accelerator,
     ...(row.attachment === 'tap' && place.namespace !== null ? { networkNamespace: place.namespace } : {}),
-    ...(row.attachment === 'vhost-user' ? {} : { memoryMiB: GUEST_MIB }),
+    ...(usesVhostUser(row) ? {} : { memoryMiB: GUEST_MIB }),
     qemuArgs: cardArgs(row, guest, place),
   };
 }
 
+/** The guests' memory is shared with the switch. */
+export function usesVhostUser({ attachment }: GuestRow): boolean {
+  return attachment === 'vhost-user' || attachment === 'ovs';
+}
+
 function cardArgs(row: GuestRow, guest: GuestName, place: GuestPlace): string[] {
   const mac = macOf(guest);
-  const socketPath = socketOf(place.socketFolder, portOf(row.attachment, guest));
   const { model, queuePairs } = row;
+  const socketPath = place.socketPath ?? '';
   switch (row.attachment) {
     case 'tap':
       return emulatedCardArgs({
@@ -70,11 +83,19 @@ function cardArgs(row: GuestRow, guest: GuestName, place: GuestPlace): string[] 
         mac,
         netdev: `stream,server=off,addr.type=unix,addr.path=${socketPath}`,
       });
-    case 'vhost-user': {
+    case 'vhost-user':
+    case 'ovs': {
       const hugepages = place.hugepagesPath === null ? {} : { hugepagesPath: place.hugepagesPath };
       return [
         ...sharedMemoryArgs({ memoryMiB: GUEST_MIB, ...hugepages }),
-        ...vhostUserCardArgs({ index: 1, socketPath, mac, queuePairs, reconnectS: RECONNECT_S }),
+        // Open vSwitch connects to QEMU, which waits for it; Ringway is connected to.
+        ...vhostUserCardArgs({
+          index: 1,
+          socketPath,
+          mac,
+          queuePairs,
+          ...(row.attachment === 'ovs' ? { server: true } : { reconnectS: RECONNECT_S }),
+        }),
       ];
     }
   }

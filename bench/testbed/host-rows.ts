@@ -1,101 +1,139 @@
 /**
- * Measures rows on this machine without containers: starts the switch or the bridge, the guests or testpmd, and
- * ends them again. Owns them while a row is measured, and the folder of sockets.
+ * Starts rows on this machine without containers: the switch or the bridge, and the guests or testpmd, which stand
+ * until the row is ended.
  */
-import { allowedCpus } from '../../src/host/affinity.ts';
-import { temporaryFolder } from '../../test/peers/child.ts';
-import { ensurePeers, LinuxGuest, type PeerName, takeHugepages } from '../../test/peers/index.ts';
+import { ensurePeers, LinuxGuest, type PeerName } from '../../test/peers/index.ts';
 import { TESTPMD_LOAD_MIB, TestpmdLoad } from '../load/testpmd-load.ts';
+import { signalProcess } from '../peers/contract.ts';
+import { cpuTimeMs } from '../scenarios/process-facts.ts';
 import { type AcceleratorChoice, chooseAccelerator } from './accelerator.ts';
-import { GUEST_MIB, GUEST_NAMES, type GuestPlace, guestOptions, socketOf } from './guest.ts';
-import { FRAME_BYTES, measureGuests } from './measure.ts';
-import { GUEST_ROWS, type GuestRowName, type MeasuredRow, type RowName, type RowResult } from './rows.ts';
-import { SwitchProcess, TESTPMD_PORTS } from './switch-process.ts';
-import { makeTapBridge, tapBridgeObstacle } from './tap-bridge.ts';
+import { type Between, controlCpu, forwardingCpu, startBetween } from './between.ts';
+import { type CleanUp, endAll, hugepagesFolder, type Note, socketsFolder } from './clean-up.ts';
+import { GUEST_MIB, type GuestPlace, guestOptions, guestsOf, socketOf, usesVhostUser } from './guest.ts';
+import { HostEnd } from './host-end.ts';
+import { type Ends, FRAME_BYTES, measureEnds, setUpGuests, setUpSender } from './measure.ts';
+import type { StandingRow } from './rounds.ts';
+import { type Figure, GUEST_ROWS, type GuestRowName, type RowName } from './rows.ts';
+import { SwitchProcess, TESTPMD_PORTS, testpmdPorts } from './switch-process.ts';
 
-const HUGEPAGE_MIB = 2;
 const WARM_UP_MS = 1000;
 
 export type Run = {
   readonly seconds: number;
+  readonly figures: readonly Figure[];
   readonly accelerator: AcceleratorChoice;
-  note(text: string): void;
+  readonly note: Note;
 };
 
-/** What was started, ended in the opposite order. */
-type CleanUp = (() => Promise<void>)[];
-
-/** Never rejects: what goes wrong is the row's reason for not being measured. */
-export async function measureHostRow(row: RowName, run: Run): Promise<RowResult> {
+/** @throws when it cannot be started; nothing of it is left then */
+export async function startHostRow(row: RowName, run: Run): Promise<StandingRow> {
   const cleanUp: CleanUp = [];
   try {
     await needPeers(row);
-    return await (row === 'virtio-user'
-      ? measureVirtioUser(run, cleanUp)
-      : measureGuestRow(row, run, cleanUp));
+    return row === 'virtio-user'
+      ? await startVirtioUser(run, cleanUp)
+      : await startGuestRow(row, run, cleanUp);
   } catch (error) {
-    return { row, notMeasured: firstLine(error) };
-  } finally {
-    for (const end of cleanUp.reverse()) await end().catch((error) => run.note(firstLine(error)));
+    await endAll(cleanUp, run.note);
+    throw error;
   }
 }
 
-async function measureGuestRow(name: GuestRowName, run: Run, cleanUp: CleanUp): Promise<MeasuredRow> {
-  const { attachment, queuePairs } = GUEST_ROWS[name];
+async function startGuestRow(name: GuestRowName, run: Run, cleanUp: CleanUp): Promise<StandingRow> {
+  const { seconds, figures } = run;
+  const { queuePairs } = GUEST_ROWS[name];
   const accelerator = await chooseAccelerator(run.accelerator);
-  const socketFolder = await socketsFolder(cleanUp);
-  let namespace: string | null = null;
-  if (attachment === 'tap') {
-    const obstacle = tapBridgeObstacle();
-    if (obstacle !== null) throw new Error(obstacle);
-    const bridge = await makeTapBridge();
-    cleanUp.push(() => bridge.remove());
-    namespace = bridge.namespace;
-  } else {
-    const ringway = await SwitchProcess.start(socketFolder, attachment);
-    cleanUp.push(() => ringway.stop());
-  }
-  const pages = attachment === 'vhost-user' ? (2 * GUEST_MIB) / HUGEPAGE_MIB : 0;
-  const hugepagesPath = await hugepagesFolder(pages, run, cleanUp);
-  const place: GuestPlace = { socketFolder, namespace, hugepagesPath, accelerator };
-  const guests = await startGuests(name, place, cleanUp);
-  return { row: name, accelerator, ...(await measureGuests(guests, { seconds: run.seconds, queuePairs })) };
+  const between = await startBetween(GUEST_ROWS[name], cleanUp);
+  const guests = await startGuests(name, between, { run, accelerator }, cleanUp);
+  const ends = await setUpEnds(guests, between, queuePairs, cleanUp);
+  const { pid } = between;
+  const switchTime = pid === null ? {} : { switchTimeMs: () => cpuTimeMs(pid) };
+  return {
+    accelerator,
+    measure: () => measureEnds(ends, { seconds, queuePairs, figures, ...switchTime }),
+    // Stopping a guest takes an answer of the switch, so that is paused after it and resumed before it.
+    pause: async () => {
+      for (const guest of guests) await guest.qmp('stop');
+      if (pid !== null) signalProcess(pid, 'SIGSTOP');
+    },
+    resume: async () => {
+      if (pid !== null) signalProcess(pid, 'SIGCONT');
+      for (const guest of guests) await guest.qmp('cont');
+    },
+    end: async () => {
+      if (pid !== null) signalProcess(pid, 'SIGCONT');
+      await endAll(cleanUp, run.note);
+    },
+  };
 }
 
 async function startGuests(
   name: GuestRowName,
-  place: GuestPlace,
+  between: Between,
+  { run, accelerator }: { readonly run: Run; readonly accelerator: GuestPlace['accelerator'] },
   cleanUp: CleanUp,
-): Promise<[LinuxGuest, LinuxGuest]> {
-  const starts = GUEST_NAMES.map(async (guest) => {
+): Promise<LinuxGuest[]> {
+  const row = GUEST_ROWS[name];
+  const names = guestsOf(row);
+  const hugepagesPath = usesVhostUser(row)
+    ? await hugepagesOr4KiB(names.length * GUEST_MIB, run, cleanUp)
+    : null;
+  const namespace = row.attachment === 'tap' ? between.namespace!.name : null;
+  const starts = names.map(async (guest) => {
+    const place: GuestPlace = { socketPath: between.socketOf(guest), namespace, hugepagesPath, accelerator };
     const started = await LinuxGuest.start(guestOptions(name, guest, place));
     cleanUp.push(() => started.stop());
     return started;
   });
-  // Both have come up or failed before anything is cleaned up.
+  // All have come up or failed before anything is cleaned up.
   await Promise.allSettled(starts);
-  const [a, b] = await Promise.all(starts);
-  return [a!, b!];
+  return Promise.all(starts);
 }
 
-async function measureVirtioUser(run: Run, cleanUp: CleanUp): Promise<MeasuredRow> {
+async function setUpEnds(
+  [sender, receiver]: readonly LinuxGuest[],
+  between: Between,
+  queuePairs: number,
+  cleanUp: CleanUp,
+): Promise<Ends> {
+  if (receiver !== undefined) {
+    await setUpGuests([sender!, receiver], queuePairs);
+    return [sender!, receiver];
+  }
+  const host = await HostEnd.start(between.namespace!);
+  cleanUp.push(() => host.stop());
+  await setUpSender(sender!, queuePairs);
+  return [sender!, host];
+}
+
+async function startVirtioUser(run: Run, cleanUp: CleanUp): Promise<StandingRow> {
+  if (!run.figures.includes('frames')) throw new Error('testpmd sends frames only.');
   const folder = await socketsFolder(cleanUp);
-  const ringway = await SwitchProcess.start(folder, 'testpmd');
+  // testpmd forwards on the processor where the worker is in other rows.
+  const ports = testpmdPorts(folder);
+  const ringway = await SwitchProcess.start(folder, { ports, cpu: null });
   cleanUp.push(() => ringway.stop());
-  const hugepagesPath = await hugepagesFolder(TESTPMD_LOAD_MIB / HUGEPAGE_MIB, run, cleanUp);
-  const load = await startTestpmd(folder, hugepagesPath);
+  const load = await startTestpmd(folder, await hugepagesOr4KiB(TESTPMD_LOAD_MIB, run, cleanUp));
   cleanUp.push(() => load.stop());
-  const framesPerSecond = await measureTestpmd(load, run.seconds);
-  return { row: 'virtio-user', framesPerSecond, tcpBitsPerSecond: null, accelerator: null };
+  return {
+    accelerator: null,
+    measure: async () => {
+      const framesPerSecond = await measureTestpmd(load, run.seconds);
+      return { framesPerSecond, tcpBitsPerSecond: null, switchCpus: null };
+    },
+    // Neither of them polls between measurements.
+    pause: async () => {},
+    resume: async () => {},
+    end: () => endAll(cleanUp, run.note),
+  };
 }
 
 /** testpmd forwards on the last processor that this process may use, and takes commands on the first. */
 export function startTestpmd(folder: string, hugepagesPath: string | null): Promise<TestpmdLoad> {
-  const cpus = allowedCpus();
   const [first, second] = TESTPMD_PORTS.map((port) => socketOf(folder, port));
   return TestpmdLoad.start(
     { sockets: [first!, second!], generatorRole: 'client' },
-    { kind: 'io-vectorised', cpu: cpus.at(-1)!, controlCpu: cpus[0], hugepagesPath },
+    { kind: 'io-vectorised', cpu: forwardingCpu(), controlCpu: controlCpu(), hugepagesPath },
   );
 }
 
@@ -117,25 +155,10 @@ async function needPeers(row: RowName): Promise<void> {
   if (missing !== undefined) throw new Error(missing);
 }
 
-async function socketsFolder(cleanUp: CleanUp): Promise<string> {
-  const folder = await temporaryFolder('ringway-testbed-');
-  cleanUp.push(() => folder.remove());
-  return folder.path;
-}
-
-/** Folder of a hugetlbfs with that many pages of 2 MiB; null when none are wanted or to be had, which is noted. */
-async function hugepagesFolder(count: number, run: Run, cleanUp: CleanUp): Promise<string | null> {
-  if (count === 0) return null;
-  const taken = await takeHugepages(count);
-  if ('unavailable' in taken) {
-    run.note(`${taken.unavailable} Pages of 4 KiB are used.`);
-    return null;
-  }
-  cleanUp.push(() => taken.release());
-  return taken.path;
-}
-
-export function firstLine(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
-  return text.split('\n')[0];
+/** Folder of a hugetlbfs; null when there is none to be had, which is noted. */
+async function hugepagesOr4KiB(sizeMiB: number, run: Run, cleanUp: CleanUp): Promise<string | null> {
+  const taken = await hugepagesFolder(sizeMiB, cleanUp);
+  if ('path' in taken) return taken.path;
+  run.note(`${taken.unavailable} Pages of 4 KiB are used.`);
+  return null;
 }

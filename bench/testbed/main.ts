@@ -4,29 +4,52 @@
  */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { ACCELERATOR_CHOICES, type AcceleratorChoice } from './accelerator.ts';
-import { measureHostRow } from './host-rows.ts';
+import { startHostRow } from './host-rows.ts';
 import { tellResults } from './results.ts';
-import { isRowName, ROW_NAMES, type RowName, type RowResult } from './rows.ts';
+import { measureRounds } from './rounds.ts';
+import { FIGURES, type Figure, isRowName, ROW_NAMES, type RowName, type Sample } from './rows.ts';
+import { figureTexts } from './table.ts';
 
 const SECONDS_MAX = 600;
+const ROUNDS_MAX = 99;
 
-type Options = { seconds: number; accel: AcceleratorChoice; rows: readonly RowName[]; json?: string };
+type Options = {
+  seconds: number;
+  rounds: number;
+  only?: Figure;
+  accel: AcceleratorChoice;
+  rows: readonly RowName[];
+  json?: string;
+};
 
 async function main(): Promise<void> {
   const options = command().parse().opts<Options>();
   // Children, mounts, the namespace and folders are cleared away at exit, which a signal alone would skip.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
+  // All rows of several rounds stand at once, and each mount of hugepages listens for the exit.
+  process.setMaxListeners(0);
   const notes: string[] = [];
   const note = (text: string): void => {
     if (!notes.includes(text)) notes.push(text);
   };
-  const rows: RowResult[] = [];
-  for (const row of options.rows) {
-    process.stderr.write(`measuring ${row}\n`);
-    rows.push(await measureHostRow(row, { seconds: options.seconds, accelerator: options.accel, note }));
-  }
-  await tellResults({ place: 'host', seconds: options.seconds, rows, notes }, options.json ?? null);
-  process.exitCode = rows.some((row) => 'framesPerSecond' in row) ? 0 : 1;
+  const { seconds, rounds, accel: accelerator } = options;
+  const figures = options.only === undefined ? FIGURES : [options.only];
+  const rows = await measureRounds(options.rows, {
+    count: rounds,
+    start: (row) => {
+      process.stderr.write(`starting ${row}\n`);
+      return startHostRow(row, { seconds, figures, accelerator, note });
+    },
+    measured: (round, row, sample) => process.stderr.write(`${progressLine(round, row, sample)}\n`),
+    note,
+  });
+  await tellResults({ place: 'host', seconds, rounds, rows, notes }, options.json ?? null);
+  process.exitCode = rows.some((row) => 'samples' in row) ? 0 : 1;
+}
+
+function progressLine(round: number, row: RowName, sample: Sample): string {
+  const { frames, tcp } = figureTexts(sample);
+  return `round ${round}: ${row}: packets/s ${frames}, TCP ${tcp}`;
 }
 
 function command(): Command {
@@ -34,7 +57,14 @@ function command(): Command {
     .description(
       'Measures packets per second at 64 bytes and TCP between two QEMU guests for each kind of card.',
     )
-    .option('--seconds <n>', 'length of each measurement', wholeSeconds, 10)
+    .option('--seconds <n>', 'length of each measurement', wholeNumber(SECONDS_MAX), 10)
+    .option(
+      '--rounds <n>',
+      'how often each row is measured; the table has the medians',
+      wholeNumber(ROUNDS_MAX),
+      1,
+    )
+    .addOption(new Option('--only <figure>', 'leaves out the other figure').choices(FIGURES))
     .addOption(
       new Option('--rows <list>', `rows to measure: ${ROW_NAMES.join(', ')}`)
         .argParser(rowList)
@@ -46,12 +76,14 @@ function command(): Command {
     .option('--json <file>', 'where the results go as well');
 }
 
-function wholeSeconds(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > SECONDS_MAX) {
-    throw new InvalidArgumentError(`${text} is no whole number from 1 to ${SECONDS_MAX}.`);
-  }
-  return value;
+function wholeNumber(max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < 1 || value > max) {
+      throw new InvalidArgumentError(`${text} is no whole number from 1 to ${max}.`);
+    }
+    return value;
+  };
 }
 
 function rowList(text: string): RowName[] {

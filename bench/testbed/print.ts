@@ -11,6 +11,7 @@ const results: TestbedResults = {
   facts: await machineFacts(),
   place: 'containers',
   seconds: Number(seconds),
+  rounds: 1,
   rows: parseRowResults(await text(process.stdin)),
   notes: [],
 };

@@ -9,6 +9,8 @@ export type TestbedResults = {
   readonly facts: MachineFacts;
   readonly place: 'host' | 'containers';
   readonly seconds: number;
+  /** How often each row was measured. */
+  readonly rounds: number;
   readonly rows: readonly RowResult[];
   readonly notes: readonly string[];
 };
@@ -20,9 +22,10 @@ const TCG_NOTE =
 export function resultLines(results: TestbedResults): string[] {
   const emulated = results.rows.some((row) => 'accelerator' in row && row.accelerator === 'tcg');
   const place = results.place === 'host' ? 'without containers' : 'in containers';
+  const rounds = results.rounds === 1 ? '' : `, medians of ${results.rounds} rounds`;
   return [
     ...factLines(results.facts),
-    `Testbed ${place}, windows of ${results.seconds} s`,
+    `Testbed ${place}, windows of ${results.seconds} s${rounds}`,
     '',
     ...testbedLines(results.rows),
     '',
@@ -36,7 +39,7 @@ export function parseRowResults(text: string): RowResult[] {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
   return lines.map((line) => {
     const value = JSON.parse(line) as Partial<Record<string, unknown>>;
-    const isMeasured = typeof value.framesPerSecond === 'number';
+    const isMeasured = Array.isArray(value.samples);
     if (!isRowName(String(value.row)) || (!isMeasured && typeof value.notMeasured !== 'string')) {
       throw new Error(`no result of a row: ${line}`);
     }

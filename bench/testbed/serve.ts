@@ -11,10 +11,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { LinuxGuest, runProgram } from '../../test/peers/index.ts';
 import { ACCELERATOR_CHOICES, type AcceleratorChoice, chooseAccelerator } from './accelerator.ts';
-import { GUEST_NAMES, type GuestName, type GuestPlace, guestOptions } from './guest.ts';
+import { GUEST_NAMES, type GuestName, type GuestPlace, guestOptions, portOf, socketOf } from './guest.ts';
 import { measureTestpmd, startTestpmd } from './host-rows.ts';
 import { giveOrder, listenForOrders, type Order, ordersSocket, SOCKET_FOLDER } from './orders.ts';
-import { type GuestRowName, isRowName } from './rows.ts';
+import { type ContainerRowName, GUEST_ROWS, isContainerRowName } from './rows.ts';
 import { tapBridgeCommands } from './tap-bridge.ts';
 
 const HUGEPAGES_FOLDER = '/dev/hugepages';
@@ -40,13 +40,18 @@ async function main([what, name]: readonly string[]): Promise<void> {
 
 async function serveGuest(letter: GuestName): Promise<void> {
   const accelerator = await chooseAccelerator(acceleratorChoice());
+  const row = rowOfGuests();
+  const { attachment } = GUEST_ROWS[row];
   const place: GuestPlace = {
-    socketFolder: SOCKET_FOLDER,
+    socketPath:
+      attachment === 'unix' || attachment === 'vhost-user'
+        ? socketOf(SOCKET_FOLDER, portOf(attachment, letter))
+        : null,
     namespace: null,
     hugepagesPath: hugepagesPath(),
     accelerator,
   };
-  const guest = await LinuxGuest.start(guestOptions(rowOfGuests(), letter, place));
+  const guest = await LinuxGuest.start(guestOptions(row, letter, place));
   await listenForOrders(ordersSocket(`guest-${letter}`), async (order: Order) => {
     if (order.order === 'health') return accelerator;
     if (order.order === 'run') return guest.runOk(order.command, { timeoutMs: order.timeoutMs });
@@ -89,9 +94,9 @@ async function makeTaps(): Promise<void> {
   await listenForOrders(ordersSocket('taps'), async () => null);
 }
 
-function rowOfGuests(): GuestRowName {
+function rowOfGuests(): Exclude<ContainerRowName, 'virtio-user'> {
   const row = process.env.TESTBED_ROW || 'vhost-user';
-  if (!isRowName(row) || row === 'virtio-user') throw new Error(`TESTBED_ROW: ${row} has no guests`);
+  if (!isContainerRowName(row) || row === 'virtio-user') throw new Error(`TESTBED_ROW: ${row} has no guests`);
   return row;
 }
 

@@ -1,6 +1,7 @@
 /**
  * Ringway for the testbed, as a user would start it: the command line in a process of its own with the default
- * settings, one worker that is not pinned. Owns the process; the caller owns the folder of its sockets.
+ * settings but for its ports' offloads and its worker's processor. Owns the process; the caller owns the folder of its
+ * sockets.
  */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -9,7 +10,9 @@ import { fileURLToPath } from 'node:url';
 import { askControl } from '../../switch/control/client.ts';
 import type { PortReport } from '../../switch/control/report.ts';
 import { type Child, startChild, TextLog } from '../../test/peers/index.ts';
-import { GUEST_NAMES, portOf, socketOf } from './guest.ts';
+import { signalProcess } from '../peers/contract.ts';
+import { guestsOf, portOf, type RingwayGuestPort, socketOf } from './guest.ts';
+import { ADDRESSES, DEVICE } from './measure.ts';
 import type { GuestRow } from './rows.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/ringway.js', import.meta.url));
@@ -20,7 +23,12 @@ const ASK_AGAIN_MS = 50;
 /** Ports for testpmd. */
 export const TESTPMD_PORTS = ['testpmd-0', 'testpmd-1'] as const;
 
-export type PortNeeds = Exclude<GuestRow['attachment'], 'tap'> | 'testpmd';
+export type SwitchSettings = {
+  /** By name, as in a configuration file. */
+  readonly ports: Readonly<Record<string, object>>;
+  /** Processor of its worker; null: not pinned. */
+  readonly cpu: number | null;
+};
 
 export class SwitchProcess {
   readonly #child: Child;
@@ -34,11 +42,16 @@ export class SwitchProcess {
     child.process.stdout.resume();
   }
 
-  /** Starts it with the ports that are needed; resolves when it answers. */
-  static async start(folder: string, needs: PortNeeds): Promise<SwitchProcess> {
+  get pid(): number {
+    return this.#child.pid;
+  }
+
+  /** Resolves when it answers. */
+  static async start(folder: string, { ports, cpu }: SwitchSettings): Promise<SwitchProcess> {
     const control = join(folder, 'ringway.sock');
     const config = join(folder, 'ringway.json');
-    await writeFile(config, JSON.stringify({ ports: portSettings(folder, needs), control }));
+    const cpus = cpu === null ? {} : { cpus: [cpu] };
+    await writeFile(config, JSON.stringify({ ports, control, ...cpus }));
     const args = [PROGRAM, 'run', '--config', config, '--log-level', 'warn'];
     const started = new SwitchProcess(await startChild(process.execPath, args), control);
     try {
@@ -50,7 +63,9 @@ export class SwitchProcess {
     return started;
   }
 
+  /** Also when it was paused. */
   async stop(): Promise<void> {
+    signalProcess(this.#child.pid, 'SIGCONT');
     if (!this.#child.hasExited()) this.#child.process.kill('SIGTERM');
     const stopped = await Promise.race([
       this.#child.exited.then(() => true),
@@ -80,8 +95,25 @@ export class SwitchProcess {
   }
 }
 
-function portSettings(folder: string, needs: PortNeeds): Record<string, object> {
-  const ports = needs === 'testpmd' ? TESTPMD_PORTS : GUEST_NAMES.map((guest) => portOf(needs, guest));
-  const kind = needs === 'unix' ? 'unix' : 'vhost-user';
-  return Object.fromEntries(ports.map((port) => [port, { kind, socket: socketOf(folder, port) }]));
+/** Settings of a row's ports by name; those of a namespace if this machine is to receive in it. */
+export function rowPorts(
+  row: GuestRow,
+  kind: RingwayGuestPort,
+  folder: string,
+  namespace: string | null,
+): Record<string, object> {
+  const offloads = kind === 'unix' ? {} : { offloads: row.offloads };
+  const names = guestsOf(row).map((guest) => portOf(kind, guest));
+  const guestPorts = socketPorts(folder, names, { kind, ...offloads });
+  if (namespace === null) return guestPorts;
+  const addresses = [`${ADDRESSES[1]}/24`];
+  return { ...guestPorts, host: { kind: 'tap', interface: DEVICE, namespace, addresses, ...offloads } };
+}
+
+export function testpmdPorts(folder: string): Record<string, object> {
+  return socketPorts(folder, TESTPMD_PORTS, { kind: 'vhost-user' });
+}
+
+function socketPorts(folder: string, names: readonly string[], settings: object): Record<string, object> {
+  return Object.fromEntries(names.map((name) => [name, { ...settings, socket: socketOf(folder, name) }]));
 }

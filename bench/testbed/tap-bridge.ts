@@ -1,45 +1,23 @@
 /**
  * A bridge of Linux with one tap for each guest, in a network namespace of its own: what Ringway is compared with.
- * Needs root. Owns: the namespace, and with it the bridge and the taps, until `remove()` or the end of the process.
+ * Needs root.
  */
-import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { findProgram, runProgram } from '../../test/peers/index.ts';
+import { findProgram } from '../../test/peers/index.ts';
+import type { NetworkNamespace } from '../../test/peers/namespaces.ts';
 import { GUEST_NAMES, tapOf } from './guest.ts';
 
-export interface TapBridge {
-  readonly namespace: string;
-  /** End the guests before. */
-  remove(): Promise<void>;
-}
-
-/** Why there can be no tap bridge here, in one sentence; null when there can. */
-export function tapBridgeObstacle(): string | null {
-  if (process.getuid?.() !== 0) return 'a bridge and taps need root.';
+/** Why there can be no taps in a namespace here, in one sentence; null when there can. */
+export function tapObstacle(): string | null {
+  if (process.getuid?.() !== 0) return 'taps in a network namespace need root.';
   if (!existsSync('/dev/net/tun')) return 'there is no /dev/net/tun here (modprobe tun).';
   if (findProgram('ip') === undefined) return 'the program ip is missing (package iproute2).';
   return null;
 }
 
-/** @throws with what `ip` said, when the namespace, the bridge or a tap cannot be made */
-export async function makeTapBridge(): Promise<TapBridge> {
-  const namespace = `ringway-testbed-${process.pid}`;
-  await ip('netns', 'add', namespace);
-  const atExit = (): void => {
-    spawnSync(findProgram('ip')!, ['netns', 'delete', namespace]);
-  };
-  process.on('exit', atExit);
-  const remove = async (): Promise<void> => {
-    process.off('exit', atExit);
-    await ip('netns', 'delete', namespace);
-  };
-  try {
-    for (const line of tapBridgeCommands()) await ip('-n', namespace, ...line.split(' '));
-    return { namespace, remove };
-  } catch (error) {
-    await remove();
-    throw error;
-  }
+/** It is gone with its namespace. @throws with what `ip` said */
+export async function makeTapBridge(namespace: NetworkNamespace): Promise<void> {
+  for (const line of tapBridgeCommands()) await namespace.ip(line);
 }
 
 /** Arguments of `ip`, one line for each call. */
@@ -53,9 +31,4 @@ export function tapBridgeCommands(): string[] {
       `link set ${tap} up`,
     ]),
   ];
-}
-
-async function ip(...args: string[]): Promise<void> {
-  const { code, output } = await runProgram('ip', args);
-  if (code !== 0) throw new Error(`ip ${args.join(' ')}: ${output.trim()}`);
 }

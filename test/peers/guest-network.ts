@@ -124,6 +124,11 @@ type Shell = Pick<LinuxGuest | UmlGuest, 'runOk'>;
 /** Starts `iperf3 -s` in the background; it answers clients until the guest ends. */
 export async function startIperf3Server(guest: Shell, port = 5201): Promise<void> {
   await guest.runOk(`iperf3 -s -D -p ${port} > /dev/null 2>&1`);
+  await untilIperf3Listens(guest, port);
+}
+
+/** Resolves when something listens on the port. */
+export async function untilIperf3Listens(guest: Shell, port = 5201): Promise<void> {
   const listening = `grep -qi ':${port.toString(16).padStart(4, '0')} ' /proc/net/tcp /proc/net/tcp6`;
   await guest.runOk(`until ${listening}; do sleep 0.05; done`);
 }

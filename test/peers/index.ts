@@ -12,6 +12,7 @@ export {
   runIperf3,
   sharedMemoryArgs,
   startIperf3Server,
+  untilIperf3Listens,
   type VhostUserOptions,
   vhostUserArgs,
   vhostUserCardArgs,

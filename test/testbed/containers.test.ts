@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { GUEST_NAMES, portOf, socketOf } from '../../bench/testbed/guest.ts';
 import { SOCKET_FOLDER } from '../../bench/testbed/orders.ts';
-import { ROW_NAMES } from '../../bench/testbed/rows.ts';
+import { CONTAINER_ROW_NAMES } from '../../bench/testbed/rows.ts';
 import { TESTPMD_PORTS } from '../../bench/testbed/switch-process.ts';
 import { readConfigFile } from '../../switch/config/file.ts';
 import { resolveConfig } from '../../switch/config/resolve.ts';
@@ -126,9 +126,9 @@ describe('services', () => {
 });
 
 describe('testbed.sh', () => {
-  it('knows the rows that the code knows', () => {
-    expect(captured(testbed, /^rows=(\S+)$/gm)).toEqual([ROW_NAMES.join(',')]);
-    expect(captured(testbed, /\^\(([^)]*virtio-user)\)\$/g)).toEqual([ROW_NAMES.join('|')]);
+  it('knows the rows that containers are there for', () => {
+    expect(captured(testbed, /^rows=(\S+)$/gm)).toEqual([CONTAINER_ROW_NAMES.join(',')]);
+    expect(captured(testbed, /\^\(([^)]*virtio-user)\)\$/g)).toEqual([CONTAINER_ROW_NAMES.join('|')]);
   });
 
   it('adds KVM to both guests only', () => {

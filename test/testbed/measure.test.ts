@@ -1,7 +1,8 @@
 /** Measuring two guests, with guests that only say what real ones would: counters, iperf3's JSON. */
 import { describe, expect, it } from 'vitest';
-import { type GuestHandle, measureGuests } from '../../bench/testbed/measure.ts';
+import { type GuestHandle, measureEnds, setUpGuests, setUpSender } from '../../bench/testbed/measure.ts';
 import { framesPerSecondOf, generatorSetUp, parseCounting } from '../../bench/testbed/pktgen.ts';
+import { FIGURES } from '../../bench/testbed/rows.ts';
 
 /** Before and after a pause: 5.01 seconds, 50,100 frames of 64 bytes. */
 const COUNTERS = '100.50 180.00\n1000\n64000\n105.51 181.00\n51100\n3270400\n';
@@ -43,10 +44,12 @@ function pair(counters: string | Error, iperf3 = IPERF3): [ScriptedGuest, Script
   ];
 }
 
+const BOTH = { seconds: 5, queuePairs: 1, figures: FIGURES };
+
 describe('two guests', () => {
   it('give frames per second as they arrived and the bits that the server received', async () => {
     const [a, b] = pair(COUNTERS);
-    const figures = await measureGuests([a, b], { seconds: 5, queuePairs: 1 });
+    const figures = await measureEnds([a, b], BOTH);
     expect(figures.framesPerSecond).toBeCloseTo(10_000, 6);
     expect(figures.tcpBitsPerSecond).toBe(8.5e6);
     expect(a.commands[a.position('add_device')]).toContain('dst_mac 52:54:00:00:00:02');
@@ -56,7 +59,7 @@ describe('two guests', () => {
 
   it('stop the generator before TCP is measured', async () => {
     const [a, b] = pair(COUNTERS);
-    await measureGuests([a, b], { seconds: 5, queuePairs: 1 });
+    await measureEnds([a, b], BOTH);
     const stop = a.position('kill -TERM');
     expect(stop).toBeGreaterThan(a.position('echo start'));
     expect(stop).toBeLessThan(a.position('iperf3 -J'));
@@ -64,14 +67,15 @@ describe('two guests', () => {
 
   it('stop the generator also when counting fails', async () => {
     const [a, b] = pair(new Error('gone'));
-    await expect(measureGuests([a, b], { seconds: 5, queuePairs: 1 })).rejects.toThrow('gone');
+    await expect(measureEnds([a, b], BOTH)).rejects.toThrow('gone');
     expect(a.position('kill -TERM')).toBeGreaterThan(0);
   });
 
   it('set up two queue pairs only where there are two', async () => {
     for (const queuePairs of [1, 2]) {
       const [a, b] = pair(COUNTERS);
-      await measureGuests([a, b], { seconds: 5, queuePairs });
+      await setUpGuests([a, b], queuePairs);
+      await measureEnds([a, b], { ...BOTH, queuePairs });
       for (const guest of [a, b]) {
         expect(guest.commands.some((command) => command.includes('combined 2'))).toBe(queuePairs === 2);
       }
@@ -81,7 +85,55 @@ describe('two guests', () => {
 
   it('are not measured when iperf3 got nothing through', async () => {
     const [a, b] = pair(COUNTERS, JSON.stringify({ end: { sum_received: { bits_per_second: 0 } } }));
-    await expect(measureGuests([a, b], { seconds: 5, queuePairs: 1 })).rejects.toThrow('got nothing through');
+    await expect(measureEnds([a, b], BOTH)).rejects.toThrow('got nothing through');
+  });
+});
+
+describe('one figure alone', () => {
+  it('is frames without TCP', async () => {
+    const [a, b] = pair(COUNTERS);
+    const figures = await measureEnds([a, b], { ...BOTH, figures: ['frames'] });
+    expect(figures.framesPerSecond).toBeCloseTo(10_000, 6);
+    expect([figures.tcpBitsPerSecond, figures.switchCpus]).toEqual([null, null]);
+    expect(a.position('iperf3')).toBe(-1);
+  });
+
+  it('is TCP without frames', async () => {
+    const [a, b] = pair(COUNTERS);
+    const figures = await measureEnds([a, b], { ...BOTH, figures: ['tcp'] });
+    expect(figures).toEqual({ framesPerSecond: null, tcpBitsPerSecond: 8.5e6, switchCpus: null });
+    expect(a.position('pktgen')).toBe(-1);
+  });
+});
+
+describe('the switch', () => {
+  it('has its share of the time in which TCP was measured', async () => {
+    const [a, b] = pair(COUNTERS);
+    let calls = 0;
+    const beginMs = performance.now();
+    // As if it had used the processor since the first question for all of the time.
+    const switchTimeMs = (): number => 1000 + (calls++ === 0 ? 0 : performance.now() - beginMs);
+    const { switchCpus } = await measureEnds([a, b], { ...BOTH, figures: ['tcp'], switchTimeMs });
+    expect(calls).toBe(2);
+    expect(switchCpus).toBeGreaterThanOrEqual(1);
+  });
+});
+
+describe('setting up', () => {
+  it('gives both guests an address and the second one a server', async () => {
+    const [a, b] = pair(COUNTERS);
+    await setUpGuests([a, b], 1);
+    expect(a.commands[a.position('ip addr add')]).toContain('10.0.0.1/24 dev eth0');
+    expect(b.commands[b.position('ip addr add')]).toContain('10.0.0.2/24 dev eth0');
+    expect(a.position('ping -c 1 -W 1 10.0.0.2')).toBeGreaterThan(0);
+    expect(b.position('iperf3 -s')).toBeGreaterThan(0);
+  });
+
+  it('of a sender alone needs nothing of the receiver', async () => {
+    const [a] = pair(COUNTERS);
+    await setUpSender(a, 1);
+    expect(a.commands[a.position('ip addr add')]).toContain('10.0.0.1/24 dev eth0');
+    expect(a.position('ping -c 1 -W 1 10.0.0.2')).toBeGreaterThan(0);
   });
 });
 
