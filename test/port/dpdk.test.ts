@@ -15,6 +15,7 @@ const OPTIONS: DpdkPortOptions = {
   queueCount: 1,
   mtu: null,
   promiscuous: true,
+  offloads: {},
   ealArguments: ['--no-huge'],
 };
 

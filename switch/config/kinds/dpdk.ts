@@ -1,9 +1,12 @@
 /** Ports of kind `dpdk`: network cards and virtual devices by DPDK's drivers. */
 import { z } from 'zod';
 import { parseDevice } from '../../../src/dpdk/device.ts';
+import { DPDK_OFFLOAD_NAMES } from '../../../src/dpdk/tx-offloads.ts';
 import type { Port, PortContext } from '../../../src/port/contract.ts';
+
 import { DpdkPort } from '../../../src/port/dpdk/port.ts';
 import type { PortKindSpec } from './contract.ts';
+import { onOffMap } from './on-off-map.ts';
 import { portObject } from './port-object.ts';
 import { mtu, onOff, wholeNumber } from './values.ts';
 
@@ -38,6 +41,7 @@ function schema() {
     mtu: mtu.optional(),
     promiscuous: onOff.default(true),
     eal: ealOptions.optional(),
+    offloads: onOffMap({ csum: 'csum', tso: 'tso' }).optional(),
   });
 }
 
@@ -50,6 +54,7 @@ function create(settings: DpdkSettings, context: PortContext): Port {
       queueCount: settings.queues,
       mtu: settings.mtu ?? null,
       promiscuous: settings.promiscuous,
+      offloads: settings.offloads ?? {},
       ealArguments: settings.eal ?? [],
     },
     context,
@@ -63,7 +68,7 @@ export const DPDK: PortKindSpec<DpdkSettings> = {
   socketOf: () => null,
   copiesOf: () => null,
   pathKeys: [],
-  mapKeys: {},
+  mapKeys: { offloads: DPDK_OFFLOAD_NAMES },
   schema,
   create,
 };
