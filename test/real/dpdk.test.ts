@@ -45,13 +45,18 @@ class Running {
     this.#control = control;
   }
 
-  static async start(ports: Record<string, string>): Promise<Running> {
+  /** `others`: ports of other kinds. */
+  static async start(ports: Record<string, string>, others: Record<string, string> = {}): Promise<Running> {
     const control = join(folder, 'control.sock');
-    const portArgs = Object.entries(ports).flatMap(([name, text]) => ['--port', `${name}=dpdk:${text}`]);
+    const portArgs = [
+      ...Object.entries(ports).map(([name, text]) => `${name}=dpdk:${text}`),
+      ...Object.entries(others).map(([name, text]) => `${name}=${text}`),
+    ].flatMap((text) => ['--port', text]);
     const child = await startChild(process.execPath, [PROGRAM, 'run', ...portArgs, '--control', control]);
     child.process.stdout.resume();
     const running = new Running(child, control);
-    await running.until((reports) => reports.length === Object.keys(ports).length);
+    const portCount = Object.keys(ports).length + Object.keys(others).length;
+    await running.until((reports) => reports.length === portCount);
     return running;
   }
 
@@ -208,6 +213,47 @@ if (role === 'echo') {
   for (let i = 0; i < 32; i++) send();
 }`;
 
+const TRANSFER_BYTES = 8_000_000;
+/** Numbered words by TCP; the receiver looks at each, and prints how many bytes were right. */
+const TRANSFER = `
+const [role, host, count] = process.argv.slice(1);
+const net = require('node:net');
+const data = Buffer.from(Uint32Array.from({ length: Number(count) / 4 }, (_, i) => i * 2654435761).buffer);
+if (role === 'receive') {
+  const server = net.createServer((socket) => {
+    const parts = [];
+    socket.on('data', (part) => parts.push(part));
+    socket.on('end', () => {
+      console.log(Buffer.concat(parts).equals(data) ? data.length : 'wrong');
+      socket.end();
+      server.close();
+    });
+  });
+  server.listen(7008, host, () => console.log('ready'));
+} else net.connect(7008, host, function () { this.resume(); this.end(data); });`;
+
+/** Sends TRANSFER_BYTES from one namespace to an address in another; answers how many came as they were sent. */
+async function transferBetween(from: NetworkNamespace, to: NetworkNamespace, host: string): Promise<string> {
+  const node = (space: NetworkNamespace, role: string) =>
+    startChild(...space.command(process.execPath, ['-e', TRANSFER, role, host, String(TRANSFER_BYTES)]));
+  const receiver = await node(to, 'receive');
+  const output = new TextLog(receiver.process.stdout);
+  const children = [receiver];
+  try {
+    await new Promise<void>((resolve) => receiver.process.stdout.once('data', () => resolve()));
+    const sender = await node(from, 'send');
+    children.push(sender);
+    expect(await sender.exited).toBe(0);
+    expect(await receiver.exited).toBe(0);
+    return output.text.replace('ready\n', '').trim();
+  } finally {
+    for (const child of children) {
+      child.kill();
+      await child.exited;
+    }
+  }
+}
+
 describe.skipIf(whyNoNamespaces !== null)(
   `DPDK ports on interfaces (${whyNoNamespaces ?? 'DPDK is here'})`,
   () => {
@@ -268,6 +314,40 @@ describe.skipIf(whyNoNamespaces !== null)(
           child.kill();
           await child.exited;
         }
+      }
+    });
+
+    test('TCP that the kernel leaves undone comes whole out of a device with checksums', async () => {
+      const name = `rwo${process.pid}`;
+      const [from, to] = spaces;
+      running = await Running.start(
+        { out: `net_tap0;iface=${name}` },
+        { kernel: `tap:tap0,namespace=${from.name},addresses=203.0.113.1/24+2001:db8::1/64` },
+      );
+      await running.until((reports) => reports.every(({ state }) => state === 'running'));
+      await run('ip', ['link', 'set', name, 'netns', to.name]);
+      await to.ip(`addr add 203.0.113.2/24 dev ${name}`);
+      await to.ip(`addr add 2001:db8::2/64 dev ${name} nodad`);
+      await to.ip(`link set ${name} up`);
+      expect((await running.ports()).get('out')?.details).toMatchObject({
+        driver: 'net_tap',
+        offloads: ['UDP_CKSUM', 'TCP_CKSUM'],
+      });
+      for (const host of ['203.0.113.2', '2001:db8::2']) {
+        const before = (await running.ports()).get('kernel')!.counters;
+        expect(await transferBetween(from, to, host)).toBe(`${TRANSFER_BYTES}`);
+        const after = (await running.ports()).get('kernel')!.counters;
+        const frames = after.ingressFrames - before.ingressFrames;
+        expect((after.ingressBytes - before.ingressBytes) / frames).toBeGreaterThan(4000);
+      }
+      const [program, args] = to.command('cat', ['/proc/net/snmp']);
+      const { output } = await runProgram(program, args);
+      for (const protocol of ['Tcp', 'Udp']) {
+        const [names, values] = output
+          .split('\n')
+          .filter((line) => line.startsWith(`${protocol}:`))
+          .map((line) => line.split(' '));
+        expect(values[names.indexOf('InCsumErrors')]).toBe('0');
       }
     });
 
