@@ -10,9 +10,10 @@ import { Eal } from '../../src/dpdk/eal.ts';
 import { EthPort } from '../../src/dpdk/ethdev.ts';
 import { MBUF_TX_HIGH, TX_OFFLOAD } from '../../src/dpdk/layout.ts';
 import { chooseTxOffloads, takenBy, txOffloadNames } from '../../src/dpdk/tx-offloads.ts';
+import { SharedLibrary } from '../../src/host/shared-library.ts';
 import { DpdkEgress } from '../../src/port/dpdk/queues.ts';
 import { type RequestTaker, TxRequests } from '../../src/port/dpdk/tx-requests.ts';
-import { AS_THEY_CAME, AT_WORD3, REFUSED_NO_BUFFER } from '../../src/queue/batch.ts';
+import { AS_THEY_CAME, AT_WORD3, REFUSED_NO_BUFFER, REFUSED_TOO_SMALL } from '../../src/queue/batch.ts';
 import { TPID_8021AD, TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
 import { readHeads, readWord3 } from '../../src/queue/heads.ts';
 import {
@@ -392,6 +393,20 @@ describe.skipIf(why !== null)(`requests of a DPDK device (${why ?? 'DPDK is here
     const segments = requestOf({}, 1, 1448);
     take(segments);
     expect(new TxRequests(taker, window).askSegments(batch, 0, at)).toBe(false);
+  });
+
+  it('whose frame the driver refuses leave nothing of it behind', () => {
+    // Any function that does not answer 1: the absolute value of a pointer.
+    const egress = egressWith(ALL, { prepare: SharedLibrary.open('libc.so.6').addressOf('abs') });
+    const long = requestOf({ payloadBytes: 9000 }, 1, 1448);
+    const checksum = requestOf({ payloadBytes: 300 }, 0, 0);
+    world.take([long, checksum, long], null);
+    send(egress);
+    const { batch } = world;
+    expect([...batch.refused.subarray(0, batch.refusedCount)]).toEqual([0, 2]);
+    expect(batch.refusedWhy[0]).toBe(REFUSED_TOO_SMALL);
+    const { csumStart, csumOffset } = checksum.header;
+    expect(receive()).toEqual([plain(completed(checksum.frame, csumStart, csumOffset))]);
   });
 
   it('are not made of a device that refuses to be set up with what it says it can', () => {
