@@ -1,6 +1,7 @@
 /**
  * Ringway with DPDK ports in a process of its own: what comes in goes out, frame by frame, over capture files
- * (net_pcap), a ring (net_ring), and interfaces of the kernel with network namespaces behind them (net_af_packet).
+ * (net_pcap), a ring (net_ring), interfaces of the kernel with network namespaces behind them (net_af_packet, and net_tap,
+ * which does checksums), and a guest (net_vhost).
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,7 +12,17 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { askControl } from '../../switch/control/client.ts';
 import type { PortReport } from '../../switch/control/report.ts';
 import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
-import { type Child, findProgram, runProgram, startChild, TextLog } from '../peers/index.ts';
+import {
+  type Child,
+  findProgram,
+  LinuxGuest,
+  peersForTests,
+  runProgram,
+  startChild,
+  startIperf3Server,
+  TextLog,
+  vhostUserArgs,
+} from '../peers/index.ts';
 import { NetworkNamespace } from '../peers/namespaces.ts';
 import { softwareMissing } from '../peers/software.ts';
 import { Random } from '../vring/random.ts';
@@ -22,6 +33,7 @@ const UNTIL_MS = 30_000;
 const LOOK_MS = 20;
 
 const why = whyNoDpdk();
+const peers = await peersForTests(['qemu']);
 const whyNoNamespaces =
   why ??
   (process.getuid?.() !== 0 ? 'needs root' : null) ??
@@ -232,6 +244,17 @@ if (role === 'receive') {
   server.listen(7008, host, () => console.log('ready'));
 } else net.connect(7008, host, function () { this.resume(); this.end(data); });`;
 
+/** `snmp`: text of /proc/net/snmp. */
+function expectNoChecksumErrors(snmp: string): void {
+  for (const protocol of ['Tcp', 'Udp']) {
+    const [names, values] = snmp
+      .split('\n')
+      .filter((line) => line.startsWith(`${protocol}:`))
+      .map((line) => line.trim().split(' '));
+    expect(values[names.indexOf('InCsumErrors')]).toBe('0');
+  }
+}
+
 /** Sends TRANSFER_BYTES from one namespace to an address in another; answers how many came as they were sent. */
 async function transferBetween(from: NetworkNamespace, to: NetworkNamespace, host: string): Promise<string> {
   const node = (space: NetworkNamespace, role: string) =>
@@ -344,14 +367,45 @@ describe.skipIf(whyNoNamespaces !== null)(
       }
       const [program, args] = to.command('cat', ['/proc/net/snmp']);
       const { output } = await runProgram(program, args);
-      for (const protocol of ['Tcp', 'Udp']) {
-        const [names, values] = output
-          .split('\n')
-          .filter((line) => line.startsWith(`${protocol}:`))
-          .map((line) => line.split(' '));
-        expect(values[names.indexOf('InCsumErrors')]).toBe('0');
-      }
+      expectNoChecksumErrors(output);
     });
+
+    test.skipIf(peers.skip)(
+      peers.title('a guest behind net_vhost gets checksums that are right'),
+      async () => {
+        const [space] = spaces;
+        const socketPath = join(folder, 'guest.sock');
+        running = await Running.start(
+          { out: `net_vhost0;iface=${socketPath}` },
+          { kernel: `tap:tap1,namespace=${space.name},addresses=192.0.2.1/24` },
+        );
+        await running.until((reports) => reports.every(({ state }) => state === 'running'));
+        const guest = await LinuxGuest.start({
+          name: 'vhost',
+          cpus: 1,
+          qemuArgs: vhostUserArgs({ socketPath, mac: '52:54:00:00:00:01', queuePairs: 1, memoryMiB: 256 }),
+        });
+        try {
+          await guest.configureNetwork('192.0.2.2/24');
+          // What comes back is TCP that the guest leaves undone.
+          for (const [i, direction] of [[], ['-R'], ['-u', '-b', '20M', '-l', '1400']].entries()) {
+            // A server that has served one client listens anew for the next, and not at once.
+            const serverPort = 5201 + i;
+            await startIperf3Server(guest, serverPort);
+            const client = ['-c', '192.0.2.2', '-p', String(serverPort), '-n', '4M', ...direction];
+            await run(...space.command('iperf3', client));
+          }
+          const { details, counters } = (await running.ports()).get('out')!;
+          expect(details).toMatchObject({ driver: 'net_vhost', offloads: ['UDP_CKSUM', 'TCP_CKSUM'] });
+          expect(counters.egressFrames).toBeGreaterThan(4000);
+          expectNoChecksumErrors(await guest.runOk('cat /proc/net/snmp'));
+          const { output } = await runProgram(...space.command('cat', ['/proc/net/snmp']));
+          expectNoChecksumErrors(output);
+        } finally {
+          await guest.stop();
+        }
+      },
+    );
 
     test('an interface that goes away and comes back is taken up again', async () => {
       running = await Running.start({ a: `net_af_packet0;iface=${host(1)}`, b: 'net_ring0' });
