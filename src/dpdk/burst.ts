@@ -18,6 +18,8 @@ export const BURST_MBUFS = 64;
 /** Pieces of a frame that are followed at most; a device makes few. All frames of a burst then fit a batch. */
 const SEGMENTS_MAX = 64;
 const LIST_BYTES = 4096;
+/** mbufs behind the first ones of frames that lie in several, between two flushes; beyond them the pool may run short. */
+export const CHAINED_MBUFS_MAX = 256;
 /** Word of a list's page that says how many mbufs an egress queue holds; any thread with the queue's lock. */
 const HELD_WORD = LIST_BYTES / 4 - 1;
 
@@ -27,6 +29,10 @@ export type DpdkQueueLocation = {
   readonly burst: number;
   /** The driver's name for the queue, a pointer. */
   readonly queue: number;
+  /** Of a transmit queue: address of the driver's function that looks at frames with requests before; 0: has none. */
+  readonly prepare: number;
+  /** Of a transmit queue: TX_OFFLOAD bits (layout.ts) that it was set up with. */
+  readonly txOffloads: number;
   readonly pool: MbufPoolLocation;
   /** Which of the pool's lists this queue uses. */
   readonly list: number;
@@ -40,13 +46,14 @@ export function queueOf(
   portId: number,
   queueIndex: number,
   direction: 'rx' | 'tx',
-): { burst: number; queue: number } {
+): { burst: number; queue: number; prepare: number } {
   const { fpOps } = dpdk.layout;
   const ops = dpdk.addresses.ethFpOps + portId * fpOps.sizeBytes;
   const data = pointerAt(ops + (direction === 'rx' ? fpOps.rxqData : fpOps.txqData));
   return {
     burst: pointerAt(ops + (direction === 'rx' ? fpOps.rxPktBurst : fpOps.txPktBurst)),
     queue: pointerAt(data + 8 * queueIndex),
+    prepare: direction === 'rx' ? 0 : pointerAt(ops + fpOps.txPktPrepare),
   };
 }
 
@@ -83,8 +90,9 @@ abstract class Burst {
   /** Index in `i32` of the list's first pointer. */
   declare protected readonly listWord: number;
   /**
-   * What is passed to C: address of pointer `i` of the list, then the queue and the pool. V8 keeps the elements as
-   * objects: read from here, a number this large is passed on as it lies there instead of being allocated anew.
+   * What is passed to C: address of pointer `i` of the list, then the queue, the pool, and where a second list begins
+   * behind the first. V8 keeps the elements as objects: read from here, a number this large is passed on as it lies
+   * there instead of being allocated anew.
    */
   declare protected readonly addresses: readonly number[];
   declare protected readonly burst: BurstFunction;
@@ -101,16 +109,14 @@ abstract class Burst {
     this.poolHi = Math.floor(pool.address / 2 ** 32);
     this.poolBytes = pool.sizeBytes;
     this.listWord = (this.poolIndex + location.list * LIST_BYTES) >> 2;
-    const addresses: unknown[] = new Array(BURST_MBUFS + 2).fill(null);
+    const addresses: unknown[] = new Array(BURST_MBUFS + 3).fill(null);
     const list = pool.address + location.list * LIST_BYTES;
     for (let i = 0; i < BURST_MBUFS; i++) addresses[i] = list + 8 * i;
     addresses[QUEUE] = location.queue;
     addresses[POOL] = pool.pool;
+    addresses[SPARE] = list + 8 * BURST_MBUFS;
     this.addresses = addresses as number[];
-    this.burst = functionAt<BurstFunction>(
-      location.burst,
-      'uint16_t ringway_burst(intptr_t queue, intptr_t mbufs, uint16_t count)',
-    );
+    this.burst = burstFunction(location.burst);
   }
 
   /** Index in the window of what the pointer in two words of it points to; -1: not into the pool. */
@@ -123,6 +129,15 @@ abstract class Burst {
 
 const QUEUE = BURST_MBUFS;
 const POOL = BURST_MBUFS + 1;
+const SPARE = BURST_MBUFS + 2;
+const SPARE_WORD = 2 * BURST_MBUFS;
+
+function burstFunction(address: number): BurstFunction {
+  return functionAt<BurstFunction>(
+    address,
+    'uint16_t ringway_burst(intptr_t queue, intptr_t mbufs, uint16_t count)',
+  );
+}
 
 export class RxBurst extends Burst {
   declare private readonly freeBulk: (mbufs: number, count: number) => void;
@@ -220,9 +235,19 @@ export class TxBurst extends Burst {
   declare private readonly freeBulk: (mbufs: number, count: number) => void;
   declare private readonly layout: Dpdk['layout']['mbuf'];
   declare private readonly heldWord: number;
+  declare private readonly prepareFunction: BurstFunction | null;
+  /** Of a frame that lies in one mbuf. */
   declare readonly frameBytesMax: number;
+  /** TX_OFFLOAD bits that the device was set up with. */
+  declare readonly offloads: number;
+  /** Of the frame that `placeLong` placed last: where each part of it goes, and how many bytes of it. */
+  partCount = 0;
+  declare readonly partIndex: Int32Array;
+  declare readonly partBytes: Int32Array;
   /** Frames placed and not yet flushed. */
   #placed = 0;
+  /** mbufs behind their first ones. */
+  #chained = 0;
 
   constructor(arena: ArenaView, location: DpdkQueueLocation) {
     super(arena, location);
@@ -232,6 +257,11 @@ export class TxBurst extends Burst {
     this.freeBulk = dpdk.functions.pktmbufFreeBulk;
     this.heldWord = this.listWord + HELD_WORD;
     this.frameBytesMax = location.pool.dataRoomBytes;
+    this.offloads = location.txOffloads;
+    this.prepareFunction = location.prepare === 0 ? null : burstFunction(location.prepare);
+    const partsMax = Math.ceil(FRAME_BYTES_MAX / this.frameBytesMax);
+    this.partIndex = new Int32Array(partsMax);
+    this.partBytes = new Int32Array(partsMax);
   }
 
   get placed(): number {
@@ -267,6 +297,84 @@ export class TxBurst extends Burst {
     return mbuf + layout.sizeBytes + dataOff;
   }
 
+  /**
+   * As `place`, of a frame that may be longer than `frameBytesMax`, over as many mbufs as it needs: for devices set up with
+   * MULTI_SEGS. `partIndex` and `partBytes` say where its bytes are to be written to; the first part is as `place` has it.
+   */
+  placeLong(sizeBytes: number, alignIndex: number): number {
+    const { i32, u16, layout, listWord, frameBytesMax, partIndex, partBytes } = this;
+    const behind = Math.ceil(sizeBytes / frameBytesMax) - 1;
+    if (this.#chained + behind > CHAINED_MBUFS_MAX) return -1;
+    const firstBytes = Math.min(sizeBytes, frameBytesMax);
+    const at = this.place(firstBytes, alignIndex);
+    if (at < 0) return at;
+    if (behind > 0 && this.dequeue(this.addresses[POOL], this.addresses[SPARE], behind) !== 0) {
+      this.#placed--;
+      return -2;
+    }
+    const first = this.#lastMbuf();
+    i32[(first + layout.pktLen) >> 2] = sizeBytes;
+    u16[(first + layout.nbSegs) >> 1] = 1 + behind;
+    partIndex[0] = at;
+    partBytes[0] = firstBytes;
+    let leftBytes = sizeBytes - firstBytes;
+    let before = first;
+    for (let part = 1; part <= behind; part++) {
+      const word = listWord + SPARE_WORD + 2 * (part - 1);
+      const mbuf = this.indexAt(word);
+      const bytes = Math.min(leftBytes, frameBytesMax);
+      const rearm = (mbuf + layout.dataOff) >> 2;
+      i32[rearm] = HEADROOM_BYTES | (1 << 16);
+      i32[rearm + 1] = 1 | (0xffff << 16);
+      const flags = (mbuf + layout.olFlags) >> 2;
+      i32[flags] = 0;
+      i32[flags + 1] = 0;
+      i32[(mbuf + layout.dataLen) >> 2] = bytes;
+      this.#setNext(before, i32[word], i32[word + 1]);
+      partIndex[part] = mbuf + layout.sizeBytes + HEADROOM_BYTES;
+      partBytes[part] = bytes;
+      leftBytes -= bytes;
+      before = mbuf;
+    }
+    this.partCount = 1 + behind;
+    this.#chained += behind;
+    return at;
+  }
+
+  /**
+   * What is asked of the device for the frame placed last: MBUF_TX_HIGH bits, lengths of its headers, and payload of a
+   * segment, 0 unless it is to be cut. False: the driver refuses, and the frame asks for nothing again.
+   */
+  request(
+    flagsHigh: number,
+    l2Bytes: number,
+    l3Bytes: number,
+    l4Bytes: number,
+    segmentBytes: number,
+  ): boolean {
+    const { i32, layout, prepareFunction } = this;
+    const mbuf = this.#lastMbuf();
+    const flags = (mbuf + layout.olFlags) >> 2;
+    const lengths = (mbuf + layout.txOffload) >> 2;
+    i32[flags + 1] = flagsHigh;
+    // Bit fields of 7, 9, 8 and 16 bits.
+    i32[lengths] = l2Bytes | (l3Bytes << 7) | (l4Bytes << 16) | (segmentBytes << 24);
+    i32[lengths + 1] = segmentBytes >>> 8;
+    if (prepareFunction === null) return true;
+    if (prepareFunction(this.addresses[QUEUE], this.addresses[this.#placed - 1], 1) === 1) return true;
+    i32[flags + 1] = 0;
+    i32[lengths] = 0;
+    i32[lengths + 1] = 0;
+    return false;
+  }
+
+  /** Takes the frame placed last back. */
+  unplace(): void {
+    const placed = this.#placed;
+    if (this.#chained !== 0) this.#unchain(placed - 1, placed);
+    this.#placed = placed - 1;
+  }
+
   /** Sends what was placed; answers how many frames the device took, the first ones. The others are forgotten. */
   flush(): number {
     const placed = this.#placed;
@@ -278,6 +386,10 @@ export class TxBurst extends Burst {
       sent += taken;
     }
     this.#placed = 0;
+    if (this.#chained !== 0) {
+      this.#unchain(sent, placed);
+      this.#chained = 0;
+    }
     this.#forget(sent);
     return sent;
   }
@@ -293,6 +405,31 @@ export class TxBurst extends Burst {
     if (held > 0) this.freeBulk(this.addresses[0], held);
     this.i32[this.heldWord] = 0;
     this.#placed = 0;
+  }
+
+  #lastMbuf(): number {
+    return this.indexAt(this.listWord + 2 * (this.#placed - 1));
+  }
+
+  #setNext(mbuf: number, low: number, high: number): void {
+    const word = (mbuf + this.layout.next) >> 2;
+    this.i32[word] = low;
+    this.i32[word + 1] = high;
+  }
+
+  /** Gives what hangs on the mbufs of frames `from` to `end - 1` back to the pool. */
+  #unchain(from: number, end: number): void {
+    const { i32, layout, listWord } = this;
+    for (let slot = from; slot < end; slot++) {
+      const mbuf = this.indexAt(listWord + 2 * slot);
+      const next = (mbuf + layout.next) >> 2;
+      if (i32[next] === 0 && i32[next + 1] === 0) continue;
+      i32[listWord + SPARE_WORD] = i32[next];
+      i32[listWord + SPARE_WORD + 1] = i32[next + 1];
+      this.#setNext(mbuf, 0, 0);
+      // Of the first one that it is given it frees all that follow.
+      this.freeBulk(this.addresses[SPARE], 1);
+    }
   }
 
   /** The first `count` mbufs are the device's now; the others move up. */

@@ -8,12 +8,14 @@ import { errnoText } from '../host/errors.ts';
 import { viewMemory } from '../host/mapping.ts';
 import { printable } from '../host/printable.ts';
 import type { Arena } from '../memory/arena.ts';
-import { BURST_MBUFS, type DpdkQueueLocation, queueOf } from './burst.ts';
+import type { OffloadSettings } from '../queue/offloads.ts';
+import { BURST_MBUFS, CHAINED_MBUFS_MAX, type DpdkQueueLocation, queueOf } from './burst.ts';
 import { checkDevice, type DeviceName, needsDmaMapping, parseDevice } from './device.ts';
 import type { Eal } from './eal.ts';
-import { LINK_FULL_DUPLEX, LINK_UP, MQ_RX_RSS, RX_OFFLOAD_SCATTER } from './layout.ts';
+import { LINK_FULL_DUPLEX, LINK_UP, MQ_RX_RSS, RX_OFFLOAD_SCATTER, TX_OFFLOAD } from './layout.ts';
 import { DpdkError } from './library.ts';
-import { CACHED_MBUFS_MAX, MbufPool } from './mempool.ts';
+import { CACHED_MBUFS_MAX, FRAME_MBUFS_MAX, MbufPool } from './mempool.ts';
+import { chooseTxOffloads } from './tx-offloads.ts';
 
 export type EthPortOptions = {
   /** Receive and transmit queues, as many of each. */
@@ -23,6 +25,8 @@ export type EthPortOptions = {
   readonly promiscuous: boolean;
   /** Threads that will receive or send, for the size of the pool. */
   readonly threadCount: number;
+  /** What frames may leave to the device; left out: nothing, as when it refuses to be set up so. */
+  readonly offloads?: OffloadSettings;
 };
 
 export type EthLink = {
@@ -36,6 +40,8 @@ export type EthLink = {
 export type EthStatistics = Readonly<Record<string, number>>;
 
 const DESCRIPTORS = 512;
+/** Of a transmit queue whose frames may need FRAME_MBUFS_MAX of them each. */
+const DESCRIPTORS_OF_LONG_FRAMES = 2048;
 const ANY_SOCKET = 0xffffffff;
 const NOT_SUPPORTED = -95;
 const SPEED_UNKNOWN = 0xffffffff;
@@ -45,6 +51,8 @@ export class EthPort {
   readonly device: DeviceName;
   readonly driver: string;
   readonly mtu: number;
+  /** TX_OFFLOAD bits (layout.ts) that it was set up with. */
+  readonly txOffloads: number;
   /** Text such as `02:00:00:00:00:01`. */
   readonly mac: string;
   /** What was asked for and the device does not do; one sentence each. */
@@ -65,6 +73,7 @@ export class EthPort {
     this.device = setup.device;
     this.driver = info.driver;
     this.mtu = setup.mtu;
+    this.txOffloads = setup.txOffloads;
     this.warnings = setup.warnings;
     this.descriptorCount = setup.rxDescriptors;
     this.mac = macOf(eal, portId);
@@ -74,6 +83,7 @@ export class EthPort {
     const locate = (direction: 'rx' | 'tx', list0: number): DpdkQueueLocation[] =>
       Array.from({ length: setup.options.queueCount }, (_, i) => ({
         ...queueOf(eal.dpdk, portId, i, direction),
+        txOffloads: direction === 'rx' ? 0 : setup.txOffloads,
         pool: pool.location,
         list: list0 + i,
       }));
@@ -84,13 +94,27 @@ export class EthPort {
   /** Adds the device, sets it up and starts it. @throws DpdkError, ArenaFullError; then the device is gone again */
   static open(eal: Eal, arena: Arena, deviceText: string, options: EthPortOptions): EthPort {
     checkDevice(parseDevice(deviceText));
+    return EthPort.#open(eal, arena, deviceText, options, null);
+  }
+
+  /** `refusal`: why it was not set up with offloads. */
+  static #open(
+    eal: Eal,
+    arena: Arena,
+    deviceText: string,
+    options: EthPortOptions,
+    refusal: string | null,
+  ): EthPort {
     const { device, portId } = eal.addDevice(deviceText);
     let handle = 0;
     let pool: MbufPool | null = null;
+    let txOffloads = 0;
     try {
       const info = infoOf(eal, portId);
       handle = info.handle;
       const setup = new PortSetup(eal, device, portId, info, options);
+      txOffloads = setup.txOffloads;
+      if (refusal !== null) setup.warnings.push(refusal);
       setup.configure();
       pool = setup.createPool(arena);
       setup.setUpQueues(pool);
@@ -100,7 +124,11 @@ export class EthPort {
       eal.dpdk.functions.ethClose(portId);
       eal.removeDevice(device, handle);
       pool?.destroy();
-      throw error;
+      if (txOffloads === 0 || !(error instanceof DpdkError)) throw error;
+      // What it says it can do may be what it refuses.
+      const { offloads: _, ...plain } = options;
+      const note = `the device's checksums and segmentation are not used, since with them: ${error.message}`;
+      return EthPort.#open(eal, arena, deviceText, plain, note);
     }
   }
 
@@ -141,6 +169,8 @@ type PortInfo = {
   readonly maxRxQueues: number;
   readonly maxTxQueues: number;
   readonly rxOffloads: bigint;
+  readonly txOffloads: number;
+  readonly txSegmentsMax: number;
   readonly rssOffloads: bigint;
 };
 
@@ -152,6 +182,8 @@ class PortSetup {
   readonly info: PortInfo;
   readonly options: EthPortOptions;
   readonly warnings: string[] = [];
+  /** TX_OFFLOAD bits. */
+  readonly txOffloads: number;
   mtu = 0;
   rxDescriptors = DESCRIPTORS;
   txDescriptors = DESCRIPTORS;
@@ -162,6 +194,14 @@ class PortSetup {
     this.portId = portId;
     this.info = info;
     this.options = options;
+    const { driver, txOffloads, txSegmentsMax } = info;
+    const abilities = { driver, offloads: txOffloads, segmentsMax: txSegmentsMax };
+    const { offloads } = options;
+    this.txOffloads = offloads === undefined ? 0 : chooseTxOffloads(abilities, offloads, FRAME_MBUFS_MAX);
+  }
+
+  get #mayBeLong(): boolean {
+    return (this.txOffloads & TX_OFFLOAD.MULTI_SEGS) !== 0;
   }
 
   configure(): void {
@@ -185,7 +225,8 @@ class PortSetup {
     const mtu = new Uint16Array(1);
     this.#check('has no MTU', functions.ethGetMtu(portId, mtu));
     this.mtu = mtu[0];
-    const [rx, tx] = [new Uint16Array([DESCRIPTORS]), new Uint16Array([DESCRIPTORS])];
+    const rx = new Uint16Array([DESCRIPTORS]);
+    const tx = new Uint16Array([this.#mayBeLong ? DESCRIPTORS_OF_LONG_FRAMES : DESCRIPTORS]);
     this.#check('has no queues', functions.ethAdjustDescriptors(portId, rx, tx));
     this.rxDescriptors = rx[0];
     this.txDescriptors = tx[0];
@@ -193,7 +234,8 @@ class PortSetup {
 
   createPool(arena: Arena): MbufPool {
     const { queueCount, threadCount } = this.options;
-    const inQueues = queueCount * (this.rxDescriptors + this.txDescriptors + 2 * BURST_MBUFS);
+    const chained = this.#mayBeLong ? CHAINED_MBUFS_MAX : 0;
+    const inQueues = queueCount * (this.rxDescriptors + this.txDescriptors + 2 * BURST_MBUFS + chained);
     const pool = MbufPool.create(this.eal, arena, {
       mbufCount: inQueues + Math.ceil((threadCount + 1) * CACHED_MBUFS_MAX) + BURST_MBUFS,
       frameBytesMax: this.mtu + BESIDE_MTU_BYTES,
@@ -239,6 +281,7 @@ class PortSetup {
     if (options.mtu !== null) conf.setUint32(ethConf.rxMtu, options.mtu, true);
     // Frames longer than an mbuf; pools are made so that there should be none.
     conf.setBigUint64(ethConf.rxOffloads, info.rxOffloads & RX_OFFLOAD_SCATTER, true);
+    conf.setBigUint64(ethConf.txOffloads, BigInt(this.txOffloads), true);
     if (options.queueCount > 1 && info.rssOffloads !== 0n) {
       conf.setUint32(ethConf.rxMqMode, MQ_RX_RSS, true);
       conf.setBigUint64(ethConf.rssHf, info.rssOffloads, true);
@@ -271,6 +314,9 @@ function infoOf(eal: Eal, portId: number): PortInfo {
     maxRxQueues: view.getUint16(devInfo.maxRxQueues, true),
     maxTxQueues: view.getUint16(devInfo.maxTxQueues, true),
     rxOffloads: view.getBigUint64(devInfo.rxOffloadCapa, true),
+    // All that are known lie in the lower half.
+    txOffloads: view.getUint32(devInfo.txOffloadCapa, true),
+    txSegmentsMax: view.getUint16(devInfo.txSegmentsMax, true),
     rssOffloads: view.getBigUint64(devInfo.rssOffloads, true),
   };
 }

@@ -27,6 +27,7 @@ export type DpdkLayout = {
     readonly rxMqMode: number;
     readonly rxMtu: number;
     readonly rxOffloads: number;
+    readonly txOffloads: number;
     readonly rssHf: number;
   };
   readonly devInfo: {
@@ -37,7 +38,10 @@ export type DpdkLayout = {
     readonly maxRxQueues: number;
     readonly maxTxQueues: number;
     readonly rxOffloadCapa: number;
+    readonly txOffloadCapa: number;
     readonly rssOffloads: number;
+    /** tx_desc_lim.nb_seg_max. */
+    readonly txSegmentsMax: number;
   };
   readonly ethLink: { readonly sizeBytes: number };
   readonly ethStats: { readonly sizeBytes: number; readonly fields: readonly string[] };
@@ -47,6 +51,7 @@ export type DpdkLayout = {
     readonly rxPktBurst: number;
     readonly rxqData: number;
     readonly txPktBurst: number;
+    readonly txPktPrepare: number;
     readonly txqData: number;
   };
   readonly mempool: { readonly opsIndex: number };
@@ -61,6 +66,23 @@ export type DpdkLayout = {
 /** Bytes that DPDK leaves before a frame's data (RTE_PKTMBUF_HEADROOM). */
 export const HEADROOM_BYTES = 128;
 export const RX_OFFLOAD_SCATTER = 1n << 13n;
+/** RTE_ETH_TX_OFFLOAD_* bits, by DPDK's names; the others are not used. */
+export const TX_OFFLOAD = {
+  IPV4_CKSUM: 1 << 1,
+  UDP_CKSUM: 1 << 2,
+  TCP_CKSUM: 1 << 3,
+  TCP_TSO: 1 << 5,
+  MULTI_SEGS: 1 << 15,
+} as const;
+/** RTE_MBUF_F_TX_* bits of the upper half of ol_flags. */
+export const MBUF_TX_HIGH = {
+  TCP_SEG: 1 << 18,
+  TCP_CKSUM: 1 << 20,
+  UDP_CKSUM: 3 << 20,
+  IP_CKSUM: 1 << 22,
+  IPV4: 1 << 23,
+  IPV6: 1 << 24,
+} as const;
 export const MQ_RX_RSS = 1;
 /** Bits of the second word of struct rte_eth_link. */
 export const LINK_FULL_DUPLEX = 1;
@@ -94,7 +116,7 @@ const DPDK_22_11: DpdkLayout = {
     next: 64,
     txOffload: 72,
   },
-  ethConf: { sizeBytes: 2272, rxMqMode: 8, rxMtu: 12, rxOffloads: 24, rssHf: 144 },
+  ethConf: { sizeBytes: 2272, rxMqMode: 8, rxMtu: 12, rxOffloads: 24, txOffloads: 72, rssHf: 144 },
   devInfo: {
     sizeBytes: 376,
     device: 0,
@@ -103,11 +125,13 @@ const DPDK_22_11: DpdkLayout = {
     maxRxQueues: 44,
     maxTxQueues: 46,
     rxOffloadCapa: 72,
+    txOffloadCapa: 80,
     rssOffloads: 112,
+    txSegmentsMax: 278,
   },
   ethLink: { sizeBytes: 8 },
   ethStats: { sizeBytes: 704, fields: STATISTICS },
-  fpOps: { sizeBytes: 128, rxPktBurst: 0, rxqData: 24, txPktBurst: 64, txqData: 88 },
+  fpOps: { sizeBytes: 128, rxPktBurst: 0, rxqData: 24, txPktBurst: 64, txPktPrepare: 72, txqData: 88 },
   mempool: { opsIndex: 88 },
   mempoolOps: { tableOffset: 64, sizeBytes: 128, dequeue: 56 },
 };
@@ -117,7 +141,7 @@ const DPDK_24_11: DpdkLayout = {
   release: '24.11',
   ethConf: { ...DPDK_22_11.ethConf, sizeBytes: 2280 },
   devInfo: { ...DPDK_22_11.devInfo, maxRxQueues: 48, maxTxQueues: 50 },
-  fpOps: { sizeBytes: 128, rxPktBurst: 16, rxqData: 0, txPktBurst: 80, txqData: 64 },
+  fpOps: { sizeBytes: 128, rxPktBurst: 16, rxqData: 0, txPktBurst: 80, txPktPrepare: 88, txqData: 64 },
 };
 
 /** By the number that the libraries' names end in: librte_eal.so.23. */

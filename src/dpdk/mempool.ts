@@ -7,6 +7,7 @@
  * DPDK's own memory was measured too (bench/dpdk/pools.ts): frames must then be copied once more to come
  * into the arena, and mbufs with external data in the arena need two places to be looked at for every frame.
  */
+import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
 import { viewMemory } from '../host/mapping.ts';
 import { type Arena, roundUp } from '../memory/arena.ts';
 import { WINDOW_BYTES } from '../memory/arena-view.ts';
@@ -23,6 +24,8 @@ export const CACHE_MBUFS = 256;
 /** A cache fills to one and a half times its size before it gives back. */
 export const CACHED_MBUFS_MAX = CACHE_MBUFS * 1.5;
 const DATA_ROOM_BYTES_MIN = 2048;
+/** mbufs of the longest frame at most. */
+export const FRAME_MBUFS_MAX = Math.ceil(FRAME_BYTES_MAX / DATA_ROOM_BYTES_MIN);
 /** Data rooms are counted in 16 bits. */
 const DATA_ROOM_BYTES_MAX = 65_535 - HEADROOM_BYTES;
 const ANY_SOCKET = -1;

@@ -30,7 +30,7 @@ const { ETHERNET_HEADER_BYTES, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, E
 const { VLAN_TAG_BYTES } = ETHERNET;
 const { FRAME_PIECES_MAX, IN_PIECES } = BATCH;
 const { OFFLOAD_CHECKSUM, OFFLOAD_ECN, OFFLOAD_TSO4, OFFLOAD_TSO6, OFFLOAD_USO4, OFFLOAD_USO6 } = REQUESTS;
-const { REQUEST_HEADER_BYTES_MAX } = REQUESTS;
+const { CARD_SEGMENT_BYTES_MIN, OFFLOAD_UNCOMMON, REQUEST_HEADER_BYTES_MAX } = REQUESTS;
 const { NEEDS_CSUM } = NET.NET_HDR_F;
 const { NONE, TCPV4, TCPV6, UDP_L4, ECN } = NET.NET_HDR_GSO;
 
@@ -158,7 +158,22 @@ function takeSegments(
   const payloadBytes = frameBytes - headerBytes;
   if (payloadBytes <= segmentBytes) requests.askChecksum(frame, csumStart, csumOffset);
   else if (payloadBytes > segmentBytes * SEGMENTS_MAX) return REQUEST_TOO_MANY_SEGMENTS;
-  else requests.askSegments(frame, needs, networkStart, csumStart, csumOffset, headerBytes, segmentBytes);
+  else {
+    const lengthAt = networkStart + (isIpv4 ? 2 : 4);
+    const isCommon =
+      segmentBytes >= CARD_SEGMENT_BYTES_MIN &&
+      word16(head, lengthAt) !== 0 &&
+      (isIpv4 || networkStart + IPV6_HEADER_BYTES === csumStart);
+    requests.askSegments(
+      frame,
+      isCommon ? needs : needs | OFFLOAD_UNCOMMON,
+      networkStart,
+      csumStart,
+      csumOffset,
+      headerBytes,
+      segmentBytes,
+    );
+  }
   return REQUEST_TAKEN;
 }
 

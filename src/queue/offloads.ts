@@ -4,6 +4,7 @@ import {
   OFFLOAD_ECN,
   OFFLOAD_TSO4,
   OFFLOAD_TSO6,
+  OFFLOAD_UNCOMMON,
   OFFLOAD_USO4,
   OFFLOAD_USO6,
 } from './requests.ts';
@@ -11,9 +12,9 @@ import {
 /** OFFLOAD_* bits by name. */
 const BITS = {
   csum: OFFLOAD_CHECKSUM,
-  tso: OFFLOAD_TSO4 | OFFLOAD_TSO6,
+  tso: OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_UNCOMMON,
   ecn: OFFLOAD_ECN,
-  uso: OFFLOAD_USO4 | OFFLOAD_USO6,
+  uso: OFFLOAD_USO4 | OFFLOAD_USO6 | OFFLOAD_UNCOMMON,
 } as const;
 
 export type Offload = keyof typeof BITS;
@@ -28,7 +29,7 @@ export function offloadsOn(settings: OffloadSettings): readonly Offload[] {
   return OFFLOAD_NAMES.filter((name) => isOn(name) && (name !== 'ecn' || isOn('tso')));
 }
 
-/** OFFLOAD_* bits of those that are on. */
+/** OFFLOAD_* bits of those that are on, where a kernel does what they ask for. */
 export function offloadBits(settings: OffloadSettings): number {
   return offloadsOn(settings).reduce((bits, name) => bits | BITS[name], 0);
 }

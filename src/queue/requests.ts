@@ -20,6 +20,13 @@ export const OFFLOAD_TSO6 = 4;
 export const OFFLOAD_ECN = 8;
 export const OFFLOAD_USO4 = 16;
 export const OFFLOAD_USO6 = 32;
+/**
+ * Beside TSO and USO: headers or segments that a network card may not make, where a kernel does: IPv6 extension headers, no
+ * length in the IP header, or segments of less than CARD_SEGMENT_BYTES_MIN.
+ */
+export const OFFLOAD_UNCOMMON = 64;
+/** Payload of a segment that every card makes; the most that one of them asks for (Intel's 700 series). */
+export const CARD_SEGMENT_BYTES_MIN = 256;
 /** Those that make several frames of one. */
 export const OFFLOAD_SEGMENTS = OFFLOAD_TSO4 | OFFLOAD_TSO6 | OFFLOAD_USO4 | OFFLOAD_USO6;
 export const OFFLOAD_ALL = OFFLOAD_CHECKSUM | OFFLOAD_SEGMENTS | OFFLOAD_ECN;

@@ -6,7 +6,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
-import { OFFLOAD_CHECKSUM, OFFLOAD_TSO4, OFFLOAD_TSO6 } from '../../src/queue/requests.ts';
+import { OFFLOAD_CHECKSUM, OFFLOAD_TSO4, OFFLOAD_TSO6, OFFLOAD_UNCOMMON } from '../../src/queue/requests.ts';
 import { STATE_AVAIL_NEXT } from '../../src/queue/state.ts';
 import { bit, F, state, u64 } from '../vhost-user/scripted-front-end.ts';
 import { ControlDriver, signalled } from './control-driver.ts';
@@ -15,6 +15,8 @@ import { FEATURES, ringOffsets, World } from './world.ts';
 const OK = 0;
 const ERROR = 1;
 const WRITE = 2;
+/** What comes with any segmentation. */
+const SEGMENTS = OFFLOAD_CHECKSUM | OFFLOAD_UNCOMMON;
 const CONTROL_FEATURES = FEATURES | bit(F.CTRL_VQ, F.MQ, F.INDIRECT);
 
 let world: World;
@@ -191,9 +193,9 @@ describe('commands', () => {
     };
     await world.dispose();
     await useControl(CONTROL_FEATURES | bit(1, 2, 7, 8));
-    expect(world.dataPath.takes).toBe(OFFLOAD_CHECKSUM | OFFLOAD_TSO4 | OFFLOAD_TSO6);
+    expect(world.dataPath.takes).toBe(SEGMENTS | OFFLOAD_TSO4 | OFFLOAD_TSO6);
     expect(await control.command([5, 0, ...offload(1, 7)])).toBe(OK);
-    expect(world.dataPath.takes).toBe(OFFLOAD_CHECKSUM | OFFLOAD_TSO4);
+    expect(world.dataPath.takes).toBe(SEGMENTS | OFFLOAD_TSO4);
     expect(await control.command([5, 0, ...offload(7)])).toBe(OK);
     expect(world.dataPath.takes).toBe(0);
     expect(await control.command([5, 0, ...offload(1, 9)])).toBe(ERROR);
@@ -203,7 +205,7 @@ describe('commands', () => {
     // A driver that begins anew has what it agreed on.
     world.front.send('SET_FEATURES', u64(CONTROL_FEATURES | bit(1, 2, 8)));
     await world.front.settle();
-    expect(world.dataPath.takes).toBe(OFFLOAD_CHECKSUM | OFFLOAD_TSO6);
+    expect(world.dataPath.takes).toBe(SEGMENTS | OFFLOAD_TSO6);
   });
 
   it('that are 65,536 bytes long are taken', async () => {

@@ -7,7 +7,14 @@ import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { type DpdkLayout, HEADROOM_BYTES, LAYOUTS, releaseOfAbi } from '../../src/dpdk/layout.ts';
+import {
+  type DpdkLayout,
+  HEADROOM_BYTES,
+  LAYOUTS,
+  MBUF_TX_HIGH,
+  releaseOfAbi,
+  TX_OFFLOAD,
+} from '../../src/dpdk/layout.ts';
 import { abisIn, missing } from '../../src/dpdk/library.ts';
 import { findProgram } from '../peers/index.ts';
 import { softwareMissing } from '../peers/software.ts';
@@ -41,6 +48,7 @@ const ASKED: readonly (readonly [string, string])[] = [
   ['ethConf.rxMqMode', 'offsetof(struct rte_eth_conf, rxmode.mq_mode)'],
   ['ethConf.rxMtu', 'offsetof(struct rte_eth_conf, rxmode.mtu)'],
   ['ethConf.rxOffloads', 'offsetof(struct rte_eth_conf, rxmode.offloads)'],
+  ['ethConf.txOffloads', 'offsetof(struct rte_eth_conf, txmode.offloads)'],
   ['ethConf.rssHf', 'offsetof(struct rte_eth_conf, rx_adv_conf.rss_conf.rss_hf)'],
   ['devInfo.sizeBytes', 'sizeof(struct rte_eth_dev_info)'],
   ['devInfo.device', 'offsetof(struct rte_eth_dev_info, device)'],
@@ -49,6 +57,8 @@ const ASKED: readonly (readonly [string, string])[] = [
   ['devInfo.maxRxQueues', 'offsetof(struct rte_eth_dev_info, max_rx_queues)'],
   ['devInfo.maxTxQueues', 'offsetof(struct rte_eth_dev_info, max_tx_queues)'],
   ['devInfo.rxOffloadCapa', 'offsetof(struct rte_eth_dev_info, rx_offload_capa)'],
+  ['devInfo.txOffloadCapa', 'offsetof(struct rte_eth_dev_info, tx_offload_capa)'],
+  ['devInfo.txSegmentsMax', 'offsetof(struct rte_eth_dev_info, tx_desc_lim.nb_seg_max)'],
   ['devInfo.rssOffloads', 'offsetof(struct rte_eth_dev_info, flow_type_rss_offloads)'],
   ['ethLink.sizeBytes', 'sizeof(struct rte_eth_link)'],
   ['ethStats.sizeBytes', 'sizeof(struct rte_eth_stats)'],
@@ -56,6 +66,7 @@ const ASKED: readonly (readonly [string, string])[] = [
   ['fpOps.rxPktBurst', 'offsetof(struct rte_eth_fp_ops, rx_pkt_burst)'],
   ['fpOps.rxqData', 'offsetof(struct rte_eth_fp_ops, rxq.data)'],
   ['fpOps.txPktBurst', 'offsetof(struct rte_eth_fp_ops, tx_pkt_burst)'],
+  ['fpOps.txPktPrepare', 'offsetof(struct rte_eth_fp_ops, tx_pkt_prepare)'],
   ['fpOps.txqData', 'offsetof(struct rte_eth_fp_ops, txq.data)'],
   ['mempool.opsIndex', 'offsetof(struct rte_mempool, ops_index)'],
   ['mempoolOps.tableOffset', 'offsetof(struct rte_mempool_ops_table, ops)'],
@@ -81,7 +92,15 @@ function askCompiler(expressions: readonly string[]): bigint[] {
   const source = join(folder, 'layout.c');
   const program = join(folder, 'layout');
   const lines = expressions.map((each) => `printf("%llu\\n", (unsigned long long)(${each}));`);
-  const headers = ['stdio.h', 'stddef.h', 'rte_mbuf.h', 'rte_ethdev.h', 'rte_mempool.h', 'rte_version.h'];
+  const headers = [
+    'stdio.h',
+    'stddef.h',
+    'string.h',
+    'rte_mbuf.h',
+    'rte_ethdev.h',
+    'rte_mempool.h',
+    'rte_version.h',
+  ];
   writeFileSync(
     source,
     `${headers.map((name) => `#include <${name}>`).join('\n')}\nint main(void) {\n${lines.join('\n')}\nreturn 0;\n}\n`,
@@ -115,6 +134,24 @@ describe.skipIf(skipReason !== null)(`layout (${skipReason ?? 'compiled with gcc
       'RTE_MEMPOOL_F_NO_IOVA_CONTIG',
     ]);
     expect(found).toEqual([BigInt(HEADROOM_BYTES), 1n << 13n, 1n, 1n, 4n, 0x20n]);
+    const names = Object.keys(TX_OFFLOAD) as (keyof typeof TX_OFFLOAD)[];
+    expect(askCompiler(names.map((name) => `RTE_ETH_TX_OFFLOAD_${name}`))).toEqual(
+      names.map((name) => BigInt(TX_OFFLOAD[name])),
+    );
+    const flags = Object.keys(MBUF_TX_HIGH) as (keyof typeof MBUF_TX_HIGH)[];
+    expect(askCompiler(flags.map((name) => `RTE_MBUF_F_TX_${name}`))).toEqual(
+      flags.map((name) => BigInt(MBUF_TX_HIGH[name]) << 32n),
+    );
+    const lengths = (fields: string): string =>
+      `({ struct rte_mbuf m; memset(&m, 0, sizeof m); ${fields} m.tx_offload; })`;
+    expect(
+      askCompiler([
+        lengths('m.l2_len = 127; '),
+        lengths('m.l3_len = 511; '),
+        lengths('m.l4_len = 255; '),
+        lengths('m.tso_segsz = 65535; '),
+      ]),
+    ).toEqual([0x7fn, 0x1ffn << 7n, 0xffn << 16n, 0xffffn << 24n]);
     const counters = layout!.ethStats.fields;
     const offsets = askCompiler(counters.map((name) => `offsetof(struct rte_eth_stats, ${name})`));
     expect(offsets).toEqual(counters.map((_, i) => BigInt(8 * i)));

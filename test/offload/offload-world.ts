@@ -16,7 +16,7 @@ import { describeFrames, sharedArena, sharedArenaView } from '../vring/scratch.t
 import type { Request } from './random-requests.ts';
 
 /** All OFFLOAD_* bits. */
-export const ALL_OFFLOADS = 63;
+export const ALL_OFFLOADS = 127;
 const TARGET_BYTES = 2 ** 17;
 
 export type Made = {

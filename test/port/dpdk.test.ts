@@ -6,6 +6,7 @@ import { DpdkPort, type DpdkPortOptions } from '../../src/port/dpdk/port.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import { OFFLOAD_CHECKSUM } from '../../src/queue/requests.ts';
 import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
 import { runProgram } from '../peers/index.ts';
 
@@ -15,6 +16,7 @@ const OPTIONS: DpdkPortOptions = {
   queueCount: 1,
   mtu: null,
   promiscuous: true,
+  offloads: {},
   ealArguments: ['--no-huge'],
 };
 
@@ -22,6 +24,7 @@ const OPTIONS: DpdkPortOptions = {
 class Recorder implements DataPath {
   readonly attached = new Map<number, QueueAttachment>();
   linkMtu = 0;
+  takes = -1;
   async attach(queue: QueueAttachment): Promise<void> {
     this.attached.set(queue.queueIndex, queue);
   }
@@ -30,8 +33,9 @@ class Recorder implements DataPath {
   }
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
-  async setPolicy(_portId: number, { linkMtu }: Partial<PortPolicy>): Promise<void> {
+  async setPolicy(_portId: number, { linkMtu, takes }: Partial<PortPolicy>): Promise<void> {
     this.linkMtu = linkMtu ?? this.linkMtu;
+    this.takes = takes ?? this.takes;
   }
 }
 
@@ -79,6 +83,7 @@ describe.skipIf(why !== null)(`a dpdk port (${why ?? 'DPDK is here'})`, () => {
     expect(port.status).toEqual({ state: 'running', reason: null });
     expect([...dataPath.attached.keys()]).toEqual([0, 1, 2, 3]);
     expect(dataPath.linkMtu).toBe(1500);
+    expect(dataPath.takes).toBe(0);
     expect(port.mtu).toBe(1500);
     expect(port.queues.map(({ direction, started }) => [direction, started])).toEqual([
       ['egress', true],
@@ -90,6 +95,7 @@ describe.skipIf(why !== null)(`a dpdk port (${why ?? 'DPDK is here'})`, () => {
       driver: 'net_ring',
       memory: 'no hugepages (EAL runs with --no-huge)',
       link: { up: true },
+      offloads: [],
       statistics: { ipackets: 0, opackets: 0 },
     });
     expect(port.details.dpdk).toMatch(/^DPDK 2\d\.\d+/);
@@ -140,6 +146,20 @@ describe.skipIf(why !== null)(`a dpdk port (${why ?? 'DPDK is here'})`, () => {
     await told;
     expect(port.status.state).toBe('waiting');
     await vi.waitUntil(() => dataPath.attached.size === 0);
+  });
+
+  it.skipIf(process.getuid?.() !== 0)('takes what its device does, unless it is switched off', async () => {
+    const device = `net_tap0,iface=${dummy}t`;
+    const { port, dataPath } = make({ device });
+    await port.start();
+    expect(port.details.offloads).toEqual(['UDP_CKSUM', 'TCP_CKSUM']);
+    expect(dataPath.takes).toBe(OFFLOAD_CHECKSUM);
+    await port.stop();
+    expect(port.details.offloads).toBeNull();
+    const off = make({ device, offloads: { csum: false } });
+    await off.port.start();
+    expect(off.port.details.offloads).toEqual([]);
+    expect(off.dataPath.takes).toBe(0);
   });
 
   it('says that the options of EAL come too late', async () => {

@@ -1,6 +1,7 @@
 /**
  * Ringway with DPDK ports in a process of its own: what comes in goes out, frame by frame, over capture files
- * (net_pcap), a ring (net_ring), and interfaces of the kernel with network namespaces behind them (net_af_packet).
+ * (net_pcap), a ring (net_ring), interfaces of the kernel with network namespaces behind them (net_af_packet, and net_tap,
+ * which does checksums), and a guest (net_vhost).
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,7 +12,17 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { askControl } from '../../switch/control/client.ts';
 import type { PortReport } from '../../switch/control/report.ts';
 import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
-import { type Child, findProgram, runProgram, startChild, TextLog } from '../peers/index.ts';
+import {
+  type Child,
+  findProgram,
+  LinuxGuest,
+  peersForTests,
+  runProgram,
+  startChild,
+  startIperf3Server,
+  TextLog,
+  vhostUserArgs,
+} from '../peers/index.ts';
 import { NetworkNamespace } from '../peers/namespaces.ts';
 import { softwareMissing } from '../peers/software.ts';
 import { Random } from '../vring/random.ts';
@@ -22,6 +33,7 @@ const UNTIL_MS = 30_000;
 const LOOK_MS = 20;
 
 const why = whyNoDpdk();
+const peers = await peersForTests(['qemu']);
 const whyNoNamespaces =
   why ??
   (process.getuid?.() !== 0 ? 'needs root' : null) ??
@@ -45,13 +57,18 @@ class Running {
     this.#control = control;
   }
 
-  static async start(ports: Record<string, string>): Promise<Running> {
+  /** `others`: ports of other kinds. */
+  static async start(ports: Record<string, string>, others: Record<string, string> = {}): Promise<Running> {
     const control = join(folder, 'control.sock');
-    const portArgs = Object.entries(ports).flatMap(([name, text]) => ['--port', `${name}=dpdk:${text}`]);
+    const portArgs = [
+      ...Object.entries(ports).map(([name, text]) => `${name}=dpdk:${text}`),
+      ...Object.entries(others).map(([name, text]) => `${name}=${text}`),
+    ].flatMap((text) => ['--port', text]);
     const child = await startChild(process.execPath, [PROGRAM, 'run', ...portArgs, '--control', control]);
     child.process.stdout.resume();
     const running = new Running(child, control);
-    await running.until((reports) => reports.length === Object.keys(ports).length);
+    const portCount = Object.keys(ports).length + Object.keys(others).length;
+    await running.until((reports) => reports.length === portCount);
     return running;
   }
 
@@ -208,6 +225,58 @@ if (role === 'echo') {
   for (let i = 0; i < 32; i++) send();
 }`;
 
+const TRANSFER_BYTES = 8_000_000;
+/** Numbered words by TCP; the receiver looks at each, and prints how many bytes were right. */
+const TRANSFER = `
+const [role, host, count] = process.argv.slice(1);
+const net = require('node:net');
+const data = Buffer.from(Uint32Array.from({ length: Number(count) / 4 }, (_, i) => i * 2654435761).buffer);
+if (role === 'receive') {
+  const server = net.createServer((socket) => {
+    const parts = [];
+    socket.on('data', (part) => parts.push(part));
+    socket.on('end', () => {
+      console.log(Buffer.concat(parts).equals(data) ? data.length : 'wrong');
+      socket.end();
+      server.close();
+    });
+  });
+  server.listen(7008, host, () => console.log('ready'));
+} else net.connect(7008, host, function () { this.resume(); this.end(data); });`;
+
+/** `snmp`: text of /proc/net/snmp. */
+function expectNoChecksumErrors(snmp: string): void {
+  for (const protocol of ['Tcp', 'Udp']) {
+    const [names, values] = snmp
+      .split('\n')
+      .filter((line) => line.startsWith(`${protocol}:`))
+      .map((line) => line.trim().split(' '));
+    expect(values[names.indexOf('InCsumErrors')]).toBe('0');
+  }
+}
+
+/** Sends TRANSFER_BYTES from one namespace to an address in another; answers how many came as they were sent. */
+async function transferBetween(from: NetworkNamespace, to: NetworkNamespace, host: string): Promise<string> {
+  const node = (space: NetworkNamespace, role: string) =>
+    startChild(...space.command(process.execPath, ['-e', TRANSFER, role, host, String(TRANSFER_BYTES)]));
+  const receiver = await node(to, 'receive');
+  const output = new TextLog(receiver.process.stdout);
+  const children = [receiver];
+  try {
+    await new Promise<void>((resolve) => receiver.process.stdout.once('data', () => resolve()));
+    const sender = await node(from, 'send');
+    children.push(sender);
+    expect(await sender.exited).toBe(0);
+    expect(await receiver.exited).toBe(0);
+    return output.text.replace('ready\n', '').trim();
+  } finally {
+    for (const child of children) {
+      child.kill();
+      await child.exited;
+    }
+  }
+}
+
 describe.skipIf(whyNoNamespaces !== null)(
   `DPDK ports on interfaces (${whyNoNamespaces ?? 'DPDK is here'})`,
   () => {
@@ -270,6 +339,73 @@ describe.skipIf(whyNoNamespaces !== null)(
         }
       }
     });
+
+    test('TCP that the kernel leaves undone comes whole out of a device with checksums', async () => {
+      const name = `rwo${process.pid}`;
+      const [from, to] = spaces;
+      // An address that is still being looked for elsewhere would not be the sender's.
+      await run(...from.command('sysctl', ['-qw', 'net.ipv6.conf.default.dad_transmits=0']));
+      running = await Running.start(
+        { out: `net_tap0;iface=${name}` },
+        { kernel: `tap:tap0,namespace=${from.name},addresses=203.0.113.1/24+2001:db8::1/64` },
+      );
+      await running.until((reports) => reports.every(({ state }) => state === 'running'));
+      await run('ip', ['link', 'set', name, 'netns', to.name]);
+      await to.ip(`addr add 203.0.113.2/24 dev ${name}`);
+      await to.ip(`addr add 2001:db8::2/64 dev ${name} nodad`);
+      await to.ip(`link set ${name} up`);
+      expect((await running.ports()).get('out')?.details).toMatchObject({
+        driver: 'net_tap',
+        offloads: ['UDP_CKSUM', 'TCP_CKSUM'],
+      });
+      for (const host of ['203.0.113.2', '2001:db8::2']) {
+        const before = (await running.ports()).get('kernel')!.counters;
+        expect(await transferBetween(from, to, host)).toBe(`${TRANSFER_BYTES}`);
+        const after = (await running.ports()).get('kernel')!.counters;
+        const frames = after.ingressFrames - before.ingressFrames;
+        expect((after.ingressBytes - before.ingressBytes) / frames).toBeGreaterThan(4000);
+      }
+      const [program, args] = to.command('cat', ['/proc/net/snmp']);
+      const { output } = await runProgram(program, args);
+      expectNoChecksumErrors(output);
+    });
+
+    test.skipIf(peers.skip)(
+      peers.title('a guest behind net_vhost gets checksums that are right'),
+      async () => {
+        const [space] = spaces;
+        const socketPath = join(folder, 'guest.sock');
+        running = await Running.start(
+          { out: `net_vhost0;iface=${socketPath}` },
+          { kernel: `tap:tap1,namespace=${space.name},addresses=192.0.2.1/24` },
+        );
+        await running.until((reports) => reports.every(({ state }) => state === 'running'));
+        const guest = await LinuxGuest.start({
+          name: 'vhost',
+          cpus: 1,
+          qemuArgs: vhostUserArgs({ socketPath, mac: '52:54:00:00:00:01', queuePairs: 1, memoryMiB: 256 }),
+        });
+        try {
+          await guest.configureNetwork('192.0.2.2/24');
+          // What comes back is TCP that the guest leaves undone.
+          for (const [i, direction] of [[], ['-R'], ['-u', '-b', '20M', '-l', '1400']].entries()) {
+            // A server that has served one client listens anew for the next, and not at once.
+            const serverPort = 5201 + i;
+            await startIperf3Server(guest, serverPort);
+            const client = ['-c', '192.0.2.2', '-p', String(serverPort), '-n', '4M', ...direction];
+            await run(...space.command('iperf3', client));
+          }
+          const { details, counters } = (await running.ports()).get('out')!;
+          expect(details).toMatchObject({ driver: 'net_vhost', offloads: ['UDP_CKSUM', 'TCP_CKSUM'] });
+          expect(counters.egressFrames).toBeGreaterThan(4000);
+          expectNoChecksumErrors(await guest.runOk('cat /proc/net/snmp'));
+          const { output } = await runProgram(...space.command('cat', ['/proc/net/snmp']));
+          expectNoChecksumErrors(output);
+        } finally {
+          await guest.stop();
+        }
+      },
+    );
 
     test('an interface that goes away and comes back is taken up again', async () => {
       running = await Running.start({ a: `net_af_packet0;iface=${host(1)}`, b: 'net_ring0' });

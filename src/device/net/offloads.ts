@@ -8,8 +8,10 @@ import { type Offload, type OffloadSettings, offloadsOn } from '../../queue/offl
 import {
   OFFLOAD_CHECKSUM,
   OFFLOAD_ECN,
+  OFFLOAD_SEGMENTS,
   OFFLOAD_TSO4,
   OFFLOAD_TSO6,
+  OFFLOAD_UNCOMMON,
   OFFLOAD_USO4,
   OFFLOAD_USO6,
 } from '../../queue/requests.ts';
@@ -56,7 +58,9 @@ export function askedOffloads(features: bigint): number {
 
 /** What the guest takes as it is; `features`: the GUEST_* bits among them count. */
 export function takenOffloads(features: bigint): number {
-  return hasBit(features, F.NET_GUEST_CSUM) ? offloadsOf(features, TAKEN) : 0;
+  if (!hasBit(features, F.NET_GUEST_CSUM)) return 0;
+  const taken = offloadsOf(features, TAKEN);
+  return (taken & OFFLOAD_SEGMENTS) === 0 ? taken : taken | OFFLOAD_UNCOMMON;
 }
 
 function offloadsOf(features: bigint, meanings: readonly (readonly [number, number])[]): number {

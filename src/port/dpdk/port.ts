@@ -8,7 +8,9 @@ import { downInterface, missingInterface } from '../../dpdk/device.ts';
 import { Eal, wordsOf } from '../../dpdk/eal.ts';
 import { type EthLink, EthPort, type EthStatistics } from '../../dpdk/ethdev.ts';
 import { DpdkError } from '../../dpdk/library.ts';
+import { takenBy, txOffloadNames } from '../../dpdk/tx-offloads.ts';
 import { allowedCpus } from '../../host/affinity.ts';
+import type { OffloadSettings } from '../../queue/offloads.ts';
 import { type PortCounters, QueueState, queueStates, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import { Supervisor, type Trouble } from '../supervisor.ts';
@@ -21,6 +23,8 @@ export type DpdkPortOptions = {
   /** Null: the device's own. */
   readonly mtu: number | null;
   readonly promiscuous: boolean;
+  /** What is left to the device where it can; what is not named is on. */
+  readonly offloads: OffloadSettings;
   /** Options for EAL; those of the first DPDK port in the process count. */
   readonly ealArguments: readonly string[];
 };
@@ -33,6 +37,8 @@ export type DpdkDetails = {
   readonly driver: string | null;
   readonly mac: string | null;
   readonly link: EthLink | null;
+  /** Transmit offloads in use, by DPDK's names. */
+  readonly offloads: readonly string[] | null;
   readonly statistics: EthStatistics | null;
 };
 
@@ -115,6 +121,7 @@ export class DpdkPort implements Port {
       driver: eth?.driver ?? null,
       mac: eth?.mac ?? null,
       link: eth?.link ?? null,
+      offloads: eth === null ? null : txOffloadNames(eth.txOffloads),
       statistics: eth?.statistics ?? null,
     };
   }
@@ -145,6 +152,7 @@ export class DpdkPort implements Port {
       queueCount: options.queueCount,
       mtu: options.mtu,
       promiscuous: options.promiscuous,
+      offloads: options.offloads,
       threadCount: allowedCpus().length,
     });
   }
@@ -168,7 +176,7 @@ export class DpdkPort implements Port {
   /** Egress first, so that what comes in finds a way out. */
   async #attachQueues(eth: EthPort): Promise<void> {
     const { dataPath } = this.#context;
-    await dataPath.setPolicy(this.id, { linkMtu: eth.mtu });
+    await dataPath.setPolicy(this.id, { linkMtu: eth.mtu, takes: takenBy(eth.txOffloads) });
     for (let queueIndex = 0; queueIndex < 2 * this.options.queueCount; queueIndex++) {
       new QueueState(this.states, queueIndex).words.fill(0);
       const isEgress = queueIndex % 2 === 0;

@@ -6,10 +6,15 @@
 import { BURST_MBUFS, type DpdkQueueLocation, RxBurst, TxBurst } from '../../dpdk/burst.ts';
 import { registerThread } from '../../dpdk/threads.ts';
 import { type ArenaView, WINDOW_BYTES, type Window } from '../../memory/arena-view.ts';
+import { FrameCursor } from '../../offload/frame-cursor.ts';
 import { type Batch, REFUSED_NO_BUFFER, REFUSED_TOO_SMALL } from '../../queue/batch.ts';
 import type { EgressQueue, IngressQueue, QueueAttachmentBase } from '../../queue/contract.ts';
 import { copyFrame } from '../../queue/copy.ts';
+import * as REQUESTS from '../../queue/requests.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState } from '../../queue/state.ts';
+import { TxRequests } from './tx-requests.ts';
+
+const { OFFLOAD_SEGMENTS } = REQUESTS;
 
 export type DpdkAttachment = QueueAttachmentBase & {
   readonly kind: 'dpdk';
@@ -114,6 +119,9 @@ export class DpdkEgress implements EgressQueue {
   declare private readonly window: Window;
   /** Bytes of each frame that was given and not yet sent. */
   declare private readonly frameBytes: Int32Array;
+  declare private readonly requests: TxRequests;
+  /** Made for the first frame that needs several mbufs. */
+  declare private cursor: FrameCursor | null;
   #frames = 0;
   #bytes = 0;
 
@@ -127,6 +135,8 @@ export class DpdkEgress implements EgressQueue {
     this.tx = new TxBurst(arena, attachment.location);
     this.window = arena.windows[Math.floor(attachment.location.pool.offset / WINDOW_BYTES)];
     this.frameBytes = new Int32Array(BURST_MBUFS);
+    this.requests = new TxRequests(this.tx, this.window);
+    this.cursor = null;
   }
 
   tryBegin(): boolean {
@@ -141,6 +151,10 @@ export class DpdkEgress implements EgressQueue {
   }
 
   place(batch: Batch, order: Int32Array, count: number): void {
+    if (batch.asks) {
+      for (let k = 0; k < count; k++) this.#placeAsking(batch, order[k]);
+      return;
+    }
     for (let k = 0; k < count; k++) this.#placeOne(batch, order[k]);
   }
 
@@ -167,11 +181,53 @@ export class DpdkEgress implements EgressQueue {
     if (this.shared) this.state.unlock();
   }
 
-  #placeOne(batch: Batch, frame: number): void {
+  #placeAsking(batch: Batch, frame: number): void {
+    const needs = batch.needsOf(frame);
+    if ((needs & OFFLOAD_SEGMENTS) !== 0) {
+      this.#placeLong(batch, frame);
+      return;
+    }
+    const at = this.#placeOne(batch, frame);
+    if (at >= 0 && needs !== 0) this.requests.askChecksum(batch, frame, at, batch.bytesOf(frame));
+  }
+
+  /** A frame that the device is to cut into segments. */
+  #placeLong(batch: Batch, frame: number): void {
+    const { arena, tx, window } = this;
+    const bytes = batch.bytesOf(frame);
+    let at = tx.placeLong(bytes, batch.indexOf(frame));
+    if (at < 0) {
+      this.#flush();
+      at = tx.placeLong(bytes, batch.indexOf(frame));
+      if (at < 0) {
+        batch.refuse(frame, REFUSED_NO_BUFFER);
+        return;
+      }
+    }
+    const { partCount, partIndex, partBytes } = tx;
+    copyFrame(arena, batch, frame, partBytes[0], window, at);
+    if (partCount > 1) {
+      this.cursor ??= new FrameCursor(arena, batch);
+      this.cursor.begin(batch, frame);
+      this.cursor.skip(partBytes[0]);
+      for (let part = 1; part < partCount; part++) {
+        this.cursor.copyTo(window, partIndex[part], partBytes[part]);
+      }
+    }
+    if (this.requests.askSegments(batch, frame, at)) {
+      this.frameBytes[tx.placed - 1] = bytes;
+      return;
+    }
+    tx.unplace();
+    batch.refuse(frame, REFUSED_TOO_SMALL);
+  }
+
+  /** Answers where it was put in the window; -1: it is refused. */
+  #placeOne(batch: Batch, frame: number): number {
     const bytes = batch.bytesOf(frame);
     if (bytes > this.tx.frameBytesMax) {
       batch.refuse(frame, REFUSED_TOO_SMALL);
-      return;
+      return -1;
     }
     let slot = this.tx.placed;
     let at = this.tx.place(bytes, batch.indexOf(frame));
@@ -182,11 +238,12 @@ export class DpdkEgress implements EgressQueue {
       at = this.tx.place(bytes, batch.indexOf(frame));
       if (at < 0) {
         batch.refuse(frame, REFUSED_NO_BUFFER);
-        return;
+        return -1;
       }
     }
     this.frameBytes[slot] = bytes;
     copyFrame(this.arena, batch, frame, bytes, this.window, at);
+    return at;
   }
 
   #flush(): void {

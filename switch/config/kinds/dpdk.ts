@@ -1,9 +1,12 @@
 /** Ports of kind `dpdk`: network cards and virtual devices by DPDK's drivers. */
 import { z } from 'zod';
 import { parseDevice } from '../../../src/dpdk/device.ts';
+import { DPDK_OFFLOAD_NAMES } from '../../../src/dpdk/tx-offloads.ts';
 import type { Port, PortContext } from '../../../src/port/contract.ts';
+
 import { DpdkPort } from '../../../src/port/dpdk/port.ts';
 import type { PortKindSpec } from './contract.ts';
+import { onOffMap } from './on-off-map.ts';
 import { portObject } from './port-object.ts';
 import { onOff, wholeNumber } from './values.ts';
 
@@ -37,6 +40,7 @@ function schema() {
     queues: wholeNumber(1, QUEUES_MAX).default(1),
     promiscuous: onOff.default(true),
     eal: ealOptions.optional(),
+    offloads: onOffMap({ csum: 'csum', tso: 'tso' }).optional(),
   });
 }
 
@@ -49,6 +53,7 @@ function create(settings: DpdkSettings, context: PortContext): Port {
       queueCount: settings.queues,
       mtu: settings.mtu ?? null,
       promiscuous: settings.promiscuous,
+      offloads: settings.offloads ?? {},
       ealArguments: settings.eal ?? [],
     },
     context,
@@ -62,7 +67,7 @@ export const DPDK: PortKindSpec<DpdkSettings> = {
   socketOf: () => null,
   copiesOf: () => null,
   pathKeys: [],
-  mapKeys: {},
+  mapKeys: { offloads: DPDK_OFFLOAD_NAMES },
   changeable: {},
   schema,
   create,
