@@ -257,7 +257,7 @@ describe('a queue', () => {
     const size = 16;
     offerCommands(new ControlDriver(world, 4, size), size);
     let done = 0;
-    let nowMs = 0;
+    let nowMs = performance.now();
     const clock = vi.spyOn(performance, 'now').mockImplementation(() => nowMs);
     const queue = openQueue(size, () => {
       done++;
