@@ -9,23 +9,14 @@
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { VlanPolicy } from '../../src/queue/policy.ts';
-import { type Child, runProgram, startChild, TextLog } from './child.ts';
-import { settlesWithin } from './deadline.ts';
+import { OvsDaemons } from './ovs-daemons.ts';
 
-const SCHEMA = '/usr/share/openvswitch/vswitch.ovsschema';
-const START_TIMEOUT_MS = 30_000;
-const STOP_TIMEOUT_MS = 10_000;
 const FILE_HEADER_BYTES = 24;
 const PACKET_HEADER_BYTES = 16;
 
 export class OvsDummy {
-  readonly #folder: string;
-  readonly #logs: TextLog[] = [];
-  #database: Child | null = null;
-  #switch: Child | null = null;
+  readonly #daemons: OvsDaemons;
   #control: ControlConnection | null = null;
   /** By bridge. */
   readonly #ports = new Map<string, DummyPort[]>();
@@ -33,7 +24,7 @@ export class OvsDummy {
   #sent = 0;
 
   private constructor(folder: string) {
-    this.#folder = folder;
+    this.#daemons = new OvsDaemons(folder);
   }
 
   /** Bridges of so many ports each, named `b2` and so on. */
@@ -43,7 +34,7 @@ export class OvsDummy {
       await ovs.#start(portCounts);
     } catch (error) {
       await ovs.stop();
-      throw new Error(`${(error as Error).message}\n${ovs.#logs.at(-1)?.text.slice(-1500) ?? ''}`.trimEnd());
+      throw ovs.#daemons.explain(error);
     }
     return ovs;
   }
@@ -51,7 +42,7 @@ export class OvsDummy {
   /** Gives the ports of a bridge these settings and forgets what it learned. */
   async configure(bridge: string, policies: readonly VlanPolicy[], vlanLimit: number): Promise<void> {
     const ports = this.#portsOf(bridge);
-    await this.#vsctl(
+    await this.#daemons.vsctl(
       ...['set', 'Open_vSwitch', '.', `other_config:vlan-limit=${vlanLimit}`],
       ...policies.flatMap((policy, i) => {
         const { name } = ports[i];
@@ -86,45 +77,34 @@ export class OvsDummy {
   async stop(): Promise<void> {
     this.#control?.close();
     for (const port of [...this.#ports.values()].flat()) port.close();
-    for (const child of [this.#switch, this.#database]) {
-      if (child === null) continue;
+    await this.#daemons.stop((child) => {
       child.process.kill('SIGTERM');
-      if (!(await settlesWithin(child.exited, STOP_TIMEOUT_MS))) child.kill();
-      await child.exited;
-    }
+    });
   }
 
   async #start(portCounts: readonly number[]): Promise<void> {
-    const file = this.#path('conf.db');
-    await runChecked('ovsdb-tool', ['create', file, SCHEMA]);
-    const remote = `--remote=punix:${this.#path('db.sock')}`;
-    this.#database = await this.#daemon('ovsdb-server', [file, remote, `--unixctl=${this.#path('db.ctl')}`]);
-    await this.#retry('the database', () => this.#vsctl('--no-wait', 'init'));
-    await this.#vsctl('--no-wait', 'set', 'Open_vSwitch', '.', 'other_config:flow-limit=0');
-    this.#switch = await this.#daemon('ovs-vswitchd', [
-      `unix:${this.#path('db.sock')}`,
-      `--unixctl=${this.#path('switch.ctl')}`,
-      '--enable-dummy',
-      '--disable-system',
-    ]);
-    await this.#retry('the switch', async () => {
-      this.#control = await ControlConnection.open(this.#path('switch.ctl'));
+    const daemons = this.#daemons;
+    await daemons.startDatabase();
+    await daemons.vsctl('--no-wait', 'set', 'Open_vSwitch', '.', 'other_config:flow-limit=0');
+    await daemons.startSwitch('ovs-vswitchd', ['--enable-dummy', '--disable-system']);
+    await daemons.retry('the switch', async () => {
+      this.#control = await ControlConnection.open(daemons.controlPath);
     });
     for (const count of portCounts) await this.#addBridge(`b${count}`, count);
   }
 
   async #addBridge(bridge: string, count: number): Promise<void> {
     const names = Array.from({ length: count }, (_, i) => `${bridge}p${i}`);
-    await this.#vsctl(
+    await this.#daemons.vsctl(
       ...['add-br', bridge, '--', 'set', 'bridge', bridge, 'datapath_type=dummy'],
       ...names.flatMap((name) => [
         ...['--', 'add-port', bridge, name, '--', 'set', 'Interface', name, 'type=dummy'],
-        `options:tx_pcap=${this.#path(`${name}.pcap`)}`,
+        `options:tx_pcap=${this.#daemons.path(`${name}.pcap`)}`,
       ]),
     );
     this.#ports.set(
       bridge,
-      names.map((name) => new DummyPort(name, this.#path(`${name}.pcap`))),
+      names.map((name) => new DummyPort(name, this.#daemons.path(`${name}.pcap`))),
     );
   }
 
@@ -135,38 +115,6 @@ export class OvsDummy {
   #ask(method: string, ...params: string[]): Promise<string> {
     if (this.#control === null) throw new Error('Open vSwitch is not running');
     return this.#control.ask(method, params);
-  }
-
-  async #daemon(program: string, args: readonly string[]): Promise<Child> {
-    const variables = ['OVS_RUNDIR', 'OVS_DBDIR', 'OVS_LOGDIR', 'OVS_SYSCONFDIR'];
-    const places = variables.map((name) => `${name}=${this.#folder}`);
-    const child = await startChild('env', [...places, program, ...args, '--no-chdir']);
-    child.process.stdout.resume();
-    this.#logs.push(new TextLog(child.process.stderr));
-    return child;
-  }
-
-  #vsctl(...args: string[]): Promise<string> {
-    return runChecked('ovs-vsctl', [`--db=unix:${this.#path('db.sock')}`, '--timeout=20', ...args]);
-  }
-
-  async #retry(what: string, ask: () => Promise<unknown>): Promise<void> {
-    const deadlineMs = performance.now() + START_TIMEOUT_MS;
-    for (;;) {
-      try {
-        await ask();
-        return;
-      } catch (error) {
-        if (performance.now() > deadlineMs) {
-          throw new Error(`Open vSwitch: ${what} did not answer: ${(error as Error).message}`);
-        }
-      }
-      await delay(100);
-    }
-  }
-
-  #path(name: string): string {
-    return join(this.#folder, name);
   }
 }
 
@@ -264,10 +212,4 @@ function columnsOf(policy: VlanPolicy): string[] {
     `other_config:priority-tags=${priorityTags}`,
     `other_config:qinq-ethtype=${serviceTag}`,
   ];
-}
-
-async function runChecked(program: string, args: readonly string[]): Promise<string> {
-  const { code, output } = await runProgram(program, args);
-  if (code !== 0) throw new Error(`${program} ${args.at(-1)} ended with code ${code}: ${output.trim()}`);
-  return output;
 }
