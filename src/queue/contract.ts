@@ -10,6 +10,7 @@
  */
 import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { Batch } from './batch.ts';
+import type { HeldFrames } from './held-frames.ts';
 import type { MirrorSource } from './policy.ts';
 
 export type Direction = 'ingress' | 'egress';
@@ -41,14 +42,10 @@ export interface IngressQueue {
   /** What the last burst cost beyond a copy of each frame, in copies of short frames; its queue may sit out turns for it. */
   charge(work: number): void;
   /**
-   * Taken frames that `gather` did not describe yet: those that did were dear enough for one turn. While there are any,
-   * `finish` gives nothing back.
+   * Taken frames that `gather` did not describe yet, where the queue may have such: those that it did were dear enough for
+   * one turn. While there are any, `finish` gives nothing back; before the queue is closed, or loses memory, they must go.
    */
-  readonly holdsFrames: boolean;
-  /** As `gather`, of these alone, however much the queue has cost: before it is closed, or loses memory. */
-  gatherHeld(batch: Batch): number;
-  /** Drops these. Answers how many. */
-  dropHeld(): number;
+  readonly held: HeldFrames | null;
   /** Gives back what `gather` took, counts it, and tells the other side if it asked for it. */
   finish(): void;
   /** Before the worker sleeps: has `wakeFd` tell of the next frame. False when frames came meanwhile. */

@@ -3,7 +3,10 @@
  * were taken from their queue and wait for its next turns, so that other queues of the worker have theirs in between.
  * One worker's object.
  */
-import { Batch } from './batch.ts';
+import { BATCH_FRAMES_MAX, Batch } from './batch.ts';
+
+/** Of one turn: as many frames as come out of any burst. What they cost beyond that is charged, for each receiver. */
+const TURN_SEGMENTS = BATCH_FRAMES_MAX;
 
 export class HeldFrames {
   declare private readonly batch: Batch;
@@ -19,12 +22,12 @@ export class HeldFrames {
   }
 
   /**
-   * Leaves frames in the batch until they make so many segments, at least one, and holds the others; nothing is held
-   * yet. Answers how many it holds.
+   * Leaves frames in the batch until they make enough segments for a turn, at least one, and holds the others; nothing is
+   * held yet. Answers how many it holds.
    */
-  holdBeyond(batch: Batch, segmentsMax: number): number {
+  holdBeyond(batch: Batch): number {
     const { count } = batch;
-    const left = framesWithin(batch, 0, segmentsMax);
+    const left = framesWithin(batch, 0);
     if (left === count) return 0;
     this.batch.clear();
     this.next = 0;
@@ -34,8 +37,8 @@ export class HeldFrames {
   }
 
   /** Puts as many into an empty batch. Answers how many. */
-  give(batch: Batch, segmentsMax: number): number {
-    const end = framesWithin(this.batch, this.next, segmentsMax);
+  give(batch: Batch): number {
+    const end = framesWithin(this.batch, this.next);
     for (; this.next < end; this.next++) batch.addOf(this.batch, this.next);
     return batch.count;
   }
@@ -48,13 +51,13 @@ export class HeldFrames {
   }
 }
 
-/** Where those from `first` on end that make so many segments; behind the first one at least. */
-function framesWithin(batch: Batch, first: number, segmentsMax: number): number {
+/** Where those from `first` on end that make enough segments for a turn; behind the first one at least. */
+function framesWithin(batch: Batch, first: number): number {
   const { count } = batch;
   let end = first;
   for (let segments = 0; end < count; end++) {
     segments += batch.segmentCountOf(end);
-    if (segments > segmentsMax && end > first) break;
+    if (segments > TURN_SEGMENTS && end > first) break;
   }
   return end;
 }

@@ -6,7 +6,7 @@
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import { AskedFor } from '../offload/asked-for.ts';
-import { BATCH_FRAMES_MAX, type Batch } from '../queue/batch.ts';
+import type { Batch } from '../queue/batch.ts';
 import type { IngressQueue } from '../queue/contract.ts';
 import { HeldFrames } from '../queue/held-frames.ts';
 import { STATE_WORK_SPENT } from '../queue/state.ts';
@@ -26,8 +26,6 @@ const CHAIN_DESCRIPTORS_FREE = 4;
 const LONG_FRAME_BYTES_SHIFT = 8;
 const TURN_WORK = 64;
 const WORK_RESERVE = 512;
-/** Of one turn: as many frames as come out of any burst. What they cost beyond that is charged, for each receiver. */
-const TURN_SEGMENTS = BATCH_FRAMES_MAX;
 
 /** What a chain turned out to be. */
 const CHAIN_FRAME = 0;
@@ -43,7 +41,7 @@ export class FromGuest extends Ring implements IngressQueue {
   declare private readonly list: DescriptorList;
   /** Null: nothing was agreed on, and what the guest writes into its headers means nothing. */
   declare private readonly askedFor: AskedFor | null;
-  declare private readonly held: HeldFrames | null;
+  declare readonly held: HeldFrames | null;
 
   constructor(arena: ArenaView, attachment: RingAttachment) {
     super(arena, attachment);
@@ -60,12 +58,12 @@ export class FromGuest extends Ring implements IngressQueue {
     if (!holdsFrames && !this.hasWaiting()) return 0;
     this.workLeft = Math.min(this.workLeft + TURN_WORK, WORK_RESERVE);
     if (this.workLeft <= 0) return 0;
-    if (holdsFrames) return this.gatherHeld(batch);
+    if (holdsFrames) return (this.held as HeldFrames).give(batch);
     const taken = this.layout.gatherPlain(this, batch);
     this.burstFrames += taken;
     if (this.askedFor === null) return taken;
     this.askedFor.take(batch);
-    return batch.asks && this.held !== null ? taken - this.held.holdBeyond(batch, TURN_SEGMENTS) : taken;
+    return batch.asks && this.held !== null ? taken - this.held.holdBeyond(batch) : taken;
   }
 
   charge(work: number): void {
@@ -74,15 +72,6 @@ export class FromGuest extends Ring implements IngressQueue {
 
   get holdsFrames(): boolean {
     return this.held !== null && !this.held.isEmpty;
-  }
-
-  gatherHeld(batch: Batch): number {
-    batch.clear();
-    return this.held === null ? 0 : this.held.give(batch, TURN_SEGMENTS);
-  }
-
-  dropHeld(): number {
-    return this.held === null ? 0 : this.held.drop();
   }
 
   finish(): void {

@@ -17,6 +17,7 @@ import { Batch } from '../../src/queue/batch.ts';
 import type { IngressQueue } from '../../src/queue/contract.ts';
 import { isTag, PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
+import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
 import { countFlooded, takesFloods } from './flood.ts';
@@ -165,16 +166,19 @@ export class Forwarder {
    * this may do so as often as he likes.
    */
   drain(from: IngressQueue): void {
-    for (let bursts = DRAINED_BURSTS; from.holdsFrames; bursts--) {
-      if (bursts > 0) this.#forwardTaken(from, from.gatherHeld(this.batch));
-      else this.#dropHeld(from);
+    const { held } = from;
+    if (held === null) return;
+    for (let bursts = DRAINED_BURSTS; !held.isEmpty; bursts--) {
+      this.batch.clear();
+      if (bursts > 0) this.#forwardTaken(from, held.give(this.batch));
+      else this.#dropHeld(from, held);
       this.#handOver();
     }
   }
 
-  #dropHeld(from: IngressQueue): void {
+  #dropHeld(from: IngressQueue, held: HeldFrames): void {
     const sender = this.#portOfId[from.portId] as ForwardingPort;
-    sender.counts[DROP.heldBack] += from.dropHeld();
+    sender.counts[DROP.heldBack] += held.drop();
     this.#unfinished[this.unfinishedCount++] = from;
   }
 

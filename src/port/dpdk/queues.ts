@@ -31,7 +31,7 @@ export class DpdkIngress implements IngressQueue {
   /** Drivers tell of nothing: the queue is looked at. */
   readonly wakeFd = -1;
   readonly wakesBySignal = false;
-  readonly holdsFrames = false;
+  readonly held = null;
   declare private readonly state: QueueState;
   declare private readonly rx: RxBurst;
   /** Frames that were received before the worker could sleep, for the next burst. */
@@ -56,15 +56,6 @@ export class DpdkIngress implements IngressQueue {
   }
 
   charge(): void {}
-
-  gatherHeld(batch: Batch): number {
-    batch.clear();
-    return 0;
-  }
-
-  dropHeld(): number {
-    return 0;
-  }
 
   finish(): void {
     const count = this.#received;

@@ -91,7 +91,7 @@ abstract class StagedQueue {
 export abstract class StagedIngress extends StagedQueue implements IngressQueue {
   abstract readonly wakeFd: number;
   readonly wakesBySignal = false;
-  readonly holdsFrames = false;
+  readonly held = null;
   /** Frames that `fill` put into slots before the worker could sleep, for the next burst. */
   #filled = 0;
   #turnsToSkip = 0;
@@ -126,15 +126,6 @@ export abstract class StagedIngress extends StagedQueue implements IngressQueue 
   }
 
   charge(): void {}
-
-  gatherHeld(batch: Batch): number {
-    batch.clear();
-    return 0;
-  }
-
-  dropHeld(): number {
-    return 0;
-  }
 
   finish(): void {
     this.countBurst();

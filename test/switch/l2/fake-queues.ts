@@ -42,7 +42,7 @@ export class FakeIngressQueue implements IngressQueue {
   readonly queueIndex = 1;
   readonly wakeFd = -1;
   readonly wakesBySignal = false;
-  readonly holdsFrames = false;
+  readonly held = null;
   fault = 0;
   readonly waiting: Waiting[] = [];
   finishedCount = 0;
@@ -88,14 +88,6 @@ export class FakeIngressQueue implements IngressQueue {
   }
 
   charge(): void {}
-
-  gatherHeld(): number {
-    return 0;
-  }
-
-  dropHeld(): number {
-    return 0;
-  }
 
   finish(): void {
     this.#log.require(this.#takenCount > 0, 'finish of nothing');
