@@ -1,6 +1,7 @@
 /** Public surface of the protocol folder: bytes and tables, no I/O and no state. */
 export * from './bits.ts';
 export * from './ethernet.ts';
+export * from './ip.ts';
 export * from './pcap.ts';
 export * from './pcapng-blocks.ts';
 export * from './vhost-user/codec.ts';

@@ -17,7 +17,9 @@
  * within the frame. Segments may be asked for of TCP and UDP over IPv4 and IPv6, with up to two VLAN tags, with options,
  * and with extension headers (hop-by-hop, routing, destination options), but not of fragments.
  */
+
 import * as ETHERNET from '../../protocol/ethernet.ts';
+import * as IP from '../../protocol/ip.ts';
 import * as NET from '../../protocol/virtio/net.ts';
 import type { Window } from '../memory/arena-view.ts';
 import type { Batch } from '../queue/batch.ts';
@@ -50,20 +52,11 @@ export const REQUEST_TOO_MANY_SEGMENTS = 3;
 /** The frame lies in so many pieces that there is no room for those that completing it adds. */
 export const REQUEST_TOO_SCATTERED = 4;
 
-const PROTOCOL_HOP_BY_HOP = 0;
-const PROTOCOL_TCP = 6;
-const PROTOCOL_UDP = 17;
-const PROTOCOL_ROUTING = 43;
-const PROTOCOL_DESTINATION_OPTIONS = 60;
-const IPV4_HEADER_BYTES_MIN = 20;
-const IPV6_HEADER_BYTES = 40;
-/** More fragments, and the offset. */
-const IPV4_FRAGMENT_MASK = 0x3fff;
-const TCP_HEADER_BYTES_MIN = 20;
-const TCP_HEADER_BYTES_MAX = 60;
-const TCP_CHECKSUM_OFFSET = 16;
-const UDP_HEADER_BYTES = 8;
-const UDP_CHECKSUM_OFFSET = 6;
+const { PROTOCOL_DESTINATION_OPTIONS, PROTOCOL_HOP_BY_HOP, PROTOCOL_ROUTING, PROTOCOL_TCP, PROTOCOL_UDP } =
+  IP;
+const { IPV4_FRAGMENT_MASK, IPV4_HEADER_BYTES_MIN, IPV6_HEADER_BYTES } = IP;
+const { TCP_CHECKSUM_OFFSET, TCP_HEADER_BYTES_MAX, TCP_HEADER_BYTES_MIN } = IP;
+const { UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES } = IP;
 
 /** Whether a header asks for nothing, by its first word. */
 export function asksNothing(word0: number): boolean {

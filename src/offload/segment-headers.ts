@@ -9,6 +9,7 @@
  * The checksum field of a request holds the sum of the pseudo header. It is not made anew but the length in it exchanged:
  * with a routing header the address in it is not the one that stands in the IPv6 header. Hot path; one worker's object.
  */
+import * as IP from '../../protocol/ip.ts';
 import type { Window } from '../memory/arena-view.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as REQUESTS from '../queue/requests.ts';
@@ -18,7 +19,7 @@ import { checksumOf, folded, swapped16 } from './checksum.ts';
 const { AT_CSUM_OFFSET, AT_CSUM_START, AT_DROPPED, AT_HEADER_BYTES, AT_NEEDS, AT_NETWORK_START } = REQUESTS;
 const { OFFLOAD_TSO4, OFFLOAD_TSO6, OFFLOAD_USO4, REQUEST_HEADER_BYTES_MAX, REQUEST_SHIFT } = REQUESTS;
 
-const IPV6_HEADER_BYTES = 40;
+const { IPV6_HEADER_BYTES } = IP;
 /** In the 16 bits of data offset and flags as they lie in memory: the flags are the second byte. */
 const TCP_FIN_PSH = 0x0900;
 const TCP_CWR = 0x8000;

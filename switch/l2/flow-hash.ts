@@ -3,6 +3,7 @@
  * protocol and ports of IPv4 and IPv6, behind up to two VLAN tags; otherwise the MAC addresses. Hot path,
  * only for ports with several queues. Not secret: a guest that picks its flows picks its peer's queues.
  */
+
 import {
   ETHERNET_HEADER_BYTES,
   ETHERTYPE_IPV4,
@@ -11,12 +12,11 @@ import {
   ETHERTYPE_VLAN,
   VLAN_TAG_BYTES,
 } from '../../protocol/ethernet.ts';
+import * as IP from '../../protocol/ip.ts';
 import type { FrameHead } from '../../src/queue/frame-head.ts';
 
-const PROTOCOL_TCP = 6;
-const PROTOCOL_UDP = 17;
-const PROTOCOL_SCTP = 132;
-const IPV4_FRAGMENT_MASK = 0x3fff;
+// V8 folds a module's own constants, and loads imported ones again at each use.
+const { IPV4_FRAGMENT_MASK, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP } = IP;
 
 /** A non-negative int31. */
 export function flowHash({ bytes: head, start, end, word0, word1, word2 }: FrameHead): number {

@@ -10,7 +10,9 @@
  * Where a device completes a checksum, the sum of the pseudo header stands in its field, made of what the IP header says,
  * and without the length if the frame is to be cut. Any number of VLAN tags counts as part of the Ethernet header.
  */
+
 import * as ETHERNET from '../../../protocol/ethernet.ts';
+import * as IP from '../../../protocol/ip.ts';
 import { MBUF_TX_HIGH, TX_OFFLOAD } from '../../dpdk/layout.ts';
 import type { Window } from '../../memory/arena-view.ts';
 import { checksumOf, folded, sumBytes, swapped16 } from '../../offload/checksum.ts';
@@ -25,16 +27,8 @@ const { IPV4_CKSUM, TCP_CKSUM, UDP_CKSUM } = TX_OFFLOAD;
 
 /** Behind two tags of the frame and two that it gets. */
 const NETWORK_START_MAX = ETHERNET_HEADER_BYTES + 4 * VLAN_TAG_BYTES;
-const PROTOCOL_TCP = 6;
-const PROTOCOL_UDP = 17;
-const IPV4_HEADER_BYTES_MIN = 20;
-const IPV6_HEADER_BYTES = 40;
-/** More fragments, and the offset. */
-const IPV4_FRAGMENT_MASK = 0x3fff;
-const TCP_HEADER_BYTES_MIN = 20;
-const TCP_CHECKSUM_OFFSET = 16;
-const UDP_HEADER_BYTES = 8;
-const UDP_CHECKSUM_OFFSET = 6;
+const { IPV4_FRAGMENT_MASK, IPV4_HEADER_BYTES_MIN, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP } = IP;
+const { TCP_CHECKSUM_OFFSET, TCP_HEADER_BYTES_MIN, UDP_CHECKSUM_OFFSET, UDP_HEADER_BYTES } = IP;
 
 /** The part of TxBurst (src/dpdk/burst.ts) that is needed: requests for the frame placed last. */
 export type RequestTaker = {
