@@ -4,6 +4,7 @@
  * cent however busy the machine is. Each case has a process of its own, for V8 compiles a loop for all that it has met.
  */
 import { fileURLToPath } from 'node:url';
+import { setWorkerFlags } from '../../switch/worker/v8-flags.ts';
 import { runProgram } from '../../test/peers/child.ts';
 import { PIECES_CASES } from './cases.ts';
 import { type PiecesCase, PiecesWorld } from './world.ts';
@@ -18,6 +19,7 @@ const TIMEOUT_MS = 120_000;
 
 /** Measures one case in this process. */
 function measure(plan: PiecesCase, samples: number): PiecesResult {
+  setWorkerFlags();
   const world = new PiecesWorld(plan);
   const laps = (count: number): number => {
     let spentMs = 0;

@@ -3,7 +3,6 @@
  * and is the data path that devices talk to. Every order goes to all workers that it concerns and resolves
  * when each has answered. Main thread.
  */
-import { setFlagsFromString } from 'node:v8';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, signalFd } from '../../src/host/descriptor.ts';
 import type { ArenaLocation } from '../../src/memory/arena.ts';
@@ -26,12 +25,7 @@ import {
   type WorkerSetup,
 } from './orders.ts';
 import { type PlacedQueue, workerForQueue } from './placement.ts';
-
-/**
- * Room for what a worker's program makes while V8 still compiles it; in steady state it makes nothing. With
- * V8's own 1 MiB to begin with, the first frames of a load would cost a collection of a millisecond or two.
- */
-const WORKER_SEMI_SPACE_MIB = 4;
+import { setWorkerFlags } from './v8-flags.ts';
 
 export type WorkerPoolOptions = {
   /** One worker for each, pinned; null: one worker, not pinned. */
@@ -62,7 +56,7 @@ export class WorkerPool implements DataPath {
 
   constructor(options: WorkerPoolOptions) {
     const cpus = options.cpus ?? [null];
-    setFlagsFromString(`--min-semi-space-size=${WORKER_SEMI_SPACE_MIB}`);
+    setWorkerFlags();
     this.#threads = cpus.map(
       (cpu, index) =>
         new WorkerThread(
