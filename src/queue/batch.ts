@@ -362,6 +362,14 @@ export class Batch {
     this.addPieces(source.bytesOf(frame));
   }
 
+  /** The next frame to be added asks for what this one of another batch does, as it is with its new tags. */
+  addRequestOf(source: Batch, frame: number): void {
+    if (!source.hasHeader(frame)) return;
+    this.beginAsking();
+    this.requests.copy(this.count, source.requests, frame);
+    this.requests.dropFront(this.count, -source.tags.pushBytes);
+  }
+
   refuse(frame: number, why: number): void {
     const at = this.refusedCount;
     this.refused[at] = frame;

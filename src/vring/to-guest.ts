@@ -6,7 +6,7 @@
  */
 import type { ArenaView } from '../memory/arena-view.ts';
 import { type Batch, REFUSED_FAULT, REFUSED_NO_BUFFER, REFUSED_TOO_SMALL } from '../queue/batch.ts';
-import type { EgressQueue } from '../queue/contract.ts';
+import { type EgressQueue, LONG_FRAME_BYTES } from '../queue/contract.ts';
 import { STATE_WORK_SPENT } from '../queue/state.ts';
 import type { RingAttachment } from './attachment.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from './descriptor-list.ts';
@@ -57,6 +57,11 @@ export class ToGuest extends Ring implements EgressQueue {
     this.workLeft = WORK_RESERVE - this.state.words[STATE_WORK_SPENT];
   }
 
+  /** A guest that is slow for a moment offers buffers again. */
+  get mayKeepWaiting(): boolean {
+    return true;
+  }
+
   tryBegin(): boolean {
     if (this.shared) {
       if (!this.state.tryLock()) return false;
@@ -98,8 +103,9 @@ export class ToGuest extends Ring implements EgressQueue {
       const why = this.#placeAnyhow(batch, order[next]);
       if (why !== PLACED) {
         batch.refuse(order[next], why);
+        const mayWait = why === REFUSED_NO_BUFFER && batch.bytesOf(order[next]) > LONG_FRAME_BYTES;
         // The driver was just looked at: it will not have offered more for the rest of this burst.
-        if (!this.hasWaiting()) {
+        if (mayWait || !this.hasWaiting()) {
           const whyRest = this.fault === RING_FAULT.NONE ? REFUSED_NO_BUFFER : REFUSED_FAULT;
           for (let left = next + 1; left < count; left++) batch.refuse(order[left], whyRest);
           return;

@@ -14,7 +14,7 @@ import {
 } from '../../src/offload/request.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import { Batch } from '../../src/queue/batch.ts';
-import type { IngressQueue } from '../../src/queue/contract.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { isTag, PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
@@ -33,7 +33,7 @@ import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
 import { mirror } from './mirror.ts';
-import { type FaultListener, missingOffloads, Outlets } from './outlets.ts';
+import { type FaultListener, missingOffloads, OUTLETS_SCRATCH_BYTES, Outlets } from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
 import { dropAll } from './receive-off.ts';
 import { Admit } from './vlan/admit.ts';
@@ -47,7 +47,7 @@ const NOBODY = -1;
 /** Of a queue that holds frames and is closed: two frames of 64 KiB, as most that a driver of today leaves there. */
 const DRAINED_BURSTS = 2;
 /** Of a forwarder's part of the arena, where headers are made. */
-export const FORWARDER_SCRATCH_BYTES = 2 * COMPLETION_SCRATCH_BYTES;
+export const FORWARDER_SCRATCH_BYTES = OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
 /** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
 export const VLAN_LIMIT_DEFAULT = 1;
 
@@ -102,7 +102,7 @@ export class Forwarder {
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
     this.outlets = new Outlets(arena, onFault, scratchOffset);
-    this.completion = new Completion(arena, scratchOffset + COMPLETION_SCRATCH_BYTES);
+    this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
     this.onFault = onFault;
     this.firstOf = new Int32Array(0);
     this.lastOf = new Int32Array(0);
@@ -148,10 +148,20 @@ export class Forwarder {
 
   /** Forwards a burst of each of these queues. Answers how many frames it took. */
   forwardTurn(polled: readonly IngressQueue[]): number {
-    let taken = 0;
+    let taken = this.outlets.hasBacklogs ? this.outlets.placeBacklogs(this.nowTick) : 0;
     for (let i = 0; i < polled.length; i++) taken += this.#takeBurst(polled[i]);
     if (this.unfinishedCount !== 0) this.#handOver();
     return taken;
+  }
+
+  /** Frames wait for guests to offer buffers, which nothing tells of. */
+  get hasBacklogs(): boolean {
+    return this.outlets.hasBacklogs;
+  }
+
+  /** The queue is closed: what waits for it is dropped. */
+  forget(queue: EgressQueue): void {
+    this.outlets.forget(queue);
   }
 
   /** Forwards up to BATCH_FRAMES_MAX waiting frames of one queue. Answers how many it took. */

@@ -7,7 +7,7 @@
  */
 import { ETHERNET_HEADER_BYTES } from '../../protocol/ethernet.ts';
 import type { ArenaView } from '../../src/memory/arena-view.ts';
-import { Completion } from '../../src/offload/completion.ts';
+import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
 import {
   AS_THEY_CAME,
   BATCH_FRAMES_MAX,
@@ -15,14 +15,18 @@ import {
   REFUSED_FAULT,
   REFUSED_NO_BUFFER,
 } from '../../src/queue/batch.ts';
-import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
+import { type EgressQueue, type IngressQueue, LONG_FRAME_BYTES } from '../../src/queue/contract.ts';
 import { FrameHead } from '../../src/queue/frame-head.ts';
 import { isTag, PUSH_BYTES_MAX, TAG_BYTES } from '../../src/queue/frame-tags.ts';
 import { OFFLOAD_CHECKSUM } from '../../src/queue/requests.ts';
+import { BACKLOGS_BYTES, type Backlog, Backlogs } from './backlog.ts';
 import { DROP } from './drop-reasons.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
 import type { ForwardingPort } from './forwarding-port.ts';
 import { COUNT_OFFERED } from './port-counts.ts';
+
+/** Of these in the arena, where headers are made and frames wait. */
+export const OUTLETS_SCRATCH_BYTES = COMPLETION_SCRATCH_BYTES + BACKLOGS_BYTES;
 
 /** Called when a queue is stopped because of a fault; again each time it is met. */
 export type FaultListener = (queue: IngressQueue | EgressQueue) => void;
@@ -43,11 +47,14 @@ export class Outlets {
   declare readonly placed: Int32Array;
   /** Of copies, which are made while other frames are being completed. */
   declare private readonly completion: Completion;
+  declare private readonly backlogs: Backlogs;
 
+  /** `scratchOffset`: of OUTLETS_SCRATCH_BYTES in the arena, within one window. */
   constructor(arena: ArenaView, onFault: FaultListener, scratchOffset: number) {
     this.arena = arena;
     this.onFault = onFault;
     this.completion = new Completion(arena, scratchOffset);
+    this.backlogs = new Backlogs(arena, scratchOffset + COMPLETION_SCRATCH_BYTES);
     this.fitting = new Int32Array(BATCH_FRAMES_MAX);
     this.queueOf = new Int32Array(BATCH_FRAMES_MAX);
     this.ofQueue = new Int32Array(BATCH_FRAMES_MAX);
@@ -74,11 +81,8 @@ export class Outlets {
       if (count === 0) return;
     }
     if (batch.asks) batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
-    const refusedBefore = batch.refusedCount;
     if (port.queueCount === 1) {
-      const queue = this.opened(port.queues[0]);
-      queue.place(batch, order, count);
-      if (batch.refusedCount !== refusedBefore) this.countRefused(port, queue, batch, refusedBefore);
+      this.put(port, port.queues[0], batch, order, count);
     } else this.spread(port, batch, order, count);
   }
 
@@ -174,6 +178,103 @@ export class Outlets {
     return queue;
   }
 
+  /** Places frames on a queue, or behind those that wait for its buffers. */
+  private put(
+    port: ForwardingPort,
+    target: EgressQueue,
+    batch: Batch,
+    order: Int32Array,
+    count: number,
+  ): void {
+    const { backlogs } = this;
+    const refusedBefore = batch.refusedCount;
+    if (backlogs.usedCount !== 0 && backlogs.find(target) !== null) {
+      const kept = backlogs.keep(port, target, batch, order, 0, count);
+      for (let k = kept; k < count; k++) batch.refuse(order[k], REFUSED_NO_BUFFER);
+    } else {
+      const queue = this.opened(target);
+      queue.place(batch, order, count);
+      const refused = batch.refusedCount - refusedBefore;
+      if (backlogs.stuckCount !== 0 && refused < count) backlogs.noteTaken(queue);
+      if (refused === 0) return;
+      if (queue.mayKeepWaiting) this.keepLong(port, queue, batch, refusedBefore, order, count);
+    }
+    if (batch.refusedCount !== refusedBefore) this.countRefused(port, target, batch, refusedBefore);
+  }
+
+  /** Has the frames wait that came last and found no buffers, from the first long one on. */
+  private keepLong(
+    port: ForwardingPort,
+    queue: EgressQueue,
+    batch: Batch,
+    refusedBefore: number,
+    order: Int32Array,
+    count: number,
+  ): void {
+    const { backlogs } = this;
+    const waiting = waitingOf(batch, refusedBefore, order, count);
+    const first = count - waiting;
+    let long = first;
+    while (long < count && batch.bytesOf(order[long]) <= LONG_FRAME_BYTES) long++;
+    if (long === count) return;
+    const keptEnd = long + backlogs.keep(port, queue, batch, order, long, count);
+    batch.refusedCount -= waiting;
+    for (let k = first; k < long; k++) batch.refuse(order[k], REFUSED_NO_BUFFER);
+    for (let k = keptEnd; k < count; k++) batch.refuse(order[k], REFUSED_NO_BUFFER);
+  }
+
+  /**
+   * Places what waits on the queues that have buffers again; call between bursts, while `hasBacklogs`. Answers how many
+   * frames.
+   */
+  placeBacklogs(nowTick: number): number {
+    const { backlogs } = this;
+    let placed = 0;
+    // Backwards, for one that is emptied gives its place to the last one.
+    for (let i = backlogs.usedCount - 1; i >= 0; i--) {
+      const backlog = backlogs.at(i);
+      if (backlog.isDue()) placed += this.placeBacklog(backlog, nowTick);
+    }
+    this.close();
+    return placed;
+  }
+
+  get hasBacklogs(): boolean {
+    return this.backlogs.usedCount !== 0;
+  }
+
+  private placeBacklog(backlog: Backlog, nowTick: number): number {
+    const { backlogs, ofQueue } = this;
+    const { port } = backlog;
+    let placed = 0;
+    for (;;) {
+      const batch = backlog.waiting(this.arena, ofQueue);
+      if (batch === null) {
+        backlogs.release(backlog);
+        return placed;
+      }
+      const count = backlog.leftOfHalf;
+      batch.refusedCount = 0;
+      batch.tellsValid = true;
+      const queue = this.opened(backlog.queue);
+      queue.place(batch, ofQueue, count);
+      const waiting = waitingOf(batch, 0, ofQueue, count);
+      batch.refusedCount -= waiting;
+      placed += count - waiting - batch.refusedCount;
+      this.countRefused(port, queue, batch, 0);
+      if (!backlog.noteGone(count - waiting, nowTick)) {
+        backlogs.drop(backlog, true);
+        return placed;
+      }
+      if (waiting > 0) return placed;
+    }
+  }
+
+  /** The queue is closed: nothing waits for it any more. */
+  forget(queue: EgressQueue): void {
+    this.backlogs.forget(queue);
+  }
+
   /** Each frame on the queue that its flow falls on. */
   private spread(port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
     const { queueOf, ofQueue, head } = this;
@@ -187,10 +288,7 @@ export class Outlets {
       let here = 0;
       for (let k = 0; k < count; k++) if (queueOf[k] === q) ofQueue[here++] = order[k];
       if (here === 0) continue;
-      const refusedBefore = batch.refusedCount;
-      const queue = this.opened(port.queues[q]);
-      queue.place(batch, ofQueue, here);
-      if (batch.refusedCount !== refusedBefore) this.countRefused(port, queue, batch, refusedBefore);
+      this.put(port, port.queues[q], batch, ofQueue, here);
     }
   }
 
@@ -232,6 +330,19 @@ export class Outlets {
     }
     if (queue.fault !== 0) this.onFault(queue);
   }
+}
+
+/** How many of the last frames in `order` the last `place` refused because there were no buffers, without one between them. */
+function waitingOf(batch: Batch, refusedBefore: number, order: Int32Array, count: number): number {
+  const { refused, refusedWhy, refusedCount } = batch;
+  const refusedHere = refusedCount - refusedBefore;
+  let waiting = 0;
+  while (waiting < refusedHere) {
+    const at = refusedCount - 1 - waiting;
+    if (refused[at] !== order[count - 1 - waiting] || refusedWhy[at] !== REFUSED_NO_BUFFER) break;
+    waiting++;
+  }
+  return waiting;
 }
 
 /** Has each of the copies get the tags that the frame gets which it was made of. */

@@ -30,7 +30,7 @@ import { egressOfWorker } from './placement.ts';
 
 /** Turns of the loop between looks at the clock while idle. */
 const TURNS_PER_STRETCH = 64;
-/** A queue that tells of nothing must be looked at: the longest sleep while there is one. */
+/** What nothing tells of must be looked at: the longest sleep while there is such a queue, or frames wait for buffers. */
 const UNTOLD_SLEEP_MS = 1;
 
 export class PollWorker {
@@ -120,7 +120,7 @@ export class PollWorker {
   #sleep(): void {
     Atomics.store(this.#control, CONTROL_SLEEPING, 1);
     let mayBlock = Atomics.load(this.#control, CONTROL_EPOCH) === this.#epochSeen;
-    let timeoutMs = -1;
+    let timeoutMs = this.#forwarder.hasBacklogs ? UNTOLD_SLEEP_MS : -1;
     for (const queue of this.#polled) {
       if (!queue.armWake()) mayBlock = false;
       if (queue.wakeFd < 0) timeoutMs = UNTOLD_SLEEP_MS;
@@ -213,7 +213,11 @@ export class PollWorker {
       this.#unwatch(polled);
       this.#reported.delete(polled);
     }
-    for (const queue of this.#egress) if (isQueue(queue, portId, queueIndex)) this.#reported.delete(queue);
+    for (const queue of this.#egress) {
+      if (!isQueue(queue, portId, queueIndex)) continue;
+      this.#reported.delete(queue);
+      this.#forwarder.forget(queue);
+    }
     this.#egress = this.#egress.filter((queue) => !isQueue(queue, portId, queueIndex));
     this.#refreshTargets(portId);
   }

@@ -130,6 +130,10 @@ export class DpdkEgress implements EgressQueue {
     this.cursor = null;
   }
 
+  get mayKeepWaiting(): boolean {
+    return false;
+  }
+
   tryBegin(): boolean {
     if (this.shared && !this.state.tryLock()) return false;
     this.open = true;

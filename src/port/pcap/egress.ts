@@ -86,6 +86,10 @@ export class PcapEgress implements EgressQueue {
     }
   }
 
+  get mayKeepWaiting(): boolean {
+    return false;
+  }
+
   tryBegin(): boolean {
     if (this.shared && !this.state.tryLock()) return false;
     this.#begun();

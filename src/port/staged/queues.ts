@@ -183,6 +183,10 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
   /** What stands before a frame in its slot; nothing, unless the kind says otherwise. */
   protected putHeader(_batch: Batch, _frame: number, _headerIndex: number): void {}
 
+  get mayKeepWaiting(): boolean {
+    return false;
+  }
+
   tryBegin(): boolean {
     if (this.shared && !this.state.tryLock()) return false;
     this.#begun();

@@ -145,6 +145,10 @@ export class FakeEgressQueue implements EgressQueue {
     this.#state = new QueueState(states, queueIndex);
   }
 
+  get mayKeepWaiting(): boolean {
+    return false;
+  }
+
   tryBegin(): boolean {
     this.#log.require(!this.open, `${this} was begun twice`);
     if (this.isBusy) return false;
