@@ -65,6 +65,9 @@ export const REFUSED_FAULT = 3;
 /** Values of REQUEST_* (src/offload/request.ts). */
 const BAD_REQUEST_KINDS = 5;
 
+/** `waitsBeyondBytes` of batches whose frames do not wait. */
+export const NEVER_WAITS = 2 ** 30;
+
 /** The order of the batch itself, for `place`. */
 export const AS_THEY_CAME = Int32Array.from({ length: BATCH_FRAMES_MAX }, (_, i) => i);
 
@@ -96,6 +99,11 @@ export class Batch {
   refusedCount = 0;
   declare readonly refused: Int32Array;
   declare readonly refusedWhy: Int32Array;
+  /**
+   * For queues with `framesPlaced`: when there are no buffers for a frame longer than this, `place` refuses all that follow
+   * for the same reason, because they are to wait behind it.
+   */
+  waitsBeyondBytes = NEVER_WAITS;
   /** Whether any frame asks for a checksum or for segments, or has a known one; false: `requests` means nothing. */
   asks = false;
   declare readonly requests: Requests;

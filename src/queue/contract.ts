@@ -13,9 +13,6 @@ import type { Batch } from './batch.ts';
 import type { HeldFrames } from './held-frames.ts';
 import type { MirrorSource } from './policy.ts';
 
-/** Of such frames a ring takes few. */
-export const LONG_FRAME_BYTES = 4096;
-
 export type Direction = 'ingress' | 'egress';
 
 /** What every kind of queue is told when a worker opens it; plain data that can be posted. */
@@ -70,10 +67,10 @@ export interface EgressQueue {
   /** Whether other workers fill it too, so that it must not stay open for longer than a burst. */
   readonly shared: boolean;
   /**
-   * Whether frames for which it has no buffers may be placed later, from the first one on that is longer than
-   * LONG_FRAME_BYTES; `place` then refuses all that follow that one for the same reason, so that none overtakes it.
+   * Frames placed so far, by all workers, of a queue whose other side offers buffers: those for which it has none may be placed
+   * later, and this tells whether it goes on. -1: nothing waits for such a queue.
    */
-  readonly mayKeepWaiting: boolean;
+  readonly framesPlaced: number;
   /** Whether `begin` was called and `end` was not. */
   open: boolean;
   /** Opens the queue for a burst if no other worker has it. */

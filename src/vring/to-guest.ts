@@ -6,8 +6,8 @@
  */
 import type { ArenaView } from '../memory/arena-view.ts';
 import { type Batch, REFUSED_FAULT, REFUSED_NO_BUFFER, REFUSED_TOO_SMALL } from '../queue/batch.ts';
-import { type EgressQueue, LONG_FRAME_BYTES } from '../queue/contract.ts';
-import { STATE_WORK_SPENT } from '../queue/state.ts';
+import type { EgressQueue } from '../queue/contract.ts';
+import { COUNT_FRAMES, STATE_WORK_SPENT } from '../queue/state.ts';
 import type { RingAttachment } from './attachment.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from './descriptor-list.ts';
 import { RING_FAULT } from './faults.ts';
@@ -57,9 +57,8 @@ export class ToGuest extends Ring implements EgressQueue {
     this.workLeft = WORK_RESERVE - this.state.words[STATE_WORK_SPENT];
   }
 
-  /** A guest that is slow for a moment offers buffers again. */
-  get mayKeepWaiting(): boolean {
-    return true;
+  get framesPlaced(): number {
+    return this.state.counts[COUNT_FRAMES];
   }
 
   tryBegin(): boolean {
@@ -103,9 +102,9 @@ export class ToGuest extends Ring implements EgressQueue {
       const why = this.#placeAnyhow(batch, order[next]);
       if (why !== PLACED) {
         batch.refuse(order[next], why);
-        const mayWait = why === REFUSED_NO_BUFFER && batch.bytesOf(order[next]) > LONG_FRAME_BYTES;
+        const waits = why === REFUSED_NO_BUFFER && batch.bytesOf(order[next]) > batch.waitsBeyondBytes;
         // The driver was just looked at: it will not have offered more for the rest of this burst.
-        if (mayWait || !this.hasWaiting()) {
+        if (waits || !this.hasWaiting()) {
           const whyRest = this.fault === RING_FAULT.NONE ? REFUSED_NO_BUFFER : REFUSED_FAULT;
           for (let left = next + 1; left < count; left++) batch.refuse(order[left], whyRest);
           return;
@@ -126,12 +125,17 @@ export class ToGuest extends Ring implements EgressQueue {
   #placeAnyhow(batch: Batch, frame: number): number {
     const frameBytes = batch.bytesOf(frame);
     const { target } = this;
+    const waits = frameBytes > batch.waitsBeyondBytes;
     this.workLeft = Math.min(this.workLeft + OFFERED_FRAME_WORK, WORK_RESERVE);
-    if (this.workLeft <= 0) return REFUSED_TOO_SMALL;
+    if (this.workLeft <= 0) return waits ? REFUSED_NO_BUFFER : REFUSED_TOO_SMALL;
+    const { workLeft } = this;
     const why = this.#collect(this.headerBytes + frameBytes);
     if (why !== PLACED) {
       if (this.fault === RING_FAULT.NONE) this.layout.forgetWalked();
-      return why;
+      if (!waits || why !== REFUSED_NO_BUFFER) return why;
+      // It is looked for again and again, at intervals of its own.
+      this.workLeft = workLeft;
+      return this.#hasWalkedAll() ? REFUSED_TOO_SMALL : REFUSED_NO_BUFFER;
     }
     if (!batch.hasHeader(frame)) target.writeNetHeader(this.headerBytes, this.chainCount);
     else target.writeRequestHeader(this.headerBytes, this.chainCount, batch, frame);
@@ -160,6 +164,12 @@ export class ToGuest extends Ring implements EgressQueue {
       roomBytes += chainBytes;
     }
     return PLACED;
+  }
+
+  /** Whether the ring can offer no more than `#collect` found, as far as can be told. */
+  #hasWalkedAll(): boolean {
+    const slots = this.indirect ? this.chainCount : FRAME_DESCRIPTORS_MAX - this.descriptorsLeft;
+    return slots >= this.size;
   }
 
   /** Adds a chain's pieces, up to `wantedBytes`. Answers their bytes or a `refusal`. */

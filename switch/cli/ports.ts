@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { printable } from '../../src/host/printable.ts';
 import { queueStoppedText } from '../../src/port/contract.ts';
+import type { Offload } from '../../src/queue/offloads.ts';
 import { askControl } from '../control/client.ts';
 import type { PortReport, QueueReport } from '../control/report.ts';
 import { DROP_REASONS } from '../l2/drop-reasons.ts';
@@ -18,6 +19,14 @@ export function addPorts(program: Command): void {
     process.stdout.write(options.json ? jsonText(ports) : formatPorts(ports));
   });
 }
+
+/** Virtio features that an offload stands for, by their names. */
+const FEATURES_OF_OFFLOAD: Readonly<Record<Offload, readonly string[]>> = {
+  csum: ['NET_CSUM', 'NET_GUEST_CSUM'],
+  tso: ['NET_HOST_TSO4', 'NET_HOST_TSO6', 'NET_GUEST_TSO4', 'NET_GUEST_TSO6'],
+  ecn: ['NET_HOST_ECN', 'NET_GUEST_ECN'],
+  uso: ['NET_HOST_USO', 'NET_GUEST_USO4', 'NET_GUEST_USO6'],
+};
 
 const COLUMNS: readonly Column[] = [
   { title: 'PORT', align: 'left' },
@@ -64,6 +73,7 @@ function detailsOf(port: PortReport): string[] {
   return [
     ...(port.reason === null ? [] : [port.reason]),
     ...vlanTexts(port.settings),
+    ...otherTexts(port),
     ...port.queues.flatMap((queue) => queueDetails(queue, port.reason)),
     ...drops.map(({ name, text }) => `dropped ${formatCount(port.drops[name])}: ${text} (${name})`),
   ];
@@ -84,6 +94,25 @@ function vlanTexts({ vlanMode, tag, trunks, cvlans }: PortReport['settings']): s
     ...(cvlans === null ? [] : [`cvlans ${rangesOf(cvlans)}`]),
   ];
   return [[`vlan-mode ${vlanMode}`, ...(tag === null ? [] : [`tag ${tag}`]), ...lists].join(', ')];
+}
+
+/** In the words of the options: what is not as it is by default, and what a guest has nevertheless. */
+function otherTexts({ settings, details }: PortReport): string[] {
+  const { flood, receive, forwardBpdu, mtu, offloads } = settings;
+  const off = Object.entries(offloads ?? {}).flatMap(([name, isOn]) => (isOn ? [] : [name as Offload]));
+  const texts = [
+    ...(flood ? [] : ['flood off']),
+    ...(receive ? [] : ['receive off']),
+    ...(forwardBpdu ? ['forward-bpdu on'] : []),
+    ...(mtu === null ? [] : [`mtu ${mtu}`]),
+    ...(off.length === 0 ? [] : [`offloads ${off.map((name) => `no-${name}`).join('+')}`]),
+  ];
+  if (texts.length === 0) return [];
+  const agreed = Array.isArray(details.features) ? details.features : [];
+  const kept = off.filter((name) => FEATURES_OF_OFFLOAD[name].some((feature) => agreed.includes(feature)));
+  const note =
+    kept.length === 0 ? '' : ` (its guest keeps ${kept.join(', ')} until its QEMU is started anew)`;
+  return [`${texts.join(', ')}${note}`];
 }
 
 /** `1+5-7` of ascending numbers. */

@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { MTU_MAX } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
-import type { OffloadSettings } from '../../src/queue/offloads.ts';
+import { OFFLOAD_NAMES, type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
 import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
 import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
 
@@ -80,13 +80,28 @@ export type EffectiveSettings = {
   readonly cvlans: readonly number[] | null;
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
+  /** What a new guest is offered, and what goes to an interface or device; null: the kind has none. */
+  readonly offloads: Readonly<Record<Offload, boolean>> | null;
 };
 
-export function effectiveSettings(settings: CommonPortSettings): EffectiveSettings {
+export function effectiveSettings(
+  settings: CommonPortSettings & { readonly kind?: string; readonly offloads?: OffloadSettings | undefined },
+): EffectiveSettings {
   const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
   const common = { flood, receive, forwardBpdu, mtu };
-  return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag };
+  const offloads = KINDS_WITH_OFFLOADS.has(settings.kind ?? '') ? offloadMap(settings.offloads ?? {}) : null;
+  return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag, offloads };
+}
+
+const KINDS_WITH_OFFLOADS: ReadonlySet<string> = new Set(['vhost-user', 'tap', 'dpdk']);
+
+function offloadMap(settings: OffloadSettings): Record<Offload, boolean> {
+  const on = offloadsOn(settings);
+  return Object.fromEntries(OFFLOAD_NAMES.map((name) => [name, on.includes(name)])) as Record<
+    Offload,
+    boolean
+  >;
 }
 
 function modeOf(settings: { readonly vlanMode?: VlanMode | undefined; readonly tag?: unknown }): VlanMode {

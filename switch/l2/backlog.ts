@@ -1,30 +1,33 @@
 /**
  * Frames that wait for a guest to offer buffers: copies, in the worker's own part of the arena, so that neither their
- * sender nor frames to others wait with them. Only a long frame (LONG_FRAME_BYTES) begins a backlog: of those a ring of 256 buffers takes
+ * sender nor frames to others wait with them. Only a long frame begins a backlog: of those a ring of 256 buffers takes
  * seven, and a sender hands over sixty-four at once; of others a ring holds as many as should ever wait. While there is
  * one, all frames to its queue go through it, so they stay in order. One worker's objects; they are made when they are
  * needed first.
  */
 import assert from 'node:assert/strict';
 import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
-import { BATCH_FRAMES_MAX, Batch } from '../../src/queue/batch.ts';
+import { BATCH_FRAMES_MAX, Batch, REFUSED_NO_BUFFER } from '../../src/queue/batch.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import { copyFrame } from '../../src/queue/copy.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import { DROP } from './drop-reasons.ts';
-import type { ForwardingPort } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_MIRROR } from './forwarding-port.ts';
 
-/** Of one worker; for other queues there is none. */
+/** A frame that is longer may begin one. */
+export const LONG_FRAME_BYTES = 4096;
+/** Of one worker, and of those one port's; for other queues there is none. */
 const BACKLOGS_MAX = 8;
+const BACKLOGS_OF_PORT_MAX = 2;
 /** Of the frames that come while others are given, and of those. */
 const HALF_BYTES = 2 ** 19;
 const SLOT_ALIGN_BYTES = 64;
 /** Where a frame lies best, as behind the header in most receive buffers: copying goes by words where both are alike. */
 const SLOT_ROOM_BYTES = 12;
 export const BACKLOGS_BYTES = BACKLOGS_MAX * 2 * HALF_BYTES;
-/** A guest that takes nothing for so long has stopped taking. */
+/** When the frame that comes next waited for so long, it is given up; seconds, of which the first may be a short one. */
 const STALE_TICKS = 2;
-/** Turns between two looks at a guest that offers nothing: twice as many each time, up to these. */
+/** Turns between two looks at a guest that does not offer enough: twice as many each time, up to these. */
 const PAUSE_TURNS_MAX = 64;
 
 /** One half: frames as they were placed in memory, first to last. */
@@ -69,8 +72,10 @@ export class Backlog {
   private taking: Half;
   /** The first one of `giving` that was not taken. */
   private next = 0;
-  /** When the guest took something last; -1: nobody looked yet. */
+  /** When a frame went last; -1: nobody looked yet. */
   private movedTick = -1;
+  /** The queue's `framesPlaced` then. */
+  private placedThen = 0;
   private pauseTurns = 0;
   private turnsLeft = 0;
 
@@ -125,13 +130,26 @@ export class Backlog {
     return this.leftOfHalf + this.taking.batch.count;
   }
 
-  /** So many of them have gone. Answers whether the guest still takes frames. */
+  /** So many of them have gone. Answers whether the next one waited for too long. */
   noteGone(count: number, nowTick: number): boolean {
     this.next += count;
-    if (count > 0 || this.movedTick < 0) this.movedTick = nowTick;
     this.pauseTurns = count > 0 ? 0 : Math.min(2 * this.pauseTurns + 1, PAUSE_TURNS_MAX);
     this.turnsLeft = this.pauseTurns;
-    return nowTick - this.movedTick < STALE_TICKS;
+    if (count > 0 || this.movedTick < 0) this.noteMoved(nowTick);
+    return nowTick - this.movedTick >= STALE_TICKS;
+  }
+
+  private noteMoved(nowTick: number): void {
+    this.movedTick = nowTick;
+    this.placedThen = this.queue.framesPlaced;
+  }
+
+  /** Gives up the next one. Answers whether the guest took anything while it waited, from whomever. */
+  skip(nowTick: number): boolean {
+    const hasMoved = this.queue.framesPlaced !== this.placedThen;
+    this.next++;
+    this.noteMoved(nowTick);
+    return hasMoved;
   }
 }
 
@@ -162,27 +180,24 @@ export class Backlogs {
     return null;
   }
 
-  /**
-   * Keeps what it can of `order[from]` to `order[count - 1]`, for which the queue has no buffers: the first so many, as it
-   * answers. Begins a backlog if need be and if there may be one.
-   */
-  keep(
-    port: ForwardingPort,
-    queue: EgressQueue,
-    batch: Batch,
-    order: Int32Array,
-    from: number,
-    count: number,
-  ): number {
-    const backlog = this.find(queue) ?? this.#begin(port, queue);
-    if (backlog === null) return 0;
-    let at = from;
-    while (at < count && backlog.add(this.arena, batch, order[at])) at++;
-    return at - from;
+  /** Whether `begin` may be called for a queue that has none. */
+  mayBegin(port: ForwardingPort, queue: EgressQueue): boolean {
+    if (queue.framesPlaced < 0 || this.usedCount === BACKLOGS_MAX) return false;
+    // A mirror shows what was placed; and nobody has waited for a guest that has taken nothing since.
+    if ((port.stages & STAGE_MIRROR) !== 0 || (this.stuckCount !== 0 && this.#stuck.has(queue))) return false;
+    let ofPort = 0;
+    for (let i = 0; i < this.usedCount; i++) if (this.#backlogs[i].port === port) ofPort++;
+    return ofPort < BACKLOGS_OF_PORT_MAX;
   }
 
-  #begin(port: ForwardingPort, queue: EgressQueue): Backlog | null {
-    if (this.usedCount === BACKLOGS_MAX || this.#stuck.has(queue)) return null;
+  /** Keeps `order[from]` to `order[count - 1]`, for which the queue has no buffers; refuses those for which there is no room. */
+  keep(backlog: Backlog, batch: Batch, order: Int32Array, from: number, count: number): void {
+    for (let k = from; k < count; k++) {
+      if (!backlog.add(this.arena, batch, order[k])) batch.refuse(order[k], REFUSED_NO_BUFFER);
+    }
+  }
+
+  begin(port: ForwardingPort, queue: EgressQueue): Backlog {
     const place = this.usedCount++;
     if (place === this.#backlogs.length) {
       this.#backlogs.push(new Backlog(this.offset + place * 2 * HALF_BYTES));
@@ -199,7 +214,7 @@ export class Backlogs {
     this.#backlogs[last] = backlog;
   }
 
-  /** Gives the frames up: their guest does not take them (`isStuck`), or its queue is gone. */
+  /** Gives the frames up: their guest takes none (`isStuck`), or they may not go there any more. */
   drop(backlog: Backlog, isStuck: boolean): void {
     backlog.port.counts[DROP.noBuffer] += backlog.count;
     if (isStuck) this.#stuck.add(backlog.queue);
@@ -213,7 +228,7 @@ export class Backlogs {
     this.stuckCount = this.#stuck.size;
   }
 
-  /** The queue is closed. */
+  /** What waits for the queue may not go there any more. */
   forget(queue: EgressQueue): void {
     const backlog = this.find(queue);
     if (backlog !== null) this.drop(backlog, false);

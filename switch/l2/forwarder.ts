@@ -18,6 +18,7 @@ import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { isTag, PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
+import type { PortPolicy } from '../../src/queue/policy.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
 import { countFlooded, takesFloods } from './flood.ts';
@@ -143,6 +144,8 @@ export class Forwarder {
     this.#switched = ports.filter((port) => port.isSwitched);
     for (const port of ports) {
       port.setMirrors(ports.filter((other) => this.#copied.get(other.id)?.includes(port.id) === true));
+      // They show what was placed.
+      if (port.mirrors.length > 0) this.#forgetAll(port);
     }
   }
 
@@ -162,6 +165,15 @@ export class Forwarder {
   /** The queue is closed: what waits for it is dropped. */
   forget(queue: EgressQueue): void {
     this.outlets.forget(queue);
+  }
+
+  /** Has a port follow its policy. What waits for it is dropped when it might not be sent to it now, or not so. */
+  follow(port: ForwardingPort, policy: PortPolicy): void {
+    if (port.follow(policy)) this.#forgetAll(port);
+  }
+
+  #forgetAll(port: ForwardingPort): void {
+    for (const queue of port.queues) this.outlets.forget(queue);
   }
 
   /** Forwards up to BATCH_FRAMES_MAX waiting frames of one queue. Answers how many it took. */

@@ -1,7 +1,7 @@
 /** A port as one worker's forwarder sees it: its queues, its policy as the stages need it, its counters. */
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
-import type { PortPolicy } from '../../src/queue/policy.ts';
+import { DEFAULT_VLAN, type PortPolicy } from '../../src/queue/policy.ts';
 import { PortVlan } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
@@ -26,6 +26,8 @@ export class ForwardingPort {
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
   readonly vlan = new PortVlan();
+  /** The policy that it follows. */
+  #vlan = JSON.stringify(DEFAULT_VLAN);
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
@@ -36,8 +38,15 @@ export class ForwardingPort {
     this.counts = counts;
   }
 
-  /** What the policy says about this port alone; mirrors, which concern two ports, are the forwarder's business. */
-  follow(policy: PortPolicy): void {
+  /**
+   * What the policy says about this port alone; mirrors, which concern two ports, are the forwarder's business. Answers
+   * whether frames that were decided upon before might not be sent to it now, or not so.
+   */
+  follow(policy: PortPolicy): boolean {
+    const { frameBytesMax, takes } = this;
+    const vlan = JSON.stringify(policy.vlan);
+    const isOtherVlan = vlan !== this.#vlan;
+    this.#vlan = vlan;
     this.frameBytesMax = ETHERNET_HEADER_BYTES + Math.min(policy.linkMtu, policy.mtu);
     this.takes = policy.takes;
     this.isSwitched = policy.copiesOf === null;
@@ -46,6 +55,7 @@ export class ForwardingPort {
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
     this.vlan.follow(policy.vlan);
+    return isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {

@@ -12,14 +12,15 @@ import {
   AS_THEY_CAME,
   BATCH_FRAMES_MAX,
   type Batch,
+  NEVER_WAITS,
   REFUSED_FAULT,
   REFUSED_NO_BUFFER,
 } from '../../src/queue/batch.ts';
-import { type EgressQueue, type IngressQueue, LONG_FRAME_BYTES } from '../../src/queue/contract.ts';
+import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { FrameHead } from '../../src/queue/frame-head.ts';
 import { isTag, PUSH_BYTES_MAX, TAG_BYTES } from '../../src/queue/frame-tags.ts';
 import { OFFLOAD_CHECKSUM } from '../../src/queue/requests.ts';
-import { BACKLOGS_BYTES, type Backlog, Backlogs } from './backlog.ts';
+import { BACKLOGS_BYTES, type Backlog, Backlogs, LONG_FRAME_BYTES } from './backlog.ts';
 import { DROP } from './drop-reasons.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
 import type { ForwardingPort } from './forwarding-port.ts';
@@ -48,6 +49,8 @@ export class Outlets {
   /** Of copies, which are made while other frames are being completed. */
   declare private readonly completion: Completion;
   declare private readonly backlogs: Backlogs;
+  /** After `placeWaiting`. */
+  private gone = 0;
 
   /** `scratchOffset`: of OUTLETS_SCRATCH_BYTES in the arena, within one window. */
   constructor(arena: ArenaView, onFault: FaultListener, scratchOffset: number) {
@@ -188,16 +191,17 @@ export class Outlets {
   ): void {
     const { backlogs } = this;
     const refusedBefore = batch.refusedCount;
-    if (backlogs.usedCount !== 0 && backlogs.find(target) !== null) {
-      const kept = backlogs.keep(port, target, batch, order, 0, count);
-      for (let k = kept; k < count; k++) batch.refuse(order[k], REFUSED_NO_BUFFER);
-    } else {
+    const backlog = backlogs.usedCount === 0 ? null : backlogs.find(target);
+    if (backlog !== null) backlogs.keep(backlog, batch, order, 0, count);
+    else {
       const queue = this.opened(target);
+      const mayWait = batch.bytesMax > LONG_FRAME_BYTES && backlogs.mayBegin(port, queue);
+      batch.waitsBeyondBytes = mayWait ? LONG_FRAME_BYTES : NEVER_WAITS;
       queue.place(batch, order, count);
       const refused = batch.refusedCount - refusedBefore;
       if (backlogs.stuckCount !== 0 && refused < count) backlogs.noteTaken(queue);
       if (refused === 0) return;
-      if (queue.mayKeepWaiting) this.keepLong(port, queue, batch, refusedBefore, order, count);
+      if (mayWait) this.keepLong(port, queue, batch, refusedBefore, order, count);
     }
     if (batch.refusedCount !== refusedBefore) this.countRefused(port, target, batch, refusedBefore);
   }
@@ -213,14 +217,12 @@ export class Outlets {
   ): void {
     const { backlogs } = this;
     const waiting = waitingOf(batch, refusedBefore, order, count);
-    const first = count - waiting;
-    let long = first;
+    let long = count - waiting;
     while (long < count && batch.bytesOf(order[long]) <= LONG_FRAME_BYTES) long++;
     if (long === count) return;
-    const keptEnd = long + backlogs.keep(port, queue, batch, order, long, count);
-    batch.refusedCount -= waiting;
-    for (let k = first; k < long; k++) batch.refuse(order[k], REFUSED_NO_BUFFER);
-    for (let k = keptEnd; k < count; k++) batch.refuse(order[k], REFUSED_NO_BUFFER);
+    // Those before it stay refused.
+    batch.refusedCount -= count - long;
+    backlogs.keep(backlogs.begin(port, queue), batch, order, long, count);
   }
 
   /**
@@ -233,7 +235,9 @@ export class Outlets {
     // Backwards, for one that is emptied gives its place to the last one.
     for (let i = backlogs.usedCount - 1; i >= 0; i--) {
       const backlog = backlogs.at(i);
-      if (backlog.isDue()) placed += this.placeBacklog(backlog, nowTick);
+      if (!backlog.isDue()) continue;
+      placed += this.placeBacklog(backlog, nowTick);
+      if (this.holdsShared) this.close();
     }
     this.close();
     return placed;
@@ -244,33 +248,44 @@ export class Outlets {
   }
 
   private placeBacklog(backlog: Backlog, nowTick: number): number {
-    const { backlogs, ofQueue } = this;
-    const { port } = backlog;
-    let placed = 0;
-    for (;;) {
-      const batch = backlog.waiting(this.arena, ofQueue);
-      if (batch === null) {
-        backlogs.release(backlog);
-        return placed;
-      }
-      const count = backlog.leftOfHalf;
-      batch.refusedCount = 0;
-      batch.tellsValid = true;
-      const queue = this.opened(backlog.queue);
-      queue.place(batch, ofQueue, count);
-      const waiting = waitingOf(batch, 0, ofQueue, count);
-      batch.refusedCount -= waiting;
-      placed += count - waiting - batch.refusedCount;
-      this.countRefused(port, queue, batch, 0);
-      if (!backlog.noteGone(count - waiting, nowTick)) {
+    const { backlogs } = this;
+    let placed = this.placeWaiting(backlog);
+    if (backlog.noteGone(this.gone, nowTick)) {
+      // One that needs more than its guest offers holds up the others no longer.
+      const hasMoved = backlog.skip(nowTick);
+      backlog.port.counts[DROP.noBuffer] += 1;
+      const more = this.placeWaiting(backlog);
+      backlog.noteGone(this.gone, nowTick);
+      placed += more;
+      if (!hasMoved && more === 0) {
         backlogs.drop(backlog, true);
         return placed;
       }
-      if (waiting > 0) return placed;
     }
+    if (backlog.count === 0) backlogs.release(backlog);
+    return placed;
   }
 
-  /** The queue is closed: nothing waits for it any more. */
+  /** As many as came while others were given, at most. Those that need not wait any more are `gone` afterwards. */
+  private placeWaiting(backlog: Backlog): number {
+    const { ofQueue } = this;
+    this.gone = 0;
+    const batch = backlog.waiting(this.arena, ofQueue);
+    if (batch === null) return 0;
+    const count = backlog.leftOfHalf;
+    batch.refusedCount = 0;
+    batch.tellsValid = true;
+    batch.waitsBeyondBytes = 0;
+    const queue = this.opened(backlog.queue);
+    queue.place(batch, ofQueue, count);
+    const waiting = waitingOf(batch, 0, ofQueue, count);
+    batch.refusedCount -= waiting;
+    this.countRefused(backlog.port, queue, batch, 0);
+    this.gone = count - waiting;
+    return this.gone - batch.refusedCount;
+  }
+
+  /** What waits for the queue may not go there any more. */
   forget(queue: EgressQueue): void {
     this.backlogs.forget(queue);
   }

@@ -225,7 +225,7 @@ export class PollWorker {
   #setPolicy(portId: number, policy: PortPolicy): void {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
-    port.follow(policy);
+    this.#forwarder.follow(port, policy);
     this.#sources.set(portId, policy.copiesOf ?? []);
     this.#forwarder.setCopies(portId, policy.copiesOf?.map((source) => source.portId) ?? null);
     this.#refreshTargets(portId);

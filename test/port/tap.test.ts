@@ -243,7 +243,7 @@ describe.skipIf(unavailable !== null)(titleWith('frames of a TAP port', unavaila
     expectSame(dataPath.received, [longest]);
     expect(port.counters.ingressFrames).toBe(dataPath.taken);
     expect(port.status.reason).toContain(
-      `the MTU was 1500 when Ringway attached to tap0 and is ${TAP_MTU_MAX} now`,
+      `the MTU of tap0 is ${TAP_MTU_MAX} now, and Ringway goes by 1500: ringway set host mtu=${TAP_MTU_MAX}`,
     );
   });
 

@@ -230,6 +230,35 @@ describe('as a server', () => {
     expect(await offeredTo(connect())).toBe(before);
   });
 
+  it('offers everything to a guest that insists on more than is set, as after a start with other settings', async () => {
+    makePort('server').start();
+    const everything = bit(VIRTIO_FEATURE.NET_HOST_TSO4) | bit(VIRTIO_FEATURE.NET_CSUM);
+    await port.tune({ mtu: null, offloads: { csum: false } });
+    // As QEMU does: it asks, does not find what its guest has, and leaves.
+    const asks = async (): Promise<bigint> => {
+      const front = connect();
+      const offered = (await front.request('GET_FEATURES')).u64;
+      front.send('SET_PROTOCOL_FEATURES', u64(bit(P.MQ, P.REPLY_ACK)));
+      await front.request('GET_QUEUE_NUM');
+      front.close();
+      return offered;
+    };
+    expect((await asks()) & everything).toBe(0n);
+    await events.said(/disconnected/, 1);
+    expect(port.status.reason).toContain('its guest may have features that the settings leave out');
+    const again = connect();
+    expect((await again.request('GET_FEATURES')).u64 & everything).toBe(everything);
+    await run(again);
+    again.close();
+    await events.said(/disconnected/, 2);
+    expect((await asks()) & everything).toBe(everything);
+    await events.said(/disconnected/, 3);
+    // Whoever leaves although nothing was left out has another reason.
+    await asks();
+    await events.said(/disconnected/, 4);
+    expect(port.status.reason).toContain('had asked how many queues there are');
+  });
+
   it('says nothing of who only asks whether it listens', async () => {
     makePort('server').start();
     closeFd(connectUnix(path));

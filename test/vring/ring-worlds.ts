@@ -20,7 +20,7 @@ import {
   REFUSED_NO_BUFFER,
   REFUSED_TOO_SMALL,
 } from '../../src/queue/batch.ts';
-import { type Direction, LONG_FRAME_BYTES } from '../../src/queue/contract.ts';
+import type { Direction } from '../../src/queue/contract.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import {
   COUNT_BYTES,
@@ -344,29 +344,16 @@ export class NaiveEnd implements DeviceEnd {
 
   loop(taken: number, lists: PlaceLists): Offered[] {
     const frames = Array.from({ length: taken }, () => this.#from.take());
-    const given = this.#giveLists(frames, lists);
+    const offered = lists.flat().map((at) => ({ frame: frames[at], given: this.#to.give(frames[at]) }));
     this.#to.publish();
     this.#from.publish();
-    return lists.flat().map((at, i) => ({ frame: frames[at], given: given[i] }));
+    return offered;
   }
 
   give(frames: readonly Uint8Array[], lists = asTheyCame(frames.length)): GiveResult[] {
-    const results = this.#giveLists(frames, lists);
+    const results = lists.flat().map((at) => this.#to.give(frames[at]));
     this.#to.publish();
     return results;
-  }
-
-  /** What follows a long frame that found no buffers does not overtake it. */
-  #giveLists(frames: readonly Uint8Array[], lists: PlaceLists): GiveResult[] {
-    return lists.flatMap((list) => {
-      let mayWait = false;
-      return list.map((at) => {
-        if (mayWait) return 'noBuffer';
-        const given = this.#to.give(frames[at]);
-        mayWait = given === 'noBuffer' && frames[at].length > LONG_FRAME_BYTES;
-        return given;
-      });
-    });
   }
 
   setArmed(armed: boolean): void {

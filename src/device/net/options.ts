@@ -51,6 +51,11 @@ export function offeredFeatures(options: DeviceOptions): bigint {
   return (features & ~switchedOff(options)) | (options.stillOffered ?? 0n);
 }
 
+/** What is offered where no setting leaves anything out. */
+export function allFeatures(options: DeviceOptions): bigint {
+  return offeredFeatures({ ...options, features: {}, offloads: {} });
+}
+
 export function offeredProtocolFeatures(options: DeviceOptions): bigint {
   const { MQ, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, CONFIGURE_MEM_SLOTS } = PROTOCOL_FEATURE;
   const always = maskOf(MQ, REPLY_ACK, MTU, BACKEND_REQ, CONFIGURE_MEM_SLOTS);

@@ -130,8 +130,8 @@ export class DpdkEgress implements EgressQueue {
     this.cursor = null;
   }
 
-  get mayKeepWaiting(): boolean {
-    return false;
+  get framesPlaced(): number {
+    return -1;
   }
 
   tryBegin(): boolean {

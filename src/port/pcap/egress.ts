@@ -86,8 +86,8 @@ export class PcapEgress implements EgressQueue {
     }
   }
 
-  get mayKeepWaiting(): boolean {
-    return false;
+  get framesPlaced(): number {
+    return -1;
   }
 
   tryBegin(): boolean {

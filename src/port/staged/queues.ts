@@ -183,8 +183,8 @@ export abstract class StagedEgress extends StagedQueue implements EgressQueue {
   /** What stands before a frame in its slot; nothing, unless the kind says otherwise. */
   protected putHeader(_batch: Batch, _frame: number, _headerIndex: number): void {}
 
-  get mayKeepWaiting(): boolean {
-    return false;
+  get framesPlaced(): number {
+    return -1;
   }
 
   tryBegin(): boolean {

@@ -211,7 +211,10 @@ export class TapPort implements Port {
     if (link === null) return null;
     if (!link.isUp) return `${name} is down: ip link set ${name} up${movedTo === null ? '' : ' there'}`;
     if (link.mtu === mtu) return null;
-    return `the MTU was ${mtu} when Ringway attached to ${this.endpoint} and is ${link.mtu} now: restart Ringway`;
+    return (
+      `the MTU of ${this.endpoint} is ${link.mtu} now, and Ringway goes by ${mtu}: ` +
+      `ringway set ${this.name} mtu=${link.mtu}`
+    );
   }
 }
 

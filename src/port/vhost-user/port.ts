@@ -9,7 +9,7 @@ import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
-import { type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
+import { allFeatures, type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
 import type { LastRun } from '../../device/ring-start.ts';
 import { type Budget, BudgetError, DescriptorShare } from '../../host/budgets.ts';
 import type { Watch } from '../../host/event-loop.ts';
@@ -44,6 +44,9 @@ export type VhostUserDetails = {
   readonly protocolFeatures: readonly string[];
   readonly memoryBytes: number;
 };
+
+const INSISTS_TEXT =
+  'its guest may have features that the settings leave out (features=, offloads=): it is offered them when it comes again';
 
 /** No front-end may be let in for now. */
 class ObstructionError extends Error {}
@@ -87,6 +90,8 @@ export class VhostUserPort implements Port {
   #lastWhy: string | null = null;
   /** The last guest whose driver had agreed on features, and what it was offered. */
   #lastServed: ServedGuest | null = null;
+  /** Who left before it agreed on anything when settings left out some of what it might have, and all of that. */
+  #mayInsist: ServedGuest | null = null;
   /** The process that left last when it had asked how many queues there are; null: nobody did, or nobody knows. */
   #lastToAsk: number | null = null;
 
@@ -255,8 +260,9 @@ export class VhostUserPort implements Port {
    * what its driver has. Nobody else can be told from it where the kernel does not tell who it is.
    */
   #promisedTo(pid: number | null): bigint {
-    const last = this.#lastServed;
-    return last !== null && (pid === null || last.pid === null || pid === last.pid) ? last.offered : 0n;
+    const isOf = (guest: ServedGuest): boolean => pid === null || guest.pid === null || pid === guest.pid;
+    const promises = [this.#lastServed, this.#mayInsist].filter((guest) => guest !== null && isOf(guest));
+    return promises.reduce((offered, guest) => offered | (guest?.offered ?? 0n), 0n);
   }
 
   /** Closes the connection when there is none left for it. @throws BudgetError */
@@ -312,12 +318,18 @@ export class VhostUserPort implements Port {
 
   /**
    * Whoever is refused more queue pairs than there are tries again and again, as QEMU does; one that leaves once may
-   * have been ended, or have crashed, and is not to be led astray.
+   * have been ended, or have crashed, and is not to be led astray. One that was offered less than everything may have
+   * another reason first: it had more before this process was started with other settings.
    */
   #partingHint({ net, pid }: Peer): string | null {
     const hint = net.partingHint;
     const isAgain = pid !== null && pid === this.#lastToAsk;
     this.#lastToAsk = hint === null ? null : pid;
+    const all = allFeatures(net.options);
+    if (hint !== null && (all & ~net.offeredFeatures) !== 0n) {
+      this.#mayInsist = { pid, offered: all };
+      return INSISTS_TEXT;
+    }
     return isAgain ? hint : null;
   }
 

@@ -250,6 +250,7 @@ describe('run', () => {
       cvlans: null,
       priorityTags: 'never',
       qinqEthtype: '802.1ad',
+      offloads: { csum: true, tso: true, ecn: true, uso: true },
     });
     expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({
       code: 2,

@@ -422,6 +422,29 @@ describe('for people', () => {
     expect(formatPorts([])).toBe('There are no ports.\n');
   });
 
+  it('what is set otherwise than by default, and what a guest has of what was switched off', () => {
+    const settings = { flood: false, receive: false, forwardBpdu: true, mtu: 1400, offloads: { tso: false } };
+    const port = (features: string[]) =>
+      portReport('vm0', {
+        details: { role: 'server', features },
+        settings: effectiveSettings({ kind: 'vhost-user', ...settings }),
+      });
+    const text = '  flood off, receive off, forward-bpdu on, mtu 1400, offloads no-tso+no-ecn';
+    expect(
+      formatPorts([port(['NET_CSUM'])])
+        .split('\n')
+        .slice(2),
+    ).toEqual([text, '']);
+    expect(
+      formatPorts([port(['NET_GUEST_TSO6'])])
+        .split('\n')
+        .slice(2),
+    ).toEqual([`${text} (its guest keeps tso until its QEMU is started anew)`, '']);
+    expect(
+      effectiveSettings({ kind: 'unix', flood: true, receive: true, forwardBpdu: false }).offloads,
+    ).toBeNull();
+  });
+
   it('a queue that is what the port complains of once, whatever the kind of port', () => {
     const queue = { direction: 'ingress', size: 256, started: true, enabled: true, inUse: false } as const;
     const queueReport = (index: number, reason: string) => {

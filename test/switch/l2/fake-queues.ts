@@ -145,8 +145,8 @@ export class FakeEgressQueue implements EgressQueue {
     this.#state = new QueueState(states, queueIndex);
   }
 
-  get mayKeepWaiting(): boolean {
-    return false;
+  get framesPlaced(): number {
+    return -1;
   }
 
   tryBegin(): boolean {
