@@ -21,6 +21,7 @@ import { nearestName, OPTION_SPELLING, type Spelling, type Worded } from './spel
 import { allowedBy } from './wording.ts';
 
 const VALUE_LENGTH_SHOWN = 200;
+const KEPT = 'cannot be changed while the port runs (remove the port and add it again)';
 
 /** A port that runs, whose settings are to change: its other settings are among the values too. */
 export type RunningPort = {
@@ -52,27 +53,22 @@ function explain(
   running: RunningPort | null,
 ): ConfigError {
   const sourceOf = (path: readonly string[]) => sourceThatSet(values, sources, path);
-  const faults: SettingFault[] = [];
+  const faults = new Map<string, SettingFault>();
   const add = (path: readonly string[], worded: Worded): void => {
     const text = worded(sourceOf(path));
     const optionText = worded(OPTION_SPELLING);
-    faults.push({ path, text, ...(optionText !== text && { optionText }) });
+    // A part that stands twice in one text is told once.
+    faults.set(`${rankKey(path)} ${text}`, { path, text, ...(optionText !== text && { optionText }) });
   };
   const misspelledIn = new Set<string>();
   for (const issue of issues) {
     if (issue.code !== 'unrecognized_keys') continue;
     const path = issue.path.map(String);
+    const { kept, known, all } = settingsIn(path, values, running);
     for (const key of issue.keys) {
-      if (running !== null && path.length === 2 && knownPortSettings(running.kind).includes(key)) {
-        add([...path, key], () => 'cannot be changed while the port runs (remove the port and add it again)');
-        continue;
-      }
-      misspelledIn.add(path.join('.'));
-      const kind = running?.kind ?? kindOf(valueAt(values, path.slice(0, 2)));
-      const isChange = running !== null && path.length === 2;
-      const known = isChange ? Object.keys(changeableFields(running.kind)) : knownSettings(path, kind);
-      const all = isChange ? 'what can be changed is' : 'there are';
-      add([...path, key], (spelling) => `unknown setting (${hint(key, known, all, spelling)})`);
+      const isKept = kept.includes(key);
+      if (!isKept) misspelledIn.add(path.join('.'));
+      add([...path, key], isKept ? () => KEPT : (spelling) => unknown(key, known, all, spelling));
     }
   }
   for (const issue of issues) {
@@ -83,13 +79,24 @@ function explain(
     if (isMissing && misspelledIn.has(path.slice(0, -1).join('.'))) continue;
     const { place, value } = writtenAt(path, values, issue.input);
     const isOld = running !== null && path.length > 2 && !running.asked.has(path[2]);
-    const told = wrongWith(issue, value);
-    add(place, isOld && value !== undefined ? fromBefore(issue, path[2], value) : told);
+    const worded = isOld && value !== undefined ? fromBefore(issue, path[2], value) : wrongWith(issue, value);
+    add(place, worded);
   }
-  const ranks = ranksOf(values);
-  const rankOf = ({ path }: SettingFault): number => rankIn(ranks, path);
-  const inOrder = faults.toSorted((a, b) => rankOf(a) - rankOf(b));
-  return faultsError((path) => sourceOf(path).subject(path), inOrder);
+  return faultsError((path) => sourceOf(path).subject(path), inOrder([...faults.values()], values));
+}
+
+/** What may stand in the map at `path`, in words how that is introduced, and what only a port that runs may not change. */
+function settingsIn(
+  path: readonly string[],
+  values: SettingMap,
+  running: RunningPort | null,
+): { kept: readonly string[]; known: readonly string[]; all: string } {
+  if (running === null || path.length !== 2) {
+    const kind = running?.kind ?? kindOf(valueAt(values, path.slice(0, 2)));
+    return { kept: [], known: knownSettings(path, kind), all: 'there are' };
+  }
+  const known = Object.keys(changeableFields(running.kind));
+  return { kept: knownPortSettings(running.kind), known, all: 'what can be changed is' };
 }
 
 /** The value at `path` and where it stands: a list may have been written as one text, whose parts have no place. */
@@ -143,6 +150,13 @@ function ranksOf(values: SettingMap): Ranks {
   return ranks;
 }
 
+/** As the settings were written. */
+function inOrder(faults: readonly SettingFault[], values: SettingMap): SettingFault[] {
+  const ranks = ranksOf(values);
+  const ranked = faults.map((fault) => ({ fault, rank: rankIn(ranks, fault.path) }));
+  return ranked.sort((a, b) => a.rank - b.rank).map(({ fault }) => fault);
+}
+
 /** What is missing comes after all that is there. */
 function rankIn(ranks: Ranks, path: readonly string[]): number {
   const own = ranks.get(rankKey(path));
@@ -151,7 +165,7 @@ function rankIn(ranks: Ranks, path: readonly string[]): number {
     const around = ranks.get(rankKey(path.slice(0, depth)));
     if (around !== undefined) return around.last;
   }
-  return Number.POSITIVE_INFINITY;
+  return ranks.size;
 }
 
 function shown(value: SettingValue): string {
@@ -162,9 +176,10 @@ function shown(value: SettingValue): string {
   return /^[\x21-\x7e]+$/.test(text) ? text : JSON.stringify(text);
 }
 
-/** The known setting nearest to `key`, or all of them, which `all` introduces. */
-function hint(key: string, known: readonly string[], all: string, { keyName }: Spelling): string {
+/** With the known setting nearest to `key`, or all of them, which `all` introduces. */
+function unknown(key: string, known: readonly string[], all: string, { keyName }: Spelling): string {
   const names = known.map(keyName);
   const nearest = nearestName(keyName(key), names);
-  return nearest.distance <= 2 ? `did you mean ${nearest.name}?` : `${all} ${names.join(', ')}`;
+  const which = nearest.distance <= 2 ? `did you mean ${nearest.name}?` : `${all} ${names.join(', ')}`;
+  return `unknown setting (${which})`;
 }

@@ -35,8 +35,7 @@ export function faultsError(
   subjectOf: (path: readonly string[]) => string,
   faults: readonly SettingFault[],
 ): ConfigError {
-  const lines = faults.map(({ path, text }) => `${subjectOf(path)}: ${text}`);
-  return new ConfigError([...new Set(lines)].join('; '), faults);
+  return new ConfigError(faults.map(({ path, text }) => `${subjectOf(path)}: ${text}`).join('; '), faults);
 }
 
 /** Settings as they were written: text, in maps and lists. */
