@@ -2,13 +2,12 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
-import { THIS_HOST } from '../config/kinds/values.ts';
 import { resolvePort } from '../config/resolve.ts';
 import { ConfigError, faultsError, type SettingMap } from '../config/settings.ts';
 import { askControl, ControlError } from '../control/client.ts';
 import { type AskOptions, addControlOption } from './ask-options.ts';
 import { guestLineText } from './guest-line.ts';
-import { changedSettings, OPTION_WORDS, portSettings, toOptionKey } from './options.ts';
+import { CHANGE_WORDS, changedSettings, portSettings } from './options.ts';
 import { findControl } from './running.ts';
 
 export function addChangePorts(program: Command): void {
@@ -18,13 +17,13 @@ export function addChangePorts(program: Command): void {
       'Add a port to the running ringway; the form is that of `ringway run --port` (see `ringway run --help`). Prints the line that plugs a guest in.',
     );
   addControlOption(add).action(async (text: string, options: AskOptions) => {
-    const [name, settings] = Object.entries(portSettings([text]))[0];
+    const [name, settings] = Object.entries(portSettings([text], 'port'))[0];
     const control = await findControl(options.control);
     const body = absolute(settings, pathKeysOf(kindOf(settings)));
     try {
       await askControl(control, pathOf(name), { method: 'PUT', body });
     } catch (error) {
-      throw inOptionWords(error, name, body);
+      throw inOptionWords(error);
     }
     process.stdout.write(lineFor(name, body));
   });
@@ -38,7 +37,7 @@ export function addChangePorts(program: Command): void {
     try {
       await askControl(await findControl(options.control), pathOf(name), { method: 'PATCH', body });
     } catch (error) {
-      throw inSetWords(error);
+      throw inOptionWords(error);
     }
   });
   const remove = program
@@ -60,26 +59,11 @@ function lineFor(name: string, settings: SettingMap): string {
   }
 }
 
-/**
- * A refused setting is told in the words of the command line, as `ringway run` does. What is refused whatever other ports
- * there are is refused here too, in these words; the rest names no settings that are spelled another way.
- */
-export function inOptionWords(error: unknown, name: string, settings: SettingMap): unknown {
+/** A refused setting is told in the words of the command line, as `ringway run` does. */
+export function inOptionWords(error: unknown): unknown {
   if (!(error instanceof ControlError) || error.faults.length === 0) return error;
-  const [{ path }] = error.faults;
-  try {
-    resolvePort(name, settings, THIS_HOST, OPTION_WORDS);
-  } catch (refused) {
-    // In another container the switch may have found fault with what is well here, and the other way round.
-    if (refused instanceof ConfigError && String(refused.faults[0]?.path) === String(path)) return refused;
-  }
-  return faultsError(OPTION_WORDS.subject, error.faults);
-}
-
-/** The same for a port that is there. */
-function inSetWords(error: unknown): unknown {
-  if (!(error instanceof ControlError) || error.faults.length === 0) return error;
-  return faultsError(([, name, key]) => `port ${name}: ${toOptionKey(key ?? '')}`, error.faults);
+  const faults = error.faults.map(({ path, text, optionText = text }) => ({ path, text: optionText }));
+  return faultsError(CHANGE_WORDS.subject, faults);
 }
 
 function pathOf(name: string): string {

@@ -1,8 +1,8 @@
 /** The options of `ringway run` as settings: the same names and the same text as in a configuration file. */
 
-import { endpointKeyOf, kindByLook, PORT_KINDS } from '../config/kinds/index.ts';
+import { endpointKeyOf, joinedKeys, kindByLook, PORT_KINDS } from '../config/kinds/index.ts';
 import { ConfigError, type SettingMap, type SettingSource, type SettingWords } from '../config/settings.ts';
-import { nearestName } from '../config/spelling.ts';
+import { nearestName, OPTION_SPELLING, toOptionKey, toSettingKey } from '../config/spelling.ts';
 
 /** What commander hands over for `run`. */
 export type RunOptions = {
@@ -35,7 +35,7 @@ const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
 /** @throws ConfigError when a --port is not NAME=[KIND:]ENDPOINT[,key=value]… or names a port twice */
 export function settingsOf(options: RunOptions): SettingSource {
   const fdb = withoutAbsent({ capacity: options.fdbCapacity, ageSeconds: options.fdbAge });
-  const ports = portSettings(options.port ?? []);
+  const ports = portSettings(options.port ?? [], '--port');
   return {
     values: {
       ...withoutAbsent({
@@ -49,13 +49,19 @@ export function settingsOf(options: RunOptions): SettingSource {
       ...(Object.keys(fdb).length > 0 && { fdb }),
       ...(Object.keys(ports).length > 0 && { ports }),
     },
-    ...OPTION_WORDS,
+    ...OPTION_SPELLING,
+    subject: subjectOf,
   };
 }
 
-export const OPTION_WORDS: SettingWords = { subject: subjectOf, keyName: toOptionKey };
+/** Of `ringway add` and `ringway set`, which are about one port. */
+export const CHANGE_WORDS: SettingWords = {
+  ...OPTION_SPELLING,
+  subject: ([, name, key]) =>
+    key === undefined ? `port ${name}` : `port ${name}: ${OPTION_SPELLING.keyName(key)}`,
+};
 
-/** What the user calls a setting of the command line. */
+/** What the user calls a setting of `ringway run`. */
 function subjectOf(path: readonly string[]): string {
   const [top = '', name, key] = path;
   if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top] ?? `--${top}`;
@@ -63,14 +69,17 @@ function subjectOf(path: readonly string[]): string {
   return key === undefined ? `--port ${name}` : `--port ${name}: ${toOptionKey(key)}`;
 }
 
-/** The ports of `--port` options, by name. @throws ConfigError */
-export function portSettings(texts: readonly string[]): Readonly<Record<string, SettingMap>> {
+/** The ports by name, of `--port` options or of `ringway add`, where it is only `port`. @throws ConfigError */
+export function portSettings(
+  texts: readonly string[],
+  noun: '--port' | 'port',
+): Readonly<Record<string, SettingMap>> {
   const ports: Record<string, SettingMap> = Object.create(null);
   for (const text of texts) {
     const [first = '', ...rest] = text.split(',');
-    const [name, attachedTo] = splitPair(first, `--port ${text}`, 'NAME=SOCKET[,key=value]…');
-    if (Object.hasOwn(ports, name)) throw new ConfigError(`--port ${name}: given twice`);
-    ports[name] = portFields(name, attachedTo, rest);
+    const [name, attachedTo] = splitPair(first, `${noun} ${text}`, 'NAME=SOCKET[,key=value]…');
+    if (Object.hasOwn(ports, name)) throw new ConfigError(`${noun} ${name}: given twice`);
+    ports[name] = portFields(`${noun} ${name}`, attachedTo, rest);
   }
   return ports;
 }
@@ -78,8 +87,8 @@ export function portSettings(texts: readonly string[]): Readonly<Record<string, 
 /** The settings of `ringway set`; nothing behind `=` takes one back. @throws ConfigError */
 export function changedSettings(pairs: readonly string[]): Readonly<Record<string, string | null>> {
   const changed: Record<string, string | null> = Object.create(null);
-  for (const pair of pairs) {
-    const [key, value] = splitPair(pair, pair, 'key=value');
+  for (const [i, pair] of pairs.entries()) {
+    const [key, value] = splitPair(pair, pair, formOfPair(pairs, i));
     const setting = toSettingKey(key);
     if (Object.hasOwn(changed, setting)) throw new ConfigError(`${key}: given twice`);
     changed[setting] = value === '' ? null : value;
@@ -87,23 +96,26 @@ export function changedSettings(pairs: readonly string[]): Readonly<Record<strin
   return changed;
 }
 
-function portFields(name: string, attachedTo: string, pairs: readonly string[]): SettingMap {
-  const fields: Record<string, string> = Object.assign(Object.create(null), endpointFields(name, attachedTo));
-  for (const pair of pairs) {
-    const [key, value] = splitPair(pair, `--port ${name}: ${pair}`, 'key=value');
+function portFields(subject: string, attachedTo: string, pairs: readonly string[]): SettingMap {
+  const fields: Record<string, string> = Object.assign(
+    Object.create(null),
+    endpointFields(subject, attachedTo),
+  );
+  for (const [i, pair] of pairs.entries()) {
+    const [key, value] = splitPair(pair, `${subject}: ${pair}`, formOfPair(pairs, i));
     const setting = toSettingKey(key);
-    if (Object.hasOwn(fields, setting)) throw new ConfigError(`--port ${name}: ${key}: given twice`);
+    if (Object.hasOwn(fields, setting)) throw new ConfigError(`${subject}: ${key}: given twice`);
     fields[setting] = value;
   }
   return fields;
 }
 
 /** `tap:tap0` names the kind and, in a setting of its own, what it is attached to; a path is a vhost-user socket. */
-function endpointFields(name: string, text: string): Record<string, string> {
+function endpointFields(subject: string, text: string): Record<string, string> {
   const kind = PORT_KINDS.find((each) => text.startsWith(`${each}:`));
   if (kind !== undefined) return { kind, [endpointKeyOf(kind)]: text.slice(kind.length + 1) };
   const meant = meantOtherwise(text);
-  if (meant !== null) throw new ConfigError(`--port ${name}: ${text} is not allowed (${meant})`);
+  if (meant !== null) throw new ConfigError(`${subject}: ${text} is not allowed (${meant})`);
   return { [endpointKeyOf('vhost-user')]: text };
 }
 
@@ -130,31 +142,21 @@ function kindMeantBy(word: string): string | null {
   return PORT_KINDS.find(isPart) ?? null;
 }
 
+/** What the pair is to look like; a word alone behind a list was meant to be in it. */
+function formOfPair(pairs: readonly string[], at: number): string {
+  const before = pairs[at - 1] ?? '';
+  const key = before.slice(0, before.indexOf('='));
+  if (pairs[at].includes('=') || !joinedKeys().includes(toSettingKey(key))) return 'key=value';
+  const end = pairs.findIndex((pair, i) => i > at && pair.includes('='));
+  const words = pairs.slice(at, end < 0 ? pairs.length : end);
+  return `key=value (a list is joined by +: ${[before, ...words].join('+')})`;
+}
+
 function splitPair(text: string, subject: string, form: string): [string, string] {
   const at = text.indexOf('=');
   // `__proto__` is no name: the schema would pass over it in silence.
   if (at <= 0 || text.startsWith('__proto__=')) throw new ConfigError(`${subject}: not of the form ${form}`);
   return [text.slice(0, at), text.slice(at + 1)];
-}
-
-/**
- * `config-space` to `configSpace`. Each spelling has one of its own, which `toOptionKey` turns back: `configSpace`, as it
- * is written in a file, is no option, and comes out as no setting.
- */
-function toSettingKey(key: string): string {
-  return swappedCase(key);
-}
-
-/** `configSpace` to `config-space`. */
-export function toOptionKey(key: string): string {
-  return swappedCase(key);
-}
-
-/** A dash with a small letter for a capital one, and a capital one for the two: its own inverse. */
-function swappedCase(key: string): string {
-  return key.replace(/-[a-z]|[A-Z]/g, (part) =>
-    part.startsWith('-') ? part.slice(1).toUpperCase() : `-${part.toLowerCase()}`,
-  );
 }
 
 function withoutAbsent(settings: Readonly<Record<string, string | undefined>>): Record<string, string> {

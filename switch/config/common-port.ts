@@ -8,6 +8,7 @@ import type { PortTuning } from '../../src/port/contract.ts';
 import { OFFLOAD_NAMES, type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
 import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
 import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
+import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
 const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
@@ -34,6 +35,9 @@ export const COMMON_PORT_FIELDS = {
   priorityTags: oneOf(PRIORITY_TAGS).optional(),
   qinqEthtype: oneOf(SERVICE_TAGS).optional(),
 };
+
+/** Those that are lists. */
+export const COMMON_LIST_KEYS = ['trunks', 'cvlans'] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
 
@@ -119,7 +123,7 @@ const SETTINGS_OF_MODE: Readonly<Record<VlanMode, readonly string[]>> = {
 const VLAN_KEYS = ['tag', 'trunks', 'cvlans', 'qinqEthtype'] as const;
 
 /** VLAN settings of a port, as they were written, that do not go together: all of them. */
-export function vlanClashes(settings: unknown): { readonly key: string; readonly message: string }[] {
+export function vlanClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
   if (typeof settings !== 'object' || settings === null) return [];
   const written = settings as Readonly<Record<string, unknown>>;
   const named = VLAN_MODES.find((mode) => mode === written.vlanMode);
@@ -129,14 +133,14 @@ export function vlanClashes(settings: unknown): { readonly key: string; readonly
   const allowed = SETTINGS_OF_MODE[mode];
   const modesWith = (key: string): string =>
     VLAN_MODES.filter((each) => SETTINGS_OF_MODE[each].includes(key)).join(', ');
-  const clashes = VLAN_KEYS.filter((key) => written[key] !== undefined && !allowed.includes(key)).map(
-    (key) => ({
-      key: key as string,
-      message: `only with vlanMode ${modesWith(key)}, and it is ${mode}`,
-    }),
-  );
+  const unfit = VLAN_KEYS.filter((key) => written[key] !== undefined && !allowed.includes(key));
+  const clashes = unfit.map((key: string): { key: string; allowed: Worded } => ({
+    key,
+    allowed: ({ keyName }) => `only with ${keyName('vlanMode')} ${modesWith(key)}, and it is ${mode}`,
+  }));
   if (written.tag === undefined && allowed.includes('tag')) {
-    clashes.push({ key: 'tag', message: `a VLAN, 0 to 4095, with vlanMode ${mode}` });
+    const needed: Worded = ({ keyName }) => `a VLAN, 0 to 4095, with ${keyName('vlanMode')} ${mode}`;
+    clashes.push({ key: 'tag', allowed: needed });
   }
   return clashes;
 }

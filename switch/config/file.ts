@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, type Pair, parseDocument } from 'yaml';
 import { ConfigError, type SettingSource, type SettingValue } from './settings.ts';
+import { MAP_SPELLING } from './spelling.ts';
 
 /** @throws ConfigError when the file cannot be read or is not YAML of maps, lists and texts */
 export function readConfigFile(path: string): SettingSource {
@@ -48,9 +49,9 @@ export function parseConfigText(path: string, text: string): SettingSource {
     if (values !== '') throw new ConfigError(`${path}:1: a map of settings is needed, with ports at least`);
   }
   return {
+    ...MAP_SPELLING,
     values: typeof values === 'string' ? {} : (values as SettingSource['values']),
     subject: (settingPath) => reader.subject(settingPath),
-    keyName: (key) => key,
   };
 }
 

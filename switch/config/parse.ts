@@ -3,7 +3,8 @@
  * cannot be: where each stands, what it is, what is allowed. Main thread.
  */
 import type { z } from 'zod';
-import { kindOf } from './kinds/index.ts';
+import type { PortKind } from '../../src/port/contract.ts';
+import { changeableFields, kindOf, knownPortSettings } from './kinds/index.ts';
 import { knownSettings, NAME_ALLOWED } from './schema.ts';
 import {
   type ConfigError,
@@ -16,37 +17,58 @@ import {
   sourceThatSet,
   valueAt,
 } from './settings.ts';
-import { nearestName } from './spelling.ts';
+import { nearestName, OPTION_SPELLING, type Spelling, type Worded } from './spelling.ts';
+import { allowedBy } from './wording.ts';
 
 const VALUE_LENGTH_SHOWN = 200;
+const KEPT = 'cannot be changed while the port runs (remove the port and add it again)';
 
-/** `values` are what the sources say together. @throws ConfigError with all settings that cannot be */
+/** A port that runs, whose settings are to change: its other settings are among the values too. */
+export type RunningPort = {
+  readonly kind: PortKind;
+  /** The settings that are asked for; the others are as they were before. */
+  readonly asked: ReadonlySet<string>;
+};
+
+/**
+ * `values` are what the sources say together, of which `running` are one port's settings. @throws ConfigError with all
+ * settings that cannot be, in the order in which they were written
+ */
 export function parseSettings<Result>(
   schema: z.ZodType<Result>,
   values: SettingMap,
   sources: readonly SettingSource[],
+  running: RunningPort | null = null,
 ): Result {
-  const parsed = schema.safeParse(values);
+  // With what was wrong: a part of a list that was written as one text stands nowhere else.
+  const parsed = schema.safeParse(values, { reportInput: true });
   if (parsed.success) return parsed.data;
-  throw explain(parsed.error.issues, values, sources);
+  throw explain(parsed.error.issues, values, sources, running);
 }
 
 function explain(
   issues: readonly z.core.$ZodIssue[],
   values: SettingMap,
   sources: readonly SettingSource[],
+  running: RunningPort | null,
 ): ConfigError {
   const sourceOf = (path: readonly string[]) => sourceThatSet(values, sources, path);
-  const faults: SettingFault[] = [];
+  const faults = new Map<string, SettingFault>();
+  const add = (path: readonly string[], worded: Worded): void => {
+    const text = worded(sourceOf(path));
+    const optionText = worded(OPTION_SPELLING);
+    // A part that stands twice in one text is told once.
+    faults.set(`${rankKey(path)} ${text}`, { path, text, ...(optionText !== text && { optionText }) });
+  };
   const misspelledIn = new Set<string>();
   for (const issue of issues) {
     if (issue.code !== 'unrecognized_keys') continue;
     const path = issue.path.map(String);
-    misspelledIn.add(path.join('.'));
+    const { kept, known, all } = settingsIn(path, values, running);
     for (const key of issue.keys) {
-      const source = sourceOf([...path, key]);
-      const known = hint(source.keyName(key), path, kindOf(valueAt(values, path.slice(0, 2))), source);
-      faults.push({ path: [...path, key], text: `unknown setting (${known})` });
+      const isKept = kept.includes(key);
+      if (!isKept) misspelledIn.add(path.join('.'));
+      add([...path, key], isKept ? () => KEPT : (spelling) => unknown(key, known, all, spelling));
     }
   }
   for (const issue of issues) {
@@ -55,18 +77,95 @@ function explain(
     // A misspelled key often makes another one missing: the misspelling is what helps.
     const isMissing = valueAt(values, path) === undefined;
     if (isMissing && misspelledIn.has(path.slice(0, -1).join('.'))) continue;
-    faults.push({ path, text: wrongWith(issue, path, values) });
+    const { place, value } = writtenAt(path, values, issue.input);
+    const isOld = running !== null && path.length > 2 && !running.asked.has(path[2]);
+    const worded = isOld && value !== undefined ? fromBefore(issue, path[2], value) : wrongWith(issue, value);
+    add(place, worded);
   }
-  return faultsError((path) => sourceOf(path).subject(path), faults);
+  return faultsError((path) => sourceOf(path).subject(path), inOrder([...faults.values()], values));
 }
 
-function wrongWith(issue: z.core.$ZodIssue, path: readonly string[], values: SettingMap): string {
-  if (issue.code === 'invalid_key') return `not allowed (${NAME_ALLOWED})`;
-  // A list may have been written as one text: its parts have no place of their own.
-  const around = valueAt(values, path.slice(0, -1));
-  const value = valueAt(values, path) ?? (typeof around === 'string' ? around : undefined);
-  if (value === undefined) return `missing (${issue.message})`;
-  return `${shown(value)} is not allowed (${issue.message})`;
+/** What may stand in the map at `path`, in words how that is introduced, and what only a port that runs may not change. */
+function settingsIn(
+  path: readonly string[],
+  values: SettingMap,
+  running: RunningPort | null,
+): { kept: readonly string[]; known: readonly string[]; all: string } {
+  if (running === null || path.length !== 2) {
+    const kind = running?.kind ?? kindOf(valueAt(values, path.slice(0, 2)));
+    return { kept: [], known: knownSettings(path, kind), all: 'there are' };
+  }
+  const known = Object.keys(changeableFields(running.kind));
+  return { kept: knownPortSettings(running.kind), known, all: 'what can be changed is' };
+}
+
+/** The value at `path` and where it stands: a list may have been written as one text, whose parts have no place. */
+function writtenAt(
+  path: readonly string[],
+  values: SettingMap,
+  input: unknown,
+): { place: readonly string[]; value: SettingValue | undefined } {
+  const value = valueAt(values, path);
+  const above = path.slice(0, -1);
+  const around = valueAt(values, above);
+  if (value !== undefined || typeof around !== 'string') return { place: path, value };
+  return { place: above, value: typeof input === 'string' && input !== '' ? input : around };
+}
+
+function wrongWith(issue: z.core.$ZodIssue, value: SettingValue | undefined): Worded {
+  if (issue.code === 'invalid_key') return () => `not allowed (${NAME_ALLOWED})`;
+  const allowed = allowedBy(issue);
+  if (value === undefined) return (spelling) => `missing (${allowed(spelling)})`;
+  return (spelling) => `${shown(value)} is not allowed (${allowed(spelling)})`;
+}
+
+/** It was right until now, and does not go with what is asked for. */
+function fromBefore(issue: z.core.$ZodIssue, key: string, value: SettingValue): Worded {
+  const allowed = allowedBy(issue);
+  return (spelling) => {
+    const name = spelling.keyName(key);
+    const cure = spelling.isOption
+      ? `the same command with ${name}= takes it back`
+      : `the same request with "${name}":null takes it back`;
+    return `${shown(value)}, which the port has from before, is not allowed (${allowed(spelling)}): ${cure}`;
+  };
+}
+
+/** Of every map, list and text, where it begins and ends when all are read in order; by its path. */
+type Ranks = ReadonlyMap<string, { readonly first: number; readonly last: number }>;
+
+const rankKey = (path: readonly string[]): string => JSON.stringify(path);
+
+function ranksOf(values: SettingMap): Ranks {
+  const ranks = new Map<string, { first: number; last: number }>();
+  let rank = 0;
+  const visit = (value: SettingValue, path: readonly string[]): void => {
+    const first = rank++;
+    if (typeof value !== 'string') {
+      for (const [key, part] of Object.entries<SettingValue>(value)) visit(part, [...path, key]);
+    }
+    ranks.set(rankKey(path), { first, last: rank++ });
+  };
+  visit(values, []);
+  return ranks;
+}
+
+/** As the settings were written. */
+function inOrder(faults: readonly SettingFault[], values: SettingMap): SettingFault[] {
+  const ranks = ranksOf(values);
+  const ranked = faults.map((fault) => ({ fault, rank: rankIn(ranks, fault.path) }));
+  return ranked.sort((a, b) => a.rank - b.rank).map(({ fault }) => fault);
+}
+
+/** What is missing comes after all that is there. */
+function rankIn(ranks: Ranks, path: readonly string[]): number {
+  const own = ranks.get(rankKey(path));
+  if (own !== undefined) return own.first;
+  for (let depth = path.length - 1; depth >= 0; depth--) {
+    const around = ranks.get(rankKey(path.slice(0, depth)));
+    if (around !== undefined) return around.last;
+  }
+  return ranks.size;
 }
 
 function shown(value: SettingValue): string {
@@ -77,9 +176,10 @@ function shown(value: SettingValue): string {
   return /^[\x21-\x7e]+$/.test(text) ? text : JSON.stringify(text);
 }
 
-/** The known setting nearest to `key`, or all of them. */
-function hint(key: string, path: readonly string[], kind: string, source: SettingSource): string {
-  const names = knownSettings(path, kind).map((name) => source.keyName(name));
-  const nearest = nearestName(key, names);
-  return nearest.distance <= 2 ? `did you mean ${nearest.name}?` : `there are ${names.join(', ')}`;
+/** With the known setting nearest to `key`, or all of them, which `all` introduces. */
+function unknown(key: string, known: readonly string[], all: string, { keyName }: Spelling): string {
+  const names = known.map(keyName);
+  const nearest = nearestName(keyName(key), names);
+  const which = nearest.distance <= 2 ? `did you mean ${nearest.name}?` : `${all} ${names.join(', ')}`;
+  return `unknown setting (${which})`;
 }

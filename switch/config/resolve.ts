@@ -52,9 +52,8 @@
 import { dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
-import type { PortKind } from '../../src/port/contract.ts';
 import { Claims, clashInItself } from './clashes.ts';
-import { changeableFields, claimOf, knownPortSettings, type PortSettings, socketOf } from './kinds/index.ts';
+import { changeableFields, claimOf, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
 import { CONFIG_DEFAULTS, changeSchema, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
@@ -63,12 +62,10 @@ import {
   faultError,
   faultsError,
   isSettingMap,
-  JSON_WORDS,
   jsonPortSource,
   mergedValues,
   type SettingFault,
   type SettingSource,
-  type SettingWords,
   sourceThatSet,
 } from './settings.ts';
 
@@ -103,19 +100,14 @@ export function resolveConfig(sources: readonly SettingSource[], host: HostFacts
     throw new ConfigError('no port: give --port NAME=SOCKET, or ports in a file named with --config');
   }
   const config = assemble(parsed);
-  const clash = findClash(config, host.allowedCpus());
-  if (clash === null) return config;
-  throw faultError(sourceThatSet(values, sources, clash.path).subject(clash.path), clash);
+  const clashes = clashesIn(config, host.allowedCpus());
+  if (clashes.length === 0) return config;
+  throw faultsError((path) => sourceThatSet(values, sources, path).subject(path), clashes);
 }
 
-/** One port alone, from the JSON of its settings; `words` are what it is refused in. @throws ConfigError */
-export function resolvePort(
-  name: string,
-  settings: unknown,
-  host: HostFacts = THIS_HOST,
-  words: SettingWords = JSON_WORDS,
-): PortConfig {
-  const source = jsonPortSource(name, settings, words);
+/** One port alone, from the JSON of its settings. @throws ConfigError with all of them that cannot be */
+export function resolvePort(name: string, settings: unknown, host: HostFacts = THIS_HOST): PortConfig {
+  const source = jsonPortSource(name, settings);
   const [port] = named(parseSettings(portsSchema(host), source.values, [source]).ports);
   // The schema passes over this name in silence.
   if (port === undefined) {
@@ -128,31 +120,23 @@ export function resolvePort(
 }
 
 /**
- * The port with these of its settings changed, from their JSON; null: as if left out. @throws ConfigError, also for
- * settings that a running port keeps
+ * The port with these of its settings changed, from their JSON; null: as if left out. @throws ConfigError with all of
+ * them that cannot be, also those that a running port keeps
  */
 export function resolveChange(port: PortConfig, change: unknown): PortConfig {
   const { name, kind } = port;
   const fields = changeableFields(kind);
   const isChangeable = (key: string): boolean => Object.hasOwn(fields, key);
-  const now = Object.fromEntries(Object.entries(port).filter(([key]) => isChangeable(key)));
-  const kept = { ...now, ...(isSettingMap(change) ? change : {}) };
-  const left = Object.fromEntries(Object.entries(kept).filter(([, value]) => value != null));
-  const source = jsonPortSource(name, isSettingMap(change) ? left : change, JSON_WORDS);
-  const others = Object.keys(left).filter((key) => !isChangeable(key));
-  if (others.length > 0) {
-    const faults = others.map((key) => ({ path: ['ports', name, key], text: whyNotChanged(key, kind) }));
-    throw faultsError(source.subject, faults);
-  }
-  const { ports } = parseSettings(changeSchema(kind), source.values, [source]);
+  const asked = isSettingMap(change) ? Object.entries(change) : [];
+  const isAsked = new Set(asked.map(([key]) => key));
+  const kept = Object.entries(port).filter(([key]) => isChangeable(key) && !isAsked.has(key));
+  // What is asked for comes first: what is wrong is told in this order.
+  const left = Object.fromEntries([...asked, ...kept].filter(([, value]) => value != null));
+  const source = jsonPortSource(name, isSettingMap(change) ? left : change);
+  const running = { kind, asked: isAsked };
+  const { ports } = parseSettings(changeSchema(kind), source.values, [source], running);
   const fixed = Object.entries(port).filter(([key]) => !isChangeable(key));
   return { ...Object.fromEntries(fixed), ...ports[name] } as PortConfig;
-}
-
-function whyNotChanged(key: string, kind: PortKind): string {
-  return knownPortSettings(kind).includes(key)
-    ? 'cannot be changed while the port runs (remove the port and add it again)'
-    : `unknown setting (what can be changed is ${Object.keys(changeableFields(kind)).join(', ')})`;
 }
 
 function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {
@@ -185,25 +169,27 @@ function socketBeside(sockets: readonly string[], taken: ReadonlySet<string>): s
   return candidates.find(mayBe) ?? null;
 }
 
-/** The first setting that is fine by itself but not with the others or on this machine. */
-function findClash(config: SwitchConfig, allowed: readonly number[]): SettingFault | null {
+/** The settings that are fine by themselves but not with the others or on this machine. */
+function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFault[] {
   const claims = new Claims();
-  for (const port of config.ports) {
-    const clash = clashInItself(port) ?? claims.claim(port);
-    if (clash !== null) return clash;
-  }
-  return findCpuClash(config.cpus ?? [], allowed) ?? findControlClash(config.controlSocket, claims);
+  const clashes = [
+    ...config.ports.map((port) => clashInItself(port) ?? claims.claim(port)),
+    ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
+    findControlClash(config.controlSocket, claims),
+  ];
+  return clashes.filter((clash) => clash !== null);
 }
 
-function findCpuClash(cpus: readonly number[], allowed: readonly number[]): SettingFault | null {
-  for (const [i, cpu] of cpus.entries()) {
-    const path = ['cpus', String(i)];
-    if (cpus.indexOf(cpu) < i) return { path, text: `${cpu} is not allowed (it is named twice)` };
-    if (!allowed.includes(cpu)) {
-      return { path, text: `${cpu} is not allowed (this process may use ${allowed.join(', ')})` };
-    }
-  }
-  return null;
+function cpuClash(
+  cpu: number,
+  i: number,
+  cpus: readonly number[],
+  allowed: readonly number[],
+): SettingFault | null {
+  const path = ['cpus', String(i)];
+  if (cpus.indexOf(cpu) < i) return { path, text: `${cpu} is not allowed (it is named twice)` };
+  if (allowed.includes(cpu)) return null;
+  return { path, text: `${cpu} is not allowed (this process may use ${allowed.join(', ')})` };
 }
 
 function findControlClash(controlSocket: string | null, claims: Claims): SettingFault | null {

@@ -3,8 +3,15 @@
  * sources that know what the user calls each of them. Main thread.
  */
 
+import { MAP_SPELLING, type Spelling } from './spelling.ts';
+
 /** Which setting, and what is wrong with it, without saying where it stands: that each source says its own way. */
-export type SettingFault = { readonly path: readonly string[]; readonly text: string };
+export type SettingFault = {
+  readonly path: readonly string[];
+  readonly text: string;
+  /** The text in the words of the command line, where those are others. */
+  readonly optionText?: string;
+};
 
 /** Settings that cannot be; `message` is one line that names of each where it stands, the value and what is allowed. */
 export class ConfigError extends Error {
@@ -36,11 +43,9 @@ export type SettingValue = string | readonly SettingValue[] | SettingMap;
 export type SettingMap = { readonly [key: string]: SettingValue };
 
 /** How a place that settings come from speaks of them. */
-export type SettingWords = {
+export type SettingWords = Spelling & {
   /** What the user calls the setting at `path` and where it stands: `/etc/ringway.yaml:4: ports.vm0.queues`. */
   readonly subject: (path: readonly string[]) => string;
-  /** How a key of the schema is spelled in this source. */
-  readonly keyName: (key: string) => string;
 };
 
 /** One place that settings come from: the file, or the options. */
@@ -50,15 +55,12 @@ export type SettingSource = SettingWords & { readonly values: SettingMap };
 const DEPTH_MAX = 8;
 
 /** As the control API and programs speak of a port's settings. */
-export const JSON_WORDS: SettingWords = { subject: portSubject, keyName: (key) => key };
+const JSON_WORDS: SettingWords = { ...MAP_SPELLING, subject: portSubject };
 
 /** One port's settings from JSON, numbers and switches as JSON has them or as text. @throws ConfigError */
-export function jsonPortSource(name: string, settings: unknown, words: SettingWords): SettingSource {
-  const path = ['ports', name];
-  return {
-    ...words,
-    values: { ports: { [name]: asSetting(settings, DEPTH_MAX, words.subject(path)) } },
-  };
+export function jsonPortSource(name: string, settings: unknown): SettingSource {
+  const subject = portSubject(['ports', name]);
+  return { ...JSON_WORDS, values: { ports: { [name]: asSetting(settings, DEPTH_MAX, subject) } } };
 }
 
 /** What a setting of a port is called where nobody wrote it in a file or on a command line. */

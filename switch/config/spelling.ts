@@ -1,4 +1,43 @@
-/** Which of several names somebody may have meant who wrote another word. Main thread. */
+/**
+ * How the names of settings are written, in a file and JSON or on the command line, and which of them somebody may have
+ * meant who wrote another word. Main thread.
+ */
+
+/** How settings are written in one kind of place. */
+export type Spelling = {
+  /** How a key of the schema is spelled there. */
+  readonly keyName: (key: string) => string;
+  /** A setting is one text, `key=value`, as on the command line; otherwise there are maps and lists. */
+  readonly isOption?: true;
+};
+
+/** In a file, and in JSON. */
+export const MAP_SPELLING: Spelling = { keyName: (key) => key };
+
+export const OPTION_SPELLING: Spelling = { keyName: toOptionKey, isOption: true };
+
+/** A text that may name settings, in the words of whoever is told. */
+export type Worded = (spelling: Spelling) => string;
+
+/**
+ * `config-space` to `configSpace`. Each spelling has one of its own, which `toOptionKey` turns back: `configSpace`, as it
+ * is written in a file, is no option, and comes out as no setting.
+ */
+export function toSettingKey(key: string): string {
+  return swappedCase(key);
+}
+
+/** `configSpace` to `config-space`. */
+export function toOptionKey(key: string): string {
+  return swappedCase(key);
+}
+
+/** A dash with a small letter for a capital one, and a capital one for the two: its own inverse. */
+function swappedCase(key: string): string {
+  return key.replace(/-[a-z]|[A-Z]/g, (part) =>
+    part.startsWith('-') ? part.slice(1).toUpperCase() : `-${part.toLowerCase()}`,
+  );
+}
 
 /** Only so much of a word is looked at; no name is longer. */
 const WORD_LENGTH_MAX = 64;

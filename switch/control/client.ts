@@ -13,17 +13,30 @@ export class ControlError extends Error {
   readonly kind: ControlErrorKind;
   /** The settings that were refused, if it was those. */
   readonly faults: readonly SettingFault[];
+  /** Of the answer; null: there was none. */
+  readonly status: number | null;
 
-  constructor(message: string, kind: ControlErrorKind, faults: readonly SettingFault[] = []) {
+  constructor(
+    message: string,
+    kind: ControlErrorKind,
+    faults: readonly SettingFault[] = [],
+    status: number | null = null,
+  ) {
     super(message);
     this.kind = kind;
     this.faults = faults;
+    this.status = status;
   }
 }
 
+const FaultJson: z.ZodType<SettingFault> = z.object({
+  path: z.array(z.string()),
+  text: z.string(),
+  optionText: z.string().exactOptional(),
+});
 const RefusalJson: z.ZodType<Refusal> = z.object({
   error: z.string(),
-  faults: z.array(z.object({ path: z.array(z.string()), text: z.string() })).exactOptional(),
+  faults: z.array(FaultJson).exactOptional(),
 });
 const ANSWER_TIMEOUT_MS = 10_000;
 
@@ -39,9 +52,13 @@ export async function askControl<T>(socketPath: string, path: string, request?: 
   const value = parseAnswer(await bodyOf(response), socketPath);
   const status = response.statusCode ?? 0;
   if (status === 200 || status === 201) return value as T;
-  const { error, faults } = RefusalJson.catch({ error: 'no reason' }).parse(value);
+  const refusal = RefusalJson.safeParse(value);
   const kind = status >= 400 && status < 500 ? 'refused' : 'failed';
-  throw new ControlError(`${socketPath} answered ${status}: ${error}`, kind, faults);
+  const { error, faults } = refusal.data ?? { error: 'no reason' };
+  // A refusal in words is all that there is to say; anything else is a matter of who answered.
+  const isWorded = kind === 'refused' && refusal.success;
+  const message = isWorded ? error : `${socketPath} answered ${status}: ${error}`;
+  throw new ControlError(message, kind, faults, status);
 }
 
 function send(socketPath: string, path: string, wanted?: ControlRequest): Promise<IncomingMessage> {

@@ -292,9 +292,9 @@ describe('ports that come and go at random', () => {
       await askControl(control, what, change);
       return change?.method === 'PUT' ? 201 : 200;
     } catch (error) {
-      const status = error instanceof ControlError ? / answered (\d+): /.exec(error.message)?.[1] : undefined;
-      if (status === undefined || status === '500') throw error;
-      return Number(status);
+      const status = error instanceof ControlError ? error.status : null;
+      if (status === null || status === 500) throw error;
+      return status;
     }
   }
 

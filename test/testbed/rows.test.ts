@@ -4,7 +4,7 @@ import { GUEST_NAMES, guestOptions, guestsOf, portOf } from '../../bench/testbed
 import { GUEST_ROWS, type GuestRowName } from '../../bench/testbed/rows.ts';
 import { rowPorts, testpmdPorts } from '../../bench/testbed/switch-process.ts';
 import { resolveConfig } from '../../switch/config/resolve.ts';
-import { JSON_WORDS, jsonPortSource } from '../../switch/config/settings.ts';
+import { jsonPortSource } from '../../switch/config/settings.ts';
 
 const FOLDER = '/run/somewhere';
 const NAMESPACE = 'somewhere-1';
@@ -21,7 +21,7 @@ function argsOf(row: GuestRowName, guest: 'a' | 'b' = 'a'): string {
 
 /** As the switch understands them. */
 function resolved(ports: Readonly<Record<string, object>>): Readonly<Record<string, unknown>>[] {
-  const sources = Object.entries(ports).map(([name, settings]) => jsonPortSource(name, settings, JSON_WORDS));
+  const sources = Object.entries(ports).map(([name, settings]) => jsonPortSource(name, settings));
   return resolveConfig(sources).ports.map((port) => ({ ...port }));
 }
 

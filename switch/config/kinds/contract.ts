@@ -21,6 +21,8 @@ export type PortKindSpec<Settings extends { readonly kind: PortKind }> = {
   readonly pathKeys: readonly (keyof Settings & string)[];
   /** Settings that are maps, and the keys in them. */
   readonly mapKeys: Readonly<Record<string, readonly string[]>>;
+  /** Settings that are lists. */
+  readonly listKeys: readonly (keyof Settings & string)[];
   /** Of its own settings, those that can be changed while the port runs, beside what every port has. */
   readonly changeable: Readonly<Record<string, z.ZodType>>;
   /** A strict object with every setting, from text; its `kind` is a literal (port-object.ts). */

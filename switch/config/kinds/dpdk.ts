@@ -68,6 +68,7 @@ export const DPDK: PortKindSpec<DpdkSettings> = {
   copiesOf: () => null,
   pathKeys: [],
   mapKeys: { offloads: DPDK_OFFLOAD_NAMES },
+  listKeys: [],
   changeable: {},
   schema,
   create,

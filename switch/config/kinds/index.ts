@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import type { Port, PortContext, PortKind } from '../../../src/port/contract.ts';
-import { COMMON_PORT_FIELDS } from '../common-port.ts';
+import { COMMON_LIST_KEYS, COMMON_PORT_FIELDS } from '../common-port.ts';
 import type { CopiedPorts, PortKindSpec } from './contract.ts';
 import { DPDK, type DpdkSettings } from './dpdk.ts';
 import { PCAP, type PcapSettings } from './pcap.ts';
@@ -90,6 +90,12 @@ export function knownPortSettings(kind: string, key?: string): readonly string[]
   const spec = specOf(kind);
   const keys = key === undefined ? undefined : spec.mapKeys[key];
   return keys ?? Object.keys(spec.schema(THIS_HOST).shape);
+}
+
+/** Settings of any kind whose parts are joined by + on a command line. */
+export function joinedKeys(): readonly string[] {
+  const own = PORT_KINDS.flatMap((kind) => [...SPECS[kind].listKeys, ...Object.keys(SPECS[kind].mapKeys)]);
+  return [...COMMON_LIST_KEYS, ...own];
 }
 
 /** The settings of a port of that kind that can be changed while it runs. */

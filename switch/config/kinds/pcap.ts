@@ -63,6 +63,7 @@ export const PCAP: PortKindSpec<PcapSettings> = {
   copiesOf: (settings) => (settings.direction === 'read' ? [] : (settings.mirror ?? null)),
   pathKeys: ['file'],
   mapKeys: {},
+  listKeys: ['mirror'],
   changeable: {},
   schema,
   create,

@@ -1,6 +1,7 @@
 /** How the schema of a kind of port is put together, and what the check of its settings against each other needs. */
 import { z } from 'zod';
 import { COMMON_PORT_FIELDS, vlanClashes } from '../common-port.ts';
+import { wordedIssue } from '../wording.ts';
 
 /** A strict object of the kind's own fields and those that every port has; `needed` is the endpoint's key. */
 export function portObject<Fields extends z.core.$ZodLooseShape>(needed: string, fields: Fields) {
@@ -13,14 +14,12 @@ export function checkedPort<Settings>(
   value: unknown,
   context: z.core.$RefinementCtx,
 ): Settings {
-  const parsed = schema.safeParse(value);
+  const parsed = schema.safeParse(value, { reportInput: true });
   const clashes = vlanClashes(value);
   if (parsed.success && clashes.length === 0) return parsed.data;
   // As they are: their paths lie within this port, and their messages say what is allowed.
   for (const issue of parsed.error?.issues ?? []) context.issues.push(issue as z.core.$ZodRawIssue);
-  for (const { key, message } of clashes) {
-    context.issues.push({ code: 'custom', path: [key], message, input: value });
-  }
+  for (const { key, allowed } of clashes) context.issues.push(wordedIssue([key], allowed, value));
   return z.NEVER;
 }
 

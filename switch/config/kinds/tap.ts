@@ -76,6 +76,7 @@ export const TAP: PortKindSpec<TapSettings> = {
   copiesOf: () => null,
   pathKeys: [],
   mapKeys: { offloads: OFFLOAD_NAMES },
+  listKeys: ['addresses'],
   changeable: { offloads: offloads.optional() },
   schema,
   create,

@@ -56,6 +56,7 @@ export const UNIX: PortKindSpec<UnixSettings> = {
   copiesOf: () => null,
   pathKeys: ['socket', 'peer'],
   mapKeys: {},
+  listKeys: [],
   changeable: {},
   schema,
   create,

@@ -40,21 +40,25 @@ const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for e
 
 export const vlan = wholeNumber(0, VLAN_MAX);
 
+/** One VLAN, or those from one to another. */
+const vlanRange = z.string(VLANS_ALLOWED).transform((text, context) => {
+  const [, first, last = first] = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(text) ?? [];
+  const range = { first: Number(first), last: Number(last) };
+  if (first !== undefined && range.first <= range.last && range.last <= VLAN_MAX) return range;
+  context.issues.push({ code: 'custom', message: VLANS_ALLOWED, input: text });
+  return z.NEVER;
+});
+
 /** VLANs, each once and in order; a list, or one text. */
 export const vlanList = z
   .preprocess(
     (value) => (typeof value === 'string' ? value.split(/[+, ]+/) : value),
-    z.array(z.string(VLANS_ALLOWED), VLANS_ALLOWED).min(1, VLANS_ALLOWED),
+    z.array(vlanRange, VLANS_ALLOWED).min(1, VLANS_ALLOWED),
   )
-  .transform((texts, context): number[] => {
+  .transform((ranges): number[] => {
     const vlans = new Set<number>();
-    for (const [i, text] of texts.entries()) {
-      const [, first, last = first] = /^(\d{1,4})(?:-(\d{1,4}))?$/.exec(text) ?? [];
-      if (first === undefined || Number(first) > Number(last) || Number(last) > VLAN_MAX) {
-        context.issues.push({ code: 'custom', path: [i], message: VLANS_ALLOWED, input: text });
-        return z.NEVER;
-      }
-      for (let number = Number(first); number <= Number(last); number++) vlans.add(number);
+    for (const { first, last } of ranges) {
+      for (let number = first; number <= last; number++) vlans.add(number);
     }
     return [...vlans].sort((a, b) => a - b);
   });

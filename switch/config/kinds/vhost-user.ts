@@ -73,6 +73,7 @@ export const VHOST_USER: PortKindSpec<VhostUserSettings> = {
   copiesOf: () => null,
   pathKeys: ['socket'],
   mapKeys: { features: SWITCHABLE_FEATURE_NAMES, offloads: OFFLOAD_NAMES },
+  listKeys: [],
   changeable: { offloads: offloads.optional() },
   schema,
   create,

@@ -225,17 +225,16 @@ describe('run', () => {
       code: 2,
       signal: null,
       stdout: '',
-      stderr: 'ringway: --port c: queues: 0 is not allowed (1 to 127)\n',
+      stderr: 'ringway: port c: queues: 0 is not allowed (1 to 127)\n',
     });
-    const control = socket('ringway');
     expect((await ringway('add', `c=${socket('c')},quees=2`)).stderr).toBe(
-      'ringway: --port c: quees: unknown setting (did you mean queues?)\n',
+      'ringway: port c: quees: unknown setting (did you mean queues?)\n',
     );
     expect(await ringway('add', `c=${socket('a')}`)).toEqual({
       code: 2,
       signal: null,
       stdout: '',
-      stderr: `ringway: --port c: socket: ${socket('a')} is not allowed (it is the socket of port a)\n`,
+      stderr: `ringway: port c: socket: ${socket('a')} is not allowed (it is the socket of port a)\n`,
     });
     expect(await ringway('set', 'b', 'vlan-mode=native-tagged', 'tag=10', 'trunks=5+20-22')).toEqual(done);
     expect(await ringway('set', 'b', 'trunks=', 'flood=off')).toEqual(done);
@@ -259,7 +258,7 @@ describe('run', () => {
       stderr:
         'ringway: port b: tag: 4096 is not allowed (0 to 4095); ' +
         'port b: priority-tags: no is not allowed (never, if-nonzero or always); ' +
-        'port b: cvlans: 1 is not allowed (only with vlanMode dot1q-tunnel, and it is native-tagged)\n',
+        'port b: cvlans: 1 is not allowed (only with vlan-mode dot1q-tunnel, and it is native-tagged)\n',
     });
     expect((await ringway('set', 'b', 'tag')).stderr).toBe('ringway: tag: not of the form key=value\n');
     expect((await ringway('set', 'x', 'tag=1')).stderr).toContain('there is no port x');
@@ -269,7 +268,7 @@ describe('run', () => {
       code: 2,
       signal: null,
       stdout: '',
-      stderr: `ringway: ${control} answered 404: there is no port a\n`,
+      stderr: 'ringway: there is no port a\n',
     });
     program.child.kill('SIGTERM');
     expect((await program.ended).code).toBe(0);
@@ -289,7 +288,7 @@ describe('run', () => {
         [`b=${socket}`, 'it is the socket of port a'],
         [`b=${taken}`, 'is in use by a running process'],
         [`b=${join(folder, 'loop', 'b.sock')}`, 'ELOOP'],
-        ['b=/x,configSpace=on', '--port b: configSpace: unknown setting (did you mean config-space?)'],
+        ['b=/x,configSpace=on', 'port b: configSpace: unknown setting (did you mean config-space?)'],
       ]) {
         const { code, stdout, stderr } = await ringway('add', text);
         expect({ code, stdout, stderr }).toEqual({

@@ -1,11 +1,12 @@
 /** Settings that every kind of port has: accepted by each, alike in a file and on the command line, and what they decide. */
 import { describe, expect, it } from 'vitest';
 import { DEFAULT_POLICY, DEFAULT_VLAN, type PortPolicy, type VlanPolicy } from '../../../src/queue/policy.ts';
-import { settingsOf, toOptionKey } from '../../../switch/cli/options.ts';
+import { settingsOf } from '../../../switch/cli/options.ts';
 import { COMMON_PORT_FIELDS, policyOf, tuningOf } from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
 import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
 import { type PortConfig, resolveChange, resolveConfig } from '../../../switch/config/resolve.ts';
+import { toOptionKey } from '../../../switch/config/spelling.ts';
 
 /** What a port of each kind can be attached to. */
 const ENDPOINTS: Readonly<Record<string, string>> = {
@@ -83,17 +84,30 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
       expect.objectContaining({
         message:
           'r.yaml:1: ports.a.tag: 4096 is not allowed (0 to 4095); ' +
-          `r.yaml:1: ports.a.trunks.0: 5-4 is not allowed (${VLANS_ALLOWED}); ` +
           'r.yaml:1: ports.a.tag: 4096 is not allowed (only with vlanMode access, native-tagged, native-untagged, dot1q-tunnel, and it is trunk); ' +
+          `r.yaml:1: ports.a.trunks.0: 5-4 is not allowed (${VLANS_ALLOWED}); ` +
           'r.yaml:1: ports.a.cvlans: 1 is not allowed (only with vlanMode dot1q-tunnel, and it is trunk)',
       }),
     );
     expect(() => option(',vlan-mode=access')).toThrow(
-      '--port a: tag: missing (a VLAN, 0 to 4095, with vlanMode access)',
+      '--port a: tag: missing (a VLAN, 0 to 4095, with vlan-mode access)',
     );
     expect(() => option(',vlan-mode=acces,priority-tags=no')).toThrow(
       '--port a: vlan-mode: acces is not allowed (access, trunk, native-tagged, native-untagged or dot1q-tunnel); ' +
         '--port a: priority-tags: no is not allowed (never, if-nonzero or always)',
+    );
+  });
+
+  it('says of a list every part that cannot be', () => {
+    const told = (subjects: readonly string[], parts: readonly string[]): string =>
+      parts.map((part, i) => `${subjects[i]}: ${part} is not allowed (${VLANS_ALLOWED})`).join('; ');
+    const inFile = [2, 3, 4].map((i) => `r.yaml:1: ports.a.trunks.${i}`);
+    expect(() => file(', trunks: [10, 20, 100-99, [5], x]')).toThrow(
+      expect.objectContaining({ message: told(inFile, ['100-99', 'a list', 'x']) }),
+    );
+    const onLine = ['--port a: trunks', '--port a: trunks'];
+    expect(() => option(',trunks=10+100-99+x+100-99')).toThrow(
+      expect.objectContaining({ message: told(onLine, ['100-99', 'x']) }),
     );
   });
 
@@ -158,8 +172,27 @@ describe('a change of a running port', () => {
     [
       { vlanMode: 'access', priorityTags: 3 },
       'port a: priorityTags: 3 is not allowed (never, if-nonzero or always); ' +
-        'port a: trunks: a list is not allowed (only with vlanMode trunk, native-tagged, native-untagged, and it is access)',
+        'port a: trunks: a list, which the port has from before, is not allowed ' +
+        '(only with vlanMode trunk, native-tagged, native-untagged, and it is access): ' +
+        'the same request with "trunks":null takes it back',
     ],
+    [
+      JSON.parse('{ "tag": 9999, "foo": 1, "trunks": [1, "x", "y"], "__proto__": 1, "vlanMode": "acc" }'),
+      'port a: tag: 9999 is not allowed (0 to 4095); ' +
+        'port a: foo: unknown setting (did you mean flood?); ' +
+        `port a: trunks.1: x is not allowed (${VLANS_ALLOWED}); ` +
+        `port a: trunks.2: y is not allowed (${VLANS_ALLOWED}); ` +
+        'port a: __proto__: unknown setting (what can be changed is flood, receive, forwardBpdu, mtu, vlanMode, tag, ' +
+        'trunks, cvlans, priorityTags, qinqEthtype, offloads); ' +
+        'port a: vlanMode: acc is not allowed (access, trunk, native-tagged, native-untagged or dot1q-tunnel)',
+    ],
+    // What cannot be changed is no misspelling of what is missing.
+    [
+      { socket: '/x', tag: null },
+      'port a: socket: cannot be changed while the port runs (remove the port and add it again); ' +
+        'port a: tag: missing (a VLAN, 0 to 4095, with vlanMode native-tagged)',
+    ],
+    [{ vlan_mode: 'access' }, 'port a: vlan_mode: unknown setting (did you mean vlanMode?)'],
     [
       { queues: 4, colour: 'red' },
       'port a: queues: cannot be changed while the port runs (remove the port and add it again); ' +

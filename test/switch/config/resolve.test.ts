@@ -477,6 +477,11 @@ describe('refused in options', () => {
     [{ port: ['a=/x', 'b=/x'] }, '--port b: socket: /x is not allowed (it is the socket of port a)'],
     [{ port: ['a=/x'], cpus: '0,9' }, '--cpus: 9 is not allowed (this process may use 0, 2, 3)'],
     [{ port: ['a=/x'], cpus: '' }, '--cpus: nothing is not allowed (a list of CPU numbers, for example 2,3)'],
+    [
+      { port: ['a=/x', 'b=/x'], cpus: '0,9,8' },
+      '--port b: socket: /x is not allowed (it is the socket of port a); ' +
+        '--cpus: 9 is not allowed (this process may use 0, 2, 3); --cpus: 8 is not allowed (this process may use 0, 2, 3)',
+    ],
     [{ port: ['a=/x'], cpus: '2,2' }, '--cpus: 2 is not allowed (it is named twice)'],
     [{ port: ['a=/x'], idleUs: '1e3' }, '--idle-us: 1e3 is not allowed (0 to 1000000)'],
     [{ port: ['a=/x'], fdbCapacity: '0' }, '--fdb-capacity: 0 is not allowed (1 to 1048576)'],

@@ -34,7 +34,7 @@ describe('a DPDK port', () => {
   it('knows no others', () => {
     expect(() => fromOption('up=dpdk:net_null0,offloads=no-uso')).toThrow(ConfigError);
     expect(() => fromOption('up=dpdk:net_null0,offloads=no-uso')).toThrow(
-      /^--port up: offloads: no-uso is not allowed \(a map of csum, tso to on or off/,
+      /^--port up: offloads: no-uso is not allowed \(csum, tso joined by \+, with no- before what is off\)$/,
     );
   });
 });
