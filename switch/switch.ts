@@ -3,6 +3,7 @@
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
 import { formatMac } from '../protocol/ethernet.ts';
+import { RecordsError, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
 import { printable } from '../src/host/printable.ts';
@@ -30,6 +31,7 @@ export class Switch {
   readonly #config: SwitchConfig;
   readonly #log: Logger;
   readonly #arena: Arena;
+  readonly #records: RingRecords | null;
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
   readonly #ports: PortTable;
@@ -55,9 +57,12 @@ export class Switch {
       vlanLimit: config.vlanLimit,
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
     });
+    const arenaView = new ArenaView(this.#arena.location);
+    this.#records = openRecords(config.positionsFile, this.#arena, arenaView, log);
     this.#ports = new PortTable({
       arena: this.#arena,
-      arenaView: new ArenaView(this.#arena.location),
+      arenaView,
+      records: this.#records,
       workers: this.#workers,
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
@@ -146,6 +151,7 @@ export class Switch {
     clearInterval(this.#clock);
     await this.#ports.close();
     await this.#workers.stop();
+    this.#records?.close();
     // The arena stays reserved until the process ends: a view of it could still be reachable.
   }
 
@@ -222,6 +228,33 @@ function runningPairs(queues: readonly PortQueue[]): number {
   const isRunning = (index: number): boolean =>
     queues.some((queue) => queue.index === index && queue.inUse && queue.reason === null);
   return queues.filter(({ index }) => index % 2 === 0 && isRunning(index) && isRunning(index + 1)).length;
+}
+
+/** Guests' rings are switched all the same where they cannot be noted; the log says why. */
+function openRecords(
+  path: string | null,
+  arena: Arena,
+  arenaView: ArenaView,
+  log: Logger,
+): RingRecords | null {
+  if (path === null) return null;
+  try {
+    const records = RingRecords.open(path, arena, arenaView);
+    const { discarded, isOnDisk } = records;
+    if (discarded !== null)
+      log.warn({ positions: path }, `ring positions of before are not used: ${discarded}`);
+    if (isOnDisk) {
+      log.info(
+        { positions: path },
+        'ring positions lie on a disk, which may hold up workers: better on a tmpfs',
+      );
+    }
+    return records;
+  } catch (error) {
+    if (!(error instanceof RecordsError)) throw error;
+    log.warn(`ring positions are not kept, and packed rings will not survive a kill: ${error.message}`);
+    return null;
+  }
 }
 
 /** @throws ConfigError when not even the smallest is granted: whoever set that limit can raise it */

@@ -21,10 +21,13 @@ import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
+import { finish } from '../vring/packed/recovery.ts';
+import type { RingRecord } from '../vring/ring-record.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
 import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
+import type { PortRecords } from './ring-records.ts';
 import {
   baseToAnswer,
   decideStart,
@@ -52,6 +55,8 @@ export type DeviceContext = {
   readonly onChange: () => void;
   /** By ring; kept by the port from one connection to the next. */
   readonly lastRuns: Map<number, LastRun>;
+  /** Where rings are noted for the next process; null: nowhere. */
+  readonly records?: PortRecords | null;
   /** Something that the user may want to know but need not act on, for the log. */
   readonly onRemark: (remark: string) => void;
 };
@@ -198,6 +203,8 @@ export class Device {
     return this.#inTurn(async () => {
       await this.#detach(ring);
       const base = baseToAnswer(ring, layoutOf(this.features));
+      // Of one that did not run, what is known of its last run may still be of use.
+      if (ring.goesOn) this.#context.records?.forget(index);
       ring.stop(base);
       await this.#settleAll();
       this.#context.onChange();
@@ -415,19 +422,54 @@ export class Device {
       ring.reason = start.reason;
       return;
     }
+    this.#finishInterrupted(ring, start);
     ring.begin(layoutOf(this.features), start.indices);
     this.#context.lastRuns.delete(ring.index);
     this.#remark(ring, start.remark);
     // A ring that failed stays so until it is started anew, whatever else made us attach it again.
     ring.reason = ring.fault === RING_FAULT.NONE ? null : faultMessage(ring.fault);
     ring.places = start.places;
-    await this.#attach(ring, user, this.#attachmentOf(ring, start.places));
+    const attachment = this.#attachmentOf(ring, start.places);
+    const record = this.#note(ring, attachment);
+    // Who used the ring before may have come to its end between a burst and its signal.
+    const signalsFirst = start.indices !== null && !isAtBeginning(start.indices, attachment.layout);
+    await this.#attach(ring, user, {
+      ...attachment,
+      ...(record !== null && { recordOffset: record.offset }),
+      ...(signalsFirst && { signalsFirst }),
+    });
   }
 
   #remember(ring: Ring): void {
     const { index, size, base, indices, ranAs } = ring;
     if (!ring.goesOn || ranAs === null || ring.fault !== RING_FAULT.NONE) return;
-    this.#context.lastRuns.set(index, { layout: ranAs, size, place: this.#placeOf(ring), base, indices });
+    const place = this.#placeOf(ring);
+    this.#context.lastRuns.set(index, { layout: ranAs, size, place, base, indices, interrupted: null });
+  }
+
+  /** What another process left half done. */
+  #finishInterrupted(ring: Ring, { recovery, places }: RingStart & { readonly runs: true }): void {
+    const interrupted = this.#context.lastRuns.get(ring.index)?.interrupted ?? null;
+    if (recovery !== null && interrupted !== null)
+      finish(this.#context.arenaView, places.descOffset, interrupted, recovery);
+  }
+
+  /** Notes where the ring stands for who comes after this process, and is to be kept up to date by who uses it. */
+  #note(ring: Ring, { layout, direction, inOrder }: RingAttachment): RingRecord | null {
+    const { records } = this.#context;
+    if (records == null) return null;
+    const place = this.#placeOf(ring);
+    // Of a split ring the guest's memory says it all; and what has a fault does not go on.
+    if (layout === 'split' || place === null || ring.fault !== RING_FAULT.NONE) {
+      records.forget(ring.index);
+      return null;
+    }
+    const { index: queueIndex, size, base } = ring;
+    const isFromGuest = direction === 'ingress';
+    return records.begin(
+      { queueIndex, layout, size, place, base, isFromGuest, inOrder },
+      ring.indices.usedNext,
+    );
   }
 
   #placeOf({ addresses }: Ring): string | null {

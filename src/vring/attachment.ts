@@ -27,4 +27,8 @@ export type RingAttachment = QueueAttachmentBase & {
   readonly kickFd: number;
   readonly callFd: number;
   readonly map: GpaMap;
+  /** The ring's record in the arena (ring-record.ts); left out: it has none. */
+  readonly recordOffset?: number;
+  /** The driver is signalled once when the ring is opened: a signal may have been lost with who used the ring before. */
+  readonly signalsFirst?: boolean;
 };

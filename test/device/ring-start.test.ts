@@ -228,6 +228,7 @@ describe('a packed ring', () => {
       place: '1:2:4096',
       base: 0x8003_8003,
       indices: stood,
+      interrupted: null,
     };
     /** Descriptors up to 7 were used in the second round, the others in the first. */
     const rings = (flagsAt: (position: number) => number): RingSurroundings => ({

@@ -29,7 +29,7 @@ const {
   MIXED,
   RECORD_SHIFT,
 } = BATCH;
-const { writePlainFrame, writeTags, writeUsedDescriptor, writeWord32 } = WRITES;
+const { writePlainFrame, writeTags, writeUsedDescriptor } = WRITES;
 const { loadOrdered32 } = ORDERED;
 const { availableBits, OWNER_BITS, usedBits } = OWNERS;
 
@@ -121,11 +121,8 @@ export function placePlain(
     );
     if (pushBytes !== 0) placedAt[k] = headerIndex;
     const used = (idAndFlags & 0xffff) | usedWord;
-    if (layout.firstAt < 0) {
-      layout.firstAt = at;
-      layout.firstWord = used;
-      writeWord32(desc, word + 2, writtenBytes);
-    } else writeUsedDescriptor(desc, word, writtenBytes, used);
+    if (layout.firstAt < 0) layout.openBurst(at, wrap, used, writtenBytes);
+    else writeUsedDescriptor(desc, word, writtenBytes, used);
     sumBytes = (sumBytes + frameBytes) | 0;
     at++;
     if (at === size) {
