@@ -53,7 +53,22 @@ export class RingwayProcess {
 
   /** Ends it as a crash would and starts it again, with the same ports at the same sockets. */
   async killAndRestart(): Promise<void> {
+    this.kill();
+    await this.restart();
+  }
+
+  /** At once, in the middle of whatever it is at. */
+  kill(): void {
     this.#child.kill('SIGKILL');
+  }
+
+  /** Resolves when the process is gone. */
+  get ended(): Promise<unknown> {
+    return this.#exited;
+  }
+
+  /** Once it has ended. */
+  async restart(): Promise<void> {
     await this.#exited;
     this.#child = this.#spawn();
     this.#exited = exitOf(this.#child);
@@ -62,6 +77,11 @@ export class RingwayProcess {
 
   get controlSocket(): string {
     return join(this.folder, 'control.sock');
+  }
+
+  /** Begins to end it as a user would; `restart` waits for the end. */
+  endInOrder(): void {
+    this.#child.kill('SIGTERM');
   }
 
   get log(): string {
