@@ -18,6 +18,8 @@ export type RunOptions = {
   readonly control?: string;
   readonly positions?: string;
   readonly state?: string;
+  /** False: `--no-restore`. */
+  readonly restore?: boolean;
 };
 
 /** A word of so many letters is another one with two of them changed. */

@@ -68,9 +68,9 @@ export class RingwayProcess {
   }
 
   /** Once it has ended. */
-  async restart(): Promise<void> {
+  async restart(moreArgs: readonly string[] = []): Promise<void> {
     await this.#exited;
-    this.#child = this.#spawn();
+    this.#child = this.#spawn(moreArgs);
     this.#exited = exitOf(this.#child);
     await this.#untilItAnswers();
   }
@@ -139,13 +139,21 @@ export class RingwayProcess {
     return this.#exited;
   }
 
-  #spawn(): ChildProcess {
+  #spawn(moreArgs: readonly string[] = []): ChildProcess {
     const options = this.#options;
     const ports = options.ports.flatMap((name) => [
       '--port',
       `${name}=${kindOf(options, name)}${this.socket(name)}${(options.portOptions?.[name] ?? '').replaceAll('{folder}', this.folder)}`,
     ]);
-    const args = [PROGRAM, 'run', ...ports, '--control', this.controlSocket, ...(options.args ?? [])];
+    const args = [
+      PROGRAM,
+      'run',
+      ...ports,
+      '--control',
+      this.controlSocket,
+      ...(options.args ?? []),
+      ...moreArgs,
+    ];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
     createInterface({ input: child.stderr }).on('line', (line) => {
       this.#lines.push(line);
@@ -155,7 +163,7 @@ export class RingwayProcess {
   }
 
   #untilItAnswers(): Promise<void> {
-    return this.until(async () => (await this.ports()).length === this.#options.ports.length);
+    return this.until(async () => (await this.ports()).length >= this.#options.ports.length);
   }
 }
 

@@ -6,6 +6,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
+import { askControl } from '../../switch/control/client.ts';
 import { RingwayProcess } from '../real/ringway-process.ts';
 import { Random } from '../vring/random.ts';
 import { FIRST_BASES } from '../vring/ring-worlds.ts';
@@ -192,6 +193,31 @@ describe.each(SETUPS)('a Ringway that is killed under traffic: $layout rings, ro
     }
     await world.drain();
     for (const flow of flows) expect(flow.distinct).toBe(flow.sent);
+  });
+});
+
+describe('ports that were added at run time', () => {
+  const namesOf = async (switching: RingwayProcess): Promise<string[]> =>
+    (await switching.ports()).map(({ name }) => name);
+
+  it('are there again after a kill, with their changes, unless that is not wanted', async () => {
+    const switching = await RingwayProcess.start({ ports: ['a'] });
+    closing.push(() => switching.stop());
+    const ask = (name: string, method: 'PUT' | 'PATCH' | 'DELETE', body?: object): Promise<unknown> =>
+      askControl(switching.controlSocket, `/v1/ports/${name}`, { method, body });
+    await ask('b', 'PUT', { socket: switching.socket('b'), queues: 2 });
+    await ask('c', 'PUT', { socket: switching.socket('c') });
+    await ask('b', 'PATCH', { mtu: 1400 });
+    await ask('a', 'PATCH', { mtu: 1400 });
+    await ask('c', 'DELETE');
+    await switching.killAndRestart();
+    await switching.until(async () => (await namesOf(switching)).length === 2);
+    expect(await namesOf(switching)).toEqual(['a', 'b']);
+    expect((await switching.port('b')).settings.mtu).toBe(1400);
+    expect((await switching.port('a')).settings.mtu).toBeNull();
+    switching.kill();
+    await switching.restart(['--no-restore']);
+    expect(await namesOf(switching)).toEqual(['a']);
   });
 });
 
