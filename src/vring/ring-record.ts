@@ -118,12 +118,15 @@ export class RingRecord {
   readonly standing: StandingWords;
   readonly control: Int32Array;
   readonly #words: Int32Array;
+  #identity: RingIdentity | null;
 
   constructor(arena: ArenaView, offset: number) {
     this.offset = offset;
     this.#words = new Int32Array(arena.buffer, offset, RECORD_WORDS);
     this.standing = new StandingWords(arena, offset);
     this.control = new Int32Array(arena.buffer, offset + CONTROL * 4, CONTROL_WORDS);
+    const isWhole = this.#words[VALID] === 1 && this.#words[CHECK] === this.#checksum();
+    this.#identity = isWhole ? this.#readIdentity() : null;
   }
 
   get age(): number {
@@ -132,7 +135,7 @@ export class RingRecord {
 
   /** Null: the record is free, or was being written when its process ended. */
   get identity(): RingIdentity | null {
-    return this.#words[VALID] === 1 && this.#words[CHECK] === this.#checksum() ? this.#readIdentity() : null;
+    return this.#identity;
   }
 
   /**
@@ -155,11 +158,13 @@ export class RingRecord {
     standing[STAND] = standWord(position, 0, 0);
     standing[OPEN] = 0;
     words[VALID] = 1;
+    this.#identity = identity;
   }
 
   /** Nothing is known of the ring any more: its front-end was told where it stands. */
   forget(): void {
     this.#words[VALID] = 0;
+    this.#identity = null;
   }
 
   #checksum(): number {

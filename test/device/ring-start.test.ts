@@ -91,6 +91,7 @@ describe('a split ring', () => {
       places: places(0x1000, 0x9000, 0xa000),
       indices: { availNext: USED_IDX, usedNext: USED_IDX },
       remark: null,
+      recovery: null,
     });
   });
 
@@ -129,6 +130,7 @@ describe('a packed ring', () => {
       places: places(0x1000, 0x9000, 0xa000),
       indices: { availNext: 0x8000, usedNext: 0x8000 },
       remark: null,
+      recovery: null,
     });
   });
 
