@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { hasBit, maskOf } from '../../protocol/bits.ts';
-import type { MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
+import type { InflightDescription, MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { BudgetError, type DescriptorShare } from '../host/budgets.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
@@ -24,6 +24,7 @@ import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import { finish } from '../vring/packed/recovery.ts';
 import type { RingRecord } from '../vring/ring-record.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
+import { InflightBuffer } from './inflight.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
 import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
@@ -72,6 +73,8 @@ export class Device {
   readonly #ownQueues = new Map<number, OwnQueue>();
   /** Of the connection by which a back-end could ask the front-end; -1: none. */
   #backEndChannelFd = -1;
+  /** What the front-end keeps for the next back-end; null: nothing. */
+  #inflight: InflightBuffer | null = null;
   /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
   #featuresSet = false;
   /** The change at work; see `#inTurn`. */
@@ -90,6 +93,11 @@ export class Device {
 
   get offeredProtocolFeatures(): bigint {
     return this.#kind.offeredProtocolFeatures;
+  }
+
+  /** Rings that the front-end may name. */
+  get ringCount(): number {
+    return this.#kind.ringCount;
   }
 
   /** Those that the front-end named, by index. */
@@ -175,6 +183,26 @@ export class Device {
   /** REM_MEM_REG. @throws MemoryError */
   removeMemory(region: MemRegion): Promise<void> {
     return this.#changeMemory((follow) => this.#memory.remove(region, follow));
+  }
+
+  /** SET_INFLIGHT_FD: the buffer takes the place of the one before. @throws PeerError, HostError */
+  async setInflight(set: InflightDescription, fds: IncomingFds): Promise<void> {
+    const { arena, arenaView, peerFds, onChange } = this.#context;
+    const fd = fds.take();
+    assert(fd !== null, 'the table says that a descriptor comes');
+    await this.#inTurn(async () => {
+      try {
+        const next = new InflightBuffer(arena, arenaView, fd, set, layoutOf(this.features), this.ringCount);
+        await this.#detachAll();
+        this.#inflight?.release();
+        this.#inflight = next;
+      } finally {
+        peerFds.close([fd]);
+      }
+      this.#hopeAgain(this.rings);
+      await this.#settleAll();
+    });
+    onChange();
   }
 
   setRingSize(index: number, size: number): Promise<void> {
@@ -279,6 +307,8 @@ export class Device {
         ring.closeFds();
       }
       this.#rings.clear();
+      this.#inflight?.release();
+      this.#inflight = null;
       await this.#memory.release();
       this.#closeBackEndChannel();
     });
@@ -389,6 +419,8 @@ export class Device {
       memory: this.#memory,
       lastRun,
       place: lastRun === null ? null : this.#placeOf(ring),
+      inflight: (places) =>
+        this.#inflight?.read(ring.index, layoutOf(this.features), ring.size, places) ?? null,
       word16At: (offset) => this.#context.arenaView.word16At(offset),
     });
   }
@@ -436,6 +468,7 @@ export class Device {
     await this.#attach(ring, user, {
       ...attachment,
       ...(record !== null && { recordOffset: record.offset }),
+      ...this.#noteInflight(ring, attachment),
       ...(signalsFirst && { signalsFirst }),
     });
   }
@@ -470,6 +503,12 @@ export class Device {
       { queueIndex, layout, size, place, base, isFromGuest, inOrder },
       ring.indices.usedNext,
     );
+  }
+
+  #noteInflight(ring: Ring, { layout }: RingAttachment): Pick<RingAttachment, 'inflightOffset'> {
+    this.#inflight?.begin(ring.index, layout, ring.size, ring.indices.usedNext);
+    const offset = this.#inflight?.regionOffset(ring.index, layout, ring.size) ?? null;
+    return layout === 'split' || offset === null ? {} : { inflightOffset: offset };
   }
 
   #placeOf({ addresses }: Ring): string | null {

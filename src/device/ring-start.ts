@@ -22,6 +22,7 @@ import { isSplitRingSize, RING_SIZE_MAX } from '../../protocol/virtio/split-ring
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { type Interrupted, type Recovery, recover } from '../vring/packed/recovery.ts';
+import type { InflightReport } from './inflight.ts';
 import type { Ring } from './ring.ts';
 import { placeRing, type RingPlaces } from './ring-places.ts';
 
@@ -55,6 +56,8 @@ export type RingSurroundings = {
   /** Of the same ring on the connection before, if there was one; `place` is that of the ring now. */
   readonly lastRun: LastRun | null;
   readonly place: string | null;
+  /** What the front-end's in-flight region tells of the ring; left out, or null: nothing. */
+  readonly inflight?: (places: RingPlaces) => InflightReport | null;
   /** The little-endian word at an offset in the arena. */
   readonly word16At: (offset: number) => number;
 };
@@ -174,13 +177,19 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   // User-Mode Linux names 0 whatever the layout. Of a packed ring that would be the beginning of its second round.
   const isNamedZero = layout === 'packed' && base === 0 && packedLooksNew(ring.size, flagsAt);
   const begin = isNamedZero ? LAYOUTS.packed.baseInitial : base;
-  const stood = whereItStood(ring, base, surroundings, flagsAt);
+  const inflight = surroundings.inflight?.(places) ?? NO_REPORT;
+  if (inflight.fault !== null) return { runs: false, reason: inflight.fault };
+  const stood =
+    whereItStood(ring, base, surroundings, flagsAt) ??
+    whereRegionSays(inflight.position, ring, base, layout, flagsAt);
   if (stood !== null) return { runs: true, places, ...stood, remark: remarkOn(begin, stood.indices) };
   const indices = LAYOUTS[layout].indicesAt(begin, usedIdx);
   const disbelief = LAYOUTS[layout].disbelief(indices, ring.size, flagsAt);
   if (disbelief !== null) return { runs: false, reason: disbelief };
   return { runs: true, places, indices, remark: remarkOn(begin, indices), recovery: null };
 }
+
+const NO_REPORT: InflightReport = { fault: null, position: null };
 
 type Stood = { readonly indices: RingIndices; readonly recovery: Recovery | null };
 
@@ -208,6 +217,20 @@ function whereItStood(
   // 0 is what some name whatever the layout.
   const isGuess = base === baseInitial || base === lastRun.base || base === 0;
   return isGuess || isSeen ? { indices, recovery } : null;
+}
+
+/** As `whereItStood`, of a ring whose front-end kept its in-flight region. */
+function whereRegionSays(
+  position: number | null,
+  { size }: RingFacts,
+  base: number,
+  layout: RingLayoutKind,
+  flagsAt: FlagsAt,
+): Stood | null {
+  const { baseInitial, looksNew, disbelief } = LAYOUTS[layout];
+  if (position === null || (base !== baseInitial && base !== 0) || looksNew(size, flagsAt)) return null;
+  const indices = indicesOf(position);
+  return disbelief(indices, size, flagsAt) === null ? { indices, recovery: null } : null;
 }
 
 /** Nothing is in hand between two bursts. */

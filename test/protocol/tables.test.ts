@@ -56,6 +56,8 @@ const SPECIFIED: Record<MessageName, readonly [number, string, string, string | 
   SET_BACKEND_REQ_FD: [21, 'none', 'one', null],
   GET_CONFIG: [24, 'config', 'none', 'config'],
   SET_CONFIG: [25, 'config', 'none', null],
+  GET_INFLIGHT_FD: [31, 'inflight', 'none', 'inflight'],
+  SET_INFLIGHT_FD: [32, 'inflight', 'one', null],
   GET_MAX_MEM_SLOTS: [36, 'none', 'none', 'u64'],
   ADD_MEM_REG: [37, 'memRegion', 'one', null],
   REM_MEM_REG: [38, 'memRegion', 'optionalOne', null],

@@ -36,6 +36,7 @@ import { StandingWords } from '../ring-record.ts';
 import type { ToGuest } from '../to-guest.ts';
 import { walkChain } from './chain.ts';
 import { gatherPlain } from './gather.ts';
+import { InflightWords } from './inflight-words.ts';
 import { markRead } from './mark-read.ts';
 import { availableBits, OWNER_BITS, usedBits } from './owner-bits.ts';
 import { placePlain } from './place.ts';
@@ -83,6 +84,8 @@ export class PackedLayout implements RingLayout {
   /** Of the ring's record: where it stands, and the bytes written to the chains of `walkedIds`. */
   declare private readonly standing: Int32Array;
   declare private readonly walkedBytes: Int32Array;
+  /** Null: the front-end does not keep where the ring stands. */
+  declare private readonly inflight: InflightWords | null;
 
   constructor(arena: ArenaView, attachment: RingAttachment) {
     const { size } = attachment;
@@ -93,6 +96,8 @@ export class PackedLayout implements RingLayout {
     this.desc = new Int32Array(arena.buffer, attachment.descOffset, size * 4);
     this.driver = new Uint16Array(arena.buffer, attachment.driverOffset, 2);
     this.device = new Uint16Array(arena.buffer, attachment.deviceOffset, 2);
+    const { inflightOffset } = attachment;
+    this.inflight = inflightOffset === undefined ? null : new InflightWords(arena, inflightOffset);
     // What is being used lies in the record: from the guest a burst, to the guest a frame.
     const { words, ids, slots, bytes } = new StandingWords(arena, attachment.recordOffset);
     this.standing = words;
@@ -196,10 +201,12 @@ export class PackedLayout implements RingLayout {
     const { standing } = this;
     const position = this.usedAt | (this.usedWrap << 15);
     if (!this.isFromGuest) standing[STAND] = position;
+    if (this.inflight !== null) this.inflight.begin(position);
     // All of the burst is visible with it, and it is before the driver's wish is read.
     publishWord32(this.desc, (this.firstAt << 2) + 3, this.firstWord);
     standing[STAND] = position;
     standing[OPEN] = 0;
+    if (this.inflight !== null) this.inflight.end(position);
     this.firstAt = NOTHING;
     const publishedBefore = this.publishedAt;
     this.publishedAt = this.usedAt;
