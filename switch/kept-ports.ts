@@ -4,7 +4,7 @@
  * whatever was added, changed or removed under that name. Nothing in the file stops the start, and nothing of it is left
  * out without a line in the log. Main thread.
  */
-import { readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { z } from 'zod';
 import { kindOf, pathKeysOf } from './config/kinds/index.ts';
@@ -125,6 +125,10 @@ export class KeptPorts implements PortHost {
   #write(): void {
     const path = this.#path;
     if (path === null) return;
+    if (this.#ports.size === 0) {
+      rmSync(path, { force: true });
+      return;
+    }
     const state = { format: STATE_FORMAT, ports: Object.fromEntries(this.#ports) };
     try {
       writeFileSync(`${path}.new`, `${JSON.stringify(state, null, 2)}\n`, { mode: FILE_MODE });

@@ -3,7 +3,7 @@
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
 import { formatMac } from '../protocol/ethernet.ts';
-import { RecordsError, RingRecords } from '../src/device/ring-records.ts';
+import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
 import { printable } from '../src/host/printable.ts';
@@ -39,6 +39,8 @@ export class Switch {
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
   #tick = 0;
+  /** Lines for the log that wait until the ports are there; null: they are. */
+  #toSay: (() => void)[] | null = [];
 
   private constructor(config: SwitchConfig, log: Logger) {
     this.#config = config;
@@ -58,7 +60,15 @@ export class Switch {
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
     });
     const arenaView = new ArenaView(this.#arena.location);
-    this.#records = openRecords(config.positionsFile, this.#arena, arenaView, log);
+    // What there is to say of it is said once the ports are there: a start that fails is told in one line.
+    const events: RecordsEvents = {
+      info: (text) => this.#whenStarted(() => log.info(text)),
+      warn: (text) => this.#whenStarted(() => log.warn(text)),
+    };
+    this.#records =
+      config.positionsFile === null
+        ? null
+        : new RingRecords(config.positionsFile, this.#arena, arenaView, events);
     this.#ports = new PortTable({
       arena: this.#arena,
       arenaView,
@@ -83,6 +93,8 @@ export class Switch {
       await created.stop();
       throw error;
     }
+    for (const say of created.#toSay?.splice(0) ?? []) say();
+    created.#toSay = null;
     if (created.#arena.location.sizeBytes < config.arenaBytes) {
       log.warn(
         { bytes: created.#arena.location.sizeBytes },
@@ -153,6 +165,11 @@ export class Switch {
     await this.#workers.stop();
     this.#records?.close();
     // The arena stays reserved until the process ends: a view of it could still be reachable.
+  }
+
+  #whenStarted(say: () => void): void {
+    if (this.#toSay === null) say();
+    else this.#toSay.push(say);
   }
 
   #forget(port: Port, counts: Float64Array): void {
@@ -228,33 +245,6 @@ function runningPairs(queues: readonly PortQueue[]): number {
   const isRunning = (index: number): boolean =>
     queues.some((queue) => queue.index === index && queue.inUse && queue.reason === null);
   return queues.filter(({ index }) => index % 2 === 0 && isRunning(index) && isRunning(index + 1)).length;
-}
-
-/** Guests' rings are switched all the same where they cannot be noted; the log says why. */
-function openRecords(
-  path: string | null,
-  arena: Arena,
-  arenaView: ArenaView,
-  log: Logger,
-): RingRecords | null {
-  if (path === null) return null;
-  try {
-    const records = RingRecords.open(path, arena, arenaView);
-    const { discarded, isOnDisk } = records;
-    if (discarded !== null)
-      log.warn({ positions: path }, `ring positions of before are not used: ${discarded}`);
-    if (isOnDisk) {
-      log.info(
-        { positions: path },
-        'ring positions lie on a disk, which may hold up workers: better on a tmpfs',
-      );
-    }
-    return records;
-  } catch (error) {
-    if (!(error instanceof RecordsError)) throw error;
-    log.warn(`ring positions are not kept, and packed rings will not survive a kill: ${error.message}`);
-    return null;
-  }
 }
 
 /** @throws ConfigError when not even the smallest is granted: whoever set that limit can raise it */

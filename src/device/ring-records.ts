@@ -49,11 +49,6 @@ const BOOT_ID_PATH = '/proc/sys/kernel/random/boot_id';
 /** statfs: file systems that are memory. */
 const MEMORY_FILE_SYSTEMS = [0x0102_1994, 0x8584_58f6];
 
-/** Why a file is not used, in words for the log. */
-export class RecordsError extends Error {
-  override name = 'RecordsError';
-}
-
 /** The records of one port, which is there until it lets go of them. */
 export type PortRecords = {
   /** Where its rings stood when they were used last, as far as their front-ends were not told. */
@@ -69,43 +64,75 @@ export type PortRecords = {
   release(): void;
 };
 
+export type RecordsEvents = {
+  info(message: string): void;
+  warn(message: string): void;
+};
+
+/** The file as it is open in this process. */
+type OpenFile = { readonly fd: number; readonly offset: number };
+
 export class RingRecords {
   readonly path: string;
-  /** For the log: why what was in the file is not used; null: it is, or there was nothing. */
-  readonly discarded: string | null;
-  readonly #fd: number;
   readonly #arena: Arena;
   readonly #arenaView: ArenaView;
-  readonly #offset: number;
+  readonly #events: RecordsEvents;
+  readonly #bootId: string;
   readonly #records: RingRecord[] = [];
   /** Names of ports that are there. */
   readonly #present = new Set<string>();
+  /** Null: it is made when the first ring needs a record. */
+  #file: OpenFile | null = null;
+  /** It could not be made. */
+  #isGivenUp = false;
   #age = 0;
 
-  /**
-   * Opens the file, makes it where it is not there, and takes it for this process.
-   * @throws RecordsError: it cannot be used, and why
-   */
-  static open(path: string, arena: Arena, arenaView: ArenaView, bootId = readBootId()): RingRecords {
-    const fd = openAndLock(path);
-    try {
-      return new RingRecords(path, fd, arena, arenaView, bootId);
-    } catch (error) {
-      closeSync(fd);
-      throw asRecordsError(path, error);
-    }
-  }
-
-  private constructor(path: string, fd: number, arena: Arena, arenaView: ArenaView, bootId: string) {
+  /** Opens the file where it is there, and takes it for this process. What is amiss is told by `events`. */
+  constructor(
+    path: string,
+    arena: Arena,
+    arenaView: ArenaView,
+    events: RecordsEvents,
+    bootId: string = readBootId(),
+  ) {
     this.path = path;
-    this.#fd = fd;
     this.#arena = arena;
     this.#arenaView = arenaView;
-    this.discarded = whyDiscarded(fd, bootId);
-    const sizeBytes = fstatSync(fd).size;
-    if (this.discarded !== null || sizeBytes === 0) begin(fd, bootId);
+    this.#events = events;
+    this.#bootId = bootId;
+    if (statSync(path, { throwIfNoEntry: false }) !== undefined) this.#openFile();
+  }
+
+  /** Answers whether it is open now; where it cannot be, packed rings are used all the same. */
+  #openFile(): boolean {
+    if (this.#file !== null || this.#isGivenUp) return this.#file !== null;
+    try {
+      const fd = openAndLock(this.path);
+      try {
+        this.#mapFile(fd);
+      } catch (error) {
+        closeSync(fd);
+        throw error;
+      }
+      if (!MEMORY_FILE_SYSTEMS.includes(statfsSync(this.path).type)) {
+        this.#events.info(`${this.path} lies on a disk, which may hold up workers: better on a tmpfs`);
+      }
+    } catch (error) {
+      this.#isGivenUp = true;
+      const why = error instanceof Error ? error.message : String(error);
+      this.#events.warn(
+        `ring positions are not kept, and packed rings will not survive a kill: ${this.path}: ${why}`,
+      );
+    }
+    return this.#file !== null;
+  }
+
+  #mapFile(fd: number): void {
+    const why = whyDiscarded(fd, this.#bootId);
+    if (why !== null) this.#events.warn(`ring positions of before are not used: ${this.path}: ${why}`);
+    if (why !== null || fstatSync(fd).size === 0) begin(fd, this.#bootId);
     // The whole length that it may come to; only what the file has is touched.
-    this.#offset = arena.map({
+    const offset = this.#arena.map({
       fd,
       fileOffset: HEADER_BYTES,
       sizeBytes: RECORDS_MAX * RECORD_BYTES,
@@ -113,16 +140,13 @@ export class RingRecords {
       preferredOffset: null,
       mayBeLost: true,
     });
+    this.#file = { fd, offset };
     const count = Math.floor((fstatSync(fd).size - HEADER_BYTES) / RECORD_BYTES);
-    for (let i = 0; i < Math.min(count, RECORDS_MAX); i++) this.#open(i);
+    for (let i = 0; i < Math.min(count, RECORDS_MAX); i++) this.#open(offset, i);
     this.#age = Math.max(0, ...this.#records.map(({ age }) => age));
   }
 
-  /** Whether it lies on a disk: then a worker may have to wait for that. */
-  get isOnDisk(): boolean {
-    return !MEMORY_FILE_SYSTEMS.includes(statfsSync(this.path).type);
-  }
-
+  /** Of the port of that name, until it is released. */
   ofPort(portName: string): PortRecords {
     this.#present.add(portName);
     const used = new Map<number, RingRecord>();
@@ -146,9 +170,11 @@ export class RingRecords {
 
   /** No worker may use any of it. The file stays for the next process, if it has anything to tell. */
   close(): void {
+    if (this.#file === null) return;
     if (this.#records.every(({ identity }) => identity === null)) rmSync(this.path, { force: true });
-    this.#arena.unmap(this.#offset);
-    closeFd(this.#fd);
+    this.#arena.unmap(this.#file.offset);
+    closeFd(this.#file.fd);
+    this.#file = null;
   }
 
   #lastRuns(portName: string): Map<number, LastRun> {
@@ -183,40 +209,36 @@ export class RingRecords {
 
   #grow(): boolean {
     const count = this.#records.length;
-    if (count + GROWTH_RECORDS > RECORDS_MAX) return false;
+    if (!this.#openFile() || this.#file === null || count + GROWTH_RECORDS > RECORDS_MAX) return false;
+    const { fd, offset } = this.#file;
     const zeros = Buffer.alloc(GROWTH_RECORDS * RECORD_BYTES);
     try {
       // Written, so that the pages are there: a hole would be filled when there may be no memory left.
-      if (writeSync(this.#fd, zeros, 0, zeros.length, HEADER_BYTES + count * RECORD_BYTES) < zeros.length)
+      if (writeSync(fd, zeros, 0, zeros.length, HEADER_BYTES + count * RECORD_BYTES) < zeros.length)
         return false;
     } catch {
       return false;
     }
-    for (let i = 0; i < GROWTH_RECORDS; i++) this.#open(count + i);
+    for (let i = 0; i < GROWTH_RECORDS; i++) this.#open(offset, count + i);
     return true;
   }
 
-  #open(index: number): void {
+  #open(offset: number, index: number): void {
     assert.equal(index, this.#records.length, 'records are opened in order');
-    this.#records.push(new RingRecord(this.#arenaView, this.#offset + index * RECORD_BYTES));
+    this.#records.push(new RingRecord(this.#arenaView, offset + index * RECORD_BYTES));
   }
 }
 
-/** @throws RecordsError */
+/** @throws Error: it cannot be used, and why */
 function openAndLock(path: string): number {
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
   for (;;) {
-    let fd: number;
-    try {
-      fd = openSync(path, flags, FILE_MODE);
-    } catch (error) {
-      throw asRecordsError(path, error);
-    }
+    const fd = openSync(path, flags, FILE_MODE);
     const file = fstatSync(fd);
     const fault = whyNotOurs(file) ?? (lockFile(fd) ? null : 'another process uses it');
     if (fault !== null) {
       closeSync(fd);
-      throw new RecordsError(`${path}: ${fault}`);
+      throw new Error(fault);
     }
     // It may have been removed, and made anew by another one, before it was locked.
     if (statSync(path, { throwIfNoEntry: false })?.ino === file.ino) return fd;
@@ -229,11 +251,6 @@ function whyNotOurs(file: Stats): string | null {
   if (!file.isFile()) return 'it is no regular file';
   if (uid !== process.geteuid?.()) return 'it belongs to another user';
   return (mode & 0o022) === 0 ? null : 'others may write to it';
-}
-
-function asRecordsError(path: string, error: unknown): RecordsError {
-  if (error instanceof RecordsError) return error;
-  return new RecordsError(`${path}: ${error instanceof Error ? error.message : String(error)}`);
 }
 
 function whyDiscarded(fd: number, bootId: string): string | null {

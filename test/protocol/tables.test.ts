@@ -91,6 +91,8 @@ describe('table of messages', () => {
       gate === null ? [] : [[name, gate]],
     );
     expect(Object.fromEntries(gates)).toEqual({
+      GET_INFLIGHT_FD: 'INFLIGHT_SHMFD',
+      SET_INFLIGHT_FD: 'INFLIGHT_SHMFD',
       SET_LOG_BASE: 'LOG_SHMFD',
       GET_QUEUE_NUM: 'MQ',
       NET_SET_MTU: 'MTU',

@@ -59,6 +59,8 @@ export type RingPlan = {
   readonly asks?: number;
   /** Where in the arena the rings have records, that to the guest first; default: they have none. */
   readonly recordOffsets?: readonly [number, number];
+  /** The same of regions that a front-end keeps. */
+  readonly inflightOffsets?: readonly [number, number];
 };
 
 /** Where a ring of each layout begins. */
@@ -285,6 +287,9 @@ export class RingwayEnd implements DeviceEnd {
       map: this.guestMemory.gpaMap(),
       ...(plan.recordOffsets !== undefined && {
         recordOffset: plan.recordOffsets[direction === 'egress' ? 0 : 1],
+      }),
+      ...(plan.inflightOffsets !== undefined && {
+        inflightOffset: plan.inflightOffsets[direction === 'egress' ? 0 : 1],
       }),
     };
   }

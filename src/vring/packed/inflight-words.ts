@@ -8,29 +8,41 @@ import { PACKED_INFLIGHT } from '../../../protocol/vhost-user/inflight.ts';
 import { POSITION_MASK } from '../../../protocol/virtio/packed-ring.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
 
-const USED_IDX = PACKED_INFLIGHT.usedIdx >> 1;
-const OLD_USED_IDX = PACKED_INFLIGHT.oldUsedIdx >> 1;
-/** Both wrap counters, a byte each: the old one is the upper. */
-const WRAP_COUNTERS = PACKED_INFLIGHT.usedWrapCounter >> 1;
+/** 16-bit words of the eight bytes that say it: the next position, the old one, both wrap counters, padding. */
+const NEXT = 0;
+const OLD = 1;
+/** A byte each: the old one is the upper. */
+const WRAP_COUNTERS = 2;
+const PADDING = 3;
 
 export class InflightWords {
+  /**
+   * The eight bytes as one element, so that they change at once: with one after the other a sudden end in between would
+   * leave a position that cannot be told from another one. As the upper ones are zero, they never are a number that V8
+   * would change by copying it.
+   */
+  declare private readonly region: Float64Array;
+  declare private readonly eight: Float64Array;
   declare private readonly words: Uint16Array;
 
   constructor(arena: ArenaView, regionOffset: number) {
-    this.words = new Uint16Array(arena.buffer, regionOffset, PACKED_INFLIGHT.headBytes >> 1);
+    this.region = new Float64Array(arena.buffer, regionOffset + PACKED_INFLIGHT.usedIdx, 1);
+    this.eight = new Float64Array(1);
+    this.words = new Uint16Array(this.eight.buffer);
   }
 
-  /** A burst that ends at `position`, its wrap counter in bit 15, is about to become visible. */
-  begin(position: number): void {
+  /** A burst from `old` to `next`, with their wrap counters in bit 15, is about to become visible. */
+  begin(old: number, next: number): void {
     const { words } = this;
-    words[WRAP_COUNTERS] = (words[WRAP_COUNTERS] & 0xff00) | (position >> 15);
-    words[USED_IDX] = position & POSITION_MASK;
+    words[NEXT] = next & POSITION_MASK;
+    words[OLD] = old & POSITION_MASK;
+    words[WRAP_COUNTERS] = (next >> 15) | ((old >> 15) << 8);
+    words[PADDING] = 0;
+    this.region[0] = this.eight[0];
   }
 
   /** It is visible. */
   end(position: number): void {
-    const { words } = this;
-    words[OLD_USED_IDX] = position & POSITION_MASK;
-    words[WRAP_COUNTERS] = (position >> 15) | ((position >> 15) << 8);
+    this.begin(position, position);
   }
 }

@@ -201,7 +201,8 @@ export class PackedLayout implements RingLayout {
     const { standing } = this;
     const position = this.usedAt | (this.usedWrap << 15);
     if (!this.isFromGuest) standing[STAND] = position;
-    if (this.inflight !== null) this.inflight.begin(position);
+    // The flag USED of the first descriptor's word is the wrap counter there.
+    if (this.inflight !== null) this.inflight.begin(this.firstAt | ((this.firstWord >>> 31) << 15), position);
     // All of the burst is visible with it, and it is before the driver's wish is read.
     publishWord32(this.desc, (this.firstAt << 2) + 3, this.firstWord);
     standing[STAND] = position;
