@@ -40,7 +40,6 @@ const IDENTITY_END = NAME + NAME_BYTES_MAX / 4;
 const AGE = IDENTITY_END;
 /** A line of the cache of its own. */
 const STANDING = 32;
-const CONTROL = 48;
 const IDS = 64;
 const SLOTS = IDS + RECORD_CHAINS_MAX;
 const BYTES = SLOTS + RECORD_CHAINS_MAX;
@@ -71,13 +70,6 @@ export function standWord(position: number, chains: number, from: number): numbe
 }
 export const chainsOf = (stand: number): number => (stand >> 16) & 0x7f;
 export const firstChainOf = (stand: number): number => (stand >> 23) & 0x7f;
-
-/** Words of `control`: what a driver said by its control queue and says only once. 0: nothing. */
-export const CONTROL_PAIRS = 0;
-/** Offloads that it takes: low and high half, and in the third word whether it said so. */
-export const CONTROL_OFFLOADS = 1;
-export const CONTROL_OFFLOADS_SAID = 3;
-const CONTROL_WORDS = 4;
 
 /** What a ring is known by: one of another identity is another ring. */
 export type RingIdentity = {
@@ -116,7 +108,6 @@ export class StandingWords {
 export class RingRecord {
   readonly offset: number;
   readonly standing: StandingWords;
-  readonly control: Int32Array;
   readonly #words: Int32Array;
   #identity: RingIdentity | null;
 
@@ -124,7 +115,6 @@ export class RingRecord {
     this.offset = offset;
     this.#words = new Int32Array(arena.buffer, offset, RECORD_WORDS);
     this.standing = new StandingWords(arena, offset);
-    this.control = new Int32Array(arena.buffer, offset + CONTROL * 4, CONTROL_WORDS);
     const isWhole = this.#words[VALID] === 1 && this.#words[CHECK] === this.#checksum();
     this.#identity = isWhole ? this.#readIdentity() : null;
   }
@@ -151,7 +141,6 @@ export class RingRecord {
       words[VALID] = 0;
       words.set(identityWords, IDENTITY);
       words[CHECK] = this.#checksum();
-      this.control.fill(0);
     }
     const { words: standing } = this.standing;
     // A burst that was open has come to its end by now, and where it ended is what counts first.
