@@ -21,7 +21,7 @@ import {
 import { isSplitRingSize, RING_SIZE_MAX } from '../../protocol/virtio/split-ring.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
-import { type Interrupted, type Recovery, recover } from '../vring/packed/recovery.ts';
+import { type DescriptorsAt, type Interrupted, type Recovery, recover } from '../vring/packed/recovery.ts';
 import type { InflightReport } from './inflight.ts';
 import type { Ring } from './ring.ts';
 import { placeRing, type RingPlaces } from './ring-places.ts';
@@ -138,6 +138,8 @@ const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
 
 /** Of a packed descriptor. */
 const FLAGS_OFFSET = 14;
+const ID_OFFSET = 12;
+const LENGTH_OFFSET = 8;
 
 /** Of a split ring: flags, then idx. */
 const USED_IDX_OFFSET = 2;
@@ -172,15 +174,22 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   if (typeof places === 'string') return { runs: false, reason: places };
   if (hasIndices(ring, layout)) return { runs: true, places, indices: null, remark: null, recovery: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
-  const flagsAt = (position: number): number =>
-    word16At(places.descOffset + position * DESC_BYTES + FLAGS_OFFSET);
+  const descriptors: DescriptorsAt = {
+    flags: (at) => word16At(places.descOffset + at * DESC_BYTES + FLAGS_OFFSET),
+    id: (at) => word16At(places.descOffset + at * DESC_BYTES + ID_OFFSET),
+    bytes: (at) => {
+      const offset = places.descOffset + at * DESC_BYTES + LENGTH_OFFSET;
+      return word16At(offset) | (word16At(offset + 2) << 16);
+    },
+  };
+  const flagsAt = descriptors.flags;
   // User-Mode Linux names 0 whatever the layout. Of a packed ring that would be the beginning of its second round.
   const isNamedZero = layout === 'packed' && base === 0 && packedLooksNew(ring.size, flagsAt);
   const begin = isNamedZero ? LAYOUTS.packed.baseInitial : base;
   const inflight = surroundings.inflight?.(places) ?? NO_REPORT;
   if (inflight.fault !== null) return { runs: false, reason: inflight.fault };
   const stood =
-    whereItStood(ring, base, surroundings, flagsAt) ??
+    whereItStood(ring, base, surroundings, descriptors) ??
     whereRegionSays(inflight.position, ring, base, layout, flagsAt);
   if (stood !== null) return { runs: true, places, ...stood, remark: remarkOn(begin, stood.indices) };
   const indices = LAYOUTS[layout].indicesAt(begin, usedIdx);
@@ -203,13 +212,14 @@ function whereItStood(
   ring: RingFacts,
   base: number,
   { layout, lastRun, place }: RingSurroundings,
-  flagsAt: FlagsAt,
+  descriptors: DescriptorsAt,
 ): Stood | null {
+  const { flags: flagsAt } = descriptors;
   if (lastRun === null || lastRun.layout !== layout || lastRun.size !== ring.size) return null;
   if (lastRun.place === null || lastRun.place !== place) return null;
   const { baseInitial, looksNew, disbelief } = LAYOUTS[layout];
   if (looksNew(ring.size, flagsAt)) return null;
-  const recovery = lastRun.interrupted === null ? null : recover(lastRun.interrupted, flagsAt);
+  const recovery = lastRun.interrupted === null ? null : recover(lastRun.interrupted, descriptors);
   const indices = recovery === null ? lastRun.indices : indicesOf(recovery.position);
   if (indices === null || disbelief(indices, ring.size, flagsAt) !== null) return null;
   const { availNext, usedNext } = packedIndices(base);

@@ -55,14 +55,19 @@ const FLAG_BASE = 4;
  * 29 the first of them in the three lists.
  */
 export const STAND = 0;
-/** To the guest: where the burst begins that the driver cannot see yet, with OPEN_BIT; 0: there is none. */
+/**
+ * To the guest: where the burst begins that the driver cannot see yet, with OPEN_BIT; 0: there is none. With PLAIN_BIT it
+ * begins with a plain descriptor, if with any: then it says itself what it will be marked with, except for its length
+ * before it was used.
+ */
 export const OPEN = 1;
-/** Of that first descriptor: its last word and its length when it is used. */
+/** Of that first descriptor: its last word and its length when it is used; with PLAIN_BIT its length before that. */
 export const FIRST_WORD = 2;
 export const FIRST_BYTES = 3;
 const STANDING_WORDS = 4;
 
 export const OPEN_BIT = 1 << 16;
+export const PLAIN_BIT = 1 << 17;
 export const POSITION_BITS = 0xffff;
 
 export function standWord(position: number, chains: number, from: number): number {

@@ -185,8 +185,13 @@ class World {
       const { words } = new StandingWords(sharedArenaView, OFFSETS[ring]);
       const interrupted = this.#interrupted(ring);
       const descOffset = this.#descOffset(ring);
-      const flagsAt = (at: number): number => sharedArenaView.word16At(descOffset + at * DESC_BYTES + 14);
-      const recovery = recover(interrupted, flagsAt);
+      const wordAt = (at: number, offset: number): number =>
+        sharedArenaView.word16At(descOffset + at * DESC_BYTES + offset);
+      const recovery = recover(interrupted, {
+        flags: (at) => wordAt(at, 14),
+        id: (at) => wordAt(at, 12),
+        bytes: (at) => wordAt(at, 8) | (wordAt(at, 10) << 16),
+      });
       if (recovery === null) throw new Error(`ring ${ring}: ${[words[STAND], words[OPEN]]} does not fit`);
       // What the region says is what the driver sees; of what is hidden it knows nothing.
       const places = { descOffset, driverOffset: 0, deviceOffset: 0 };

@@ -42,7 +42,7 @@ import { availableBits, OWNER_BITS, usedBits } from './owner-bits.ts';
 import { placePlain } from './place.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use.
-const { FIRST_BYTES, FIRST_WORD, OPEN, OPEN_BIT, STAND, standWord } = RECORD;
+const { FIRST_BYTES, FIRST_WORD, OPEN, OPEN_BIT, PLAIN_BIT, STAND, standWord } = RECORD;
 
 const WRITTEN_BIT = DESC_F_WRITE << 16;
 /** 16-bit words of an event suppression structure. */
@@ -205,8 +205,8 @@ export class PackedLayout implements RingLayout {
     if (this.inflight !== null) this.inflight.begin(this.firstAt | ((this.firstWord >>> 31) << 15), position);
     // All of the burst is visible with it, and it is before the driver's wish is read.
     publishWord32(this.desc, (this.firstAt << 2) + 3, this.firstWord);
-    standing[STAND] = position;
-    standing[OPEN] = 0;
+    if (this.isFromGuest) standing[STAND] = position;
+    else standing[OPEN] = 0;
     if (this.inflight !== null) this.inflight.end(position);
     this.firstAt = NOTHING;
     const publishedBefore = this.publishedAt;
@@ -260,6 +260,13 @@ export class PackedLayout implements RingLayout {
     let slots = 0;
     for (let i = 0; i < takenCount; i++) slots += takenSlots[i];
     this.#markUsed(takenIds[takenCount - 1], slots, 0, 0);
+  }
+
+  /** A burst may begin at a plain descriptor of so many bytes; its length is overwritten before it is marked. */
+  noteBurst(at: number, wrap: number, bytes: number): void {
+    const { standing } = this;
+    standing[FIRST_BYTES] = bytes;
+    standing[OPEN] = at | (wrap << 15) | OPEN_BIT | PLAIN_BIT;
   }
 
   /** The first descriptor that a burst uses is marked only with `publish`. */

@@ -29,7 +29,7 @@ const {
   MIXED,
   RECORD_SHIFT,
 } = BATCH;
-const { writePlainFrame, writeTags, writeUsedDescriptor } = WRITES;
+const { writePlainFrame, writeTags, writeUsedDescriptor, writeWord32 } = WRITES;
 const { loadOrdered32 } = ORDERED;
 const { availableBits, OWNER_BITS, usedBits } = OWNERS;
 
@@ -77,6 +77,11 @@ export function placePlain(
   let wrap = layout.availWrap | 0;
   let expected = availableBits(wrap) | WRITTEN_BIT;
   let usedWord = usedBits(wrap) | WRITTEN_BIT;
+  if (layout.firstAt < 0) {
+    // Noted before the loop, which would be slower with it: by the second frame it must be.
+    if ((loadOrdered32(desc, (at << 2) + 3) & (OWNER_BITS | SHAPE_BITS)) !== expected) return from;
+    layout.noteBurst(at, wrap, desc[(at << 2) + 2]);
+  }
   let sumBytes = 0;
   const end = count | 0;
   let k = from | 0;
@@ -121,8 +126,11 @@ export function placePlain(
     );
     if (pushBytes !== 0) placedAt[k] = headerIndex;
     const used = (idAndFlags & 0xffff) | usedWord;
-    if (layout.firstAt < 0) layout.openBurst(at, wrap, used, writtenBytes);
-    else writeUsedDescriptor(desc, word, writtenBytes, used);
+    if (layout.firstAt < 0) {
+      layout.firstAt = at;
+      layout.firstWord = used;
+      writeWord32(desc, word + 2, writtenBytes);
+    } else writeUsedDescriptor(desc, word, writtenBytes, used);
     sumBytes = (sumBytes + frameBytes) | 0;
     at++;
     if (at === size) {

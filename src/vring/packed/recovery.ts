@@ -25,6 +25,7 @@ import {
   firstChainOf,
   OPEN,
   OPEN_BIT,
+  PLAIN_BIT,
   POSITION_BITS,
   RECORD_CHAINS_MAX,
   STAND,
@@ -47,6 +48,8 @@ export type Recovery = {
   readonly position: number;
   /** As far as the driver could see before that. */
   readonly seen: number;
+  /** A buffer that was to be used and is not; null: there is none. */
+  readonly restored: { readonly at: number; readonly bytes: number } | null;
   /** In any order, and before `first`. */
   readonly marks: readonly Mark[];
   /** What makes them visible; null: nothing is left to do. */
@@ -61,11 +64,18 @@ export type Interrupted = {
   readonly standing: StandingWords;
 };
 
-/** The flags of the descriptor at a position. */
-type FlagsAt = (at: number) => number;
+/** What the ring has. */
+export type DescriptorsAt = {
+  /** Of the descriptor there. */
+  readonly flags: (at: number) => number;
+  readonly id: (at: number) => number;
+  readonly bytes: (at: number) => number;
+};
+
+type FlagsAt = DescriptorsAt['flags'];
 
 /** Null: what the record says cannot be so in this ring. */
-export function recover(ring: Interrupted, flagsAt: FlagsAt): Recovery | null {
+export function recover(ring: Interrupted, at: DescriptorsAt): Recovery | null {
   const { words } = ring.standing;
   const stand = words[STAND];
   const open = words[OPEN];
@@ -76,7 +86,7 @@ export function recover(ring: Interrupted, flagsAt: FlagsAt): Recovery | null {
     isIn(ring, open & POSITION_BITS) &&
     firstChainOf(stand) + chainCount <= RECORD_CHAINS_MAX;
   if (!isSane) return null;
-  return ring.isFromGuest ? recoverFromGuest(ring, flagsAt) : recoverToGuest(ring, flagsAt);
+  return ring.isFromGuest ? recoverFromGuest(ring, at.flags) : recoverToGuest(ring, at);
 }
 
 /** Does what is left to do, and notes it: may come to a sudden end in between, and then be done again. */
@@ -87,7 +97,8 @@ export function finish(arena: ArenaView, descOffset: number, ring: Interrupted, 
     if (bytes !== null) writeWord32(desc, at * 4 + 2, bytes);
     writeWord32(desc, at * 4 + 3, word);
   }
-  const { first, position } = recovery;
+  const { first, position, restored } = recovery;
+  if (restored !== null) writeWord32(desc, restored.at * 4 + 2, restored.bytes);
   if (first !== null) {
     if (!ring.isFromGuest) {
       words[FIRST_WORD] = first.word;
@@ -112,13 +123,14 @@ function recoverFromGuest(ring: Interrupted, flagsAt: FlagsAt): Recovery | null 
   if (isUsed(begin, flagsAt)) return settled(chains.end);
   if (!isAvailable(begin, flagsAt)) return null;
   const [first, ...others] = chains.marks;
-  if (!ring.inOrder) return { position: chains.end, seen: begin, marks: others, first };
+  if (!ring.inOrder) return { ...NOTHING_LEFT, position: chains.end, seen: begin, marks: others, first };
   // One descriptor stands for all.
   const word = (ids[count - 1] & 0xffff) | (first.word & ~0xffff);
-  return { position: chains.end, seen: begin, marks: [], first: { ...first, word } };
+  return { ...NOTHING_LEFT, position: chains.end, seen: begin, first: { ...first, word } };
 }
 
-function recoverToGuest(ring: Interrupted, flagsAt: FlagsAt): Recovery | null {
+function recoverToGuest(ring: Interrupted, descriptors: DescriptorsAt): Recovery | null {
+  const { flags: flagsAt } = descriptors;
   const { words } = ring.standing;
   const stand = words[STAND] & POSITION_BITS;
   const count = chainsOf(words[STAND]);
@@ -131,23 +143,32 @@ function recoverToGuest(ring: Interrupted, flagsAt: FlagsAt): Recovery | null {
   if (!isAvailable(begin, flagsAt)) return null;
   if (begin === stand && count > 0) {
     const [first, ...others] = chains.marks;
-    return { position: chains.end, seen: begin, marks: others, first };
+    return { ...NOTHING_LEFT, position: chains.end, seen: begin, marks: others, first };
   }
-  const first = {
-    at: begin & POSITION_MASK,
-    bytes: words[FIRST_BYTES],
-    word: words[FIRST_WORD],
-  };
-  if (count > 0) return { position: chains.end, seen: begin, marks: chains.marks, first };
+  const at = begin & POSITION_MASK;
+  const isPlain = (words[OPEN] & PLAIN_BIT) !== 0;
+  const plainWord = (): number => descriptors.id(at) | usedBits(begin >> 15) | (DESC_F_WRITE << 16);
+  const first = isPlain
+    ? { at, bytes: descriptors.bytes(at), word: plainWord() }
+    : { at, bytes: words[FIRST_BYTES], word: words[FIRST_WORD] };
+  if (count > 0) {
+    return { ...NOTHING_LEFT, position: chains.end, seen: begin, marks: chains.marks, first };
+  }
   // Since then there were only frames of one descriptor each, and those that are marked are whole.
   let end = begin === stand ? next(ring, stand, 1) : stand;
   for (let left = ring.size; left > 0 && end !== turned(begin) && isMarked(end, flagsAt); left--)
     end = next(ring, end, 1);
-  return { position: end, seen: begin, marks: [], first };
+  // Nothing is marked behind it, so it cannot be told whether it was used itself: then it was not.
+  if (isPlain && begin === stand && end === next(ring, begin, 1)) {
+    return { ...settled(begin), restored: { at, bytes: words[FIRST_BYTES] } };
+  }
+  return { ...NOTHING_LEFT, position: end, seen: begin, first };
 }
 
+const NOTHING_LEFT = { restored: null, marks: [], first: null } as const;
+
 function settled(position: number): Recovery {
-  return { position, seen: position, marks: [], first: null };
+  return { ...NOTHING_LEFT, position, seen: position };
 }
 
 /** The chains that the record has, marked used from `begin` on, and where they end; null: there are no such. */
