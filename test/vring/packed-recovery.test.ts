@@ -187,10 +187,11 @@ class World {
       const descOffset = this.#descOffset(ring);
       const wordAt = (at: number, offset: number): number =>
         sharedArenaView.word16At(descOffset + at * DESC_BYTES + offset);
+      const bytesAt = (at: number): number => wordAt(at, 8) | (wordAt(at, 10) << 16);
       const recovery = recover(interrupted, {
         flags: (at) => wordAt(at, 14),
         id: (at) => wordAt(at, 12),
-        bytes: (at) => wordAt(at, 8) | (wordAt(at, 10) << 16),
+        bytes: bytesAt,
       });
       if (recovery === null) throw new Error(`ring ${ring}: ${[words[STAND], words[OPEN]]} does not fit`);
       // What the region says is what the driver sees; of what is hidden it knows nothing.
@@ -200,6 +201,11 @@ class World {
       expect(report).toEqual({ fault: null, position: seen });
       finish(sharedArenaView, descOffset, interrupted, recovery);
       this.inflight.begin(ring, 'packed', this.plan.size, recovery.position);
+      const nextAt = recovery.position & 0x7fff;
+      const isAvailable = (wordAt(nextAt, 14) & 0x8080) === (recovery.position >= 0x8000 ? 0x80 : 0x8000);
+      // A burst that came to nothing has given its buffer back as it was.
+      if (ring === 0 && recovery.first === null && isAvailable && this.plan.receiveShape === undefined)
+        expect(bytesAt(nextAt)).toBe(this.plan.bufferBytes);
       const state = (ring === 0 ? this.end.to : this.end.from).state.words;
       state[STATE_AVAIL_NEXT] = recovery.position;
       state[STATE_USED_NEXT] = recovery.position;
