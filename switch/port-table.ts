@@ -4,6 +4,7 @@
  * nothing is left. A port's name, number and endpoint are its own from the call that adds it until every worker has
  * forgotten it. Main thread.
  */
+import type { RingRecords } from '../src/device/ring-records.ts';
 import type { Arena } from '../src/memory/arena.ts';
 import type { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents } from '../src/port/contract.ts';
@@ -28,6 +29,8 @@ export type PortWorkers = DataPath & {
 export type PortTableOptions = {
   readonly arena: Arena;
   readonly arenaView: ArenaView;
+  /** Where guests' rings are noted; left out: nowhere. */
+  readonly records?: RingRecords | null;
   readonly workers: PortWorkers;
   /** Path of the control socket, which no port may have; null: there is none. */
   readonly controlSocket: string | null;
@@ -166,13 +169,14 @@ export class PortTable {
     const id = this.#freeId();
     const clash = this.#claims.claim(config);
     if (clash !== null) throw faultError(portSubject(clash.path), clash);
-    const { arena, arenaView, workers, eventsOf } = this.#options;
+    const { arena, arenaView, workers, eventsOf, records = null } = this.#options;
     const port = createPort(config, {
       id,
       name,
       arena,
       arenaView,
       dataPath: workers,
+      records,
       events: eventsOf(id, name),
     });
     const entry: Entry = {

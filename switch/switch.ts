@@ -3,6 +3,7 @@
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
 import { formatMac } from '../protocol/ethernet.ts';
+import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
 import { printable } from '../src/host/printable.ts';
@@ -30,6 +31,7 @@ export class Switch {
   readonly #config: SwitchConfig;
   readonly #log: Logger;
   readonly #arena: Arena;
+  readonly #records: RingRecords | null;
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
   readonly #ports: PortTable;
@@ -37,6 +39,8 @@ export class Switch {
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
   #tick = 0;
+  /** Lines for the log that wait until the ports are there; null: they are. */
+  #toSay: (() => void)[] | null = [];
 
   private constructor(config: SwitchConfig, log: Logger) {
     this.#config = config;
@@ -55,9 +59,20 @@ export class Switch {
       vlanLimit: config.vlanLimit,
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
     });
+    const arenaView = new ArenaView(this.#arena.location);
+    // What there is to say of it is said once the ports are there: a start that fails is told in one line.
+    const events: RecordsEvents = {
+      info: (text) => this.#whenStarted(() => log.info(text)),
+      warn: (text) => this.#whenStarted(() => log.warn(text)),
+    };
+    this.#records =
+      config.positionsFile === null
+        ? null
+        : new RingRecords(config.positionsFile, this.#arena, arenaView, events);
     this.#ports = new PortTable({
       arena: this.#arena,
-      arenaView: new ArenaView(this.#arena.location),
+      arenaView,
+      records: this.#records,
       workers: this.#workers,
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
@@ -78,6 +93,8 @@ export class Switch {
       await created.stop();
       throw error;
     }
+    for (const say of created.#toSay?.splice(0) ?? []) say();
+    created.#toSay = null;
     if (created.#arena.location.sizeBytes < config.arenaBytes) {
       log.warn(
         { bytes: created.#arena.location.sizeBytes },
@@ -146,7 +163,13 @@ export class Switch {
     clearInterval(this.#clock);
     await this.#ports.close();
     await this.#workers.stop();
+    this.#records?.close();
     // The arena stays reserved until the process ends: a view of it could still be reachable.
+  }
+
+  #whenStarted(say: () => void): void {
+    if (this.#toSay === null) say();
+    else this.#toSay.push(say);
   }
 
   #forget(port: Port, counts: Float64Array): void {

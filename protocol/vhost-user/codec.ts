@@ -37,6 +37,14 @@ export type MemRegion = {
 };
 export type LogDescription = { readonly sizeBytes: bigint; readonly offset: bigint };
 export type ConfigSpace = { readonly offset: number; readonly flags: number; readonly bytes: Uint8Array };
+/** `paddingBytes`: 4 where the sender's struct ends with padding (QEMU), otherwise 0; a reply has as many. */
+export type InflightDescription = {
+  readonly sizeBytes: bigint;
+  readonly offset: bigint;
+  readonly queueCount: number;
+  readonly queueSize: number;
+  readonly paddingBytes: number;
+};
 /** `polled`: no descriptor comes, the ring is to be polled (kick) or never signalled (call, err). */
 export type VringFd = { readonly index: number; readonly polled: boolean };
 
@@ -49,6 +57,7 @@ export type BodyValues = {
   memRegion: MemRegion;
   log: LogDescription;
   config: ConfigSpace;
+  inflight: InflightDescription;
   vringFd: VringFd;
 };
 
@@ -56,6 +65,8 @@ const REGION_BYTES = 32;
 const MEM_TABLE_PREFIX_BYTES = 8;
 const SINGLE_REGION_PREFIX_BYTES = 8;
 const CONFIG_PREFIX_BYTES = 12;
+const INFLIGHT_BYTES = 20;
+const INFLIGHT_PADDING_BYTES = 4;
 
 export function decodeHeader(bytes: Uint8Array): Header {
   const view = viewOf(bytes);
@@ -152,6 +163,18 @@ const DECODERS: { [B in Body]: (payload: Uint8Array) => BodyValues[B] } = {
       bytes: payload.slice(CONFIG_PREFIX_BYTES),
     };
   },
+  inflight: (payload) => {
+    const paddingBytes = payload.length === INFLIGHT_BYTES ? 0 : INFLIGHT_PADDING_BYTES;
+    expectBytes(payload, INFLIGHT_BYTES + paddingBytes);
+    const view = viewOf(payload);
+    return {
+      sizeBytes: view.getBigUint64(0, true),
+      offset: view.getBigUint64(8, true),
+      queueCount: view.getUint16(16, true),
+      queueSize: view.getUint16(18, true),
+      paddingBytes,
+    };
+  },
   vringFd: (payload) => {
     expectBytes(payload, 8);
     const value = viewOf(payload).getBigUint64(0, true);
@@ -198,6 +221,13 @@ const ENCODERS: { [B in Body]: (value: BodyValues[B]) => Uint8Array } = {
       view.setUint32(4, config.bytes.length, true);
       view.setUint32(8, config.flags, true);
       bytes.set(config.bytes, CONFIG_PREFIX_BYTES);
+    }),
+  inflight: (inflight) =>
+    filled(INFLIGHT_BYTES + inflight.paddingBytes, (view) => {
+      view.setBigUint64(0, inflight.sizeBytes, true);
+      view.setBigUint64(8, inflight.offset, true);
+      view.setUint16(16, inflight.queueCount, true);
+      view.setUint16(18, inflight.queueSize, true);
     }),
   vringFd: (vring) =>
     filled(8, (view) =>

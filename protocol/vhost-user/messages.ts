@@ -16,6 +16,7 @@ export type Body =
   | 'memRegion'
   | 'log'
   | 'config'
+  | 'inflight'
   | 'vringFd';
 
 /** How many file descriptors may come: none, exactly one, one unless bit 8 is set, or one a region. */
@@ -56,6 +57,8 @@ export const MESSAGES = {
   // No gate: crosvm asks although CONFIG was not negotiated, and ends its machine when the connection ends.
   GET_CONFIG: { id: 24, body: 'config', fds: 'none', gate: null, reply: 'config' },
   SET_CONFIG: { id: 25, body: 'config', fds: 'none', gate: 'CONFIG', reply: null },
+  GET_INFLIGHT_FD: { id: 31, body: 'inflight', fds: 'none', gate: 'INFLIGHT_SHMFD', reply: 'inflight' },
+  SET_INFLIGHT_FD: { id: 32, body: 'inflight', fds: 'one', gate: 'INFLIGHT_SHMFD', reply: null },
   GET_MAX_MEM_SLOTS: { id: 36, body: 'none', fds: 'none', gate: 'CONFIGURE_MEM_SLOTS', reply: 'u64' },
   ADD_MEM_REG: { id: 37, body: 'memRegion', fds: 'one', gate: 'CONFIGURE_MEM_SLOTS', reply: null },
   REM_MEM_REG: { id: 38, body: 'memRegion', fds: 'optionalOne', gate: 'CONFIGURE_MEM_SLOTS', reply: null },

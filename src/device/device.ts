@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { hasBit, maskOf } from '../../protocol/bits.ts';
-import type { MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
+import type { InflightDescription, MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { BudgetError, type DescriptorShare } from '../host/budgets.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
@@ -21,10 +21,14 @@ import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
+import { finish } from '../vring/packed/recovery.ts';
+import type { RingRecord } from '../vring/ring-record.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
+import { InflightBuffer } from './inflight.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
 import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
+import type { PortRecords } from './ring-records.ts';
 import {
   baseToAnswer,
   decideStart,
@@ -52,6 +56,8 @@ export type DeviceContext = {
   readonly onChange: () => void;
   /** By ring; kept by the port from one connection to the next. */
   readonly lastRuns: Map<number, LastRun>;
+  /** Where rings are noted for the next process; null: nowhere. */
+  readonly records?: PortRecords | null;
   /** Something that the user may want to know but need not act on, for the log. */
   readonly onRemark: (remark: string) => void;
 };
@@ -67,6 +73,8 @@ export class Device {
   readonly #ownQueues = new Map<number, OwnQueue>();
   /** Of the connection by which a back-end could ask the front-end; -1: none. */
   #backEndChannelFd = -1;
+  /** What the front-end keeps for the next back-end; null: nothing. */
+  #inflight: InflightBuffer | null = null;
   /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
   #featuresSet = false;
   /** The change at work; see `#inTurn`. */
@@ -85,6 +93,11 @@ export class Device {
 
   get offeredProtocolFeatures(): bigint {
     return this.#kind.offeredProtocolFeatures;
+  }
+
+  /** Rings that the front-end may name. */
+  get ringCount(): number {
+    return this.#kind.ringCount;
   }
 
   /** Those that the front-end named, by index. */
@@ -172,6 +185,26 @@ export class Device {
     return this.#changeMemory((follow) => this.#memory.remove(region, follow));
   }
 
+  /** SET_INFLIGHT_FD: the buffer takes the place of the one before. @throws PeerError, HostError */
+  async setInflight(set: InflightDescription, fds: IncomingFds): Promise<void> {
+    const { arena, arenaView, peerFds, onChange } = this.#context;
+    const fd = fds.take();
+    assert(fd !== null, 'the table says that a descriptor comes');
+    await this.#inTurn(async () => {
+      try {
+        const next = new InflightBuffer(arena, arenaView, fd, set, layoutOf(this.features), this.ringCount);
+        await this.#detachAll();
+        this.#inflight?.release();
+        this.#inflight = next;
+      } finally {
+        peerFds.close([fd]);
+      }
+      this.#hopeAgain(this.rings);
+      await this.#settleAll();
+    });
+    onChange();
+  }
+
   setRingSize(index: number, size: number): Promise<void> {
     const ring = this.#ring(index);
     if (size < 1 || size > RING_ENTRIES_MAX) {
@@ -198,6 +231,8 @@ export class Device {
     return this.#inTurn(async () => {
       await this.#detach(ring);
       const base = baseToAnswer(ring, layoutOf(this.features));
+      // Of one that did not run, what is known of its last run may still be of use.
+      if (ring.goesOn) this.#context.records?.forget(index);
       ring.stop(base);
       await this.#settleAll();
       this.#context.onChange();
@@ -272,6 +307,8 @@ export class Device {
         ring.closeFds();
       }
       this.#rings.clear();
+      this.#inflight?.release();
+      this.#inflight = null;
       await this.#memory.release();
       this.#closeBackEndChannel();
     });
@@ -382,6 +419,8 @@ export class Device {
       memory: this.#memory,
       lastRun,
       place: lastRun === null ? null : this.#placeOf(ring),
+      inflight: (places) =>
+        this.#inflight?.read(ring.index, layoutOf(this.features), ring.size, places) ?? null,
       word16At: (offset) => this.#context.arenaView.word16At(offset),
     });
   }
@@ -415,19 +454,61 @@ export class Device {
       ring.reason = start.reason;
       return;
     }
+    this.#finishInterrupted(ring, start);
     ring.begin(layoutOf(this.features), start.indices);
     this.#context.lastRuns.delete(ring.index);
     this.#remark(ring, start.remark);
     // A ring that failed stays so until it is started anew, whatever else made us attach it again.
     ring.reason = ring.fault === RING_FAULT.NONE ? null : faultMessage(ring.fault);
     ring.places = start.places;
-    await this.#attach(ring, user, this.#attachmentOf(ring, start.places));
+    const attachment = this.#attachmentOf(ring, start.places);
+    const record = this.#note(ring, attachment);
+    // Who used the ring before may have come to its end between a burst and its signal.
+    const signalsFirst = start.indices !== null && !isAtBeginning(start.indices, attachment.layout);
+    await this.#attach(ring, user, {
+      ...attachment,
+      ...(record !== null && { recordOffset: record.offset }),
+      ...this.#noteInflight(ring, attachment),
+      ...(signalsFirst && { signalsFirst }),
+    });
   }
 
   #remember(ring: Ring): void {
     const { index, size, base, indices, ranAs } = ring;
     if (!ring.goesOn || ranAs === null || ring.fault !== RING_FAULT.NONE) return;
-    this.#context.lastRuns.set(index, { layout: ranAs, size, place: this.#placeOf(ring), base, indices });
+    const place = this.#placeOf(ring);
+    this.#context.lastRuns.set(index, { layout: ranAs, size, place, base, indices, interrupted: null });
+  }
+
+  /** What another process left half done. */
+  #finishInterrupted(ring: Ring, { recovery, places }: RingStart & { readonly runs: true }): void {
+    const interrupted = this.#context.lastRuns.get(ring.index)?.interrupted ?? null;
+    if (recovery !== null && interrupted !== null)
+      finish(this.#context.arenaView, places.descOffset, interrupted, recovery);
+  }
+
+  /** Notes where the ring stands for who comes after this process, and is to be kept up to date by who uses it. */
+  #note(ring: Ring, { layout, direction, inOrder }: RingAttachment): RingRecord | null {
+    const { records } = this.#context;
+    if (records == null) return null;
+    const place = this.#placeOf(ring);
+    // Of a split ring the guest's memory says it all; and what has a fault does not go on.
+    if (layout === 'split' || place === null || ring.fault !== RING_FAULT.NONE) {
+      records.forget(ring.index);
+      return null;
+    }
+    const { index: queueIndex, size, base } = ring;
+    const isFromGuest = direction === 'ingress';
+    return records.begin(
+      { queueIndex, layout, size, place, base, isFromGuest, inOrder },
+      ring.indices.usedNext,
+    );
+  }
+
+  #noteInflight(ring: Ring, { layout }: RingAttachment): Pick<RingAttachment, 'inflightOffset'> {
+    this.#inflight?.begin(ring.index, layout, ring.size, ring.indices.usedNext);
+    const offset = this.#inflight?.regionOffset(ring.index, layout, ring.size) ?? null;
+    return layout === 'split' || offset === null ? {} : { inflightOffset: offset };
   }
 
   #placeOf({ addresses }: Ring): string | null {

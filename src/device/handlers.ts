@@ -7,7 +7,9 @@
 import { answer, type Handlers } from '../vhost-user/handlers.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 import type { Device } from './device.ts';
+import { createInflight } from './inflight.ts';
 import { MEMORY_SLOTS_MAX } from './memory-map.ts';
+import { layoutOf } from './ring-start.ts';
 
 /** Messages whose meaning hangs on the kind of device. */
 export type KindMessage = 'GET_QUEUE_NUM' | 'NET_SET_MTU' | 'GET_CONFIG' | 'SET_CONFIG';
@@ -31,6 +33,12 @@ export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
     },
     // Only wakes a front-end that waits for log changes; there is no log.
     SET_LOG_FD: () => {},
+
+    GET_INFLIGHT_FD: (asked) => {
+      const { body, fd } = createInflight(asked, layoutOf(device.features), device.ringCount);
+      return answer(body, [fd]);
+    },
+    SET_INFLIGHT_FD: (set, fds) => device.setInflight(set, fds),
 
     SET_BACKEND_REQ_FD: (_, fds) => device.setBackEndChannel(fds),
 

@@ -21,6 +21,8 @@ import {
 import { isSplitRingSize, RING_SIZE_MAX } from '../../protocol/virtio/split-ring.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
+import { type DescriptorsAt, type Interrupted, type Recovery, recover } from '../vring/packed/recovery.ts';
+import type { InflightReport } from './inflight.ts';
 import type { Ring } from './ring.ts';
 import { placeRing, type RingPlaces } from './ring-places.ts';
 
@@ -30,7 +32,10 @@ export type RingFacts = Pick<
   'size' | 'addresses' | 'addressesAreOld' | 'base' | 'ranAs' | 'goesOn' | 'indices' | 'started' | 'enabled'
 >;
 
-/** Where a ring stood when its connection ended without an orderly stop. A port keeps it for the next connection. */
+/**
+ * Where a ring stood when its connection ended without an orderly stop, or its process. A port keeps it for the next
+ * connection, and records of rings (ring-records.ts) for the next process.
+ */
 export type LastRun = {
   readonly layout: RingLayoutKind;
   readonly size: number;
@@ -38,7 +43,9 @@ export type LastRun = {
   readonly place: string | null;
   /** As the front-end sent it, or null. */
   readonly base: number | null;
-  readonly indices: RingIndices;
+  /** Null: its user came to a sudden end, and the record tells. */
+  readonly indices: RingIndices | null;
+  readonly interrupted: Interrupted | null;
 };
 
 export type RingSurroundings = {
@@ -49,6 +56,8 @@ export type RingSurroundings = {
   /** Of the same ring on the connection before, if there was one; `place` is that of the ring now. */
   readonly lastRun: LastRun | null;
   readonly place: string | null;
+  /** What the front-end's in-flight region tells of the ring; left out, or null: nothing. */
+  readonly inflight?: (places: RingPlaces) => InflightReport | null;
   /** The little-endian word at an offset in the arena. */
   readonly word16At: (offset: number) => number;
 };
@@ -65,6 +74,8 @@ export type RingStart =
       readonly places: RingPlaces;
       readonly indices: RingIndices | null;
       readonly remark: string | null;
+      /** What is to be done in the ring before it is used; null: nothing. */
+      readonly recovery: Recovery | null;
     };
 
 /** Entries that a ring may have in some layout; which one it has is known only when it starts. */
@@ -127,6 +138,8 @@ const LAYOUTS: { readonly [Kind in RingLayoutKind]: Layout } = {
 
 /** Of a packed descriptor. */
 const FLAGS_OFFSET = 14;
+const ID_OFFSET = 12;
+const LENGTH_OFFSET = 8;
 
 /** Of a split ring: flags, then idx. */
 const USED_IDX_OFFSET = 2;
@@ -159,37 +172,79 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   if (fault !== null) return { runs: false, reason: fault };
   const places = placeRing(layout, ring.size, ring.addresses, memory);
   if (typeof places === 'string') return { runs: false, reason: places };
-  if (hasIndices(ring, layout)) return { runs: true, places, indices: null, remark: null };
+  if (hasIndices(ring, layout)) return { runs: true, places, indices: null, remark: null, recovery: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
-  const flagsAt = (position: number): number =>
-    word16At(places.descOffset + position * DESC_BYTES + FLAGS_OFFSET);
+  const descriptors: DescriptorsAt = {
+    flags: (at) => word16At(places.descOffset + at * DESC_BYTES + FLAGS_OFFSET),
+    id: (at) => word16At(places.descOffset + at * DESC_BYTES + ID_OFFSET),
+    bytes: (at) => {
+      const offset = places.descOffset + at * DESC_BYTES + LENGTH_OFFSET;
+      return word16At(offset) | (word16At(offset + 2) << 16);
+    },
+  };
+  const flagsAt = descriptors.flags;
   // User-Mode Linux names 0 whatever the layout. Of a packed ring that would be the beginning of its second round.
   const isNamedZero = layout === 'packed' && base === 0 && packedLooksNew(ring.size, flagsAt);
   const begin = isNamedZero ? LAYOUTS.packed.baseInitial : base;
-  const indices =
-    indicesOfLastRun(ring, base, surroundings, flagsAt) ?? LAYOUTS[layout].indicesAt(begin, usedIdx);
+  const inflight = surroundings.inflight?.(places) ?? NO_REPORT;
+  if (inflight.fault !== null) return { runs: false, reason: inflight.fault };
+  const stood =
+    whereItStood(ring, base, surroundings, descriptors) ??
+    whereRegionSays(inflight.position, ring, base, layout, flagsAt);
+  if (stood !== null) return { runs: true, places, ...stood, remark: remarkOn(begin, stood.indices) };
+  const indices = LAYOUTS[layout].indicesAt(begin, usedIdx);
   const disbelief = LAYOUTS[layout].disbelief(indices, ring.size, flagsAt);
   if (disbelief !== null) return { runs: false, reason: disbelief };
-  return { runs: true, places, indices, remark: remarkOn(begin, indices) };
+  return { runs: true, places, indices, remark: remarkOn(begin, indices), recovery: null };
 }
 
+const NO_REPORT: InflightReport = { fault: null, position: null };
+
+type Stood = { readonly indices: RingIndices; readonly recovery: Recovery | null };
+
 /**
- * Nothing in memory tells where a packed ring stands. If its connection was lost, though not this process, we know; and
- * QEMU then sends the base once more with which it began, whereas the driver goes on, unless it was reset meanwhile.
+ * Nothing in memory tells where a packed ring stands. If its connection was lost, we know, and if this process is not the
+ * one that used it, its record does. QEMU then sends the base once more with which it began, whereas the driver goes on,
+ * unless it was reset meanwhile. A front-end that names where its driver sees the ring stand is right too; but what was
+ * marked beyond that, and is not visible yet, only the record knows.
  */
-function indicesOfLastRun(
+function whereItStood(
   ring: RingFacts,
   base: number,
   { layout, lastRun, place }: RingSurroundings,
-  flagsAt: FlagsAt,
-): RingIndices | null {
+  descriptors: DescriptorsAt,
+): Stood | null {
+  const { flags: flagsAt } = descriptors;
   if (lastRun === null || lastRun.layout !== layout || lastRun.size !== ring.size) return null;
   if (lastRun.place === null || lastRun.place !== place) return null;
   const { baseInitial, looksNew, disbelief } = LAYOUTS[layout];
-  if (base !== baseInitial && base !== lastRun.base) return null;
-  if (looksNew(ring.size, flagsAt) || disbelief(lastRun.indices, ring.size, flagsAt) !== null) return null;
-  return lastRun.indices;
+  if (looksNew(ring.size, flagsAt)) return null;
+  const recovery = lastRun.interrupted === null ? null : recover(lastRun.interrupted, descriptors);
+  const indices = recovery === null ? lastRun.indices : indicesOf(recovery.position);
+  if (indices === null || disbelief(indices, ring.size, flagsAt) !== null) return null;
+  const { availNext, usedNext } = packedIndices(base);
+  const isSeen = recovery !== null && availNext === recovery.seen && usedNext === recovery.seen;
+  // 0 is what some name whatever the layout.
+  const isGuess = base === baseInitial || base === lastRun.base || base === 0;
+  return isGuess || isSeen ? { indices, recovery } : null;
 }
+
+/** As `whereItStood`, of a ring whose front-end kept its in-flight region. */
+function whereRegionSays(
+  position: number | null,
+  { size }: RingFacts,
+  base: number,
+  layout: RingLayoutKind,
+  flagsAt: FlagsAt,
+): Stood | null {
+  const { baseInitial, looksNew, disbelief } = LAYOUTS[layout];
+  if (position === null || (base !== baseInitial && base !== 0) || looksNew(size, flagsAt)) return null;
+  const indices = indicesOf(position);
+  return disbelief(indices, size, flagsAt) === null ? { indices, recovery: null } : null;
+}
+
+/** Nothing is in hand between two bursts. */
+const indicesOf = (position: number): RingIndices => ({ availNext: position, usedNext: position });
 
 function remarkOn(base: number, { availNext }: RingIndices): string | null {
   const named = base & HALF_MASK;

@@ -76,6 +76,13 @@ export type EmbeddedGuestOptions = ReachOptions & {
   readonly receiveShape?: () => Shape;
 };
 
+export type ReconnectOptions = ReachOptions & {
+  /** What to name for every ring, as front-ends do that do not know better; default: as far as the driver has seen. */
+  readonly base?: number;
+  /** Leave the rings disabled. */
+  readonly disabled?: boolean;
+};
+
 /** One transmit and one receive queue. */
 export class QueuePair {
   readonly toGuest: ReceiveQueue;
@@ -219,13 +226,15 @@ export class EmbeddedGuest {
    * Connects anew after the back-end was lost, with the rings and the memory as they are; the back-end
    * goes on after the last used entry, as QEMU tells it without inflight tracking.
    */
-  async reconnect(reachOptions: ReachOptions = {}): Promise<void> {
+  async reconnect(options: ReconnectOptions = {}): Promise<void> {
+    const { base, disabled = false, ...reachOptions } = options;
+    if (disabled) this.#enabledPairs.clear();
     this.#session.close();
     this.#session = await reach({ ...this.#options, ...reachOptions });
-    const options = { ...this.#options, features: this.features, protocolFeatures: this.protocolFeatures };
-    const { features } = await negotiate(this.#session, options);
+    const before = { ...this.#options, features: this.features, protocolFeatures: this.protocolFeatures };
+    const { features } = await negotiate(this.#session, before);
     if (features !== this.features) throw new BackEndError('the back-end offers other features than before');
-    await this.#start(this.#bases());
+    await this.#start(base === undefined ? this.#bases() : this.#rings().map(() => base));
   }
 
   /** Ends the connection and gives the memory back. */

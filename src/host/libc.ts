@@ -175,6 +175,7 @@ export const libc = {
     n: number,
     offset: number,
   ) => number,
+  flock: lib.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number,
   open: lib.func('int open(const char *path, int flags)') as (path: string, flags: number) => number,
   ioctl: lib.func('int ioctl(int fd, unsigned long request, void *argument)') as (
     fd: number,

@@ -2,6 +2,7 @@
  * What a port of the switch is to the process around it, whatever its kind. The workers do not see this: they
  * see the queues that a port attaches to the data path. Main thread.
  */
+import type { RingRecords } from '../device/ring-records.ts';
 import type { Budget } from '../host/budgets.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
@@ -58,6 +59,8 @@ export type PortContext = {
   readonly events: PortEvents;
   /** Of all ports together; left out: that of the process. */
   readonly descriptors?: Budget;
+  /** Where its rings are noted for the next process; left out: nowhere. */
+  readonly records?: RingRecords | null;
 };
 
 /** What of a port's settings may change while it runs and is no policy (src/queue/policy.ts); each kind takes what it has. */

@@ -27,4 +27,10 @@ export type RingAttachment = QueueAttachmentBase & {
   readonly kickFd: number;
   readonly callFd: number;
   readonly map: GpaMap;
+  /** The ring's record in the arena (ring-record.ts); left out: it has none. */
+  readonly recordOffset?: number;
+  /** A packed ring's region in the arena that its front-end keeps (packed/inflight-words.ts); left out: it has none. */
+  readonly inflightOffset?: number;
+  /** The driver is signalled once when the ring is opened: a signal may have been lost with who used the ring before. */
+  readonly signalsFirst?: boolean;
 };

@@ -34,6 +34,8 @@ export interface RingLayout {
   walk(ring: Ring, list: DescriptorList): number;
   /** Marks the first walked chain used, with so many bytes written to it. */
   useWalked(writtenBytes: number): void;
+  /** To the driver: marks the first `count` walked chains used, which make a frame, each with the bytes written to it. */
+  useFrame(writtenBytes: Int32Array, count: number): void;
   forgetWalked(): void;
   /** Makes what was used visible to the driver. Answers whether it wants to be signalled. */
   publish(): boolean;

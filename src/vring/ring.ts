@@ -48,6 +48,7 @@ export class Ring {
     this.layout = LAYOUTS[attachment.layout](arena, attachment);
     this.loadState();
     this.layout.disarmWake();
+    if (attachment.signalsFirst === true) this.signal();
   }
 
   /** Takes over the positions from the shared state: at attach, and when another worker may have moved them. */

@@ -140,7 +140,7 @@ export class ToGuest extends Ring implements EgressQueue {
     if (!batch.hasHeader(frame)) target.writeNetHeader(this.headerBytes, this.chainCount);
     else target.writeRequestHeader(this.headerBytes, this.chainCount, batch, frame);
     target.writeFrame(batch, frame);
-    for (let chain = 0; chain < this.chainCount; chain++) this.useWalked(this.chainBytes[chain]);
+    this.layout.useFrame(this.chainBytes, this.chainCount);
     this.burstFrames++;
     this.burstBytes += frameBytes;
     this.workLeft += PLACED_FRAME_WORK + (frameBytes >> PLACED_BYTES_SHIFT);

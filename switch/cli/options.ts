@@ -16,6 +16,10 @@ export type RunOptions = {
   readonly fdbAge?: string;
   readonly vlanLimit?: string;
   readonly control?: string;
+  readonly positions?: string;
+  readonly state?: string;
+  /** False: `--no-restore`. */
+  readonly restore?: boolean;
 };
 
 /** A word of so many letters is another one with two of them changed. */
@@ -28,6 +32,8 @@ const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
   arena: '--arena',
   vlanLimit: '--vlan-limit',
   control: '--control',
+  positions: '--positions',
+  state: '--state',
   'fdb.capacity': '--fdb-capacity',
   'fdb.ageSeconds': '--fdb-age',
 };
@@ -45,6 +51,8 @@ export function settingsOf(options: RunOptions): SettingSource {
         arena: options.arena,
         vlanLimit: options.vlanLimit,
         control: options.control,
+        positions: options.positions,
+        state: options.state,
       }),
       ...(Object.keys(fdb).length > 0 && { fdb }),
       ...(Object.keys(ports).length > 0 && { ports }),

@@ -7,8 +7,9 @@ import { readConfigFile } from '../config/file.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
 import { ConfigError } from '../config/settings.ts';
-import { controlApi } from '../control/api.ts';
+import { type ControlSource, controlApi } from '../control/api.ts';
 import { serveControl } from '../control/serve.ts';
+import { KeptPorts } from '../kept-ports.ts';
 import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
@@ -58,6 +59,11 @@ The configuration file is YAML:
   fdb: { capacity: ${CONFIG_DEFAULTS.fdb.capacity}, ageSeconds: ${CONFIG_DEFAULTS.fdb.ageSeconds} }
   arena: 1TiB
   control: /run/ringway/ringway.sock
+  positions: /run/ringway/ringway.positions
+  state: /run/ringway/ringway.ports.json
+
+Ports that "ringway add" adds are kept and there again after a restart, as are changes of them; a port that the file or an
+option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
 
 Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the lines that plug guests in to stdout.
 
@@ -97,6 +103,15 @@ export function addRun(program: Command): void {
       '--control <path>',
       `socket of the control API, or none (default: ${CONFIG_DEFAULTS.controlSocketName} beside the first port's socket where it can be)`,
     )
+    .option(
+      '--positions <file>',
+      "where guests' packed rings are noted for the next start, or none (default: beside the control socket)",
+    )
+    .option(
+      '--state <file>',
+      'where ports are kept that are added while it runs, or none (default: beside the control socket)',
+    )
+    .option('--no-restore', 'begin without the ports of that file')
     .addOption(new Option('--log-level <level>', 'least severe to log').choices(LOG_LEVELS).default('info'))
     .addHelpText('after', DETAILS)
     .action(async ({ logLevel, ...options }: RunOptions & { logLevel: LogLevel }) => {
@@ -116,7 +131,10 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const { Switch } = await import('../switch.ts');
   const running = await Switch.start(config, log).catch(asRefusal);
   try {
-    await runUntil(stop, running, config, log);
+    const kept = new KeptPorts(config.stateFile, running, log);
+    const restored = options.restore === false ? [] : await kept.restore(config.ports);
+    const source = withKept(running, kept);
+    await runUntil(stop, running, { ...config, ports: [...config.ports, ...restored] }, source, log);
   } catch (error) {
     // After a worker's death the orderly stop may wait for that worker's answer.
     await Promise.race([running.stop(), sleep(STOP_AFTER_FAILURE_MS)]);
@@ -131,18 +149,33 @@ function asRefusal(error: unknown): never {
   throw error instanceof HostError ? new CliError(error.message, EXIT.usage) : error;
 }
 
+/** What the control API reports from and changes. */
+function withKept(running: Switch, kept: KeptPorts): ControlSource {
+  return {
+    ports: () => running.ports(),
+    port: (name) => running.port(name),
+    totals: () => running.totals(),
+    fdb: () => running.fdb(),
+    workers: () => running.workers(),
+    addPort: (config, settings) => kept.addPort(config, settings),
+    changePort: (name, change) => kept.changePort(name, change),
+    removePort: (name) => kept.removePort(name),
+  };
+}
+
 /** @throws CliError when the switch fails by itself */
 async function runUntil(
   stop: Promise<object>,
   running: Switch,
   config: SwitchConfig,
+  source: ControlSource,
   log: Logger,
 ): Promise<void> {
   const failure = failureOf(running);
   // It may fail before anybody waits for it; the race below still learns of it.
   failure.catch(() => {});
   if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
-  const closeControl = await openControl(config.controlSocket, running, log);
+  const closeControl = await openControl(config.controlSocket, source, log);
   try {
     const lines = config.ports.map(guestLineText).join('');
     if (lines !== '') linesOut(STDOUT_FD).write(lines);
@@ -164,9 +197,13 @@ async function failureOf(running: Switch): Promise<never> {
 }
 
 /** Serves the control API and leaves the note that leads to it; the answer undoes both. */
-async function openControl(path: string | null, running: Switch, log: Logger): Promise<() => Promise<void>> {
+async function openControl(
+  path: string | null,
+  source: ControlSource,
+  log: Logger,
+): Promise<() => Promise<void>> {
   if (path === null) return async () => {};
-  const server = await serveControlAt(path, running, log);
+  const server = await serveControlAt(path, source, log);
   const forget = recordRunningOrWarn(path, log);
   return async () => {
     forget();
@@ -176,11 +213,11 @@ async function openControl(path: string | null, running: Switch, log: Logger): P
 
 async function serveControlAt(
   path: string,
-  running: Switch,
+  source: ControlSource,
   log: Logger,
 ): Promise<{ close(): Promise<void> }> {
   try {
-    return await serveControl(path, controlApi(running, ringwayVersion()), (message) => log.warn(message));
+    return await serveControl(path, controlApi(source, ringwayVersion()), (message) => log.warn(message));
   } catch (error) {
     if (!(error instanceof SocketPathError)) throw error;
     throw new ConfigError(`control socket: ${error.message} (choose another with --control PATH, or none)`);

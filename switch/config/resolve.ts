@@ -46,10 +46,13 @@
  *     arena: 1TiB                        # addresses reserved for guests' memory (not memory itself)
  *     vlanLimit: 1                       # VLAN tags of a frame that are looked at: 1 or 2; 0: as many as can be, 2
  *     control: /run/ringway/ringway.sock # or none; left out: ringway.sock beside a port's socket (the first where it can be)
+ *     positions: /run/ringway/ringway.positions # or none: where the guests' rings stand, for the next start
+ *     state: /run/ringway/ringway.ports.json # or none: the ports that were added at run time, for the next start
+ *                                        # both left out: beside the control socket, by its name
  *
  * A number's leading zeros and YAML's types do not matter: every value is read as text first.
  */
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
 import { Claims, clashInItself } from './clashes.ts';
@@ -87,6 +90,10 @@ export type SwitchConfig = {
   controlSocket: string | null;
   /** There is none although nothing was said about it: why. */
   controlObstacle?: string;
+  /** Path of the file in which the guests' rings are noted (src/device/ring-records.ts); null: nowhere. */
+  positionsFile: string | null;
+  /** Path of the file in which ports are kept that are added at run time (../kept-ports.ts); null: nowhere. */
+  stateFile: string | null;
 };
 
 /**
@@ -145,14 +152,45 @@ function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {
 
 function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchConfig {
   const ports = named(settings.ports);
-  const { cpus, poll, idleUs, fdb, arena: arenaBytes, vlanLimit, control } = settings;
+  const { cpus, poll, idleUs, fdb, arena: arenaBytes, vlanLimit } = settings;
   const common = { ports, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes, vlanLimit };
-  if (control !== undefined) return { ...common, controlSocket: control === 'none' ? null : control };
+  const control = controlOf(settings.control, ports);
+  return { ...common, ...control, ...filesOf(settings, control.controlSocket, ports) };
+}
+
+function controlOf(
+  control: string | undefined,
+  ports: readonly PortConfig[],
+): Pick<SwitchConfig, 'controlSocket' | 'controlObstacle'> {
+  if (control !== undefined) return { controlSocket: control === 'none' ? null : control };
   const sockets = ports.map(socketOf).filter((path) => path !== null);
   const controlSocket = socketBeside(sockets, new Set(ports.map(claimOf)));
-  if (controlSocket !== null || sockets.length === 0) return { ...common, controlSocket };
+  if (controlSocket !== null || sockets.length === 0) return { controlSocket };
   const controlObstacle = `no socket of at most ${SOCKET_PATH_BYTES_MAX} bytes can lie beside that of a port: name one with --control PATH`;
-  return { ...common, controlSocket, controlObstacle };
+  return { controlSocket, controlObstacle };
+}
+
+/** Where nothing is said they lie beside the control socket, or else a port's; nobody adds ports without the former. */
+function filesOf(
+  { positions, state }: { readonly positions?: string | undefined; readonly state?: string | undefined },
+  controlSocket: string | null,
+  ports: readonly PortConfig[],
+): Pick<SwitchConfig, 'positionsFile' | 'stateFile'> {
+  const { filesName, positionsEnding, stateEnding } = CONFIG_DEFAULTS;
+  const taken = new Set(ports.map(claimOf));
+  const beside = (socket: string | null | undefined, name: string): string | null => {
+    if (socket == null) return null;
+    const path = join(dirname(socket), name);
+    return taken.has(resolve(path)) ? null : path;
+  };
+  const name = controlSocket === null ? filesName : basename(controlSocket, '.sock');
+  const first = controlSocket ?? ports.map(socketOf).find((path) => path !== null);
+  const chosen = (path: string | undefined, fallback: string | null): string | null =>
+    path === undefined ? fallback : path === 'none' ? null : path;
+  return {
+    positionsFile: chosen(positions, beside(first, name + positionsEnding)),
+    stateFile: chosen(state, beside(controlSocket, name + stateEnding)),
+  };
 }
 
 /**
@@ -176,8 +214,31 @@ function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFau
     ...config.ports.map((port) => clashInItself(port) ?? claims.claim(port)),
     ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
     findControlClash(config.controlSocket, claims),
+    ...fileClashes(config, claims),
   ];
   return clashes.filter((clash) => clash !== null);
+}
+
+/** Each file is no socket, and not the other one. */
+function fileClashes(
+  { controlSocket, positionsFile, stateFile }: SwitchConfig,
+  claims: Claims,
+): (SettingFault | null)[] {
+  const files = [
+    ['positions', positionsFile, stateFile, 'it is the file of state'],
+    ['state', stateFile, positionsFile, 'it is the file of positions'],
+  ] as const;
+  return files.map(([key, path, other, otherText]) => {
+    if (path === null) return null;
+    const isControl = controlSocket !== null && resolve(controlSocket) === resolve(path);
+    const isOther = other !== null && resolve(other) === resolve(path);
+    const owner = isControl
+      ? 'it is the control socket'
+      : isOther
+        ? otherText
+        : claims.ownerOf(resolve(path));
+    return owner === null ? null : { path: [key], text: `${path} is not allowed (${owner})` };
+  });
 }
 
 function cpuClash(

@@ -8,7 +8,7 @@ import type { PortKind } from '../../src/port/contract.ts';
 import { DEFAULT_FDB_CAPACITY, MAX_FDB_CAPACITY } from '../l2/fdb/layout.ts';
 import { changeableFields, knownPortSettings, portSchema } from './kinds/index.ts';
 import { checkedPort } from './kinds/port-object.ts';
-import { type HostFacts, socketPath, THIS_HOST, wholeNumber } from './kinds/values.ts';
+import { type HostFacts, pathOf, socketPath, THIS_HOST, wholeNumber } from './kinds/values.ts';
 import { VHOST_USER_QUEUES } from './kinds/vhost-user.ts';
 
 export const CONFIG_DEFAULTS = {
@@ -20,6 +20,10 @@ export const CONFIG_DEFAULTS = {
   controlSocketName: 'ringway.sock',
   /** Where a port has that name. */
   controlSocketOtherName: 'ringway-control.sock',
+  /** Beside the control socket, by its name without `.sock`; this is the name where there is none. */
+  filesName: 'ringway',
+  positionsEnding: '.positions',
+  stateEnding: '.ports.json',
 } as const;
 
 /** Tags that are looked at at most. */
@@ -85,6 +89,8 @@ export function configSchema(host: HostFacts) {
       .transform((text) => (text === '0' ? VLAN_LIMIT_MAX : Number(text)))
       .default(CONFIG_DEFAULTS.vlanLimit),
     control: socketPath.optional(),
+    positions: pathOf('path of a file, or none').optional(),
+    state: pathOf('path of a file, or none').optional(),
   });
 }
 

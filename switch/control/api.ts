@@ -21,8 +21,8 @@ export type ControlSource = {
   totals(): Books;
   fdb(): FdbReport;
   workers(): WorkReport[];
-  /** @throws ConfigError, SocketPathError, HostError, PortConflictError */
-  addPort(config: PortConfig): Promise<void>;
+  /** `settings`: as they were given. @throws ConfigError, SocketPathError, HostError, PortConflictError */
+  addPort(config: PortConfig, settings: unknown): Promise<void>;
   /** Settings by name, as JSON has them; null: as if left out. @throws ConfigError, TuningError, NoSuchPortError */
   changePort(name: string, change: unknown): Promise<void>;
   /** @throws NoSuchPortError */
@@ -50,7 +50,8 @@ export function controlApi(source: ControlSource, version: string): Hono {
   });
   api.put('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
-    await source.addPort(resolvePort(name, await jsonOf(context)));
+    const settings = await jsonOf(context);
+    await source.addPort(resolvePort(name, settings), settings);
     const added = source.port(name);
     // It may have been removed since.
     return added === null ? noSuchPort(context, name) : json(context, added, 201);

@@ -3,7 +3,7 @@
  * half of what rings.test.ts and packed-rings.test.ts see from outside.
  */
 
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { DESC_F_AVAIL, DESC_F_USED } from '../../protocol/virtio/packed-ring.ts';
 import type { RingPlaces } from '../../src/device/ring-places.ts';
 import {
@@ -11,9 +11,20 @@ import {
   decideStart,
   type LastRun,
   type RingFacts,
+  type RingStart,
   type RingSurroundings,
 } from '../../src/device/ring-start.ts';
+import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
+import {
+  FIRST_BYTES,
+  FIRST_WORD,
+  OPEN,
+  OPEN_BIT,
+  STAND,
+  StandingWords,
+  standWord,
+} from '../../src/vring/ring-record.ts';
 
 const GUEST_BYTES = 0x10_0000;
 /** Where the guest's memory begins in the arena; user addresses begin at 0. */
@@ -91,6 +102,7 @@ describe('a split ring', () => {
       places: places(0x1000, 0x9000, 0xa000),
       indices: { availNext: USED_IDX, usedNext: USED_IDX },
       remark: null,
+      recovery: null,
     });
   });
 
@@ -129,6 +141,7 @@ describe('a packed ring', () => {
       places: places(0x1000, 0x9000, 0xa000),
       indices: { availNext: 0x8000, usedNext: 0x8000 },
       remark: null,
+      recovery: null,
     });
   });
 
@@ -228,6 +241,7 @@ describe('a packed ring', () => {
       place: '1:2:4096',
       base: 0x8003_8003,
       indices: stood,
+      interrupted: null,
     };
     /** Descriptors up to 7 were used in the second round, the others in the first. */
     const rings = (flagsAt: (position: number) => number): RingSurroundings => ({
@@ -271,6 +285,75 @@ describe('a packed ring', () => {
         runs: false,
         reason: expect.stringMatching(/must start it anew/),
       });
+    });
+  });
+
+  describe('whose process was killed', () => {
+    /** A burst to the guest from descriptor 5 on, of which 6 and 7 are marked in the second round. */
+    const standing = new StandingWords({ buffer: new ArrayBuffer(0) } as ArenaView, undefined);
+    beforeEach(() => {
+      standing.words[STAND] = 5;
+      standing.words[OPEN] = 5 | OPEN_BIT;
+      standing.words[FIRST_WORD] = 99;
+      standing.words[FIRST_BYTES] = 76;
+    });
+    const lastRun: LastRun = {
+      layout: 'packed',
+      size: 256,
+      place: '1:2:4096',
+      base: 0x8003_8003,
+      indices: null,
+      interrupted: { size: 256, isFromGuest: false, inOrder: false, standing },
+    };
+    /** Used before 5, marked after it, then available, then of the round before. */
+    const flagsOf = (position: number): number => {
+      if (position < 5 || position === 6 || position === 7) return 0;
+      return position < 20 ? DESC_F_USED : DESC_F_AVAIL | DESC_F_USED;
+    };
+    const decide = (base: number | null, flagsAt = flagsOf): RingStart =>
+      decideStart(
+        { ...READY, base },
+        {
+          ...surroundings('packed'),
+          lastRun,
+          word16At: (offset) => flagsAt((offset - ARENA_OFFSET - Number(ADDRESSES.descUva) - 14) / 16),
+        },
+      );
+    const stood = { availNext: 8, usedNext: 8 };
+
+    it.each([null, 0x8000_8000, 0x8003_8003, 0, 0x0005_0005])(
+      'goes on behind the burst that is brought to its end when its base is %s',
+      (base) => {
+        expect(decide(base)).toMatchObject({
+          runs: true,
+          indices: stood,
+          recovery: { position: 8, seen: 5, marks: [], first: { at: 5, bytes: 76, word: 99 } },
+        });
+      },
+    );
+
+    it('goes on where its front-end says when that is anywhere else', () => {
+      expect(decide(0x0009_0009)).toMatchObject({
+        indices: { availNext: 9, usedNext: 9 },
+        recovery: null,
+      });
+    });
+
+    it('begins when its driver made it anew', () => {
+      const begins = { availNext: 0x8000, usedNext: 0x8000 };
+      expect(decide(null, () => 0)).toMatchObject({ indices: begins, recovery: null });
+    });
+
+    it.each<[string, () => unknown]>([
+      ['names a position beyond the ring', () => (standing.words[STAND] = 256)],
+      ['names chains beyond its list', () => (standing.words[STAND] = standWord(5, 96, 1))],
+      ['has chains that are longer than the ring', () => (standing.words[STAND] = standWord(5, 1, 0))],
+      ['names a descriptor that is neither used nor available', () => (standing.words[OPEN] = 30 | OPEN_BIT)],
+    ])('is not believed when it %s', (_what, spoil) => {
+      standing.slots.fill(1000);
+      spoil();
+      const reason = expect.stringMatching(/must start it anew/);
+      expect(decide(null)).toEqual({ runs: false, reason });
     });
   });
 

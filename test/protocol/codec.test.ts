@@ -51,6 +51,13 @@ const NAIVE: { [B in Body]: (bytes: Uint8Array) => BodyValues[B] } = {
   memRegion: (bytes) => naiveRegion(bytes, 8),
   log: (bytes) => ({ sizeBytes: u64(bytes, 0), offset: u64(bytes, 8) }),
   config: (bytes) => ({ offset: u32(bytes, 0), flags: u32(bytes, 8), bytes: bytes.slice(12) }),
+  inflight: (bytes) => ({
+    sizeBytes: u64(bytes, 0),
+    offset: u64(bytes, 8),
+    queueCount: u32(bytes, 16) & 0xffff,
+    queueSize: u32(bytes, 16) >>> 16,
+    paddingBytes: bytes.length - 20,
+  }),
   vringFd: (bytes) => ({ index: bytes[0], polled: (bytes[1] & 1) === 1 }),
 };
 
@@ -69,6 +76,7 @@ const BODIES = Object.keys(NAIVE) as Body[];
 function randomPayload(body: Body, random: Random): Uint8Array {
   const fixed = FIXED_BYTES[body];
   if (fixed !== undefined) return random.bytes(fixed);
+  if (body === 'inflight') return random.bytes(random.pick([20, 24]));
   const count = body === 'memTable' ? random.between(0, 8) : random.between(0, 256);
   const bytes = random.bytes(body === 'memTable' ? 8 + 32 * count : 12 + count);
   new DataView(bytes.buffer).setUint32(body === 'memTable' ? 0 : 4, count, true);

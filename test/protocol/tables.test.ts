@@ -56,6 +56,8 @@ const SPECIFIED: Record<MessageName, readonly [number, string, string, string | 
   SET_BACKEND_REQ_FD: [21, 'none', 'one', null],
   GET_CONFIG: [24, 'config', 'none', 'config'],
   SET_CONFIG: [25, 'config', 'none', null],
+  GET_INFLIGHT_FD: [31, 'inflight', 'none', 'inflight'],
+  SET_INFLIGHT_FD: [32, 'inflight', 'one', null],
   GET_MAX_MEM_SLOTS: [36, 'none', 'none', 'u64'],
   ADD_MEM_REG: [37, 'memRegion', 'one', null],
   REM_MEM_REG: [38, 'memRegion', 'optionalOne', null],
@@ -89,6 +91,8 @@ describe('table of messages', () => {
       gate === null ? [] : [[name, gate]],
     );
     expect(Object.fromEntries(gates)).toEqual({
+      GET_INFLIGHT_FD: 'INFLIGHT_SHMFD',
+      SET_INFLIGHT_FD: 'INFLIGHT_SHMFD',
       SET_LOG_BASE: 'LOG_SHMFD',
       GET_QUEUE_NUM: 'MQ',
       NET_SET_MTU: 'MTU',

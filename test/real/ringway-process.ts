@@ -53,15 +53,35 @@ export class RingwayProcess {
 
   /** Ends it as a crash would and starts it again, with the same ports at the same sockets. */
   async killAndRestart(): Promise<void> {
+    this.kill();
+    await this.restart();
+  }
+
+  /** At once, in the middle of whatever it is at. */
+  kill(): void {
     this.#child.kill('SIGKILL');
+  }
+
+  /** Resolves when the process is gone. */
+  get ended(): Promise<unknown> {
+    return this.#exited;
+  }
+
+  /** Once it has ended. */
+  async restart(moreArgs: readonly string[] = []): Promise<void> {
     await this.#exited;
-    this.#child = this.#spawn();
+    this.#child = this.#spawn(moreArgs);
     this.#exited = exitOf(this.#child);
     await this.#untilItAnswers();
   }
 
   get controlSocket(): string {
     return join(this.folder, 'control.sock');
+  }
+
+  /** Begins to end it as a user would; `restart` waits for the end. */
+  endInOrder(): void {
+    this.#child.kill('SIGTERM');
   }
 
   get log(): string {
@@ -119,13 +139,21 @@ export class RingwayProcess {
     return this.#exited;
   }
 
-  #spawn(): ChildProcess {
+  #spawn(moreArgs: readonly string[] = []): ChildProcess {
     const options = this.#options;
     const ports = options.ports.flatMap((name) => [
       '--port',
       `${name}=${kindOf(options, name)}${this.socket(name)}${(options.portOptions?.[name] ?? '').replaceAll('{folder}', this.folder)}`,
     ]);
-    const args = [PROGRAM, 'run', ...ports, '--control', this.controlSocket, ...(options.args ?? [])];
+    const args = [
+      PROGRAM,
+      'run',
+      ...ports,
+      '--control',
+      this.controlSocket,
+      ...(options.args ?? []),
+      ...moreArgs,
+    ];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
     createInterface({ input: child.stderr }).on('line', (line) => {
       this.#lines.push(line);
@@ -135,7 +163,7 @@ export class RingwayProcess {
   }
 
   #untilItAnswers(): Promise<void> {
-    return this.until(async () => (await this.ports()).length === this.#options.ports.length);
+    return this.until(async () => (await this.ports()).length >= this.#options.ports.length);
   }
 }
 

@@ -31,6 +31,8 @@ export const ID = {
   SET_BACKEND_REQ_FD: 21,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
+  GET_INFLIGHT_FD: 31,
+  SET_INFLIGHT_FD: 32,
   GET_MAX_MEM_SLOTS: 36,
   ADD_MEM_REG: 37,
   REM_MEM_REG: 38,
@@ -54,7 +56,16 @@ export const F = {
   PACKED: 34,
   IN_ORDER: 35,
 };
-export const P = { MQ: 0, LOG_SHMFD: 1, REPLY_ACK: 3, MTU: 4, BACKEND_REQ: 5, CONFIG: 9, MEM_SLOTS: 15 };
+export const P = {
+  MQ: 0,
+  LOG_SHMFD: 1,
+  REPLY_ACK: 3,
+  MTU: 4,
+  BACKEND_REQ: 5,
+  CONFIG: 9,
+  INFLIGHT: 12,
+  MEM_SLOTS: 15,
+};
 
 const EMPTY = new Uint8Array(0);
 
@@ -140,6 +151,8 @@ export class ScriptedFrontEnd {
   readonly closed: Promise<void>;
   /** While true, nothing that comes is read. */
   deaf = false;
+  /** Descriptors that came, where they are expected; closed with this object. */
+  receivedFds: number[] | null = null;
   readonly #fd: number;
   readonly #watch: Watch;
   readonly #waiting: (() => void)[] = [];
@@ -258,8 +271,11 @@ export class ScriptedFrontEnd {
   #read(): void {
     while (!this.#isClosed && !this.deaf) {
       const { bytes, fds, closed } = receive(this.#fd, 8192);
-      closeFds(fds);
-      if (fds.length > 0) throw new Error('the back-end sent descriptors');
+      if (this.receivedFds !== null) this.receivedFds.push(...fds.map((one) => this.own(one)));
+      else {
+        closeFds(fds);
+        if (fds.length > 0) throw new Error('the back-end sent descriptors');
+      }
       if (closed) {
         this.#watch.close();
         this.#end();

@@ -188,6 +188,8 @@ describe('descriptors', () => {
     SET_BACKEND_REQ_FD: [none(), ONE],
     GET_CONFIG: [config(0, new Uint8Array(6)), NO],
     SET_CONFIG: [config(0, new Uint8Array(6)), NO],
+    GET_INFLIGHT_FD: [new Uint8Array(24), NO],
+    SET_INFLIGHT_FD: [new Uint8Array(24), ONE],
     GET_MAX_MEM_SLOTS: [none(), NO],
     ADD_MEM_REG: [region({ gpa: 0n, sizeBytes: 4096n, uva: 0n, mmapOffset: 0n }), ONE],
     REM_MEM_REG: [region({ gpa: 0n, sizeBytes: 4096n, uva: 0n, mmapOffset: 0n }), [0, 1]],
@@ -205,7 +207,7 @@ describe('descriptors', () => {
       closeFds(fds);
       // One that is never negotiated says that instead.
       expect(await each.ended).toMatch(
-        new RegExp(`^${name}.*(descriptors came|(LOG_SHMFD|BACKEND_REQ) was not negotiated)`),
+        new RegExp(`^${name}.*(descriptors came|(LOG_SHMFD|BACKEND_REQ|INFLIGHT_SHMFD) was not negotiated)`),
       );
       await each.dispose();
     }
@@ -246,7 +248,7 @@ describe('descriptors', () => {
 });
 
 describe('requests', () => {
-  it.each([0, 19, 22, 26, 28, 31, 34, 39, 41, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
+  it.each([0, 19, 22, 26, 28, 33, 34, 39, 41, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
     'that are unknown (%i) end the connection, with their descriptors closed',
     async (id) => {
       world.front.sendBytes(message(id, u64(0)), [world.front.eventFd()]);

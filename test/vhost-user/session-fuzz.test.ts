@@ -15,6 +15,7 @@ import { UVA_BASE } from '../memory/guest-file.ts';
 import { Random, seeds } from '../vring/random.ts';
 import {
   bit,
+  bytesOf,
   config,
   F,
   ID,
@@ -37,7 +38,7 @@ type Made = { readonly id: number; readonly payload: Uint8Array; readonly fds: n
 const NAMES = (Object.keys(ID) as Request[]).filter(
   (name) => !['GET_FEATURES', 'SET_LOG_BASE'].includes(name),
 );
-const ALL_PROTOCOL_FEATURES = PROTOCOL_FEATURES | bit(P.CONFIG);
+const ALL_PROTOCOL_FEATURES = PROTOCOL_FEATURES | bit(P.CONFIG, P.INFLIGHT);
 
 /** Makes messages that are mostly right for a world. */
 class Messages {
@@ -105,6 +106,10 @@ class Messages {
       case 'GET_CONFIG':
       case 'SET_CONFIG':
         return made(config(random.pick([0, 6, 300]), new Uint8Array(random.pick([0, 6, 24, 256]))));
+      case 'GET_INFLIGHT_FD':
+        return made(this.#inflight());
+      case 'SET_INFLIGHT_FD':
+        return made(this.#inflight(), [this.#memoryFd()]);
       case 'SET_LOG_BASE':
         return made(new Uint8Array(16), [this.#memoryFd()]);
       case 'SET_LOG_FD':
@@ -140,6 +145,16 @@ class Messages {
     return random.chance(97) ? random.between(0, 8) : random.pick([9, 255, 65_536, 0xffff_ffff]) & 0xff;
   }
 
+  #inflight(): Uint8Array {
+    const random = this.#random;
+    return bytesOf(random.pick([20, 24]), (view) => {
+      view.setBigUint64(0, random.chance(90) ? 0x10_0000n : random.pick([0x2000n, 2n ** 64n - 1n]), true);
+      view.setBigUint64(8, random.chance(95) ? 0n : random.pick([0x8000n, 8n, 2n ** 64n - 8n]), true);
+      view.setUint16(16, random.chance(98) ? random.pick([2, 9]) : random.pick([10, 0, 65_535]), true);
+      view.setUint16(18, random.chance(98) ? random.pick([256, 64]) : random.pick([0, 65_535]), true);
+    });
+  }
+
   #memoryFd(): number {
     return this.#random.chance(85) ? duplicateFd(this.#world.guest.fd) : createMemoryFile('small', 4096);
   }
@@ -168,7 +183,7 @@ function mutate(made: Made, random: Random, messages: Messages): Made {
     case 1:
       return { ...made, payload: random.bytes(random.between(0, 300)) };
     case 2:
-      return { ...made, id: random.pick([0, 6, 19, 22, 28, 31, 45, 200, random.next()]) };
+      return { ...made, id: random.pick([0, 6, 19, 22, 28, 31, 32, 45, 200, random.next()]) };
     case 3:
       return {
         ...made,
@@ -213,6 +228,7 @@ async function live(seed: number, messageCount: number): Promise<{ alive: boolea
   const random = new Random(seed);
   const world = new World({ configSpace: true });
   const messages = new Messages(random, world);
+  world.front.receivedFds = [];
   if (random.chance(90)) {
     await world.negotiate(FEATURES, ALL_PROTOCOL_FEATURES);
     await world.shareMemory();
@@ -263,6 +279,7 @@ describe('random front-ends', () => {
       const random = new Random(seed);
       const world = new World({ configSpace: true });
       const messages = new Messages(random, world);
+      world.front.receivedFds = [];
       await world.run(FEATURES);
       const hold = world.dataPath.hold(random.pick(['attach', 'detach', 'setCallFd'] as const));
       for (let i = 0; i < 15; i++) {

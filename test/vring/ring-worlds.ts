@@ -57,6 +57,10 @@ export type RingPlan = {
   readonly receiveShape?: () => Shape;
   /** OFFLOAD_* bits of what the guest's headers may ask for; default 0. */
   readonly asks?: number;
+  /** Where in the arena the rings have records, that to the guest first; default: they have none. */
+  readonly recordOffsets?: readonly [number, number];
+  /** The same of regions that a front-end keeps. */
+  readonly inflightOffsets?: readonly [number, number];
 };
 
 /** Where a ring of each layout begins. */
@@ -155,8 +159,8 @@ const BASE_OF_WORDS: Readonly<Record<RingLayoutKind, (avail: number, used: numbe
 
 /** Ringway's own rings, attached as the back-end does it. */
 export class RingwayEnd implements DeviceEnd {
-  readonly from: FromGuest;
-  readonly to: ToGuest;
+  from: FromGuest;
+  to: ToGuest;
   readonly batch = new Batch();
   readonly guestMemory = new GuestMemory(sharedArena);
   readonly states = queueStates(2);
@@ -281,6 +285,12 @@ export class RingwayEnd implements DeviceEnd {
       callFd: this.callFd,
       states: this.states,
       map: this.guestMemory.gpaMap(),
+      ...(plan.recordOffsets !== undefined && {
+        recordOffset: plan.recordOffsets[direction === 'egress' ? 0 : 1],
+      }),
+      ...(plan.inflightOffsets !== undefined && {
+        inflightOffset: plan.inflightOffsets[direction === 'egress' ? 0 : 1],
+      }),
     };
   }
 }

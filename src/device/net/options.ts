@@ -57,8 +57,8 @@ export function allFeatures(options: DeviceOptions): bigint {
 }
 
 export function offeredProtocolFeatures(options: DeviceOptions): bigint {
-  const { MQ, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, CONFIGURE_MEM_SLOTS } = PROTOCOL_FEATURE;
-  const always = maskOf(MQ, REPLY_ACK, MTU, BACKEND_REQ, CONFIGURE_MEM_SLOTS);
+  const { MQ, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, CONFIGURE_MEM_SLOTS } = PROTOCOL_FEATURE;
+  const always = maskOf(MQ, REPLY_ACK, MTU, BACKEND_REQ, INFLIGHT_SHMFD, CONFIGURE_MEM_SLOTS);
   return always | (options.configSpace ? maskOf(CONFIG) : 0n);
 }
 

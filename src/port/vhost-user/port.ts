@@ -10,6 +10,7 @@ import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import type { Device } from '../../device/device.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { allFeatures, type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
+import type { PortRecords } from '../../device/ring-records.ts';
 import type { LastRun } from '../../device/ring-start.ts';
 import { type Budget, BudgetError, DescriptorShare } from '../../host/budgets.ts';
 import type { Watch } from '../../host/event-loop.ts';
@@ -84,7 +85,8 @@ export class VhostUserPort implements Port {
   #peer: Peer | null = null;
   /** What the connected front-end did last that was refused. */
   #refusal: string | null = null;
-  readonly #lastRuns = new Map<number, LastRun>();
+  readonly #lastRuns: Map<number, LastRun>;
+  readonly #records: PortRecords | null;
   #reported = '';
   /** Why the last front-end left that had said anything; null: it was served, or there was none. */
   #lastWhy: string | null = null;
@@ -102,6 +104,8 @@ export class VhostUserPort implements Port {
     this.options = options;
     this.states = queueStates(ringCountMax(options.device.queuePairsMax));
     this.#context = context;
+    this.#records = context.records?.ofPort(context.name) ?? null;
+    this.#lastRuns = this.#records?.lastRuns() ?? new Map();
     this.#device = options.device;
     this.#descriptors = context.descriptors ?? processDescriptors();
     this.#fds = new PortFds(context.name, this.#descriptors, () => this.#tellHang());
@@ -118,7 +122,10 @@ export class VhostUserPort implements Port {
         attend: (signal) => this.#socket.attend(signal),
         attach: async () => this.#attach(),
         release: (isLast) => this.#release(isLast),
-        close: () => this.#socket.close(),
+        close: () => {
+          this.#records?.release();
+          return this.#socket.close();
+        },
         explain: (error) => this.#explain(error),
         describe: (isHeld, reason) => this.#describe(isHeld, reason),
       },
@@ -230,6 +237,7 @@ export class VhostUserPort implements Port {
       onChange: () => this.#tellChange(),
       onRemark: (remark) => events.info(remark),
       lastRuns: this.#lastRuns,
+      records: this.#records,
     });
     const isClient = this.options.role === 'client';
     const tellConnected = (): void => events.info('front-end connected');

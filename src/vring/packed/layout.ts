@@ -4,7 +4,8 @@
  *
  * We use chains in the order in which they came, so the used position is the available one whenever nothing is in
  * our hands. Of what one burst uses, the first descriptor's flags are written last (`publish`): the driver looks at
- * descriptors in order, so it sees all of the burst or nothing of it.
+ * descriptors in order, so it sees all of the burst or nothing of it. What a burst does is noted first in the ring's
+ * record (../ring-record.ts), some words a burst, so that whoever comes after a sudden end can finish it (recovery.ts).
  */
 import {
   EVENT_DESC,
@@ -16,7 +17,7 @@ import {
 import { DESC_F_WRITE } from '../../../protocol/virtio/split-ring.ts';
 import type { ArenaView } from '../../memory/arena-view.ts';
 import { loadOrdered16, loadOrdered32 } from '../../memory/ordered.ts';
-import { BATCH_FRAMES_MAX, type Batch } from '../../queue/batch.ts';
+import type { Batch } from '../../queue/batch.ts';
 import { STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../queue/state.ts';
 import type { RingAttachment } from '../attachment.ts';
 import type { DescriptorList } from '../descriptor-list.ts';
@@ -30,12 +31,18 @@ import {
 } from '../guest-writes.ts';
 import { type RingLayout, WALKED_CHAINS_MAX } from '../layout.ts';
 import type { Ring } from '../ring.ts';
+import * as RECORD from '../ring-record.ts';
+import { StandingWords } from '../ring-record.ts';
 import type { ToGuest } from '../to-guest.ts';
 import { walkChain } from './chain.ts';
 import { gatherPlain } from './gather.ts';
+import { InflightWords } from './inflight-words.ts';
 import { markRead } from './mark-read.ts';
 import { availableBits, OWNER_BITS, usedBits } from './owner-bits.ts';
 import { placePlain } from './place.ts';
+
+// V8 folds a module's own constants into a loop, and loads imported ones again at each use.
+const { FIRST_BYTES, FIRST_WORD, OPEN, OPEN_BIT, PLAIN_BIT, STAND, standWord } = RECORD;
 
 const WRITTEN_BIT = DESC_F_WRITE << 16;
 /** 16-bit words of an event suppression structure. */
@@ -74,6 +81,11 @@ export class PackedLayout implements RingLayout {
   private walkWrap = 1;
   /** From the guest nothing is written, and marking waits until the frames were copied. */
   declare readonly isFromGuest: boolean;
+  /** Of the ring's record: where it stands, and the bytes written to the chains of `walkedIds`. */
+  declare private readonly standing: Int32Array;
+  declare private readonly walkedBytes: Int32Array;
+  /** Null: the front-end does not keep where the ring stands. */
+  declare private readonly inflight: InflightWords | null;
 
   constructor(arena: ArenaView, attachment: RingAttachment) {
     const { size } = attachment;
@@ -84,10 +96,16 @@ export class PackedLayout implements RingLayout {
     this.desc = new Int32Array(arena.buffer, attachment.descOffset, size * 4);
     this.driver = new Uint16Array(arena.buffer, attachment.driverOffset, 2);
     this.device = new Uint16Array(arena.buffer, attachment.deviceOffset, 2);
-    this.takenIds = new Int32Array(BATCH_FRAMES_MAX);
-    this.takenSlots = new Int32Array(BATCH_FRAMES_MAX);
-    this.walkedIds = new Int32Array(WALKED_CHAINS_MAX);
-    this.walkedSlots = new Int32Array(WALKED_CHAINS_MAX);
+    const { inflightOffset } = attachment;
+    this.inflight = inflightOffset === undefined ? null : new InflightWords(arena, inflightOffset);
+    // What is being used lies in the record: from the guest a burst, to the guest a frame.
+    const { words, ids, slots, bytes } = new StandingWords(arena, attachment.recordOffset);
+    this.standing = words;
+    this.walkedBytes = bytes;
+    this.takenIds = this.isFromGuest ? ids : new Int32Array(0);
+    this.takenSlots = this.isFromGuest ? slots : new Int32Array(0);
+    this.walkedIds = this.isFromGuest ? new Int32Array(WALKED_CHAINS_MAX) : ids;
+    this.walkedSlots = this.isFromGuest ? new Int32Array(WALKED_CHAINS_MAX) : slots;
   }
 
   load(words: Int32Array): void {
@@ -131,6 +149,29 @@ export class PackedLayout implements RingLayout {
   chainSlots = 0;
 
   useWalked(writtenBytes: number): void {
+    if (this.isFromGuest) {
+      this.#useNext(0);
+      return;
+    }
+    this.walkedBytes[this.walkedUsed] = writtenBytes;
+    this.#useWritten(1);
+  }
+
+  useFrame(writtenBytes: Int32Array, count: number): void {
+    for (let chain = 0; chain < count; chain++) this.walkedBytes[chain] = writtenBytes[chain];
+    this.#useWritten(count);
+  }
+
+  /** The next walked chains, which make a frame: after a sudden end all of them are used or none. */
+  #useWritten(count: number): void {
+    const { standing, walkedBytes } = this;
+    const from = this.walkedUsed;
+    standing[STAND] = standWord(this.usedAt | (this.usedWrap << 15), count, from);
+    for (let chain = 0; chain < count; chain++) this.#useNext(walkedBytes[from + chain]);
+    standing[STAND] = standWord(this.usedAt | (this.usedWrap << 15), 0, 0);
+  }
+
+  #useNext(writtenBytes: number): void {
     const at = this.walkedUsed++;
     const slots = this.walkedSlots[at];
     this.availAt += slots;
@@ -157,8 +198,16 @@ export class PackedLayout implements RingLayout {
   publish(): boolean {
     if (this.takenCount !== 0) this.#useTaken();
     if (this.firstAt === NOTHING) return false;
+    const { standing } = this;
+    const position = this.usedAt | (this.usedWrap << 15);
+    if (!this.isFromGuest) standing[STAND] = position;
+    // The flag USED of the first descriptor's word is the wrap counter there.
+    if (this.inflight !== null) this.inflight.begin(this.firstAt | ((this.firstWord >>> 31) << 15), position);
     // All of the burst is visible with it, and it is before the driver's wish is read.
     publishWord32(this.desc, (this.firstAt << 2) + 3, this.firstWord);
+    if (this.isFromGuest) standing[STAND] = position;
+    else standing[OPEN] = 0;
+    if (this.inflight !== null) this.inflight.end(position);
     this.firstAt = NOTHING;
     const publishedBefore = this.publishedAt;
     this.publishedAt = this.usedAt;
@@ -203,6 +252,7 @@ export class PackedLayout implements RingLayout {
   #useTaken(): void {
     const { takenIds, takenSlots, takenCount } = this;
     this.takenCount = 0;
+    this.standing[STAND] = standWord(this.usedAt | (this.usedWrap << 15), takenCount, 0);
     if (!this.inOrder) {
       markRead(this, takenCount);
       return;
@@ -212,13 +262,28 @@ export class PackedLayout implements RingLayout {
     this.#markUsed(takenIds[takenCount - 1], slots, 0, 0);
   }
 
+  /** A burst may begin at a plain descriptor of so many bytes; its length is overwritten before it is marked. */
+  noteBurst(at: number, wrap: number, bytes: number): void {
+    const { standing } = this;
+    standing[FIRST_BYTES] = bytes;
+    standing[OPEN] = at | (wrap << 15) | OPEN_BIT | PLAIN_BIT;
+  }
+
+  /** The first descriptor that a burst uses is marked only with `publish`. */
+  openBurst(at: number, wrap: number, word: number, writtenBytes: number): void {
+    const { standing } = this;
+    this.firstAt = at;
+    this.firstWord = word;
+    standing[FIRST_WORD] = word;
+    standing[FIRST_BYTES] = writtenBytes;
+    standing[OPEN] = at | (wrap << 15) | OPEN_BIT;
+    writeWord32(this.desc, (at << 2) + 2, writtenBytes);
+  }
+
   #markUsed(id: number, slots: number, writtenBytes: number, written: number): void {
     const word = id | usedBits(this.usedWrap) | written;
-    if (this.firstAt === NOTHING) {
-      this.firstAt = this.usedAt;
-      this.firstWord = word;
-      writeWord32(this.desc, (this.usedAt << 2) + 2, writtenBytes);
-    } else writeUsedDescriptor(this.desc, this.usedAt << 2, writtenBytes, word);
+    if (this.firstAt === NOTHING) this.openBurst(this.usedAt, this.usedWrap, word, writtenBytes);
+    else writeUsedDescriptor(this.desc, this.usedAt << 2, writtenBytes, word);
     this.usedAt += slots;
     // More than once where a driver, against the rules, had us take more descriptors in a burst than the ring has.
     while (this.usedAt >= this.size) {

@@ -77,6 +77,11 @@ export function placePlain(
   let wrap = layout.availWrap | 0;
   let expected = availableBits(wrap) | WRITTEN_BIT;
   let usedWord = usedBits(wrap) | WRITTEN_BIT;
+  if (layout.firstAt < 0) {
+    // Noted before the loop, which would be slower with it: by the second frame it must be.
+    if ((loadOrdered32(desc, (at << 2) + 3) & (OWNER_BITS | SHAPE_BITS)) !== expected) return from;
+    layout.noteBurst(at, wrap, desc[(at << 2) + 2]);
+  }
   let sumBytes = 0;
   const end = count | 0;
   let k = from | 0;

@@ -95,6 +95,10 @@ export class SplitLayout implements RingLayout {
     this.availNext = (this.availNext + 1) & 0xffff;
   }
 
+  useFrame(writtenBytes: Int32Array, count: number): void {
+    for (let chain = 0; chain < count; chain++) this.useWalked(writtenBytes[chain]);
+  }
+
   forgetWalked(): void {
     this.walkedCount = 0;
     this.walkedUsed = 0;

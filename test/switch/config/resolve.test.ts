@@ -57,6 +57,26 @@ describe('accepted', () => {
       arenaBytes: 2 ** 40,
       vlanLimit: 1,
       controlSocket: '/x/ringway.sock',
+      positionsFile: '/x/ringway.positions',
+      stateFile: '/x/ringway.ports.json',
+    });
+  });
+
+  describe('files that nobody named', () => {
+    it.each<[string[], string | undefined, string | null, string | null]>([
+      [['/x/a'], '/y/switch1.sock', '/y/switch1.positions', '/y/switch1.ports.json'],
+      [['/x/a'], '/y/switch1', '/y/switch1.positions', '/y/switch1.ports.json'],
+      [['/x/a'], 'none', '/x/ringway.positions', null],
+      [['/x/ringway.positions', '/y/b'], undefined, null, '/x/ringway.ports.json'],
+    ])('lie beside the control socket: %j, %s', (sockets, control, positionsFile, stateFile) => {
+      const port = sockets.map((socket, i) => `p${i}=${socket}`);
+      const config = fromOptions({ port, ...(control !== undefined && { control }) });
+      expect(config).toMatchObject({ positionsFile, stateFile });
+    });
+
+    it('are none where there is no socket', () => {
+      const config = fromOptions({ port: ['p=pcap:/x/a'] });
+      expect(config).toMatchObject({ positionsFile: null, stateFile: null });
     });
   });
 
@@ -106,6 +126,8 @@ fdb: { capacity: 1048576, ageSeconds: 1 }
 arena: 512GiB
 vlanLimit: 0
 control: /run/c.sock
+positions: /dev/shm/positions
+state: none
 `;
     expect(fromFile(text)).toEqual({
       ports: [
@@ -143,6 +165,8 @@ control: /run/c.sock
       arenaBytes: 2 ** 39,
       vlanLimit: 2,
       controlSocket: '/run/c.sock',
+      positionsFile: '/dev/shm/positions',
+      stateFile: null,
     });
   });
 
@@ -157,6 +181,8 @@ control: /run/c.sock
       fdbAge: '1000000',
       vlanLimit: '2',
       control: 'none',
+      positions: 'none',
+      state: '/x/state',
     });
     expect(config).toEqual({
       ports: [
@@ -183,6 +209,8 @@ control: /run/c.sock
       arenaBytes: 2 ** 32,
       vlanLimit: 2,
       controlSocket: null,
+      positionsFile: null,
+      stateFile: '/x/state',
     });
   });
 
@@ -372,6 +400,15 @@ describe('refused in a file', () => {
     [`${A}arena: 5TiB`, 'r.yaml:2: arena: 5TiB is not allowed (4GiB to 4TiB, for example 512GiB)'],
     [`${A}arena: lots`, 'r.yaml:2: arena: lots is not allowed (4GiB to 4TiB, for example 512GiB)'],
     [`${A}control: /x/a.sock`, 'r.yaml:2: control: /x/a.sock is not allowed (it is the socket of port a)'],
+    [
+      `${A}positions: /x/a.sock`,
+      'r.yaml:2: positions: /x/a.sock is not allowed (it is the socket of port a)',
+    ],
+    [`${A}control: /x/c\nstate: /x/c`, 'r.yaml:3: state: /x/c is not allowed (it is the control socket)'],
+    [
+      `${A}state: /x/c\npositions: /x/c`,
+      'r.yaml:3: positions: /x/c is not allowed (it is the file of state)',
+    ],
     [`${A}control: ${LONG}`, `r.yaml:2: control: ${LONG} is not allowed (at most 107 bytes, not 108)`],
     ['ports: &p { a: { socket: /x } }\nfdb: *p', 'r.yaml:2: fdb: aliases are not supported'],
     ['ports: { [a]: 1 }', 'r.yaml:1: the name of a setting must be plain text'],

@@ -1,0 +1,201 @@
+/** Ports that are added at run time, across starts: what is kept, what the configuration overrides, and a file that is bad. */
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type PortConfig, resolvePort } from '../../switch/config/resolve.ts';
+import { KeptPorts, type PortHost } from '../../switch/kept-ports.ts';
+import type { Logger } from '../../switch/log.ts';
+import { NoSuchPortError } from '../../switch/port-errors.ts';
+
+let folder = '';
+let path = '';
+let lines: string[] = [];
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'ringway-kept-'));
+  path = join(folder, 'ringway.ports.json');
+  lines = [];
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const log = {
+  info: (about: unknown, text?: string) => lines.push(`info ${textOf(about, text)}`),
+  warn: (about: unknown, text?: string) => lines.push(`warn ${textOf(about, text)}`),
+} as unknown as Logger;
+
+function textOf(about: unknown, text?: string): string {
+  return typeof about === 'string' ? about : `${(about as { port: string }).port} ${text}`;
+}
+
+/** A switch that has the ports that it is given, and refuses those of some names. */
+class FakeHost implements PortHost {
+  readonly ports = new Map<string, PortConfig>();
+  readonly refused = new Set<string>();
+
+  async addPort(config: PortConfig): Promise<void> {
+    if (this.refused.has(config.name)) throw new Error('its socket is taken');
+    this.ports.set(config.name, config);
+  }
+
+  async changePort(name: string): Promise<void> {
+    if (!this.ports.has(name)) throw new NoSuchPortError(name);
+  }
+
+  async removePort(name: string): Promise<void> {
+    if (!this.ports.delete(name)) throw new NoSuchPortError(name);
+  }
+}
+
+/** As a start of the switch, with these ports in its configuration. */
+async function start(...configured: string[]): Promise<{ host: FakeHost; kept: KeptPorts; names: string[] }> {
+  const host = new FakeHost();
+  return startAt(host, configured);
+}
+
+async function startAt(
+  host: FakeHost,
+  configured: readonly string[],
+): Promise<{ host: FakeHost; kept: KeptPorts; names: string[] }> {
+  const kept = new KeptPorts(path, host, log);
+  const configs = configured.map((name) => resolvePort(name, { socket: `/x/${name}.sock` }));
+  for (const config of configs) host.ports.set(config.name, config);
+  const restored = await kept.restore(configs);
+  return { host, kept, names: restored.map(({ name }) => name) };
+}
+
+const add = (kept: KeptPorts, name: string, settings: object = {}): Promise<void> => {
+  const all = { socket: join(folder, `${name}.sock`), ...settings };
+  return kept.addPort(resolvePort(name, all), all);
+};
+
+describe('ports that were added at run time', () => {
+  it('are there again, with what was changed of them, in the order in which they were added', async () => {
+    const { kept } = await start('vm0');
+    await add(kept, 'vm2', { queues: 4, tag: 5, flood: false });
+    await add(kept, 'vm1');
+    await kept.changePort('vm2', { tag: null, mtu: 1400 });
+    lines = [];
+    const { host, names } = await start('vm0');
+    expect(names).toEqual(['vm2', 'vm1']);
+    expect(host.ports.get('vm2')).toMatchObject({ queues: 4, flood: false, mtu: 1400 });
+    expect(host.ports.get('vm2')).not.toHaveProperty('tag');
+    expect(lines).toEqual(
+      ['vm2', 'vm1'].map((name) => `info ${name} is there again, as it was added at run time`),
+    );
+  });
+
+  it('are gone for good once they were removed', async () => {
+    const { kept } = await start();
+    await add(kept, 'vm2');
+    await kept.removePort('vm2');
+    expect((await start()).names).toEqual([]);
+    await expect(kept.removePort('vm2')).rejects.toThrow(NoSuchPortError);
+  });
+
+  it('are not kept when they could not be added, changed or removed', async () => {
+    const { host, kept } = await start();
+    host.refused.add('vm2');
+    await expect(add(kept, 'vm2')).rejects.toThrow('taken');
+    await expect(kept.changePort('vm2', { tag: 1 })).rejects.toThrow(NoSuchPortError);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it('lie where they lay, wherever the next switch is started', async () => {
+    const { kept } = await start();
+    await kept.addPort(resolvePort('vm2', { socket: 'vm2.sock' }), { socket: 'vm2.sock' });
+    expect((await start()).host.ports.get('vm2')).toMatchObject({ socket: resolve('vm2.sock') });
+  });
+
+  it('are as the configuration says when it names them, and changes of its ports are not kept', async () => {
+    const { kept } = await start('vm0');
+    await kept.changePort('vm0', { tag: 7 });
+    expect(existsSync(path)).toBe(false);
+    await kept.removePort('vm0');
+    await add(kept, 'vm0', { tag: 7 });
+    await add(kept, 'vm2');
+    const { host, names } = await start('vm0');
+    expect(names).toEqual(['vm2']);
+    expect(host.ports.get('vm0')).toMatchObject({ socket: '/x/vm0.sock' });
+    expect(lines).toContain('info vm0 is as the configuration says, not as it was added at run time');
+    // And that is forgotten.
+    expect((await start()).names).toEqual(['vm2']);
+  });
+
+  it('are tried again at each start, and said to be missing, until they are removed', async () => {
+    const { kept } = await start();
+    await add(kept, 'vm1');
+    await add(kept, 'vm2');
+    const host = new FakeHost();
+    host.refused.add('vm1');
+    const { kept: keptThen, names } = await startAt(host, []);
+    expect(names).toEqual(['vm2']);
+    expect(lines).toContain('warn vm1 was added at run time, and cannot be had again: its socket is taken');
+    await add(keptThen, 'vm3');
+    expect((await start()).names).toEqual(['vm1', 'vm2', 'vm3']);
+    await keptThen.removePort('vm1');
+    expect((await start()).names).toEqual(['vm2', 'vm3']);
+  });
+
+  it('are kept nowhere without a file', async () => {
+    const kept = new KeptPorts(null, new FakeHost(), log);
+    expect(await kept.restore([])).toEqual([]);
+    await add(kept, 'vm2');
+    expect(readdirSync(folder)).toEqual([]);
+  });
+});
+
+describe('a file of ports', () => {
+  const GOOD = JSON.stringify({ format: 1, ports: {} });
+  it.each([
+    ['is no JSON', GOOD.slice(0, -3), 'it is no JSON'],
+    ['is of another form', '{"format":1}', 'it is not of the form that Ringway writes'],
+    ['is of another format', GOOD.replace('1', '2'), 'its format is 2, and this is 1'],
+  ])('that %s is put aside, with a line in the log, and the switch starts', async (_what, text, why) => {
+    writeFileSync(path, text);
+    const { kept, names } = await start();
+    expect(names).toEqual([]);
+    expect(lines[0]).toBe(`warn ports that were added at run time are not there again: ${path}: ${why}`);
+    expect(readFileSync(`${path}.unread`, 'utf8')).toBe(text);
+    await add(kept, 'vm2');
+    expect((await start()).names).toEqual(['vm2']);
+  });
+
+  it('that others may write to is not read', async () => {
+    writeFileSync(path, GOOD);
+    chmodSync(path, 0o666);
+    await start();
+    expect(lines[0]).toContain('others may write to it');
+  });
+
+  it('with a port that nobody can have adds the others', async () => {
+    const ports = { 'no name': {}, vm1: { queues: 0, socket: '/x/a' }, vm2: { socket: '/x/b' } };
+    writeFileSync(path, JSON.stringify({ format: 1, ports }));
+    expect((await start()).names).toEqual(['vm2']);
+    expect(lines.filter((line) => line.startsWith('warn'))).toHaveLength(2);
+  });
+
+  it('that cannot be written is told, and the port is there all the same', async () => {
+    const { host, kept } = await start();
+    mkdirSync(`${path}.new`);
+    await add(kept, 'vm2');
+    expect(host.ports.has('vm2')).toBe(true);
+    expect(lines.at(-1)).toMatch(/^warn ports will not be as they are now after a restart: .*EISDIR/);
+  });
+
+  it('is whole at any moment: nothing but it is left in its folder', async () => {
+    const { kept } = await start();
+    await add(kept, 'vm2');
+    expect(readdirSync(folder)).toEqual(['ringway.ports.json']);
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ format: 1 });
+  });
+});

@@ -1,0 +1,239 @@
+/**
+ * `kill -9` under traffic, again and again: the real program, two embedded guests that come again, naming a base that
+ * cannot be believed, and numbered frames both ways. Whatever a driver handed over arrives, none twice but of the burst at
+ * work, and every buffer comes back. The long form, 200 kills a layout: RINGWAY_SEARCH=10.
+ */
+import { afterEach, describe, expect, it } from 'vitest';
+import { EmbeddedGuest } from '../../src/frontend/index.ts';
+import type { RingLayoutKind } from '../../src/vring/attachment.ts';
+import { askControl } from '../../switch/control/client.ts';
+import { RingwayProcess } from '../real/ringway-process.ts';
+import { Random } from '../vring/random.ts';
+import { FIRST_BASES } from '../vring/ring-worlds.ts';
+
+const KILLS = Math.round(10 * Number(process.env.RINGWAY_SEARCH ?? 1));
+const WAIT_MS = 20_000;
+/** Fewer than a guest has buffers, so that none is dropped for want of them. */
+const WINDOW_FRAMES = 128;
+const BURST_FRAMES_MAX = 64;
+const TEST_ETHERTYPE = 0x88b5;
+const NAMES = ['a', 'b'] as const;
+const MACS = { a: '02:00:00:00:00:0a', b: '02:00:00:00:00:0b' } as const;
+/** Long enough for a burst to be at work, and short enough to meet it. */
+const SPIN_US_MAX = 400;
+
+const closing: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+});
+
+/** Numbered frames from one guest to the other. */
+class Flow {
+  sent = 0;
+  /** How often each came. */
+  readonly times: number[] = [];
+  distinct = 0;
+  readonly #from: EmbeddedGuest;
+  readonly #to: EmbeddedGuest;
+
+  constructor(from: EmbeddedGuest, to: EmbeddedGuest) {
+    this.#from = from;
+    this.#to = to;
+  }
+
+  /** Whether anything moved. */
+  step(): boolean {
+    const before = this.sent + this.distinct;
+    while (this.sent - this.distinct < WINDOW_FRAMES && this.#from.send(this.#frame(this.sent))) this.sent++;
+    this.take();
+    return this.sent + this.distinct > before;
+  }
+
+  take(): void {
+    for (let frame = this.#to.receive(); frame !== null; frame = this.#to.receive()) {
+      const number = new DataView(frame.buffer).getUint32(14);
+      if (!Buffer.from(frame).equals(this.#frame(number))) throw new Error(`frame ${number} was damaged`);
+      if (this.times[number] === undefined) this.distinct++;
+      this.times[number] = (this.times[number] ?? 0) + 1;
+    }
+  }
+
+  interrupt(): Promise<void> {
+    return this.#to.pairs[0].toGuest.ring.interrupt();
+  }
+
+  get isDone(): boolean {
+    return this.distinct === this.sent;
+  }
+
+  get twice(): number {
+    return this.times.reduce((sum, times) => sum + times - 1, 0);
+  }
+
+  #frame(number: number): Uint8Array {
+    const frame = new Uint8Array(60 + ((number * 37) % 900)).fill(number);
+    frame.set(this.#to.mac);
+    frame.set(this.#from.mac, 6);
+    const view = new DataView(frame.buffer);
+    view.setUint16(12, TEST_ETHERTYPE);
+    view.setUint32(14, number);
+    return frame;
+  }
+}
+
+type Setup = {
+  readonly layout: RingLayoutKind;
+  readonly role: 'server' | 'client';
+  readonly cpus?: string;
+  readonly inOrder?: boolean;
+};
+
+class World {
+  readonly switching: RingwayProcess;
+  readonly guests: readonly EmbeddedGuest[];
+  readonly flows: readonly Flow[];
+  readonly #setup: Setup;
+
+  private constructor(setup: Setup, switching: RingwayProcess, guests: readonly EmbeddedGuest[]) {
+    this.#setup = setup;
+    this.switching = switching;
+    this.guests = guests;
+    this.flows = [new Flow(guests[0], guests[1]), new Flow(guests[1], guests[0])];
+  }
+
+  static async start(setup: Setup): Promise<World> {
+    const isClient = setup.role === 'client';
+    const switching = await RingwayProcess.start({
+      ports: NAMES,
+      ...(isClient && { portOptions: { a: ',role=client', b: ',role=client' } }),
+      args: setup.cpus === undefined ? [] : ['--cpus', setup.cpus],
+    });
+    closing.push(() => switching.stop());
+    const guests = await Promise.all(
+      NAMES.map((name) =>
+        EmbeddedGuest.connect({
+          socketPath: switching.socket(name),
+          role: isClient ? 'server' : 'client',
+          mac: MACS[name],
+          layout: setup.layout,
+          inOrder: setup.inOrder ?? false,
+          waitMs: WAIT_MS,
+        }),
+      ),
+    );
+    for (const guest of guests) closing.push(() => guest.close());
+    return new World(setup, switching, guests);
+  }
+
+  /** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt would show. */
+  async run(isEnough: () => boolean): Promise<void> {
+    while (!isEnough()) {
+      const moved = this.flows.map((flow) => flow.step());
+      if (!moved.includes(true)) await Promise.race(this.flows.map((flow) => flow.interrupt()));
+      else await new Promise(setImmediate);
+    }
+  }
+
+  /** Until all that was sent has come, and every buffer is back. */
+  async drain(): Promise<void> {
+    for (const flow of this.flows) {
+      for (flow.take(); !flow.isDone; flow.take()) await flow.interrupt();
+    }
+    for (const { fromGuest } of this.guests.map(({ pairs }) => pairs[0])) {
+      while (fromGuest.reclaim() < fromGuest.ring.size) await fromGuest.ring.interrupt();
+    }
+  }
+
+  /** Both, and only then do frames flow: a guest that comes first would send its frames to nobody. */
+  async comeBack(): Promise<void> {
+    const base = FIRST_BASES[this.#setup.layout];
+    // Until then its sockets may let somebody in.
+    await this.switching.ended;
+    const reached = this.guests.map((guest) => guest.reconnect({ waitMs: WAIT_MS, base, disabled: true }));
+    await Promise.all([this.switching.restart(), ...reached]);
+    for (const index of [0, 1]) {
+      for (const { session } of this.guests) await session.request('SET_VRING_ENABLE', { index, num: 1 });
+    }
+  }
+}
+
+const spin = (us: number): void => {
+  const endMs = performance.now() + us / 1000;
+  while (performance.now() < endMs);
+};
+
+const SETUPS: readonly Setup[] = [
+  { layout: 'packed', role: 'server' },
+  { layout: 'packed', role: 'client', inOrder: true },
+  { layout: 'split', role: 'server' },
+  { layout: 'split', role: 'client' },
+];
+
+describe.each(SETUPS)('a Ringway that is killed under traffic: $layout rings, role $role', (setup) => {
+  it(`is taken up by its guests ${KILLS} times, and nothing is lost`, {
+    timeout: 30_000 * KILLS,
+  }, async () => {
+    const world = await World.start(setup);
+    const random = new Random(SETUPS.indexOf(setup));
+    const { flows, switching } = world;
+    const twice = [0, 0];
+    for (let kill = 0; kill < KILLS; kill++) {
+      const goal = flows[0].sent + random.between(200, 3000);
+      await world.run(() => flows[0].sent >= goal);
+      spin(random.between(0, SPIN_US_MAX));
+      switching.kill();
+      await world.comeBack();
+      const before = flows.map(({ sent }) => sent);
+      await world.run(() => flows.every(({ sent }, i) => sent > before[i] + 500));
+      for (const [i, flow] of flows.entries()) {
+        expect(flow.twice - twice[i], `kill ${kill}`).toBeLessThanOrEqual(BURST_FRAMES_MAX);
+        twice[i] = flow.twice;
+      }
+      for (const { name, reason } of await switching.ports()) expect([name, reason]).toEqual([name, null]);
+    }
+    await world.drain();
+    for (const flow of flows) expect(flow.distinct).toBe(flow.sent);
+  });
+});
+
+describe('ports that were added at run time', () => {
+  const namesOf = async (switching: RingwayProcess): Promise<string[]> =>
+    (await switching.ports()).map(({ name }) => name);
+
+  it('are there again after a kill, with their changes, unless that is not wanted', async () => {
+    const switching = await RingwayProcess.start({ ports: ['a'] });
+    closing.push(() => switching.stop());
+    const ask = (name: string, method: 'PUT' | 'PATCH' | 'DELETE', body?: object): Promise<unknown> =>
+      askControl(switching.controlSocket, `/v1/ports/${name}`, { method, body });
+    await ask('b', 'PUT', { socket: switching.socket('b'), queues: 2 });
+    await ask('c', 'PUT', { socket: switching.socket('c') });
+    await ask('b', 'PATCH', { mtu: 1400 });
+    await ask('a', 'PATCH', { mtu: 1400 });
+    await ask('c', 'DELETE');
+    await switching.killAndRestart();
+    await switching.until(async () => (await namesOf(switching)).length === 2);
+    expect(await namesOf(switching)).toEqual(['a', 'b']);
+    expect((await switching.port('b')).settings.mtu).toBe(1400);
+    expect((await switching.port('a')).settings.mtu).toBeNull();
+    switching.kill();
+    await switching.restart(['--no-restore']);
+    expect(await namesOf(switching)).toEqual(['a']);
+  });
+});
+
+describe('ring positions', () => {
+  it('are also of use when it is stopped in order, again and again', async () => {
+    const world = await World.start({ layout: 'packed', role: 'server' });
+    for (let stop = 0; stop < 3; stop++) {
+      const goal = world.flows[0].sent + 1000;
+      await world.run(() => world.flows[0].sent >= goal);
+      world.switching.endInOrder();
+      await world.comeBack();
+    }
+    await world.drain();
+    for (const flow of world.flows) {
+      expect(flow.distinct).toBe(flow.sent);
+      expect(flow.twice).toBe(0);
+    }
+  });
+});
