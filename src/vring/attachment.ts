@@ -1,6 +1,7 @@
 /** A virtqueue as a port attaches it to the data path; the device (src/device/) makes one for each ring. */
 import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { QueueAttachmentBase } from '../queue/contract.ts';
+import type { RingLog } from './dirty-log.ts';
 
 export type RingLayoutKind = 'split' | 'packed';
 
@@ -27,4 +28,6 @@ export type RingAttachment = QueueAttachmentBase & {
   readonly kickFd: number;
   readonly callFd: number;
   readonly map: GpaMap;
+  /** Null: what is written to the guest is not logged. */
+  readonly log: RingLog | null;
 };

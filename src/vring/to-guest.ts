@@ -125,11 +125,13 @@ export class ToGuest extends Ring implements EgressQueue {
     const why = this.#collect(this.headerBytes + frameBytes);
     if (why !== PLACED) {
       if (this.fault === RING_FAULT.NONE) this.layout.forgetWalked();
+      if (this.log !== null) this.log.forgetNoted();
       return why;
     }
     if (!batch.hasHeader(frame)) target.writeNetHeader(this.headerBytes, this.chainCount);
     else target.writeRequestHeader(this.headerBytes, this.chainCount, batch, frame);
     target.writeFrame(batch, frame);
+    if (this.log !== null) this.log.markNoted();
     for (let chain = 0; chain < this.chainCount; chain++) this.useWalked(this.chainBytes[chain]);
     this.burstFrames++;
     this.burstBytes += frameBytes;
@@ -180,6 +182,7 @@ export class ToGuest extends Ring implements EgressQueue {
       } else if (usedBytes > 0 && !this.target.add(translator.window, index, usedBytes)) {
         return refusal(REFUSED_TOO_SMALL);
       }
+      if (this.log !== null) this.log.note(list.gpaLo[i], list.gpaHi[i], usedBytes);
       chainBytes += usedBytes;
     }
     if (totalBytes < this.headerBytes && this.chainCount === 0) {

@@ -281,6 +281,7 @@ export class RingwayEnd implements DeviceEnd {
       callFd: this.callFd,
       states: this.states,
       map: this.guestMemory.gpaMap(),
+      log: null,
     };
   }
 }

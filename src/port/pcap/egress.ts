@@ -110,6 +110,8 @@ export class PcapEgress implements EgressQueue {
 
   setMemory(): void {}
 
+  setLog(): void {}
+
   end(): void {
     this.#flush();
     this.open = false;
