@@ -1,12 +1,13 @@
 /** A frame of the switch's own by which everybody learns that a guest lives behind a port now (SEND_RARP). Fake queues. */
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { macHiOf, macLoOf } from '../../../protocol/ethernet.ts';
 import { rarpFrame } from '../../../protocol/rarp.ts';
 import { DEFAULT_VLAN } from '../../../src/queue/policy.ts';
 import { type FakePort, FakeSwitch } from './fake-switch.ts';
 import { arena, ethernet } from './frames.ts';
 
 const MAC = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
-const MAC_TEXT = '52:54:00:12:34:56';
+const ADDRESS = { macLo: macLoOf(Uint8Array.from(MAC)), macHi: macHiOf(Uint8Array.from(MAC)) };
 
 let world: FakeSwitch;
 let ports: FakePort[];
@@ -37,14 +38,14 @@ describe('an announcement', () => {
   it('goes to all ports but that one, copies with it, and is learned there', () => {
     announce(1);
     expect(received()).toEqual([1, 0, 1, 1]);
-    expect(world.fdb.entries()).toMatchObject([{ mac: MAC_TEXT, port: 1, vlan: 0 }]);
+    expect(world.fdb.entries()).toMatchObject([{ ...ADDRESS, port: 1, vlan: 0 }]);
   });
 
   it('takes the guest from the port where it was', () => {
     world.send(ports[0], ethernet(9, 1));
     world.forwarder.announce(0, MAC);
     announce(2);
-    expect(world.fdb.entries().find(({ mac }) => mac === MAC_TEXT)).toMatchObject({ port: 2 });
+    expect(world.fdb.entries().find(({ macLo }) => macLo === ADDRESS.macLo)).toMatchObject({ port: 2 });
   });
 
   it('is in the VLAN of its port, and nowhere else', () => {
@@ -54,7 +55,7 @@ describe('an announcement', () => {
     expect(received()).toEqual([0, 0, 1, 1]);
     // A trunk sees whose it is.
     expect([...ports[2].received[0].subarray(12, 18)]).toEqual([0x81, 0, 0, 10, 0x80, 0x35]);
-    expect(world.fdb.entries()).toMatchObject([{ mac: MAC_TEXT, port: 1, vlan: 10 }]);
+    expect(world.fdb.entries()).toMatchObject([{ ...ADDRESS, port: 1, vlan: 10 }]);
   });
 
   it('is dropped where what the port sends is dropped', () => {
