@@ -24,6 +24,8 @@ const BROADCAST = [255, 255, 255, 255, 255, 255];
 const RARP = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
 const ARP = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1];
 const LAYOUTS = ['split', 'packed'] as const;
+/** QEMU switches logging on once for each pair, by messages on one connection. */
+const QUEUE_PAIRS = { split: 2, packed: 1 } as const;
 type Layout = (typeof LAYOUTS)[number];
 
 /**
@@ -67,12 +69,12 @@ async function start(layout: Layout, target: readonly string[], properties = '')
     vhostUserArgs({
       socketPath: ringway.socket(port),
       mac,
-      queuePairs: 1,
+      queuePairs: QUEUE_PAIRS[layout],
       memoryMiB: MEMORY_MIB,
       deviceProperties: `mrg_rxbuf=on${packed}${properties}`,
     });
   const boot = async (name: string, mac: string, address: string): Promise<LinuxGuest> => {
-    const guest = await LinuxGuest.start({ name, qemuArgs: argsOf(name, mac) });
+    const guest = await LinuxGuest.start({ name, cpus: QUEUE_PAIRS[layout], qemuArgs: argsOf(name, mac) });
     guests.push(guest);
     await guest.configureNetwork(`${address}/24`);
     return guest;
@@ -84,7 +86,12 @@ async function start(layout: Layout, target: readonly string[], properties = '')
   await source.runOk(`(${CHECK_MEMORY}) > /dev/null 2>&1 &`);
   const uri = `unix:${join(ringway.folder, 'migration.sock')}`;
   const args = [...argsOf('target', MAC), ...target];
-  const waiting = await LinuxGuest.start({ name: 'target', qemuArgs: args, incoming: { uri, from: source } });
+  const waiting = await LinuxGuest.start({
+    name: 'target',
+    cpus: QUEUE_PAIRS[layout],
+    qemuArgs: args,
+    incoming: { uri, from: source },
+  });
   guests.push(waiting);
   expect((await peer.ping(MOVER)).received).toBe(5);
   return { ringway, peer, source, target: waiting, uri };

@@ -4,6 +4,7 @@
  * any alignment, swapped, switched off and on in between. And the same tests are red where one mark is left out.
  */
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { DESC_F_WRITE } from '../../protocol/virtio/split-ring.ts';
 import { closeFd, createEventFd, drainFd } from '../../src/host/descriptor.ts';
 import { REQUEST_TAKEN, SEGMENTS_MAX } from '../../src/offload/request.ts';
 import { AS_THEY_CAME } from '../../src/queue/batch.ts';
@@ -159,6 +160,27 @@ describe.each(LAYOUT_KINDS)('a %s guest that is logged', (layout) => {
       guest.markedCount = 0;
       driver.toGuest.receive();
     }
+    ringway.close();
+    guest.close();
+  });
+
+  it('has nothing marked for frames that were refused, and what comes after them', () => {
+    const plan = { ...plainPlan(layout), mergeable: true, bufferBytes: 8192 };
+    const driver = new DriverEnd(plan);
+    const ringway = new RingwayEnd(driver, plan);
+    const guest = new LoggedGuest(sharedArena, sharedArenaView.u8, driver.memory);
+    ringway.logIn(guest.log.memory);
+    const { ring } = driver.toGuest;
+    ring.offer(ring.takeId(), 200, DESC_F_WRITE);
+    ring.publish();
+    guest.begin();
+    for (let i = 0; i < 200; i++) expect(ringway.give([new Uint8Array(1500)])).toEqual(['noBuffer']);
+    expect(guest.unmarked()).toEqual([]);
+    driver.toGuest.fill();
+    guest.begin();
+    // What is noted is bounded, and here goes on in a buffer that was not there before.
+    expect(ringway.give([new Random(1).bytes(1500)])).toEqual(['done']);
+    expect(guest.unmarked()).toEqual([]);
     ringway.close();
     guest.close();
   });

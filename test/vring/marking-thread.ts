@@ -13,8 +13,9 @@ export type Marking = {
   readonly rounds: number;
   /** Writes to each page in a round. */
   readonly writes: number;
-  /** Which word of each page this thread writes. */
-  readonly word: number;
+  /** Every so many pages, from the first one on that is this thread's. */
+  readonly stride: number;
+  readonly firstPage: number;
   /** The round that may begin; threads that have done it, in all. */
   readonly turn: SharedArrayBuffer;
 };
@@ -24,7 +25,17 @@ export const TURN_DONE = 1;
 
 if (workerData !== null) write(workerData as Marking);
 
-function write({ location, log, guestOffset, pages, rounds, writes, word, turn }: Marking): void {
+function write({
+  location,
+  log,
+  guestOffset,
+  pages,
+  rounds,
+  writes,
+  stride,
+  firstPage,
+  turn,
+}: Marking): void {
   const view = new ArenaView(location);
   const guest = new Int32Array(view.buffer, guestOffset, pages * 1024);
   const dirty = new DirtyLog(view, log);
@@ -33,13 +44,14 @@ function write({ location, log, guestOffset, pages, rounds, writes, word, turn }
     while (Atomics.load(words, TURN_GO) < round) {
       // All at once.
     }
-    for (let page = 0; page < pages; page++) {
+    for (let page = firstPage; page < pages; page += stride) {
       for (let i = 0; i < writes; i++) {
-        guest[page * 1024 + word] = round * writes + i;
-        dirty.note(page * 4096 + word * 4, 0, 4);
+        guest[page * 1024] = round * writes + i;
+        dirty.note(page * 4096, 0, 4);
         dirty.markNoted();
       }
     }
     Atomics.add(words, TURN_DONE, 1);
+    Atomics.notify(words, TURN_DONE);
   }
 }

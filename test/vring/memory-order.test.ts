@@ -87,7 +87,10 @@ describe.each(SETUPS)('a $layout ring, event index $eventIdx', ({ layout, eventI
     closing.unshift(() => log.close());
     driver.toGuest.fill();
     device.logIn(log.memory);
+    // Other threads and the front-end change the same words.
+    const or = vi.spyOn(Atomics, 'or');
     const looks = during(() => device.give([FRAME]));
+    expect(or).toHaveBeenCalled();
     // For the frame, for what was published, and for the ring's own pages.
     expect(looks.filter((kind) => kind === 'store')).toHaveLength(3);
     expectLooksAfterStores(looks);
