@@ -10,7 +10,7 @@ import { closeFd, createEventFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { QueueState, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import { takeMarks } from '../memory/changed-pages.ts';
-import { UVA_BASE } from '../memory/guest-file.ts';
+import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
 import { bit, F, log, none, P, ringAddress, state, table, u64 } from '../vhost-user/scripted-front-end.ts';
 import { ControlDriver } from './control-driver.ts';
 import {
@@ -153,6 +153,23 @@ describe('a log', () => {
     );
     await giveLog();
     expect(world.device.logWarning).toBeNull();
+  });
+
+  it('is said to be too short when memory is plugged in, until a longer one comes; rings go on', async () => {
+    await giveLog();
+    world.front.send('SET_FEATURES', u64(LOGGING));
+    await world.front.settle();
+    const dimm = new GuestFile(8192);
+    const gpa = 1n << 32n;
+    world.dataPath.takeLog();
+    expect(await world.addMemory({ gpa, uva: gpa }, dimm)).toBe(0n);
+    expect(world.device.logWarning).toMatch(/^its log of dirty pages ends at guest address 0x400000/);
+    const longBytes = Math.ceil((2 ** 32 + 8192) / 4096 / 8);
+    await giveLog(longBytes, 0, 2 ** 18);
+    expect(world.device.logWarning).toBeNull();
+    expect(world.dataPath.takeLog()).toEqual(['memory', 'log 0', 'log 1']);
+    expect(world.dataPath.attached.get(0)!.log).toMatchObject({ sizeBytes: longBytes });
+    dimm.close();
   });
 
   it('has a descriptor that is signalled, exchanged like the log', async () => {

@@ -19,6 +19,8 @@ const PEER = '10.0.0.1';
 const MOVER = '10.0.0.2';
 const MAC = '52:54:00:00:00:02';
 const PING_INTERVAL_MS = 5;
+/** The first pass over the guest's memory then takes some seconds. */
+const SLOW_BYTES_PER_SECOND = 16 * 2 ** 20;
 const BROADCAST = [255, 255, 255, 255, 255, 255];
 /** EtherType, and up to the operation: a reverse request; a request in which a guest names its own address. */
 const RARP = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
@@ -53,7 +55,7 @@ type World = {
   readonly uri: string;
 };
 
-/** A peer, a guest to be moved with a program that checks its memory, and a QEMU that waits for it. */
+/** A peer, a guest to be moved, and a QEMU that waits for it. */
 async function start(layout: Layout, target: readonly string[], properties = ''): Promise<World> {
   const ringway = await RingwayProcess.start({
     ports: ['peer', 'source', 'target', 'capture'],
@@ -83,7 +85,6 @@ async function start(layout: Layout, target: readonly string[], properties = '')
     boot('peer', '52:54:00:00:00:01', PEER),
     boot('source', MAC, MOVER),
   ]);
-  await source.runOk(`(${CHECK_MEMORY}) > /dev/null 2>&1 &`);
   const uri = `unix:${join(ringway.folder, 'migration.sock')}`;
   const args = [...argsOf('target', MAC), ...target];
   const waiting = await LinuxGuest.start({
@@ -129,21 +130,23 @@ describe.skipIf(peers.skip).each(LAYOUTS)(peers.title('a QEMU guest with %s ring
     const { ringway, peer, source, target, uri } = await start(layout, ['-S'], ',guest_announce=off');
     const { features } = (await ringway.port('source')).details as VhostUserDetails;
     expect(features.includes('RING_PACKED')).toBe(layout === 'packed');
-    const pings = peer.ping(MOVER, { count: 3000, intervalMs: PING_INTERVAL_MS, sizeBytes: 1400 });
+    // Slowly: buffers that were offered before they were copied are written to by Ringway alone. Once they are offered
+    // again the guest's kernel clears them, and QEMU knows of that by itself.
+    await peer.runOk(`ping -q -c 400 -i 0.04 -s 1400 ${MOVER} > /dev/null 2>&1 &`);
+    await source.qmp('migrate-set-parameters', { 'max-bandwidth': SLOW_BYTES_PER_SECOND });
     await source.migrateTo(target, uri, { isHeld: true });
     expect(differingPages(readGuestMemory(source.pid), readGuestMemory(target.pid))).toEqual([]);
     await target.qmp('cont');
     await untilAnnounced(ringway, RARP);
     expect(await portOf(ringway, MAC)).toBe('target');
-    const { sent, received } = await pings;
-    expect(received).toBeLessThan(sent);
+    await peer.runOk('killall ping; while pidof ping > /dev/null; do sleep 0.1; done');
     expect((await peer.ping(MOVER)).received).toBe(5);
     expect((await ringway.port('target')).reason).toBeNull();
-    await expectSound(target);
   });
 
   test('goes on while it is pinged', async ({ annotate }) => {
     const { ringway, peer, source, target, uri } = await start(layout, []);
+    await source.runOk(`(${CHECK_MEMORY}) > /dev/null 2>&1 &\nuntil [ -f /tmp/rounds ]; do sleep 0.1; done`);
     const pings = peer.ping(MOVER, { count: 3000, intervalMs: PING_INTERVAL_MS });
     await source.migrateTo(target, uri);
     const { sent, received } = await pings;
