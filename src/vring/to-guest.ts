@@ -160,7 +160,7 @@ export class ToGuest extends Ring implements EgressQueue {
 
   /** Adds a chain's pieces, up to `wantedBytes`. Answers their bytes or a `refusal`. */
   #collectChain(wantedBytes: number): number {
-    const { list, translator } = this;
+    const { list, translator, log } = this;
     list.clear();
     const fault = this.walk(list);
     if (fault !== RING_FAULT.NONE) return this.#stopped(fault);
@@ -182,7 +182,7 @@ export class ToGuest extends Ring implements EgressQueue {
       } else if (usedBytes > 0 && !this.target.add(translator.window, index, usedBytes)) {
         return refusal(REFUSED_TOO_SMALL);
       }
-      if (this.log !== null) this.log.note(list.gpaLo[i], list.gpaHi[i], usedBytes);
+      if (log !== null) log.note(list.gpaLo[i], list.gpaHi[i], usedBytes);
       chainBytes += usedBytes;
     }
     if (totalBytes < this.headerBytes && this.chainCount === 0) {
