@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
 import { differingPages } from '../memory/changed-pages.ts';
-import { LinuxGuest, peersForTests, vhostUserArgs } from '../peers/index.ts';
+import { LinuxGuest, peersForTests, runIperf3, startIperf3Server, vhostUserArgs } from '../peers/index.ts';
 import { naiveRead } from '../protocol/naive-capture.ts';
 import { readGuestMemory } from './guest-memory-file.ts';
 import { RingwayProcess } from './ringway-process.ts';
@@ -19,6 +19,8 @@ const PEER = '10.0.0.1';
 const MOVER = '10.0.0.2';
 const MAC = '52:54:00:00:00:02';
 const PING_INTERVAL_MS = 5;
+const TRANSFER_S = 20;
+const UNDER_WAY_BYTES = 10_000_000;
 /** The first pass over the guest's memory then takes some seconds. */
 const SLOW_BYTES_PER_SECOND = 16 * 2 ** 20;
 const BROADCAST = [255, 255, 255, 255, 255, 255];
@@ -160,5 +162,24 @@ describe.skipIf(peers.skip).each(LAYOUTS)(peers.title('a QEMU guest with %s ring
     expect(await portOf(ringway, MAC)).toBe('target');
     expect((await peer.ping(MOVER)).received).toBe(5);
     await expectSound(target);
+  });
+
+  test('keeps the TCP connection by which it receives', async ({ annotate }) => {
+    const { ringway, peer, source, target, uri } = await start(layout, []);
+    await startIperf3Server(source);
+    let isSending = true;
+    const transfer = runIperf3(peer, MOVER, { seconds: TRANSFER_S }).finally(() => {
+      isSending = false;
+    });
+    await ringway.until(async () => (await ringway.port('source')).counters.egressBytes > UNDER_WAY_BYTES);
+    await source.migrateTo(target, uri);
+    expect(isSending).toBe(true);
+    const { receivedBytes, receivedBitsPerSecond } = await transfer;
+    expect(receivedBytes).toBeGreaterThan(1_000_000);
+    await annotate(
+      `${Math.round(receivedBitsPerSecond / 1e6)} Mbit/s over ${TRANSFER_S} s, the migration among them`,
+    );
+    expect(await portOf(ringway, MAC)).toBe('target');
+    expect((await ringway.port('target')).reason).toBeNull();
   });
 });
