@@ -4,6 +4,7 @@ export * from './ethernet.ts';
 export * from './ip.ts';
 export * from './pcap.ts';
 export * from './pcapng-blocks.ts';
+export * from './rarp.ts';
 export * from './vhost-user/codec.ts';
 export * from './vhost-user/features.ts';
 export * from './vhost-user/messages.ts';

@@ -129,6 +129,29 @@ const text = "from './l.ts'";`;
     expect(breaking(isOther)).toEqual([]);
   });
 
+  it('of guest-writes are few: whoever writes to a guest marks the page in its log (dirty-log.ts)', () => {
+    const writers = SOURCES.filter(({ path, imports }) =>
+      imports.some(
+        (imported) => isRelative(imported) && target(path, imported) === 'src/vring/guest-writes.ts',
+      ),
+    ).map(({ path }) => path);
+    expect(writers).toEqual([
+      // Marks its answers.
+      'src/device/net/control-queue.ts',
+      // Marked by Ring: publish, armWake, disarmWake.
+      'src/vring/packed/layout.ts',
+      'src/vring/packed/mark-read.ts',
+      // Mark the frames that they place.
+      'src/vring/packed/place.ts',
+      // Marked by ToGuest, which knows the addresses.
+      'src/vring/piece-cursor.ts',
+      // Marked by Ring, as the layout.
+      'src/vring/split/gather.ts',
+      'src/vring/split/layout.ts',
+      'src/vring/split/place.ts',
+    ]);
+  });
+
   it('of Node are written with node:', () => {
     expect(breaking((_path, imported) => builtinModules.includes(imported))).toEqual([]);
   });

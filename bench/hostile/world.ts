@@ -155,6 +155,7 @@ class HostileGuest {
       kickFd: -1,
       callFd: -1,
       map: this.#map,
+      log: null,
     };
   }
 

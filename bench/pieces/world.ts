@@ -7,7 +7,7 @@ import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import { allocateScratch } from '../../src/memory/scratch.ts';
+import { allocateScratch, type ScratchArea } from '../../src/memory/scratch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import { offloadBits } from '../../src/queue/offloads.ts';
@@ -41,6 +41,8 @@ export type PiecesCase = {
   readonly inTwo?: boolean;
   /** Guests agreed on all offloads; their frames ask for none. */
   readonly offloads?: boolean;
+  /** Guests are being migrated: what is written to them is logged. */
+  readonly logs?: boolean;
   /** All ports are in one VLAN: the one that sends as an access port or a trunk, whose frames have a tag, the others too. */
   readonly vlan?: { readonly from: 'access' | 'trunk'; readonly to: 'access' | 'trunk' };
 };
@@ -63,13 +65,17 @@ class FakeGuest {
   readonly from: FromGuest;
   readonly to: ToGuest;
   readonly #offset: number;
+  readonly #log: ScratchArea | null;
 
-  constructor(portId: number, plan: Pick<PiecesCase, 'from' | 'to' | 'offloads'>) {
+  constructor(portId: number, plan: Pick<PiecesCase, 'from' | 'to' | 'offloads' | 'logs'>) {
     const fd = createMemoryFile('pieces', GUEST_BYTES);
     const placement = { fd, fileOffset: 0, sizeBytes: GUEST_BYTES, pageBytes: 4096, preferredOffset: null };
     this.#offset = arena.map(placement);
     closeFd(fd);
     const states = queueStates(2);
+    const pages = GUEST_BYTES / 4096;
+    this.#log =
+      plan.logs === true ? allocateScratch(arena, { name: 'pieces-log', sizeBytes: pages / 8 }) : null;
     const attachment = (queueIndex: number, layout: RingLayoutKind): RingAttachment => ({
       kind: 'ring',
       layout,
@@ -90,6 +96,16 @@ class FakeGuest {
       kickFd: -1,
       callFd: -1,
       map: [{ start: 0, end: GUEST_BYTES, arenaOffset: this.#offset }],
+      log:
+        this.#log === null
+          ? null
+          : {
+              offset: this.#log.offset,
+              sizeBytes: pages / 8,
+              // Descriptors and, of a split ring, used ring.
+              ownPages: [{ firstPage: queueIndex * 8, lastPage: queueIndex * 8 + 7 }],
+              signalFd: -1,
+            },
     });
     for (const [queueIndex, layout] of [plan.to, plan.from].entries()) {
       const words = new Int32Array(states, queueIndex * 128, 16);
@@ -120,6 +136,7 @@ class FakeGuest {
 
   close(): void {
     arena.unmap(this.#offset);
+    this.#log?.release();
   }
 }
 

@@ -52,6 +52,7 @@ export const MESSAGES = {
   GET_QUEUE_NUM: { id: 17, body: 'none', fds: 'none', gate: 'MQ', reply: 'u64' },
   // No gate: front-ends send it when bit 30 was offered, and some do not acknowledge the bit in SET_FEATURES.
   SET_VRING_ENABLE: { id: 18, body: 'vringState', fds: 'none', gate: null, reply: null },
+  SEND_RARP: { id: 19, body: 'u64', fds: 'none', gate: 'RARP', reply: null },
   NET_SET_MTU: { id: 20, body: 'u64', fds: 'none', gate: 'MTU', reply: null },
   SET_BACKEND_REQ_FD: { id: 21, body: 'none', fds: 'one', gate: 'BACKEND_REQ', reply: null },
   // No gate: crosvm asks although CONFIG was not negotiated, and ends its machine when the connection ends.
@@ -99,3 +100,6 @@ export const FDS_MAX = MEM_TABLE_REGIONS_MAX;
 /** SET_VRING_KICK, CALL and ERR: bits 0 to 7 are the ring index, bit 8 says that no descriptor comes. */
 export const VRING_FD_INDEX_MASK = 0xffn;
 export const VRING_FD_NONE = 0x100n;
+
+/** SET_VRING_ADDR's flags: what is written to the ring is logged, by the address that comes with it. */
+export const VRING_FLAG_LOG = 1;

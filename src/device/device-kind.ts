@@ -5,6 +5,7 @@
 import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
+import type { RingLog } from '../vring/dirty-log.ts';
 
 /** What an attachment says of a ring that only the kind knows. */
 export type KindAttachment = Pick<RingAttachment, 'direction' | 'mergeable' | 'headerBytes' | 'asks'>;
@@ -15,6 +16,8 @@ export interface OwnQueue {
   setCallFd(fd: number): void;
   /** The guest has more memory from now on. */
   setMemory(map: GpaMap): void;
+  /** What is written to the guest from now on is marked there; null: nowhere. */
+  setLog(log: RingLog | null): void;
   /** Afterwards nothing of the ring is touched. */
   close(): void;
 }

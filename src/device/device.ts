@@ -6,7 +6,12 @@
  */
 import assert from 'node:assert/strict';
 import { hasBit, maskOf } from '../../protocol/bits.ts';
-import type { InflightDescription, MemRegion, VringAddr } from '../../protocol/vhost-user/codec.ts';
+import type {
+  InflightDescription,
+  LogDescription,
+  MemRegion,
+  VringAddr,
+} from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { BudgetError, type DescriptorShare } from '../host/budgets.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
@@ -20,6 +25,7 @@ import { QueueState } from '../queue/state.ts';
 import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
+import type { RingLog } from '../vring/dirty-log.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import { finish } from '../vring/packed/recovery.ts';
 import type { RingRecord } from '../vring/ring-record.ts';
@@ -27,6 +33,7 @@ import type { DeviceKind, OwnQueue } from './device-kind.ts';
 import { InflightBuffer } from './inflight.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
+import { ringLogOf } from './ring-log.ts';
 import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
 import type { PortRecords } from './ring-records.ts';
 import {
@@ -75,6 +82,8 @@ export class Device {
   #backEndChannelFd = -1;
   /** What the front-end keeps for the next back-end; null: nothing. */
   #inflight: InflightBuffer | null = null;
+  /** Signalled when pages were marked in the log; -1: none. */
+  #logSignalFd = -1;
   /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
   #featuresSet = false;
   /** The change at work; see `#inTurn`. */
@@ -127,6 +136,11 @@ export class Device {
       : `queue ${ring.index} is polled: its kick descriptor is ${ring.kick.polledBecause}`;
   }
 
+  /** Why a guest that is being migrated will not be whole on the other side; otherwise null. */
+  get logWarning(): string | null {
+    return this.#isLogging ? this.#memory.logWarning : null;
+  }
+
   /** Why the guest's memory is gone although it was accepted (Arena.watchLosses tells when to ask); otherwise null. */
   get memoryLoss(): string | null {
     return this.#memory.loss;
@@ -141,11 +155,15 @@ export class Device {
     refuseUnoffered('features', features & ~this.offeredFeatures);
     return this.#inTurn(async () => {
       // The log of migration is switched on and off while rings run; other features only after a reset.
-      const isLogSwitch = (features ^ this.features) === maskOf(VIRTIO_FEATURE.LOG_ALL);
+      const change = features ^ this.features;
+      // QEMU says it once for each queue pair.
+      const isLogAgain = change === 0n && this.#isLogging && this.#memory.log !== null;
+      const isLogSwitch = change === maskOf(VIRTIO_FEATURE.LOG_ALL) || isLogAgain;
       if (!isLogSwitch) this.#kind.driverWasReset();
-      if (features !== this.features) await this.#detachAll();
+      if (change !== 0n && !isLogSwitch) await this.#detachAll();
       this.#hopeAgain(this.rings);
       this.features = features;
+      if (change !== 0n) await this.#followLog();
       this.#featuresSet = true;
       // Without bit 30 there is no SET_VRING_ENABLE, so every ring is enabled; with it none is disabled here,
       // because front-ends repeat SET_FEATURES while rings run.
@@ -205,6 +223,27 @@ export class Device {
     onChange();
   }
 
+  /** SET_LOG_BASE, also while rings run and are logged. @throws PeerError, MemoryError, HostError */
+  setLog(description: LogDescription, fds: IncomingFds): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#memory.setLog(description, fds, async () => {
+        if (this.#isLogging) await this.#followLog();
+      });
+      this.#context.onChange();
+    });
+  }
+
+  /** SET_LOG_FD. @throws PeerError */
+  async setLogSignal(fds: IncomingFds): Promise<void> {
+    const fd = takeSignalFd(fds);
+    await this.#inTurn(async () => {
+      const before = this.#logSignalFd;
+      this.#logSignalFd = fd;
+      if (this.#isLogging) await this.#followLog();
+      if (before >= 0) this.#context.peerFds.close([before]);
+    });
+  }
+
   setRingSize(index: number, size: number): Promise<void> {
     const ring = this.#ring(index);
     if (size < 1 || size > RING_ENTRIES_MAX) {
@@ -217,7 +256,15 @@ export class Device {
 
   setRingAddresses(addresses: VringAddr): Promise<void> {
     const ring = this.#ring(addresses.index);
-    return this.#changeRing(ring, () => ring.setAddresses(addresses));
+    return this.#inTurn(async () => {
+      if (!ring.staysAt(addresses)) {
+        await this.#change(ring, () => ring.setAddresses(addresses));
+        return;
+      }
+      // Only where it is logged is another one: it runs on.
+      ring.addresses = addresses;
+      await this.#tellLog(ring);
+    });
   }
 
   setRingBase(index: number, base: number): Promise<void> {
@@ -311,6 +358,8 @@ export class Device {
       this.#inflight = null;
       await this.#memory.release();
       this.#closeBackEndChannel();
+      if (this.#logSignalFd >= 0) this.#context.peerFds.close([this.#logSignalFd]);
+      this.#logSignalFd = -1;
     });
   }
 
@@ -340,13 +389,15 @@ export class Device {
 
   /** Attachments hold what changes here, so the ring is let go of meanwhile. */
   #changeRing(ring: Ring, change: () => void): Promise<void> {
-    return this.#inTurn(async () => {
-      await this.#detach(ring);
-      change();
-      this.#hopeAgain([ring]);
-      // Other rings may depend on which are started.
-      await this.#settleAll();
-    });
+    return this.#inTurn(() => this.#change(ring, change));
+  }
+
+  async #change(ring: Ring, change: () => void): Promise<void> {
+    await this.#detach(ring);
+    change();
+    this.#hopeAgain([ring]);
+    // Other rings may depend on which are started.
+    await this.#settleAll();
   }
 
   #changeMemory(change: (follow: FollowMemory) => Promise<void>): Promise<void> {
@@ -372,6 +423,31 @@ export class Device {
     for (const queue of this.#ownQueues.values()) queue.setMemory(map);
     const isUsed = this.rings.some((ring) => ring.user === 'workers');
     if (isUsed) await this.#context.dataPath.setMemory(this.#context.portId, map, isLonger);
+  }
+
+  get #isLogging(): boolean {
+    return hasBit(this.features, VIRTIO_FEATURE.LOG_ALL);
+  }
+
+  /** Resolves when pages are marked as it is said now, and nobody marks any otherwise. */
+  async #followLog(): Promise<void> {
+    for (const ring of this.rings) await this.#tellLog(ring);
+  }
+
+  async #tellLog(ring: Ring): Promise<void> {
+    if (ring.user === 'none') return;
+    const log = this.#logOf(ring, ring.places);
+    this.#ownQueues.get(ring.index)?.setLog(log);
+    if (ring.user === 'workers') await this.#context.dataPath.setLog(this.#context.portId, ring.index, log);
+  }
+
+  #logOf({ size, addresses }: Ring, places: RingPlaces | null): RingLog | null {
+    const { log } = this.#memory;
+    if (!this.#isLogging || log === null) return null;
+    assert(addresses !== null && places !== null, 'a ring in use lies somewhere');
+    const { offset, sizeBytes } = log;
+    const ownPages = ringLogOf(layoutOf(this.features), size, addresses, places, this.#memory.gpaMap());
+    return { offset, sizeBytes, ownPages, signalFd: this.#logSignalFd };
   }
 
   #staysIn(ring: Ring, memory: GuestMemory): boolean {
@@ -566,6 +642,7 @@ export class Device {
       callFd: ring.callFd,
       states: this.#context.states,
       map: this.#memory.gpaMap(),
+      log: this.#logOf(ring, places),
     };
   }
 }

@@ -5,14 +5,13 @@
  */
 
 import { answer, type Handlers } from '../vhost-user/handlers.ts';
-import { PeerError } from '../vhost-user/peer-error.ts';
 import type { Device } from './device.ts';
 import { createInflight } from './inflight.ts';
 import { MEMORY_SLOTS_MAX } from './memory-map.ts';
 import { layoutOf } from './ring-start.ts';
 
 /** Messages whose meaning hangs on the kind of device. */
-export type KindMessage = 'GET_QUEUE_NUM' | 'NET_SET_MTU' | 'GET_CONFIG' | 'SET_CONFIG';
+export type KindMessage = 'GET_QUEUE_NUM' | 'SEND_RARP' | 'NET_SET_MTU' | 'GET_CONFIG' | 'SET_CONFIG';
 
 export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
   return {
@@ -28,11 +27,12 @@ export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
     GET_MAX_MEM_SLOTS: () => answer(BigInt(MEMORY_SLOTS_MAX)),
     ADD_MEM_REG: (region, fds) => device.addMemory(region, fds),
     REM_MEM_REG: (region) => device.removeMemory(region),
-    SET_LOG_BASE: () => {
-      throw new PeerError('dirty-page logging is not offered');
+    // Front-ends expect nothing, 8 or 16 bytes of a reply; QEMU and rust-vmm's take these.
+    SET_LOG_BASE: async (description, fds) => {
+      await device.setLog(description, fds);
+      return answer(description);
     },
-    // Only wakes a front-end that waits for log changes; there is no log.
-    SET_LOG_FD: () => {},
+    SET_LOG_FD: (_, fds) => device.setLogSignal(fds),
 
     GET_INFLIGHT_FD: (asked) => {
       const { body, fd } = createInflight(asked, layoutOf(device.features), device.ringCount);

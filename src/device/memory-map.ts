@@ -1,14 +1,18 @@
 /**
  * The memory of one device as the front-end shares it by message: the whole table, or slot by slot. Nothing is taken
  * away before those who use it know (`follow`), what stays lies where it lay, and a message that is refused changes
- * nothing. What an IOMMU translates and what migration logs belongs here too, once it is offered. Main thread;
+ * nothing. The log of migration is memory that comes and goes in the same way. What an IOMMU translates belongs here too,
+ * once it is offered. Main thread;
  * messages reach it one at a time. vhost-user.rst, "Memory region description".
  */
-import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
+import type { LogDescription, MemRegion } from '../../protocol/vhost-user/codec.ts';
+import { knowsSeals } from '../host/descriptor.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { GpaMap } from '../memory/gpa-translator.ts';
-import { GuestMemory, NoRoomError } from '../memory/guest-memory.ts';
+import { GuestMemory } from '../memory/guest-memory.ts';
+import { LogMemory } from '../memory/log-memory.ts';
+import { NoRoomError } from '../memory/peer-mapping.ts';
 import { mapsPrivately } from '../memory/sharing.ts';
 import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
@@ -32,6 +36,7 @@ export class MemoryMap {
   readonly #peerFds: PeerFds;
   readonly #onWarning: () => void;
   #memory: GuestMemory;
+  #log: LogMemory | null = null;
   #warning: string | null = null;
   /** Why the message at work waits; null: it does not. */
   #delay: string | null = null;
@@ -60,9 +65,24 @@ export class MemoryMap {
 
   /** Why the guest's memory is gone although it was accepted; otherwise null. */
   get loss(): string | null {
+    if (this.#log?.wasLost === true)
+      return `the log of dirty pages, ${this.#log.sizeBytes} bytes, is not there when it is touched: ${LOSS_CAUSES}`;
     const lost = this.#memory.lostRegion;
     if (lost === null) return null;
     return `the guest's memory of ${lost.sizeBytes} bytes at 0x${lost.gpa.toString(16)} is not there when it is touched: ${LOSS_CAUSES}`;
+  }
+
+  /** Where pages are marked while migration is logged; null: none came. */
+  get log(): LogMemory | null {
+    return this.#log;
+  }
+
+  /** Why not all that is written can be marked in the log; otherwise null. */
+  get logWarning(): string | null {
+    const { regions } = this.#memory;
+    const end = regions.reduce((max, { gpa, sizeBytes }) => Math.max(max, gpa + sizeBytes), 0);
+    if (this.#log === null || end <= this.#log.gpaEnd) return null;
+    return `its log of dirty pages ends at guest address 0x${this.#log.gpaEnd.toString(16)}, and its memory at 0x${end.toString(16)}: what is written beyond is lost when it is migrated`;
   }
 
   /** What the users of rings translate descriptors with. */
@@ -111,9 +131,28 @@ export class MemoryMap {
     await this.#become(this.#memory.without(region), follow);
   }
 
+  /**
+   * SET_LOG_BASE. `follow` resolves when nobody marks anything in the log before, which is unmapped then. Waits as
+   * `replace` does. @throws PeerError, and as LogMemory
+   */
+  async setLog(description: LogDescription, fds: IncomingFds, follow: () => Promise<void>): Promise<void> {
+    const fd = fds.take((one) => (knowsSeals(one) ? null : 'the descriptor of the log is no shared memory'));
+    if (fd === null) throw new PeerError('the log came without its descriptor');
+    const before = this.#log;
+    // With those of the guest's own memory.
+    const ownerParts = this.#memory.regions.length;
+    await this.#whenRoom(fd, fds.gone, () => {
+      this.#log = new LogMemory(this.#arena, description, fd, ownerParts);
+    });
+    await follow();
+    before?.release();
+  }
+
   /** Unmaps everything. Nobody may use any of it, and this object is not used again. */
   async release(): Promise<void> {
     this.#memory.clear();
+    this.#log?.release();
+    this.#log = null;
     this.#released.abort();
     await this.looked();
   }
@@ -127,25 +166,24 @@ export class MemoryMap {
     const fd = fds.take();
     if (fd === null) throw new PeerError('a memory region came without its descriptor');
     const before = memory === this.#memory ? null : this.#memory;
+    await this.#whenRoom(fd, fds.gone, () => memory.add(region, fd, before));
+  }
+
+  /** Maps the file that `fd` is, and closes it. */
+  async #whenRoom(fd: number, gone: AbortSignal, map: () => void): Promise<void> {
     try {
-      const tryOnce = (): Promise<void> | null => this.#tryAdd(memory, region, fd, before, fds.gone);
-      for (let room = tryOnce(); room !== null; room = tryOnce()) await unlessGone(room, fds.gone);
+      const tryOnce = (): Promise<void> | null => this.#tryMap(map, gone);
+      for (let room = tryOnce(); room !== null; room = tryOnce()) await unlessGone(room, gone);
     } finally {
       this.#delay = null;
       this.#peerFds.close([fd]);
     }
   }
 
-  /** Null: it is added; otherwise when to try again, because there may be room then. */
-  #tryAdd(
-    memory: GuestMemory,
-    region: MemRegion,
-    fd: number,
-    before: GuestMemory | null,
-    gone: AbortSignal,
-  ): Promise<void> | null {
+  /** Null: it is mapped; otherwise when to try again, because there may be room then. */
+  #tryMap(map: () => void, gone: AbortSignal): Promise<void> | null {
     try {
-      memory.add(region, fd, before);
+      map();
       return null;
     } catch (error) {
       const departure = error instanceof NoRoomError ? this.#arena.nextDeparture() : null;

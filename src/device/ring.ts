@@ -80,6 +80,13 @@ export class Ring {
     this.#addressesWereUsed = false;
   }
 
+  /** Whether they name the places where the ring lies while it is in use, however its log changes. */
+  staysAt(addresses: VringAddr): boolean {
+    if (this.user === 'none' || this.addresses === null) return false;
+    const { descUva, availUva, usedUva } = this.addresses;
+    return descUva === addresses.descUva && availUva === addresses.availUva && usedUva === addresses.usedUva;
+  }
+
   /**
    * User-Mode Linux frees its rings, and sends a base before the new addresses: a new base never goes with addresses
    * that were in use before it came.

@@ -6,39 +6,18 @@
  */
 import assert from 'node:assert/strict';
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
-import { BudgetError } from '../host/budgets.ts';
-import { busFaults } from '../host/bus-faults.ts';
-import { fileFacts, sealAgainstShrinking } from '../host/descriptor.ts';
-import { type Arena, ArenaFullError, roundDown, roundUp } from './arena.ts';
+import { fileFacts } from '../host/descriptor.ts';
+import type { Arena } from './arena.ts';
 import type { GpaMap, GpaRange } from './gpa-translator.ts';
+import { ADDRESS_MAX, MemoryError, mapPeerFile, type PeerMapping } from './peer-mapping.ts';
 
-/** A memory message that cannot be followed; the message says which region and why. */
-export class MemoryError extends Error {
-  override name = 'MemoryError';
-}
-
-/** A region that would be fine if there was room for it. */
-export class NoRoomError extends MemoryError {
-  override name = 'NoRoomError';
-}
-
-/** A region as it lies in the arena. All fields but `fd` in bytes. */
-export type MappedRegion = {
+/** A region as it lies in the arena. All fields in bytes. */
+export type MappedRegion = PeerMapping & {
   readonly gpa: number;
   readonly uva: number;
   readonly sizeBytes: number;
   readonly mmapOffset: number;
-  /** Where the region's first byte lies in the arena. */
-  readonly arenaOffset: number;
-  /** Where its mapping starts: a page boundary at or before `arenaOffset`. */
-  readonly mappingOffset: number;
-  readonly pageBytes: number;
-  readonly device: number;
-  readonly inode: number;
 };
-
-/** Addresses stay exact as JavaScript numbers below this. */
-const ADDRESS_MAX = 2n ** 53n;
 
 export class GuestMemory {
   readonly #arena: Arena;
@@ -164,48 +143,16 @@ export class GuestMemory {
   }
 
   #map(region: CheckedRegion, fd: number): MappedRegion {
-    const file = fileFacts(fd);
-    if (!file.isRegularFile)
-      throw new MemoryError(`region at ${hex(region.gpa)}: its descriptor is no memory file`);
-    // Where it can be survived that the file shrinks, it is not kept from it: sealing waits for who writes to the file.
-    if (busFaults() === null) sealAgainstShrinking(fd);
-    // After that: only then can it no longer shrink under the check.
-    const { sizeBytes: fileBytes } = fileFacts(fd);
-    if (region.mmapOffset + region.sizeBytes > fileBytes) {
-      throw new MemoryError(
-        `region at ${hex(region.gpa)} needs ${region.mmapOffset + region.sizeBytes} bytes; its file has ${fileBytes}`,
-      );
-    }
-    const fileOffset = roundDown(region.mmapOffset, file.pageBytes);
-    const leadBytes = region.mmapOffset - fileOffset;
     const before = this.#regions.find((other) => other.gpa + other.sizeBytes === region.gpa);
-    const mappingOffset = this.#place({
+    const mapping = mapPeerFile(this.#arena, {
+      what: `region at ${hex(region.gpa)}`,
       fd,
-      fileOffset,
-      sizeBytes: roundUp(leadBytes + region.sizeBytes, file.pageBytes),
-      pageBytes: file.pageBytes,
-      preferredOffset: before === undefined ? null : before.arenaOffset + before.sizeBytes - leadBytes,
-      mayBeLost: true,
+      fileOffset: region.mmapOffset,
+      sizeBytes: region.sizeBytes,
+      preferredOffset: before === undefined ? null : before.arenaOffset + before.sizeBytes,
       ownerParts: this.#regions.length,
     });
-    return {
-      ...region,
-      arenaOffset: mappingOffset + leadBytes,
-      mappingOffset,
-      pageBytes: file.pageBytes,
-      device: file.device,
-      inode: file.inode,
-    };
-  }
-
-  #place(placement: Parameters<Arena['map']>[0]): number {
-    try {
-      return this.#arena.map(placement);
-    } catch (error) {
-      if (error instanceof ArenaFullError || error instanceof BudgetError)
-        throw new NoRoomError(error.message);
-      throw error;
-    }
+    return { ...region, ...mapping };
   }
 }
 

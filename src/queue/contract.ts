@@ -9,6 +9,7 @@
  * Bursts of several ingress queues may share the last two steps.
  */
 import type { GpaMap } from '../memory/gpa-translator.ts';
+import type { RingLog } from '../vring/dirty-log.ts';
 import type { Batch } from './batch.ts';
 import type { HeldFrames } from './held-frames.ts';
 import type { MirrorSource } from './policy.ts';
@@ -57,6 +58,8 @@ export interface IngressQueue {
   setCallFd(callFd: number): void;
   /** Virtqueues: the guest has more memory from now on, or less; where the rest lies has not changed. */
   setMemory(map: GpaMap): void;
+  /** Virtqueues: what is written to the guest from now on is marked there; null: nowhere. */
+  setLog(log: RingLog | null): void;
 }
 
 export interface EgressQueue {
@@ -92,4 +95,6 @@ export interface EgressQueue {
   setCallFd(callFd: number): void;
   /** As of an ingress queue; never during a burst. */
   setMemory(map: GpaMap): void;
+  /** As of an ingress queue; never during a burst. */
+  setLog(log: RingLog | null): void;
 }

@@ -4,6 +4,7 @@
  */
 import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { QueueAttachment } from '../port/kinds.ts';
+import type { RingLog } from '../vring/dirty-log.ts';
 import type { PortPolicy } from './policy.ts';
 
 export interface DataPath {
@@ -16,6 +17,13 @@ export interface DataPath {
    * in it afterwards; what was in the map before too must lie where it lay. `isLonger`: all of that is still in it.
    */
   setMemory(portId: number, map: GpaMap, isLonger: boolean): Promise<void>;
+  /** Virtqueues: what is written to the guest for this one is marked there from now on, and nowhere else. */
+  setLog(portId: number, queueIndex: number, log: RingLog | null): Promise<void>;
+  /**
+   * Forwards a frame of the switch's own as if it had come in from the port: a guest with this address (six bytes) lives
+   * there now.
+   */
+  announce(portId: number, mac: readonly number[]): Promise<void>;
   /** Changes these parts of the port's policy; the others stay. */
   setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void>;
 }

@@ -21,7 +21,7 @@ import {
 import { closeFds } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { PeerFds } from '../host/peer-fds.ts';
-import { MemoryError } from '../memory/guest-memory.ts';
+import { MemoryError } from '../memory/peer-mapping.ts';
 import { BACK_END_ROLE, Channel, type ChannelEnd, type Message } from './channel.ts';
 import { type Answer, type BackEnd, handle } from './handlers.ts';
 import { IncomingFds } from './incoming-fds.ts';

@@ -1,6 +1,7 @@
 /** A virtqueue as a port attaches it to the data path; the device (src/device/) makes one for each ring. */
 import type { GpaMap } from '../memory/gpa-translator.ts';
 import type { QueueAttachmentBase } from '../queue/contract.ts';
+import type { RingLog } from './dirty-log.ts';
 
 export type RingLayoutKind = 'split' | 'packed';
 
@@ -33,4 +34,6 @@ export type RingAttachment = QueueAttachmentBase & {
   readonly inflightOffset?: number;
   /** The driver is signalled once when the ring is opened: a signal may have been lost with who used the ring before. */
   readonly signalsFirst?: boolean;
+  /** Null: what is written to the guest is not logged. */
+  readonly log: RingLog | null;
 };

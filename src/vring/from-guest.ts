@@ -75,7 +75,11 @@ export class FromGuest extends Ring implements IngressQueue {
   }
 
   finish(): void {
-    if (this.holdsFrames) return;
+    if (this.holdsFrames) {
+      // Used entries are written, although they are not shown yet.
+      if (this.log !== null) this.log.markOwn();
+      return;
+    }
     this.state.words[STATE_WORK_SPENT] = WORK_RESERVE - this.workLeft;
     this.publish();
   }

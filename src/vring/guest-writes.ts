@@ -1,6 +1,7 @@
 /**
  * Every byte that is written to a guest's memory passes here: frames, their headers, used entries and the device's
- * event suppression. So this file is where a dirty log will hook in, and where one looks for what a guest may see.
+ * event suppression. So this is where one looks for what a guest may see. Who calls anything here marks the page in the
+ * ring's log afterwards, if it has one (dirty-log.ts); the calls are few, and a burst is marked in one go.
  * Hot path: functions with primitive arguments, short enough for V8 to put them into their callers.
  */
 import * as NET from '../../protocol/virtio/net.ts';

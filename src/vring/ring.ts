@@ -9,6 +9,7 @@ import { type GpaMap, GpaTranslator } from '../memory/gpa-translator.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState, STATE_FAULT } from '../queue/state.ts';
 import type { RingAttachment } from './attachment.ts';
 import type { DescriptorList } from './descriptor-list.ts';
+import { DirtyLog, type RingLog } from './dirty-log.ts';
 import { RING_FAULT } from './faults.ts';
 import { NO_SENSE, type RingLayout } from './layout.ts';
 import { LAYOUTS } from './layouts.ts';
@@ -29,6 +30,8 @@ export class Ring {
   declare readonly indirect: boolean;
   declare readonly headerBytes: number;
   declare protected readonly layout: RingLayout;
+  /** Null: what is written to the guest is not logged. */
+  declare log: DirtyLog | null;
   /** Frames and bytes since the counters were last published. */
   burstFrames = 0;
   burstBytes = 0;
@@ -46,8 +49,9 @@ export class Ring {
     this.state = new QueueState(attachment.states, attachment.queueIndex);
     this.fault = this.state.words[STATE_FAULT];
     this.layout = LAYOUTS[attachment.layout](arena, attachment);
+    this.log = attachment.log === null ? null : new DirtyLog(arena, attachment.log);
     this.loadState();
-    this.layout.disarmWake();
+    this.disarmWake();
     if (attachment.signalsFirst === true) this.signal();
   }
 
@@ -86,6 +90,7 @@ export class Ring {
   /** Makes used chains visible to the driver, keeps the shared state up to date, signals if asked for. */
   publish(): void {
     if (this.layout.publish()) this.signal();
+    if (this.log !== null) this.log.markOwn();
     this.layout.store(this.state.words);
     if (this.burstFrames !== 0) {
       const { counts } = this.state;
@@ -113,14 +118,21 @@ export class Ring {
     this.translator.follow(map);
   }
 
+  /** Between bursts: what is written from now on is marked there. */
+  setLog(log: RingLog | null): void {
+    this.log = log === null ? null : new DirtyLog(this.arena, log);
+  }
+
   /** Asks the driver to kick for the next chain; false when one came meanwhile. */
   armWake(): boolean {
     this.layout.armWake();
+    if (this.log !== null) this.log.markOwn();
     return !this.hasWaiting();
   }
 
   disarmWake(): void {
     this.layout.disarmWake();
+    if (this.log !== null) this.log.markOwn();
   }
 
   acknowledgeWake(): boolean {

@@ -132,6 +132,7 @@ export class ToGuest extends Ring implements EgressQueue {
     const why = this.#collect(this.headerBytes + frameBytes);
     if (why !== PLACED) {
       if (this.fault === RING_FAULT.NONE) this.layout.forgetWalked();
+      if (this.log !== null) this.log.forgetNoted();
       if (!waits || why !== REFUSED_NO_BUFFER) return why;
       // It is looked for again and again, at intervals of its own.
       this.workLeft = workLeft;
@@ -140,6 +141,7 @@ export class ToGuest extends Ring implements EgressQueue {
     if (!batch.hasHeader(frame)) target.writeNetHeader(this.headerBytes, this.chainCount);
     else target.writeRequestHeader(this.headerBytes, this.chainCount, batch, frame);
     target.writeFrame(batch, frame);
+    if (this.log !== null) this.log.markNoted();
     this.layout.useFrame(this.chainBytes, this.chainCount);
     this.burstFrames++;
     this.burstBytes += frameBytes;
@@ -174,7 +176,7 @@ export class ToGuest extends Ring implements EgressQueue {
 
   /** Adds a chain's pieces, up to `wantedBytes`. Answers their bytes or a `refusal`. */
   #collectChain(wantedBytes: number): number {
-    const { list, translator } = this;
+    const { list, translator, log } = this;
     list.clear();
     const fault = this.walk(list);
     if (fault !== RING_FAULT.NONE) return this.#stopped(fault);
@@ -196,6 +198,7 @@ export class ToGuest extends Ring implements EgressQueue {
       } else if (usedBytes > 0 && !this.target.add(translator.window, index, usedBytes)) {
         return refusal(REFUSED_TOO_SMALL);
       }
+      if (log !== null) log.note(list.gpaLo[i], list.gpaHi[i], usedBytes);
       chainBytes += usedBytes;
     }
     if (totalBytes < this.headerBytes && this.chainCount === 0) {

@@ -4,7 +4,8 @@
  * to one queue. Each stage is a file beside this one; which of them run is a bit mask of the port. Hot path of one
  * worker; allocates nothing.
  */
-import type { ArenaView } from '../../src/memory/arena-view.ts';
+import { RARP_FRAME_BYTES, rarpFrame } from '../../protocol/rarp.ts';
+import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
 import {
   REQUEST_BAD_CHECKSUM,
@@ -47,8 +48,10 @@ const { COUNT_COPIES, COUNT_FORWARDED, COUNT_OFFERED } = PORT_COUNTS_TABLE;
 const NOBODY = -1;
 /** Of a queue that holds frames and is closed: two frames of 64 KiB, as most that a driver of today leaves there. */
 const DRAINED_BURSTS = 2;
+/** For a frame of our own. */
+const OWN_FRAME_BYTES = 4096;
 /** Of a forwarder's part of the arena, where headers are made. */
-export const FORWARDER_SCRATCH_BYTES = OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
+export const FORWARDER_SCRATCH_BYTES = OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES + OWN_FRAME_BYTES;
 /** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
 export const VLAN_LIMIT_DEFAULT = 1;
 
@@ -62,6 +65,8 @@ export class Forwarder {
   declare private readonly lookUp: LookUp;
   declare private readonly outlets: Outlets;
   declare private readonly onFault: FaultListener;
+  /** In the arena, of OWN_FRAME_BYTES. */
+  declare private readonly ownFrameOffset: number;
   /** Ports by id; `#switched` has those that frames are switched to, without gaps. */
   readonly #portOfId: (ForwardingPort | undefined)[] = [];
   #switched: readonly ForwardingPort[] = [];
@@ -104,6 +109,7 @@ export class Forwarder {
     this.lookUp = new LookUp(fdb);
     this.outlets = new Outlets(arena, onFault, scratchOffset);
     this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
+    this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
     this.onFault = onFault;
     this.firstOf = new Int32Array(0);
     this.lastOf = new Int32Array(0);
@@ -147,6 +153,25 @@ export class Forwarder {
       // They show what was placed.
       if (port.mirrors.length > 0) this.#forgetAll(port);
     }
+  }
+
+  /**
+   * Forwards a frame of our own as if it had come in from the port, so that everybody learns that the guest with this
+   * address lives there: all that is decided about the port's frames is decided about it. Never during a burst.
+   */
+  announce(portId: number, mac: readonly number[]): void {
+    const sender = this.#portOfId[portId];
+    if (sender === undefined) return;
+    const { arena, batch, ownFrameOffset } = this;
+    arena.u8.set(rarpFrame(mac), ownFrameOffset);
+    const window = Math.floor(ownFrameOffset / WINDOW_BYTES);
+    batch.clear();
+    batch.add(window, ownFrameOffset - window * WINDOW_BYTES, RARP_FRAME_BYTES);
+    // No queue brought it.
+    sender.counts[COUNT_COPIES] += 1;
+    if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) dropAll(sender, 1);
+    else this.#forward(sender);
+    this.#handOver();
   }
 
   /** Forwards a burst of each of these queues. Answers how many frames it took. */

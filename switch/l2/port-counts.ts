@@ -6,7 +6,7 @@
  *                       offered = out + drops on the receiver's side
  *     of the switch:    in + copies = out + drops
  *
- * where `copies` are made of the port's frames by flooding and mirroring, `forwarded` are its frames and copies that
+ * where `copies` are made of the port's frames by flooding and mirroring, or by the switch itself (an announcement), `forwarded` are its frames and copies that
  * were offered to ports, and `offered` are those that were offered to it. Each worker has counters of its own; the
  * main thread adds them up.
  */

@@ -12,6 +12,7 @@ import { openEgress, openIngress, type QueueAttachment } from '../../src/port/ki
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import type { MirrorSource, PortPolicy } from '../../src/queue/policy.ts';
+import type { RingLog } from '../../src/vring/dirty-log.ts';
 import { Fdb } from '../l2/fdb/fdb.ts';
 import { Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
@@ -175,6 +176,12 @@ export class PollWorker {
       case 'setMemory':
         this.#setMemory(order.portId, order.map, order.isLonger);
         break;
+      case 'setLog':
+        this.#setLog(order.portId, order.queueIndex, order.log);
+        break;
+      case 'announce':
+        this.#forwarder.announce(order.portId, order.mac);
+        break;
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
         break;
@@ -234,6 +241,12 @@ export class PollWorker {
   #setCallFd(portId: number, queueIndex: number, callFd: number): void {
     for (const queue of [...this.#polled, ...this.#egress]) {
       if (isQueue(queue, portId, queueIndex)) queue.setCallFd(callFd);
+    }
+  }
+
+  #setLog(portId: number, queueIndex: number, log: RingLog | null): void {
+    for (const queue of [...this.#polled, ...this.#egress]) {
+      if (isQueue(queue, portId, queueIndex)) queue.setLog(log);
     }
   }
 

@@ -9,6 +9,7 @@ import type { ArenaLocation } from '../../src/memory/arena.ts';
 import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import type { RingLog } from '../../src/vring/dirty-log.ts';
 
 export type WorkerOrder =
   | { readonly kind: 'addPort'; readonly portId: number; readonly counts: SharedArrayBuffer }
@@ -22,6 +23,13 @@ export type WorkerOrder =
       readonly callFd: number;
     }
   | { readonly kind: 'setMemory'; readonly portId: number; readonly map: GpaMap; readonly isLonger: boolean }
+  | {
+      readonly kind: 'setLog';
+      readonly portId: number;
+      readonly queueIndex: number;
+      readonly log: RingLog | null;
+    }
+  | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   | { readonly kind: 'stop' };
 

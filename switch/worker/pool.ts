@@ -10,6 +10,7 @@ import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
+import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
@@ -118,6 +119,16 @@ export class WorkerPool implements DataPath {
 
   async setMemory(portId: number, map: GpaMap, isLonger: boolean): Promise<void> {
     await this.#orderAll({ kind: 'setMemory', portId, map, isLonger });
+  }
+
+  async setLog(portId: number, queueIndex: number, log: RingLog | null): Promise<void> {
+    await this.#orderAll({ kind: 'setLog', portId, queueIndex, log });
+  }
+
+  /** By a worker that polls the port, if one does: so it comes before what its guest sends from now on. */
+  async announce(portId: number, mac: readonly number[]): Promise<void> {
+    const placed = [...this.#placement.values()].find((queue) => queue.portId === portId);
+    await this.#threads[placed?.worker ?? 0].order({ kind: 'announce', portId, mac });
   }
 
   async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {

@@ -175,6 +175,7 @@ describe('a queue', () => {
         callFd: -1,
         states: world.states,
         map: [{ start: 0, end: GUEST_BYTES, arenaOffset }],
+        log: null,
       },
       { commands: { execute }, onFault: () => {} },
     );

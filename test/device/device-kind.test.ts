@@ -52,7 +52,7 @@ class OneRing implements DeviceKind {
   openOwnQueue(attachment: RingAttachment, isNew: boolean, onFault: () => void): OwnQueue {
     this.opened.push(isNew ? 'new' : 'goes on');
     this.faults.push(onFault);
-    return { setCallFd() {}, setMemory() {}, close: () => this.closed.push(attachment) };
+    return { setCallFd() {}, setMemory() {}, setLog() {}, close: () => this.closed.push(attachment) };
   }
   isInUse(): boolean {
     return true;
@@ -95,6 +95,7 @@ describe('a device of another kind', () => {
     const handlers: Handlers = {
       ...deviceHandlers(device),
       GET_QUEUE_NUM: () => answer(1n),
+      SEND_RARP: refuse,
       NET_SET_MTU: refuse,
       GET_CONFIG: refuse,
       SET_CONFIG: refuse,

@@ -10,8 +10,9 @@ import type { GpaMap } from '../../src/memory/gpa-translator.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingAttachment } from '../../src/vring/attachment.ts';
+import type { RingLog } from '../../src/vring/dirty-log.ts';
 
-export type OrderKind = 'attach' | 'detach' | 'setCallFd' | 'setMemory' | 'setPolicy';
+export type OrderKind = 'attach' | 'detach' | 'setCallFd' | 'setMemory' | 'setLog' | 'announce' | 'setPolicy';
 
 /** An order kind whose promises wait for the test. */
 export type Hold = {
@@ -101,6 +102,22 @@ export class FakeDataPath implements DataPath {
     this.checkAttached();
   }
 
+  async setLog(portId: number, queueIndex: number, log: RingLog | null): Promise<void> {
+    this.#requireRing('setLog', portId, queueIndex);
+    this.log.push(`log ${queueIndex}`);
+    await this.#obey('setLog');
+    // Until now a worker may have marked in the old one.
+    this.checkAttached();
+    this.#update(queueIndex, { log });
+    this.checkAttached();
+  }
+
+  async announce(portId: number, mac: readonly number[]): Promise<void> {
+    this.#require(portId === this.#portId, `announce for port ${portId}`);
+    this.log.push(`announce ${Buffer.from(mac).toString('hex')}`);
+    await this.#obey('announce');
+  }
+
   async setPolicy(portId: number, { linkMtu, takes }: Partial<PortPolicy>): Promise<void> {
     this.#require(portId === this.#portId, `setPolicy for port ${portId}`);
     if (takes !== undefined) this.takes = takes;
@@ -113,8 +130,8 @@ export class FakeDataPath implements DataPath {
 
   /** Whether everything that is attached could be used by a worker right now. */
   checkAttached(): void {
-    for (const { queueIndex, kickFd, callFd, map } of this.attached.values()) {
-      for (const fd of [kickFd, callFd]) {
+    for (const { queueIndex, kickFd, callFd, map, log } of this.attached.values()) {
+      for (const fd of [kickFd, callFd, log?.signalFd ?? -1]) {
         if (fd < 0) continue;
         const what = describeFd(fd);
         this.#require(
@@ -122,7 +139,7 @@ export class FakeDataPath implements DataPath {
           `ring ${queueIndex} has ${what} for ${fd}`,
         );
       }
-      const sharedBytes = map.reduce((sum, { start, end }) => sum + end - start, 0);
+      const sharedBytes = map.reduce((sum, { start, end }) => sum + end - start, log?.sizeBytes ?? 0);
       this.#require(this.#arena.mappedBytes >= sharedBytes, `memory of ring ${queueIndex} is not mapped`);
     }
   }

@@ -13,6 +13,7 @@ import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { RingAttachment } from '../../src/vring/attachment.ts';
+import type { RingLog } from '../../src/vring/dirty-log.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
 import { ToGuest } from '../../src/vring/to-guest.ts';
 
@@ -125,6 +126,13 @@ class LocalDataPath implements DataPath {
       if (queue.portId === portId) queue.setMemory(map);
     }
   }
+
+  async setLog(portId: number, queueIndex: number, log: RingLog | null): Promise<void> {
+    const key = keyOf(portId, queueIndex);
+    (this.#ingress.get(key) ?? this.#egress.get(key))?.setLog(log);
+  }
+
+  async announce(): Promise<void> {}
 
   async setPolicy(): Promise<void> {}
 

@@ -7,7 +7,7 @@ import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { busFaults } from '../../src/host/bus-faults.ts';
 import { closeFd, createEventFd } from '../../src/host/descriptor.ts';
 import { HostError } from '../../src/host/errors.ts';
-import { MemoryError } from '../../src/memory/guest-memory.ts';
+import { MemoryError } from '../../src/memory/peer-mapping.ts';
 import { UVA_BASE } from './guest-file.ts';
 import { arena, file, GIB, locate, MIB, memory, PAGE, remove, view } from './memory-world.ts';
 

@@ -6,7 +6,8 @@
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { Arena } from '../../src/memory/arena.ts';
-import { GuestMemory, MemoryError } from '../../src/memory/guest-memory.ts';
+import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { MemoryError } from '../../src/memory/peer-mapping.ts';
 import { GuestFile, UVA_BASE } from './guest-file.ts';
 
 const SLOTS = 509;

@@ -5,7 +5,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { type GpaMap, GpaTranslator } from '../../src/memory/gpa-translator.ts';
-import { MemoryError } from '../../src/memory/guest-memory.ts';
+import { MemoryError } from '../../src/memory/peer-mapping.ts';
 import { Random } from '../vring/random.ts';
 import { file, GIB, hi, lo, locate, MIB, memory, PAGE, remove, view } from './memory-world.ts';
 import { NaiveMemory, randomRange, randomRegion } from './naive-memory.ts';

@@ -170,8 +170,15 @@ export class LinuxGuest {
     return (await client.waitForEvent((event) => event.event === name, options.timeoutMs)).data;
   }
 
-  /** Migrates to a guest started with `incoming`; afterwards this one is paused and only good for `stop()`. */
-  async migrateTo(target: LinuxGuest, uri: string, options: { timeoutMs?: number } = {}): Promise<void> {
+  /**
+   * Migrates to a guest started with `incoming`; afterwards this one is paused and only good for `stop()`. `isHeld`: the
+   * target was started with -S, and does not go on by itself.
+   */
+  async migrateTo(
+    target: LinuxGuest,
+    uri: string,
+    options: { timeoutMs?: number; isHeld?: boolean } = {},
+  ): Promise<void> {
     const client = await this.#parts.qmp;
     const timeoutMs = options.timeoutMs ?? 60_000;
     await this.qmp('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
@@ -179,8 +186,8 @@ export class LinuxGuest {
       ({ event, data }) => event === 'MIGRATION' && (data.status === 'completed' || data.status === 'failed'),
       timeoutMs,
     );
-    const resumed = target.qmpEvent('RESUME', { timeoutMs });
-    resumed.catch(() => {});
+    const resumed = options.isHeld === true ? null : target.qmpEvent('RESUME', { timeoutMs });
+    resumed?.catch(() => {});
     await this.qmp('migrate', { uri });
     if ((await over).data.status === 'failed') throw new Error(this.#describe('the migration failed'));
     await resumed;

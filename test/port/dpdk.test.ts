@@ -33,6 +33,8 @@ class Recorder implements DataPath {
   }
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
+  async setLog(): Promise<void> {}
+  async announce(): Promise<void> {}
   async setPolicy(_portId: number, { linkMtu, takes }: Partial<PortPolicy>): Promise<void> {
     this.linkMtu = linkMtu ?? this.linkMtu;
     this.takes = takes ?? this.takes;

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
+import { createMemoryFile } from '../../src/host/mapping.ts';
 import { connectUnix } from '../../src/host/unix-socket.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
@@ -15,7 +16,7 @@ import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import { FakeDataPath } from '../device/fake-data-path.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { UVA_BASE } from '../memory/guest-file.ts';
-import { bit, F, P, ScriptedFrontEnd, table, u64 } from '../vhost-user/scripted-front-end.ts';
+import { bit, F, log, P, ScriptedFrontEnd, table, u64 } from '../vhost-user/scripted-front-end.ts';
 import { Events } from './events.ts';
 
 const GUEST_BYTES = 2 ** 22;
@@ -76,7 +77,7 @@ async function connect(socketPath: string, path: string): Promise<Pick<Guest, 'f
     front.close();
     closeFd(fd);
   });
-  front.send('SET_PROTOCOL_FEATURES', u64(bit(P.MQ, P.REPLY_ACK)));
+  front.send('SET_PROTOCOL_FEATURES', u64(bit(P.MQ, P.REPLY_ACK, P.LOG_SHMFD)));
   front.send('SET_FEATURES', u64(bit(F.VERSION_1, F.PROTOCOL)));
   const whole = { gpa: 0n, uva: UVA_BASE, sizeBytes: BigInt(GUEST_BYTES), mmapOffset: 0n };
   const offset = arena.mappedBytes;
@@ -104,6 +105,24 @@ it('ends the connection of that guest alone, and lets the next one in', async ()
   view.u8[lost.offset] = 1;
   expect(await next.front.settle()).toEqual([]);
   expect(other.port.status.state).toBe('negotiating');
+});
+
+it('ends it for its log of dirty pages too, which is put away with the rest', async () => {
+  const [lost, other] = [await guest('lost'), await guest('other')];
+  const offset = arena.mappedBytes;
+  const fd = createMemoryFile('log', 4096);
+  cleanups.push(() => closeFd(fd));
+  expect((await lost.front.request('SET_LOG_BASE', log(128), [fd])).payload).toEqual(log(128));
+  ftruncateSync(fd, 0);
+  const words = new Int32Array(view.buffer, offset, 32);
+  Atomics.or(words, 3, 1);
+  await lost.front.closed;
+  await lost.events.said(/disconnected/);
+  expect(lost.port.status.reason).toMatch(
+    /the log of dirty pages, 128 bytes, is not there when it is touched/,
+  );
+  expect(await other.front.settle()).toEqual([]);
+  expect(arena.mappedBytes).toBe(GUEST_BYTES);
 });
 
 it('tells several ports apart when all lose at once', async () => {

@@ -17,6 +17,8 @@ const dataPath: DataPath = {
   detach: done,
   setCallFd: done,
   setMemory: done,
+  setLog: done,
+  announce: done,
   setPolicy: done,
 };
 const arena = Arena.reserve(2 ** 32);

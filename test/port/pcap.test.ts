@@ -71,6 +71,8 @@ class TestDataPath implements DataPath {
 
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
+  async setLog(): Promise<void> {}
+  async announce(): Promise<void> {}
   async setPolicy(): Promise<void> {}
 }
 

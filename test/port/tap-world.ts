@@ -213,6 +213,8 @@ export class TestDataPath implements DataPath {
 
   async setCallFd(): Promise<void> {}
   async setMemory(): Promise<void> {}
+  async setLog(): Promise<void> {}
+  async announce(): Promise<void> {}
 
   async setPolicy(_portId: number, { linkMtu }: Partial<PortPolicy>): Promise<void> {
     this.linkMtu = linkMtu ?? this.linkMtu;

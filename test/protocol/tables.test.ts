@@ -52,6 +52,7 @@ const SPECIFIED: Record<MessageName, readonly [number, string, string, string | 
   SET_PROTOCOL_FEATURES: [16, 'u64', 'none', null],
   GET_QUEUE_NUM: [17, 'none', 'none', 'u64'],
   SET_VRING_ENABLE: [18, 'vringState', 'none', null],
+  SEND_RARP: [19, 'u64', 'none', null],
   NET_SET_MTU: [20, 'u64', 'none', null],
   SET_BACKEND_REQ_FD: [21, 'none', 'one', null],
   GET_CONFIG: [24, 'config', 'none', 'config'],
@@ -95,6 +96,7 @@ describe('table of messages', () => {
       SET_INFLIGHT_FD: 'INFLIGHT_SHMFD',
       SET_LOG_BASE: 'LOG_SHMFD',
       GET_QUEUE_NUM: 'MQ',
+      SEND_RARP: 'RARP',
       NET_SET_MTU: 'MTU',
       SET_BACKEND_REQ_FD: 'BACKEND_REQ',
       SET_CONFIG: 'CONFIG',
@@ -114,6 +116,7 @@ describe('feature bits', () => {
     expect(PROTOCOL_FEATURE).toMatchObject({
       MQ: 0,
       LOG_SHMFD: 1,
+      RARP: 2,
       REPLY_ACK: 3,
       MTU: 4,
       BACKEND_REQ: 5,

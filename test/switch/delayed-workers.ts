@@ -66,6 +66,14 @@ export class DelayedWorkers implements PortWorkers {
     await this.#someTime();
   }
 
+  async setLog(): Promise<void> {
+    await this.#someTime();
+  }
+
+  async announce(): Promise<void> {
+    await this.#someTime();
+  }
+
   async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {
     this.#require(this.known.has(portId), `port ${portId} gets a policy but is not there`);
     this.policies.set(portId, { ...this.policies.get(portId), ...change });

@@ -27,6 +27,7 @@ export const ID = {
   SET_PROTOCOL_FEATURES: 16,
   GET_QUEUE_NUM: 17,
   SET_VRING_ENABLE: 18,
+  SEND_RARP: 19,
   NET_SET_MTU: 20,
   SET_BACKEND_REQ_FD: 21,
   GET_CONFIG: 24,
@@ -49,6 +50,7 @@ export const F = {
   MRG_RXBUF: 15,
   CTRL_VQ: 17,
   MQ: 22,
+  LOG_ALL: 26,
   INDIRECT: 28,
   EVENT_IDX: 29,
   PROTOCOL: 30,
@@ -59,6 +61,7 @@ export const F = {
 export const P = {
   MQ: 0,
   LOG_SHMFD: 1,
+  RARP: 2,
   REPLY_ACK: 3,
   MTU: 4,
   BACKEND_REQ: 5,
@@ -111,6 +114,7 @@ export const ringAddress = (
   index: number,
   { descUva, availUva, usedUva }: RingPlace,
   flags = 0,
+  logGpa = 0n,
 ): Uint8Array =>
   bytesOf(40, (view) => {
     view.setUint32(0, index, true);
@@ -118,6 +122,14 @@ export const ringAddress = (
     view.setBigUint64(8, descUva, true);
     view.setBigUint64(16, usedUva, true);
     view.setBigUint64(24, availUva, true);
+    view.setBigUint64(32, logGpa, true);
+  });
+
+/** SET_LOG_BASE. */
+export const log = (sizeBytes: bigint | number, offset: bigint | number = 0): Uint8Array =>
+  bytesOf(16, (view) => {
+    view.setBigUint64(0, BigInt(sizeBytes), true);
+    view.setBigUint64(8, BigInt(offset), true);
   });
 
 /** GET_CONFIG and SET_CONFIG. */

@@ -184,6 +184,7 @@ describe('descriptors', () => {
     SET_PROTOCOL_FEATURES: [u64(PROTOCOL_FEATURES), NO],
     GET_QUEUE_NUM: [none(), NO],
     SET_VRING_ENABLE: [state(0, 1), NO],
+    SEND_RARP: [u64(0x5634_1200_5452), NO],
     NET_SET_MTU: [u64(1500), NO],
     SET_BACKEND_REQ_FD: [none(), ONE],
     GET_CONFIG: [config(0, new Uint8Array(6)), NO],
@@ -207,7 +208,9 @@ describe('descriptors', () => {
       closeFds(fds);
       // One that is never negotiated says that instead.
       expect(await each.ended).toMatch(
-        new RegExp(`^${name}.*(descriptors came|(LOG_SHMFD|BACKEND_REQ|INFLIGHT_SHMFD) was not negotiated)`),
+        new RegExp(
+          `^${name}.*(descriptors came|(LOG_SHMFD|RARP|BACKEND_REQ|INFLIGHT_SHMFD) was not negotiated)`,
+        ),
       );
       await each.dispose();
     }
@@ -248,7 +251,7 @@ describe('descriptors', () => {
 });
 
 describe('requests', () => {
-  it.each([0, 19, 22, 26, 28, 33, 34, 39, 41, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
+  it.each([0, 22, 26, 28, 33, 34, 39, 41, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
     'that are unknown (%i) end the connection, with their descriptors closed',
     async (id) => {
       world.front.sendBytes(message(id, u64(0)), [world.front.eventFd()]);
@@ -267,6 +270,7 @@ describe('requests', () => {
 
   it.each([
     ['GET_QUEUE_NUM', none(), 0, 'MQ'],
+    ['SEND_RARP', u64(0x5634_1200_5452), 0, 'RARP'],
     ['NET_SET_MTU', u64(1500), 0, 'MTU'],
     ['SET_BACKEND_REQ_FD', none(), 1, 'BACKEND_REQ'],
     ['SET_CONFIG', config(0, new Uint8Array(6)), 0, 'CONFIG'],

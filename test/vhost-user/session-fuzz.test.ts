@@ -19,6 +19,7 @@ import {
   config,
   F,
   ID,
+  log,
   message,
   NEED_REPLY,
   none,
@@ -34,11 +35,9 @@ import {
 
 type Made = { readonly id: number; readonly payload: Uint8Array; readonly fds: number[] };
 
-/** GET_FEATURES tells when all is handled; SET_LOG_BASE always ends the connection, so it is rare. */
-const NAMES = (Object.keys(ID) as Request[]).filter(
-  (name) => !['GET_FEATURES', 'SET_LOG_BASE'].includes(name),
-);
-const ALL_PROTOCOL_FEATURES = PROTOCOL_FEATURES | bit(P.CONFIG, P.INFLIGHT);
+/** GET_FEATURES tells when all is handled. */
+const NAMES = (Object.keys(ID) as Request[]).filter((name) => name !== 'GET_FEATURES');
+const ALL_PROTOCOL_FEATURES = PROTOCOL_FEATURES | bit(P.CONFIG, P.LOG_SHMFD, P.RARP, P.INFLIGHT);
 
 /** Makes messages that are mostly right for a world. */
 class Messages {
@@ -59,6 +58,8 @@ class Messages {
           u64(
             random.pick([
               FEATURES,
+              FEATURES | bit(F.LOG_ALL),
+              FEATURES | bit(F.PACKED, F.LOG_ALL),
               FEATURES | bit(F.CTRL_VQ, F.EVENT_IDX),
               FEATURES | bit(F.PACKED, F.IN_ORDER),
               FEATURES | bit(F.PACKED, F.CTRL_VQ),
@@ -93,7 +94,12 @@ class Messages {
       case 'SET_VRING_ADDR': {
         const index = this.#index();
         return made(
-          ringAddress(index, ringPlace(index % 9, random.pick([UVA_BASE, UVA_BASE, 0n, 2n ** 63n]))),
+          ringAddress(
+            index,
+            ringPlace(index % 9, random.pick([UVA_BASE, UVA_BASE, 0n, 2n ** 63n])),
+            random.pick([0, 1, 0xffff_ffff]),
+            random.pick([0n, 0x10_0000n, 2n ** 42n, 2n ** 64n - 1n]),
+          ),
         );
       }
       case 'SET_VRING_KICK':
@@ -101,6 +107,8 @@ class Messages {
       case 'SET_VRING_ERR':
         if (random.chance(15)) return made(u64(this.#index() | 0x100));
         return made(u64(this.#index()), [createEventFd()]);
+      case 'SEND_RARP':
+        return made(u64(random.pick([0x5634_1200_5452, 0, 1])));
       case 'NET_SET_MTU':
         return made(u64(random.pick([68, 1500, 9000, 65_535, 0, 70_000])));
       case 'GET_CONFIG':
@@ -111,7 +119,10 @@ class Messages {
       case 'SET_INFLIGHT_FD':
         return made(this.#inflight(), [this.#memoryFd()]);
       case 'SET_LOG_BASE':
-        return made(new Uint8Array(16), [this.#memoryFd()]);
+        // One that is refused ends the connection, because a reply of its own is due.
+        return random.chance(90)
+          ? made(log(random.pick([1, 8, 128]), random.pick([0, 3, 8])), [this.#memoryFd()])
+          : made(log(random.pick([0, 8, 2n ** 27n, 2n ** 63n]), random.pick([0, 2n ** 63n])), [this.anyFd()]);
       case 'SET_LOG_FD':
         return made(none(), [createEventFd()]);
       default:
@@ -236,9 +247,7 @@ async function live(seed: number, messageCount: number): Promise<{ alive: boolea
   }
   let alive = true;
   for (let i = 0; i < messageCount && alive; i++) {
-    let made = messages.make(
-      random.chance(25) && i === messageCount - 5 ? 'SET_LOG_BASE' : random.pick(NAMES),
-    );
+    let made = messages.make(random.pick(NAMES));
     if (random.chance(4)) made = mutate(made, random, messages);
     // What is refused without NEED_REPLY ends the connection, so most ask.
     const flags = random.chance(98) ? NEED_REPLY : 0;
@@ -281,7 +290,7 @@ describe('random front-ends', () => {
       const messages = new Messages(random, world);
       world.front.receivedFds = [];
       await world.run(FEATURES);
-      const hold = world.dataPath.hold(random.pick(['attach', 'detach', 'setCallFd'] as const));
+      const hold = world.dataPath.hold(random.pick(['attach', 'detach', 'setCallFd', 'setLog'] as const));
       for (let i = 0; i < 15; i++) {
         const made = messages.make(random.pick(NAMES));
         world.front.sendBytes(message(made.id, made.payload), made.fds);

@@ -4,7 +4,9 @@
  * the store. On x86-64 a plain load would do and no test could tell; so what is checked is which accesses are made.
  */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { LogFile } from './logged-guest.ts';
 import { DriverEnd, LAYOUT_KINDS, plainPlan, RingwayEnd } from './ring-worlds.ts';
+import { sharedArena, sharedArenaView } from './scratch.ts';
 
 type Access = { readonly kind: 'store' | 'ordered load'; readonly buffer: ArrayBufferLike };
 
@@ -77,6 +79,22 @@ describe.each(SETUPS)('a $layout ring, event index $eventIdx', ({ layout, eventI
     driver.fromGuest.send(FRAME);
     expectLooksAfterStores(during(() => device.loop()));
     expectLooksAfterStores(during(() => device.from.armWake()));
+  });
+
+  it('that is logged has its marks looked at behind what was written', () => {
+    const { driver, device } = connect();
+    const log = new LogFile(sharedArena, sharedArenaView.u8, 2 ** 18);
+    closing.unshift(() => log.close());
+    driver.toGuest.fill();
+    device.logIn(log.memory);
+    // Other threads and the front-end change the same words.
+    const or = vi.spyOn(Atomics, 'or');
+    const looks = during(() => device.give([FRAME]));
+    expect(or).toHaveBeenCalled();
+    // For the frame, for what was published, and for the ring's own pages.
+    expect(looks.filter((kind) => kind === 'store')).toHaveLength(3);
+    expectLooksAfterStores(looks);
+    expectLooksAfterStores(during(() => device.from.disarmWake()));
   });
 
   it('is taken from by ordered loads alone: what is waiting, and what was used', () => {

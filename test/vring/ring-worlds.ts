@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import { packedBase } from '../../protocol/virtio/packed-ring.ts';
-import { placeRing } from '../../src/device/ring-places.ts';
+import { ringLogOf } from '../../src/device/ring-log.ts';
+import { placeRing, type RingPlaces } from '../../src/device/ring-places.ts';
 import type { DriverRing, Shape } from '../../src/frontend/driver-ring.ts';
 import { EmbeddedMemory, type RegionPlan } from '../../src/frontend/guest-memory.ts';
 import { ReceiveQueue } from '../../src/frontend/receive-queue.ts';
@@ -13,6 +14,7 @@ import type { SplitDriverLayout } from '../../src/frontend/split-layout.ts';
 import { closeFd, createEventFd, drainFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import type { LogMemory } from '../../src/memory/log-memory.ts';
 import {
   AS_THEY_CAME,
   Batch,
@@ -31,6 +33,7 @@ import {
   STATE_USED_NEXT,
 } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
+import type { RingLog } from '../../src/vring/dirty-log.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
 import type { Ring } from '../../src/vring/ring.ts';
 import { ToGuest } from '../../src/vring/to-guest.ts';
@@ -167,6 +170,7 @@ export class RingwayEnd implements DeviceEnd {
   readonly callFd = createEventFd();
   readonly #driver: DriverEnd;
   readonly #plan: RingPlan;
+  #log: LogMemory | null = null;
 
   constructor(driver: DriverEnd, plan: RingPlan, mapping: Mapping = 'inOrder') {
     this.#driver = driver;
@@ -189,6 +193,19 @@ export class RingwayEnd implements DeviceEnd {
 
   openFrom(): FromGuest {
     return new FromGuest(sharedArenaView, this.#attachment(this.#driver.fromGuest.ring, 'ingress'));
+  }
+
+  /** What is written to the guest from now on is marked there; null: nowhere. */
+  logIn(log: LogMemory | null): void {
+    this.#log = log;
+    this.to.setLog(this.#logOf(this.#driver.toGuest.ring));
+    this.from.setLog(this.#logOf(this.#driver.fromGuest.ring));
+  }
+
+  /** Both rings are stopped and started again. */
+  reopen(): void {
+    this.to = this.openTo(false);
+    this.from = this.openFrom();
   }
 
   /**
@@ -257,9 +274,8 @@ export class RingwayEnd implements DeviceEnd {
     closeFd(this.callFd);
   }
 
-  #attachment(ring: DriverRing, direction: Direction): RingAttachment {
+  #placesOf({ layout, memory }: DriverRing): RingPlaces {
     const plan = this.#plan;
-    const { layout, memory } = ring;
     const addresses = {
       descUva: memory.uvaOf(layout.descOffset),
       availUva: memory.uvaOf(layout.driverOffset),
@@ -267,8 +283,23 @@ export class RingwayEnd implements DeviceEnd {
     };
     const places = placeRing(plan.layout, plan.size, addresses, this.guestMemory);
     if (typeof places === 'string') throw new Error(places);
+    return places;
+  }
+
+  #logOf(ring: DriverRing): RingLog | null {
+    if (this.#log === null) return null;
+    const { offset, sizeBytes } = this.#log;
+    const { layout, size } = this.#plan;
+    const logGpa = BigInt(ring.memory.gpaOf(ring.layout.deviceOffset));
+    const map = this.guestMemory.gpaMap();
+    const ownPages = ringLogOf(layout, size, { flags: 1, logGpa }, this.#placesOf(ring), map);
+    return { offset, sizeBytes, ownPages, signalFd: -1 };
+  }
+
+  #attachment(ring: DriverRing, direction: Direction): RingAttachment {
+    const plan = this.#plan;
     return {
-      ...places,
+      ...this.#placesOf(ring),
       kind: 'ring',
       layout: plan.layout,
       portId: plan.portId ?? 0,
@@ -291,6 +322,7 @@ export class RingwayEnd implements DeviceEnd {
       ...(plan.inflightOffsets !== undefined && {
         inflightOffset: plan.inflightOffsets[direction === 'egress' ? 0 : 1],
       }),
+      log: this.#logOf(ring),
     };
   }
 }

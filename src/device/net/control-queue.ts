@@ -10,6 +10,7 @@ import type { ArenaView } from '../../memory/arena-view.ts';
 import type { GpaMap } from '../../memory/gpa-translator.ts';
 import type { RingAttachment } from '../../vring/attachment.ts';
 import { DescriptorList } from '../../vring/descriptor-list.ts';
+import type { RingLog } from '../../vring/dirty-log.ts';
 import { RING_FAULT } from '../../vring/faults.ts';
 import { writeByte } from '../../vring/guest-writes.ts';
 import { Ring } from '../../vring/ring.ts';
@@ -30,7 +31,13 @@ export type ControlQueueOptions = {
   readonly onFault: () => void;
 };
 
-type Command = { readonly bytes: Uint8Array; readonly answerWindow: number; readonly answerIndex: number };
+type Command = {
+  readonly bytes: Uint8Array;
+  readonly answerWindow: number;
+  readonly answerIndex: number;
+  readonly answerGpaLo: number;
+  readonly answerGpaHi: number;
+};
 
 export class ControlQueue implements OwnQueue {
   readonly #ring: Ring;
@@ -63,6 +70,10 @@ export class ControlQueue implements OwnQueue {
 
   setMemory(map: GpaMap): void {
     this.#ring.setMemory(map);
+  }
+
+  setLog(log: RingLog | null): void {
+    this.#ring.setLog(log);
   }
 
   /** Afterwards nothing of the ring is touched, also by a command that is still being carried out. */
@@ -107,9 +118,17 @@ export class ControlQueue implements OwnQueue {
       const ack = await this.#options.commands.execute(command.bytes);
       // The ring may be gone since the command began.
       if (this.#isClosed) return;
-      writeByte(this.#ring.arena.windows[command.answerWindow], command.answerIndex, ack);
+      this.#answer(command, ack);
       this.#ring.useWalked(1);
     }
+  }
+
+  #answer({ answerWindow, answerIndex, answerGpaLo, answerGpaHi }: Command, ack: number): void {
+    const { arena, log } = this.#ring;
+    writeByte(arena.windows[answerWindow], answerIndex, ack);
+    if (log === null) return;
+    log.note(answerGpaLo, answerGpaHi, 1);
+    log.markNoted();
   }
 
   /** Null when the first chain holds no command, or stopped the ring. */
@@ -132,9 +151,11 @@ export class ControlQueue implements OwnQueue {
       return this.#stop(RING_FAULT.COMMAND_WITHOUT_ANSWER);
     }
     const { translator } = this.#ring;
-    const answerIndex = translator.locate(list.gpaLo[last], list.gpaHi[last], 1);
+    const answerGpaLo = list.gpaLo[last];
+    const answerGpaHi = list.gpaHi[last];
+    const answerIndex = translator.locate(answerGpaLo, answerGpaHi, 1);
     if (answerIndex < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
-    return { bytes, answerWindow: translator.window, answerIndex };
+    return { bytes, answerWindow: translator.window, answerIndex, answerGpaLo, answerGpaHi };
   }
 
   /** A copy of the readable buffers as one; null when the ring is stopped. */

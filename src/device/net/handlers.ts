@@ -15,6 +15,7 @@ export function netHandlers(net: NetDevice): Handlers {
       net.askedForQueues = true;
       return answer(BigInt(net.ringCount));
     },
+    SEND_RARP: (mac) => net.announce(mac),
     NET_SET_MTU: (mtu) => net.setMtu(mtu),
     GET_CONFIG: (request) => answer(readConfigSpace(net.options, request)),
     SET_CONFIG: () => {

@@ -13,6 +13,7 @@ import { PeerError } from '../../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../../vring/attachment.ts';
 import { Device, type DeviceContext } from '../device.ts';
 import type { DeviceKind, KindAttachment, OwnQueue } from '../device-kind.ts';
+import { AnnouncementLimit } from './announcements.ts';
 import { ControlCommands, ReceiveFilter } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
 import { netHandlers } from './handlers.ts';
@@ -34,6 +35,7 @@ export class NetDevice implements DeviceKind, BackEnd {
   /** Told by NET_SET_MTU; null: never. */
   mtu: number | null = null;
   readonly #context: DeviceContext;
+  readonly #announcements = new AnnouncementLimit(performance.now());
   /** Queue pairs in use as the driver said on the control virtqueue; null: nobody knows, so all that are started. */
   #activePairs: number | null = null;
   /** OFFLOAD_* bits that the workers know of. */
@@ -59,6 +61,20 @@ export class NetDevice implements DeviceKind, BackEnd {
     if (mtu < MTU_MIN || mtu > MTU_MAX) throw new PeerError(`MTU ${mtu} is not between 68 and 65,535`);
     this.mtu = Number(mtu);
     await this.#limitTo(this.mtu);
+  }
+
+  /**
+   * SEND_RARP: the guest with this address, six bytes from the lowest on, has come to this port. More often than a
+   * front-end needs it is done with without a frame. @throws PeerError for an address that no guest has
+   */
+  async announce(mac: bigint): Promise<void> {
+    const bytes = Array.from({ length: 6 }, (_, i) => Number((mac >> BigInt(8 * i)) & 0xffn));
+    if (bytes.every((byte) => byte === 0) || (bytes[0] & 1) !== 0)
+      throw new PeerError(
+        `${bytes.map((byte) => byte.toString(16).padStart(2, '0')).join(':')} is no guest's address`,
+      );
+    if (!this.#announcements.take(performance.now())) return;
+    await this.#context.dataPath.announce(this.#context.portId, bytes);
   }
 
   /** The front-end is gone: lets go of everything. */

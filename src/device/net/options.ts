@@ -42,7 +42,7 @@ export const ringCountMax = (queuePairsMax: number): number => 2 * queuePairsMax
 export function offeredFeatures(options: DeviceOptions): bigint {
   const F = VIRTIO_FEATURE;
   let features = maskOf(F.PROTOCOL_FEATURES, F.VERSION_1, F.ANY_LAYOUT, F.INDIRECT_DESC, F.EVENT_IDX);
-  features |= maskOf(F.RING_PACKED, F.IN_ORDER, F.NET_MTU, F.NET_MRG_RXBUF, F.NET_GUEST_ANNOUNCE);
+  features |= maskOf(F.RING_PACKED, F.IN_ORDER, F.NET_MTU, F.NET_MRG_RXBUF, F.NET_GUEST_ANNOUNCE, F.LOG_ALL);
   features |= maskOf(F.NET_CTRL_VQ, F.NET_CTRL_RX, F.NET_CTRL_RX_EXTRA, F.NET_CTRL_VLAN, F.NET_CTRL_MAC_ADDR);
   if (options.queuePairsMax > 1) features |= maskOf(F.NET_MQ);
   if (options.configSpace) features |= maskOf(F.NET_STATUS);
@@ -57,8 +57,18 @@ export function allFeatures(options: DeviceOptions): bigint {
 }
 
 export function offeredProtocolFeatures(options: DeviceOptions): bigint {
-  const { MQ, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, CONFIGURE_MEM_SLOTS } = PROTOCOL_FEATURE;
-  const always = maskOf(MQ, REPLY_ACK, MTU, BACKEND_REQ, INFLIGHT_SHMFD, CONFIGURE_MEM_SLOTS);
+  const { MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, CONFIGURE_MEM_SLOTS } =
+    PROTOCOL_FEATURE;
+  const always = maskOf(
+    MQ,
+    LOG_SHMFD,
+    RARP,
+    REPLY_ACK,
+    MTU,
+    BACKEND_REQ,
+    INFLIGHT_SHMFD,
+    CONFIGURE_MEM_SLOTS,
+  );
   return always | (options.configSpace ? maskOf(CONFIG) : 0n);
 }
 

@@ -82,6 +82,8 @@ export class DpdkIngress implements IngressQueue {
 
   setMemory(): void {}
 
+  setLog(): void {}
+
   /** Answers how many frames of a burst are here; asks the driver when there are none. */
   #look(): number {
     if (this.#received !== 0) return this.#received;
@@ -162,6 +164,8 @@ export class DpdkEgress implements EgressQueue {
   setCallFd(): void {}
 
   setMemory(): void {}
+
+  setLog(): void {}
 
   end(): void {
     this.#flush();

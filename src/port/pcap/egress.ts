@@ -114,6 +114,8 @@ export class PcapEgress implements EgressQueue {
 
   setMemory(): void {}
 
+  setLog(): void {}
+
   end(): void {
     this.#flush();
     this.open = false;

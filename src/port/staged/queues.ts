@@ -72,6 +72,8 @@ abstract class StagedQueue {
 
   setMemory(): void {}
 
+  setLog(): void {}
+
   /** Stops the queue with an errno, or another code that the port understands. Not 0. */
   protected fail(fault: number): void {
     this.fault = fault;

@@ -365,6 +365,7 @@ export class VhostUserPort implements Port {
     const shown =
       device.memoryWarning ??
       ringReason ??
+      device.logWarning ??
       this.#refusal ??
       this.#socket.trouble ??
       this.#fds.hangText ??

@@ -59,11 +59,13 @@ export function placePlain(
   const hasOwnWord3 = !alikeBehind && pushBytes === 0;
   const differs = !alike || hasOwnWord3;
   const isAll = order === AS_THEY_CAME;
-  const { hitWindow } = ring.translator;
-  const hitLo = ring.translator.hitLo | 0;
-  const hitHi = ring.translator.hitHi | 0;
-  const hitBytes = ring.translator.hitBytes | 0;
-  const hitIndex = ring.translator.hitIndex | 0;
+  const { log, translator } = ring;
+  const notesPlaces = pushBytes !== 0 || log !== null;
+  const { hitWindow } = translator;
+  const hitLo = translator.hitLo | 0;
+  const hitHi = translator.hitHi | 0;
+  const hitBytes = translator.hitBytes | 0;
+  const hitIndex = translator.hitIndex | 0;
   if (headerBytes !== NET_HEADER_BYTES || hitBytes < 0 || ring.fault !== 0) return from;
   const toWindow = windows[hitWindow];
   let sourceWindow = batch.windowOf(order[from]) | 0;
@@ -124,7 +126,7 @@ export function placePlain(
       toWindow,
       headerIndex,
     );
-    if (pushBytes !== 0) placedAt[k] = headerIndex;
+    if (notesPlaces) placedAt[k] = headerIndex;
     const used = (idAndFlags & 0xffff) | usedWord;
     if (layout.firstAt < 0) {
       layout.firstAt = at;
@@ -141,6 +143,7 @@ export function placePlain(
     }
   }
   if (pushBytes !== 0) writeTags(toWindow, batch, order, from, k);
+  if (log !== null) log.markPlaced(translator, batch, order, from, k);
   const placed = k - from;
   layout.availAt = at;
   layout.availWrap = wrap;

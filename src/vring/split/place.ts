@@ -55,11 +55,13 @@ export function placePlain(
   const hasOwnWord3 = !alikeBehind && pushBytes === 0;
   const differs = !alike || hasOwnWord3;
   const isAll = order === AS_THEY_CAME;
-  const { hitWindow } = ring.translator;
-  const hitLo = ring.translator.hitLo | 0;
-  const hitHi = ring.translator.hitHi | 0;
-  const hitBytes = ring.translator.hitBytes | 0;
-  const hitIndex = ring.translator.hitIndex | 0;
+  const { log, translator } = ring;
+  const notesPlaces = pushBytes !== 0 || log !== null;
+  const { hitWindow } = translator;
+  const hitLo = translator.hitLo | 0;
+  const hitHi = translator.hitHi | 0;
+  const hitBytes = translator.hitBytes | 0;
+  const hitIndex = translator.hitIndex | 0;
   if (headerBytes !== NET_HEADER_BYTES || hitBytes < 0 || !ring.hasWaiting()) return from;
   const waiting = (layout.availSeen - layout.availNext) & 0xffff;
   let end = (from + waiting) | 0;
@@ -116,11 +118,12 @@ export function placePlain(
       toWindow,
       headerIndex,
     );
-    if (pushBytes !== 0) placedAt[k] = headerIndex;
+    if (notesPlaces) placedAt[k] = headerIndex;
     writeUsedEntry(used32, USED_ENTRIES + (((usedNext + k) & mask) << 1), head, writtenBytes);
     sumBytes = (sumBytes + frameBytes) | 0;
   }
   if (pushBytes !== 0) writeTags(toWindow, batch, order, from, k);
+  if (log !== null) log.markPlaced(translator, batch, order, from, k);
   const placed = k - from;
   layout.availNext = (layout.availNext + placed) & 0xffff;
   layout.usedNext = (layout.usedNext + placed) & 0xffff;

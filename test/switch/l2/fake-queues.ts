@@ -114,6 +114,8 @@ export class FakeIngressQueue implements IngressQueue {
   setCallFd(): void {}
 
   setMemory(): void {}
+
+  setLog(): void {}
 }
 
 export class FakeEgressQueue implements EgressQueue {
@@ -187,6 +189,8 @@ export class FakeEgressQueue implements EgressQueue {
   setCallFd(): void {}
 
   setMemory(): void {}
+
+  setLog(): void {}
 
   end(): void {
     this.#log.require(this.open, `end of ${this}, which is not open`);

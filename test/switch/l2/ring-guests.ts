@@ -145,6 +145,7 @@ export class GuestPort {
       kickFd: -1,
       callFd: this.#callFd,
       map: this.#guestMemory.gpaMap(),
+      log: null,
     };
   }
 }
