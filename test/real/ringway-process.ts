@@ -60,6 +60,10 @@ export class RingwayProcess {
     await this.#untilItAnswers();
   }
 
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
   get controlSocket(): string {
     return join(this.folder, 'control.sock');
   }
@@ -78,6 +82,14 @@ export class RingwayProcess {
 
   async port(name: string): Promise<PortReport> {
     return askControl<PortReport>(this.controlSocket, `/v1/ports/${name}`);
+  }
+
+  /** Changes settings of a port that runs, as `ringway set` does. */
+  set(name: string, settings: Readonly<Record<string, unknown>>): Promise<PortReport> {
+    return askControl<PortReport>(this.controlSocket, `/v1/ports/${name}`, {
+      method: 'PATCH',
+      body: settings,
+    });
   }
 
   fdb(): Promise<FdbReport> {
