@@ -5,16 +5,13 @@
  * Owns its counts.
  */
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
-import type { SendOptions } from '../../src/frontend/index.ts';
+import type { QueuePair, SendOptions, SendQueue } from '../../src/frontend/index.ts';
 
 /** What sends and receives: an embedded guest, or a card's driver behind QEMU. */
 export type Station = {
   readonly mac: Uint8Array;
   /** Empty while it is out of use. */
-  readonly pairs: readonly {
-    send(frame: Uint8Array, options?: SendOptions): boolean;
-    receive(): Uint8Array | null;
-  }[];
+  readonly pairs: readonly QueuePair[];
 };
 
 export type TrafficOptions = {
@@ -107,6 +104,7 @@ export class NumberedTraffic {
   readonly #options: Required<Omit<TrafficOptions, 'window'>> & { readonly window: number };
   readonly #flows: Flow[] = [];
   readonly #pattern = Uint8Array.from({ length: PATTERN_BYTES }, (_, i) => (i * 2_654_435_761) >>> 13);
+  readonly #taken = new Map<Station, number>();
   #lost = 0;
   #received = 0;
   #doubled = 0;
@@ -152,14 +150,22 @@ export class NumberedTraffic {
     return this.#flows.reduce((total, { from, sent }) => total + (from === station ? sent : 0), 0);
   }
 
-  /** Sends and receives until `work` is done, and answers its result; then frames may still be under way. */
-  async during<T>(work: Promise<T>): Promise<T> {
+  /** Frames that this station took from its receive queues, whoever they were for. */
+  takenBy(station: Station): number {
+    return this.#taken.get(station) ?? 0;
+  }
+
+  /**
+   * Sends and receives until `work` is done, and answers its result; then frames may still be under way.
+   * Default `senders`: all stations.
+   */
+  async during<T>(work: Promise<T>, senders: readonly Station[] = this.#stations): Promise<T> {
     let isOver = false;
     const watched = work.finally(() => {
       isOver = true;
     });
     watched.catch(() => {});
-    while (!isOver) await this.#turn(() => Number.POSITIVE_INFINITY);
+    while (!isOver) await this.#turn(({ from }) => (senders.includes(from) ? Number.POSITIVE_INFINITY : 0));
     return watched;
   }
 
@@ -182,6 +188,18 @@ export class NumberedTraffic {
       await this.#turn(() => 0);
       if (deadline.aborted) throw new Error(`frames do not arrive: ${JSON.stringify(this.tally)}`);
     }
+  }
+
+  /**
+   * Receives until the switch has done with all that was sent, and all that it delivered is taken; what is under way
+   * then does not come any more. @throws Error after 30 s
+   */
+  async settle(): Promise<void> {
+    const queues = (): SendQueue[] =>
+      this.#stations.flatMap(({ pairs }) => pairs.map(({ fromGuest }) => fromGuest));
+    // The switch gives a frame back to its sender once it has been delivered.
+    await this.drain(() => queues().every((queue) => queue.reclaim() === queue.ring.size));
+    while (this.#stations.map((station) => this.#receive(station)).some((count) => count > 0));
   }
 
   /** Counts what is under way as lost; answers how many frames that are. */
@@ -255,6 +273,7 @@ export class NumberedTraffic {
         count++;
       }
     }
+    this.#taken.set(station, this.takenBy(station) + count);
     return count;
   }
 

@@ -10,7 +10,7 @@ import { ejectCard, ejectMemory } from './acpi-hotplug.ts';
 import { Interrupts } from './interrupts.ts';
 import { type MachineOptions, memoryBackend, QtestMachine } from './machine.ts';
 import { NetDriver } from './net-driver.ts';
-import { type NicOptions, plugCommands, removeCommands } from './nic.ts';
+import { type NicOptions, plugCommands, removeCommand } from './nic.ts';
 import { PciCard, type PciHost, routeInterrupts } from './pci.ts';
 import type { QtestClient } from './qtest-client.ts';
 import { typeOf, VIRTIO_TYPE, VirtioPci } from './virtio-pci.ts';
@@ -111,7 +111,7 @@ export class QtestGuest implements PciHost {
     this.#drivers.get(id)?.forget(`${id} was unplugged`);
     this.#drivers.delete(id);
     this.#nics.delete(id);
-    for (const [command, args] of removeCommands(options)) await this.machine.qmp(command, args);
+    await this.machine.qmp(...removeCommand(options));
   }
 
   /** Plugs memory in; it may be used at once, by drivers too (`memory.part`). Up to 1 GiB, in whole 128 MiB. */
@@ -198,7 +198,10 @@ export class QtestGuest implements PciHost {
       memory = this.memory.part(DRIVER_MEMORY_BYTES, BUFFER_ALIGN_BYTES);
       this.#driverMemory.set(slot, memory);
     }
-    this.#drivers.set(id, new NetDriver(id, await VirtioPci.open(card), memory, this.#interrupts));
+    const device = await VirtioPci.open(card);
+    const known = this.#drivers.get(id);
+    if (known === undefined) this.#drivers.set(id, new NetDriver(id, device, memory, this.#interrupts));
+    else known.device = device;
   }
 
   async #markDriverPages(): Promise<void> {

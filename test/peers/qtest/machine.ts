@@ -143,6 +143,11 @@ export class QtestMachine {
     }
   }
 
+  /** Cuts a card's connection to its back-end; QEMU notices as if that had gone. */
+  async yank(nicId: string): Promise<void> {
+    await this.qmp('yank', { instances: [{ type: 'chardev', id: `char-${nicId}` }] });
+  }
+
   /** The next QMP event that `matches`. Call it before what causes the event. */
   event(matches: (event: QmpEvent) => boolean, timeoutMs?: number): Promise<QmpEvent> {
     return this.#qmp.waitForEvent(matches, timeoutMs);

@@ -54,7 +54,8 @@ type Waiter = { resolve(): void; reject(error: Error): void };
 
 export class NetDriver {
   readonly id: string;
-  readonly device: VirtioPci;
+  /** Found anew after each reset of the machine. */
+  device: VirtioPci;
   /** Set by `initialise`. */
   offered = 0n;
   features = 0n;
@@ -178,9 +179,15 @@ export class NetDriver {
     });
   }
 
-  /** Resolves at the next interrupt for a change of the configuration. Call it before what causes that. */
-  untilConfigChanged(): Promise<void> {
-    return new Promise((resolve, reject) => this.#configWaiters.push({ resolve, reject }));
+  /** Resolves once `holds` does, asked now and at each interrupt for a change of the configuration. */
+  async untilConfig(holds: () => Promise<boolean>): Promise<void> {
+    for (;;) {
+      const changed = new Promise<void>((resolve, reject) => this.#configWaiters.push({ resolve, reject }));
+      // Nobody waits for it any more if it holds now.
+      changed.catch(() => {});
+      if (await holds()) return;
+      await changed;
+    }
   }
 
   /**

@@ -72,10 +72,7 @@ export function plugCommands(options: NicOptions): QmpCommand[] {
   ];
 }
 
-/** What takes the rest away once the card itself is gone. */
-export function removeCommands(options: NicOptions): QmpCommand[] {
-  return [
-    ['netdev_del', { id: netdevOf(options) }],
-    ['chardev-remove', { id: chardevOf(options) }],
-  ];
+/** What takes the rest away once the card itself is gone; the chardev goes with its netdev. */
+export function removeCommand(options: NicOptions): QmpCommand {
+  return ['netdev_del', { id: netdevOf(options) }];
 }
