@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { bitNames, maskOf } from '../../protocol/bits.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { NET_HDR_F, NET_HDR_GSO } from '../../protocol/virtio/net.ts';
+import type { MemoryPart } from '../../src/frontend/guest-memory.ts';
 import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
 import type { PortReport } from '../../switch/control/report.ts';
 import { peersForTests } from '../peers/index.ts';
@@ -17,6 +18,8 @@ import {
   type NetDriverChoice,
   type NicOptions,
   QtestGuest,
+  VirtioBalloon,
+  VirtioMem,
 } from '../peers/qtest/index.ts';
 import { type Losses, LossLedger } from './loss-ledger.ts';
 import { NumberedTraffic } from './numbered-traffic.ts';
@@ -285,6 +288,81 @@ describe.skipIf(peers.skip).each(ROLES)(
         await new NumberedTraffic([a, b]).exchange(50);
       },
     );
+  },
+);
+
+describe.skipIf(peers.skip).each(['split', 'packed'] as const)(
+  peers.title('two guests in qtest mode, one with a balloon and virtio-mem: %s'),
+  (layout) => {
+    let ringway: RingwayProcess;
+    let guests: QtestGuest[] = [];
+    let balloon: VirtioBalloon;
+    let mem: VirtioMem;
+
+    beforeAll(async () => {
+      ringway = await RingwayProcess.start({ ports: NAMES });
+      guests = await Promise.all(NAMES.map((name) => start(ringway, name, 1)));
+      balloon = await VirtioBalloon.plug(guests[1], 6);
+      mem = await VirtioMem.plug(guests[1], 7, 64);
+    });
+
+    afterAll(async () => {
+      for (const guest of guests) await guest.close();
+      mem?.close();
+      expect(await ringway?.stop()).toBe(0);
+    });
+
+    async function running(): Promise<NetDriver[]> {
+      const drivers = guests.map((guest) => guest.nic('nic'));
+      for (const driver of drivers) await driver.initialise({ layout });
+      for (const name of NAMES) await ringway.untilState(name, 'running', 1);
+      return drivers;
+    }
+
+    /** Has `change` done under traffic so often; then the second guest's rings lie in what was changed. */
+    async function changeUnderTraffic(change: () => Promise<void>, memory: MemoryPart): Promise<void> {
+      const drivers = await running();
+      const descriptors = await ringway.quietDescriptors();
+      const traffic = new NumberedTraffic(drivers);
+      for (let i = 0; i < 10 * TIMES; i++) await traffic.during(change());
+      await traffic.drain();
+      expect(traffic.tally).toEqual(perfect(traffic.tally.sent));
+      await drivers[1].initialise({ layout, memory });
+      await ringway.untilState('b', 'running', 1);
+      const there = new NumberedTraffic(drivers);
+      await there.exchange(500);
+      expect(there.tally).toEqual(perfect(there.tally.sent));
+      await running();
+      await ringway.untilDescriptors(descriptors);
+    }
+
+    test('the balloon takes pages and gives them back, and rings may lie in those', async () => {
+      const part = guests[1].memory.part(4 * MIB, 4096);
+      const gpa = part.gpaOf(part.startOffset);
+      const isEmpty = (): boolean =>
+        part.u8.subarray(part.startOffset, part.endOffset).every((byte) => byte === 0);
+      await changeUnderTraffic(async () => {
+        for (const giveAway of ['inflate', 'report'] as const) {
+          part.u8.fill(0xaa, part.startOffset, part.endOffset);
+          await balloon[giveAway](gpa, 4 * MIB);
+          expect(isEmpty()).toBe(true);
+        }
+        await balloon.deflate(gpa, 4 * MIB);
+      }, part);
+    });
+
+    test('blocks of virtio-mem come and go, and rings may lie in them', async () => {
+      const blocks = mem.memory.sizeBytes / mem.blockBytes;
+      await mem.plug(0, blocks);
+      await changeUnderTraffic(
+        async () => {
+          await mem.unplug(0, blocks);
+          await mem.plug(0, blocks);
+        },
+        mem.memory.part(4 * MIB, 4096),
+      );
+      await mem.unplug(0, blocks);
+    });
   },
 );
 

@@ -4,7 +4,7 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { DESC_F_WRITE } from '../../../protocol/virtio/split-ring.ts';
-import type { DriverLayout } from '../../../src/frontend/driver-layout.ts';
+import type { DriverLayout, Piece } from '../../../src/frontend/driver-layout.ts';
 import { DRIVER_LAYOUTS } from '../../../src/frontend/driver-layouts.ts';
 import type { DriverMemory } from '../../../src/frontend/guest-memory.ts';
 import type { RingLayoutKind } from '../../../src/vring/attachment.ts';
@@ -50,8 +50,7 @@ export class CommandQueue {
 
   /** Sends a command in parts, as drivers do, and answers what the device wrote into `answerBytes` bytes. */
   async command(parts: readonly (readonly number[])[], answerBytes: number): Promise<Uint8Array> {
-    const { device, index, memory } = this.#options;
-    const { layout } = this;
+    const { memory } = this.#options;
     let at = this.#commandOffset;
     const pieces = parts.map((bytes) => {
       memory.u8.set(bytes, at);
@@ -60,7 +59,15 @@ export class CommandQueue {
       return piece;
     });
     const answer = { gpa: memory.gpaOf(this.#answerOffset), sizeBytes: answerBytes, flags: DESC_F_WRITE };
-    layout.offerChain(layout.takeId(), [...pieces, answer], 0);
+    await this.offer(answerBytes === 0 ? pieces : [...pieces, answer]);
+    return memory.u8.slice(this.#answerOffset, this.#answerOffset + answerBytes);
+  }
+
+  /** Offers a buffer of any pieces, as many as the ring has descriptors; resolves when the device has used it. */
+  async offer(pieces: readonly Piece[]): Promise<void> {
+    const { device, index } = this.#options;
+    const { layout } = this;
+    layout.offerChain(layout.takeId(), pieces, 0);
     layout.publish();
     device.notify(index);
     const deadline = AbortSignal.timeout(DEADLINE_MS);
@@ -71,6 +78,5 @@ export class CommandQueue {
       await nextTurn();
     }
     layout.free(layout.takeUsed());
-    return memory.u8.slice(this.#answerOffset, this.#answerOffset + answerBytes);
   }
 }

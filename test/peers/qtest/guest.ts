@@ -104,14 +104,19 @@ export class QtestGuest implements PciHost {
   async unplugNic(id: string): Promise<void> {
     const options = this.#nics.get(id);
     if (options === undefined) throw new Error(`${this.machine.name} has no card ${id}`);
-    const gone = this.machine.event(({ event, data }) => event === 'DEVICE_DELETED' && data.device === id);
-    await this.machine.qmp('device_del', { id });
-    await ejectCard(this.qtest, options.slot);
-    await gone;
+    await this.#unplug(id, () => ejectCard(this.qtest, options.slot));
     this.#drivers.get(id)?.forget(`${id} was unplugged`);
     this.#drivers.delete(id);
     this.#nics.delete(id);
     await this.machine.qmp(...removeCommand(options));
+  }
+
+  /** Plugs any other virtio device in, by QEMU's name and properties; answers it. */
+  async plugDevice(slot: number, properties: Readonly<Record<string, unknown>>): Promise<VirtioPci> {
+    await this.machine.qmp('device_add', { ...properties, addr: `0x${slot.toString(16)}` });
+    const card = await PciCard.at(this, slot);
+    if (card === null) throw new Error(`no device in slot ${slot}`);
+    return VirtioPci.open(card);
   }
 
   /** Plugs memory in; it may be used at once, by drivers too (`memory.part`). Up to 1 GiB, in whole 128 MiB. */
@@ -132,10 +137,7 @@ export class QtestGuest implements PciHost {
   async unplugDimm(id: string): Promise<void> {
     const dimm = this.#dimms.get(id);
     if (dimm === undefined) throw new Error(`${this.machine.name} has no DIMM ${id}`);
-    const gone = this.machine.event(({ event, data }) => event === 'DEVICE_DELETED' && data.device === id);
-    await this.machine.qmp('device_del', { id });
-    await ejectMemory(this.qtest, dimm.slot);
-    await gone;
+    await this.#unplug(id, () => ejectMemory(this.qtest, dimm.slot));
     await this.machine.qmp('object-del', { id: `mem-${id}` });
     this.#dimms.delete(id);
     dimm.memory.close();
@@ -183,6 +185,13 @@ export class QtestGuest implements PciHost {
     for (const driver of this.#drivers.values()) driver.forget(`${this.machine.name} was closed`);
     for (const { memory } of this.#dimms.values()) memory.close();
     this.memory.close();
+  }
+
+  async #unplug(id: string, eject: () => Promise<void>): Promise<void> {
+    const gone = this.machine.event(({ event, data }) => event === 'DEVICE_DELETED' && data.device === id);
+    await this.machine.qmp('device_del', { id });
+    await eject();
+    await gone;
   }
 
   async #bringUp(): Promise<void> {

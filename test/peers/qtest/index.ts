@@ -4,6 +4,7 @@
  */
 export { type Dimm, QtestGuest } from './guest.ts';
 export { type MachineOptions, QtestMachine } from './machine.ts';
+export { VirtioBalloon, VirtioMem } from './memory-devices.ts';
 export { NET_DRIVER_FEATURES, NetDriver, type NetDriverChoice } from './net-driver.ts';
 export type { NicOptions } from './nic.ts';
 export type { QtestClient } from './qtest-client.ts';

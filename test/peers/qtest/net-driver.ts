@@ -93,12 +93,9 @@ export class NetDriver {
   async initialise(choice: NetDriverChoice = {}): Promise<void> {
     const { device } = this;
     await this.reset();
-    await device.addStatus(STATUS.ACKNOWLEDGE);
-    await device.addStatus(STATUS.DRIVER);
-    this.offered = await device.offeredFeatures();
-    this.features = chosenFeatures(this.offered, choice);
-    if (!(await device.agreeOn(this.features))) {
-      throw new Error(`${this.id}: the device does not agree on features 0x${this.features.toString(16)}`);
+    Object.assign(this, await device.negotiate(wantedFeatures(choice)));
+    if (choice.layout !== undefined && this.layout !== choice.layout) {
+      throw new Error(`${this.id}: ${choice.layout} rings are not offered`);
     }
     this.memory = choice.memory ?? this.#ownMemory;
     this.memory.clear();
@@ -277,9 +274,7 @@ export class NetDriver {
   }
 }
 
-function chosenFeatures(offered: bigint, { features, layout = 'split' }: NetDriverChoice): bigint {
+function wantedFeatures({ features = NET_DRIVER_FEATURES, layout = 'split' }: NetDriverChoice): bigint {
   const packed = maskOf(F.RING_PACKED);
-  const wanted = ((features ?? NET_DRIVER_FEATURES) & ~packed) | (layout === 'packed' ? packed : 0n);
-  if (layout === 'packed' && !hasBit(offered, F.RING_PACKED)) throw new Error('packed rings are not offered');
-  return offered & wanted;
+  return (features & ~packed) | (layout === 'packed' ? packed : 0n);
 }

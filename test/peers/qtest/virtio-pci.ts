@@ -35,7 +35,7 @@ const COMMON = {
 export const STATUS = { ACKNOWLEDGE: 1, DRIVER: 2, DRIVER_OK: 4, FEATURES_OK: 8, NEEDS_RESET: 0x40 } as const;
 export const ISR = { QUEUE: 1, CONFIG: 2 } as const;
 /** Device types (section 5). */
-export const VIRTIO_TYPE = { net: 1, mem: 24 } as const;
+export const VIRTIO_TYPE = { net: 1, balloon: 5, mem: 24 } as const;
 
 const RESET_LOOKS_MAX = 10_000;
 const GENERATION_LOOKS_MAX = 100;
@@ -111,6 +111,22 @@ export class VirtioPci {
       features |= BigInt(await this.#get('deviceFeature', 4)) << BigInt(32 * half);
     }
     return features;
+  }
+
+  /**
+   * The beginning of any driver (section 3.1.1): resets the device and agrees on those of `wanted` that it offers.
+   * @throws Error: it does not agree
+   */
+  async negotiate(wanted: bigint): Promise<{ offered: bigint; features: bigint }> {
+    await this.reset();
+    await this.addStatus(STATUS.ACKNOWLEDGE);
+    await this.addStatus(STATUS.DRIVER);
+    const offered = await this.offeredFeatures();
+    const features = offered & wanted;
+    if (await this.agreeOn(features)) return { offered, features };
+    throw new Error(
+      `the device in slot ${this.card.slot} does not agree on features 0x${features.toString(16)}`,
+    );
   }
 
   /** Says what the driver takes; answers whether the device agrees. */
