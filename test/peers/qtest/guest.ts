@@ -145,7 +145,7 @@ export class QtestGuest implements PciHost {
 
   /**
    * Migrates to a machine that was started with `incoming`, of the same memory and cards, where the guest goes on with its
-   * drivers as they are. The machine that it leaves stays, paused, with its memory as it was; end it with `stop`.
+   * drivers as they are; they have no queues (`pairs`) while it stands still. The machine that it leaves stays, paused, with its memory as it was; end it with `stop`.
    * QEMU does not see what drivers write to memory directly, so it is told of their pages when the guest stands still;
    * what the device writes is for its back-end to tell. `beforeSwitch` is called at that moment.
    */
@@ -167,14 +167,19 @@ export class QtestGuest implements PciHost {
     await source.qmp('migrate', { uri });
     if ((await atSwitch) === 'failed') throw await migrationFailure(source);
     const completed = migrationStatus(source, ['completed', 'failed']);
-    await this.#markDriverPages();
-    await beforeSwitch();
-    await source.qmp('migrate-continue', { state: 'pre-switchover' });
-    if ((await completed) === 'failed') throw await migrationFailure(source);
-    await resumed;
-    this.memory.moveInto(target.memory);
-    this.machine = target;
-    this.#interrupts.attach(target.qtest);
+    for (const driver of this.#drivers.values()) driver.isFrozen = true;
+    try {
+      await this.#markDriverPages();
+      await beforeSwitch();
+      await source.qmp('migrate-continue', { state: 'pre-switchover' });
+      if ((await completed) === 'failed') throw await migrationFailure(source);
+      await resumed;
+      this.memory.moveInto(target.memory);
+      this.machine = target;
+      this.#interrupts.attach(target.qtest);
+    } finally {
+      for (const driver of this.#drivers.values()) driver.thaw();
+    }
     return source;
   }
 

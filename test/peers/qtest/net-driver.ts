@@ -60,10 +60,12 @@ export class NetDriver {
   offered = 0n;
   features = 0n;
   mac: Uint8Array = new Uint8Array(6);
-  pairs: readonly QueuePair[] = [];
+  /** The guest stands still, as for a moment of its migration. */
+  isFrozen = false;
   memory: MemoryPart;
   readonly #ownMemory: MemoryPart;
   readonly #interrupts: Interrupts;
+  #pairs: readonly QueuePair[] = [];
   #control: CommandQueue | null = null;
   #waiters: Waiter[] = [];
   #configWaiters: Waiter[] = [];
@@ -84,9 +86,14 @@ export class NetDriver {
     return this.has(F.RING_PACKED) ? 'packed' : 'split';
   }
 
+  /** None while the device is out of use, or the guest stands still. */
+  get pairs(): readonly QueuePair[] {
+    return this.isFrozen ? [] : this.#pairs;
+  }
+
   /** Every data ring in the order of its index. */
   get rings(): DriverRing[] {
-    return this.pairs.flatMap(({ toGuest, fromGuest }) => [toGuest.ring, fromGuest.ring]);
+    return this.#pairs.flatMap(({ toGuest, fromGuest }) => [toGuest.ring, fromGuest.ring]);
   }
 
   /** Resets the device and takes it into use (section 3.1.1). @throws Error: it does not agree */
@@ -107,7 +114,7 @@ export class NetDriver {
     // What is offered before the device runs it finds by itself; it is told of it below all the same.
     for (const { toGuest } of pairs) toGuest.fill();
     await device.addStatus(STATUS.DRIVER_OK);
-    this.pairs = pairs;
+    this.#pairs = pairs;
     for (const [index, ring] of this.rings.entries()) ring.doorbell = { send: () => device.notify(index) };
     this.#interrupts.add(device, (isr) => this.#interrupted(isr));
     if (pairsMax > 1 && this.has(F.NET_MQ)) await this.setQueuePairs(pairCount);
@@ -120,10 +127,16 @@ export class NetDriver {
     this.forget(`${this.id} was reset`);
   }
 
+  /** Whoever waits for a frame may have missed the interrupt: the guest was migrated. */
+  thaw(): void {
+    this.isFrozen = false;
+    this.#wakeIfReceived();
+  }
+
   /** What `reset` does to the driver, where the device was reset or has gone otherwise. */
   forget(why: string): void {
     this.#interrupts.remove(this.device);
-    this.pairs = [];
+    this.#pairs = [];
     this.#control = null;
     for (const { reject } of [...this.#waiters.splice(0), ...this.#configWaiters.splice(0)])
       reject(new Error(why));
@@ -207,7 +220,7 @@ export class NetDriver {
       note(layout.descOffset, size * 16);
       note(layout.driverOffset, 6 + 2 * size);
     }
-    for (const { fromGuest } of this.pairs) {
+    for (const { fromGuest } of this.#pairs) {
       for (const offset of fromGuest.ring.bufferOffsets) note(offset, fromGuest.ring.bufferBytes);
     }
     return [...pages].map((offset) => this.memory.gpaOf(offset));
@@ -225,6 +238,7 @@ export class NetDriver {
   #wakeIfReceived(): void {
     if (this.#waiters.length === 0) return;
     const rings = this.pairs.map(({ toGuest }) => toGuest.ring);
+    if (rings.length === 0) return;
     // All of them are armed before it is decided that none has anything.
     const isSomethingThere = rings.map((ring) => !ring.arm()).includes(true);
     if (!isSomethingThere) return;
