@@ -26,9 +26,8 @@ import { NumberedTraffic } from './numbered-traffic.ts';
 import { RingwayProcess } from './ringway-process.ts';
 
 const peers = await peersForTests(['qemu']);
-/** With RINGWAY_SEARCH everything is done four times as often. */
-const TIMES = process.env.RINGWAY_SEARCH === undefined ? 1 : 4;
-const RESETS = 50 * TIMES;
+/** How often something is done; with RINGWAY_SEARCH 200 times. */
+const times = (count: number): number => (process.env.RINGWAY_SEARCH === undefined ? count : 200);
 const DIMM_SLOTS = 3;
 const DIMM_MIB = 128;
 const ROLES = [{ role: 'server' }, { role: 'client' }] as const;
@@ -112,7 +111,7 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
     const drivers = await running();
     const descriptors = await ringway.quietDescriptors();
     const drops = await allDrops(ringway);
-    for (let i = 0; i < RESETS; i++) {
+    for (let i = 0; i < times(50); i++) {
       const driver = drivers[NAMES[i % 2]];
       const features = FEATURE_SETS[i % FEATURE_SETS.length];
       const ringSize = RING_SIZES[i % RING_SIZES.length];
@@ -132,7 +131,7 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
     const descriptors = await ringway.quietDescriptors();
     const traffic = new NumberedTraffic([drivers.a, drivers.b]);
     const ledger = await LossLedger.open(ringway, traffic, drivers);
-    for (let i = 0; i < 10 * TIMES; i++) {
+    for (let i = 0; i < times(10); i++) {
       const name = NAMES[i % 2];
       await traffic.during(drivers[name].initialise({ layout }));
       await ringway.untilState(name, 'running', queuePairs);
@@ -146,7 +145,7 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
     const drivers = await running();
     const descriptors = await ringway.quietDescriptors();
     const drops = await allDrops(ringway);
-    for (let i = 0; i < 10 * TIMES; i++) {
+    for (let i = 0; i < times(10); i++) {
       const name = NAMES[i % 2];
       await guests[name].systemReset();
       await drivers[name].initialise({ layout });
@@ -164,7 +163,7 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
     const descriptors = await ringway.quietDescriptors();
     const traffic = new NumberedTraffic([drivers.a, drivers.b]);
     const ledger = await LossLedger.open(ringway, traffic, drivers);
-    for (let i = 0; i < 20 * TIMES; i++) {
+    for (let i = 0; i < times(20); i++) {
       const guest = guests[NAMES[i % 2]];
       await traffic.during(guest.pause());
       await traffic.during(guest.resume());
@@ -184,7 +183,7 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
     const memoryBytes = async (): Promise<number> =>
       ((await ringway.port('b')).details as VhostUserDetails).memoryBytes;
     const before = await memoryBytes();
-    for (let i = 0; i < 5 * TIMES; i++) {
+    for (let i = 0; i < times(5); i++) {
       const dimms = await traffic.during(plugDimms(guests.b));
       expect(await memoryBytes()).toBe(before + dimms.length * DIMM_MIB * MIB);
       for (const { id } of dimms) await traffic.during(guests.b.unplugDimm(id));
@@ -210,7 +209,7 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
     await ringway.until(async () => (await ringway.port('c')).state === 'waiting');
     const descriptors = await ringway.quietDescriptors();
     const traffic = new NumberedTraffic([drivers.a, drivers.b]);
-    for (let i = 0; i < 10 * TIMES; i++) {
+    for (let i = 0; i < times(10); i++) {
       const nic = { ...nicOf(ringway, 'c', 3, queuePairs), id: 'more', slot: 5 };
       const card = await traffic.during(guests.a.plugNic(nic));
       await traffic.during(card.initialise({ layout: i % 2 === 0 ? layout : OTHER[layout] }));
@@ -324,7 +323,7 @@ describe.skipIf(peers.skip).each(['split', 'packed'] as const)(
       const drivers = await running();
       const descriptors = await ringway.quietDescriptors();
       const traffic = new NumberedTraffic(drivers);
-      for (let i = 0; i < 10 * TIMES; i++) await traffic.during(change());
+      for (let i = 0; i < times(10); i++) await traffic.during(change());
       await traffic.drain();
       expect(traffic.tally).toEqual(perfect(traffic.tally.sent));
       await drivers[1].initialise({ layout, memory });
