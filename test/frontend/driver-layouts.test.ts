@@ -208,8 +208,9 @@ describe.each(LAYOUTS)('a buffer of several pieces in a %s ring', (layout) => {
     }
   });
 
-  it.runIf(layout === 'packed')('names its id in each descriptor where that is asked for', () => {
-    for (const idInAll of [false, true]) {
+  it('names its id in each descriptor where that is asked for and there is room', () => {
+    // A split ring's descriptors have no ids.
+    for (const idInAll of layout === 'packed' ? [false, true] : []) {
       const { ring, view } = made(idInAll);
       const id = ring.takeId();
       ring.offerChain(id, PIECES, 0);

@@ -66,6 +66,8 @@ export class NetDriver {
   readonly #ownMemory: MemoryPart;
   readonly #interrupts: Interrupts;
   #pairs: readonly QueuePair[] = [];
+  /** Rings whose kicks are held back; null: none are. */
+  #heldKicks: Set<number> | null = null;
   #control: CommandQueue | null = null;
   #waiters: Waiter[] = [];
   #configWaiters: Waiter[] = [];
@@ -115,7 +117,8 @@ export class NetDriver {
     for (const { toGuest } of pairs) toGuest.fill();
     await device.addStatus(STATUS.DRIVER_OK);
     this.#pairs = pairs;
-    for (const [index, ring] of this.rings.entries()) ring.doorbell = { send: () => device.notify(index) };
+    this.#heldKicks = null;
+    for (const [index, ring] of this.rings.entries()) ring.doorbell = { send: () => this.#kick(index) };
     this.#interrupts.add(device, (isr) => this.#interrupted(isr));
     if (pairsMax > 1 && this.has(F.NET_MQ)) await this.setQueuePairs(pairCount);
     for (const ring of this.rings) ring.kick();
@@ -131,6 +134,22 @@ export class NetDriver {
   thaw(): void {
     this.isFrozen = false;
     this.#wakeIfReceived();
+  }
+
+  /**
+   * From now on QEMU is not told of what is sent. While a card's back-end is away, QEMU itself empties a ring that it is
+   * told of and throws the frames away, and a test could not tell where they went. It tells itself at once when the
+   * back-end goes, unless the card has `ioeventfd: false` among its properties.
+   */
+  holdKicks(): void {
+    this.#heldKicks ??= new Set();
+  }
+
+  /** Tells of all that was held back. */
+  releaseKicks(): void {
+    const held = this.#heldKicks ?? [];
+    this.#heldKicks = null;
+    for (const index of held) this.#kick(index);
   }
 
   /** What `reset` does to the driver, where the device was reset or has gone otherwise. */
@@ -224,6 +243,11 @@ export class NetDriver {
       for (const offset of fromGuest.ring.bufferOffsets) note(offset, fromGuest.ring.bufferBytes);
     }
     return [...pages].map((offset) => this.memory.gpaOf(offset));
+  }
+
+  #kick(index: number): void {
+    if (this.#heldKicks === null) this.device.notify(index);
+    else this.#heldKicks.add(index);
   }
 
   async #netStatus(): Promise<number> {
