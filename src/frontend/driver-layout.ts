@@ -3,7 +3,7 @@
  * what the device has used, and who wants to be told. A buffer is known by its id, below the ring's size; in a
  * split ring that is the index of its first descriptor. One thread's object, as the ring that has it.
  */
-import type { EmbeddedMemory } from './guest-memory.ts';
+import type { DriverMemory } from './guest-memory.ts';
 
 /** The device did something that a driver can tell is wrong. */
 export class DeviceError extends Error {
@@ -15,16 +15,18 @@ export function notOutstanding(id: number): DeviceError {
 }
 
 export type LayoutOptions = {
-  readonly memory: EmbeddedMemory;
+  readonly memory: DriverMemory;
   /** Descriptors. */
   readonly size: number;
   readonly eventIdx: boolean;
   /** The device uses buffers in the order in which they were offered (VIRTIO 1.3, sections 2.7.9 and 2.8.9). */
   readonly inOrder: boolean;
+  /** Packed: each descriptor of a chain has the buffer's id, as Linux writes it. Default: only the last, which counts. */
+  readonly idInAll?: boolean;
 };
 
-/** A part of a buffer, by guest-physical address. */
-export type Piece = { readonly gpa: number; readonly sizeBytes: number };
+/** A part of a buffer, by guest-physical address; `flags` of its own, besides those of the whole buffer. */
+export type Piece = { readonly gpa: number; readonly sizeBytes: number; readonly flags?: number };
 
 export interface DriverLayout {
   /** Offsets in guest memory of the three parts; SET_VRING_ADDR names the same places. */
@@ -44,7 +46,7 @@ export interface DriverLayout {
   takeId(): number;
   /** Offers a buffer of one descriptor; the device sees it after `publish`. The address as two int32 halves. */
   offer(id: number, gpaLo: number, gpaHi: number, sizeBytes: number, flags: number): void;
-  /** Offers a buffer of several descriptors, which must be free, one of them by `takeId`. Each has `flags`. */
+  /** Offers a buffer of several descriptors, which must be free, one of them by `takeId`. Each has `flags` and its own. */
   offerChain(id: number, pieces: readonly Piece[], flags: number): void;
   /** Fills an indirect table; its first byte is the view's. */
   writeTable(table: DataView, pieces: readonly Piece[], flags: number): void;

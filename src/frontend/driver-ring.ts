@@ -9,11 +9,11 @@ import { PeerSignal } from '../host/peer-signal.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { type DriverLayout, notOutstanding, type Piece } from './driver-layout.ts';
 import { DRIVER_LAYOUTS } from './driver-layouts.ts';
-import type { EmbeddedMemory } from './guest-memory.ts';
+import type { DriverMemory } from './guest-memory.ts';
 import { Interrupts } from './interrupts.ts';
 
 export type DriverOptions = {
-  readonly memory: EmbeddedMemory;
+  readonly memory: DriverMemory;
   readonly layout: RingLayoutKind;
   /** Descriptors of the ring: a power of two from 2 to 32,768 if it is split, any from 1 on if it is packed. */
   readonly size: number;
@@ -37,13 +37,16 @@ export type Shape = {
 
 export type PlacedBuffer = { readonly id: number; readonly pieceOffsets: readonly number[] };
 
+/** How the device is told that something was offered. */
+export type Doorbell = { send(): unknown };
+
 /** Most parts that an indirect table of this driver describes. */
 export const INDIRECT_PIECES_MAX = 64;
 /** Between two parts of one buffer lie bytes that neither side may touch; odd, so that parts are unaligned. */
 export const PIECE_GAP_BYTES = 5;
 
 export class DriverRing {
-  readonly memory: EmbeddedMemory;
+  readonly memory: DriverMemory;
   readonly layout: DriverLayout;
   readonly size: number;
   readonly headerBytes: number;
@@ -65,8 +68,7 @@ export class DriverRing {
   #tablesOffset = -1;
   readonly #interrupts = new Interrupts(this);
   #kickFd = -1;
-  /** The device shares the descriptor too. */
-  #kick: PeerSignal | null = null;
+  #doorbell: Doorbell | null = null;
 
   /** @throws RangeError: the layout has no ring of that size, or the memory is used up */
   constructor(options: DriverOptions) {
@@ -91,7 +93,13 @@ export class DriverRing {
 
   set kickFd(fd: number) {
     this.#kickFd = fd;
-    this.#kick = fd < 0 ? null : new PeerSignal(fd);
+    // The device shares the descriptor too.
+    this.#doorbell = fd < 0 ? null : new PeerSignal(fd);
+  }
+
+  /** Wakes the device otherwise than by a descriptor: by a register, for one. */
+  set doorbell(doorbell: Doorbell) {
+    this.#doorbell = doorbell;
   }
 
   /** Bytes that the device wrote to the used buffer last taken. */
@@ -152,7 +160,7 @@ export class DriverRing {
 
   kick(): void {
     this.kicks++;
-    this.#kick?.send();
+    this.#doorbell?.send();
   }
 
   /** Used buffers that wait. @throws DeviceError: what the device wrote makes no sense */

@@ -6,7 +6,7 @@
  */
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { closeFd } from '../host/descriptor.ts';
-import { createMemoryFile, mapFile, mapZeroPagesAt, viewMemory } from '../host/mapping.ts';
+import { createMemoryFile, mapFile, mapFileAt, mapZeroPagesAt, viewMemory } from '../host/mapping.ts';
 
 export const GUEST_MEMORY_BYTES_MAX = 2 ** 30;
 /** Above 4 GiB, so that both halves of each address matter. */
@@ -33,7 +33,19 @@ type PlacedRegion = {
   readonly uva: number;
 };
 
-export class EmbeddedMemory {
+/** What a driver needs of its memory: places are offsets in `buffer`. */
+export interface DriverMemory {
+  readonly buffer: ArrayBuffer;
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly regions: readonly MemRegion[];
+  /** Offset of `sizeBytes` zeroed bytes that the device finds in one piece. @throws RangeError: it is used up */
+  allocate(sizeBytes: number, alignBytes?: number): number;
+  gpaOf(offset: number): number;
+  uvaOf(offset: number): bigint;
+}
+
+export class EmbeddedMemory implements DriverMemory {
   /** The memory file; every region is a part of it. Closed by `close`. */
   readonly fd: number;
   readonly sizeBytes: number;
@@ -91,6 +103,14 @@ export class EmbeddedMemory {
     throw new RangeError(`the embedded guest's ${this.sizeBytes} bytes of memory are used up`);
   }
 
+  /**
+   * A piece of this memory that is handed out anew as often as its owner likes, each time at multiples of `alignBytes`.
+   * @throws RangeError
+   */
+  part(sizeBytes: number, alignBytes = 1): MemoryPart {
+    return new MemoryPart(this, this.allocate(sizeBytes, PAGE_BYTES), sizeBytes, alignBytes);
+  }
+
   gpaOf(offset: number): number {
     const region = this.#regionAt(offset);
     return region.gpa + (offset - region.offset);
@@ -107,6 +127,17 @@ export class EmbeddedMemory {
     return region === undefined ? null : region.offset + (gpa - region.gpa);
   }
 
+  /**
+   * Puts another memory's file, of the same size, in this one's place, as for a guest that was migrated: whoever holds
+   * offsets and typed arrays of this memory goes on in that one. The file that `fd` names stays as it is. @throws HostError
+   */
+  moveInto(other: EmbeddedMemory): void {
+    if (other.sizeBytes !== this.sizeBytes) {
+      throw new RangeError(`memory of ${this.sizeBytes} bytes cannot move into ${other.sizeBytes}`);
+    }
+    mapFileAt(this.#address, this.sizeBytes, other.fd, 0, 'mapping the memory that a guest moved to');
+  }
+
   /** Gives the memory back. Typed arrays over it stay usable and read zeros; the addresses are not reused. */
   close(): void {
     if (this.#isClosed) return;
@@ -119,6 +150,57 @@ export class EmbeddedMemory {
     const region = this.#regions.find((r) => offset >= r.offset && offset < r.endOffset);
     if (region === undefined) throw new RangeError(`offset ${offset} is outside the guest's memory`);
     return region;
+  }
+}
+
+/** Memory of one device's driver: all of it is free again at once, when that device was reset. */
+export class MemoryPart implements DriverMemory {
+  readonly buffer: ArrayBuffer;
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly startOffset: number;
+  readonly endOffset: number;
+  readonly #whole: EmbeddedMemory;
+  readonly #alignBytes: number;
+  #nextOffset: number;
+
+  constructor(whole: EmbeddedMemory, startOffset: number, sizeBytes: number, alignBytes: number) {
+    this.buffer = whole.buffer;
+    this.u8 = whole.u8;
+    this.u16 = whole.u16;
+    this.startOffset = startOffset;
+    this.endOffset = startOffset + sizeBytes;
+    this.#whole = whole;
+    this.#alignBytes = alignBytes;
+    this.#nextOffset = startOffset;
+  }
+
+  allocate(sizeBytes: number, alignBytes = 64): number {
+    const offset = roundUp(this.#nextOffset, Math.max(alignBytes, this.#alignBytes));
+    if (offset + sizeBytes > this.endOffset) {
+      throw new RangeError(`the driver's ${this.endOffset - this.startOffset} bytes of memory are used up`);
+    }
+    this.#nextOffset = offset + sizeBytes;
+    return offset;
+  }
+
+  gpaOf(offset: number): number {
+    return this.#whole.gpaOf(offset);
+  }
+
+  uvaOf(offset: number): bigint {
+    return this.#whole.uvaOf(offset);
+  }
+
+  /** Those of the whole memory. */
+  get regions(): readonly MemRegion[] {
+    return this.#whole.regions;
+  }
+
+  /** Takes everything back and zeroes it. No device may use it any more. */
+  clear(): void {
+    this.u8.fill(0, this.startOffset, this.#nextOffset);
+    this.#nextOffset = this.startOffset;
   }
 }
 

@@ -79,6 +79,7 @@ export class PackedDriverLayout implements DriverLayout {
   readonly #size: number;
   readonly #eventIdx: boolean;
   readonly #inOrder: boolean;
+  readonly #idInAll: boolean;
   readonly #freeIds: Uint16Array;
   #freeIdCount: number;
   /** Descriptors of each buffer, by id. */
@@ -87,11 +88,12 @@ export class PackedDriverLayout implements DriverLayout {
   readonly #idAt: Uint16Array;
 
   /** @throws RangeError: no packed ring has so many descriptors, or the memory is used up */
-  constructor({ memory, size, eventIdx, inOrder }: LayoutOptions) {
+  constructor({ memory, size, eventIdx, inOrder, idInAll = false }: LayoutOptions) {
     if (!isPackedRingSize(size)) throw new RangeError(`a packed ring cannot have ${size} descriptors`);
     this.#size = size;
     this.#eventIdx = eventIdx;
     this.#inOrder = inOrder;
+    this.#idInAll = idInAll;
     this.descOffset = memory.allocate(size * DESC_BYTES, DESC_ALIGN);
     this.driverOffset = memory.allocate(EVENT_SUPPRESS_BYTES, EVENT_SUPPRESS_ALIGN);
     this.deviceOffset = memory.allocate(EVENT_SUPPRESS_BYTES, EVENT_SUPPRESS_ALIGN);
@@ -127,23 +129,23 @@ export class PackedDriverLayout implements DriverLayout {
     this.#descCount[id] = pieces.length;
     this.#idAt[this.#availAt] = id;
     this.outstandingCount++;
-    for (const [i, { gpa, sizeBytes }] of pieces.entries()) {
-      const allFlags = flags | (i === last ? 0 : DESC_F_NEXT);
+    for (const [i, { gpa, sizeBytes, flags: ownFlags = 0 }] of pieces.entries()) {
+      const allFlags = flags | ownFlags | (i === last ? 0 : DESC_F_NEXT);
       // Only the last descriptor's id counts; the others say what must not be believed.
-      const anyId = i === last ? id : 0xffff;
+      const anyId = this.#idInAll || i === last ? id : 0xffff;
       this.#write(gpa | 0, Math.floor(gpa / 2 ** 32), sizeBytes, anyId, allFlags);
     }
   }
 
   /** Section 2.8.7: entries in order, with no flag but WRITE. */
   writeTable(table: DataView, pieces: readonly Piece[], flags: number): void {
-    for (const [i, { gpa, sizeBytes }] of pieces.entries()) {
+    for (const [i, { gpa, sizeBytes, flags: ownFlags = 0 }] of pieces.entries()) {
       const at = i * DESC_BYTES;
       table.setBigUint64(at, BigInt(gpa), true);
       table.setUint32(at + 8, sizeBytes, true);
       // Reserved; the device has to ignore it.
       table.setUint16(at + 12, 0xffff, true);
-      table.setUint16(at + 14, flags, true);
+      table.setUint16(at + 14, flags | ownFlags, true);
     }
   }
 

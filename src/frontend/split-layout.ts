@@ -115,12 +115,12 @@ export class SplitDriverLayout implements DriverLayout {
 
   offerChain(id: number, pieces: readonly Piece[], flags: number): void {
     let index = id;
-    for (const [i, { gpa, sizeBytes }] of pieces.entries()) {
+    for (const [i, { gpa, sizeBytes, flags: ownFlags = 0 }] of pieces.entries()) {
       const isLast = i === pieces.length - 1;
       // In order these are neighbours, as `next` has to say then.
       const next = isLast ? END_OF_CHAIN : this.takeId();
       const hi = Math.floor(gpa / 2 ** 32);
-      const allFlags = flags | (isLast ? 0 : DESC_F_NEXT);
+      const allFlags = flags | ownFlags | (isLast ? 0 : DESC_F_NEXT);
       this.setDescriptor(index, gpa | 0, hi, sizeBytes, allFlags, isLast ? 0 : next);
       this.#chainNext[index] = next;
       index = next;
@@ -133,12 +133,12 @@ export class SplitDriverLayout implements DriverLayout {
     // The first entry starts the chain. In order the others follow; otherwise they lie in the table from its
     // end, so that nothing works only because it never looks at `next`.
     const entryOf = (i: number): number => (i === 0 || this.#inOrder ? i : count - i);
-    for (const [i, { gpa, sizeBytes }] of pieces.entries()) {
+    for (const [i, { gpa, sizeBytes, flags: ownFlags = 0 }] of pieces.entries()) {
       const isLast = i === count - 1;
       const at = entryOf(i) * DESC_BYTES;
       table.setBigUint64(at, BigInt(gpa), true);
       table.setUint32(at + 8, sizeBytes, true);
-      table.setUint16(at + 12, flags | (isLast ? 0 : DESC_F_NEXT), true);
+      table.setUint16(at + 12, flags | ownFlags | (isLast ? 0 : DESC_F_NEXT), true);
       table.setUint16(at + 14, isLast ? 0 : entryOf(i + 1), true);
     }
   }

@@ -17,6 +17,9 @@ const SIZE = 4;
 const BUFFER_BYTES = 64;
 const HEADER_BYTES = 12;
 
+/** Of a descriptor. */
+const FLAGS_AT = { split: 12, packed: 14 } as const;
+
 const memories: EmbeddedMemory[] = [];
 
 afterEach(() => {
@@ -163,6 +166,68 @@ describe.each(LAYOUTS)('a %s ring', (layout) => {
     // Alignment wastes less than one descriptor between two parts.
     expect(usedBytes).toBeGreaterThanOrEqual(DRIVER_LAYOUTS[layout].bytes(SIZE));
     expect(usedBytes).toBeLessThan(DRIVER_LAYOUTS[layout].bytes(SIZE) + 16);
+  });
+});
+
+describe.each(LAYOUTS)('a buffer of several pieces in a %s ring', (layout) => {
+  /** Flags of the first descriptors. */
+  const flagsOf = (view: DataView): number[] =>
+    [0, 1].map((i) => view.getUint16(16 * i + FLAGS_AT[layout], true));
+
+  function made(idInAll: boolean) {
+    const { memory } = options(layout, false);
+    const ring = DRIVER_LAYOUTS[layout].make({
+      memory,
+      size: SIZE,
+      eventIdx: false,
+      inOrder: false,
+      idInAll,
+    });
+    return { memory, ring, view: new DataView(memory.buffer, ring.descOffset, 16 * SIZE) };
+  }
+
+  const PIECES = [
+    { gpa: 2 ** 32, sizeBytes: 2 },
+    { gpa: 2 ** 32 + 64, sizeBytes: 1, flags: DESC_F_WRITE },
+  ];
+
+  it('has flags of its pieces beside those of all', () => {
+    const { memory, ring, view } = made(false);
+    ring.offerChain(ring.takeId(), PIECES, 0);
+    ring.publish();
+    const written =
+      layout === 'split' ? [0, 1].map((i) => view.getUint16(16 * splitPlace(i) + 12, true)) : flagsOf(view);
+    expect(written.map((flags) => flags & DESC_F_WRITE)).toEqual([0, DESC_F_WRITE]);
+    const table = new DataView(memory.buffer, memory.allocate(32), 32);
+    ring.writeTable(table, PIECES, 0);
+    expect(flagsOf(table).map((flags) => flags & DESC_F_WRITE)).toEqual([0, DESC_F_WRITE]);
+
+    function splitPlace(i: number): number {
+      const head = new Uint16Array(memory.buffer, ring.driverOffset + 4, 1)[0];
+      return i === 0 ? head : view.getUint16(16 * head + 14, true);
+    }
+  });
+
+  it('names its id in each descriptor where that is asked for and there is room', () => {
+    // A split ring's descriptors have no ids.
+    for (const idInAll of layout === 'packed' ? [false, true] : []) {
+      const { ring, view } = made(idInAll);
+      const id = ring.takeId();
+      ring.offerChain(id, PIECES, 0);
+      ring.publish();
+      expect([view.getUint16(12, true) === id, view.getUint16(28, true)]).toEqual([idInAll, id]);
+    }
+  });
+});
+
+describe.each(LAYOUTS)('a %s ring with a doorbell', (layout) => {
+  it('rings it as often as it would kick', () => {
+    const queue = new SendQueue(options(layout, false));
+    let rings = 0;
+    queue.ring.doorbell = { send: () => rings++ };
+    for (let i = 0; i < SIZE; i++) queue.send(new Uint8Array(20));
+    expect(rings).toBe(SIZE);
+    expect(queue.ring.kicks).toBe(SIZE);
   });
 });
 

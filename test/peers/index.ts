@@ -1,6 +1,6 @@
 /**
  * Real peers for Ringway's tests and benchmarks: Linux guests in QEMU, DPDK's testpmd, and the machinery they need.
- * Nothing here knows Ringway's own code.
+ * Nothing here knows Ringway's own code. Guests in qtest mode, whose drivers are those of src/frontend/, are in qtest/.
  */
 export { type Child, findProgram, runProgram, startChild, TextLog } from './child.ts';
 export {

@@ -5,8 +5,6 @@
  * Called by tests, once `ensurePeers(['qemu'])` has said that QEMU is there.
  */
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
-import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type Child, findProgram, startChild, TextLog, temporaryFolder } from './child.ts';
 import { settlesWithin, withDeadline } from './deadline.ts';
@@ -14,6 +12,7 @@ import { type PingOptions, type PingResult, parsePing, pingCommand } from './gue
 import { BOOT_TIMEOUT_MS, type CommandResult, GuestShell } from './guest-shell.ts';
 import { buildInitramfs } from './initramfs.ts';
 import { cacheFolder, guestKernel, type KernelFlavor } from './packages.ts';
+import { acceptOne, endOf, type OneConnection } from './qemu-process.ts';
 import { QmpClient } from './qmp.ts';
 
 export interface LinuxGuestOptions {
@@ -223,15 +222,17 @@ export class LinuxGuest {
 async function launch(options: LinuxGuestOptions): Promise<GuestParts> {
   const temporary = await temporaryFolder('ringway-guest-');
   const folder = temporary.path;
-  const servers: Server[] = [];
+  const sockets: OneConnection[] = [];
   const cleanUp = async (): Promise<void> => {
-    for (const server of servers) server.close();
+    for (const socket of sockets) socket.close();
     await temporary.remove();
   };
   try {
     const token = options.incoming?.from.shellToken ?? randomBytes(12).toString('hex');
-    const shellServer = await acceptOne(join(folder, 'shell.sock'), servers);
-    const qmpServer = await acceptOne(join(folder, 'qmp.sock'), servers);
+    const shellServer = await acceptOne(join(folder, 'shell.sock'));
+    sockets.push(shellServer);
+    const qmpServer = await acceptOne(join(folder, 'qmp.sock'));
+    sockets.push(qmpServer);
     const args = qemuArguments(options, folder, token);
     const child = await startQemu(args, options);
     options.signal?.addEventListener('abort', () => child.kill(), { once: true });
@@ -258,25 +259,6 @@ function startQemu(args: readonly string[], options: LinuxGuestOptions): Promise
   if (namespace === undefined) return startChild('qemu-system-x86_64', args, passedFds);
   const line = ['netns', 'exec', namespace, findProgram('qemu-system-x86_64')!, ...args];
   return startChild('ip', line, passedFds);
-}
-
-/** The child's exit code, once all it wrote has been read and `cleanUp` has run. */
-async function endOf(child: Child, cleanUp: () => Promise<void>): Promise<number | null> {
-  const outputRead = once(child.process, 'close');
-  const code = await child.exited;
-  await outputRead;
-  await cleanUp();
-  return code;
-}
-
-/** Listens on a path; the inner promise has the first connection. QEMU is the client: it connects as it starts. */
-async function acceptOne(path: string, servers: Server[]): Promise<{ connection: Promise<Socket> }> {
-  const server = createServer();
-  servers.push(server);
-  const connection = new Promise<Socket>((resolve) => server.once('connection', resolve));
-  server.listen(path);
-  await once(server, 'listening');
-  return { connection };
 }
 
 function qemuArguments(options: LinuxGuestOptions, folder: string, token: string): string[] {

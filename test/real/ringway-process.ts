@@ -4,18 +4,21 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import { askControl } from '../../switch/control/client.ts';
 import type { FdbReport, PortReport } from '../../switch/control/report.ts';
 import { expectBalancedBooks } from './books.ts';
 
 /** Counters change without a line in the log. */
 const ASK_AGAIN_MS = 50;
+/** Descriptors that were the same so many times in a row are at rest. */
+const QUIET_LOOKS = 4;
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.url));
 
 export type RingwayOptions = {
@@ -75,6 +78,10 @@ export class RingwayProcess {
     await this.#untilItAnswers();
   }
 
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
   get controlSocket(): string {
     return join(this.folder, 'control.sock');
   }
@@ -98,6 +105,50 @@ export class RingwayProcess {
 
   async port(name: string): Promise<PortReport> {
     return askControl<PortReport>(this.controlSocket, `/v1/ports/${name}`);
+  }
+
+  /** How many descriptors it holds, by what they are, once that does not change any more. */
+  async quietDescriptors(): Promise<Record<string, number>> {
+    let counts: Record<string, number> = {};
+    let looks = 0;
+    await this.until(async () => {
+      const now = this.#descriptors();
+      looks = isDeepStrictEqual(now, counts) ? looks + 1 : 0;
+      counts = now;
+      return looks === QUIET_LOOKS;
+    });
+    return counts;
+  }
+
+  #descriptors(): Record<string, number> {
+    const counts: Record<string, number> = {};
+    for (const fd of readdirSync(`/proc/${this.pid}/fd`)) {
+      try {
+        const what = readlinkSync(`/proc/${this.pid}/fd/${fd}`).replace(/\[\d+\]$/, '');
+        counts[what] = (counts[what] ?? 0) + 1;
+      } catch {
+        // Closed meanwhile.
+      }
+    }
+    return counts;
+  }
+
+  /** Resolves when it holds as many descriptors of each kind as `wanted` says. */
+  async untilDescriptors(wanted: Readonly<Record<string, number>>): Promise<void> {
+    try {
+      await this.until(async () => isDeepStrictEqual(this.#descriptors(), wanted));
+    } catch (cause) {
+      const counts = JSON.stringify([wanted, this.#descriptors()]);
+      throw new Error(`Ringway holds other descriptors than before (before, now): ${counts}`, { cause });
+    }
+  }
+
+  /** Changes settings of a port that runs, as `ringway set` does. */
+  set(name: string, settings: Readonly<Record<string, unknown>>): Promise<PortReport> {
+    return askControl<PortReport>(this.controlSocket, `/v1/ports/${name}`, {
+      method: 'PATCH',
+      body: settings,
+    });
   }
 
   fdb(): Promise<FdbReport> {
