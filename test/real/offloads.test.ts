@@ -42,13 +42,14 @@ describe.skipIf(peers.skip || unavailable !== null)(
   () => {
     const namespace = new TestNamespace();
     let ringway: RingwayProcess;
+    const portOptions: Record<string, string> = {};
     const guests = new Map<Name, LinuxGuest>();
     let iperf3: Child;
     const guest = (name: Name): LinuxGuest => guests.get(name)!;
 
     beforeAll(async () => {
       namespace.add();
-      ringway = await RingwayProcess.start({ ports: NAMES });
+      ringway = await RingwayProcess.start({ ports: NAMES, portOptions });
       const tap = { kind: 'tap', interface: 'tap0', namespace: namespace.name, addresses: [`${HOST}/24`] };
       await askControl(ringway.controlSocket, '/v1/ports/host', { method: 'PUT', body: tap });
       await Promise.all(
@@ -62,6 +63,7 @@ describe.skipIf(peers.skip || unavailable !== null)(
               mac: `52:54:00:00:00:0${i + 1}`,
               queuePairs: 1,
               memoryMiB: 256,
+              reconnectS: 1,
               ...(properties === '' ? {} : { deviceProperties: properties }),
             }),
           });
@@ -169,6 +171,19 @@ describe.skipIf(peers.skip || unavailable !== null)(
           ...none,
         });
       }
+    });
+
+    test('a guest that has more than is offered after a new start goes on with what it has', async () => {
+      portOptions.a = ',offloads=no-csum';
+      await ringway.killAndRestart();
+      expect((await port('a')).settings.offloads).toMatchObject({ csum: false, tso: false });
+      await ringway.untilState('a', 'running');
+      await ringway.untilState('b', 'running');
+      expect((await port('a')).details.features).toContain('NET_HOST_TSO4');
+      expect(await guest('b').ping(addressOf('a'), { count: 5, intervalMs: 200 })).toMatchObject({
+        received: 5,
+      });
+      await transfer('a', 'b');
     });
   },
 );
