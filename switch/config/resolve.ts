@@ -214,22 +214,22 @@ function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFau
     ...config.ports.map((port) => clashInItself(port) ?? claims.claim(port)),
     ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
     findControlClash(config.controlSocket, claims),
-    ...fileClashes(config, claims),
+    fileClash(config, claims),
   ];
   return clashes.filter((clash) => clash !== null);
 }
 
-/** Each file is no socket, and not the other one. */
-function fileClashes(
+/** Each file is no socket, and not the other one, which is said once. */
+function fileClash(
   { controlSocket, positionsFile, stateFile }: SwitchConfig,
   claims: Claims,
-): (SettingFault | null)[] {
+): SettingFault | null {
   const files = [
     ['positions', positionsFile, stateFile, 'it is the file of state'],
     ['state', stateFile, positionsFile, 'it is the file of positions'],
   ] as const;
-  return files.map(([key, path, other, otherText]) => {
-    if (path === null) return null;
+  for (const [key, path, other, otherText] of files) {
+    if (path === null) continue;
     const isControl = controlSocket !== null && resolve(controlSocket) === resolve(path);
     const isOther = other !== null && resolve(other) === resolve(path);
     const owner = isControl
@@ -237,8 +237,9 @@ function fileClashes(
       : isOther
         ? otherText
         : claims.ownerOf(resolve(path));
-    return owner === null ? null : { path: [key], text: `${path} is not allowed (${owner})` };
-  });
+    if (owner !== null) return { path: [key], text: `${path} is not allowed (${owner})` };
+  }
+  return null;
 }
 
 function cpuClash(
