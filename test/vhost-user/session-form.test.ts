@@ -256,7 +256,7 @@ describe('descriptors', () => {
 });
 
 describe('requests', () => {
-  it.each([0, 22, 26, 28, 33, 41, 42, 43, 44, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
+  it.each([0, 22, 23, 26, 27, 28, 29, 30, 33, 41, 42, 43, 44, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
     'that are unknown (%i) end the connection, with their descriptors closed',
     async (id) => {
       world.front.sendBytes(message(id, u64(0)), [world.front.eventFd()]);
