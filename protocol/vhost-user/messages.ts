@@ -60,9 +60,20 @@ export const MESSAGES = {
   SET_CONFIG: { id: 25, body: 'config', fds: 'none', gate: 'CONFIG', reply: null },
   GET_INFLIGHT_FD: { id: 31, body: 'inflight', fds: 'none', gate: 'INFLIGHT_SHMFD', reply: 'inflight' },
   SET_INFLIGHT_FD: { id: 32, body: 'inflight', fds: 'one', gate: 'INFLIGHT_SHMFD', reply: null },
+  RESET_DEVICE: { id: 34, body: 'none', fds: 'none', gate: 'RESET_DEVICE', reply: null },
+  VRING_KICK: { id: 35, body: 'vringState', fds: 'none', gate: 'INBAND_NOTIFICATIONS', reply: null },
   GET_MAX_MEM_SLOTS: { id: 36, body: 'none', fds: 'none', gate: 'CONFIGURE_MEM_SLOTS', reply: 'u64' },
   ADD_MEM_REG: { id: 37, body: 'memRegion', fds: 'one', gate: 'CONFIGURE_MEM_SLOTS', reply: null },
   REM_MEM_REG: { id: 38, body: 'memRegion', fds: 'optionalOne', gate: 'CONFIGURE_MEM_SLOTS', reply: null },
+  SET_STATUS: { id: 39, body: 'u64', fds: 'none', gate: 'STATUS', reply: null },
+  GET_STATUS: { id: 40, body: 'none', fds: 'none', gate: 'STATUS', reply: 'u64' },
+  GET_VRING_BASE_SKIP_DRAIN: {
+    id: 45,
+    body: 'vringState',
+    fds: 'none',
+    gate: 'SKIP_DRAIN',
+    reply: 'vringState',
+  },
 } as const satisfies Record<string, MessageSpec>;
 
 export type MessageName = keyof typeof MESSAGES;
@@ -77,6 +88,15 @@ const NAME_BY_ID = new Map<number, MessageName>(
 export function messageName(id: number): MessageName | null {
   return NAME_BY_ID.get(id) ?? null;
 }
+
+/**
+ * Requests that Ringway sends to a front-end, over the channel that SET_BACKEND_REQ_FD brings ("Back-end message types").
+ * None carries descriptors.
+ */
+export const BACK_END_MESSAGES = {
+  VRING_CALL: { id: 4, body: 'vringState', reply: null },
+  VRING_ERR: { id: 5, body: 'vringState', reply: null },
+} as const satisfies Record<string, Pick<MessageSpec, 'id' | 'body' | 'reply'>>;
 
 /** Header flags: bits 0 and 1 are the version (1), bit 2 marks a reply, bit 3 asks for one. */
 export const FLAG_VERSION = 1;

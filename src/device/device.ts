@@ -12,8 +12,11 @@ import type {
   MemRegion,
   VringAddr,
 } from '../../protocol/vhost-user/codec.ts';
+import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
+import { DEVICE_STATUS } from '../../protocol/virtio/device-status.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { BudgetError, type DescriptorShare } from '../host/budgets.ts';
+import { createEventFd, signalFd } from '../host/descriptor.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
 import { PeerSignal } from '../host/peer-signal.ts';
 import type { Arena } from '../memory/arena.ts';
@@ -30,6 +33,7 @@ import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import { finish } from '../vring/packed/recovery.ts';
 import type { RingRecord } from '../vring/ring-record.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
+import { InBandNotices } from './in-band.ts';
 import { InflightBuffer } from './inflight.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
@@ -40,6 +44,7 @@ import {
   baseToAnswer,
   decideStart,
   isAtBeginning,
+  isDescribed,
   type LastRun,
   layoutOf,
   RING_ENTRIES_MAX,
@@ -69,23 +74,30 @@ export type DeviceContext = {
   readonly onRemark: (remark: string) => void;
 };
 
+const STATUS_MAX = 0xffn;
+
 export class Device {
   /** Negotiated. */
   features = 0n;
   protocolFeatures = 0n;
+  /** As the front-end said last and the device agrees to (VIRTIO 1.3, section 2.1); nothing hangs on it. */
+  status = 0;
   readonly #kind: DeviceKind;
   readonly #context: DeviceContext;
   readonly #memory: MemoryMap;
   readonly #rings = new Map<number, Ring>();
   readonly #ownQueues = new Map<number, OwnQueue>();
-  /** Of the connection by which a back-end could ask the front-end; -1: none. */
+  /** Of the connection by which a back-end could ask the front-end; -1: none, or it is `#inBand`'s. */
   #backEndChannelFd = -1;
+  readonly #inBand: InBandNotices;
   /** What the front-end keeps for the next back-end; null: nothing. */
   #inflight: InflightBuffer | null = null;
   /** Signalled when pages were marked in the log; -1: none. */
   #logSignalFd = -1;
   /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
   #featuresSet = false;
+  /** The last SET_FEATURES had some that were not offered. */
+  #featuresRefused = false;
   /** The change at work; see `#inTurn`. */
   #turn: Promise<unknown> = Promise.resolve();
   #isChanging = false;
@@ -93,6 +105,7 @@ export class Device {
   constructor(kind: DeviceKind, context: DeviceContext) {
     this.#kind = kind;
     this.#context = context;
+    this.#inBand = new InBandNotices(context.peerFds, () => context.onChange());
     this.#memory = new MemoryMap(context.arena, context.peerFds, () => context.onChange());
   }
 
@@ -152,6 +165,7 @@ export class Device {
 
   /** @throws PeerError for features that were not offered */
   setFeatures(features: bigint): Promise<void> {
+    this.#featuresRefused = (features & ~this.offeredFeatures) !== 0n;
     refuseUnoffered('features', features & ~this.offeredFeatures);
     return this.#inTurn(async () => {
       // The log of migration is switched on and off while rings run; other features only after a reset.
@@ -176,16 +190,33 @@ export class Device {
   /** @throws PeerError for features that were not offered */
   setProtocolFeatures(features: bigint): void {
     refuseUnoffered('protocol features', features & ~this.offeredProtocolFeatures);
+    const needed = maskOf(PROTOCOL_FEATURE.BACKEND_REQ, PROTOCOL_FEATURE.REPLY_ACK);
+    if (hasBit(features, PROTOCOL_FEATURE.INBAND_NOTIFICATIONS) && (features & needed) !== needed)
+      throw new PeerError('INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK');
     this.protocolFeatures = features;
+    if (!this.#isInBand || this.#backEndChannelFd < 0) return;
+    this.#inBand.setChannel(this.#backEndChannelFd);
+    this.#backEndChannelFd = -1;
+  }
+
+  get #isInBand(): boolean {
+    return hasBit(this.protocolFeatures, PROTOCOL_FEATURE.INBAND_NOTIFICATIONS);
   }
 
   /**
-   * SET_BACKEND_REQ_FD. Nothing is asked so far, but User-Mode Linux sets its interrupt up only with such a channel,
-   * and takes the end of it for the end of the device: so it is kept, and neither written nor read. @throws PeerError
+   * SET_BACKEND_REQ_FD. User-Mode Linux sets its interrupt up only with such a channel, and takes the end of it for the end
+   * of the device: so it is kept, and where nothing is told in band, neither written nor read. @throws PeerError
    */
   setBackEndChannel(fds: IncomingFds): void {
+    const fd = takeChannelFd(fds);
     this.#closeBackEndChannel();
-    this.#backEndChannelFd = takeChannelFd(fds);
+    if (this.#isInBand) this.#inBand.setChannel(fd);
+    else this.#backEndChannelFd = fd;
+  }
+
+  /** Why the front-end cannot be told by message what it wants to be told so; otherwise null. */
+  get channelWarning(): string | null {
+    return this.#inBand.warning;
   }
 
   /** SET_MEM_TABLE. @throws PeerError, MemoryError, HostError */
@@ -298,6 +329,25 @@ export class Device {
     this.#context.onChange();
   }
 
+  /**
+   * VRING_KICK, in band: the driver added buffers. It starts the ring, too. Where the front-end gave a descriptor, or said
+   * that the ring is to be polled, that holds instead. @throws PeerError
+   */
+  async kickRing(index: number, reserved: number): Promise<void> {
+    if (reserved !== 0)
+      throw new PeerError(`ring ${index} is kicked with ${reserved}, and only 0 means something`);
+    const ring = this.#ring(index);
+    if (ring.started) {
+      if (ring.kick.isOurs === true) signalFd(ring.kick.fd);
+      return;
+    }
+    await this.#changeRing(ring, () => {
+      ring.setKick({ fd: createEventFd(), polledBecause: null, isOurs: true });
+      ring.started = true;
+    });
+    this.#context.onChange();
+  }
+
   /** The old descriptor is closed when nobody uses it any more. @throws PeerError */
   async setRingCall(index: number, fds: IncomingFds): Promise<void> {
     const ring = this.#ring(index);
@@ -307,6 +357,7 @@ export class Device {
         await this.#context.dataPath.setCallFd(this.#context.portId, index, callFd);
       this.#ownQueues.get(index)?.setCallFd(callFd);
       ring.setCall(callFd);
+      this.#inBand.forgetCalls(index);
     });
   }
 
@@ -314,6 +365,7 @@ export class Device {
   setRingError(index: number, fds: IncomingFds): void {
     const ring = this.#ring(index);
     ring.setError(takeSignalFd(fds));
+    if (ring.reason !== null && isDescribed(ring)) this.#tellError(ring);
   }
 
   async enableRing(index: number, value: number): Promise<void> {
@@ -329,19 +381,57 @@ export class Device {
     this.#context.onChange();
   }
 
+  /**
+   * RESET_DEVICE: every ring stops and is disabled, and what was agreed on with the driver is forgotten. What belongs to
+   * the connection stays: owner, protocol features, memory and its log, the back-end's own channel, MTU.
+   */
+  async reset(): Promise<void> {
+    await this.#inTurn(async () => {
+      await this.#detachAll();
+      for (const ring of this.#rings.values()) {
+        this.#context.records?.forget(ring.index);
+        ring.reset();
+      }
+      for (const index of this.#context.lastRuns.keys()) this.#context.records?.forget(index);
+      this.#context.lastRuns.clear();
+      this.#inflight?.release();
+      this.#inflight = null;
+      this.features = 0n;
+      this.#featuresSet = false;
+      this.#featuresRefused = false;
+      this.status = 0;
+      this.#kind.driverWasReset();
+      await this.#kind.negotiated(0n);
+    });
+    this.#context.onChange();
+  }
+
+  /** SET_STATUS: 0 is a reset. FEATURES_OK is not taken after features that were refused. @throws PeerError */
+  async setStatus(status: bigint): Promise<void> {
+    if (status > STATUS_MAX) throw new PeerError(`status 0x${status.toString(16)} has more than 8 bits`);
+    if (status === 0n) await this.reset();
+    else this.status = Number(status) & ~(this.#featuresRefused ? DEVICE_STATUS.FEATURES_OK : 0);
+  }
+
   /** Attaches and detaches after the kind changed its mind about which rings are in use. */
   async settleRings(): Promise<void> {
     await this.#inTurn(() => this.#settleAll());
     this.#context.onChange();
   }
 
-  /** Somebody stopped the ring: see QueueState. Tells the front-end by the error descriptor, if it gave one. */
+  /** Somebody stopped the ring: see QueueState. The front-end is told. */
   queueFailed(index: number): void {
     const ring = this.#rings.get(index);
     if (ring === undefined || ring.fault === RING_FAULT.NONE) return;
     ring.reason = faultMessage(ring.fault);
-    if (ring.errorFd >= 0) new PeerSignal(ring.errorFd).send();
+    this.#tellError(ring);
     this.#context.onChange();
+  }
+
+  /** The ring stands still, and not because the front-end wants it to. */
+  #tellError(ring: Ring): void {
+    if (ring.errorFd >= 0) new PeerSignal(ring.errorFd).send();
+    else if (this.#isInBand) this.#inBand.tellError(ring.index);
   }
 
   /** The front-end is gone: lets go of everything. */
@@ -358,9 +448,16 @@ export class Device {
       this.#inflight = null;
       await this.#memory.release();
       this.#closeBackEndChannel();
+      this.#inBand.close();
       if (this.#logSignalFd >= 0) this.#context.peerFds.close([this.#logSignalFd]);
       this.#logSignalFd = -1;
     });
+  }
+
+  /** By which the workers signal; -1: they do not. */
+  #callFdOf(ring: Ring): number {
+    if (ring.callFd >= 0 || ring.isNeverCalled || !this.#isInBand) return ring.callFd;
+    return this.#inBand.callFdOf(ring.index);
   }
 
   #closeBackEndChannel(): void {
@@ -527,7 +624,9 @@ export class Device {
     const start = this.#decide(ring, isActive);
     ring.isHopeless = !start.runs && start.reason !== null;
     if (!start.runs) {
+      const isNews = start.reason !== null && start.reason !== ring.reason;
       ring.reason = start.reason;
+      if (isNews && isDescribed(ring)) this.#tellError(ring);
       return;
     }
     this.#finishInterrupted(ring, start);
@@ -639,7 +738,7 @@ export class Device {
       inOrder: hasBit(this.features, VIRTIO_FEATURE.IN_ORDER),
       ...this.#kind.attachmentOf(ring.index, this.features),
       kickFd: ring.watchedKickFd,
-      callFd: ring.callFd,
+      callFd: this.#callFdOf(ring),
       states: this.#context.states,
       map: this.#memory.gpaMap(),
       log: this.#logOf(ring, places),

@@ -18,6 +18,9 @@ export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
     GET_FEATURES: () => answer(device.offeredFeatures),
     SET_FEATURES: (features) => device.setFeatures(features),
     SET_OWNER: () => {},
+    RESET_DEVICE: () => device.reset(),
+    SET_STATUS: (status) => device.setStatus(status),
+    GET_STATUS: () => answer(BigInt(device.status)),
     // Deprecated, and front-ends mean different things by it: connections begin and end a device instead.
     RESET_OWNER: () => {},
     GET_PROTOCOL_FEATURES: () => answer(device.offeredProtocolFeatures),
@@ -46,6 +49,9 @@ export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
     SET_VRING_ADDR: (addresses) => device.setRingAddresses(addresses),
     SET_VRING_BASE: ({ index, num }) => device.setRingBase(index, num),
     GET_VRING_BASE: async ({ index }) => answer({ index, num: await device.stopRing(index) }),
+    // Between two bursts nothing is in hand, so there is nothing to wait for that this one would not wait for.
+    GET_VRING_BASE_SKIP_DRAIN: async ({ index }) => answer({ index, num: await device.stopRing(index) }),
+    VRING_KICK: ({ index, num }) => device.kickRing(index, num),
     SET_VRING_KICK: ({ index }, fds) => device.startRing(index, fds),
     SET_VRING_CALL: ({ index }, fds) => device.setRingCall(index, fds),
     SET_VRING_ERR: ({ index }, fds) => device.setRingError(index, fds),

@@ -156,6 +156,11 @@ export function shouldRun(ring: Pick<RingFacts, 'started' | 'enabled'>, isActive
   return ring.started && ring.enabled && isActive;
 }
 
+/** Whether the front-end has said all that makes a ring; until then nothing is wrong with it. */
+export function isDescribed({ size, addresses, addressesAreOld }: RingFacts): boolean {
+  return size > 0 && addresses !== null && !addressesAreOld;
+}
+
 /** Whether the ring runs, where it lies and from where it goes on; or what is missing. */
 export function decideStart(ring: RingFacts, surroundings: RingSurroundings): RingStart {
   if (!shouldRun(ring, surroundings.isActive)) return { runs: false, reason: null };

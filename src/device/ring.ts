@@ -52,6 +52,8 @@ export class Ring {
   wasRemarkedOn = false;
   kick: KickFd = NO_KICK;
   callFd = -1;
+  /** The front-end said that the driver looks by itself (SET_VRING_CALL without a descriptor). */
+  isNeverCalled = false;
   errorFd = -1;
   readonly #peerFds: PeerFds;
   /** The ring was in use since its addresses came. */
@@ -111,6 +113,24 @@ export class Ring {
     words[STATE_FAULT] = RING_FAULT.NONE;
   }
 
+  /**
+   * The device was reset: all that was said of the ring is forgotten. Call and error descriptors stay, because QEMU sends
+   * them once a connection.
+   */
+  reset(): void {
+    this.stop(0);
+    this.base = null;
+    this.size = 0;
+    this.addresses = null;
+    this.addressesAreOld = false;
+    this.#addressesWereUsed = false;
+    this.ranAs = null;
+    this.enabled = false;
+    this.wasOwnQueue = false;
+    this.isHopeless = false;
+    this.state.words[STATE_FAULT] = RING_FAULT.NONE;
+  }
+
   /** GET_VRING_BASE: the ring rests at `base` until it is started again. */
   stop(base: number): void {
     this.base = base;
@@ -133,6 +153,7 @@ export class Ring {
   setCall(fd: number): void {
     this.#close(this.callFd);
     this.callFd = fd;
+    this.isNeverCalled = fd < 0;
   }
 
   setError(fd: number): void {

@@ -14,6 +14,8 @@ export type KickFd = {
   readonly fd: number;
   /** Null: the descriptor tells of kicks. Otherwise what it is: one that is kept and left alone, the ring polled. */
   readonly polledBecause: string | null;
+  /** No descriptor came: it is one of ours, signalled when the front-end kicks by message. */
+  readonly isOurs?: boolean;
 };
 
 /** Polled, because the front-end says so. */

@@ -40,6 +40,11 @@ export class PeerFds {
     this.#keptBefore = port.keptCount;
   }
 
+  /** For another connection with the same peer, of the same port. */
+  another(): PeerFds {
+    return new PeerFds(this.peerPid, this.#port);
+  }
+
   /** How many of this connection were kept. */
   get keptCount(): number {
     return this.#port.keptCount - this.#keptBefore;

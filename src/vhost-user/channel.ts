@@ -106,6 +106,11 @@ export class Channel {
     return this.#isOpen;
   }
 
+  /** Something waits to be sent because the other end does not read. */
+  get isFull(): boolean {
+    return this.#unsent.length > 0;
+  }
+
   /** Sends a message; descriptors go with its first byte and stay the caller's. Once the channel ended: nothing. */
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
     if (!this.#isOpen || this.#peerIsGone) return;

@@ -53,7 +53,12 @@ export class FrontEndSession {
   constructor(fd: number) {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.closed = promise;
-    this.#requests = new Requests(fd, FRONT_END_ROLE, (reason) => new BackEndError(reason), resolve);
+    this.#requests = new Requests(
+      fd,
+      FRONT_END_ROLE,
+      (reason) => new BackEndError(reason),
+      () => resolve(),
+    );
   }
 
   /** Connects to a back-end that listens. @throws HostError when nobody serves `path` within `waitMs` */

@@ -1,13 +1,14 @@
 /**
  * Asking and awaiting: sends requests over a channel that accepts replies, and matches what comes to what was
- * asked, in order, because replies come in the order of their requests. The front-end asks so today; a back-end
- * with a channel of its own (SET_BACKEND_REQ_FD) would ask by the same rules with another table of requests.
+ * asked, in order, because replies come in the order of their requests. The front-end asks so, and a back-end over the
+ * channel that SET_BACKEND_REQ_FD brings it (src/device/in-band.ts), with another table of requests.
  * The thread of its channel. vhost-user.rst, "Communication" and REPLY_ACK.
  */
 import assert from 'node:assert/strict';
 import { type BodyValues, decodeBody, encodeBody, encodeMessage } from '../../protocol/vhost-user/codec.ts';
 import { type Body, FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION } from '../../protocol/vhost-user/messages.ts';
 import { closeFds } from '../host/descriptor.ts';
+import type { PeerFds } from '../host/peer-fds.ts';
 import { Channel, type ChannelRole, type Message } from './channel.ts';
 
 /** A row of a table of requests, as far as asking needs it. */
@@ -28,17 +29,26 @@ export class Requests {
   readonly #peer: ChannelRole['peer'];
   readonly #toError: (reason: string) => Error;
   readonly #channel: Channel;
+  readonly #peerFds: PeerFds | null;
   readonly #pending: Pending[] = [];
   #endReason: string | null = null;
 
   /**
    * Takes over `fd`. `toError` makes what callers get when the other end refuses, hangs up or gives no proper
-   * answer. `onEnd` is called once, when the connection has ended from either side.
+   * answer. `onEnd` is called once, when the connection has ended from either side. `peerFds` closes what an other end
+   * sends that is not trusted.
    */
-  constructor(fd: number, role: ChannelRole, toError: (reason: string) => Error, onEnd: () => void) {
+  constructor(
+    fd: number,
+    role: ChannelRole,
+    toError: (reason: string) => Error,
+    onEnd: (reason: string) => void,
+    peerFds: PeerFds | null = null,
+  ) {
     assert.equal(role.accepts, 'replies', 'who asks must accept replies');
     this.#peer = role.peer;
     this.#toError = toError;
+    this.#peerFds = peerFds;
     this.#channel = new Channel(
       fd,
       role,
@@ -46,13 +56,19 @@ export class Requests {
       (reason) => {
         this.#endReason = reason;
         for (const pending of this.#pending.splice(0)) pending.reject(this.#ended());
-        onEnd();
+        onEnd(reason);
       },
+      peerFds ?? undefined,
     );
   }
 
   get isOpen(): boolean {
     return this.#channel.isOpen;
+  }
+
+  /** Something waits to be sent because the other end does not read. */
+  get isFull(): boolean {
+    return this.#channel.isFull;
   }
 
   /**
@@ -72,7 +88,7 @@ export class Requests {
     if (spec.reply === null && !wantsAck) return null;
     const { header, payload, fds } = await this.nextMessage();
     // No request that is asked so far is answered with descriptors.
-    closeFds(fds);
+    this.#close(fds);
     if (header.request !== spec.id || header.flags !== (FLAG_VERSION | FLAG_REPLY)) {
       this.end(`the ${this.#peer} answered ${name} with request ${header.request}, flags ${header.flags}`);
       throw this.#ended();
@@ -106,8 +122,13 @@ export class Requests {
       pending.resolve(message);
       return;
     }
-    closeFds(message.fds);
+    this.#close(message.fds);
     this.end(`the ${this.#peer} sent message ${message.header.request} that nothing asked for`);
+  }
+
+  #close(fds: readonly number[]): void {
+    if (this.#peerFds === null) closeFds(fds);
+    else this.#peerFds.closeRest(fds);
   }
 
   #ended(): Error {

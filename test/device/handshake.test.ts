@@ -33,7 +33,7 @@ describe('offers', () => {
     expect((await front.request('GET_FEATURES')).u64).toBe(
       offloads | bit(3, 15, 17, 18, 19, 20, 21, 23, 26, 27, 28, 29, 30, 32, 34, 35),
     );
-    expect((await front.request('GET_PROTOCOL_FEATURES')).u64).toBe(bit(0, 1, 2, 3, 4, 5, 12, 15));
+    expect((await front.request('GET_PROTOCOL_FEATURES')).u64).toBe(bit(0, 1, 2, 3, 4, 5, 12, 13, 15, 16));
   });
 
   it('name MQ for several pairs and count rings, the control queue among them', async () => {
@@ -46,7 +46,7 @@ describe('offers', () => {
   it('name the configuration space, MAC and status only as the port says (QEMU warns otherwise)', async () => {
     const { front } = use({ configSpace: true, mac: Uint8Array.of(2, 0, 0, 0, 0, 1) });
     expect((await front.request('GET_FEATURES')).u64 & bit(5, 16)).toBe(bit(5, 16));
-    expect((await front.request('GET_PROTOCOL_FEATURES')).u64).toBe(bit(0, 1, 2, 3, 4, 5, 9, 12, 15));
+    expect((await front.request('GET_PROTOCOL_FEATURES')).u64).toBe(bit(0, 1, 2, 3, 4, 5, 9, 12, 13, 15, 16));
     const other = new World({ configSpace: false, mac: Uint8Array.of(2, 0, 0, 0, 0, 1) });
     expect((await other.front.request('GET_FEATURES')).u64 & bit(5, 16)).toBe(0n);
     await other.dispose();
@@ -67,6 +67,21 @@ describe('offers', () => {
     await same.dispose();
   });
 
+  it('name what may do harm only where the port says so', async () => {
+    const all = (await use().front.request('GET_FEATURES')).u64;
+    const protocol = (await world.front.request('GET_PROTOCOL_FEATURES')).u64;
+    const other = new World({ features: { ringReset: true, inBand: true, skipDrain: true } });
+    expect((await other.front.request('GET_FEATURES')).u64).toBe(all | bit(F.RING_RESET));
+    expect((await other.front.request('GET_PROTOCOL_FEATURES')).u64).toBe(
+      protocol | bit(P.IN_BAND, P.SKIP_DRAIN),
+    );
+    await other.dispose();
+    const off = new World({ features: { ringReset: false, inBand: false, skipDrain: false } });
+    expect((await off.front.request('GET_FEATURES')).u64).toBe(all);
+    expect((await off.front.request('GET_PROTOCOL_FEATURES')).u64).toBe(protocol);
+    await off.dispose();
+  });
+
   it.each([
     ['csum', [0, 1, 2, 7, 8, 9, 11, 12, 13, 54, 55, 56]],
     ['tso', [7, 8, 9, 11, 12, 13]],
@@ -79,15 +94,18 @@ describe('offers', () => {
     await other.dispose();
   });
 
-  it.each([10, 14, 33, 36, 40, 63])('refuse feature bit %i, which is not among them', async (number) => {
-    const { front } = use();
-    await world.negotiate();
-    expect(await front.ack('SET_FEATURES', u64(FEATURES | bit(number)))).toBe(1n);
-    expect(world.refused[0]).toMatch(/SET_FEATURES: features 0x[0-9a-f]+ were not offered/);
-    expect(world.device.features).toBe(FEATURES);
-  });
+  it.each([10, 14, 24, 33, 36, 37, 38, 40, 57, 59, 60, 61, 62, 63])(
+    'refuse feature bit %i, which is not among them',
+    async (number) => {
+      const { front } = use();
+      await world.negotiate();
+      expect(await front.ack('SET_FEATURES', u64(FEATURES | bit(number)))).toBe(1n);
+      expect(world.refused[0]).toMatch(/SET_FEATURES: features 0x[0-9a-f]+ were not offered/);
+      expect(world.device.features).toBe(FEATURES);
+    },
+  );
 
-  it.each([6, 8, 9, 11, 16, 63])(
+  it.each([6, 7, 8, 9, 10, 11, 14, 17, 18, 19, 20, 21, 22, 23, 24, 63])(
     'refuse protocol feature bit %i, which is not among them',
     async (number) => {
       const { front } = use();

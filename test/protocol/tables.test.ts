@@ -4,6 +4,7 @@ import { bitNames, hasBit, maskOf } from '../../protocol/bits.ts';
 import { formatMac, macHiOf, macLoOf, parseMac } from '../../protocol/ethernet.ts';
 import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
 import {
+  BACK_END_MESSAGES,
   FLAG_NEED_REPLY,
   FLAG_REPLY,
   FLAG_VERSION,
@@ -59,9 +60,14 @@ const SPECIFIED: Record<MessageName, readonly [number, string, string, string | 
   SET_CONFIG: [25, 'config', 'none', null],
   GET_INFLIGHT_FD: [31, 'inflight', 'none', 'inflight'],
   SET_INFLIGHT_FD: [32, 'inflight', 'one', null],
+  RESET_DEVICE: [34, 'none', 'none', null],
+  VRING_KICK: [35, 'vringState', 'none', null],
   GET_MAX_MEM_SLOTS: [36, 'none', 'none', 'u64'],
   ADD_MEM_REG: [37, 'memRegion', 'one', null],
   REM_MEM_REG: [38, 'memRegion', 'optionalOne', null],
+  SET_STATUS: [39, 'u64', 'none', null],
+  GET_STATUS: [40, 'none', 'none', 'u64'],
+  GET_VRING_BASE_SKIP_DRAIN: [45, 'vringState', 'none', 'vringState'],
 };
 
 describe('table of messages', () => {
@@ -103,7 +109,20 @@ describe('table of messages', () => {
       GET_MAX_MEM_SLOTS: 'CONFIGURE_MEM_SLOTS',
       ADD_MEM_REG: 'CONFIGURE_MEM_SLOTS',
       REM_MEM_REG: 'CONFIGURE_MEM_SLOTS',
+      RESET_DEVICE: 'RESET_DEVICE',
+      VRING_KICK: 'INBAND_NOTIFICATIONS',
+      SET_STATUS: 'STATUS',
+      GET_STATUS: 'STATUS',
+      GET_VRING_BASE_SKIP_DRAIN: 'SKIP_DRAIN',
     });
+  });
+
+  it('of what a back-end asks has the numbers of the specification', () => {
+    const actual = Object.entries(BACK_END_MESSAGES).map(([name, { id, body }]) => [name, id, body]);
+    expect(actual).toEqual([
+      ['VRING_CALL', 4, 'vringState'],
+      ['VRING_ERR', 5, 'vringState'],
+    ]);
   });
 
   it('has the header flags of the specification', () => {
@@ -121,8 +140,11 @@ describe('feature bits', () => {
       MTU: 4,
       BACKEND_REQ: 5,
       CONFIG: 9,
+      RESET_DEVICE: 13,
+      INBAND_NOTIFICATIONS: 14,
       CONFIGURE_MEM_SLOTS: 15,
       STATUS: 16,
+      SKIP_DRAIN: 23,
     });
     expect(VIRTIO_FEATURE).toMatchObject({
       NET_MTU: 3,
@@ -138,6 +160,7 @@ describe('feature bits', () => {
       PROTOCOL_FEATURES: 30,
       VERSION_1: 32,
       RING_PACKED: 34,
+      RING_RESET: 40,
     });
   });
 

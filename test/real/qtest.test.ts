@@ -91,7 +91,10 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
       for (const name of NAMES) {
         const driver = drivers[name];
         expect(driver.layout).toBe(layout);
-        const told = ((await ringway.port(name)).details as VhostUserDetails).features;
+        const details = (await ringway.port(name)).details as VhostUserDetails;
+        const told = details.features;
+        // QEMU reads, modifies and writes the status at each start.
+        expect(details.protocolFeatures).toEqual(expect.arrayContaining(['RESET_DEVICE', 'STATUS']));
         const agreed = bitNames(driver.features & ~KNOWN_TO_QEMU_ALONE, VIRTIO_FEATURE);
         expect(told.filter((feature) => !ADDED_BY_QEMU.includes(feature))).toEqual(agreed);
         expect(await driver.isLinkUp()).toBe(true);

@@ -1,7 +1,7 @@
 /**
  * Two guests in User-Mode Linux, whose front-end is the kernel's own: its call descriptors are sockets, it frees its
  * rings after disabling them, and it hands over the control virtqueue. They ping each other, speak TCP, and lose and
- * get back their cards, once with split and once with packed rings.
+ * get back their cards, with split and packed rings, and with kicks and calls by message.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
@@ -14,13 +14,14 @@ type Name = (typeof NAMES)[number];
 const ADDRESSES = { a: '10.0.0.1', b: '10.0.0.2' } as const;
 const MACS = { a: '52:54:00:00:00:01', b: '52:54:00:00:00:02' } as const;
 const SETUPS = [
-  { layout: 'packed', pairs: 2, more: '' },
-  { layout: 'split', pairs: 1, more: ',features=no-packed' },
+  { layout: 'packed', pairs: 2, more: '', notified: 'by descriptors' },
+  { layout: 'split', pairs: 1, more: ',features=no-packed', notified: 'by descriptors' },
+  { layout: 'packed', pairs: 1, more: ',features=in-band', notified: 'in band' },
 ] as const;
 
 describe.skipIf(peers.skip).each(SETUPS)(
-  peers.title('two guests in User-Mode Linux, $layout rings'),
-  ({ layout, pairs, more }) => {
+  peers.title('two guests in User-Mode Linux, $layout rings, notified $notified'),
+  ({ layout, pairs, more, notified }) => {
     let ringway: RingwayProcess;
     const guests = {} as Record<Name, UmlGuest>;
 
@@ -57,6 +58,7 @@ describe.skipIf(peers.skip).each(SETUPS)(
         const { features, protocolFeatures } = details as VhostUserDetails;
         expect(features.includes('RING_PACKED')).toBe(layout === 'packed');
         expect(protocolFeatures).toContain('BACKEND_REQ');
+        expect(protocolFeatures.includes('INBAND_NOTIFICATIONS')).toBe(notified === 'in band');
       }
     });
 

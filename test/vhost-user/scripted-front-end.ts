@@ -34,9 +34,14 @@ export const ID = {
   SET_CONFIG: 25,
   GET_INFLIGHT_FD: 31,
   SET_INFLIGHT_FD: 32,
+  RESET_DEVICE: 34,
+  VRING_KICK: 35,
   GET_MAX_MEM_SLOTS: 36,
   ADD_MEM_REG: 37,
   REM_MEM_REG: 38,
+  SET_STATUS: 39,
+  GET_STATUS: 40,
+  GET_VRING_BASE_SKIP_DRAIN: 45,
 } as const;
 export type Request = keyof typeof ID;
 
@@ -57,6 +62,7 @@ export const F = {
   VERSION_1: 32,
   PACKED: 34,
   IN_ORDER: 35,
+  RING_RESET: 40,
 };
 export const P = {
   MQ: 0,
@@ -67,7 +73,11 @@ export const P = {
   BACKEND_REQ: 5,
   CONFIG: 9,
   INFLIGHT: 12,
+  RESET: 13,
+  IN_BAND: 14,
   MEM_SLOTS: 15,
+  STATUS: 16,
+  SKIP_DRAIN: 23,
 };
 
 const EMPTY = new Uint8Array(0);

@@ -191,9 +191,14 @@ describe('descriptors', () => {
     SET_CONFIG: [config(0, new Uint8Array(6)), NO],
     GET_INFLIGHT_FD: [new Uint8Array(24), NO],
     SET_INFLIGHT_FD: [new Uint8Array(24), ONE],
+    RESET_DEVICE: [none(), NO],
+    VRING_KICK: [state(0, 0), NO],
     GET_MAX_MEM_SLOTS: [none(), NO],
     ADD_MEM_REG: [region({ gpa: 0n, sizeBytes: 4096n, uva: 0n, mmapOffset: 0n }), ONE],
     REM_MEM_REG: [region({ gpa: 0n, sizeBytes: 4096n, uva: 0n, mmapOffset: 0n }), [0, 1]],
+    SET_STATUS: [u64(1), NO],
+    GET_STATUS: [none(), NO],
+    GET_VRING_BASE_SKIP_DRAIN: [state(0, 0), NO],
   };
   const NAMES = Object.keys(CARRIED) as Request[];
 
@@ -209,7 +214,7 @@ describe('descriptors', () => {
       // One that is never negotiated says that instead.
       expect(await each.ended).toMatch(
         new RegExp(
-          `^${name}.*(descriptors came|(LOG_SHMFD|RARP|BACKEND_REQ|INFLIGHT_SHMFD) was not negotiated)`,
+          `^${name}.*(descriptors came|(LOG_SHMFD|RARP|BACKEND_REQ|INFLIGHT_SHMFD|RESET_DEVICE|INBAND_NOTIFICATIONS|STATUS|SKIP_DRAIN) was not negotiated)`,
         ),
       );
       await each.dispose();
@@ -251,7 +256,7 @@ describe('descriptors', () => {
 });
 
 describe('requests', () => {
-  it.each([0, 22, 26, 28, 33, 34, 39, 41, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
+  it.each([0, 22, 23, 26, 27, 28, 29, 30, 33, 41, 42, 43, 44, 46, 1000, 0x7fff_ffff, 0xffff_ffff])(
     'that are unknown (%i) end the connection, with their descriptors closed',
     async (id) => {
       world.front.sendBytes(message(id, u64(0)), [world.front.eventFd()]);
@@ -261,11 +266,11 @@ describe('requests', () => {
 
   it('that are unknown are refused when an acknowledgement is asked for', async () => {
     await world.negotiate();
-    world.front.sendBytes(message(40, none(), NEED_REPLY));
+    world.front.sendBytes(message(41, none(), NEED_REPLY));
     const reply = await world.front.reply();
-    expect([reply.request, reply.flags, reply.u64]).toEqual([40, REPLY_FLAGS, 1n]);
+    expect([reply.request, reply.flags, reply.u64]).toEqual([41, REPLY_FLAGS, 1n]);
     expect(await world.front.settle()).toEqual([]);
-    expect(world.refused).toEqual(['message 40 is unknown']);
+    expect(world.refused).toEqual(['message 41 is unknown']);
   });
 
   it.each([
@@ -278,6 +283,11 @@ describe('requests', () => {
     ['ADD_MEM_REG', new Uint8Array(40), 1, 'CONFIGURE_MEM_SLOTS'],
     ['REM_MEM_REG', new Uint8Array(40), 0, 'CONFIGURE_MEM_SLOTS'],
     ['SET_LOG_BASE', new Uint8Array(16), 1, 'LOG_SHMFD'],
+    ['RESET_DEVICE', none(), 0, 'RESET_DEVICE'],
+    ['VRING_KICK', state(0, 0), 0, 'INBAND_NOTIFICATIONS'],
+    ['SET_STATUS', u64(1), 0, 'STATUS'],
+    ['GET_STATUS', none(), 0, 'STATUS'],
+    ['GET_VRING_BASE_SKIP_DRAIN', state(0, 0), 0, 'SKIP_DRAIN'],
   ] as const)(
     '%s end the connection when their feature was not negotiated',
     async (name, payload, fdCount, gate) => {

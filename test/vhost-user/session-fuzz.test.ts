@@ -9,7 +9,7 @@ import { describe, expect, it } from 'vitest';
 import { closeFd, createEventFd, duplicateFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
-import { socketPair } from '../../src/host/unix-socket.ts';
+import { send as sendBytes, socketPair } from '../../src/host/unix-socket.ts';
 import { arena, FEATURES, PROTOCOL_FEATURES, ringPlace, World } from '../device/world.ts';
 import { UVA_BASE } from '../memory/guest-file.ts';
 import { Random, seeds } from '../vring/random.ts';
@@ -37,7 +37,10 @@ type Made = { readonly id: number; readonly payload: Uint8Array; readonly fds: n
 
 /** GET_FEATURES tells when all is handled. */
 const NAMES = (Object.keys(ID) as Request[]).filter((name) => name !== 'GET_FEATURES');
-const ALL_PROTOCOL_FEATURES = PROTOCOL_FEATURES | bit(P.CONFIG, P.LOG_SHMFD, P.RARP, P.INFLIGHT);
+const ALL_PROTOCOL_FEATURES =
+  PROTOCOL_FEATURES |
+  bit(P.CONFIG, P.LOG_SHMFD, P.RARP, P.INFLIGHT, P.BACKEND_REQ, P.RESET, P.IN_BAND, P.STATUS, P.SKIP_DRAIN);
+const OPTIONS = { configSpace: true, features: { ringReset: true, inBand: true, skipDrain: true } };
 
 /** Makes messages that are mostly right for a world. */
 class Messages {
@@ -59,6 +62,7 @@ class Messages {
             random.pick([
               FEATURES,
               FEATURES | bit(F.LOG_ALL),
+              FEATURES | bit(F.RING_RESET),
               FEATURES | bit(F.PACKED, F.LOG_ALL),
               FEATURES | bit(F.CTRL_VQ, F.EVENT_IDX),
               FEATURES | bit(F.PACKED, F.IN_ORDER),
@@ -90,6 +94,7 @@ class Messages {
       case 'SET_VRING_ENABLE':
         return made(state(this.#index(), random.pick([0, 1, 1, 2])));
       case 'GET_VRING_BASE':
+      case 'GET_VRING_BASE_SKIP_DRAIN':
         return made(state(this.#index(), 0));
       case 'SET_VRING_ADDR': {
         const index = this.#index();
@@ -107,6 +112,17 @@ class Messages {
       case 'SET_VRING_ERR':
         if (random.chance(15)) return made(u64(this.#index() | 0x100));
         return made(u64(this.#index()), [createEventFd()]);
+      case 'VRING_KICK':
+        return made(state(this.#index(), random.chance(95) ? 0 : 1));
+      case 'SET_STATUS':
+        return made(u64(random.pick([0, 1, 3, 11, 15, 15, 128, 255, 256])));
+      case 'SET_BACKEND_REQ_FD': {
+        // One end is closed at once: whatever is told there finds nobody.
+        const [ours, theirs] = socketPair();
+        if (random.chance(50)) sendBytes(theirs, random.bytes(40));
+        closeFd(theirs);
+        return made(none(), [ours]);
+      }
       case 'SEND_RARP':
         return made(u64(random.pick([0x5634_1200_5452, 0, 1])));
       case 'NET_SET_MTU':
@@ -194,7 +210,7 @@ function mutate(made: Made, random: Random, messages: Messages): Made {
     case 1:
       return { ...made, payload: random.bytes(random.between(0, 300)) };
     case 2:
-      return { ...made, id: random.pick([0, 6, 19, 22, 28, 31, 32, 45, 200, random.next()]) };
+      return { ...made, id: random.pick([0, 6, 19, 22, 28, 31, 32, 34, 35, 40, 45, 200, random.next()]) };
     case 3:
       return {
         ...made,
@@ -237,7 +253,7 @@ async function sendOddly(world: World, made: Made, random: Random): Promise<bool
 /** One connection's life. Answers whether it outlived all messages, and how many orders it gave. */
 async function live(seed: number, messageCount: number): Promise<{ alive: boolean; orders: number }> {
   const random = new Random(seed);
-  const world = new World({ configSpace: true });
+  const world = new World(OPTIONS);
   const messages = new Messages(random, world);
   world.front.receivedFds = [];
   if (random.chance(90)) {
@@ -286,7 +302,7 @@ describe('random front-ends', () => {
   it('that send a burst and hang up leave nothing behind, whatever was being waited for', async () => {
     for (let seed = 5000; seed < 5060; seed++) {
       const random = new Random(seed);
-      const world = new World({ configSpace: true });
+      const world = new World(OPTIONS);
       const messages = new Messages(random, world);
       world.front.receivedFds = [];
       await world.run(FEATURES);

@@ -17,8 +17,25 @@ export const SWITCHABLE_FEATURES = {
   eventIdx: [VIRTIO_FEATURE.EVENT_IDX],
 } as const satisfies Record<string, readonly number[]>;
 
-export type SwitchableFeature = keyof typeof SWITCHABLE_FEATURES;
-export const SWITCHABLE_FEATURE_NAMES = Object.keys(SWITCHABLE_FEATURES) as SwitchableFeature[];
+/**
+ * Features that a port offers only where its configuration says so, because some front-ends would come to harm:
+ * docs/protocol-support.md.
+ */
+export const OPTIONAL_FEATURES = { ringReset: VIRTIO_FEATURE.RING_RESET } as const;
+export const OPTIONAL_PROTOCOL_FEATURES = {
+  inBand: PROTOCOL_FEATURE.INBAND_NOTIFICATIONS,
+  skipDrain: PROTOCOL_FEATURE.SKIP_DRAIN,
+} as const;
+
+export type SwitchableFeature =
+  | keyof typeof SWITCHABLE_FEATURES
+  | keyof typeof OPTIONAL_FEATURES
+  | keyof typeof OPTIONAL_PROTOCOL_FEATURES;
+export const SWITCHABLE_FEATURE_NAMES = [
+  SWITCHABLE_FEATURES,
+  OPTIONAL_FEATURES,
+  OPTIONAL_PROTOCOL_FEATURES,
+].flatMap((names) => Object.keys(names)) as SwitchableFeature[];
 
 export type DeviceOptions = {
   /** Most queue pairs that the front-end may use, 1 to 127. */
@@ -29,7 +46,7 @@ export type DeviceOptions = {
   readonly mac: Uint8Array | null;
   /** Told in the configuration space; null: none. */
   readonly mtu: number | null;
-  /** False: not offered. What is not named is offered. */
+  /** False: not offered. What is not named is offered, but for OPTIONAL_FEATURES and OPTIONAL_PROTOCOL_FEATURES. */
   readonly features?: Partial<Readonly<Record<SwitchableFeature, boolean>>>;
   readonly offloads?: OffloadSettings;
   /** Features that are offered besides, because this guest was offered them before. */
@@ -47,33 +64,35 @@ export function offeredFeatures(options: DeviceOptions): bigint {
   if (options.queuePairsMax > 1) features |= maskOf(F.NET_MQ);
   if (options.configSpace) features |= maskOf(F.NET_STATUS);
   if (options.configSpace && options.mac !== null) features |= maskOf(F.NET_MAC);
-  features |= offloadFeatures(options.offloads ?? {});
+  features |= offloadFeatures(options.offloads ?? {}) | switchedOn(OPTIONAL_FEATURES, options);
   return (features & ~switchedOff(options)) | (options.stillOffered ?? 0n);
 }
 
 /** What is offered where no setting leaves anything out. */
 export function allFeatures(options: DeviceOptions): bigint {
-  return offeredFeatures({ ...options, features: {}, offloads: {} });
+  const on = Object.entries(options.features ?? {}).filter(([, isOn]) => isOn);
+  return offeredFeatures({ ...options, features: Object.fromEntries(on), offloads: {} });
 }
 
 export function offeredProtocolFeatures(options: DeviceOptions): bigint {
-  const { MQ, LOG_SHMFD, RARP, REPLY_ACK, MTU, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, CONFIGURE_MEM_SLOTS } =
-    PROTOCOL_FEATURE;
-  const always = maskOf(
-    MQ,
-    LOG_SHMFD,
-    RARP,
-    REPLY_ACK,
-    MTU,
-    BACKEND_REQ,
-    INFLIGHT_SHMFD,
-    CONFIGURE_MEM_SLOTS,
-  );
-  return always | (options.configSpace ? maskOf(CONFIG) : 0n);
+  const P = PROTOCOL_FEATURE;
+  const always =
+    maskOf(P.MQ, P.LOG_SHMFD, P.RARP, P.REPLY_ACK, P.MTU, P.BACKEND_REQ, P.INFLIGHT_SHMFD) |
+    maskOf(P.RESET_DEVICE, P.CONFIGURE_MEM_SLOTS, P.STATUS);
+  const optional = switchedOn(OPTIONAL_PROTOCOL_FEATURES, options);
+  return always | optional | (options.configSpace ? maskOf(P.CONFIG) : 0n);
+}
+
+function switchedOn(
+  bits: Partial<Readonly<Record<SwitchableFeature, number>>>,
+  { features = {} }: DeviceOptions,
+): bigint {
+  const names = Object.keys(bits) as SwitchableFeature[];
+  return maskOf(...names.flatMap((name) => (features[name] === true ? [bits[name] ?? 0] : [])));
 }
 
 function switchedOff({ features = {} }: DeviceOptions): bigint {
-  const names = Object.keys(SWITCHABLE_FEATURES) as SwitchableFeature[];
+  const names = Object.keys(SWITCHABLE_FEATURES) as (keyof typeof SWITCHABLE_FEATURES)[];
   return maskOf(
     ...names.filter((name) => features[name] === false).flatMap((name) => SWITCHABLE_FEATURES[name]),
   );

@@ -369,6 +369,7 @@ export class VhostUserPort implements Port {
       this.#refusal ??
       this.#socket.trouble ??
       this.#fds.hangText ??
+      device.channelWarning ??
       device.kickWarning;
     if (isRunning) return { state: 'running', reason: shown };
     return { state: broken === undefined ? 'negotiating' : 'stopped', reason: shown };

@@ -22,6 +22,9 @@ const OPTION_OF_FEATURE: Readonly<Record<SwitchableFeature, string>> = {
   mergeable: 'mergeable',
   indirect: 'indirect',
   eventIdx: 'event-idx',
+  ringReset: 'ring-reset',
+  inBand: 'in-band',
+  skipDrain: 'skip-drain',
 };
 const features = onOffMap(OPTION_OF_FEATURE);
 
