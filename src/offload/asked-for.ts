@@ -81,7 +81,7 @@ export class AskedFor {
     let bits = 0;
     let unaligned = 0;
     for (let frame = 0; frame < count; frame++) {
-      const index = records[((frame << RECORD_SHIFT) + AT_INDEX) | 0];
+      const index = records[(frame << RECORD_SHIFT) + AT_INDEX];
       bits |= i32[(index - NET_HEADER_BYTES) >> 2];
       unaligned |= index;
     }
