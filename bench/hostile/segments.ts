@@ -12,7 +12,7 @@ import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
 import { COUNT_FORWARDED, PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { ALL_OFFLOADS } from '../../test/offload/offload-world.ts';
-import { makeFrame } from '../../test/offload/random-requests.ts';
+import { makeFrame, PLAIN_TCP } from '../../test/offload/random-requests.ts';
 import { Random } from '../../test/vring/random.ts';
 import { DriverEnd, plainPlan, RingwayEnd } from '../../test/vring/ring-worlds.ts';
 import { sharedArena, sharedArenaView } from '../../test/vring/scratch.ts';
@@ -94,15 +94,7 @@ class World {
 }
 
 function broadcast({ segmentBytes, payloadBytes }: Way): { frame: Uint8Array; header: Uint8Array } {
-  const shape = {
-    version: 4,
-    protocol: 6,
-    tags: 0,
-    optionBytes: 0,
-    tcpOptionBytes: 0,
-    payloadBytes,
-  } as const;
-  const { frame, csumStart } = makeFrame(new Random(1), shape);
+  const { frame, csumStart } = makeFrame(new Random(1), { ...PLAIN_TCP, payloadBytes });
   frame.fill(0xff, 0, 6);
   const words = netHeaderWords(
     {

@@ -7,6 +7,7 @@ import * as NET from '../../protocol/virtio/net.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as BATCH from '../queue/batch.ts';
+import { ALL_BITS, readHeadsWithHeaders } from '../queue/heads.ts';
 import * as REQUEST from './request.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
@@ -63,13 +64,24 @@ export class AskedFor {
   }
 
   /** Whether all frames are plain and ask for nothing, which costs a load a frame from a line that is read next anyway. */
-  private asksNothing({ count, records, allIn }: Batch): boolean {
-    if (allIn === MIXED || this.headerBytes !== NET_HEADER_BYTES) return false;
+  private asksNothing(batch: Batch): boolean {
+    const { count, records, allIn } = batch;
+    if (count === 0 || allIn === MIXED || this.headerBytes !== NET_HEADER_BYTES) return false;
     const { i32 } = this.arena.windows[allIn];
+    const together = readHeadsWithHeaders(batch, i32, NET_HEADER_BYTES);
+    if (together !== ALL_BITS) {
+      const isNothing = asksNothing(together) && (together & this.validBit) === 0;
+      batch.headsAreRead = isNothing;
+      if (!isNothing) {
+        batch.alike = false;
+        batch.alikeBehind = false;
+      }
+      return isNothing;
+    }
     let bits = 0;
     let unaligned = 0;
     for (let frame = 0; frame < count; frame++) {
-      const index = records[((frame << RECORD_SHIFT) + AT_INDEX) | 0];
+      const index = records[(frame << RECORD_SHIFT) + AT_INDEX];
       bits |= i32[(index - NET_HEADER_BYTES) >> 2];
       unaligned |= index;
     }

@@ -86,6 +86,8 @@ export class Batch {
   tooLong = 0;
   tooShort = 0;
   tooScattered = 0;
+  /** The heads were read as the frames were taken (heads.ts). */
+  headsAreRead = false;
   declare readonly records: Int32Array;
   /** The side table of pieces. */
   declare readonly pieceWindow: Int32Array;
@@ -131,6 +133,7 @@ export class Batch {
     this.allIn = MIXED;
     this.alike = false;
     this.alikeBehind = false;
+    this.headsAreRead = false;
     this.tooLong = 0;
     this.tooShort = 0;
     this.tooScattered = 0;

@@ -20,8 +20,12 @@ const {
   RECORD_SHIFT,
 } = BATCH;
 
+/** What `readHeadsWithHeaders` answers for none; whoever gets it looks at each header. */
+export const ALL_BITS = -1;
+
 /** Fills in the heads and says in `alike` and `alikeBehind` what all have. The batch has a frame at least. */
 export function readHeads(batch: Batch, windows: readonly Window[]): void {
+  if (batch.headsAreRead) return;
   const { count, records, allIn } = batch;
   if (allIn === MIXED) {
     readMixed(batch, windows);
@@ -47,6 +51,39 @@ export function readHeads(batch: Batch, windows: readonly Window[]): void {
     return;
   }
   readDiffering(batch, windows, i32);
+}
+
+/**
+ * The same for frames in one window that each have a header of `headerBytes` right before them, where all heads are alike:
+ * reads a word of each header as well, and answers all of them in one (`|`). Otherwise, or where a frame does not lie at a
+ * multiple of 4, the heads are not read, and the answer is ALL_BITS. One loop costs half of what two do.
+ */
+export function readHeadsWithHeaders(batch: Batch, i32: Int32Array, headerBytes: number): number {
+  const { count, records } = batch;
+  const firstIndex = records[AT_INDEX];
+  if ((firstIndex & 3) !== 0) return ALL_BITS;
+  const headerWords = headerBytes >> 2;
+  const firstWord = firstIndex >> 2;
+  const first0 = i32[firstWord];
+  const first1 = i32[firstWord + 1];
+  const first2 = i32[firstWord + 2];
+  const first3 = i32[firstWord + 3];
+  let bits = i32[firstWord - headerWords];
+  for (let frame = 1; frame < count; frame++) {
+    const index = records[(frame << RECORD_SHIFT) + AT_INDEX];
+    if ((index & 3) !== 0) return ALL_BITS;
+    const word = index >> 2;
+    bits |= i32[word - headerWords];
+    if (i32[word] !== first0 || i32[word + 1] !== first1 || i32[word + 2] !== first2) return ALL_BITS;
+    if (i32[word + 3] !== first3) return ALL_BITS;
+  }
+  records[AT_WORD0] = first0;
+  records[AT_WORD1] = first1;
+  records[AT_WORD2] = first2;
+  records[AT_WORD3] = first3;
+  batch.alike = true;
+  batch.alikeBehind = true;
+  return bits;
 }
 
 /** Frames of which not all have one head. */

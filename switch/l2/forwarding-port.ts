@@ -26,7 +26,7 @@ export class ForwardingPort {
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
   readonly vlan = new PortVlan();
-  /** The policy that it follows. */
+  /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];

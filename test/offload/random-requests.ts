@@ -33,6 +33,9 @@ export type Shape = {
   readonly payloadBytes: number;
 };
 
+/** TCP in IPv4 with nothing besides; its payload is the caller's. */
+export const PLAIN_TCP = { version: 4, protocol: TCP, tags: 0, optionBytes: 0, tcpOptionBytes: 0 } as const;
+
 export function randomShape(random: Random, payloadBytes: number): Shape {
   const version = random.pick([4, 6] as const);
   return {

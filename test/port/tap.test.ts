@@ -483,7 +483,7 @@ describe.skipIf(unavailable !== null)(titleWith('a TAP interface that is', unava
     await start();
     namespace.remove();
     await events.said(/^warning: the network namespace .* is gone$/);
-    namespace.add();
+    namespace.add({ ipv6: true });
     await events.said(/^attached to tap0$/, 2);
     const host = hostSide();
     const out = framesOf(2, 5, 100);

@@ -21,7 +21,7 @@ import { resolveConfig } from '../../switch/config/resolve.ts';
 import { createLogger } from '../../switch/log.ts';
 import { Switch } from '../../switch/switch.ts';
 import { completed, naiveSum } from '../offload/naive-offload.ts';
-import { makeFrame } from '../offload/random-requests.ts';
+import { makeFrame, PLAIN_TCP } from '../offload/random-requests.ts';
 import { TestNamespace, tapUnavailable, titleWith } from '../port/tap-world.ts';
 import { Random } from '../vring/random.ts';
 
@@ -34,15 +34,7 @@ const SEGMENT = tcpSegment();
 const TELLS = GUEST_FEATURES | maskOf(VIRTIO_FEATURE.NET_CSUM, VIRTIO_FEATURE.NET_GUEST_CSUM);
 
 function tcpSegment(): Uint8Array {
-  const shape = {
-    version: 4,
-    protocol: 6,
-    tags: 0,
-    optionBytes: 0,
-    tcpOptionBytes: 0,
-    payloadBytes: 100,
-  } as const;
-  const { frame, csumStart } = makeFrame(new Random(1), shape);
+  const { frame, csumStart } = makeFrame(new Random(1), { ...PLAIN_TCP, payloadBytes: 100 });
   const ip = new DataView(frame.buffer, ETHERNET_HEADER_BYTES);
   ip.setUint16(10, 0);
   ip.setUint16(10, ~naiveSum(frame.subarray(ETHERNET_HEADER_BYTES, csumStart)) & 0xffff);
@@ -69,10 +61,7 @@ describe.skipIf(unavailable !== null)(titleWith('a checksum that was found right
     );
     namespace.ip('link add bridge0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0');
     card = makeCard('card0');
-    for (const name of ['card0', 'tap0']) {
-      namespace.ip(`link set ${name} addrgenmode none`);
-      namespace.ip(`link set ${name} master bridge0`);
-    }
+    for (const name of ['card0', 'tap0']) namespace.ip(`link set ${name} master bridge0`);
     for (const name of ['card0', 'tap0', 'bridge0']) namespace.ip(`link set ${name} up`);
     for (const name of names) {
       guests[name] = await EmbeddedGuest.connect({

@@ -19,6 +19,7 @@ import {
   ASKS_NOTHING,
   checksumRequest,
   makeFrame,
+  PLAIN_TCP,
   type Request,
   segmentRequest,
 } from '../../offload/random-requests.ts';
@@ -133,8 +134,7 @@ const PLANS = LAYOUT_KINDS.map((layout) => ({
 
 /** To be cut into so many segments of 8 bytes. */
 function dearRequest(random: Random, segments: number): Request {
-  const shape = { version: 4, protocol: 6, tags: 0, optionBytes: 0, tcpOptionBytes: 0 } as const;
-  const { frame, csumStart } = makeFrame(random, { ...shape, payloadBytes: 8 * segments });
+  const { frame, csumStart } = makeFrame(random, { ...PLAIN_TCP, payloadBytes: 8 * segments });
   const header = { flags: NET_HDR_F.NEEDS_CSUM, gsoType: NET_HDR_GSO.TCPV4, hdrLen: 0, gsoSize: 8 };
   return { frame, header: { ...header, csumStart, csumOffset: 16 } };
 }
