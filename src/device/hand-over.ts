@@ -49,29 +49,23 @@ export function handedMessage<Name extends MessageName>(
   return { name, payload: Buffer.from(payload).toString('base64'), fds };
 }
 
-/** Carries them out, one after the other. Takes over their descriptors. @throws PeerError, FormError, MemoryError, HostError */
+/**
+ * Carries them out, one after the other. Takes over their descriptors, but closes none when it throws: they are the other
+ * process's too, a socket would be shut down there as well, and this one comes to its end.
+ * @throws PeerError, FormError, MemoryError, HostError
+ */
 export async function carryOut(
   messages: readonly HandedMessage[],
   backEnd: BackEnd,
   peerFds: PeerFds,
   gone: AbortSignal,
 ): Promise<void> {
-  for (const [at, message] of messages.entries()) {
+  for (const message of messages) {
     const fds = new IncomingFds(message.fds, peerFds, gone);
-    try {
-      const name = nameOf(message.name);
-      await handle(
-        backEnd.handlers,
-        name,
-        decodeBody(MESSAGES[name].body, Buffer.from(message.payload, 'base64')),
-        fds,
-      );
-    } catch (error) {
-      peerFds.close(messages.slice(at + 1).flatMap((rest) => rest.fds));
-      throw error;
-    } finally {
-      fds.closeRest();
-    }
+    const name = nameOf(message.name);
+    const payload = Buffer.from(message.payload, 'base64');
+    await handle(backEnd.handlers, name, decodeBody(MESSAGES[name].body, payload), fds);
+    fds.closeRest();
   }
 }
 

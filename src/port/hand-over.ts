@@ -5,9 +5,10 @@
  * `setRest('none')` and `thaw`. Everything handed is plain JSON, with descriptors as numbers. Main thread.
  */
 import type { DeviceRest } from '../device/device.ts';
-import type { HandedMessage, HandedRing } from '../device/hand-over.ts';
+import { type HandedMessage, type HandedRing, HandOverError } from '../device/hand-over.ts';
 import type { HandedNet } from '../device/net/net-device.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
+import type { Port } from './contract.ts';
 
 /** A listening socket and its file; numbers of 64 bits are texts. */
 export type HandedListener = {
@@ -73,6 +74,13 @@ export interface HandOver {
   goOnAt(positions: PortPositions): Promise<void>;
   /** Its peer is read again, and others are let in. */
   thaw(): void;
+}
+
+/** The port with what it takes to hand it over. @throws HandOverError when its kind cannot be */
+export function movable(port: Port): Port & HandOver {
+  if (!('freeze' in port))
+    throw new HandOverError(`port ${port.name} is of kind ${port.kind}, which cannot be handed over`);
+  return port as Port & HandOver;
 }
 
 /** The same with other numbers for its descriptors, in the order in which `translate` is asked for them. */
