@@ -8,6 +8,7 @@ import type { RingRecords } from '../src/device/ring-records.ts';
 import type { Arena } from '../src/memory/arena.ts';
 import type { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents } from '../src/port/contract.ts';
+import { type HandedPort, type HandOver, movable } from '../src/port/hand-over.ts';
 import type { DataPath } from '../src/queue/data-path.ts';
 import { Claims } from './config/clashes.ts';
 import { policyOf, tuningOf } from './config/common-port.ts';
@@ -32,6 +33,8 @@ export type PortTableOptions = {
   /** Where guests' rings are noted; left out: nowhere. */
   readonly records?: RingRecords | null;
   readonly workers: PortWorkers;
+  /** What another process had as the port of that name; left out, or null: nothing. */
+  readonly handedTo?: (config: PortConfig) => HandedPort | null;
   /** Path of the control socket, which no port may have; null: there is none. */
   readonly controlSocket: string | null;
   readonly eventsOf: (portId: number, name: string) => PortEvents;
@@ -57,6 +60,7 @@ export class PortTable {
   readonly #entries = new Map<number, Entry>();
   readonly #claims = new Claims();
   #isClosed = false;
+  #isFrozen = false;
 
   constructor(options: PortTableOptions) {
     this.#options = options;
@@ -117,6 +121,7 @@ export class PortTable {
    * interrupted. Answers its id. @throws ConfigError, TuningError, then nothing has changed; NoSuchPortError
    */
   async change(name: string, change: unknown): Promise<number> {
+    this.#refuseWhileFrozen();
     const entry = this.#named(name);
     if (entry === undefined || entry.removed !== null) throw new NoSuchPortError(name);
     await entry.added;
@@ -145,9 +150,34 @@ export class PortTable {
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError also when it is being removed already */
   async remove(name: string): Promise<void> {
+    this.#refuseWhileFrozen();
     const entry = this.#named(name);
     if (entry === undefined || entry.removed !== null) throw new NoSuchPortError(name);
     await this.#remove(entry);
+  }
+
+  /**
+   * Resolves with all ports when each is there and is frozen; none can be added, changed or removed until `thaw`.
+   * @throws HandOverError, PortConflictError
+   */
+  async freeze(): Promise<(Port & HandOver)[]> {
+    this.#isFrozen = true;
+    const entries = [...this.#entries.values()];
+    const removed = entries.find((entry) => entry.removed !== null);
+    if (removed !== undefined) throw new PortConflictError(`port ${removed.port.name} is being removed`);
+    const ports = entries.map(({ port }) => movable(port));
+    await Promise.all(entries.map(({ added, changed }) => Promise.all([added, changed])));
+    await Promise.all(ports.map((port) => port.freeze()));
+    return ports;
+  }
+
+  /** They can be again. */
+  thaw(): void {
+    this.#isFrozen = false;
+  }
+
+  #refuseWhileFrozen(): void {
+    if (this.#isFrozen) throw new PortConflictError('the switch is being taken over');
   }
 
   /** Removes every port; none can be added from now on. */
@@ -159,6 +189,7 @@ export class PortTable {
   /** Takes name, number and endpoint, and begins to add: nothing is awaited before they are taken. */
   #enter(config: PortConfig): Entry {
     const { name } = config;
+    this.#refuseWhileFrozen();
     if (this.#isClosed) throw new PortConflictError('the switch is being stopped');
     const other = this.#named(name);
     if (other !== undefined) {
@@ -179,6 +210,8 @@ export class PortTable {
       records,
       events: eventsOf(id, name),
     });
+    const handed = this.#options.handedTo?.(config) ?? null;
+    if (handed !== null) movable(port).takeOver(handed);
     const entry: Entry = {
       port,
       config,

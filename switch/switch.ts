@@ -2,7 +2,9 @@
  * The switch as one object: the arena, the forwarding table, the poll workers and the ports on them. What a
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
+import { resolve } from 'node:path';
 import { formatMac } from '../protocol/ethernet.ts';
+import { HandOverError } from '../src/device/hand-over.ts';
 import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
@@ -11,6 +13,7 @@ import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import { allocateScratch } from '../src/memory/scratch.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
+import type { HandOver } from '../src/port/hand-over.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
 import { effectiveSettings } from './config/common-port.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
@@ -21,6 +24,7 @@ import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
+import type { SwitchPositions, SwitchState } from './takeover/format.ts';
 import { scratchBytes, WorkerPool } from './worker/pool.ts';
 
 const TICK_MS = 1000;
@@ -39,10 +43,15 @@ export class Switch {
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
   #tick = 0;
+  readonly #taken: SwitchState | null;
+  /** Those that are handed over. */
+  #frozen: readonly (Port & HandOver)[] = [];
   /** Lines for the log that wait until the ports are there; null: they are. */
   #toSay: (() => void)[] | null = [];
 
-  private constructor(config: SwitchConfig, log: Logger) {
+  /** `taken`: what another process hands over; left out: nothing. */
+  private constructor(config: SwitchConfig, log: Logger, taken: SwitchState | null) {
+    this.#taken = taken;
     this.#config = config;
     this.#log = log;
     this.#arena = reserveArena(config.arenaBytes);
@@ -68,12 +77,20 @@ export class Switch {
     this.#records =
       config.positionsFile === null
         ? null
-        : new RingRecords(config.positionsFile, this.#arena, arenaView, events);
+        : new RingRecords(
+            config.positionsFile,
+            this.#arena,
+            arenaView,
+            events,
+            undefined,
+            handedPositionsFd(config.positionsFile, taken),
+          );
     this.#ports = new PortTable({
       arena: this.#arena,
       arenaView,
       records: this.#records,
       workers: this.#workers,
+      handedTo: ({ name }) => taken?.ports[name] ?? null,
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
       onForgotten: (port, counts) => this.#forget(port, counts),
@@ -85,12 +102,13 @@ export class Switch {
    * Starts the workers and every port.
    * @throws ConfigError, SocketPathError or HostError when a port cannot be; then nothing is left behind
    */
-  static async start(config: SwitchConfig, log: Logger): Promise<Switch> {
-    const created = new Switch(config, log);
+  static async start(config: SwitchConfig, log: Logger, taken: SwitchState | null = null): Promise<Switch> {
+    const created = new Switch(config, log, taken);
     try {
       for (const port of config.ports) await created.addPort(port);
     } catch (error) {
-      await created.stop();
+      // What was taken over is still the other process's, which goes on; this one comes to its end, and lets all lie.
+      await (taken === null ? created.stop() : created.leave());
       throw error;
     }
     for (const say of created.#toSay?.splice(0) ?? []) say();
@@ -112,6 +130,82 @@ export class Switch {
   /** Rejects when a worker died, which is a bug: the process should end with its message. */
   get failed(): Promise<never> {
     return this.#workers.failed;
+  }
+
+  /** As of Giver (takeover/give.ts), with `handOver`, `rest`, `positions` and `goOn`. */
+  async freeze(): Promise<void> {
+    this.#frozen = await this.#ports.freeze();
+  }
+
+  handOver(): SwitchState {
+    const fd = this.#records?.fd ?? null;
+    const nameOf = (id: number): string => this.#ports.withId(id)?.name ?? '';
+    return {
+      ports: Object.fromEntries(this.#frozen.map((port) => [port.name, port.handOver()])),
+      positionsFile: this.#records === null || fd === null ? null : { path: resolve(this.#records.path), fd },
+      fdb: this.#fdb
+        .entries()
+        .map(({ macLo, macHi, vlan, port, lastSeenTick }) => [
+          macLo,
+          macHi,
+          vlan,
+          nameOf(port),
+          this.#tick - lastSeenTick,
+        ]),
+    };
+  }
+
+  /** First those that frames come from, so that none is on its way when the others let go. */
+  async rest(): Promise<void> {
+    for (const rest of ['senders', 'all'] as const)
+      await Promise.all(this.#frozen.map((port) => port.setRest(rest)));
+  }
+
+  positions(): SwitchPositions {
+    return Object.fromEntries(
+      this.#frozen.map((port) => [
+        port.name,
+        { positions: port.positions(), workerCounts: [...this.#workers.countsOf(port.id)] },
+      ]),
+    );
+  }
+
+  async goOn(): Promise<void> {
+    for (const rest of ['senders', 'none'] as const)
+      await Promise.all(this.#frozen.map((port) => port.setRest(rest)));
+    for (const port of this.#frozen) port.thaw();
+    this.#frozen = [];
+    this.#ports.thaw();
+  }
+
+  /** Resolves when every port that was handed over is there, at rest. @throws HandOverError when they are not the same */
+  async takenOver(): Promise<void> {
+    const taken = this.#taken?.ports ?? {};
+    const own = this.#ports.ports.map(({ name }) => name);
+    const other = own.find((name) => !Object.hasOwn(taken, name));
+    if (other !== undefined)
+      throw new HandOverError(
+        `port ${other} is not there in the running Ringway: add it before, or afterwards`,
+      );
+    const missing = Object.keys(taken).find((name) => !own.includes(name));
+    if (missing !== undefined)
+      throw new HandOverError(
+        `port ${missing} of the running Ringway is not in the settings: remove it before`,
+      );
+    await this.freeze();
+    for (const [macLo, macHi, vlan, name, age] of this.#taken?.fdb ?? []) {
+      const port = this.#ports.withName(name);
+      if (port !== undefined) this.#fdb.learn(macLo, macHi, vlan, port.id, this.#tick - age);
+    }
+  }
+
+  /** Every port stands where the other process left it, at rest; `goOn` is what comes next. @throws HandOverError */
+  async goOnAt(handed: SwitchPositions): Promise<void> {
+    for (const port of this.#frozen) {
+      const { positions, workerCounts } = handed[port.name];
+      this.#workers.takeOverCounts(port.id, workerCounts);
+      await port.goOnAt(positions);
+    }
   }
 
   /** As PortTable.add. @throws ConfigError, SocketPathError, HostError, PortConflictError */
@@ -156,6 +250,12 @@ export class Switch {
       ageSeconds: this.#tick - entry.lastSeenTick,
     }));
     return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, entries };
+  }
+
+  /** All is another process's: ends the workers, which use no ring, and touches nothing else. The process is to end. */
+  async leave(): Promise<void> {
+    clearInterval(this.#clock);
+    await this.#workers.stop();
   }
 
   /** Stops every ring, removes the sockets and ends the workers. */
@@ -228,6 +328,12 @@ export class Switch {
   #booksOf(port: Port): Books {
     return booksOf(port.counters, port.states, this.#workers.countsOf(port.id));
   }
+}
+
+/** Null: the file is not the one that another process hands over. */
+function handedPositionsFd(path: string, taken: SwitchState | null): number | null {
+  const file = taken?.positionsFile ?? null;
+  return file !== null && file.path === resolve(path) ? file.fd : null;
 }
 
 /** Of two, where each may be unknown. */

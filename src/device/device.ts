@@ -33,6 +33,8 @@ import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import { finish } from '../vring/packed/recovery.ts';
 import type { RingRecord } from '../vring/ring-record.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
+import { type HandedMessage, type HandedRing, HandOverError, handedMessage } from './hand-over.ts';
+import { HeldFiles } from './held-files.ts';
 import { InBandNotices } from './in-band.ts';
 import { InflightBuffer } from './inflight.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
@@ -53,6 +55,12 @@ import {
 } from './ring-start.ts';
 import { takeChannelFd, takeKickFd, takeSignalFd } from './signal-fd.ts';
 
+/**
+ * Which rings are let go of, whatever front-end and driver want: none; those that frames come from, and the device's own
+ * queue; all. A device that is handed over is brought to rest step by step, so that no frame is on its way meanwhile.
+ */
+export type DeviceRest = 'none' | 'senders' | 'all';
+
 export type DeviceContext = {
   readonly portId: number;
   readonly arena: Arena;
@@ -72,6 +80,8 @@ export type DeviceContext = {
   readonly records?: PortRecords | null;
   /** Something that the user may want to know but need not act on, for the log. */
   readonly onRemark: (remark: string) => void;
+  /** What it begins with; left out: none. */
+  readonly rest?: DeviceRest;
 };
 
 const STATUS_MAX = 0xffn;
@@ -94,6 +104,9 @@ export class Device {
   #inflight: InflightBuffer | null = null;
   /** Signalled when pages were marked in the log; -1: none. */
   #logSignalFd = -1;
+  /** Of the in-flight buffer. */
+  readonly #inflightFiles: HeldFiles;
+  #rest: DeviceRest;
   /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
   #featuresSet = false;
   /** The last SET_FEATURES had some that were not offered. */
@@ -105,8 +118,11 @@ export class Device {
   constructor(kind: DeviceKind, context: DeviceContext) {
     this.#kind = kind;
     this.#context = context;
+    const share = context.descriptors ?? null;
+    this.#memory = new MemoryMap(context.arena, context.peerFds, share, () => context.onChange());
+    this.#inflightFiles = new HeldFiles(context.peerFds, share);
     this.#inBand = new InBandNotices(context.peerFds, () => context.onChange());
-    this.#memory = new MemoryMap(context.arena, context.peerFds, () => context.onChange());
+    this.#rest = context.rest ?? 'none';
   }
 
   get offeredFeatures(): bigint {
@@ -240,14 +256,18 @@ export class Device {
     const fd = fds.take();
     assert(fd !== null, 'the table says that a descriptor comes');
     await this.#inTurn(async () => {
+      let next: InflightBuffer;
       try {
-        const next = new InflightBuffer(arena, arenaView, fd, set, layoutOf(this.features), this.ringCount);
-        await this.#detachAll();
-        this.#inflight?.release();
-        this.#inflight = next;
-      } finally {
+        next = new InflightBuffer(arena, arenaView, fd, set, layoutOf(this.features), this.ringCount);
+      } catch (error) {
         peerFds.close([fd]);
+        throw error;
       }
+      await this.#detachAll();
+      this.#inflight?.release();
+      this.#inflight = next;
+      this.#inflightFiles.take(fd);
+      this.#inflightFiles.keepOnly([next.file]);
       this.#hopeAgain(this.rings);
       await this.#settleAll();
     });
@@ -434,6 +454,56 @@ export class Device {
     else if (this.#isInBand) this.#inBand.tellError(ring.index);
   }
 
+  /**
+   * Lets go of rings, or takes them up again where they stand. Resolves when no worker uses those that are let go of, and
+   * what is in QueueState of them is final; messages may come meanwhile, and are carried out.
+   */
+  setRest(rest: DeviceRest): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#rest = rest;
+      for (const ring of this.rings) if (this.#isResting(ring)) await this.#detach(ring);
+      await this.#settleAll();
+    });
+  }
+
+  /**
+   * What brings a fresh device to what the front-end said to this one, but for what `handOverRings` tells. The
+   * descriptors stay this device's. @throws HandOverError
+   */
+  handOverMessages(): HandedMessage[] {
+    return [
+      handedMessage('SET_PROTOCOL_FEATURES', this.protocolFeatures),
+      ...(this.#featuresSet ? [handedMessage('SET_FEATURES', this.features)] : []),
+      ...this.#memory.messages(),
+      ...(this.#logSignalFd < 0 ? [] : [handedMessage('SET_LOG_FD', null, [this.#logSignalFd])]),
+      ...(this.#inflight === null ? [] : [this.#inflightMessage(this.#inflight)]),
+      ...(this.#backEndChannelFd < 0
+        ? []
+        : [handedMessage('SET_BACKEND_REQ_FD', null, [this.#backEndChannelFd])]),
+      ...this.rings.flatMap(ringMessages),
+    ];
+  }
+
+  /** Where the rings stand. Of a device at rest it is final. */
+  handOverRings(): HandedRing[] {
+    return this.rings.map((ring) => ring.handOver());
+  }
+
+  /** The device is at rest, and had the messages; its rings go on where these say. @throws PeerError for others */
+  takeOverRings(handed: readonly HandedRing[]): void {
+    assert.equal(this.#rest, 'all', 'nobody uses the rings');
+    for (const ring of handed) this.#ring(ring.index).takeOver(ring);
+  }
+
+  /** Why a ring will not go on that the front-end and the driver want to run; null: all will. Of a device at rest. */
+  get obstacle(): string | null {
+    for (const ring of this.rings) {
+      const start = this.#decide(ring, this.#isActive(ring));
+      if (!start.runs && start.reason !== null && ring.goesOn) return `queue ${ring.index}: ${start.reason}`;
+    }
+    return null;
+  }
+
   /** The front-end is gone: lets go of everything. */
   release(): Promise<void> {
     return this.#inTurn(async () => {
@@ -446,6 +516,7 @@ export class Device {
       this.#rings.clear();
       this.#inflight?.release();
       this.#inflight = null;
+      this.#inflightFiles.keepOnly([]);
       await this.#memory.release();
       this.#closeBackEndChannel();
       this.#inBand.close();
@@ -603,8 +674,24 @@ export class Device {
     for (const ring of rings) ring.isHopeless = false;
   }
 
+  #isResting(ring: Ring): boolean {
+    if (this.#rest !== 'senders') return this.#rest === 'all';
+    return this.#isOwnQueue(ring) || this.#kind.directionOf(ring.index) === 'ingress';
+  }
+
+  #isActive(ring: Ring): boolean {
+    return this.#isOwnQueue(ring) || this.#kind.isInUse(ring.index);
+  }
+
+  #inflightMessage({ description, file }: InflightBuffer): HandedMessage {
+    const fd = this.#inflightFiles.fdOf(file);
+    if (fd === null)
+      throw new HandOverError('there were too few descriptors to keep that of its in-flight region');
+    return handedMessage('SET_INFLIGHT_FD', description, [fd]);
+  }
+
   async #settleAll(): Promise<void> {
-    const { rings } = this;
+    const rings = this.rings.filter((ring) => !this.#isResting(ring));
     // Its driver may say there which of the others are in use.
     for (const ring of rings) if (this.#isOwnQueue(ring)) await this.#settle(ring);
     for (const ring of rings) await this.#settle(ring);
@@ -616,7 +703,7 @@ export class Device {
     // It was none after all, and what it said of the driver was not said.
     if (ring.wasOwnQueue && !isOwnQueue && ring.started) this.#kind.driverWasReset();
     if (ring.started) ring.wasOwnQueue = isOwnQueue;
-    const isActive = isOwnQueue || this.#kind.isInUse(ring.index);
+    const isActive = this.#isActive(ring);
     const user: RingUser = isOwnQueue ? 'control' : 'workers';
     // What an attachment holds changes only while its ring is detached, so there is nothing to place anew.
     if ((ring.user === user || ring.isHopeless) && shouldRun(ring, isActive)) return;
@@ -744,6 +831,18 @@ export class Device {
       log: this.#logOf(ring, places),
     };
   }
+}
+
+function ringMessages({ index, size, addresses, kick, callFd, errorFd, started }: Ring): HandedMessage[] {
+  const one = (name: 'SET_VRING_KICK' | 'SET_VRING_CALL' | 'SET_VRING_ERR', fd: number): HandedMessage =>
+    handedMessage(name, { index, polled: fd < 0 }, fd < 0 ? [] : [fd]);
+  return [
+    ...(size === 0 ? [] : [handedMessage('SET_VRING_NUM', { index, num: size })]),
+    ...(addresses === null ? [] : [handedMessage('SET_VRING_ADDR', addresses)]),
+    one('SET_VRING_CALL', callFd),
+    one('SET_VRING_ERR', errorFd),
+    ...(started ? [one('SET_VRING_KICK', kick.fd)] : []),
+  ];
 }
 
 function refuseUnoffered(what: string, features: bigint): void {

@@ -76,6 +76,10 @@ export function createInflight(
 export class InflightBuffer {
   readonly #arena: Arena;
   readonly #arenaView: ArenaView;
+  /** As the front-end set it. */
+  readonly description: InflightDescription;
+  /** Which file it is a part of. */
+  readonly file: { readonly device: number; readonly inode: number };
   readonly #mappingOffset: number;
   readonly #offset: number;
   readonly #sizeBytes: number;
@@ -110,6 +114,8 @@ export class InflightBuffer {
     const leadBytes = Number(offset) - fileOffset;
     this.#arena = arena;
     this.#arenaView = arenaView;
+    this.description = set;
+    this.file = file;
     this.#sizeBytes = Number(sizeBytes);
     this.#queueCount = queueCount;
     this.#queueSize = queueSize;

@@ -6,16 +6,19 @@
  * messages reach it one at a time. vhost-user.rst, "Memory region description".
  */
 import type { LogDescription, MemRegion } from '../../protocol/vhost-user/codec.ts';
+import type { DescriptorShare } from '../host/budgets.ts';
 import { knowsSeals } from '../host/descriptor.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { GpaMap } from '../memory/gpa-translator.ts';
-import { GuestMemory } from '../memory/guest-memory.ts';
+import { GuestMemory, type MappedRegion } from '../memory/guest-memory.ts';
 import { LogMemory } from '../memory/log-memory.ts';
 import { NoRoomError } from '../memory/peer-mapping.ts';
 import { mapsPrivately } from '../memory/sharing.ts';
 import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
+import { type HandedMessage, HandOverError, handedMessage } from './hand-over.ts';
+import { type FileIdentity, HeldFiles } from './held-files.ts';
 
 /** As many as the kernel's vhost has; must not shrink while a guest lives. */
 export const MEMORY_SLOTS_MAX = 509;
@@ -35,6 +38,7 @@ export class MemoryMap {
   readonly #arena: Arena;
   readonly #peerFds: PeerFds;
   readonly #onWarning: () => void;
+  readonly #files: HeldFiles;
   #memory: GuestMemory;
   #log: LogMemory | null = null;
   #warning: string | null = null;
@@ -46,12 +50,16 @@ export class MemoryMap {
   /** The memory changed since that look began. */
   #looksAgain = false;
 
-  /** `peerFds`: closes what the front-end sent. `onWarning` is called when `warning` is another one. */
-  constructor(arena: Arena, peerFds: PeerFds, onWarning: () => void) {
+  /**
+   * `peerFds`: closes what the front-end sent. `share`: what it may have of descriptors; null: as many as it likes.
+   * `onWarning` is called when `warning` is another one.
+   */
+  constructor(arena: Arena, peerFds: PeerFds, share: DescriptorShare | null, onWarning: () => void) {
     this.#arena = arena;
     this.#peerFds = peerFds;
     this.#onWarning = onWarning;
     this.#memory = new GuestMemory(arena);
+    this.#files = new HeldFiles(peerFds, share);
   }
 
   get sizeBytes(): number {
@@ -110,6 +118,7 @@ export class MemoryMap {
       for (const region of regions) await this.#add(next, region, fds);
     } catch (error) {
       next.unmapBut(this.#memory);
+      this.#closeUnused();
       throw error;
     }
     await this.#become(next, follow);
@@ -146,6 +155,16 @@ export class MemoryMap {
     });
     await follow();
     before?.release();
+    this.#closeUnused();
+  }
+
+  /** What brings another one to the same memory and log: messages with their descriptors, which stay this one's. */
+  messages(): HandedMessage[] {
+    const regions = this.#memory.additions.map((region) =>
+      handedMessage('ADD_MEM_REG', toMessage(region), [this.#fdOf(region)]),
+    );
+    if (this.#log === null) return regions;
+    return [...regions, handedMessage('SET_LOG_BASE', this.#log.description, [this.#fdOf(this.#log.file)])];
   }
 
   /** Unmaps everything. Nobody may use any of it, and this object is not used again. */
@@ -153,6 +172,7 @@ export class MemoryMap {
     this.#memory.clear();
     this.#log?.release();
     this.#log = null;
+    this.#files.keepOnly([]);
     this.#released.abort();
     await this.looked();
   }
@@ -169,14 +189,28 @@ export class MemoryMap {
     await this.#whenRoom(fd, fds.gone, () => memory.add(region, fd, before));
   }
 
-  /** Maps the file that `fd` is, and closes it. */
+  /** @throws HandOverError: it was not kept */
+  #fdOf(file: FileIdentity): number {
+    const fd = this.#files.fdOf(file);
+    if (fd === null) throw new HandOverError('there were too few descriptors to keep those of its memory');
+    return fd;
+  }
+
+  #closeUnused(): void {
+    this.#files.keepOnly([...this.#memory.regions, ...(this.#log === null ? [] : [this.#log.file])]);
+  }
+
+  /** Maps the file that `fd` is, and takes it over. */
   async #whenRoom(fd: number, gone: AbortSignal, map: () => void): Promise<void> {
+    let isMapped = false;
     try {
       const tryOnce = (): Promise<void> | null => this.#tryMap(map, gone);
       for (let room = tryOnce(); room !== null; room = tryOnce()) await unlessGone(room, gone);
+      isMapped = true;
     } finally {
       this.#delay = null;
-      this.#peerFds.close([fd]);
+      if (isMapped) this.#files.take(fd);
+      else this.#peerFds.close([fd]);
     }
   }
 
@@ -204,6 +238,7 @@ export class MemoryMap {
     if (!isSame) await follow(next, isLonger);
     before.unmapBut(next);
     this.#memory = next;
+    this.#closeUnused();
     if (!isSame) this.#lookHowItIsMapped();
   }
 
@@ -232,6 +267,15 @@ export class MemoryMap {
     this.#warning = warning;
     this.#onWarning();
   }
+}
+
+function toMessage({ gpa, sizeBytes, uva, mmapOffset }: MappedRegion): MemRegion {
+  return {
+    gpa: BigInt(gpa),
+    sizeBytes: BigInt(sizeBytes),
+    uva: BigInt(uva),
+    mmapOffset: BigInt(mmapOffset),
+  };
 }
 
 function unlessGone(room: Promise<void>, gone: AbortSignal): Promise<void> {

@@ -94,13 +94,33 @@ export class RingRecords {
     arenaView: ArenaView,
     events: RecordsEvents,
     bootId: string = readBootId(),
+    /** Of the file, from the process that uses it until this one does: its lock comes with it. */
+    handedFd: number | null = null,
   ) {
     this.path = path;
     this.#arena = arena;
     this.#arenaView = arenaView;
     this.#events = events;
     this.#bootId = bootId;
-    if (statSync(path, { throwIfNoEntry: false }) !== undefined) this.#openFile();
+    if (handedFd !== null) this.#takeOver(handedFd);
+    else if (statSync(path, { throwIfNoEntry: false }) !== undefined) this.#openFile();
+  }
+
+  /** Of the open file; null: there is none. */
+  get fd(): number | null {
+    return this.#file?.fd ?? null;
+  }
+
+  /** Only read until a ring is put to use; one of another format is left alone, because the other process may go on. */
+  #takeOver(fd: number): void {
+    const why = whyDiscarded(fd, this.#bootId);
+    if (why === null) {
+      this.#mapFile(fd);
+      return;
+    }
+    this.#isGivenUp = true;
+    closeFd(fd);
+    this.#events.warn(`ring positions are not kept until the next start: ${this.path}: ${why}`);
   }
 
   /** Answers whether it is open now; where it cannot be, packed rings are used all the same. */

@@ -13,6 +13,7 @@ import {
 } from '../queue/state.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { RING_FAULT } from '../vring/faults.ts';
+import type { HandedRing } from './hand-over.ts';
 import type { RingPlaces } from './ring-places.ts';
 import type { RingIndices } from './ring-start.ts';
 import { type KickFd, NO_KICK } from './signal-fd.ts';
@@ -74,6 +75,39 @@ export class Ring {
   get indices(): RingIndices {
     const { words } = this.state;
     return { availNext: words[STATE_AVAIL_NEXT], usedNext: words[STATE_USED_NEXT] };
+  }
+
+  handOver(): HandedRing {
+    const { index, base, ranAs, goesOn, addressesAreOld, wasOwnQueue, wasRemarkedOn, enabled, fault } = this;
+    return {
+      index,
+      base,
+      ranAs,
+      goesOn,
+      addressesAreOld,
+      addressesWereUsed: this.#addressesWereUsed,
+      wasOwnQueue,
+      wasRemarkedOn,
+      enabled,
+      ...this.indices,
+      fault,
+    };
+  }
+
+  /** It was used by another process, and stands as that left it. Size, addresses and descriptors came by messages. */
+  takeOver(handed: HandedRing): void {
+    this.base = handed.base;
+    this.ranAs = handed.ranAs;
+    this.goesOn = handed.goesOn;
+    this.addressesAreOld = handed.addressesAreOld;
+    this.#addressesWereUsed = handed.addressesWereUsed;
+    this.wasOwnQueue = handed.wasOwnQueue;
+    this.wasRemarkedOn = handed.wasRemarkedOn;
+    this.enabled = handed.enabled;
+    const { words } = this.state;
+    words[STATE_AVAIL_NEXT] = handed.availNext;
+    words[STATE_USED_NEXT] = handed.usedNext;
+    words[STATE_FAULT] = handed.fault;
   }
 
   setAddresses(addresses: VringAddr): void {

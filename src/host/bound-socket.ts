@@ -5,7 +5,7 @@
  */
 import assert from 'node:assert';
 import { HostError } from './errors.ts';
-import { SocketFile } from './socket-file.ts';
+import { SocketFile, type SocketFileIdentity } from './socket-file.ts';
 import { SocketPathError } from './unix-socket.ts';
 
 const LOOK_PERIOD_MS = 1000;
@@ -21,6 +21,9 @@ export type BoundSocketEvents = {
   info(message: string): void;
   warn(message: string): void;
 };
+
+/** A socket that is bound, on its way from one process to another. */
+export type HandedSocket = { readonly fd: number; readonly file: SocketFileIdentity | null };
 
 export class BoundSocket {
   readonly #path: string;
@@ -54,6 +57,26 @@ export class BoundSocket {
     assert(this.#fd < 0, 'a socket is opened once');
     this.#fd = this.#bind();
     this.#file = this.#fileNow();
+    this.lookAfter(true);
+  }
+
+  /** Takes over a socket that another process bound; `file`: null where nothing of it was left. */
+  takeOver({ fd, file }: HandedSocket): void {
+    assert(this.#fd < 0, 'a socket is opened once');
+    this.#fd = fd;
+    this.#file = file === null ? null : new SocketFile(this.#path, file);
+  }
+
+  /** What another process needs to go on with the socket, while it is not looked after here. */
+  handOver(): HandedSocket {
+    return { fd: this.#fd, file: this.#file?.identity ?? null };
+  }
+
+  /** Whether the file is looked after: not while the socket is on its way to another process, or from there. */
+  lookAfter(looks: boolean): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+    if (!looks || this.#fd < 0) return;
     this.#timer = setInterval(() => this.#look(), LOOK_PERIOD_MS);
     this.#timer.unref();
   }

@@ -116,6 +116,7 @@ export class DescriptorShare {
   static readonly BASE = 2 + 3 * DescriptorShare.#PER_RING;
   readonly #budget: Budget;
   #count = 0;
+  #fileCount = 0;
 
   /** @throws BudgetError */
   constructor(budget: Budget) {
@@ -129,9 +130,28 @@ export class DescriptorShare {
     if (wanted > this.#count) this.#grow(wanted - this.#count);
   }
 
+  /** It shares a file that is to be kept open. False: there is no room for it. */
+  takeFile(): boolean {
+    try {
+      this.#budget.take(1, this.#count + this.#fileCount);
+    } catch (error) {
+      if (error instanceof BudgetError) return false;
+      throw error;
+    }
+    this.#fileCount++;
+    return true;
+  }
+
+  /** Such a file is not kept any more. */
+  giveFile(): void {
+    this.#budget.give(1);
+    this.#fileCount--;
+  }
+
   release(): void {
-    this.#budget.give(this.#count);
+    this.#budget.give(this.#count + this.#fileCount);
     this.#count = 0;
+    this.#fileCount = 0;
   }
 
   #grow(count: number): void {

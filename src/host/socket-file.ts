@@ -7,17 +7,27 @@ import { lstatSync, unlinkSync } from 'node:fs';
 /** What stands at a socket's path: its own file, nothing that could be found, or something else. */
 export type Standing = 'ours' | 'nothing' | 'another';
 
+/** Of the file, as stat(2) has it. */
+export type SocketFileIdentity = { readonly dev: bigint; readonly ino: bigint };
+
 export class SocketFile {
   readonly #path: string;
   readonly #device: bigint;
   readonly #inode: bigint;
 
-  /** The file at `path`, right after a socket was bound there. @throws Node's error when it is gone already */
-  constructor(path: string) {
-    const { dev, ino } = lstatSync(path, { bigint: true });
+  /**
+   * The file at `path`, right after a socket was bound there, or with the `identity` that another process knew it by.
+   * @throws Node's error when it is gone already and no identity is given
+   */
+  constructor(path: string, identity: SocketFileIdentity | null = null) {
+    const { dev, ino } = identity ?? lstatSync(path, { bigint: true });
     this.#path = path;
     this.#device = dev;
     this.#inode = ino;
+  }
+
+  get identity(): SocketFileIdentity {
+    return { dev: this.#device, ino: this.#inode };
   }
 
   /** Ask while the socket is open: until it is closed the kernel gives the number of its inode to no other file. */

@@ -97,6 +97,13 @@ export class GuestMemory {
     return this.#regions.find((mapped) => isSameRegion(mapped, region, fd));
   }
 
+  /** As the messages said it: each region as often as it was added. */
+  get additions(): readonly MappedRegion[] {
+    return this.#regions.flatMap((region) =>
+      new Array<MappedRegion>(this.#timesAddedOf(region)).fill(region),
+    );
+  }
+
   #timesAddedOf(mapped: MappedRegion): number {
     const times = this.#timesAdded.get(mapped);
     assert(times !== undefined && times > 0, 'a mapped region was added at least once');

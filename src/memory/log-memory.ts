@@ -18,6 +18,7 @@ export class LogMemory {
   readonly offset: number;
   readonly sizeBytes: number;
   readonly #arena: Arena;
+  readonly #description: LogDescription;
   readonly #mapping: PeerMapping;
   #isReleased = false;
 
@@ -25,13 +26,15 @@ export class LogMemory {
    * Maps it. `fd` stays the caller's, who may close it afterwards. `ownerParts`: regions that its owner has already.
    * @throws MemoryError, NoRoomError, HostError
    */
-  constructor(arena: Arena, { sizeBytes, offset }: LogDescription, fd: number, ownerParts: number) {
+  constructor(arena: Arena, description: LogDescription, fd: number, ownerParts: number) {
+    const { sizeBytes, offset } = description;
     if (sizeBytes === 0n) throw new MemoryError('the log is empty');
     if (sizeBytes > BigInt(LOG_BYTES_MAX))
       throw new MemoryError(`the log of ${sizeBytes} bytes is longer than ${LOG_BYTES_MAX}`);
     if (offset + sizeBytes > ADDRESS_MAX)
       throw new MemoryError(`the log's offset 0x${offset.toString(16)} + ${sizeBytes} bytes is out of range`);
     this.#arena = arena;
+    this.#description = description;
     this.sizeBytes = Number(sizeBytes);
     this.#mapping = mapPeerFile(arena, {
       what: 'the log',
@@ -42,6 +45,16 @@ export class LogMemory {
       ownerParts,
     });
     this.offset = this.#mapping.arenaOffset;
+  }
+
+  /** As the front-end named it. */
+  get description(): LogDescription {
+    return this.#description;
+  }
+
+  /** Which file it lies in. */
+  get file(): { readonly device: number; readonly inode: number } {
+    return this.#mapping;
   }
 
   /** The first guest address whose page has no bit. */

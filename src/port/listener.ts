@@ -4,7 +4,7 @@
  * socket's file was removed. Main thread.
  */
 import assert from 'node:assert';
-import { BoundSocket } from '../host/bound-socket.ts';
+import { BoundSocket, type HandedSocket } from '../host/bound-socket.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
 import { PeerFds } from '../host/peer-fds.ts';
@@ -31,6 +31,7 @@ export class Listener {
   #waiter: ((fd: number) => void) | null = null;
   /** Whether a second connection was left waiting once. */
   #secondWaited = false;
+  #isFrozen = false;
   /** The connection that was handed over last, until `hold`; otherwise -1. Its owner closes it right before `hold`. */
   #inUseFd = -1;
 
@@ -48,6 +49,33 @@ export class Listener {
   /** Why nobody can connect, although it listens; null: it can be reached. */
   get trouble(): string | null {
     return this.#socket.trouble;
+  }
+
+  /** Takes over a socket that another process listens at, frozen. */
+  takeOver(socket: HandedSocket): void {
+    this.#isFrozen = true;
+    this.#socket.takeOver(socket);
+  }
+
+  /** What another process needs to go on listening; of a frozen one. */
+  handOver(): HandedSocket {
+    return this.#socket.handOver();
+  }
+
+  /** Lets nobody in, and leaves the file alone: who connects waits. */
+  freeze(): void {
+    this.#isFrozen = true;
+    this.#unwatch();
+    this.#socket.lookAfter(false);
+  }
+
+  /** Goes on; `inUseFd`: the connection in use that was taken over, -1: as before. */
+  thaw(inUseFd = -1): void {
+    this.#isFrozen = false;
+    if (inUseFd >= 0) this.#inUseFd = inUseFd;
+    if (this.#socket.fd < 0) return;
+    this.#socket.lookAfter(true);
+    if (this.#waiter !== null || this.#inUseFd >= 0) this.#look();
   }
 
   /** Listens; connections wait until `next`. @throws SocketPathError, HostError */
@@ -101,11 +129,13 @@ export class Listener {
 
   #look(): void {
     this.#unwatch();
+    if (this.#isFrozen) return;
     this.#watch = descriptorLoop().watch(this.#socket.fd, () => this.#onConnection());
   }
 
   #lookAfter(pauseMs: number): void {
     this.#unwatch();
+    if (this.#isFrozen) return;
     this.#pause = setTimeout(() => this.#look(), pauseMs);
   }
 

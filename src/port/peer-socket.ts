@@ -4,6 +4,7 @@
  * ports share. Main thread.
  */
 import assert from 'node:assert';
+import type { HandedSocket } from '../host/bound-socket.ts';
 import { HostError } from '../host/errors.ts';
 import { PeerFds } from '../host/peer-fds.ts';
 import { checkSocketPath, connectUnix, type ListenOptions } from '../host/unix-socket.ts';
@@ -51,6 +52,36 @@ export class PeerSocket {
     return this.#role === 'server' ? 'now' : 'soon';
   }
 
+  /** Lets nobody in, and connects to nobody. Once it is open. */
+  freeze(): void {
+    this.#listener.freeze();
+  }
+
+  /** Goes on; `inUseFd` as of Listener. */
+  thaw(inUseFd = -1): void {
+    this.#listener.thaw(inUseFd);
+  }
+
+  /** Of a frozen one: the socket that listens, null where none does; and a connection that nobody took yet, or -1. */
+  handOver(): { readonly listening: HandedSocket | null; readonly acceptedFd: number } {
+    const listening = this.#role === 'server' ? this.#listener.handOver() : null;
+    return {
+      listening: listening === null || listening.fd < 0 ? null : listening,
+      acceptedFd: this.#acceptedFd,
+    };
+  }
+
+  /**
+   * What another process had, in place of `open`: the socket that listens, and the connection in use, which is the first
+   * one that is taken. Frozen until `thaw`. @throws SocketPathError
+   */
+  takeOver(listening: HandedSocket | null, connectionFd: number): void {
+    this.#acceptedFd = connectionFd;
+    if (listening === null) this.open();
+    else this.#listener.takeOver(listening);
+    this.freeze();
+  }
+
   /** @throws SocketPathError */
   open(): void {
     if (this.#role === 'server') this.#listener.open();
@@ -58,12 +89,15 @@ export class PeerSocket {
   }
 
   attend(signal: AbortSignal): Promise<boolean> | null {
+    // Taken over.
+    if (this.#acceptedFd >= 0) return Promise.resolve(true);
     return this.#role === 'server' ? this.#accept(signal) : null;
   }
 
   /** The connection; the caller owns it. @throws HostError when nobody listens, in role client */
   take(): number {
-    if (this.#role === 'client') return connectUnix(this.#path, this.#refusesDescriptors);
+    if (this.#role === 'client' && this.#acceptedFd < 0)
+      return connectUnix(this.#path, this.#refusesDescriptors);
     const fd = this.#acceptedFd;
     assert(fd >= 0, 'a connection was accepted before it is taken');
     this.#acceptedFd = -1;

@@ -22,7 +22,7 @@ import { closeFds } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { PeerFds } from '../host/peer-fds.ts';
 import { MemoryError } from '../memory/peer-mapping.ts';
-import { BACK_END_ROLE, Channel, type ChannelEnd, type Message } from './channel.ts';
+import { BACK_END_ROLE, Channel, type ChannelEnd, type HalfRead, type Message } from './channel.ts';
 import { type Answer, type BackEnd, handle } from './handlers.ts';
 import { IncomingFds } from './incoming-fds.ts';
 import { PeerError } from './peer-error.ts';
@@ -36,6 +36,9 @@ export type SessionEvents = {
   readonly onEnd: (reason: string, end: ChannelEnd) => void;
 };
 
+/** What is to be known of a connection that is taken over. */
+export type HandedSession = { readonly isSilent: boolean; readonly halfRead: HalfRead };
+
 const ACK_DONE = 0n;
 const ACK_REFUSED = 1n;
 
@@ -47,12 +50,19 @@ export class Session {
   /** Aborted when the connection has ended. */
   readonly #gone = new AbortController();
   /** No message has come. */
-  isSilent = true;
+  isSilent: boolean;
   /** The message being handled; resolves when it is done with. */
   #current: Promise<void> = Promise.resolve();
 
-  /** Takes over `fd`. */
-  constructor(fd: number, backEnd: BackEnd, events: SessionEvents, peerFds = new PeerFds()) {
+  /** Takes over `fd`. `handed`: as another process had it; then nothing is read before `resume`. */
+  constructor(
+    fd: number,
+    backEnd: BackEnd,
+    events: SessionEvents,
+    peerFds = new PeerFds(),
+    handed: HandedSession | null = null,
+  ) {
+    this.isSilent = handed?.isSilent ?? true;
     this.#backEnd = backEnd;
     this.#events = events;
     this.#peerFds = peerFds;
@@ -68,7 +78,31 @@ export class Session {
         events.onEnd(reason, end);
       },
       peerFds,
+      handed?.halfRead,
     );
+  }
+
+  /** Aborted when the connection has ended. */
+  get gone(): AbortSignal {
+    return this.#gone.signal;
+  }
+
+  /** Reads nothing more; resolves when the message that is being handled is answered. */
+  async pause(): Promise<void> {
+    this.#channel.pause();
+    await this.settled();
+  }
+
+  /** Reads on. */
+  resume(): void {
+    this.#channel.resume();
+  }
+
+  /** The connection and what was read of it, while it is paused; null: it has ended. */
+  handOver(): (HandedSession & { readonly fd: number }) | null {
+    const { isSilent } = this;
+    const { fd, halfRead, isOpen } = this.#channel;
+    return isOpen ? { fd, halfRead, isSilent } : null;
   }
 
   /** Closes the connection; resolves when the handler that is at work, if any, has come to its end. */

@@ -5,6 +5,7 @@
  * is the business of back-end.ts and requests.ts. The thread that made it. vhost-user.rst, "Message
  * Specification", "Header".
  */
+import assert from 'node:assert/strict';
 import { decodeHeader, type Header } from '../../protocol/vhost-user/codec.ts';
 import {
   FDS_MAX,
@@ -66,6 +67,11 @@ type Unsent = { readonly bytes: Uint8Array; readonly fds: readonly number[] };
 
 class PeerLeft extends PeerError {}
 
+/** A message of which only the beginning has come. */
+export type HalfRead = { readonly bytes: Uint8Array; readonly fds: readonly number[] };
+
+const NOTHING_READ: HalfRead = { bytes: new Uint8Array(0), fds: [] };
+
 export class Channel {
   readonly #fd: number;
   readonly #role: ChannelRole;
@@ -75,6 +81,7 @@ export class Channel {
   #watch: Watch | null = null;
   #isOpen = true;
   #isHandling = false;
+  #isPaused = false;
   #handledThisTurn = 0;
   /** What has come of the current message. */
   readonly #received = new Uint8Array(HEADER_BYTES + PAYLOAD_BYTES_MAX);
@@ -93,13 +100,42 @@ export class Channel {
     onMessage: MessageHandler,
     onEnd: (reason: string, end: ChannelEnd) => void,
     peerFds = new PeerFds(),
+    /** Given: the connection is taken over, and nothing is read of it before `resume`. */
+    halfRead: HalfRead | null = null,
   ) {
+    const { bytes, fds } = halfRead ?? NOTHING_READ;
+    this.#received.set(bytes);
+    this.#receivedBytes = bytes.length;
+    this.#receivedFds = [...fds];
+    this.#isPaused = halfRead !== null;
     this.#fd = fd;
     this.#role = role;
     this.#onMessage = onMessage;
     this.#onEnd = onEnd;
     this.#peerFds = peerFds;
-    this.#listen();
+    if (!this.#isPaused) this.#listen();
+  }
+
+  get fd(): number {
+    return this.#fd;
+  }
+
+  /** While the channel is paused and no message is being handled. */
+  get halfRead(): HalfRead {
+    return { bytes: this.#received.slice(0, this.#receivedBytes), fds: this.#receivedFds };
+  }
+
+  /** Reads nothing more; a message that is being handled is handled to its end, and answered. */
+  pause(): void {
+    this.#isPaused = true;
+    this.#watch?.close();
+  }
+
+  /** Reads on. */
+  resume(): void {
+    assert(this.#isPaused, 'only a channel that was paused is resumed');
+    this.#isPaused = false;
+    if (!this.#isHandling && this.#relief === null) this.#resume();
   }
 
   get isOpen(): boolean {
@@ -193,7 +229,7 @@ export class Channel {
 
   /** Handles what has come, until there is no whole message, a handler needs time or others must have their turn. */
   #pump(): void {
-    while (this.#isOpen && !this.#isHandling) {
+    while (this.#isOpen && !this.#isHandling && !this.#isPaused) {
       if (this.#mustBreathe()) {
         this.#breathe();
         return;
@@ -251,7 +287,8 @@ export class Channel {
   }
 
   #resume(): void {
-    if (!this.#isOpen) return;
+    if (!this.#isOpen || this.#isPaused) return;
+    this.#watch?.close();
     this.#listen();
     this.#pump();
   }

@@ -20,6 +20,7 @@ export type RunOptions = {
   readonly state?: string;
   /** False: `--no-restore`. */
   readonly restore?: boolean;
+  readonly takeover?: boolean;
 };
 
 /** A word of so many letters is another one with two of them changed. */

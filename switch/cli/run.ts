@@ -1,6 +1,7 @@
 /** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
+import { HandOverError } from '../../src/device/hand-over.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { readConfigFile } from '../config/file.ts';
@@ -14,6 +15,9 @@ import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
 import type { Switch } from '../switch.ts';
+import { TakeoverServer } from '../takeover/give.ts';
+import { TakeoverError } from '../takeover/link.ts';
+import { beginTakeover, type Takeover } from '../takeover/take.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { guestLineText } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
@@ -112,6 +116,7 @@ export function addRun(program: Command): void {
       'where ports are kept that are added while it runs, or none (default: beside the control socket)',
     )
     .option('--no-restore', 'begin without the ports of that file')
+    .option('--takeover', 'take over from the Ringway that runs at the control socket; guests notice nothing')
     .addOption(new Option('--log-level <level>', 'least severe to log').choices(LOG_LEVELS).default('info'))
     .addHelpText('after', DETAILS)
     .action(async ({ logLevel, ...options }: RunOptions & { logLevel: LogLevel }) => {
@@ -129,13 +134,36 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   ]);
   // Loaded late: a wrong option is answered without starting the machinery.
   const { Switch } = await import('../switch.ts');
-  const running = await Switch.start(config, log).catch(asRefusal);
+  const takeover = options.takeover === true ? await takeoverFor(config) : null;
+  const running = await Switch.start(config, log, takeover?.state).catch(asRefusal);
+  const kept = new KeptPorts(config.stateFile, running, log);
+  let isOurs = takeover === null;
   try {
-    const kept = new KeptPorts(config.stateFile, running, log);
     const restored = options.restore === false ? [] : await kept.restore(config.ports);
-    const source = withKept(running, kept);
-    await runUntil(stop, running, { ...config, ports: [...config.ports, ...restored] }, source, log);
+    if (takeover !== null) {
+      const stopped = stop.then(() => {
+        throw new CliError('stopped before it had taken over');
+      });
+      await Promise.race([finishTakeover(takeover, running), stopped, failureOf(running)]);
+      isOurs = true;
+      log.info('has taken over');
+    }
+    const server =
+      config.controlSocket === null ? null : new TakeoverServer(running, config.controlSocket, log);
+    const source = withKept(running, kept, server);
+    const ports = [...config.ports, ...restored];
+    const isGone = await runUntil(stop, running, { ...config, ports }, source, server, log);
+    if (isGone) {
+      await running.leave();
+      return;
+    }
   } catch (error) {
+    // The other process goes on with all that was to be taken over, so nothing of it is touched.
+    if (!isOurs) {
+      await Promise.race([running.leave(), sleep(STOP_AFTER_FAILURE_MS)]);
+      const isRefusal = error instanceof HandOverError || error instanceof TakeoverError;
+      throw isRefusal ? new CliError(error.message) : error;
+    }
     // After a worker's death the orderly stop may wait for that worker's answer.
     await Promise.race([running.stop(), sleep(STOP_AFTER_FAILURE_MS)]);
     throw error;
@@ -144,13 +172,33 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   log.info('stopped');
 }
 
+/** @throws CliError, ControlError */
+async function takeoverFor({ controlSocket }: SwitchConfig): Promise<Takeover> {
+  if (controlSocket === null)
+    throw new CliError('--takeover needs the control socket: --control PATH', EXIT.usage);
+  try {
+    return await beginTakeover(controlSocket);
+  } catch (error) {
+    throw error instanceof TakeoverError ? new CliError(error.message) : error;
+  }
+}
+
+/** Everything is there, at rest. Resolves when frames flow here, and the other process is gone. */
+async function finishTakeover(takeover: Takeover, running: Switch): Promise<void> {
+  await running.takenOver();
+  await running.goOnAt(await takeover.ready());
+  await takeover.done();
+  await running.goOn();
+  await takeover.ended();
+}
+
 /** What the host refuses at the start is for the user to mend, as a wrong setting is. */
 function asRefusal(error: unknown): never {
   throw error instanceof HostError ? new CliError(error.message, EXIT.usage) : error;
 }
 
 /** What the control API reports from and changes. */
-function withKept(running: Switch, kept: KeptPorts): ControlSource {
+function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | null): ControlSource {
   return {
     ports: () => running.ports(),
     port: (name) => running.port(name),
@@ -160,30 +208,45 @@ function withKept(running: Switch, kept: KeptPorts): ControlSource {
     addPort: (config, settings) => kept.addPort(config, settings),
     changePort: (name, change) => kept.changePort(name, change),
     removePort: (name) => kept.removePort(name),
+    ...(server !== null && {
+      takeOver: (socketName: string, formats: readonly number[]) => server.begin(socketName, formats),
+    }),
   };
 }
 
-/** @throws CliError when the switch fails by itself */
+/** Answers whether another process has taken over. @throws CliError when the switch fails by itself */
 async function runUntil(
   stop: Promise<object>,
   running: Switch,
   config: SwitchConfig,
   source: ControlSource,
+  server: TakeoverServer | null,
   log: Logger,
-): Promise<void> {
+): Promise<boolean> {
   const failure = failureOf(running);
   // It may fail before anybody waits for it; the race below still learns of it.
   failure.catch(() => {});
   if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
-  const closeControl = await openControl(config.controlSocket, source, log);
+  const control = await openControl(config.controlSocket, source, log);
+  let isGone = false;
+  const takenOver = server?.handedOver.then(() => {
+    isGone = true;
+    return { reason: 'another process has taken over' };
+  });
   try {
     const lines = config.ports.map(guestLineText).join('');
     if (lines !== '') linesOut(STDOUT_FD).write(lines);
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
-    log.info(await Promise.race([stop, failure]), 'stopping');
+    log.info(
+      await Promise.race([stop, failure, ...(takenOver === undefined ? [] : [takenOver])]),
+      'stopping',
+    );
   } finally {
-    await closeControl();
+    control.forget();
+    // It goes with the process: who comes after us has its own in its place.
+    if (!isGone) await control.close();
   }
+  return isGone;
 }
 
 async function failureOf(running: Switch): Promise<never> {
@@ -196,19 +259,15 @@ async function failureOf(running: Switch): Promise<never> {
   throw new CliError('a worker ended by itself, which is a bug in ringway');
 }
 
-/** Serves the control API and leaves the note that leads to it; the answer undoes both. */
+/** Serves the control API and leaves the note that leads to it; the answer undoes each. */
 async function openControl(
   path: string | null,
   source: ControlSource,
   log: Logger,
-): Promise<() => Promise<void>> {
-  if (path === null) return async () => {};
+): Promise<{ forget(): void; close(): Promise<void> }> {
+  if (path === null) return { forget: () => {}, close: async () => {} };
   const server = await serveControlAt(path, source, log);
-  const forget = recordRunningOrWarn(path, log);
-  return async () => {
-    forget();
-    await server.close();
-  };
+  return { forget: recordRunningOrWarn(path, log), close: () => server.close() };
 }
 
 async function serveControlAt(

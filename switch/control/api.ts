@@ -3,6 +3,7 @@
  * serve.ts. Main thread; a request never reaches a worker.
  */
 import { type Context, Hono } from 'hono';
+import { z } from 'zod';
 import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
@@ -27,10 +28,14 @@ export type ControlSource = {
   changePort(name: string, change: unknown): Promise<void>;
   /** @throws NoSuchPortError */
   removePort(name: string): Promise<void>;
+  /** Left out: it cannot be taken over. @throws PortConflictError, HostError */
+  takeOver?(socketName: string, formats: readonly number[]): void;
 };
 
 /** Answer of GET /v1/version. */
 export type VersionReport = { readonly version: string; readonly node: string; readonly pid: number };
+
+const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
 /** More than the settings of any port. */
 const BODY_BYTES_MAX = 2 ** 16;
@@ -38,7 +43,7 @@ const BODY_BYTES_MAX = 2 ** 16;
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
- * removes it. Whatever goes wrong is a Refusal with a status.
+ * removes it; POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -73,6 +78,13 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.get('/v1/version', (context) => {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);
+  });
+  api.post('/v1/takeover', async (context) => {
+    const { data } = Takeover.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, 'a takeover needs a socket and its formats', 400);
+    if (source.takeOver === undefined) return refuse(context, 'this Ringway cannot be taken over', 409);
+    source.takeOver(data.socket, data.formats);
+    return json(context, { pid: process.pid });
   });
   api.notFound((context) => refuse(context, `there is no ${context.req.method} ${context.req.path}`, 404));
   api.onError((error, context) => json(context, refusalOf(error), statusOf(error)));

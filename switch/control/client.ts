@@ -41,7 +41,10 @@ const RefusalJson: z.ZodType<Refusal> = z.object({
 const ANSWER_TIMEOUT_MS = 10_000;
 
 /** What is asked for: GET alone unless said otherwise. */
-export type ControlRequest = { readonly method: 'PUT' | 'PATCH' | 'DELETE'; readonly body?: unknown };
+export type ControlRequest = {
+  readonly method: 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  readonly body?: unknown;
+};
 
 /**
  * The JSON that the request is answered with. The caller names the type: both ends are of one version.

@@ -88,6 +88,12 @@ export class WorkerPool implements DataPath {
     await this.#orderAll({ kind: 'addPort', portId, counts });
   }
 
+  /** What workers of another process counted about the port, which no frame has come to here. */
+  takeOverCounts(portId: number, handed: readonly number[]): void {
+    const counts = this.#countsOfPort.get(portId);
+    if (counts !== undefined) new Float64Array(counts).set(handed.slice(0, PORT_COUNTS));
+  }
+
   /** Answers what the workers counted about it, to the last frame. */
   async removePort(portId: number): Promise<Float64Array> {
     await this.#orderAll({ kind: 'removePort', portId });

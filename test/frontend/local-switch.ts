@@ -7,6 +7,7 @@
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import type { GpaMap } from '../../src/memory/gpa-translator.ts';
+import type { HandedPort } from '../../src/port/hand-over.ts';
 import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import { BATCH_FRAMES_MAX, Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
@@ -39,7 +40,15 @@ export class LocalSwitch {
   readonly #path: LocalDataPath;
   #running = true;
 
-  constructor(ports: readonly LocalPort[], tamper: Tamper | null = null) {
+  /** Of which each port has begun to serve. */
+  readonly started: Promise<unknown>;
+
+  /** `handed`: what each port takes over, frozen and at rest. */
+  constructor(
+    ports: readonly LocalPort[],
+    tamper: Tamper | null = null,
+    handed: readonly HandedPort[] | null = null,
+  ) {
     this.#path = new LocalDataPath(this, tamper);
     this.ports = ports.map(
       ({ socketPath, role, queuePairsMax }, id) =>
@@ -64,13 +73,19 @@ export class LocalSwitch {
           },
         ),
     );
-    for (const port of this.ports) port.start();
+    for (const [i, port] of this.ports.entries()) if (handed !== null) port.takeOver(handed[i]);
+    this.started = Promise.all(this.ports.map((port) => port.start()));
     this.#turn();
   }
 
   /** A ring of a port as the data path has it; undefined: not attached. */
   ring(portId: number, queueIndex: number): RingAttachment | undefined {
     return this.#path.attachment(portId, queueIndex);
+  }
+
+  /** Somebody else uses what the ports had. */
+  abandon(): void {
+    this.#running = false;
   }
 
   async stop(): Promise<void> {

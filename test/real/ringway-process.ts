@@ -78,6 +78,30 @@ export class RingwayProcess {
     await this.#untilItAnswers();
   }
 
+  /** Starts another process that takes over; resolves when it answers and the one before is gone. */
+  async takeOver(moreArgs: readonly string[] = []): Promise<void> {
+    const before = this.#exited;
+    this.#child = this.#spawn(['--takeover', ...moreArgs]);
+    this.#exited = exitOf(this.#child);
+    if ((await before) !== 0)
+      throw new Error(`Ringway did not end in order when it was taken over:\n${this.log}`);
+    await this.#untilItAnswers();
+  }
+
+  /** Starts another process that does not come to take over: it is killed by that signal, or ends by itself (null). */
+  async failTakeOver(signal: NodeJS.Signals | null, moreArgs: readonly string[] = []): Promise<void> {
+    const begun = this.#lines.length;
+    const child = this.#spawn(['--takeover', ...moreArgs]);
+    const ended = exitOf(child);
+    const says = (text: string): boolean => this.#lines.slice(begun).some((line) => line.includes(text));
+    if (signal !== null) {
+      await this.until(async () => says('is being taken over'));
+      child.kill(signal);
+    }
+    if ((await ended) === 0) throw new Error(`it took over:\n${this.log}`);
+    await this.until(async () => says('takeover came to nothing'));
+  }
+
   get pid(): number {
     return this.#child.pid!;
   }

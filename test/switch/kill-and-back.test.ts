@@ -7,16 +7,14 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
 import { askControl } from '../../switch/control/client.ts';
+import { NumberedFlow } from '../numbered-flow.ts';
 import { RingwayProcess } from '../real/ringway-process.ts';
 import { Random } from '../vring/random.ts';
 import { FIRST_BASES } from '../vring/ring-worlds.ts';
 
 const KILLS = Math.round(10 * Number(process.env.RINGWAY_SEARCH ?? 1));
 const WAIT_MS = 20_000;
-/** Fewer than a guest has buffers, so that none is dropped for want of them. */
-const WINDOW_FRAMES = 128;
 const BURST_FRAMES_MAX = 64;
-const TEST_ETHERTYPE = 0x88b5;
 const NAMES = ['a', 'b'] as const;
 const MACS = { a: '02:00:00:00:00:0a', b: '02:00:00:00:00:0b' } as const;
 /** Long enough for a burst to be at work, and short enough to meet it. */
@@ -26,60 +24,6 @@ const closing: (() => unknown)[] = [];
 afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
 });
-
-/** Numbered frames from one guest to the other. */
-class Flow {
-  sent = 0;
-  /** How often each came. */
-  readonly times: number[] = [];
-  distinct = 0;
-  readonly #from: EmbeddedGuest;
-  readonly #to: EmbeddedGuest;
-
-  constructor(from: EmbeddedGuest, to: EmbeddedGuest) {
-    this.#from = from;
-    this.#to = to;
-  }
-
-  /** Whether anything moved. */
-  step(): boolean {
-    const before = this.sent + this.distinct;
-    while (this.sent - this.distinct < WINDOW_FRAMES && this.#from.send(this.#frame(this.sent))) this.sent++;
-    this.take();
-    return this.sent + this.distinct > before;
-  }
-
-  take(): void {
-    for (let frame = this.#to.receive(); frame !== null; frame = this.#to.receive()) {
-      const number = new DataView(frame.buffer).getUint32(14);
-      if (!Buffer.from(frame).equals(this.#frame(number))) throw new Error(`frame ${number} was damaged`);
-      if (this.times[number] === undefined) this.distinct++;
-      this.times[number] = (this.times[number] ?? 0) + 1;
-    }
-  }
-
-  interrupt(): Promise<void> {
-    return this.#to.pairs[0].toGuest.ring.interrupt();
-  }
-
-  get isDone(): boolean {
-    return this.distinct === this.sent;
-  }
-
-  get twice(): number {
-    return this.times.reduce((sum, times) => sum + times - 1, 0);
-  }
-
-  #frame(number: number): Uint8Array {
-    const frame = new Uint8Array(60 + ((number * 37) % 900)).fill(number);
-    frame.set(this.#to.mac);
-    frame.set(this.#from.mac, 6);
-    const view = new DataView(frame.buffer);
-    view.setUint16(12, TEST_ETHERTYPE);
-    view.setUint32(14, number);
-    return frame;
-  }
-}
 
 type Setup = {
   readonly layout: RingLayoutKind;
@@ -91,14 +35,14 @@ type Setup = {
 class World {
   readonly switching: RingwayProcess;
   readonly guests: readonly EmbeddedGuest[];
-  readonly flows: readonly Flow[];
+  readonly flows: readonly NumberedFlow[];
   readonly #setup: Setup;
 
   private constructor(setup: Setup, switching: RingwayProcess, guests: readonly EmbeddedGuest[]) {
     this.#setup = setup;
     this.switching = switching;
     this.guests = guests;
-    this.flows = [new Flow(guests[0], guests[1]), new Flow(guests[1], guests[0])];
+    this.flows = [new NumberedFlow(guests[0], guests[1]), new NumberedFlow(guests[1], guests[0])];
   }
 
   static async start(setup: Setup): Promise<World> {

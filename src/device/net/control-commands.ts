@@ -15,6 +15,24 @@ import {
   CTRL_VLAN,
 } from '../../../protocol/virtio/net.ts';
 
+/** A filter as plain JSON; addresses in hexadecimal, one after the other. */
+export type HandedFilter = {
+  readonly on: readonly string[];
+  readonly mac: string | null;
+  readonly unicastMacs: string;
+  readonly multicastMacs: string;
+  readonly vlans: readonly number[];
+};
+
+const MODES = [
+  'promiscuous',
+  'allMulticast',
+  'allUnicast',
+  'noMulticast',
+  'noUnicast',
+  'noBroadcast',
+] as const;
+
 /** What the driver asked to receive. */
 export class ReceiveFilter {
   promiscuous = true;
@@ -28,6 +46,34 @@ export class ReceiveFilter {
   unicastMacs = new Uint8Array(0);
   multicastMacs = new Uint8Array(0);
   readonly vlans = new Set<number>();
+
+  static takeOver({ on, mac, unicastMacs, multicastMacs, vlans }: HandedFilter): ReceiveFilter {
+    const filter = new ReceiveFilter();
+    for (const mode of MODES) filter[mode] = on.includes(mode);
+    filter.mac = mac === null ? null : fromHex(mac);
+    filter.unicastMacs = fromHex(unicastMacs);
+    filter.multicastMacs = fromHex(multicastMacs);
+    for (const vlan of vlans) filter.vlans.add(vlan);
+    return filter;
+  }
+
+  handOver(): HandedFilter {
+    return {
+      on: MODES.filter((mode) => this[mode]),
+      mac: this.mac === null ? null : toHex(this.mac),
+      unicastMacs: toHex(this.unicastMacs),
+      multicastMacs: toHex(this.multicastMacs),
+      vlans: [...this.vlans],
+    };
+  }
+}
+
+function toHex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}
+
+function fromHex(text: string): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(Buffer.from(text, 'hex'));
 }
 
 export type CommandContext = {

@@ -13,12 +13,22 @@ import { PeerError } from '../../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../../vring/attachment.ts';
 import { Device, type DeviceContext } from '../device.ts';
 import type { DeviceKind, KindAttachment, OwnQueue } from '../device-kind.ts';
+import { type HandedMessage, handedMessage } from '../hand-over.ts';
 import { AnnouncementLimit } from './announcements.ts';
-import { ControlCommands, ReceiveFilter } from './control-commands.ts';
+import { ControlCommands, type HandedFilter, ReceiveFilter } from './control-commands.ts';
 import { ControlQueue } from './control-queue.ts';
 import { netHandlers } from './handlers.ts';
 import { askedOffloads, GUEST_OFFLOADS, takenOffloads } from './offloads.ts';
 import { type DeviceOptions, offeredFeatures, offeredProtocolFeatures, ringCountMax } from './options.ts';
+
+/** What the driver said by the control queue, and the front-end beside the messages that are handed over. */
+export type HandedNet = {
+  readonly askedForQueues: boolean;
+  readonly activePairs: number | null;
+  /** OFFLOAD_* bits. */
+  readonly takes: number;
+  readonly filter: HandedFilter;
+};
 
 export class NetDevice implements DeviceKind, BackEnd {
   readonly options: DeviceOptions;
@@ -75,6 +85,31 @@ export class NetDevice implements DeviceKind, BackEnd {
       );
     if (!this.#announcements.take(performance.now())) return;
     await this.#context.dataPath.announce(this.#context.portId, bytes);
+  }
+
+  /** As `Device.handOverMessages`. @throws HandOverError */
+  handOverMessages(): HandedMessage[] {
+    const messages = this.device.handOverMessages();
+    return this.mtu === null ? messages : [...messages, handedMessage('NET_SET_MTU', BigInt(this.mtu))];
+  }
+
+  /** Beside those; of a device at rest it is final. */
+  handOver(): HandedNet {
+    const { askedForQueues, receiveFilter } = this;
+    return {
+      askedForQueues,
+      activePairs: this.#activePairs,
+      takes: this.#takes,
+      filter: receiveFilter.handOver(),
+    };
+  }
+
+  /** The device is at rest, and had the messages. */
+  async takeOver(handed: HandedNet): Promise<void> {
+    this.askedForQueues = handed.askedForQueues;
+    this.#activePairs = handed.activePairs;
+    this.receiveFilter = ReceiveFilter.takeOver(handed.filter);
+    await this.#take(handed.takes);
   }
 
   /** The front-end is gone: lets go of everything. */

@@ -3,11 +3,13 @@
  * and does so again when it goes away (client role). One front-end at a time; a device lives as long as its
  * connection. Main thread.
  */
+import assert from 'node:assert/strict';
 import { bitNames } from '../../../protocol/bits.ts';
 import { MTU_MAX } from '../../../protocol/ethernet.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
-import type { Device } from '../../device/device.ts';
+import type { Device, DeviceRest } from '../../device/device.ts';
+import { carryOut, HandOverError } from '../../device/hand-over.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { allFeatures, type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
 import type { PortRecords } from '../../device/ring-records.ts';
@@ -16,9 +18,10 @@ import { type Budget, BudgetError, DescriptorShare } from '../../host/budgets.ts
 import type { Watch } from '../../host/event-loop.ts';
 import { PeerFds } from '../../host/peer-fds.ts';
 import { PortFds, processDescriptors } from '../../host/port-fds.ts';
+import type { SocketFileIdentity } from '../../host/socket-file.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
-import { type PortCounters, queueStates, sumCounters } from '../../queue/state.ts';
-import { Session } from '../../vhost-user/back-end.ts';
+import { type PortCounters, QueueState, queueStates, sumCounters } from '../../queue/state.ts';
+import { type HandedSession, Session } from '../../vhost-user/back-end.ts';
 import {
   type Port,
   type PortContext,
@@ -27,6 +30,14 @@ import {
   type PortTuning,
   queueStoppedText,
 } from '../contract.ts';
+import type {
+  HandedConnection,
+  HandedGuest,
+  HandedListener,
+  HandedPort,
+  HandOver,
+  PortPositions,
+} from '../hand-over.ts';
 import { PeerSocket, type SocketRole } from '../peer-socket.ts';
 import { Supervisor, type Trouble } from '../supervisor.ts';
 
@@ -65,7 +76,7 @@ type Peer = {
 /** A process at the other end that has left; null: the kernel did not tell which. */
 type ServedGuest = { readonly pid: number | null; readonly offered: bigint };
 
-export class VhostUserPort implements Port {
+export class VhostUserPort implements Port, HandOver {
   readonly id: number;
   readonly name: string;
   readonly kind = 'vhost-user';
@@ -94,6 +105,12 @@ export class VhostUserPort implements Port {
   #lastServed: ServedGuest | null = null;
   /** Who left before it agreed on anything when settings left out some of what it might have, and all of that. */
   #mayInsist: ServedGuest | null = null;
+  /** Resolved when the port is thawed; null: it is not frozen. */
+  #frozen: PromiseWithResolvers<void> | null = null;
+  /** What is taken over, until it is. */
+  #handed: HandedPort | null = null;
+  /** Whose state was handed over. */
+  #handedPeer: Peer | null = null;
   /** The process that left last when it had asked how many queues there are; null: nobody did, or nobody knows. */
   #lastToAsk: number | null = null;
 
@@ -118,9 +135,9 @@ export class VhostUserPort implements Port {
     );
     this.#supervisor = new Supervisor(
       {
-        open: () => this.#socket.open(),
-        attend: (signal) => this.#socket.attend(signal),
-        attach: async () => this.#attach(),
+        open: () => this.#open(),
+        attend: (signal) => this.#attend(signal),
+        attach: () => this.#attach(),
         release: (isLast) => this.#release(isLast),
         close: () => {
           this.#records?.release();
@@ -189,14 +206,144 @@ export class VhostUserPort implements Port {
   }
 
   stop(): Promise<void> {
+    this.#frozen?.resolve();
     return this.#supervisor.stop();
+  }
+
+  async freeze(): Promise<void> {
+    this.#frozen ??= Promise.withResolvers();
+    this.#socket.freeze();
+    await this.#peer?.session.pause();
+  }
+
+  handOver(): HandedPort {
+    assert(this.#frozen !== null, 'only a frozen port is handed over');
+    const { listening, acceptedFd } = this.#socket.handOver();
+    const peer = this.#peer;
+    const handed = peer?.session.handOver() ?? null;
+    this.#handedPeer = handed === null ? null : peer;
+    const { lastRuns, ...remembered } = this.#remembered;
+    return {
+      kind: 'vhost-user',
+      listener: listening === null ? null : { fd: listening.fd, file: textsOf(listening.file) },
+      connection:
+        handed === null || peer === null
+          ? untouchedConnection(acceptedFd)
+          : {
+              fd: handed.fd,
+              isSilent: handed.isSilent,
+              halfRead: {
+                bytes: Buffer.from(handed.halfRead.bytes).toString('base64'),
+                fds: handed.halfRead.fds,
+              },
+              offered: String(peer.net.offeredFeatures),
+              messages: peer.net.handOverMessages(),
+            },
+      ...remembered,
+      lastRuns,
+    };
+  }
+
+  takeOver(handed: HandedPort): void {
+    this.#handed = handed;
+    this.#frozen = Promise.withResolvers();
+    this.#lastServed = guestOf(handed.lastServed);
+    this.#mayInsist = guestOf(handed.mayInsist);
+    this.#lastToAsk = handed.lastToAsk;
+    this.#lastWhy = handed.lastWhy;
+    for (const { index, availNext, usedNext, ...run } of handed.lastRuns)
+      this.#lastRuns.set(index, { ...run, indices: { availNext, usedNext }, interrupted: null });
+  }
+
+  async setRest(rest: DeviceRest): Promise<void> {
+    await this.device?.setRest(rest);
+  }
+
+  positions(): PortPositions {
+    const peer = this.#handedPeer;
+    if (peer !== null && (peer !== this.#peer || peer.session.handOver() === null))
+      throw new HandOverError('its front-end went away meanwhile');
+    const queueCount = ringCountMax(this.options.device.queuePairsMax);
+    const counts = Array.from({ length: queueCount }, (_, i) => [...new QueueState(this.states, i).counts]);
+    return { rings: peer?.net.device.handOverRings() ?? [], net: peer?.net.handOver() ?? null, counts };
+  }
+
+  async goOnAt({ rings, net, counts }: PortPositions): Promise<void> {
+    const queueCount = ringCountMax(this.options.device.queuePairsMax);
+    if (counts.length > queueCount) throw new HandOverError('it has fewer queues in the new settings');
+    for (const [i, queue] of counts.entries()) new QueueState(this.states, i).counts.set(queue);
+    const peer = this.#peer;
+    // Nothing was said yet on a connection that it may have.
+    if (net === null) return;
+    if (peer === null) throw new HandOverError('its front-end went away meanwhile');
+    await peer.net.takeOver(net);
+    peer.net.device.takeOverRings(rings);
+    const { obstacle } = peer.net.device;
+    if (obstacle !== null) throw new HandOverError(obstacle);
+  }
+
+  thaw(): void {
+    const session = this.#peer?.session.handOver() ?? null;
+    this.#frozen?.resolve();
+    this.#frozen = null;
+    this.#handedPeer = null;
+    this.#socket.thaw(session?.fd);
+    if (session !== null) this.#peer?.session.resume();
+    this.#tellChange();
+  }
+
+  /** What is kept from one connection to the next. What only the file of positions tells of rings comes from there again. */
+  get #remembered(): Pick<HandedPort, 'lastServed' | 'mayInsist' | 'lastToAsk' | 'lastWhy' | 'lastRuns'> {
+    const lastRuns = [...this.#lastRuns].flatMap(([index, { interrupted, indices, ...run }]) =>
+      interrupted === null && indices !== null ? [{ index, ...run, ...indices }] : [],
+    );
+    return {
+      lastServed: textOf(this.#lastServed),
+      mayInsist: textOf(this.#mayInsist),
+      lastToAsk: this.#lastToAsk,
+      lastWhy: this.#lastWhy,
+      lastRuns,
+    };
+  }
+
+  #open(): void {
+    if (this.#handed === null) {
+      this.#socket.open();
+      return;
+    }
+    const { listener, connection } = this.#handed;
+    const listening =
+      listener === null
+        ? null
+        : {
+            fd: listener.fd,
+            file:
+              listener.file === null
+                ? null
+                : { dev: BigInt(listener.file.dev), ino: BigInt(listener.file.ino) },
+          };
+    this.#socket.takeOver(listening, connection?.fd ?? -1);
+  }
+
+  #attend(signal: AbortSignal): Promise<boolean> | null {
+    const isTaking = this.#handed?.connection != null;
+    if (this.#frozen !== null && !isTaking && this.options.role === 'client')
+      return this.#frozen.promise.then(() => true);
+    return this.#socket.attend(signal);
   }
 
   queueFailed(queueIndex: number): void {
     this.device?.queueFailed(queueIndex);
   }
 
-  #attach(): void {
+  async #attach(): Promise<void> {
+    const taken = this.#handed?.connection ?? null;
+    this.#handed = null;
+    if (taken !== null) {
+      await this.#takeConnection(this.#socket.take(), taken);
+      return;
+    }
+    await this.#frozen?.promise;
     const { obstruction } = this.#fds;
     // In the other role, who connects is told by being hung up on.
     if (obstruction !== null && this.options.role === 'client') throw new ObstructionError(obstruction);
@@ -221,11 +368,26 @@ export class VhostUserPort implements Port {
     else this.#context.events.info('what its front-end sent is closed after all');
   }
 
-  #adopt(fd: number): void {
+  /** @throws what a message of the old process is refused for */
+  async #takeConnection(fd: number, taken: HandedConnection): Promise<void> {
+    const { isSilent, halfRead, messages } = taken;
+    const handed = {
+      isSilent,
+      halfRead: { bytes: Buffer.from(halfRead.bytes, 'base64'), fds: halfRead.fds },
+    };
+    const { session, net, peerFds } = this.#adopt(fd, { ...handed, offered: BigInt(taken.offered) });
+    await carryOut(messages, net, peerFds, session.gone);
+  }
+
+  #adopt(
+    fd: number,
+    handed: (HandedSession & { readonly offered: bigint }) | null = null,
+  ): Peer & { readonly peerFds: PeerFds } {
     const { arena, arenaView, dataPath, events } = this.#context;
     const descriptors = this.#shareOfDescriptors(fd);
     const peerFds = new PeerFds(peerPid(fd), this.#fds);
-    const device = { ...this.#device, stillOffered: this.#promisedTo(peerFds.peerPid) };
+    const stillOffered = handed?.offered ?? this.#promisedTo(peerFds.peerPid);
+    const device = { ...this.#device, stillOffered };
     const net = new NetDevice(device, {
       portId: this.id,
       arena,
@@ -238,6 +400,7 @@ export class VhostUserPort implements Port {
       onRemark: (remark) => events.info(remark),
       lastRuns: this.#lastRuns,
       records: this.#records,
+      rest: handed === null ? 'none' : 'all',
     });
     const isClient = this.options.role === 'client';
     const tellConnected = (): void => events.info('front-end connected');
@@ -254,13 +417,16 @@ export class VhostUserPort implements Port {
         onEnd: (reason, end) => this.#ended(reason, end === 'left'),
       },
       peerFds,
+      handed,
     );
     const losses = arena.watchLosses(() => {
       const loss = net.device.memoryLoss;
       if (loss !== null) void session.end(loss);
     });
-    this.#peer = { session, net, losses, descriptors, pid: peerFds.peerPid };
-    if (isClient) tellConnected();
+    const peer = { session, net, losses, descriptors, pid: peerFds.peerPid };
+    this.#peer = peer;
+    if (isClient && handed === null) tellConnected();
+    return { ...peer, peerFds };
   }
 
   /**
@@ -397,4 +563,22 @@ export class VhostUserPort implements Port {
     if (reason === null) this.#context.events.info(report);
     else this.#context.events.warn(report);
   }
+}
+
+/** A connection that was accepted, and not taken yet; -1: there is none. */
+function untouchedConnection(fd: number): HandedConnection | null {
+  if (fd < 0) return null;
+  return { fd, isSilent: true, halfRead: { bytes: '', fds: [] }, offered: '0', messages: [] };
+}
+
+function textsOf(file: SocketFileIdentity | null): HandedListener['file'] {
+  return file === null ? null : { dev: String(file.dev), ino: String(file.ino) };
+}
+
+function textOf(guest: ServedGuest | null): HandedGuest | null {
+  return guest === null ? null : { pid: guest.pid, offered: String(guest.offered) };
+}
+
+function guestOf(guest: HandedGuest | null): ServedGuest | null {
+  return guest === null ? null : { pid: guest.pid, offered: BigInt(guest.offered) };
 }

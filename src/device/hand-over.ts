@@ -1,0 +1,75 @@
+/**
+ * A device on its way from one process to the next: vhost-user messages that bring a fresh device to what the front-end
+ * said to the old one, carried out by the ordinary handlers without replies, and besides them what no message tells: where
+ * each ring stands. All of it is plain JSON; descriptors are numbers that whoever carries it translates. Main thread.
+ */
+import { type BodyValues, decodeBody, encodeBody } from '../../protocol/vhost-user/codec.ts';
+import { type BodyOf, MESSAGES, type MessageName } from '../../protocol/vhost-user/messages.ts';
+import type { PeerFds } from '../host/peer-fds.ts';
+import { type BackEnd, handle } from '../vhost-user/handlers.ts';
+import { IncomingFds } from '../vhost-user/incoming-fds.ts';
+import { PeerError } from '../vhost-user/peer-error.ts';
+import type { RingLayoutKind } from '../vring/attachment.ts';
+
+/** It cannot be handed over, and stays where it is; the message says why. */
+export class HandOverError extends Error {
+  override name = 'HandOverError';
+}
+
+export type HandedMessage = {
+  readonly name: string;
+  /** As on the wire, in base64. */
+  readonly payload: string;
+  readonly fds: readonly number[];
+};
+
+/** A ring as no message tells it; the words are those of QueueState. */
+export type HandedRing = {
+  readonly index: number;
+  readonly base: number | null;
+  readonly ranAs: RingLayoutKind | null;
+  readonly goesOn: boolean;
+  readonly addressesAreOld: boolean;
+  readonly addressesWereUsed: boolean;
+  readonly wasOwnQueue: boolean;
+  readonly wasRemarkedOn: boolean;
+  readonly enabled: boolean;
+  readonly availNext: number;
+  readonly usedNext: number;
+  readonly fault: number;
+};
+
+/** The caller keeps `fds`. */
+export function handedMessage<Name extends MessageName>(
+  name: Name,
+  body: BodyValues[BodyOf<Name>],
+  fds: readonly number[] = [],
+): HandedMessage {
+  const payload = encodeBody(MESSAGES[name].body, body as never);
+  return { name, payload: Buffer.from(payload).toString('base64'), fds };
+}
+
+/**
+ * Carries them out, one after the other. Takes over their descriptors, but closes none when it throws: they are the other
+ * process's too, a socket would be shut down there as well, and this one comes to its end.
+ * @throws PeerError, FormError, MemoryError, HostError
+ */
+export async function carryOut(
+  messages: readonly HandedMessage[],
+  backEnd: BackEnd,
+  peerFds: PeerFds,
+  gone: AbortSignal,
+): Promise<void> {
+  for (const message of messages) {
+    const fds = new IncomingFds(message.fds, peerFds, gone);
+    const name = nameOf(message.name);
+    const payload = Buffer.from(message.payload, 'base64');
+    await handle(backEnd.handlers, name, decodeBody(MESSAGES[name].body, payload), fds);
+    fds.closeRest();
+  }
+}
+
+function nameOf(name: string): MessageName {
+  if (!Object.hasOwn(MESSAGES, name)) throw new PeerError(`message ${name} is unknown`);
+  return name as MessageName;
+}

@@ -1,0 +1,114 @@
+/**
+ * The format in which a Ringway hands itself over to its successor, checked when it comes: records of JSON, each with its
+ * descriptors, which the JSON names by their place among them. FORMAT is raised with any change of it; whoever is asked in
+ * another one refuses by name. Order of the records, each after the answer to the one before:
+ *
+ *     successor       running one
+ *     (asks by the control API, with its formats)
+ *                     state       what every port is made from; the fronts are frozen, frames flow
+ *     ready           (all is mapped, the workers run)
+ *                     positions   nobody uses the rings any more
+ *     done            (every ring can go on)
+ *                     go          it ends; the rings are the successor's
+ *
+ * Whoever gives up closes the connection; until `go` is sent, the running one goes on. Main thread.
+ */
+import { z } from 'zod';
+import type { HandedPort, PortPositions } from '../../src/port/hand-over.ts';
+
+export const FORMAT = 1;
+
+const Text64 = z.string().regex(/^\d{1,20}$/);
+const Descriptor = z.int().nonnegative();
+const Layout = z.enum(['split', 'packed']);
+const Word = z.int();
+const Guest = z.object({ pid: z.int().nullable(), offered: Text64 });
+
+const PortState: z.ZodType<HandedPort> = z.object({
+  kind: z.literal('vhost-user'),
+  listener: z.object({ fd: Descriptor, file: z.object({ dev: Text64, ino: Text64 }).nullable() }).nullable(),
+  connection: z
+    .object({
+      fd: Descriptor,
+      isSilent: z.boolean(),
+      halfRead: z.object({ bytes: z.base64(), fds: z.array(Descriptor) }),
+      offered: Text64,
+      messages: z.array(z.object({ name: z.string(), payload: z.base64(), fds: z.array(Descriptor) })),
+    })
+    .nullable(),
+  lastServed: Guest.nullable(),
+  mayInsist: Guest.nullable(),
+  lastToAsk: z.int().nullable(),
+  lastWhy: z.string().nullable(),
+  lastRuns: z.array(
+    z.object({
+      index: Word,
+      layout: Layout,
+      size: Word,
+      place: z.string().nullable(),
+      base: Word.nullable(),
+      availNext: Word,
+      usedNext: Word,
+    }),
+  ),
+});
+
+const Positions: z.ZodType<PortPositions> = z.object({
+  rings: z.array(
+    z.object({
+      index: Word,
+      base: Word.nullable(),
+      ranAs: Layout.nullable(),
+      goesOn: z.boolean(),
+      addressesAreOld: z.boolean(),
+      addressesWereUsed: z.boolean(),
+      wasOwnQueue: z.boolean(),
+      wasRemarkedOn: z.boolean(),
+      enabled: z.boolean(),
+      availNext: Word,
+      usedNext: Word,
+      fault: Word,
+    }),
+  ),
+  net: z
+    .object({
+      askedForQueues: z.boolean(),
+      activePairs: Word.nullable(),
+      takes: Word,
+      filter: z.object({
+        on: z.array(z.string()),
+        mac: z.hex().nullable(),
+        unicastMacs: z.hex(),
+        multicastMacs: z.hex(),
+        vlans: z.array(Word),
+      }),
+    })
+    .nullable(),
+  counts: z.array(z.array(z.number())),
+});
+
+/** An address that was learned: as FdbEntry, but for the port's name and seconds since it was seen. */
+const Address = z.tuple([z.int(), z.int(), z.int(), z.string(), z.int()]);
+
+export const RECORDS = {
+  state: z.object({
+    record: z.literal('state'),
+    format: z.literal(FORMAT),
+    ports: z.record(z.string(), PortState),
+    /** The file of positions, whose lock goes with it; null: there is none. */
+    positionsFile: z.object({ path: z.string(), fd: Descriptor }).nullable(),
+    fdb: z.array(Address),
+  }),
+  ready: z.object({ record: z.literal('ready') }),
+  positions: z.object({
+    record: z.literal('positions'),
+    ports: z.record(z.string(), z.object({ positions: Positions, workerCounts: z.array(z.number()) })),
+  }),
+  done: z.object({ record: z.literal('done') }),
+  go: z.object({ record: z.literal('go') }),
+} as const;
+
+export type RecordName = keyof typeof RECORDS;
+export type RecordOf<Name extends RecordName> = z.output<(typeof RECORDS)[Name]>;
+export type SwitchState = Omit<RecordOf<'state'>, 'record' | 'format'>;
+export type SwitchPositions = RecordOf<'positions'>['ports'];

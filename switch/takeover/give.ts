@@ -1,0 +1,111 @@
+/** The running Ringway's side of a takeover: hands everything over, or goes on as if nothing had been. Main thread. */
+import { basename, dirname, join } from 'node:path';
+import { HandOverError } from '../../src/device/hand-over.ts';
+import { HostError } from '../../src/host/errors.ts';
+import { connectUnix } from '../../src/host/unix-socket.ts';
+import { withDescriptors } from '../../src/port/hand-over.ts';
+import type { Logger } from '../log.ts';
+import { PortConflictError } from '../port-errors.ts';
+import { FORMAT, type SwitchPositions, type SwitchState } from './format.ts';
+import { TakeoverError, TakeoverLink } from './link.ts';
+
+/** To map, compile and warm up; frames flow meanwhile. */
+const READY_MS = 120_000;
+/** Frames wait meanwhile. */
+const DONE_MS = 2000;
+
+/** What is handed over: the switch. */
+export type Giver = {
+  /** Resolves when nothing changes any more by itself. @throws HandOverError, PortConflictError */
+  freeze(): Promise<void>;
+  /** Descriptors are this process's own, by number. @throws HandOverError */
+  handOver(): SwitchState;
+  /** Resolves when no worker uses any ring. */
+  rest(): Promise<void>;
+  /** @throws HandOverError */
+  positions(): SwitchPositions;
+  /** Everything is as it was. */
+  goOn(): Promise<void>;
+};
+
+export class TakeoverServer {
+  /** Resolves when the successor has everything: this process is to end, and to touch nothing. */
+  readonly handedOver: Promise<void>;
+  readonly #resolve: () => void;
+  readonly #giver: Giver;
+  readonly #controlSocket: string;
+  readonly #log: Logger;
+  #isAtWork = false;
+
+  constructor(giver: Giver, controlSocket: string, log: Logger) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.handedOver = promise;
+    this.#resolve = resolve;
+    this.#giver = giver;
+    this.#controlSocket = controlSocket;
+    this.#log = log;
+  }
+
+  /**
+   * Begins to hand over to who listens at a socket beside the control socket, of that file name.
+   * @throws PortConflictError, HostError when that cannot be
+   */
+  begin(name: string, formats: readonly number[]): void {
+    if (!formats.includes(FORMAT))
+      throw new PortConflictError(
+        `takeover in format ${formats.join(' or ')} was asked for; this Ringway knows format ${FORMAT}: restart it instead`,
+      );
+    if (this.#isAtWork) throw new PortConflictError('another takeover is at work');
+    // Who may ask here may have all that is here, but no file of others is to be connected to.
+    const path = join(dirname(this.#controlSocket), basename(name));
+    const link = new TakeoverLink(connectUnix(path));
+    this.#isAtWork = true;
+    void this.#give(link);
+  }
+
+  async #give(link: TakeoverLink): Promise<void> {
+    this.#log.info('is being taken over');
+    try {
+      await this.#handOver(link);
+    } catch (error) {
+      if (![TakeoverError, HandOverError, HostError, PortConflictError].some((type) => error instanceof type))
+        throw error;
+      link.close();
+      await this.#giver.goOn();
+      this.#isAtWork = false;
+      this.#log.warn(`takeover came to nothing, and all goes on as before: ${(error as Error).message}`);
+      return;
+    }
+    this.#resolve();
+  }
+
+  async #handOver(link: TakeoverLink): Promise<void> {
+    const giver = this.#giver;
+    await giver.freeze();
+    const { state, fds } = numbered(giver.handOver());
+    await link.send<'state'>({ record: 'state', format: FORMAT, ...state }, fds);
+    await link.next('ready', READY_MS);
+    await giver.rest();
+    await link.send<'positions'>({ record: 'positions', ports: giver.positions() });
+    await link.next('done', DONE_MS);
+    await link.send<'go'>({ record: 'go' });
+  }
+}
+
+/** Descriptors by their place among those that are sent. */
+function numbered(state: SwitchState): { readonly state: SwitchState; readonly fds: readonly number[] } {
+  const fds: number[] = [];
+  const translated = withStateDescriptors(state, (fd) => fds.push(fd) - 1);
+  return { state: translated, fds };
+}
+
+/** The same with other numbers for its descriptors. */
+export function withStateDescriptors(state: SwitchState, translate: (fd: number) => number): SwitchState {
+  const ports = Object.entries(state.ports).map(([name, port]) => [name, withDescriptors(port, translate)]);
+  const { positionsFile } = state;
+  return {
+    ...state,
+    ports: Object.fromEntries(ports),
+    positionsFile: positionsFile === null ? null : { ...positionsFile, fd: translate(positionsFile.fd) },
+  };
+}

@@ -1,0 +1,60 @@
+/** Numbered frames between embedded guests: which came, how often, and whether whole. */
+import type { EmbeddedGuest } from '../src/frontend/index.ts';
+
+/** Fewer than a guest has buffers, so that none is dropped for want of them. */
+const WINDOW_FRAMES = 128;
+const TEST_ETHERTYPE = 0x88b5;
+
+/** Numbered frames from one guest to the other. */
+export class NumberedFlow {
+  sent = 0;
+  /** How often each came. */
+  readonly times: number[] = [];
+  distinct = 0;
+  readonly #from: EmbeddedGuest;
+  readonly #to: EmbeddedGuest;
+
+  constructor(from: EmbeddedGuest, to: EmbeddedGuest) {
+    this.#from = from;
+    this.#to = to;
+  }
+
+  /** Whether anything moved. */
+  step(): boolean {
+    const before = this.sent + this.distinct;
+    while (this.sent - this.distinct < WINDOW_FRAMES && this.#from.send(this.#frame(this.sent))) this.sent++;
+    this.take();
+    return this.sent + this.distinct > before;
+  }
+
+  take(): void {
+    for (let frame = this.#to.receive(); frame !== null; frame = this.#to.receive()) {
+      const number = new DataView(frame.buffer).getUint32(14);
+      if (!Buffer.from(frame).equals(this.#frame(number))) throw new Error(`frame ${number} was damaged`);
+      if (this.times[number] === undefined) this.distinct++;
+      this.times[number] = (this.times[number] ?? 0) + 1;
+    }
+  }
+
+  interrupt(): Promise<void> {
+    return this.#to.pairs[0].toGuest.ring.interrupt();
+  }
+
+  get isDone(): boolean {
+    return this.distinct === this.sent;
+  }
+
+  get twice(): number {
+    return this.times.reduce((sum, times) => sum + times - 1, 0);
+  }
+
+  #frame(number: number): Uint8Array {
+    const frame = new Uint8Array(60 + ((number * 37) % 900)).fill(number);
+    frame.set(this.#to.mac);
+    frame.set(this.#from.mac, 6);
+    const view = new DataView(frame.buffer);
+    view.setUint16(12, TEST_ETHERTYPE);
+    view.setUint32(14, number);
+    return frame;
+  }
+}
