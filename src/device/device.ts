@@ -28,7 +28,7 @@ import { QueueState } from '../queue/state.ts';
 import type { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
-import type { RingLog } from '../vring/dirty-log.ts';
+import { DirtyLog, type RingLog } from '../vring/dirty-log.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import { finish } from '../vring/packed/recovery.ts';
 import type { RingRecord } from '../vring/ring-record.ts';
@@ -39,7 +39,7 @@ import { InBandNotices } from './in-band.ts';
 import { InflightBuffer } from './inflight.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
-import { ringLogOf } from './ring-log.ts';
+import { allPages, ringLogOf } from './ring-log.ts';
 import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
 import type { PortRecords } from './ring-records.ts';
 import {
@@ -104,6 +104,8 @@ export class Device {
   #inflight: InflightBuffer | null = null;
   /** Signalled when pages were marked in the log; -1: none. */
   #logSignalFd = -1;
+  /** Another process ended between writing to the guest and marking it, and there was no log here yet. */
+  #isLogBehind = false;
   /** Of the in-flight buffer. */
   readonly #inflightFiles: HeldFiles;
   #rest: DeviceRest;
@@ -280,6 +282,7 @@ export class Device {
       await this.#memory.setLog(description, fds, async () => {
         if (this.#isLogging) await this.#followLog();
       });
+      this.#catchUpLog();
       this.#context.onChange();
     });
   }
@@ -609,6 +612,16 @@ export class Device {
     if (ring.user === 'workers') await this.#context.dataPath.setLog(this.#context.portId, ring.index, log);
   }
 
+  /** Marks all of the guest: what the process before wrote, and could not mark any more, may lie anywhere. */
+  #catchUpLog(): void {
+    const { log } = this.#memory;
+    if (!this.#isLogBehind || !this.#isLogging || log === null) return;
+    this.#isLogBehind = false;
+    const { offset, sizeBytes } = log;
+    const of = { offset, sizeBytes, ownPages: [], signalFd: this.#logSignalFd };
+    new DirtyLog(this.#context.arenaView, of).markRanges(allPages(this.#memory.gpaMap()));
+  }
+
   #logOf({ size, addresses }: Ring, places: RingPlaces | null): RingLog | null {
     const { log } = this.#memory;
     if (!this.#isLogging || log === null) return null;
@@ -745,8 +758,10 @@ export class Device {
   /** What another process left half done. */
   #finishInterrupted(ring: Ring, { recovery, places }: RingStart & { readonly runs: true }): void {
     const interrupted = this.#context.lastRuns.get(ring.index)?.interrupted ?? null;
-    if (recovery !== null && interrupted !== null)
-      finish(this.#context.arenaView, places.descOffset, interrupted, recovery);
+    if (recovery === null || interrupted === null) return;
+    finish(this.#context.arenaView, places.descOffset, interrupted, recovery);
+    this.#isLogBehind = this.#isLogging;
+    this.#catchUpLog();
   }
 
   /** Notes where the ring stands for who comes after this process, and is to be kept up to date by who uses it. */

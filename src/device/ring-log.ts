@@ -36,6 +36,11 @@ export function ringLogOf(
   ];
 }
 
+/** Of all that is shared. */
+export function allPages(map: GpaMap): readonly PageRange[] {
+  return map.filter(({ start }) => start < GPA_END).map(({ start, end }) => pages(start, end - start));
+}
+
 /** None where no log reaches; a front-end may name any address. */
 function pagesAt(gpa: bigint, sizeBytes: number): PageRange[] {
   return gpa < BigInt(GPA_END) ? [pages(Number(gpa), sizeBytes)] : [];

@@ -85,8 +85,20 @@ export class DirtyLog {
     const { own } = this;
     this.fence();
     for (let i = 0; i < own.length; i += 2) this.mark(own[i], own[i + 1]);
-    if (this.hasMarked && this.signal !== null) this.signal.send();
-    this.hasMarked = false;
+    this.tell();
+  }
+
+  /** Whole ranges, of which it is not known what was written to. Control plane. */
+  markRanges(ranges: readonly PageRange[]): void {
+    this.fence();
+    for (const { firstPage, lastPage } of ranges) {
+      const last = Math.min(lastPage, this.pageEnd - 1) + this.shift;
+      for (let bit = firstPage + this.shift; bit <= last; bit = (bit | 31) + 1) {
+        const from = -1 << (bit & 31);
+        this.mark(bit >> 5, bit >> 5 === last >> 5 ? from & (-1 >>> (31 - (last & 31))) : from);
+      }
+    }
+    this.tell();
   }
 
   /** A stretch of the guest's memory, by an address whose halves are given, is about to be written; see `markNoted`. */
@@ -155,6 +167,11 @@ export class DirtyLog {
       }
     }
     if (bits !== 0) this.mark(word, bits);
+  }
+
+  private tell(): void {
+    if (this.hasMarked && this.signal !== null) this.signal.send();
+    this.hasMarked = false;
   }
 
   /** Neighbours of a page are marked by others at the same time, and the front-end takes marks away. */

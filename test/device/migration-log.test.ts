@@ -3,12 +3,14 @@
  * exchanged while rings run; what a hostile front-end makes of them; SEND_RARP; and rings that go on behind another
  * device with the base that the first one answered. What is marked: test/vring/dirty-log.test.ts.
  */
-import { openSync } from 'node:fs';
+import { fstatSync, openSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { DESC_F_AVAIL, DESC_F_USED } from '../../protocol/virtio/packed-ring.ts';
 import { ANNOUNCEMENTS_MAX, AnnouncementLimit } from '../../src/device/net/announcements.ts';
 import { closeFd, createEventFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { QueueState, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
+import { STAND, StandingWords, standWord } from '../../src/vring/ring-record.ts';
 import { takeMarks } from '../memory/changed-pages.ts';
 import { GuestFile, UVA_BASE } from '../memory/guest-file.ts';
 import { bit, F, log, none, P, ringAddress, state, table, u64 } from '../vhost-user/scripted-front-end.ts';
@@ -385,5 +387,60 @@ describe.each([
     const { words: there } = new QueueState(other.states, 0);
     expect([there[STATE_AVAIL_NEXT], there[STATE_USED_NEXT]]).toEqual(words);
     expect(other.remarks).toEqual([]);
+  });
+});
+
+describe('of a packed ring whose process was killed', () => {
+  /** Between marking a descriptor used and marking its page in the log. */
+  function leaveInterrupted(): void {
+    const standing = new StandingWords(arenaView, undefined);
+    standing.words[STAND] = standWord(0x8001, 1, 0);
+    standing.ids[0] = 3;
+    standing.slots[0] = 1;
+    const { desc } = ringOffsets(1);
+    world.guest.write16(desc + 14, DESC_F_AVAIL | DESC_F_USED);
+    world.guest.write16(desc + 16 + 14, DESC_F_AVAIL);
+    const { dev, ino } = fstatSync(world.guest.fd);
+    const before = {
+      layout: 'packed',
+      size: 256,
+      place: `${dev}:${ino}:${desc}`,
+      base: 0x8000_8000,
+    } as const;
+    const interrupted = { size: 256, isFromGuest: true, inOrder: false, standing };
+    world.lastRuns.set(1, { ...before, indices: null, interrupted });
+  }
+
+  function marks(): Set<number> {
+    const { offset, sizeBytes } = world.dataPath.attached.get(1)!.log!;
+    return takeMarks(arenaView.u8.subarray(offset, offset + sizeBytes));
+  }
+
+  async function comeAgain(steps: readonly (() => unknown)[]): Promise<void> {
+    world = new World();
+    await world.negotiate(PACKED | bit(F.LOG_ALL), PROTOCOL);
+    await world.shareMemory();
+    leaveInterrupted();
+    for (const step of steps) await step();
+    expect(await world.front.settle()).toEqual([]);
+    expect(world.ring(1)).toMatchObject({ user: 'workers', reason: null });
+  }
+
+  function startRing(): void {
+    world.sendRing(1, { base: 0x8000_8000 });
+    world.front.send('SET_VRING_ENABLE', state(1, 1));
+  }
+
+  it.each([
+    ['before the ring', [giveLog, startRing]],
+    // As QEMU does.
+    ['behind it', [startRing, giveLog]],
+  ] as const)('all pages are marked, once, when the log comes %s', async (_, steps) => {
+    await comeAgain(steps);
+    const { desc } = ringOffsets(1);
+    expect(world.guest.read16(desc + 16 + 14)).toBe(DESC_F_AVAIL | DESC_F_USED);
+    expect(marks()).toEqual(new Set(Array.from({ length: GUEST_BYTES / 4096 }, (_, i) => i)));
+    await giveLog();
+    expect(marks()).toEqual(new Set());
   });
 });

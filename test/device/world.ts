@@ -7,6 +7,7 @@ import { expect } from 'vitest';
 import type { Device } from '../../src/device/device.ts';
 import { NetDevice } from '../../src/device/net/net-device.ts';
 import { type DeviceOptions, ringCountMax } from '../../src/device/net/options.ts';
+import type { LastRun } from '../../src/device/ring-start.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { PeerFds } from '../../src/host/peer-fds.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
@@ -72,6 +73,8 @@ export class World {
   readonly peerFds: PeerFds;
   readonly guest: GuestFile;
   readonly states: SharedArrayBuffer;
+  /** What is known of rings of before. */
+  readonly lastRuns = new Map<number, LastRun>();
   /** What was refused without ending the connection. */
   readonly refused: string[] = [];
   /** What the device had to say for the log. */
@@ -101,7 +104,7 @@ export class World {
         this.changes++;
       },
       onRemark: (remark) => this.remarks.push(remark),
-      lastRuns: new Map(),
+      lastRuns: this.lastRuns,
     });
     const events = {
       onRefused: (reason: string) => this.refused.push(reason),

@@ -274,3 +274,23 @@ describe.each(LAYOUT_KINDS)('a %s guest that is logged', (layout) => {
     log.close();
   });
 });
+
+describe('ranges of pages', () => {
+  it.each([...seeds(200)])('are marked whole, and no other page, with seed %i', (seed) => {
+    const random = new Random(seed);
+    const bytes = random.pick([1, 3, 8, 37]);
+    const log = new LogFile(sharedArena, sharedArenaView.u8, bytes, random.between(0, 7));
+    const { offset, sizeBytes } = log.memory;
+    const dirty = new DirtyLog(sharedArenaView, { offset, sizeBytes, ownPages: [], signalFd: -1 });
+    const ranges = Array.from({ length: random.between(0, 3) }, () => {
+      const firstPage = random.between(0, 8 * bytes + 39);
+      return { firstPage, lastPage: firstPage + random.between(0, 89) };
+    });
+    const expected = new Set<number>();
+    for (const { firstPage, lastPage } of ranges)
+      for (let page = firstPage; page <= lastPage && page < 8 * bytes; page++) expected.add(page);
+    dirty.markRanges(ranges);
+    expect([...log.take()].sort((a, b) => a - b)).toEqual([...expected].sort((a, b) => a - b));
+    log.close();
+  });
+});
