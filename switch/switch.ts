@@ -16,6 +16,7 @@ import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
 import type { HandOver } from '../src/port/hand-over.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
 import { effectiveSettings } from './config/common-port.ts';
+import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
@@ -296,7 +297,8 @@ export class Switch {
   #reportOf(port: Port): PortReport {
     const queues = port.queues.map((queue) => this.#queueReport(port, queue));
     const { state, reason } = port.status;
-    const settings = effectiveSettings(this.#ports.configOf(port.id));
+    const config = this.#ports.configOf(port.id);
+    const settings = effectiveSettings(config, offloadNamesOf(config.kind));
     const reasons = [reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
     return {
       name: port.name,

@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import { MTU_MAX } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
-import { OFFLOAD_NAMES, type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
+import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
 import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
 import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
 import type { Worded } from './spelling.ts';
@@ -85,27 +85,23 @@ export type EffectiveSettings = {
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
   /** What a new guest is offered, and what goes to an interface or device; null: the kind has none. */
-  readonly offloads: Readonly<Record<Offload, boolean>> | null;
+  readonly offloads: Readonly<Partial<Record<Offload, boolean>>> | null;
 };
 
+/** `offloadNames`: those that ports of this kind have. */
 export function effectiveSettings(
-  settings: CommonPortSettings & { readonly kind?: string; readonly offloads?: OffloadSettings | undefined },
+  settings: CommonPortSettings & { readonly offloads?: OffloadSettings | undefined },
+  offloadNames: readonly string[],
 ): EffectiveSettings {
   const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
   const common = { flood, receive, forwardBpdu, mtu };
-  const offloads = KINDS_WITH_OFFLOADS.has(settings.kind ?? '') ? offloadMap(settings.offloads ?? {}) : null;
+  const on: readonly string[] = offloadsOn(settings.offloads ?? {});
+  const offloads =
+    offloadNames.length === 0
+      ? null
+      : Object.fromEntries(offloadNames.map((name) => [name, on.includes(name)]));
   return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag, offloads };
-}
-
-const KINDS_WITH_OFFLOADS: ReadonlySet<string> = new Set(['vhost-user', 'tap', 'dpdk']);
-
-function offloadMap(settings: OffloadSettings): Record<Offload, boolean> {
-  const on = offloadsOn(settings);
-  return Object.fromEntries(OFFLOAD_NAMES.map((name) => [name, on.includes(name)])) as Record<
-    Offload,
-    boolean
-  >;
 }
 
 function modeOf(settings: { readonly vlanMode?: VlanMode | undefined; readonly tag?: unknown }): VlanMode {

@@ -92,6 +92,11 @@ export function knownPortSettings(kind: string, key?: string): readonly string[]
   return keys ?? Object.keys(spec.schema(THIS_HOST).shape);
 }
 
+/** What can be switched off by `offloads` of a port of that kind. */
+export function offloadNamesOf(kind: PortKind): readonly string[] {
+  return SPECS[kind].mapKeys.offloads ?? [];
+}
+
 /** Settings of any kind whose parts are joined by + on a command line. */
 export function joinedKeys(): readonly string[] {
   const own = PORT_KINDS.flatMap((kind) => [...SPECS[kind].listKeys, ...Object.keys(SPECS[kind].mapKeys)]);

@@ -7,10 +7,12 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
+import type { PortKind } from '../../../src/port/contract.ts';
 import { formatFdb } from '../../../switch/cli/fdb.ts';
 import { formatPorts } from '../../../switch/cli/ports.ts';
 import { jsonText } from '../../../switch/cli/table.ts';
 import { effectiveSettings } from '../../../switch/config/common-port.ts';
+import { offloadNamesOf } from '../../../switch/config/kinds/index.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
 import { type ControlSource, controlApi } from '../../../switch/control/api.ts';
 import { NO_BOOKS } from '../../../switch/control/books.ts';
@@ -29,7 +31,7 @@ function portReport(name: string, changes: Partial<PortReport> = {}): PortReport
     reason: null,
     queuePairs: 2,
     mtu: null,
-    settings: effectiveSettings({ flood: true, receive: true, forwardBpdu: false }),
+    settings: effectiveSettings({ flood: true, receive: true, forwardBpdu: false }, []),
     details: { role: 'server', features: ['VERSION_1'], protocolFeatures: ['MQ'], memoryBytes: 2 ** 32 },
     queues: [],
     counters: {
@@ -382,14 +384,17 @@ describe('for people', () => {
   it('ports: a line each, with what is wrong and what was dropped below', () => {
     const vm1 = portReport('vm1', {
       details: { role: 'client' },
-      settings: effectiveSettings({
-        flood: true,
-        receive: true,
-        forwardBpdu: false,
-        vlanMode: 'native-tagged',
-        tag: 3,
-        trunks: [1, 5, 6, 7, 9, 10],
-      }),
+      settings: effectiveSettings(
+        {
+          flood: true,
+          receive: true,
+          forwardBpdu: false,
+          vlanMode: 'native-tagged',
+          tag: 3,
+          trunks: [1, 5, 6, 7, 9, 10],
+        },
+        [],
+      ),
       state: 'stopped',
       reason: 'the front-end sent a short message',
       queuePairs: 0,
@@ -429,7 +434,7 @@ describe('for people', () => {
     const port = (features: string[]) =>
       portReport('vm0', {
         details: { role: 'server', features },
-        settings: effectiveSettings({ kind: 'vhost-user', ...settings }),
+        settings: effectiveSettings(settings, offloadNamesOf('vhost-user')),
       });
     const text = '  flood off, receive off, forward-bpdu on, mtu 1400, offloads no-tso+no-ecn';
     expect(
@@ -442,9 +447,10 @@ describe('for people', () => {
         .split('\n')
         .slice(2),
     ).toEqual([`${text} (its guest keeps tso until its QEMU is started anew)`, '']);
-    expect(
-      effectiveSettings({ kind: 'unix', flood: true, receive: true, forwardBpdu: false }).offloads,
-    ).toBeNull();
+    const offloadsOf = (kind: PortKind): unknown =>
+      effectiveSettings(settings, offloadNamesOf(kind)).offloads;
+    expect(offloadsOf('unix')).toBeNull();
+    expect(offloadsOf('dpdk')).toEqual({ csum: true, tso: false });
   });
 
   it('a queue that is what the port complains of once, whatever the kind of port', () => {
