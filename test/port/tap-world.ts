@@ -4,7 +4,7 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { checked } from '../../src/host/errors.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
@@ -40,12 +40,17 @@ export function titleWith(title: string, unavailable: string | null): string {
 
 let lastNamespace = 0;
 
-/** A network namespace that `ip netns` knows; gone after `remove`. */
+/**
+ * A network namespace that `ip netns` knows; gone after `remove`. Its interfaces are silent: a kernel that speaks IPv6
+ * announces and asks on each by itself, and such a frame stands before the one that a test waits for.
+ */
 export class TestNamespace {
   readonly name = `ringway-test-${process.pid}-${++lastNamespace}`;
 
-  add(): this {
+  add({ ipv6 = false } = {}): this {
     run('ip', ['netns', 'add', this.name]);
+    const quiet = '/proc/sys/net/ipv6/conf/default/disable_ipv6';
+    if (!ipv6 && existsSync(quiet)) inNetworkNamespace(this.name, () => writeFileSync(quiet, '1'));
     return this;
   }
 

@@ -57,7 +57,6 @@ class KernelPath {
   constructor() {
     const namespace = this.#namespace;
     namespace.ip('link add bridge0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0');
-    namespace.ip('link set bridge0 addrgenmode none');
     this.#in = this.#addTap('in0');
     this.#out = this.#addTap('out0');
     namespace.ip(`link set bridge0 mtu ${TAP_MTU_MAX} up`);
@@ -77,7 +76,6 @@ class KernelPath {
       offloads: { csum: false },
     });
     // The kernel would speak for itself there.
-    namespace.ip(`link set ${interfaceName} addrgenmode none`);
     namespace.ip(`link set ${interfaceName} master bridge0`);
     // Random addresses may come again, and what was learned would keep them from passing.
     namespace.ip(`link set ${interfaceName} type bridge_slave learning off`);

@@ -78,7 +78,7 @@ describe.skipIf(peers.skip || unavailable !== null)(
     }
 
     beforeAll(async () => {
-      namespace.add();
+      namespace.add({ ipv6: true });
       folder = mkdtempSync(join(tmpdir(), 'ringway-tap-'));
       // QEMU boots the guest when the back-end has connected, which tries again until QEMU listens.
       ringway = await start();
