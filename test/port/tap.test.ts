@@ -51,7 +51,7 @@ let others: { close(): void }[];
 
 beforeEach(() => {
   before = openFds();
-  namespace = new TestNamespace().add();
+  namespace = new TestNamespace().add({ ipv6: true });
   dataPath = new TestDataPath(arena, arenaView);
   events = new Events();
   ports = [];
