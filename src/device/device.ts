@@ -330,6 +330,8 @@ export class Device {
   async stopRing(index: number): Promise<number> {
     const ring = this.#ring(index);
     return this.#inTurn(async () => {
+      // QEMU of several queue pairs resets the status first, and asks then where the second pair and the others stand.
+      if (!ring.started && ring.stoodAtReset !== null) return ring.stoodAtReset;
       await this.#detach(ring);
       const base = baseToAnswer(ring, layoutOf(this.features));
       // Of one that did not run, what is known of its last run may still be of use.
@@ -413,7 +415,7 @@ export class Device {
       await this.#detachAll();
       for (const ring of this.#rings.values()) {
         this.#context.records?.forget(ring.index);
-        ring.reset();
+        ring.reset(baseToAnswer(ring, layoutOf(this.features)));
       }
       for (const index of this.#context.lastRuns.keys()) this.#context.records?.forget(index);
       this.#context.lastRuns.clear();

@@ -35,6 +35,8 @@ export class Ring {
   ranAs: RingLayoutKind | null = null;
   /** The indices in `state` are those of the present run; otherwise it begins at its base. */
   goesOn = false;
+  /** Where it stood when the device was reset, for who asks afterwards; null: it was not, or the ring was used since. */
+  stoodAtReset: number | null = null;
   started = false;
   enabled: boolean;
   user: RingUser = 'none';
@@ -129,6 +131,7 @@ export class Ring {
    */
   setBase(base: number): void {
     this.base = base;
+    this.stoodAtReset = null;
     this.ranAs = null;
     this.goesOn = false;
     this.addressesAreOld = this.#addressesWereUsed;
@@ -139,6 +142,7 @@ export class Ring {
     this.#addressesWereUsed = true;
     this.ranAs = layout;
     this.goesOn = true;
+    this.stoodAtReset = null;
     if (indices === null) return;
     const { words } = this.state;
     words[STATE_LOCK] = 0;
@@ -149,9 +153,10 @@ export class Ring {
 
   /**
    * The device was reset: all that was said of the ring is forgotten. Call and error descriptors stay, because QEMU sends
-   * them once a connection.
+   * them once a connection. `stoodAt`: what GET_VRING_BASE would have answered.
    */
-  reset(): void {
+  reset(stoodAt: number): void {
+    this.stoodAtReset ??= stoodAt;
     this.stop(0);
     this.base = null;
     this.size = 0;

@@ -81,7 +81,7 @@ describe.each(WAYS)('a reset by $how', ({ reset }) => {
     expect(world.device.rings.map(({ callFd }) => callFd)).toEqual(before);
   });
 
-  it('takes a fault away, and where the ring stood', async () => {
+  it('takes a fault away, and where the ring stood, but for who asks', async () => {
     const { words } = world.ring(1).state;
     words[STATE_AVAIL_NEXT] = 77;
     words[STATE_USED_NEXT] = 77;
@@ -90,7 +90,11 @@ describe.each(WAYS)('a reset by $how', ({ reset }) => {
     expect(world.ring(1).reason).not.toBeNull();
     expect(await reset()).toBe(0n);
     expect(world.ring(1).reason).toBeNull();
-    expect((await world.front.request('GET_VRING_BASE', state(1, 0))).payload).toEqual(state(1, 0));
+    // As QEMU does, which resets the status before it has asked for all rings, and may reset it twice.
+    for (let times = 0; times < 2; times++) {
+      expect((await world.front.request('GET_VRING_BASE', state(1, 0))).payload).toEqual(state(1, 77));
+      expect(await reset()).toBe(0n);
+    }
     world.front.send('SET_FEATURES', u64(FEATURES));
     world.guest.write16(ringOffsets(1).used + 2, 0);
     await world.startRings(1);
