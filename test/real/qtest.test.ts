@@ -69,6 +69,9 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
     ringway = await RingwayProcess.start({ ports: [...NAMES, 'c'] });
     const [a, b] = await Promise.all(NAMES.map((name) => start(ringway, name, queuePairs)));
     guests = { a, b };
+    // The first packed ring of all opens the file of ring positions, and that descriptor stays.
+    await a.nic('nic').initialise({ layout: 'packed' });
+    await ringway.untilState('a', 'running', queuePairs);
   });
 
   afterAll(async () => {
@@ -77,11 +80,12 @@ describe.skipIf(peers.skip).each(SETUPS)(peers.title('two guests in qtest mode: 
     expect(await ringway?.stop()).toBe(0);
   });
 
-  /** Both drivers, their devices in use. */
+  /** Both drivers, their devices in use, and the switch knows where they are: nothing is flooded any more. */
   async function running(choice: NetDriverChoice = {}): Promise<Record<Name, NetDriver>> {
     const drivers = { a: guests.a.nic('nic'), b: guests.b.nic('nic') };
     for (const driver of Object.values(drivers)) await driver.initialise({ layout, ...choice });
     for (const name of NAMES) await ringway.untilState(name, 'running', drivers[name].pairs.length);
+    await new NumberedTraffic([drivers.a, drivers.b]).exchange(1);
     return drivers;
   }
 
