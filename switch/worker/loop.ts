@@ -20,6 +20,7 @@ import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
+  CONTROL_NEVER_BLOCKS,
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type NumberedOrder,
@@ -120,7 +121,9 @@ export class PollWorker {
   /** Asks every guest for a kick and blocks until one comes, or an order. */
   #sleep(): void {
     Atomics.store(this.#control, CONTROL_SLEEPING, 1);
-    let mayBlock = Atomics.load(this.#control, CONTROL_EPOCH) === this.#epochSeen;
+    let mayBlock =
+      Atomics.load(this.#control, CONTROL_EPOCH) === this.#epochSeen &&
+      Atomics.load(this.#control, CONTROL_NEVER_BLOCKS) === 0;
     let timeoutMs = this.#forwarder.hasBacklogs ? UNTOLD_SLEEP_MS : -1;
     for (const queue of this.#polled) {
       if (!queue.armWake()) mayBlock = false;

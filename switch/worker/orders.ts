@@ -47,6 +47,8 @@ export const CONTROL_SLEEPING = 1;
 export const CONTROL_TICK = 2;
 /** Turns of the loop that found no frame, counted by the worker; 32 bits, running. */
 export const CONTROL_EMPTY_TURNS = 3;
+/** 1 once the process ends: the worker does not block any more, so that it can be ended at any moment. */
+export const CONTROL_NEVER_BLOCKS = 4;
 export const CONTROL_BYTES = 64;
 
 export type PollMode = 'adaptive' | 'busy';

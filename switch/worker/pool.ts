@@ -18,6 +18,7 @@ import {
   CONTROL_BYTES,
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
+  CONTROL_NEVER_BLOCKS,
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type PollMode,
@@ -79,7 +80,7 @@ export class WorkerPool implements DataPath {
     // Whoever starts the pool awaits `failed`; until then it must not count as unhandled.
     this.failed.catch(() => {});
     // Node joins its threads before it exits, and would wait for ever for one that blocks.
-    process.once('exit', this.#wakeAll);
+    process.once('exit', this.#neverBlock);
   }
 
   async addPort(portId: number): Promise<void> {
@@ -172,11 +173,11 @@ export class WorkerPool implements DataPath {
 
   async stop(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.stop()));
-    process.off('exit', this.#wakeAll);
+    process.off('exit', this.#neverBlock);
   }
 
-  readonly #wakeAll = (): void => {
-    for (const thread of this.#threads) thread.wake();
+  readonly #neverBlock = (): void => {
+    for (const thread of this.#threads) thread.neverBlock();
   };
 
   async #orderAll(order: WorkerOrder): Promise<void> {
@@ -255,8 +256,9 @@ class WorkerThread {
     closeFd(this.#wakeFd);
   }
 
-  /** Ends a block, whatever for. */
-  wake(): void {
+  /** Ends a block, whatever for; there is no other one. */
+  neverBlock(): void {
+    Atomics.store(this.#words, CONTROL_NEVER_BLOCKS, 1);
     signalFd(this.#wakeFd);
   }
 
