@@ -24,6 +24,7 @@ import {
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type NumberedOrder,
+  type OrderMessage,
   type WorkerOrder,
   type WorkerReport,
   type WorkerSetup,
@@ -152,10 +153,16 @@ export class PollWorker {
     for (;;) {
       const received = receiveMessageOnPort(this.#setup.orders);
       if (received === undefined) return;
-      const { number, order } = received.message as NumberedOrder;
-      this.#obey(order);
-      this.#tell({ kind: 'done', number });
+      const orders = received.message as OrderMessage;
+      for (const order of orders) if (this.#letsGoOfSender(order)) this.#obey(order.order);
+      for (const order of orders) if (!this.#letsGoOfSender(order)) this.#obey(order.order);
+      this.#tell({ kind: 'done', numbers: orders.map(({ number }) => number) });
     }
+  }
+
+  /** What such a queue holds goes to receivers that are still there. */
+  #letsGoOfSender({ order }: NumberedOrder): boolean {
+    return order.kind === 'detach' && order.queueIndex % 2 === 1;
   }
 
   #obey(order: WorkerOrder): void {

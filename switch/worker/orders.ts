@@ -35,8 +35,11 @@ export type WorkerOrder =
 
 export type NumberedOrder = { readonly number: number; readonly order: WorkerOrder };
 
+/** What is posted: orders between which nothing is forwarded, but for what a queue that is let go of still holds. */
+export type OrderMessage = readonly NumberedOrder[];
+
 export type WorkerReport =
-  | { readonly kind: 'done'; readonly number: number }
+  | { readonly kind: 'done'; readonly numbers: readonly number[] }
   | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number };
 
 /** Words (int32) of a worker's control block; each worker has a cache line of its own. */
