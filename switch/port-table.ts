@@ -4,6 +4,7 @@
  * nothing is left. A port's name, number and endpoint are its own from the call that adds it until every worker has
  * forgotten it. Main thread.
  */
+import { HandOverError } from '../src/device/hand-over.ts';
 import type { RingRecords } from '../src/device/ring-records.ts';
 import type { Arena } from '../src/memory/arena.ts';
 import type { ArenaView } from '../src/memory/arena-view.ts';
@@ -19,6 +20,15 @@ import { ConfigError, faultError, portSubject } from './config/settings.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 
 export const PORTS_MAX = 4096;
+
+/** @throws HandOverError, which names the port */
+function takeOver(port: Port, handed: HandedPort): void {
+  try {
+    movable(port).takeOver(handed);
+  } catch (error) {
+    throw error instanceof HandOverError ? new HandOverError(`port ${port.name}: ${error.message}`) : error;
+  }
+}
 
 /** The workers, as far as ports need them. */
 export type PortWorkers = DataPath & {
@@ -211,7 +221,7 @@ export class PortTable {
       events: eventsOf(id, name),
     });
     const handed = this.#options.handedTo?.(config) ?? null;
-    if (handed !== null) movable(port).takeOver(handed);
+    if (handed !== null) takeOver(port, handed);
     const entry: Entry = {
       port,
       config,
@@ -273,8 +283,16 @@ export class PortTable {
     return [...this.#entries.values()].find(({ port }) => port.name === name);
   }
 
+  /** At most so many that no port has. */
+  freeIds(count: number): number[] {
+    const free: number[] = [];
+    for (let id = 0; id < PORTS_MAX && free.length < count; id++) if (!this.#entries.has(id)) free.push(id);
+    return free;
+  }
+
   #freeId(): number {
-    for (let id = 0; id < PORTS_MAX; id++) if (!this.#entries.has(id)) return id;
-    throw new ConfigError(`there are ${PORTS_MAX} ports already`);
+    const [id] = this.freeIds(1);
+    if (id === undefined) throw new ConfigError(`there are ${PORTS_MAX} ports already`);
+    return id;
   }
 }

@@ -4,17 +4,25 @@
  */
 import { resolve } from 'node:path';
 import { formatMac } from '../protocol/ethernet.ts';
-import { HandOverError } from '../src/device/hand-over.ts';
+import type { DeviceRest } from '../src/device/device.ts';
 import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
 import { printable } from '../src/host/printable.ts';
+import { SocketPathError } from '../src/host/unix-socket.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import { allocateScratch } from '../src/memory/scratch.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
 import type { HandOver } from '../src/port/hand-over.ts';
-import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState } from '../src/queue/state.ts';
+import {
+  COUNT_BYTES,
+  COUNT_CALLS,
+  COUNT_FRAMES,
+  QueueState,
+  queueStates,
+  sumCounters,
+} from '../src/queue/state.ts';
 import { effectiveSettings } from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
@@ -24,8 +32,11 @@ import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/r
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
+import { PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
+import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
+import { warmUp } from './takeover/warm-up.ts';
 import { scratchBytes, WorkerPool } from './worker/pool.ts';
 
 const TICK_MS = 1000;
@@ -36,6 +47,7 @@ export class Switch {
   readonly #config: SwitchConfig;
   readonly #log: Logger;
   readonly #arena: Arena;
+  readonly #arenaView: ArenaView;
   readonly #records: RingRecords | null;
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
@@ -44,15 +56,20 @@ export class Switch {
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
   #tick = 0;
+  /** When the rings of this process, or of the one that is taken over from, began to rest. */
+  #restNs = 0n;
   readonly #taken: SwitchState | null;
   /** Those that are handed over. */
   #frozen: readonly (Port & HandOver)[] = [];
   /** Lines for the log that wait until the ports are there; null: they are. */
   #toSay: (() => void)[] | null = [];
+  /** Ports that are started once another process is gone; null: there is none. */
+  #late: PortConfig[] | null;
 
   /** `taken`: what another process hands over; left out: nothing. */
   private constructor(config: SwitchConfig, log: Logger, taken: SwitchState | null) {
     this.#taken = taken;
+    this.#late = taken === null ? null : [];
     this.#config = config;
     this.#log = log;
     this.#arena = reserveArena(config.arenaBytes);
@@ -70,6 +87,7 @@ export class Switch {
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
     });
     const arenaView = new ArenaView(this.#arena.location);
+    this.#arenaView = arenaView;
     // What there is to say of it is said once the ports are there: a start that fails is told in one line.
     const events: RecordsEvents = {
       info: (text) => this.#whenStarted(() => log.info(text)),
@@ -156,43 +174,37 @@ export class Switch {
     };
   }
 
-  /** First those that frames come from, so that none is on its way when the others let go. */
   async rest(): Promise<void> {
-    for (const rest of ['senders', 'all'] as const)
-      await Promise.all(this.#frozen.map((port) => port.setRest(rest)));
+    this.#restNs = process.hrtime.bigint();
+    await this.#setRest('all');
+  }
+
+  async #setRest(rest: DeviceRest): Promise<void> {
+    await this.#workers.together(() => Promise.all(this.#frozen.map((port) => port.setRest(rest))));
   }
 
   positions(): SwitchPositions {
-    return Object.fromEntries(
-      this.#frozen.map((port) => [
-        port.name,
-        { positions: port.positions(), workerCounts: [...this.#workers.countsOf(port.id)] },
-      ]),
-    );
+    const ports = this.#frozen.map((port) => [
+      port.name,
+      { positions: port.positions(), workerCounts: [...this.#workers.countsOf(port.id)] },
+    ]);
+    return { ports: Object.fromEntries(ports), gone: this.#gone, restNs: String(this.#restNs) };
   }
 
   async goOn(): Promise<void> {
-    for (const rest of ['senders', 'none'] as const)
-      await Promise.all(this.#frozen.map((port) => port.setRest(rest)));
+    await this.#setRest('none');
     for (const port of this.#frozen) port.thaw();
     this.#frozen = [];
     this.#ports.thaw();
   }
 
-  /** Resolves when every port that was handed over is there, at rest. @throws HandOverError when they are not the same */
+  /** How long rings have rested by now. */
+  get restMs(): number {
+    return Number(process.hrtime.bigint() - this.#restNs) / 1e6;
+  }
+
+  /** Resolves when every port that is taken over is there, at rest. @throws HandOverError */
   async takenOver(): Promise<void> {
-    const taken = this.#taken?.ports ?? {};
-    const own = this.#ports.ports.map(({ name }) => name);
-    const other = own.find((name) => !Object.hasOwn(taken, name));
-    if (other !== undefined)
-      throw new HandOverError(
-        `port ${other} is not there in the running Ringway: add it before, or afterwards`,
-      );
-    const missing = Object.keys(taken).find((name) => !own.includes(name));
-    if (missing !== undefined)
-      throw new HandOverError(
-        `port ${missing} of the running Ringway is not in the settings: remove it before`,
-      );
     await this.freeze();
     for (const [macLo, macHi, vlan, name, age] of this.#taken?.fdb ?? []) {
       const port = this.#ports.withName(name);
@@ -200,18 +212,69 @@ export class Switch {
     }
   }
 
-  /** Every port stands where the other process left it, at rest; `goOn` is what comes next. @throws HandOverError */
-  async goOnAt(handed: SwitchPositions): Promise<void> {
-    for (const port of this.#frozen) {
-      const { positions, workerCounts } = handed[port.name];
-      this.#workers.takeOverCounts(port.id, workerCounts);
-      await port.goOnAt(positions);
-    }
+  /** Once `takenOver`: what takes up the rings and uses them is compiled and has run. */
+  async warmUp(): Promise<void> {
+    if (this.#taken === null) return;
+    const portIds = this.#ports.freeIds(2);
+    if (portIds.length < 2) return;
+    const arena = this.#arena;
+    const workerCount = this.#config.cpus?.length ?? 1;
+    await warmUp(
+      { arena, arenaView: this.#arenaView, workers: this.#workers, workerCount, fdb: this.#fdb, portIds },
+      this.#taken,
+    );
   }
 
-  /** As PortTable.add. @throws ConfigError, SocketPathError, HostError, PortConflictError */
-  addPort(config: PortConfig): Promise<void> {
-    return this.#ports.add(config);
+  /** Every port stands where the other process left it, at rest; `goOn` is what comes next. @throws HandOverError */
+  async goOnAt({ ports, gone, restNs }: SwitchPositions): Promise<void> {
+    this.#restNs = BigInt(restNs);
+    const ended = Object.entries(ports).filter(([name]) => this.#ports.withName(name) === undefined);
+    this.#gone = sumBooks([gone, ...ended.map(([, port]) => booksOfHanded(port))]);
+    const all = this.#frozen.map((port) => {
+      const { positions, workerCounts } = ports[port.name];
+      this.#workers.takeOverCounts(port.id, workerCounts);
+      return port.goOnAt(positions);
+    });
+    await Promise.all(all);
+  }
+
+  /**
+   * As PortTable.add. While another process is taken over from, a port that it has not is only noted, for `startLate`.
+   * @throws ConfigError, SocketPathError, HostError, PortConflictError
+   */
+  async addPort(config: PortConfig): Promise<void> {
+    const taken = this.#taken?.ports ?? null;
+    if (this.#late === null || taken === null || Object.hasOwn(taken, config.name)) {
+      await this.#ports.add(config);
+      return;
+    }
+    this.#late.push(config);
+  }
+
+  /**
+   * Once frames flow here and the other process is gone: starts the ports that it had not, and ends those that only it
+   * had. What cannot be is said in the log: guests are served already.
+   */
+  async startLate(): Promise<void> {
+    const late = this.#late ?? [];
+    this.#late = null;
+    for (const [name, port] of Object.entries(this.#taken?.ports ?? {})) {
+      if (this.#ports.withName(name) !== undefined) continue;
+      endHanded(port);
+      this.#log.warn({ port: name }, 'is not in the settings, and has ended');
+    }
+    for (const config of late) {
+      try {
+        await this.#ports.add(config);
+        this.#log.info({ port: config.name }, 'is new');
+      } catch (error) {
+        if (
+          ![ConfigError, SocketPathError, HostError, PortConflictError].some((type) => error instanceof type)
+        )
+          throw error;
+        this.#log.error({ port: config.name }, `cannot be added: ${(error as Error).message}`);
+      }
+    }
   }
 
   /** As PortTable.change. What was learned behind the port is forgotten: it may be of another VLAN now. */
@@ -330,6 +393,13 @@ export class Switch {
   #booksOf(port: Port): Books {
     return booksOf(port.counters, port.states, this.#workers.countsOf(port.id));
   }
+}
+
+function booksOfHanded({ positions, workerCounts }: SwitchPositions['ports'][string]): Books {
+  const { counts } = positions;
+  const states = queueStates(counts.length);
+  for (const [i, queue] of counts.entries()) new QueueState(states, i).counts.set(queue);
+  return booksOf(sumCounters(states, counts.length >> 1), states, Float64Array.from(workerCounts));
 }
 
 /** Null: the file is not the one that another process hands over. */

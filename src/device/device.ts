@@ -33,7 +33,13 @@ import { faultMessage, RING_FAULT } from '../vring/faults.ts';
 import { finish } from '../vring/packed/recovery.ts';
 import type { RingRecord } from '../vring/ring-record.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
-import { type HandedMessage, type HandedRing, HandOverError, handedMessage } from './hand-over.ts';
+import {
+  type HandedDevice,
+  type HandedMessage,
+  type HandedRing,
+  HandOverError,
+  handedMessage,
+} from './hand-over.ts';
 import { HeldFiles } from './held-files.ts';
 import { InBandNotices } from './in-band.ts';
 import { InflightBuffer } from './inflight.ts';
@@ -123,8 +129,8 @@ export class Device {
     const share = context.descriptors ?? null;
     this.#memory = new MemoryMap(context.arena, context.peerFds, share, () => context.onChange());
     this.#inflightFiles = new HeldFiles(context.peerFds, share);
-    this.#inBand = new InBandNotices(context.peerFds, () => context.onChange());
     this.#rest = context.rest ?? 'none';
+    this.#inBand = new InBandNotices(context.peerFds, () => context.onChange(), this.#rest === 'all');
   }
 
   get offeredFeatures(): bigint {
@@ -466,8 +472,13 @@ export class Device {
   setRest(rest: DeviceRest): Promise<void> {
     return this.#inTurn(async () => {
       this.#rest = rest;
-      for (const ring of this.rings) if (this.#isResting(ring)) await this.#detach(ring);
-      await this.#settleAll();
+      // All at once: frames wait meanwhile.
+      await Promise.all(this.rings.filter((ring) => this.#isResting(ring)).map((ring) => this.#detach(ring)));
+      if (rest === 'all') this.#inBand.rest();
+      else this.#inBand.goOn();
+      const rings = this.rings.filter((ring) => !this.#isResting(ring));
+      for (const ring of rings) if (this.#isOwnQueue(ring)) await this.#settle(ring);
+      await Promise.all(rings.map((ring) => this.#settle(ring)));
     });
   }
 
@@ -476,17 +487,29 @@ export class Device {
    * descriptors stay this device's. @throws HandOverError
    */
   handOverMessages(): HandedMessage[] {
+    const channelFd = this.#backEndChannelFd < 0 ? this.#inBand.channelFd : this.#backEndChannelFd;
     return [
       handedMessage('SET_PROTOCOL_FEATURES', this.protocolFeatures),
       ...(this.#featuresSet ? [handedMessage('SET_FEATURES', this.features)] : []),
       ...this.#memory.messages(),
       ...(this.#logSignalFd < 0 ? [] : [handedMessage('SET_LOG_FD', null, [this.#logSignalFd])]),
       ...(this.#inflight === null ? [] : [this.#inflightMessage(this.#inflight)]),
-      ...(this.#backEndChannelFd < 0
-        ? []
-        : [handedMessage('SET_BACKEND_REQ_FD', null, [this.#backEndChannelFd])]),
+      ...(channelFd < 0 ? [] : [handedMessage('SET_BACKEND_REQ_FD', null, [channelFd])]),
       ...this.rings.flatMap(ringMessages),
     ];
+  }
+
+  /** Beside messages and rings; of a device at rest it is final. */
+  handOver(): HandedDevice {
+    const { status } = this;
+    return { status, featuresRefused: this.#featuresRefused, inBand: this.#inBand.handOver() };
+  }
+
+  /** The device is at rest, and had the messages. */
+  takeOver({ status, featuresRefused, inBand }: HandedDevice): void {
+    this.status = status;
+    this.#featuresRefused = featuresRefused;
+    this.#inBand.takeOver(inBand);
   }
 
   /** Where the rings stand. Of a device at rest it is final. */
@@ -850,14 +873,16 @@ export class Device {
   }
 }
 
-function ringMessages({ index, size, addresses, kick, callFd, errorFd, started }: Ring): HandedMessage[] {
+function ringMessages(ring: Ring): HandedMessage[] {
+  const { index, size, addresses, kick, callFd, isNeverCalled, errorFd, started } = ring;
   const one = (name: 'SET_VRING_KICK' | 'SET_VRING_CALL' | 'SET_VRING_ERR', fd: number): HandedMessage =>
     handedMessage(name, { index, polled: fd < 0 }, fd < 0 ? [] : [fd]);
   return [
     ...(size === 0 ? [] : [handedMessage('SET_VRING_NUM', { index, num: size })]),
     ...(addresses === null ? [] : [handedMessage('SET_VRING_ADDR', addresses)]),
-    one('SET_VRING_CALL', callFd),
-    one('SET_VRING_ERR', errorFd),
+    // Without a descriptor it says that the driver looks by itself; a front-end that said nothing may be told in band.
+    ...(callFd >= 0 || isNeverCalled ? [one('SET_VRING_CALL', callFd)] : []),
+    ...(errorFd < 0 ? [] : [one('SET_VRING_ERR', errorFd)]),
     ...(started ? [one('SET_VRING_KICK', kick.fd)] : []),
   ];
 }

@@ -10,6 +10,7 @@ import { type BackEnd, handle } from '../vhost-user/handlers.ts';
 import { IncomingFds } from '../vhost-user/incoming-fds.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
+import type { HandedInBand } from './in-band.ts';
 
 /** It cannot be handed over, and stays where it is; the message says why. */
 export class HandOverError extends Error {
@@ -37,6 +38,16 @@ export type HandedRing = {
   readonly availNext: number;
   readonly usedNext: number;
   readonly fault: number;
+  readonly reason: string | null;
+  /** Its kick descriptor is the back-end's, signalled when the front-end kicks by message. */
+  readonly kickIsOurs: boolean;
+};
+
+/** What no message tells of a device, beside its rings; the words are those of Device. */
+export type HandedDevice = {
+  readonly status: number;
+  readonly featuresRefused: boolean;
+  readonly inBand: HandedInBand;
 };
 
 /** The caller keeps `fds`. */

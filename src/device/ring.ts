@@ -80,7 +80,8 @@ export class Ring {
   }
 
   handOver(): HandedRing {
-    const { index, base, ranAs, goesOn, addressesAreOld, wasOwnQueue, wasRemarkedOn, enabled, fault } = this;
+    const { index, base, ranAs, goesOn, addressesAreOld, wasOwnQueue, wasRemarkedOn, enabled } = this;
+    const { fault, reason, kick } = this;
     return {
       index,
       base,
@@ -93,6 +94,8 @@ export class Ring {
       enabled,
       ...this.indices,
       fault,
+      reason,
+      kickIsOurs: kick.isOurs === true,
     };
   }
 
@@ -106,6 +109,8 @@ export class Ring {
     this.wasOwnQueue = handed.wasOwnQueue;
     this.wasRemarkedOn = handed.wasRemarkedOn;
     this.enabled = handed.enabled;
+    this.reason = handed.reason;
+    if (handed.kickIsOurs) this.kick = { ...this.kick, isOurs: true };
     const { words } = this.state;
     words[STATE_AVAIL_NEXT] = handed.availNext;
     words[STATE_USED_NEXT] = handed.usedNext;

@@ -42,6 +42,8 @@ export const GUEST_PROTOCOL_FEATURES = maskOf(
 
 export type EmbeddedGuestOptions = ReachOptions & {
   readonly socketPath: string;
+  /** A connection with the back-end, which the guest owns then, instead of one made by `socketPath` and `role`. */
+  readonly fd?: number;
   /** `client` (default) connects to the back-end's socket; `server` listens and waits for the back-end. */
   readonly role?: 'client' | 'server';
   /** Default 1. */
@@ -347,7 +349,8 @@ export class EmbeddedGuest {
   }
 }
 
-function reach(options: EmbeddedGuestOptions): Promise<FrontEndSession> {
+async function reach(options: EmbeddedGuestOptions): Promise<FrontEndSession> {
+  if (options.fd !== undefined) return new FrontEndSession(options.fd);
   if (options.role === 'server') return FrontEndSession.accept(options.socketPath, options);
   return FrontEndSession.connect(options.socketPath, options);
 }

@@ -4,14 +4,23 @@
  * `start`, `goOnAt`, `setRest` twice, `thaw`. As long as the new one has not begun to use rings, the old one goes on by
  * `setRest('none')` and `thaw`. Everything handed is plain JSON, with descriptors as numbers. Main thread.
  */
+import { resolve } from 'node:path';
 import type { DeviceRest } from '../device/device.ts';
-import { type HandedMessage, type HandedRing, HandOverError } from '../device/hand-over.ts';
+import {
+  type HandedDevice,
+  type HandedMessage,
+  type HandedRing,
+  HandOverError,
+} from '../device/hand-over.ts';
 import type { HandedNet } from '../device/net/net-device.ts';
+import type { HandedSocket } from '../host/bound-socket.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import type { Port } from './contract.ts';
+import type { SocketRole } from './peer-socket.ts';
 
 /** A listening socket and its file; numbers of 64 bits are texts. */
 export type HandedListener = {
+  readonly path: string;
   readonly fd: number;
   readonly file: { readonly dev: string; readonly ino: string } | null;
 };
@@ -24,6 +33,8 @@ export type HandedConnection = {
   /** Features that were offered, as a decimal number. */
   readonly offered: string;
   readonly messages: readonly HandedMessage[];
+  /** What was refused last, for the user; null: nothing. */
+  readonly refusal: string | null;
 };
 
 /** A guest that was served before, as VhostUserPort remembers it; `offered` as above. */
@@ -39,9 +50,50 @@ export type HandedLastRun = {
   readonly usedNext: number;
 };
 
-/** What a port of kind `vhost-user` is made from in the next process. */
-export type HandedPort = {
+/** What a port is made from in the next process. */
+export type HandedPort = HandedVhostUserPort | HandedTapPort | HandedUnixPort | HandedPcapPort;
+
+export type HandedUnixPort = {
+  readonly kind: 'unix';
+  readonly endpoint: string;
+  readonly transport: 'stream' | 'dgram';
+  /** Stream: who listens. Datagrams: where they go. */
+  readonly peer: string;
+  /** A socket of datagrams stands here, too. */
+  readonly listener: HandedListener | null;
+  /** Stream: the connection; null: there is none. */
+  readonly fd: number | null;
+};
+
+export type HandedPcapPort = {
+  readonly kind: 'pcap';
+  readonly endpoint: string;
+  readonly direction: 'write' | 'read';
+  /** Null: it is not open. */
+  readonly fd: number | null;
+  /** Why it is not read on, ever; null: it is, or is tried again. */
+  readonly ended: string | null;
+};
+
+/** How far a capture file is read or written. */
+export type HandedCapture = {
+  /** As PROGRESS_* has them. */
+  readonly progress: readonly number[];
+  /** Written: hash of the name of the port that each interface in the file is of. */
+  readonly interfaces: readonly number[];
+};
+
+export type HandedTapPort = {
+  readonly kind: 'tap';
+  readonly endpoint: string;
+  /** Of each queue; empty: it was not attached. */
+  readonly fds: readonly number[];
+};
+
+export type HandedVhostUserPort = {
   readonly kind: 'vhost-user';
+  readonly endpoint: string;
+  readonly role: SocketRole;
   readonly listener: HandedListener | null;
   readonly connection: HandedConnection | null;
   readonly lastServed: HandedGuest | null;
@@ -55,7 +107,11 @@ export type HandedPort = {
 export type PortPositions = {
   readonly rings: readonly HandedRing[];
   /** Null: it has no connection. */
+  readonly device: HandedDevice | null;
   readonly net: HandedNet | null;
+  /** By queue: what lies between two frames of a stream, and was not sent or not used; in base64. */
+  readonly left: readonly string[];
+  readonly capture: HandedCapture | null;
   /** Of each queue, as in QueueState. */
   readonly counts: readonly (readonly number[])[];
 };
@@ -65,7 +121,10 @@ export interface HandOver {
   freeze(): Promise<void>;
   /** Of a frozen port; its descriptors stay its own. @throws HandOverError */
   handOver(): HandedPort;
-  /** What to begin with instead of the outside; before `start`, which takes it. It is frozen and at rest then. */
+  /**
+   * What to begin with instead of the outside; before `start`, which takes it. It is frozen and at rest then.
+   * @throws HandOverError: it is something else in the new settings
+   */
   takeOver(handed: HandedPort): void;
   setRest(rest: DeviceRest): Promise<void>;
   /** Of a port at rest. @throws HandOverError when it is not any more what was handed over */
@@ -83,12 +142,61 @@ export function movable(port: Port): Port & HandOver {
   return port as Port & HandOver;
 }
 
+/** What a port has not that is of other kinds: of kind vhost-user; all others. */
+export const NO_RINGS = { rings: [], device: null, net: null } as const;
+export const NOTHING_LEFT = { left: [], capture: null } as const;
+
+/** `path`: where it listens, perhaps relative to where this process runs. */
+export function listenerOf(path: string, socket: HandedSocket | null): HandedListener | null {
+  if (socket === null) return null;
+  const { fd, file } = socket;
+  return {
+    path: resolve(path),
+    fd,
+    file: file === null ? null : { dev: String(file.dev), ino: String(file.ino) },
+  };
+}
+
+export function socketOf(listener: HandedListener | null): HandedSocket | null {
+  if (listener === null) return null;
+  const { fd, file } = listener;
+  return { fd, file: file === null ? null : { dev: BigInt(file.dev), ino: BigInt(file.ino) } };
+}
+
+/** @throws HandOverError: the port is of another kind, or at another place, in the new settings */
+export function handedAs<Kind extends HandedPort['kind']>(
+  kind: Kind,
+  endpoint: string,
+  handed: HandedPort,
+): Extract<HandedPort, { readonly kind: Kind }> {
+  requireSame('kind', handed.kind, kind);
+  requireSame('place', handed.endpoint, endpoint);
+  return handed as Extract<HandedPort, { readonly kind: Kind }>;
+}
+
+/** @throws HandOverError */
+export function requireSame(what: string, running: string | number, own: string | number): void {
+  if (running !== own)
+    throw new HandOverError(`its ${what} is ${running} in the running Ringway, and ${own} in the settings`);
+}
+
 /** The same with other numbers for its descriptors, in the order in which `translate` is asked for them. */
-export function withDescriptors(port: HandedPort, translate: (fd: number) => number): HandedPort {
-  const { listener, connection } = port;
+export function withDescriptors<Handed extends HandedPort>(
+  port: Handed,
+  translate: (fd: number) => number,
+): Handed {
+  return translated(port, translate) as Handed;
+}
+
+function translated(port: HandedPort, translate: (fd: number) => number): HandedPort {
+  const listener = 'listener' in port ? translatedListener(port.listener, translate) : null;
+  if (port.kind === 'tap') return { ...port, fds: port.fds.map(translate) };
+  if (port.kind === 'pcap') return { ...port, fd: port.fd === null ? null : translate(port.fd) };
+  if (port.kind === 'unix') return { ...port, listener, fd: port.fd === null ? null : translate(port.fd) };
+  const { connection } = port;
   return {
     ...port,
-    listener: listener === null ? null : { ...listener, fd: translate(listener.fd) },
+    listener,
     connection:
       connection === null
         ? null
@@ -99,4 +207,11 @@ export function withDescriptors(port: HandedPort, translate: (fd: number) => num
             messages: connection.messages.map((message) => ({ ...message, fds: message.fds.map(translate) })),
           },
   };
+}
+
+function translatedListener(
+  listener: HandedListener | null,
+  translate: (fd: number) => number,
+): HandedListener | null {
+  return listener === null ? null : { ...listener, fd: translate(listener.fd) };
 }

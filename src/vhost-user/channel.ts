@@ -100,8 +100,9 @@ export class Channel {
     onMessage: MessageHandler,
     onEnd: (reason: string, end: ChannelEnd) => void,
     peerFds = new PeerFds(),
-    /** Given: the connection is taken over, and nothing is read of it before `resume`. */
+    /** Given: the connection is taken over, and nothing is read of it or sent of `unsent` before `resume`. */
     halfRead: HalfRead | null = null,
+    unsent: Uint8Array = new Uint8Array(0),
   ) {
     const { bytes, fds } = halfRead ?? NOTHING_READ;
     this.#received.set(bytes);
@@ -113,6 +114,8 @@ export class Channel {
     this.#onMessage = onMessage;
     this.#onEnd = onEnd;
     this.#peerFds = peerFds;
+    if (unsent.length > 0) this.#unsent.push({ bytes: unsent, fds: [] });
+    this.#unsentBytes = unsent.length;
     if (!this.#isPaused) this.#listen();
   }
 
@@ -125,16 +128,31 @@ export class Channel {
     return { bytes: this.#received.slice(0, this.#receivedBytes), fds: this.#receivedFds };
   }
 
-  /** Reads nothing more; a message that is being handled is handled to its end, and answered. */
+  /** What waits for room in the socket, while the channel is paused. */
+  get unsent(): Uint8Array {
+    assert(
+      this.#unsent.every(({ fds }) => fds.length === 0),
+      'nobody hands over descriptors that were not sent',
+    );
+    return Buffer.concat(this.#unsent.map(({ bytes }) => bytes));
+  }
+
+  /**
+   * Reads nothing more, and sends nothing of what waits for room; a message that is being handled is handled to its end,
+   * and answered.
+   */
   pause(): void {
     this.#isPaused = true;
     this.#watch?.close();
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#retry = null;
   }
 
   /** Reads on. */
   resume(): void {
     assert(this.#isPaused, 'only a channel that was paused is resumed');
     this.#isPaused = false;
+    if (this.#unsent.length > 0) this.#flush();
     if (!this.#isHandling && this.#relief === null) this.#resume();
   }
 
@@ -159,7 +177,7 @@ export class Channel {
     }
     // Descriptors have gone with the first byte, if any went.
     this.#unsent.push({ bytes: bytes.slice(sentBytes), fds: sentBytes > 0 ? [] : fds.map(duplicateFd) });
-    this.#retry ??= setTimeout(() => this.#flush(), FULL_SOCKET_MS);
+    if (!this.#isPaused) this.#retry ??= setTimeout(() => this.#flush(), FULL_SOCKET_MS);
   }
 
   /** Closes the socket, once. A message being handled is finished by its handler; what it sends goes nowhere. */

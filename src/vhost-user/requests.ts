@@ -9,7 +9,7 @@ import { type BodyValues, decodeBody, encodeBody, encodeMessage } from '../../pr
 import { type Body, FLAG_NEED_REPLY, FLAG_REPLY, FLAG_VERSION } from '../../protocol/vhost-user/messages.ts';
 import { closeFds } from '../host/descriptor.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
-import { Channel, type ChannelRole, type Message } from './channel.ts';
+import { Channel, type ChannelRole, type HalfRead, type Message } from './channel.ts';
 
 /** A row of a table of requests, as far as asking needs it. */
 export type RequestSpec = { readonly id: number; readonly body: Body; readonly reply: Body | null };
@@ -20,6 +20,9 @@ export type RequestOptions = {
   /** Ask for an acknowledgement (REPLY_ACK); default: `replyAck`. */
   readonly needReply?: boolean;
 };
+
+/** A connection as another process had it: nothing is read or sent before `resume`. */
+export type HandedRequests = { readonly halfRead: HalfRead; readonly unsent: Uint8Array };
 
 type Pending = { resolve(message: Message): void; reject(error: Error): void };
 
@@ -44,6 +47,7 @@ export class Requests {
     toError: (reason: string) => Error,
     onEnd: (reason: string) => void,
     peerFds: PeerFds | null = null,
+    handed: HandedRequests | null = null,
   ) {
     assert.equal(role.accepts, 'replies', 'who asks must accept replies');
     this.#peer = role.peer;
@@ -59,7 +63,13 @@ export class Requests {
         onEnd(reason);
       },
       peerFds ?? undefined,
+      handed?.halfRead,
+      handed?.unsent,
     );
+  }
+
+  get fd(): number {
+    return this.#channel.fd;
   }
 
   get isOpen(): boolean {
@@ -69,6 +79,22 @@ export class Requests {
   /** Something waits to be sent because the other end does not read. */
   get isFull(): boolean {
     return this.#channel.isFull;
+  }
+
+  /** Reads nothing, and sends nothing of what waits for room; nothing is to be asked. */
+  pause(): void {
+    this.#channel.pause();
+  }
+
+  resume(): void {
+    this.#channel.resume();
+  }
+
+  /** While it is paused; null: it has ended. Descriptors that came are left out: no answer has any. */
+  handOver(): (HandedRequests & { readonly fd: number }) | null {
+    if (!this.isOpen) return null;
+    const { fd, halfRead, unsent } = this.#channel;
+    return { fd, halfRead: { ...halfRead, fds: [] }, unsent };
   }
 
   /**
@@ -86,6 +112,11 @@ export class Requests {
     const flags = wantsAck || options.needReply === true ? FLAG_NEED_REPLY : 0;
     this.sendRaw(encodeMessage(spec.id, flags, encodeBody(spec.body, body as never)), options.fds);
     if (spec.reply === null && !wantsAck) return null;
+    return this.answer(name, spec);
+  }
+
+  /** What was asked is answered next, after what is awaited already; by `ask`, or by another process. @throws as `ask` */
+  async answer(name: string, spec: RequestSpec): Promise<BodyValues[Body]> {
     const { header, payload, fds } = await this.nextMessage();
     // No request that is asked so far is answered with descriptors.
     this.#close(fds);

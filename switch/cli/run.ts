@@ -144,9 +144,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       const stopped = stop.then(() => {
         throw new CliError('stopped before it had taken over');
       });
-      await Promise.race([finishTakeover(takeover, running), stopped, failureOf(running)]);
+      await Promise.race([finishTakeover(takeover, running, log), stopped, failureOf(running)]);
       isOurs = true;
-      log.info('has taken over');
     }
     const server =
       config.controlSocket === null ? null : new TakeoverServer(running, config.controlSocket, log);
@@ -184,16 +183,20 @@ async function takeoverFor({ controlSocket }: SwitchConfig): Promise<Takeover> {
 }
 
 /** Everything is there, at rest. Resolves when frames flow here, and the other process is gone. */
-async function finishTakeover(takeover: Takeover, running: Switch): Promise<void> {
+async function finishTakeover(takeover: Takeover, running: Switch, log: Logger): Promise<void> {
   await running.takenOver();
+  await running.warmUp();
   await running.goOnAt(await takeover.ready());
   await takeover.done();
   await running.goOn();
+  log.info({ restMs: Number(running.restMs.toFixed(2)) }, 'has taken over');
   await takeover.ended();
+  await running.startLate();
 }
 
 /** What the host refuses at the start is for the user to mend, as a wrong setting is. */
 function asRefusal(error: unknown): never {
+  if (error instanceof HandOverError) throw new CliError(error.message);
   throw error instanceof HostError ? new CliError(error.message, EXIT.usage) : error;
 }
 

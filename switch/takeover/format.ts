@@ -15,6 +15,7 @@
  */
 import { z } from 'zod';
 import type { HandedPort, PortPositions } from '../../src/port/hand-over.ts';
+import type { Books } from '../control/books.ts';
 
 export const FORMAT = 1;
 
@@ -22,11 +23,20 @@ const Text64 = z.string().regex(/^\d{1,20}$/);
 const Descriptor = z.int().nonnegative();
 const Layout = z.enum(['split', 'packed']);
 const Word = z.int();
+const HandedNotice = z.object({ index: Word, isDue: z.boolean() });
 const Guest = z.object({ pid: z.int().nullable(), offered: Text64 });
 
-const PortState: z.ZodType<HandedPort> = z.object({
+const Listener = z.object({
+  path: z.string(),
+  fd: Descriptor,
+  file: z.object({ dev: Text64, ino: Text64 }).nullable(),
+});
+
+const VhostUser = z.object({
   kind: z.literal('vhost-user'),
-  listener: z.object({ fd: Descriptor, file: z.object({ dev: Text64, ino: Text64 }).nullable() }).nullable(),
+  endpoint: z.string(),
+  role: z.enum(['server', 'client']),
+  listener: Listener.nullable(),
   connection: z
     .object({
       fd: Descriptor,
@@ -34,6 +44,7 @@ const PortState: z.ZodType<HandedPort> = z.object({
       halfRead: z.object({ bytes: z.base64(), fds: z.array(Descriptor) }),
       offered: Text64,
       messages: z.array(z.object({ name: z.string(), payload: z.base64(), fds: z.array(Descriptor) })),
+      refusal: z.string().nullable(),
     })
     .nullable(),
   lastServed: Guest.nullable(),
@@ -53,6 +64,27 @@ const PortState: z.ZodType<HandedPort> = z.object({
   ),
 });
 
+const Tap = z.object({ kind: z.literal('tap'), endpoint: z.string(), fds: z.array(Descriptor) });
+
+const Unix = z.object({
+  kind: z.literal('unix'),
+  endpoint: z.string(),
+  peer: z.string(),
+  transport: z.enum(['stream', 'dgram']),
+  listener: Listener.nullable(),
+  fd: Descriptor.nullable(),
+});
+
+const Pcap = z.object({
+  kind: z.literal('pcap'),
+  endpoint: z.string(),
+  direction: z.enum(['write', 'read']),
+  fd: Descriptor.nullable(),
+  ended: z.string().nullable(),
+});
+
+const PortState: z.ZodType<HandedPort> = z.discriminatedUnion('kind', [VhostUser, Tap, Unix, Pcap]);
+
 const Positions: z.ZodType<PortPositions> = z.object({
   rings: z.array(
     z.object({
@@ -68,8 +100,25 @@ const Positions: z.ZodType<PortPositions> = z.object({
       availNext: Word,
       usedNext: Word,
       fault: Word,
+      reason: z.string().nullable(),
+      kickIsOurs: z.boolean(),
     }),
   ),
+  device: z
+    .object({
+      status: Word,
+      featuresRefused: z.boolean(),
+      inBand: z.object({
+        endReason: z.string().nullable(),
+        refusedCount: Word,
+        halfRead: z.base64(),
+        unsent: z.base64(),
+        calls: z.array(HandedNotice),
+        errors: z.array(HandedNotice),
+        unanswered: z.array(z.object({ name: z.enum(['VRING_CALL', 'VRING_ERR']), index: Word })),
+      }),
+    })
+    .nullable(),
   net: z
     .object({
       askedForQueues: z.boolean(),
@@ -84,8 +133,13 @@ const Positions: z.ZodType<PortPositions> = z.object({
       }),
     })
     .nullable(),
+  left: z.array(z.base64()),
+  capture: z.object({ progress: z.array(z.number()), interfaces: z.array(Word) }).nullable(),
   counts: z.array(z.array(z.number())),
 });
+
+const Numbers = z.record(z.string(), z.number());
+const GoneBooks: z.ZodType<Books> = z.object({ counters: Numbers, drops: Numbers }) as never;
 
 /** An address that was learned: as FdbEntry, but for the port's name and seconds since it was seen. */
 const Address = z.tuple([z.int(), z.int(), z.int(), z.string(), z.int()]);
@@ -103,6 +157,10 @@ export const RECORDS = {
   positions: z.object({
     record: z.literal('positions'),
     ports: z.record(z.string(), z.object({ positions: Positions, workerCounts: z.array(z.number()) })),
+    /** Of ports that were removed. */
+    gone: GoneBooks,
+    /** When rings began to rest, by the clock that all processes share. */
+    restNs: Text64,
   }),
   done: z.object({ record: z.literal('done') }),
   go: z.object({ record: z.literal('go') }),
@@ -111,4 +169,4 @@ export const RECORDS = {
 export type RecordName = keyof typeof RECORDS;
 export type RecordOf<Name extends RecordName> = z.output<(typeof RECORDS)[Name]>;
 export type SwitchState = Omit<RecordOf<'state'>, 'record' | 'format'>;
-export type SwitchPositions = RecordOf<'positions'>['ports'];
+export type SwitchPositions = Omit<RecordOf<'positions'>, 'record'>;

@@ -1,6 +1,7 @@
 /** The running Ringway's side of a takeover: hands everything over, or goes on as if nothing had been. Main thread. */
 import { basename, dirname, join } from 'node:path';
 import { HandOverError } from '../../src/device/hand-over.ts';
+import { collectGarbage } from '../../src/host/collect-garbage.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { connectUnix } from '../../src/host/unix-socket.ts';
 import { withDescriptors } from '../../src/port/hand-over.ts';
@@ -84,9 +85,12 @@ export class TakeoverServer {
     await giver.freeze();
     const { state, fds } = numbered(giver.handOver());
     await link.send<'state'>({ record: 'state', format: FORMAT, ...state }, fds);
+    collectGarbage();
     await link.next('ready', READY_MS);
+    // Once for nothing, so that it is compiled when frames wait for it, and what is in the way is known before.
+    JSON.stringify(giver.positions());
     await giver.rest();
-    await link.send<'positions'>({ record: 'positions', ports: giver.positions() });
+    await link.send<'positions'>({ record: 'positions', ...giver.positions() });
     await link.next('done', DONE_MS);
     await link.send<'go'>({ record: 'go' });
   }

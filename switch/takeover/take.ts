@@ -44,7 +44,7 @@ export async function beginTakeover(controlSocket: string): Promise<Takeover> {
     state,
     ready: async () => {
       await link.send<'ready'>({ record: 'ready' });
-      return (await link.next('positions', POSITIONS_MS)).value.ports;
+      return (await link.next('positions', POSITIONS_MS)).value;
     },
     done: async () => {
       await link.send<'done'>({ record: 'done' });

@@ -20,9 +20,11 @@ import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
+  CONTROL_NEVER_BLOCKS,
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type NumberedOrder,
+  type OrderMessage,
   type WorkerOrder,
   type WorkerReport,
   type WorkerSetup,
@@ -120,7 +122,9 @@ export class PollWorker {
   /** Asks every guest for a kick and blocks until one comes, or an order. */
   #sleep(): void {
     Atomics.store(this.#control, CONTROL_SLEEPING, 1);
-    let mayBlock = Atomics.load(this.#control, CONTROL_EPOCH) === this.#epochSeen;
+    let mayBlock =
+      Atomics.load(this.#control, CONTROL_EPOCH) === this.#epochSeen &&
+      Atomics.load(this.#control, CONTROL_NEVER_BLOCKS) === 0;
     let timeoutMs = this.#forwarder.hasBacklogs ? UNTOLD_SLEEP_MS : -1;
     for (const queue of this.#polled) {
       if (!queue.armWake()) mayBlock = false;
@@ -149,10 +153,16 @@ export class PollWorker {
     for (;;) {
       const received = receiveMessageOnPort(this.#setup.orders);
       if (received === undefined) return;
-      const { number, order } = received.message as NumberedOrder;
-      this.#obey(order);
-      this.#tell({ kind: 'done', number });
+      const orders = received.message as OrderMessage;
+      for (const order of orders) if (this.#letsGoOfSender(order)) this.#obey(order.order);
+      for (const order of orders) if (!this.#letsGoOfSender(order)) this.#obey(order.order);
+      this.#tell({ kind: 'done', numbers: orders.map(({ number }) => number) });
     }
+  }
+
+  /** What such a queue holds goes to receivers that are still there. */
+  #letsGoOfSender({ order }: NumberedOrder): boolean {
+    return order.kind === 'detach' && order.queueIndex % 2 === 1;
   }
 
   #obey(order: WorkerOrder): void {

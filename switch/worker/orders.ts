@@ -35,8 +35,11 @@ export type WorkerOrder =
 
 export type NumberedOrder = { readonly number: number; readonly order: WorkerOrder };
 
+/** What is posted: orders between which nothing is forwarded, but for what a queue that is let go of still holds. */
+export type OrderMessage = readonly NumberedOrder[];
+
 export type WorkerReport =
-  | { readonly kind: 'done'; readonly number: number }
+  | { readonly kind: 'done'; readonly numbers: readonly number[] }
   | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number };
 
 /** Words (int32) of a worker's control block; each worker has a cache line of its own. */
@@ -47,6 +50,8 @@ export const CONTROL_SLEEPING = 1;
 export const CONTROL_TICK = 2;
 /** Turns of the loop that found no frame, counted by the worker; 32 bits, running. */
 export const CONTROL_EMPTY_TURNS = 3;
+/** 1 once the process ends: the worker does not block any more, so that it can be ended at any moment. */
+export const CONTROL_NEVER_BLOCKS = 4;
 export const CONTROL_BYTES = 64;
 
 export type PollMode = 'adaptive' | 'busy';

@@ -18,8 +18,11 @@ import {
   CONTROL_BYTES,
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
+  CONTROL_NEVER_BLOCKS,
   CONTROL_SLEEPING,
   CONTROL_TICK,
+  type NumberedOrder,
+  type OrderMessage,
   type PollMode,
   type WorkerOrder,
   type WorkerReport,
@@ -79,7 +82,7 @@ export class WorkerPool implements DataPath {
     // Whoever starts the pool awaits `failed`; until then it must not count as unhandled.
     this.failed.catch(() => {});
     // Node joins its threads before it exits, and would wait for ever for one that blocks.
-    process.once('exit', this.#wakeAll);
+    process.once('exit', this.#neverBlock);
   }
 
   async addPort(portId: number): Promise<void> {
@@ -143,6 +146,18 @@ export class WorkerPool implements DataPath {
     await this.#orderAll({ kind: 'setPolicy', portId, policy });
   }
 
+  /**
+   * Orders that `begin` gives before it waits for any reach each worker as one message: what lets go of all queues takes as
+   * long as one order, and no frame goes astray between them. Resolves as `begin` does.
+   */
+  async together<T>(begin: () => Promise<T>): Promise<T> {
+    for (const thread of this.#threads) thread.hold();
+    const done = begin();
+    await new Promise(setImmediate);
+    for (const thread of this.#threads) thread.release();
+    return done;
+  }
+
   /** Moves the clock by which addresses age. */
   setTick(seconds: number): void {
     for (const thread of this.#threads) thread.setTick(seconds);
@@ -172,11 +187,11 @@ export class WorkerPool implements DataPath {
 
   async stop(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.stop()));
-    process.off('exit', this.#wakeAll);
+    process.off('exit', this.#neverBlock);
   }
 
-  readonly #wakeAll = (): void => {
-    for (const thread of this.#threads) thread.wake();
+  readonly #neverBlock = (): void => {
+    for (const thread of this.#threads) thread.neverBlock();
   };
 
   async #orderAll(order: WorkerOrder): Promise<void> {
@@ -201,6 +216,8 @@ class WorkerThread {
   readonly #wakeFd = createEventFd();
   readonly #waiting = new Map<number, () => void>();
   #lastNumber = 0;
+  /** Orders that wait to be posted together; null: they are posted at once. */
+  #held: NumberedOrder[] | null = null;
   #stopping = false;
 
   constructor(
@@ -213,7 +230,7 @@ class WorkerThread {
     this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
-      else this.#answered(report.number);
+      else for (const number of report.numbers) this.#answered(number);
     });
     this.failed = new Promise((_, reject) => {
       this.#worker.on('error', reject);
@@ -229,10 +246,26 @@ class WorkerThread {
   order(order: WorkerOrder): Promise<void> {
     const number = ++this.#lastNumber;
     const done = new Promise<void>((resolve) => this.#waiting.set(number, resolve));
-    this.#orders.postMessage({ number, order });
+    if (this.#held === null) this.#post([{ number, order }]);
+    else this.#held.push({ number, order });
+    return done;
+  }
+
+  /** Orders wait until `release`. */
+  hold(): void {
+    this.#held ??= [];
+  }
+
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = null;
+    if (held.length > 0) this.#post(held);
+  }
+
+  #post(message: OrderMessage): void {
+    this.#orders.postMessage(message);
     Atomics.add(this.#words, CONTROL_EPOCH, 1);
     if (Atomics.load(this.#words, CONTROL_SLEEPING) === 1) signalFd(this.#wakeFd);
-    return done;
   }
 
   setTick(seconds: number): void {
@@ -255,8 +288,9 @@ class WorkerThread {
     closeFd(this.#wakeFd);
   }
 
-  /** Ends a block, whatever for. */
-  wake(): void {
+  /** Ends a block, whatever for; there is no other one. */
+  neverBlock(): void {
+    Atomics.store(this.#words, CONTROL_NEVER_BLOCKS, 1);
     signalFd(this.#wakeFd);
   }
 

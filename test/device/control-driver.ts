@@ -17,18 +17,21 @@ export const UNANSWERED = 0xee;
 
 export type Descriptor = { gpa: number | bigint; sizeBytes: number; flags: number; next?: number };
 
+/** What it drives: the guest's file, and the front-end that brought it. */
+export type ControlWorld = Pick<World, 'front' | 'guest'>;
+
 export class ControlDriver {
   readonly index: number;
   readonly kickFd: number;
   readonly callFd: number;
   readonly errorFd: number;
-  readonly #world: World;
+  readonly #world: ControlWorld;
   readonly #size: number;
   #avail = 0;
   #usedSeen = 0;
   #buffers = BUFFERS_OFFSET;
 
-  constructor(world: World, index: number, size = 16) {
+  constructor(world: ControlWorld, index: number, size = 16) {
     this.#world = world;
     this.index = index;
     this.#size = size;

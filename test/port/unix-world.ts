@@ -93,6 +93,18 @@ export class UnixWorld implements DataPath {
     return frames;
   }
 
+  /** One burst, of as much as a worker takes in a turn; tells the port of faults. */
+  takeBurst(): Buffer[] {
+    const queue = this.ingress;
+    if (queue === null || queue.gather(this.#batch) === 0) {
+      if (queue?.fault) this.port!.queueFailed(queue.queueIndex);
+      return [];
+    }
+    const frames = Array.from({ length: this.#batch.count }, (_, frame) => this.#copyOfFrame(frame));
+    queue.finish();
+    return frames;
+  }
+
   /** Turns the data path until `count` frames have come in. */
   async receiveCount(count: number): Promise<Buffer[]> {
     const frames: Buffer[] = [];

@@ -20,6 +20,8 @@ const QUEUE_PAIRS = 2;
 /** All 20 with the full matrix of testpmd. */
 const KILLS = process.env.RINGWAY_TESTPMD_MATRIX === 'full' ? 20 : 3;
 
+const TAKEOVERS = Math.round(3 * Number(process.env.RINGWAY_SEARCH ?? 1));
+
 const MEMORIES = [
   { title: 'hugetlbfs by memory-backend-file', huge: true },
   { title: 'memory-backend-memfd', huge: false },
@@ -145,6 +147,43 @@ describe.skipIf(peers.skip)(peers.title('two QEMU guests that connect again'), (
   });
 });
 
+describe.skipIf(peers.skip)(peers.title('two QEMU guests whose Ringway is taken over'), () => {
+  test(`ping without loss through ${TAKEOVERS} takeovers`, { timeout: 60_000 * (2 + TAKEOVERS) }, async () => {
+    const ringway = await RingwayProcess.start({ ports: ['a', 'b'] });
+    const guests: LinuxGuest[] = [];
+    onTestFinished(async () => {
+      await Promise.all(guests.map((guest) => guest.stop()));
+      expect(await ringway.stop()).toBe(0);
+    });
+    // Without "reconnect" QEMU does not come back: a connection that ended would be the end of the guest's network.
+    guests.push(...(await Promise.all(['a', 'b'].map((name, i) => boot(ringway, name, i + 1)))));
+    const [a, b] = guests;
+    await ringway.untilState('a', 'running');
+    expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });
+    for (let takeover = 0; takeover < TAKEOVERS; takeover++) {
+      let isOver = false;
+      const taken = ringway.takeOver().finally(() => {
+        isOver = true;
+      });
+      while (!isOver) {
+        await Promise.all([
+          a.ping('10.0.0.2', { count: 50, intervalMs: 10 }),
+          b.ping('10.0.0.1', { count: 50, intervalMs: 10, sizeBytes: 1400 }),
+        ]);
+      }
+      await taken;
+    }
+    // By the guests' kernels: ping itself may leave before it has counted the last answer.
+    const asked = await Promise.all([a, b].map(echoesOf));
+    expect(asked[0].sent).toBeGreaterThan(50 * TAKEOVERS);
+    for (const { sent, answered } of asked) expect(answered).toBe(sent);
+    for (const { name, drops } of await ringway.ports())
+      expect({ name, dropped: Object.values(drops).filter((count) => count > 0) }).toEqual({ name, dropped: [] });
+    for (const { name, state, reason } of await ringway.ports())
+      expect({ name, state, reason }).toEqual({ name, state: 'running', reason: null });
+  });
+});
+
 describe.skipIf(peers.skip)(peers.title('a QEMU guest whose memory is not shared'), () => {
   test('is said with the fix', async () => {
     const ringway = await RingwayProcess.start({ ports: ['a'] });
@@ -167,6 +206,14 @@ describe.skipIf(peers.skip)(peers.title('a QEMU guest whose memory is not shared
     expect(ringway.log).toContain('share=on');
   });
 });
+
+/** Of all that the guest has asked others so far. */
+async function echoesOf(guest: LinuxGuest): Promise<{ readonly sent: number; readonly answered: number }> {
+  const lines = (await guest.runOk('grep ^Icmp: /proc/net/snmp')).trim().split('\n');
+  const [names, counts] = lines.map((line) => line.trim().split(' '));
+  const count = (name: string): number => Number(counts[names.indexOf(name)]);
+  return { sent: count('OutEchos'), answered: count('InEchoReps') };
+}
 
 const macOf = (number: number): string => `52:54:00:00:00:0${number}`;
 

@@ -3,6 +3,7 @@
  * numbered frames both ways, each of which comes once. A successor that comes to nothing at any step before the last
  * changes nothing.
  */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
@@ -91,6 +92,12 @@ class World {
   }
 }
 
+const addPort = (switching: RingwayProcess, name: string): Promise<unknown> =>
+  askControl(switching.controlSocket, `/v1/ports/${name}`, {
+    method: 'PUT',
+    body: { socket: switching.socket(name) },
+  });
+
 const SETUPS: readonly Setup[] = [
   { layout: 'packed', role: 'server' },
   { layout: 'packed', role: 'client' },
@@ -148,16 +155,6 @@ describe('a successor that comes to nothing', () => {
     await world.expectAllThere();
   });
 
-  it('because its settings are others is told why', async () => {
-    const world = await World.start({ layout: 'split', role: 'server' });
-    const { switching } = world;
-    const more = ['--port', `c=${join(switching.folder, 'c.sock')}`];
-    await world.runUntil(switching.failTakeOver(null, more));
-    expect(switching.log).toContain('port c is not there in the running Ringway');
-    await world.runFor(1000);
-    await world.expectAllThere();
-  });
-
   it('because it knows another format is told so', async () => {
     const { switching } = await World.start({ layout: 'split', role: 'server' });
     const body = { socket: 'none', formats: [7] };
@@ -166,10 +163,51 @@ describe('a successor that comes to nothing', () => {
     ).rejects.toThrow('takeover in format 7 was asked for');
   });
 
-  it('because a port is of another kind is told which', async () => {
-    const switching = await RingwayProcess.start({ ports: ['a', 'u'], kinds: { u: 'unix' } });
-    closing.push(() => switching.stop());
-    await switching.failTakeOver(null);
-    expect(switching.log).toContain('port u is of kind unix, which cannot be handed over');
+  it.each([
+    ['kind', (file: string) => `pcap:${file}`, /its kind is vhost-user in the running Ringway, and pcap in/],
+    ['place', (file: string) => file, /its place is .*c.sock in the running Ringway, and .*other in/],
+  ])('because a port is of another %s is told which', async (_, other, reason) => {
+    const world = await World.start({ layout: 'split', role: 'server' });
+    const { switching } = world;
+    await addPort(switching, 'c');
+    const port = `c=${other(join(switching.folder, 'other'))}`;
+    await world.runUntil(switching.failTakeOver(null, ['--port', port]));
+    expect(switching.log).toMatch(/port c: /);
+    expect(switching.log).toMatch(reason);
+    await askControl(switching.controlSocket, '/v1/ports/c', { method: 'DELETE' });
+    await world.runFor(1000);
+    await world.expectAllThere();
+  });
+});
+
+describe('a Ringway that is taken over with other settings', () => {
+  it('begins with what is new, and ends what is not there any more', async () => {
+    const world = await World.start({ layout: 'split', role: 'server' });
+    const { switching } = world;
+    await addPort(switching, 'c');
+    await world.runUntil(
+      switching.takeOver(['--no-restore', '--port', `d=${switching.socket('d')}`, '--cpus', '0,1']),
+    );
+    await switching.until(async () => (await switching.ports()).some(({ name }) => name === 'd'));
+    expect((await switching.ports()).map(({ name }) => name).sort()).toEqual(['a', 'b', 'd']);
+    expect(switching.log).toMatch(/is not in the settings, and has ended/);
+    expect(existsSync(switching.socket('c'))).toBe(false);
+    const guest = await EmbeddedGuest.connect({ socketPath: switching.socket('d'), waitMs: WAIT_MS });
+    closing.push(() => guest.close());
+    await world.runFor(1000);
+    await world.expectAllThere();
+  });
+
+  it('keeps what was added at run time', async () => {
+    const world = await World.start({ layout: 'packed', role: 'server' });
+    const { switching } = world;
+    await addPort(switching, 'c');
+    const guest = await EmbeddedGuest.connect({ socketPath: switching.socket('c'), waitMs: WAIT_MS });
+    closing.push(() => guest.close());
+    await world.runUntil(switching.takeOver());
+    expect((await switching.ports()).map(({ name }) => name).sort()).toEqual([...NAMES, 'c']);
+    await guest.session.request('GET_FEATURES', null);
+    await world.runFor(1000);
+    await world.expectAllThere();
   });
 });

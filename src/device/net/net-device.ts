@@ -105,11 +105,12 @@ export class NetDevice implements DeviceKind, BackEnd {
   }
 
   /** The device is at rest, and had the messages. */
-  async takeOver(handed: HandedNet): Promise<void> {
+  takeOver(handed: HandedNet): void {
     this.askedForQueues = handed.askedForQueues;
     this.#activePairs = handed.activePairs;
     this.receiveFilter = ReceiveFilter.takeOver(handed.filter);
-    await this.#take(handed.takes);
+    // The workers learn of it before they get the rings.
+    void this.#take(handed.takes);
   }
 
   /** The front-end is gone: lets go of everything. */

@@ -160,6 +160,11 @@ export class PcapEgress implements EgressQueue {
 
   /** Describes a port's interface in the file before its first frame; once for each port. */
   #addInterface(portId: number): void {
+    const known = this.interfaces.named(this.nameHashes[portId]);
+    if (known >= 0) {
+      this.interfaces.rename(portId, known, this.nameHashes[portId]);
+      return;
+    }
     const block = encodeInterface(this.#names[portId] ?? `port ${portId}`, this.attachment.snapBytes);
     if (this.filledBytes + block.length > BUFFER_BYTES) this.#flush();
     if (this.fault !== 0) return;

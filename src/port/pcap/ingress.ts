@@ -23,9 +23,12 @@ import {
   PROGRESS_CHECKED,
   PROGRESS_CUT,
   PROGRESS_FAULT_VALUE,
+  PROGRESS_HAS_TIMES,
   PROGRESS_OFFSET,
   PROGRESS_OVERLONG,
   PROGRESS_PACKETS,
+  PROGRESS_PASS,
+  PROGRESS_TIMES,
   PROGRESS_UNKNOWN_BLOCKS,
   PROGRESS_UNTIMED,
   PROGRESS_WAIT_S,
@@ -60,7 +63,8 @@ export class PcapIngress extends StagedIngress {
   private hasPackets = false;
   /** Times of the first packet in this pass, and of the clock then: seconds and nanoseconds. */
   declare private readonly firstTimes: Float64Array;
-  private hasFirstTime = false;
+  /** Of this pass, that went in before the queue was opened. */
+  private packetsToSkip = 0;
 
   constructor(arena: ArenaView, attachment: PcapAttachment) {
     super(arena, {
@@ -79,10 +83,11 @@ export class PcapIngress extends StagedIngress {
     this.keepsPace = attachment.keepsPace;
     this.progress = new Float64Array(attachment.progress);
     this.places = new Int32Array(BURST_FRAMES);
-    this.firstTimes = new Float64Array(4);
+    this.firstTimes = this.progress.subarray(PROGRESS_TIMES, PROGRESS_TIMES + 4);
+    this.packetsToSkip = this.progress[PROGRESS_PASS];
     this.startIndex = this.slotIndex0 + CAPTURE_BUFFER_OFFSET;
     this.limitIndex = this.slotIndex0 + CAPTURE_REGION_BYTES;
-    this.#rewind();
+    this.#begin();
   }
 
   protected override placeOf(slot: number): number {
@@ -104,19 +109,24 @@ export class PcapIngress extends StagedIngress {
         if (result === CAPTURE_BROKEN) this.#stop(FAULT_BROKEN + reader.fault, reader.faultValue);
         else this.#readOn();
         if (this.fault !== 0 || reader !== this.reader) break;
+      } else if (this.packetsToSkip > 0) {
+        this.packetsToSkip--;
+        this.atIndex = reader.nextIndex;
+        this.hasPackets = true;
       } else {
         if (this.keepsPace && !this.#isDue()) break;
         this.#add(count++);
       }
     }
     this.progress[PROGRESS_PACKETS] += count;
+    this.progress[PROGRESS_PASS] += count;
     return count;
   }
 
   #countUnknown(): void {
     const { reader, progress } = this;
     if (reader.unknownBlocks === 0) return;
-    progress[PROGRESS_UNKNOWN_BLOCKS] += reader.unknownBlocks;
+    if (this.packetsToSkip === 0) progress[PROGRESS_UNKNOWN_BLOCKS] += reader.unknownBlocks;
     reader.unknownBlocks = 0;
   }
 
@@ -137,14 +147,14 @@ export class PcapIngress extends StagedIngress {
 
   /** Whether as much time went by since the first packet as when they were captured. */
   #isDue(): boolean {
-    const { reader, firstTimes } = this;
+    const { reader, firstTimes, progress } = this;
     if (!reader.hasTime) return true;
     const words = this.window.i32;
     const at = this.slotIndex0 >> 2;
     const nowSeconds = words[at] + words[at + 1] * 2 ** 32;
     const nowNs = words[at + 2];
-    if (!this.hasFirstTime) {
-      this.hasFirstTime = true;
+    if (progress[PROGRESS_HAS_TIMES] === 0) {
+      progress[PROGRESS_HAS_TIMES] = 1;
       firstTimes[0] = reader.seconds;
       firstTimes[1] = reader.nanoseconds;
       firstTimes[2] = nowSeconds;
@@ -197,13 +207,18 @@ export class PcapIngress extends StagedIngress {
   }
 
   #rewind(): void {
+    this.progress[PROGRESS_PASS] = 0;
+    this.progress[PROGRESS_HAS_TIMES] = 0;
+    this.#begin();
+  }
+
+  #begin(): void {
     this.reader = new CaptureReader();
     this.atIndex = this.startIndex;
     this.endIndex = this.startIndex;
     this.fileOffset = 0;
     this.isSkipping = false;
     this.hasPackets = false;
-    this.hasFirstTime = false;
   }
 
   #stop(fault: number, faultValue: number): void {

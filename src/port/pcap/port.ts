@@ -15,12 +15,25 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
+import { resolve } from 'node:path';
 import { MTU_MAX } from '../../../protocol/ethernet.ts';
 import { encodeInterface, encodeSection } from '../../../protocol/pcapng-blocks.ts';
+import type { DeviceRest } from '../../device/device.ts';
+import { HandOverError } from '../../device/hand-over.ts';
 import { ERRNO, errnoText } from '../../host/errors.ts';
 import { allocateScratch, type ScratchArea } from '../../memory/scratch.ts';
 import { QueueState, queueStates, STATE_FAULT, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import {
+  type HandedPcapPort,
+  type HandedPort,
+  type HandOver,
+  handedAs,
+  NO_RINGS,
+  NOTHING_LEFT,
+  type PortPositions,
+  requireSame,
+} from '../hand-over.ts';
 import { Supervisor, type Trouble } from '../supervisor.ts';
 import {
   CAPTURE_REGION_BYTES,
@@ -28,6 +41,7 @@ import {
   FAULT_END,
   InterfaceTable,
   nameHash,
+  type PcapAttachment,
   PROGRESS_CHECKED,
   PROGRESS_COUNT,
   PROGRESS_CUT,
@@ -61,7 +75,7 @@ export type PcapPortOptions = {
   readonly pace: 'recorded' | 'full';
 };
 
-export class PcapPort implements Port {
+export class PcapPort implements Port, HandOver {
   readonly kind = 'pcap';
   readonly mtu = null;
   readonly mtuMax = MTU_MAX;
@@ -85,6 +99,18 @@ export class PcapPort implements Port {
   /** What was logged of the capture that is read. */
   #saidDoubts = 0;
   #saidWait = false;
+  /** The queue while it is attached, also while it rests. */
+  #attachment: PcapAttachment | null = null;
+  #isInUse = false;
+  #rest: DeviceRest = 'none';
+  /** Resolved when the port is thawed; null: it is not frozen. */
+  #frozen: PromiseWithResolvers<void> | null = null;
+  /** What is taken over, until it is. */
+  #handed: HandedPcapPort | null = null;
+  /** What was handed over. */
+  #handedFd = -1;
+  /** Why it is not read on, ever; null: it is. */
+  #ended: string | null = null;
 
   constructor(options: PcapPortOptions, context: PortContext) {
     this.id = context.id;
@@ -97,7 +123,7 @@ export class PcapPort implements Port {
     this.#supervisor = new Supervisor(
       {
         open: () => {},
-        attend: () => null,
+        attend: () => this.#attend(),
         attach: () => this.#attach(),
         release: (isLast) => this.#release(isLast),
         close: () => this.#closeFile(),
@@ -162,6 +188,7 @@ export class PcapPort implements Port {
   }
 
   stop(): Promise<void> {
+    this.#frozen?.resolve();
     return this.#supervisor.stop();
   }
 
@@ -176,7 +203,80 @@ export class PcapPort implements Port {
     }
     const reason = readFaultText(fault, this.#progress);
     const isFine = fault === FAULT_END && doubts(this.#progress).length === 0;
+    this.#ended = reason;
     this.#supervisor.lose({ reason, retry: 'never', isFine });
+  }
+
+  async freeze(): Promise<void> {
+    this.#frozen ??= Promise.withResolvers();
+  }
+
+  handOver(): HandedPcapPort {
+    this.#handedFd = this.#fd;
+    return {
+      kind: 'pcap',
+      endpoint: resolve(this.endpoint),
+      direction: this.#options.direction,
+      fd: this.#fd < 0 ? null : this.#fd,
+      ended: this.#ended,
+    };
+  }
+
+  takeOver(any: HandedPort): void {
+    const handed = handedAs('pcap', resolve(this.endpoint), any);
+    requireSame('direction', handed.direction, this.#options.direction);
+    this.#handed = handed;
+    this.#frozen = Promise.withResolvers();
+    this.#rest = 'all';
+  }
+
+  async setRest(rest: DeviceRest): Promise<void> {
+    this.#rest = rest;
+    if (this.#isInUse && this.#isResting) {
+      this.#isInUse = false;
+      await this.#context.dataPath.detach(this.id, this.#queueIndex);
+    }
+    await this.#use();
+  }
+
+  positions(): PortPositions {
+    if (this.#handedFd !== this.#fd)
+      throw new HandOverError(`${this.endpoint} was opened or closed meanwhile`);
+    const { hashes } = new InterfaceTable(this.#interfaces);
+    const counts = [0, 1].map((i) => [...new QueueState(this.states, i).counts]);
+    const capture = { progress: [...this.#progress], interfaces: hashes };
+    return { ...NO_RINGS, ...NOTHING_LEFT, capture, counts };
+  }
+
+  async goOnAt({ capture, counts }: PortPositions): Promise<void> {
+    for (const [i, queue] of counts.slice(0, 2).entries()) new QueueState(this.states, i).counts.set(queue);
+    if (capture === null) return;
+    this.#progress.set(capture.progress.slice(0, PROGRESS_COUNT));
+    new InterfaceTable(this.#interfaces).takeOver(capture.interfaces);
+  }
+
+  thaw(): void {
+    this.#frozen?.resolve();
+    this.#frozen = null;
+    this.#handedFd = -1;
+  }
+
+  /** What is not taken over is not opened while the port is frozen. */
+  #attend(): Promise<boolean> | null {
+    const isTaking = this.#handed !== null && (this.#handed.fd !== null || this.#handed.ended !== null);
+    if (this.#frozen === null || isTaking) return null;
+    this.#handed = null;
+    return this.#frozen.promise.then(() => true);
+  }
+
+  get #isResting(): boolean {
+    return this.#rest === 'all' || (this.#rest === 'senders' && !this.#isWriting);
+  }
+
+  async #use(): Promise<void> {
+    if (this.#attachment === null || this.#isInUse || this.#isResting) return;
+    this.#isInUse = true;
+    await this.#context.dataPath.attach(this.#attachment);
   }
 
   get #isWriting(): boolean {
@@ -185,6 +285,15 @@ export class PcapPort implements Port {
 
   /** Opens the file, if it is not open still, and attaches the queue. @throws Node's error, CaptureFileError */
   async #attach(): Promise<void> {
+    const handed = this.#handed;
+    this.#handed = null;
+    this.#ended = handed?.ended ?? null;
+    if (this.#ended !== null) throw new ReadToEndError(this.#ended);
+    if (handed !== null && handed.fd !== null) {
+      this.#fd = handed.fd;
+      await this.#goOn();
+      return;
+    }
     if (this.#fd >= 0 && this.#whyAnew() !== null) this.#closeFile();
     if (this.#fd >= 0) {
       // Written until the disk was full: the file stays as it is and is written on.
@@ -197,13 +306,19 @@ export class PcapPort implements Port {
       this.#saidDoubts = 0;
       this.#saidWait = false;
     }
-    await this.#attachQueue();
+    await this.#goOn();
     this.#context.events.info('running');
+  }
+
+  /** With the file that is open. */
+  async #goOn(): Promise<void> {
+    await this.#attachQueue();
     this.#lookTimer = setInterval(() => this.#look(), LOOK_PERIOD_MS);
     this.#lookTimer.unref();
   }
 
   #look(): void {
+    if (this.#frozen !== null) return;
     if (!this.#isWriting) {
       this.#tellRemarks();
       return;
@@ -321,12 +436,12 @@ export class PcapPort implements Port {
   }
 
   async #attachQueue(): Promise<void> {
-    const { arena, dataPath } = this.#context;
+    const { arena } = this.#context;
     const region = allocateScratch(arena, { name: 'ringway-capture', sizeBytes: CAPTURE_REGION_BYTES });
     this.#region = region;
     this.#state.words.fill(0);
     const { snapBytes, repeat, pace } = this.#options;
-    await dataPath.attach({
+    this.#attachment = {
       kind: 'pcap',
       portId: this.id,
       queueIndex: this.#queueIndex,
@@ -341,7 +456,8 @@ export class PcapPort implements Port {
       interfaces: this.#interfaces,
       loops: repeat === 'loop',
       keepsPace: pace === 'recorded',
-    });
+    };
+    await this.#use();
   }
 
   /** A file that is written stays open while there will be another try, so that it is not emptied. */
@@ -349,7 +465,9 @@ export class PcapPort implements Port {
     if (this.#lookTimer !== null) clearInterval(this.#lookTimer);
     this.#lookTimer = null;
     if (this.#region !== null) {
-      await this.#context.dataPath.detach(this.id, this.#queueIndex);
+      this.#attachment = null;
+      if (this.#isInUse) await this.#context.dataPath.detach(this.id, this.#queueIndex);
+      this.#isInUse = false;
       this.#region.release();
       this.#region = null;
     }
@@ -365,6 +483,11 @@ export class PcapPort implements Port {
     if (isHeld) return { state: 'running', reason: this.#remarks() };
     return { state: this.#fd >= 0 ? 'stopped' : 'waiting', reason };
   }
+}
+
+/** Nothing more is read; the message says why. */
+class ReadToEndError extends Error {
+  override name = 'ReadToEndError';
 }
 
 /** The file is there but is none that can be used. */
@@ -391,6 +514,7 @@ function whatIs(stat: Stats): string {
 /** Why a file cannot be used now, or null for an error that is a bug of ours. */
 function explain(error: unknown, file: string): Trouble | null {
   if (error instanceof CaptureFileError) return triedAgain(error.message);
+  if (error instanceof ReadToEndError) return { reason: error.message, retry: 'never', isFine: true };
   if (!(error instanceof Error) || !('errno' in error) || typeof error.errno !== 'number') return null;
   // Node has the number below zero, and our own HostError, which says it all, above.
   if (error.errno > 0) return triedAgain(error.message);

@@ -47,7 +47,15 @@ export const PROGRESS_UNTIMED = 7;
 export const PROGRESS_UNKNOWN_BLOCKS = 8;
 /** Ingress that keeps the pace: seconds until the next packet is due; 0: it is. */
 export const PROGRESS_WAIT_S = 9;
-export const PROGRESS_COUNT = 10;
+/** Ingress: packets since the file's beginning was read last. Whoever opens the queue goes on behind them. */
+export const PROGRESS_PASS = 10;
+/**
+ * Ingress that keeps the pace: whether there are times, of the first packet since then and of the clock then; seconds and
+ * nanoseconds of each.
+ */
+export const PROGRESS_HAS_TIMES = 11;
+export const PROGRESS_TIMES = 12;
+export const PROGRESS_COUNT = 16;
 
 /** What is said of a reading port while it waits for longer than that. */
 const WAIT_SAID_S = 5;
@@ -142,6 +150,35 @@ export class InterfaceTable {
     this.#words[1 + 2 * portId] = interfaceIndex + 1;
     this.#words[2 + 2 * portId] = nameHash;
     return interfaceIndex;
+  }
+
+  /** The interface that is of a port of that name, whatever its number was; -1: none. */
+  named(nameHash: number): number {
+    for (let at = 1; at < this.#words.length; at += 2)
+      if (this.#words[at] > 0 && this.#words[at + 1] === nameHash) return this.#words[at] - 1;
+    return -1;
+  }
+
+  /** The port has this number now. */
+  rename(portId: number, interfaceIndex: number, nameHash: number): void {
+    this.#words[1 + 2 * portId] = interfaceIndex + 1;
+    this.#words[2 + 2 * portId] = nameHash;
+  }
+
+  /** For each interface the hash of its port's name; 0: that is not known any more. */
+  get hashes(): number[] {
+    const hashes: number[] = new Array(this.count).fill(0);
+    for (let at = 1; at < this.#words.length; at += 2)
+      if (this.#words[at] > 0) hashes[this.#words[at] - 1] = this.#words[at + 1];
+    return hashes;
+  }
+
+  /** As another table has it, whose ports have other numbers; from the last number on, where few ports are. */
+  takeOver(hashes: readonly number[]): void {
+    this.#words.fill(0);
+    this.#words[0] = hashes.length;
+    for (const [i, hash] of hashes.slice(0, INTERFACE_PORTS_MAX).entries())
+      if (hash !== 0) this.rename(INTERFACE_PORTS_MAX - 1 - i, i, hash);
   }
 
   /** Forgets those that did not get into the file. */

@@ -4,6 +4,8 @@
  */
 import assert from 'node:assert';
 import { BESIDE_MTU_BYTES } from '../../../protocol/ethernet.ts';
+import type { DeviceRest } from '../../device/device.ts';
+import { HandOverError } from '../../device/hand-over.ts';
 import { errnoText } from '../../host/errors.ts';
 import { allocateScratch, type ScratchArea } from '../../memory/scratch.ts';
 import { QueueState, queueStates, STATE_FAULT } from '../../queue/state.ts';
@@ -33,7 +35,11 @@ export class StagedPairs {
   readonly #slotBytes: number;
   /** The slots of all queues while attached. */
   #area: ScratchArea | null = null;
-  #attached: number[] = [];
+  /** Of all queues while attached, also of those that rest. */
+  #attachments: readonly QueueAttachment[] = [];
+  /** By queue index: those that workers use. */
+  readonly #inUse = new Set<number>();
+  #rest: DeviceRest = 'none';
 
   constructor(context: PortContext, shape: StagedShape) {
     this.#context = context;
@@ -45,10 +51,47 @@ export class StagedPairs {
     this.#queueBytes = Math.ceil((this.#slotBytes * shape.slotCount) / PAGE_BYTES) * PAGE_BYTES;
   }
 
+  /** Which queues are let go of, as of HandOver. Resolves when no worker uses those, and the workers use the others. */
+  async setRest(rest: DeviceRest): Promise<void> {
+    this.#rest = rest;
+    const { dataPath, id } = this.#context;
+    const resting = this.#attachments.filter(
+      ({ queueIndex }) => this.#inUse.has(queueIndex) && this.#rests(queueIndex),
+    );
+    for (const { queueIndex } of resting) this.#inUse.delete(queueIndex);
+    await Promise.all(resting.map(({ queueIndex }) => dataPath.detach(id, queueIndex)));
+    await Promise.all(this.#attachments.map((attachment) => this.#use(attachment)));
+  }
+
+  #rests(queueIndex: number): boolean {
+    return this.#rest === 'all' || (this.#rest === 'senders' && queueIndex % 2 === 1);
+  }
+
+  async #use(attachment: QueueAttachment): Promise<void> {
+    const { queueIndex } = attachment;
+    if (this.#inUse.has(queueIndex) || this.#rests(queueIndex)) return;
+    this.#inUse.add(queueIndex);
+    await this.#context.dataPath.attach(attachment);
+  }
+
+  /** As the next process counts on; of queues at rest. */
+  counts(): number[][] {
+    return Array.from({ length: 2 * this.#shape.pairCount }, (_, i) => [
+      ...new QueueState(this.states, i).counts,
+    ]);
+  }
+
+  /** @throws HandOverError: it had more queues */
+  takeOverCounts(counts: readonly (readonly number[])[]): void {
+    if (counts.length > 2 * this.#shape.pairCount)
+      throw new HandOverError('it has fewer queues in the new settings');
+    for (const [i, queue] of counts.entries()) new QueueState(this.states, i).counts.set(queue);
+  }
+
   /**
    * Attaches both queues of every pair, egress first; `attachmentOf` adds what the kind needs. `linkMtu`: the port's, as
    * its other side has it.
-   * Resolves when the workers use them. @throws ArenaFullError, HostError
+   * Resolves when the workers use them, but for those that rest. @throws ArenaFullError, HostError
    */
   async attach(linkMtu: number, attachmentOf: (base: StagedAttachment) => QueueAttachment): Promise<void> {
     const { pairCount, headerBytes, slotCount } = this.#shape;
@@ -59,33 +102,32 @@ export class StagedPairs {
     const area = allocateScratch(arena, { name: 'ringway-staging', sizeBytes });
     this.#area = area;
     await dataPath.setPolicy(id, { linkMtu });
-    for (let queueIndex = 0; queueIndex < 2 * pairCount; queueIndex++) {
+    this.#attachments = Array.from({ length: 2 * pairCount }, (_, queueIndex) => {
       new QueueState(this.states, queueIndex).words.fill(0);
       const startBytes = queueIndex * this.#queueBytes;
-      this.#attached.push(queueIndex);
-      await dataPath.attach(
-        attachmentOf({
-          portId: id,
-          queueIndex,
-          direction: queueIndex % 2 === 0 ? 'egress' : 'ingress',
-          states: this.states,
-          headerBytes,
-          slots: {
-            offset: area.offset + startBytes,
-            address: area.address + startBytes,
-            slotBytes: this.#slotBytes,
-            slotCount,
-          },
-        }),
-      );
-    }
+      return attachmentOf({
+        portId: id,
+        queueIndex,
+        direction: queueIndex % 2 === 0 ? 'egress' : 'ingress',
+        states: this.states,
+        headerBytes,
+        slots: {
+          offset: area.offset + startBytes,
+          address: area.address + startBytes,
+          slotBytes: this.#slotBytes,
+          slotCount,
+        },
+      });
+    });
+    for (const attachment of this.#attachments) await this.#use(attachment);
   }
 
   /** Resolves when no worker uses the queues; only then may their descriptors be closed. */
   async detach(): Promise<void> {
     const { dataPath, id } = this.#context;
-    const queueIndices = this.#attached;
-    this.#attached = [];
+    const queueIndices = [...this.#inUse];
+    this.#inUse.clear();
+    this.#attachments = [];
     await Promise.all(queueIndices.map((queueIndex) => dataPath.detach(id, queueIndex)));
     this.#area?.release();
     this.#area = null;
@@ -99,7 +141,7 @@ export class StagedPairs {
   /** For the user; `reasonOf` puts a fault into words, and takes it for an errno when left out. */
   queues(reasonOf: (fault: number) => string = errnoText): PortQueue[] {
     return Array.from({ length: 2 * this.#shape.pairCount }, (_, index) => {
-      const started = this.#attached.includes(index);
+      const started = this.#attachments.some(({ queueIndex }) => queueIndex === index);
       const fault = started ? this.faultOf(index) : 0;
       return {
         index,

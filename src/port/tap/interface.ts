@@ -119,6 +119,37 @@ export class TapInterface {
     }
   }
 
+  /** One that another process attached to, as it is. Takes over the descriptors. @throws TapError, HostError */
+  static takeOver(options: TapOptions, fds: readonly number[]): TapInterface {
+    const where = libc.ioctlValue(fds[0], TUNGETDEVNETNS, 0);
+    const namespace = where < 0 ? options.namespace : `/proc/self/fd/${where}`;
+    try {
+      return inNetworkNamespace(namespace, () => {
+        const route = new RouteSocket();
+        try {
+          const name = nameOf(fds[0]) ?? options.interfaceName;
+          return new TapInterface(options, fds, linkNamed(route, name).mtu, route);
+        } catch (error) {
+          route.close();
+          throw error;
+        }
+      });
+    } catch (error) {
+      throw error instanceof NetworkNamespaceError ? new TapError(error.message) : error;
+    } finally {
+      if (where >= 0) closeFd(where);
+    }
+  }
+
+  /** To the settings, as far as they say something. @throws TapError, HostError */
+  adapt(options: TapOptions): void {
+    const now = this.now();
+    if (now === null || now.movedTo !== null) return;
+    setOffloads(this.fds[0], now.name, options.offloads);
+    configure(this.#route, { ...options, interfaceName: now.name });
+    this.mtu = linkNamed(this.#route, now.name).mtu;
+  }
+
   static #openHere(options: TapOptions): TapInterface {
     const { interfaceName } = options;
     const route = new RouteSocket();
@@ -140,7 +171,7 @@ export class TapInterface {
 
   /** Null: it was deleted. */
   now(): TapNow | null {
-    const name = this.#nameNow();
+    const name = nameOf(this.fds[0]);
     if (name === null) return null;
     return (
       this.#inItsNamespace((path): TapNow => {
@@ -183,12 +214,6 @@ export class TapInterface {
     return this.#namespace === null ? null : namespaceIdentity(this.#namespace);
   }
 
-  #nameNow(): string | null {
-    const request = new Uint8Array(IFREQ_BYTES);
-    if (libc.ioctl(this.fds[0], TUNGETIFF, request) < 0) return null;
-    return Buffer.from(request.subarray(0, request.indexOf(0))).toString('latin1');
-  }
-
   /** In the namespace where it was attached to, as far as one can tell. */
   #here(name: string): TapNow {
     const link = this.#route.link(name);
@@ -208,6 +233,13 @@ export class TapInterface {
       closeFd(fd);
     }
   }
+}
+
+/** Of the interface that the descriptor is attached to; null: it was deleted. */
+function nameOf(fd: number): string | null {
+  const request = new Uint8Array(IFREQ_BYTES);
+  if (libc.ioctl(fd, TUNGETIFF, request) < 0) return null;
+  return Buffer.from(request.subarray(0, request.indexOf(0))).toString('latin1');
 }
 
 /** An interface in another namespace; null: that may not be entered. */

@@ -3,7 +3,9 @@
  * may be missing, taken or deleted; the port says so, tries again with pauses and comes back by itself. Main thread.
  */
 import { FRAME_BYTES_MAX, formatMac, macHiOf, macLoOf } from '../../../protocol/ethernet.ts';
-import { errnoText } from '../../host/errors.ts';
+import type { DeviceRest } from '../../device/device.ts';
+import { HandOverError } from '../../device/hand-over.ts';
+import { errnoText, HostError } from '../../host/errors.ts';
 import { offloadBits } from '../../queue/offloads.ts';
 import { type PortCounters, sumCounters } from '../../queue/state.ts';
 import {
@@ -14,6 +16,16 @@ import {
   type PortTuning,
   TuningError,
 } from '../contract.ts';
+import {
+  type HandedPort,
+  type HandedTapPort,
+  type HandOver,
+  handedAs,
+  NO_RINGS,
+  NOTHING_LEFT,
+  type PortPositions,
+  requireSame,
+} from '../hand-over.ts';
 import { StagedPairs } from '../staged/pairs.ts';
 import { Supervisor } from '../supervisor.ts';
 import {
@@ -46,7 +58,7 @@ const BURST_FRAMES_MAX = 64;
 /** Of a frame in a slot, whatever the MTU: what is to be segmented is longer. One byte more, so that a longer one shows. */
 const SLOT_FRAME_BYTES = FRAME_BYTES_MAX + 1;
 
-export class TapPort implements Port {
+export class TapPort implements Port, HandOver {
   readonly id: number;
   readonly name: string;
   readonly kind = 'tap';
@@ -57,6 +69,14 @@ export class TapPort implements Port {
   #tap: TapInterface | null = null;
   readonly #supervisor: Supervisor;
   #namespaceWatch: NodeJS.Timeout | null = null;
+  /** Resolved when the port is thawed; null: it is not frozen. */
+  #frozen: PromiseWithResolvers<void> | null = null;
+  /** What is taken over, until it is. */
+  #handed: HandedTapPort | null = null;
+  /** What was handed over. */
+  #handedTap: TapInterface | null = null;
+  /** It was taken over, and not yet adapted to the settings. */
+  #isAsItWas = false;
 
   constructor(options: TapOptions, context: PortContext) {
     this.id = context.id;
@@ -73,7 +93,7 @@ export class TapPort implements Port {
     this.#supervisor = new Supervisor(
       {
         open: () => {},
-        attend: () => null,
+        attend: () => this.#attend(),
         attach: () => this.#attach(),
         release: () => this.#release(),
         close: () => {},
@@ -141,6 +161,7 @@ export class TapPort implements Port {
   }
 
   stop(): Promise<void> {
+    this.#frozen?.resolve();
     return this.#supervisor.stop();
   }
 
@@ -148,6 +169,71 @@ export class TapPort implements Port {
     const fault = this.#pairs.faultOf(queueIndex);
     // The other queues of a deleted interface tell the same.
     if (fault !== 0) this.#lose(`${this.endpoint}: ${faultText(fault)}; Ringway tries to attach again`);
+  }
+
+  async freeze(): Promise<void> {
+    this.#frozen ??= Promise.withResolvers();
+  }
+
+  handOver(): HandedTapPort {
+    this.#handedTap = this.#tap;
+    return { kind: 'tap', endpoint: this.endpoint, fds: this.#tap?.fds ?? [] };
+  }
+
+  takeOver(any: HandedPort): void {
+    const handed = handedAs('tap', this.endpoint, any);
+    const { fds } = handed;
+    if (fds.length > 0) requireSame('number of queues', fds.length, this.options.queueCount);
+    this.#handed = handed;
+    this.#isAsItWas = fds.length > 0;
+    this.#frozen = Promise.withResolvers();
+    void this.#pairs.setRest('all');
+  }
+
+  setRest(rest: DeviceRest): Promise<void> {
+    return this.#pairs.setRest(rest);
+  }
+
+  positions(): PortPositions {
+    if (this.#handedTap !== this.#tap)
+      throw new HandOverError(`${this.endpoint} was lost or found meanwhile`);
+    return { ...NO_RINGS, ...NOTHING_LEFT, counts: this.#pairs.counts() };
+  }
+
+  async goOnAt({ counts }: PortPositions): Promise<void> {
+    if (this.#isAsItWas && this.#tap === null)
+      throw new HandOverError(`${this.endpoint}: ${this.status.reason}`);
+    this.#pairs.takeOverCounts(counts);
+  }
+
+  thaw(): void {
+    this.#frozen?.resolve();
+    this.#frozen = null;
+    this.#handedTap = null;
+    this.#adapt();
+  }
+
+  /** The interface gets what the settings have for it, now that no other process goes by others. */
+  #adapt(): void {
+    if (!this.#isAsItWas) return;
+    this.#isAsItWas = false;
+    const tap = this.#tap;
+    if (tap === null) return;
+    try {
+      tap.adapt(this.options);
+    } catch (error) {
+      if (!(error instanceof TapError) && !(error instanceof HostError)) throw error;
+      this.#context.events.warn(`it stays as it was: ${error.message}`);
+    }
+    void this.#context.dataPath.setPolicy(this.id, { linkMtu: tap.mtu });
+  }
+
+  /** What is taken over is there; otherwise nothing is attached to while the port is frozen. */
+  #attend(): Promise<boolean> | null {
+    const isTaking = this.#handed !== null && this.#handed.fds.length > 0;
+    if (this.#frozen === null || isTaking) return null;
+    this.#handed = null;
+    return this.#frozen.promise.then(() => true);
   }
 
   #lose(reason: string): void {
@@ -163,10 +249,13 @@ export class TapPort implements Port {
   }
 
   async #attach(): Promise<void> {
-    this.#tap = TapInterface.open(this.options);
+    const handed = this.#handed;
+    this.#handed = null;
+    this.#tap =
+      handed === null ? TapInterface.open(this.options) : TapInterface.takeOver(this.options, handed.fds);
     await this.#attachQueues(this.#tap);
     this.#watchNamespace(this.#tap);
-    this.#context.events.info(`attached to ${this.endpoint}`);
+    if (handed === null) this.#context.events.info(`attached to ${this.endpoint}`);
   }
 
   async #attachQueues(tap: TapInterface): Promise<void> {

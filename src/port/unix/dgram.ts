@@ -2,11 +2,13 @@
  * A port on a UNIX datagram socket: QEMU's `-netdev dgram`. Ringway binds `socketPath` and sends to `peerPath`, which
  * QEMU binds. There is no connection: while nothing is bound at `peerPath`, frames to it are lost. Main thread.
  */
-import { BoundSocket } from '../../host/bound-socket.ts';
+import { resolve } from 'node:path';
+import { BoundSocket, type HandedSocket } from '../../host/bound-socket.ts';
 import { closeFd } from '../../host/descriptor.ts';
 import type { HostError } from '../../host/errors.ts';
 import { bindDatagram, datagramObstacle, SocketPathError, socketAddress } from '../../host/unix-socket.ts';
 import type { PortContext, PortStatus } from '../contract.ts';
+import { type HandedPort, type HandedUnixPort, listenerOf, socketOf } from '../hand-over.ts';
 import { UnixPort, type UnixPortOptions } from './port.ts';
 
 export type UnixDatagramPortOptions = UnixPortOptions & { readonly peerPath: string };
@@ -18,6 +20,8 @@ const PAUSES = { minMs: 50, maxMs: 1000 };
 export class UnixDatagramPort extends UnixPort {
   readonly options: UnixDatagramPortOptions;
   readonly #socket: BoundSocket;
+  /** What is taken over, until it is. */
+  #handed: HandedSocket | null = null;
   /** The descriptor that the workers use; -1: none. That of the socket, or of the one before while it is let go of. */
   #usedFd = -1;
   #isAttached = false;
@@ -30,8 +34,10 @@ export class UnixDatagramPort extends UnixPort {
       options,
       context,
       {
-        open: () => this.#bind(),
-        attend: () => null,
+        open: () => this.#open(),
+        // What another process did not have is not made before that has ended.
+        attend: () =>
+          this.frozen !== null && this.#socket.fd < 0 ? this.frozen.promise.then(() => true) : null,
         attach: () => this.#attach(),
         release: () => this.#release(),
         close: () => this.#unbind(),
@@ -61,6 +67,47 @@ export class UnixDatagramPort extends UnixPort {
   queueFailed(queueIndex: number): void {
     const reason = this.faultReason(queueIndex);
     if (reason !== null) this.supervisor.lose({ reason });
+  }
+
+  async freeze(): Promise<void> {
+    this.frozen ??= Promise.withResolvers();
+    this.#socket.lookAfter(false);
+  }
+
+  handOver(): HandedUnixPort {
+    this.handedFd = this.usedFd;
+    const socket = this.#socket.fd < 0 ? null : this.#socket.handOver();
+    return {
+      kind: 'unix',
+      endpoint: resolve(this.endpoint),
+      transport: 'dgram',
+      peer: resolve(this.options.peerPath),
+      listener: listenerOf(this.endpoint, socket),
+      fd: null,
+    };
+  }
+
+  takeOver(any: HandedPort): void {
+    const { listener } = this.begunBy(any, 'dgram', resolve(this.options.peerPath));
+    this.#handed = socketOf(listener);
+    this.handedFd = listener?.fd ?? null;
+  }
+
+  thaw(): void {
+    this.frozen?.resolve();
+    this.frozen = null;
+    this.handedFd = null;
+    this.#socket.lookAfter(true);
+  }
+
+  protected override get usedFd(): number | null {
+    return this.#usedFd < 0 ? null : this.#usedFd;
+  }
+
+  #open(): void {
+    if (this.frozen === null) this.#bind();
+    else if (this.#handed !== null) this.#socket.takeOver(this.#handed);
+    this.#handed = null;
   }
 
   /** @throws SocketPathError, HostError */

@@ -3,24 +3,39 @@
  * `stream`, `dgram` and `socket` are at the other end, so that guests with emulated cards reach the switch.
  * Main thread. The ports: stream.ts, dgram.ts.
  */
-import assert from 'node:assert';
+import { resolve } from 'node:path';
 import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
+import type { DeviceRest } from '../../device/device.ts';
+import { HandOverError } from '../../device/hand-over.ts';
 import { errnoText } from '../../host/errors.ts';
 import type { ListenOptions } from '../../host/unix-socket.ts';
 import { WINDOW_OVERLAP_BYTES } from '../../memory/arena-view.ts';
 import { type PortCounters, QueueState, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
+import {
+  type HandedPort,
+  type HandedUnixPort,
+  type HandOver,
+  handedAs,
+  NO_RINGS,
+  NOTHING_LEFT,
+  type PortPositions,
+  requireSame,
+} from '../hand-over.ts';
 import { StagedPairs } from '../staged/pairs.ts';
 import { type PortSteps, type RetryPauses, Supervisor } from '../supervisor.ts';
 import { setSocketBuffers } from './frame-socket.ts';
 import {
   EXTRA_SLOTS,
   PREFIX_BYTES,
+  putRest,
+  restOf,
   STATE_BAD_LENGTH,
   TABLE_BYTES,
   UNIX_FAULT,
   UNIX_SLOTS_MAX,
   type UnixAttachment,
+  type UnixTransport,
 } from './queues.ts';
 
 export type UnixPortOptions = {
@@ -40,7 +55,7 @@ const BUFFER_BYTES = 4 * 2 ** 20;
 /** A cache line and the one that makes their number odd: what a slot may be longer than it must. */
 const SLOT_SLACK_BYTES = 128;
 
-export abstract class UnixPort implements Port {
+export abstract class UnixPort implements Port, HandOver {
   readonly id: number;
   readonly name: string;
   readonly kind = 'unix';
@@ -51,6 +66,12 @@ export abstract class UnixPort implements Port {
   protected readonly supervisor: Supervisor;
   readonly #pairs: StagedPairs;
   readonly #slotCount: number;
+  /** Of both queues, while attached. */
+  #attachments: readonly UnixAttachment[] = [];
+  /** Resolved when the port is thawed; null: it is not frozen. */
+  protected frozen: PromiseWithResolvers<void> | null = null;
+  /** The descriptor that was handed over, or is to be taken over; null: none. */
+  protected handedFd: number | null = null;
 
   constructor(options: UnixPortOptions, context: PortContext, steps: PortSteps, pauses: RetryPauses) {
     this.id = context.id;
@@ -90,7 +111,53 @@ export abstract class UnixPort implements Port {
   }
 
   stop(): Promise<void> {
+    this.frozen?.resolve();
     return this.supervisor.stop();
+  }
+
+  abstract freeze(): Promise<void>;
+
+  abstract handOver(): HandedUnixPort;
+
+  abstract takeOver(handed: HandedPort): void;
+
+  abstract thaw(): void;
+
+  /** The descriptor in use; null: none. */
+  protected abstract get usedFd(): number | null;
+
+  /** To be taken over, frozen and at rest. @throws HandOverError */
+  protected begunBy(any: HandedPort, transport: UnixTransport, peer: string): HandedUnixPort {
+    const handed = handedAs('unix', resolve(this.endpoint), any);
+    requireSame('transport', handed.transport, transport);
+    requireSame(transport === 'stream' ? 'role' : 'peer', handed.peer, peer);
+    this.frozen = Promise.withResolvers();
+    void this.#pairs.setRest('all');
+    return handed;
+  }
+
+  setRest(rest: DeviceRest): Promise<void> {
+    return this.#pairs.setRest(rest);
+  }
+
+  positions(): PortPositions {
+    if (this.handedFd !== this.usedFd) throw new HandOverError('its other side went away or came meanwhile');
+    const { arenaView } = this.context;
+    const left = this.#attachments.map((attachment) =>
+      Buffer.from(restOf(arenaView, attachment)).toString('base64'),
+    );
+    return { ...NO_RINGS, ...NOTHING_LEFT, left, counts: this.#pairs.counts() };
+  }
+
+  async goOnAt({ left, counts }: PortPositions): Promise<void> {
+    if (this.handedFd !== this.usedFd)
+      throw new HandOverError(`its other side went away, or cannot be had here: ${this.status.reason}`);
+    this.#pairs.takeOverCounts(counts);
+    for (const [i, attachment] of this.#attachments.entries()) {
+      const rest = Buffer.from(left[i] ?? '', 'base64');
+      if (!putRest(this.context.arenaView, attachment, rest))
+        throw new HandOverError('what it has read of a frame is longer than the new settings have room for');
+    }
   }
 
   /** Whether there is somebody at the other end of the socket that is attached. */
@@ -116,19 +183,21 @@ export abstract class UnixPort implements Port {
     own: Pick<UnixAttachment, 'transport' | 'receiver'>,
   ): Promise<UnixAttachment> {
     setSocketBuffers(fd, BUFFER_BYTES, BUFFER_BYTES);
-    let egress: UnixAttachment | null = null;
+    const attachments: UnixAttachment[] = [];
+    // Before the first is used.
+    this.#attachments = attachments;
     await this.#pairs.attach(this.mtu, (base) => {
       const slots = { ...base.slots, slotCount: this.#slotCount };
       const attachment: UnixAttachment = { ...base, ...own, kind: 'unix', fd, slots };
-      if (base.queueIndex === EGRESS_INDEX) egress = attachment;
+      attachments.push(attachment);
       return attachment;
     });
-    assert(egress !== null, 'every pair has an egress queue');
-    return egress;
+    return attachments[EGRESS_INDEX];
   }
 
   /** Resolves when no worker uses the socket any more. */
   protected detach(): Promise<void> {
+    this.#attachments = [];
     return this.#pairs.detach();
   }
 

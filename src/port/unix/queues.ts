@@ -43,7 +43,10 @@ export const TABLE_BYTES = MessageTable.sizeBytes(UNIX_SLOTS_MAX, UNIX_SLOTS_MAX
 /** Faults besides those of errno. */
 export const UNIX_FAULT = { closed: 0x10000, noFrame: 0x10001, tooLong: 0x10002 } as const;
 
-/** Words of a QueueState that only these queues use. */
+/**
+ * Words of a QueueState that only these queues use: what lies between two frames of a stream, and was not sent, or was read
+ * and not used, from where on and how much.
+ */
 const STATE_REST_OFFSET = 8;
 const STATE_REST_BYTES = 9;
 /** The length that made the stream unreadable. */
@@ -80,9 +83,20 @@ class UnixStreamIngress extends StagedIngress {
     this.wakeFd = attachment.fd;
     this.places = new Int32Array(slotCount);
     this.capacityBytes = Math.min(slotBytes * slotCount, READ_AHEAD_BYTES);
+    const { words } = this.state;
+    this.describedBytes = words[STATE_REST_OFFSET];
+    this.readBytes = this.describedBytes + words[STATE_REST_BYTES];
   }
 
   protected fill(): number {
+    const count = this.#fill();
+    const { words } = this.state;
+    words[STATE_REST_OFFSET] = this.describedBytes;
+    words[STATE_REST_BYTES] = this.readBytes - this.describedBytes;
+    return count;
+  }
+
+  #fill(): number {
     const known = this.#describe();
     if (known !== 0 || this.fault !== 0) return known;
     this.#moveRemainder();
@@ -246,6 +260,36 @@ export function sendRest(attachment: UnixAttachment): void {
     words[STATE_REST_BYTES] -= sentBytes;
   }
   state.unlock();
+}
+
+/** What lies between two frames of a stream, in a queue that no worker uses. Main thread. */
+export function restOf(arena: ArenaView, attachment: UnixAttachment): Uint8Array {
+  const { states, queueIndex } = attachment;
+  const { words } = new QueueState(states, queueIndex);
+  return bytesAt(arena, attachment, words[STATE_REST_OFFSET], words[STATE_REST_BYTES]).slice();
+}
+
+/** The same from another process. False: there is no room for so much. */
+export function putRest(arena: ArenaView, attachment: UnixAttachment, rest: Uint8Array): boolean {
+  const { states, queueIndex, slots, direction } = attachment;
+  const roomBytes =
+    direction === 'egress' ? slots.slotBytes : Math.min(slots.slotBytes * slots.slotCount, READ_AHEAD_BYTES);
+  if (rest.length > roomBytes) return false;
+  const { words } = new QueueState(states, queueIndex);
+  words[STATE_REST_OFFSET] = 0;
+  words[STATE_REST_BYTES] = rest.length;
+  bytesAt(arena, attachment, 0, rest.length).set(rest);
+  return true;
+}
+
+function bytesAt(
+  arena: ArenaView,
+  { slots, direction }: UnixAttachment,
+  offset: number,
+  sizeBytes: number,
+): Uint8Array {
+  const start = direction === 'egress' ? slots.offset + slots.slotCount * slots.slotBytes : slots.offset;
+  return new Uint8Array(arena.buffer, start + offset, sizeBytes);
 }
 
 class UnixDatagramIngress extends StagedIngress {

@@ -4,6 +4,7 @@
  * connection. Main thread.
  */
 import assert from 'node:assert/strict';
+import { resolve } from 'node:path';
 import { bitNames } from '../../../protocol/bits.ts';
 import { MTU_MAX } from '../../../protocol/ethernet.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
@@ -18,7 +19,6 @@ import { type Budget, BudgetError, DescriptorShare } from '../../host/budgets.ts
 import type { Watch } from '../../host/event-loop.ts';
 import { PeerFds } from '../../host/peer-fds.ts';
 import { PortFds, processDescriptors } from '../../host/port-fds.ts';
-import type { SocketFileIdentity } from '../../host/socket-file.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, QueueState, queueStates, sumCounters } from '../../queue/state.ts';
 import { type HandedSession, Session } from '../../vhost-user/back-end.ts';
@@ -30,13 +30,18 @@ import {
   type PortTuning,
   queueStoppedText,
 } from '../contract.ts';
-import type {
-  HandedConnection,
-  HandedGuest,
-  HandedListener,
-  HandedPort,
-  HandOver,
-  PortPositions,
+import {
+  type HandedConnection,
+  type HandedGuest,
+  type HandedPort,
+  type HandedVhostUserPort,
+  type HandOver,
+  handedAs,
+  listenerOf,
+  NOTHING_LEFT,
+  type PortPositions,
+  requireSame,
+  socketOf,
 } from '../hand-over.ts';
 import { PeerSocket, type SocketRole } from '../peer-socket.ts';
 import { Supervisor, type Trouble } from '../supervisor.ts';
@@ -108,7 +113,9 @@ export class VhostUserPort implements Port, HandOver {
   /** Resolved when the port is thawed; null: it is not frozen. */
   #frozen: PromiseWithResolvers<void> | null = null;
   /** What is taken over, until it is. */
-  #handed: HandedPort | null = null;
+  #handed: HandedVhostUserPort | null = null;
+  /** Resolved when what the front-end said to another process is done here, or came to nothing; null: there is none. */
+  #taking: PromiseWithResolvers<void> | null = null;
   /** Whose state was handed over. */
   #handedPeer: Peer | null = null;
   /** The process that left last when it had asked how many queues there are; null: nobody did, or nobody knows. */
@@ -213,10 +220,11 @@ export class VhostUserPort implements Port, HandOver {
   async freeze(): Promise<void> {
     this.#frozen ??= Promise.withResolvers();
     this.#socket.freeze();
+    await this.#taking?.promise;
     await this.#peer?.session.pause();
   }
 
-  handOver(): HandedPort {
+  handOver(): HandedVhostUserPort {
     assert(this.#frozen !== null, 'only a frozen port is handed over');
     const { listening, acceptedFd } = this.#socket.handOver();
     const peer = this.#peer;
@@ -225,7 +233,9 @@ export class VhostUserPort implements Port, HandOver {
     const { lastRuns, ...remembered } = this.#remembered;
     return {
       kind: 'vhost-user',
-      listener: listening === null ? null : { fd: listening.fd, file: textsOf(listening.file) },
+      endpoint: resolve(this.endpoint),
+      role: this.options.role,
+      listener: listenerOf(this.endpoint, listening),
       connection:
         handed === null || peer === null
           ? untouchedConnection(acceptedFd)
@@ -238,14 +248,18 @@ export class VhostUserPort implements Port, HandOver {
               },
               offered: String(peer.net.offeredFeatures),
               messages: peer.net.handOverMessages(),
+              refusal: this.#refusal,
             },
       ...remembered,
       lastRuns,
     };
   }
 
-  takeOver(handed: HandedPort): void {
+  takeOver(any: HandedPort): void {
+    const handed = handedAs('vhost-user', resolve(this.endpoint), any);
+    requireSame('role', handed.role, this.options.role);
     this.#handed = handed;
+    if (handed.connection !== null) this.#taking = Promise.withResolvers();
     this.#frozen = Promise.withResolvers();
     this.#lastServed = guestOf(handed.lastServed);
     this.#mayInsist = guestOf(handed.mayInsist);
@@ -265,18 +279,29 @@ export class VhostUserPort implements Port, HandOver {
       throw new HandOverError('its front-end went away meanwhile');
     const queueCount = ringCountMax(this.options.device.queuePairsMax);
     const counts = Array.from({ length: queueCount }, (_, i) => [...new QueueState(this.states, i).counts]);
-    return { rings: peer?.net.device.handOverRings() ?? [], net: peer?.net.handOver() ?? null, counts };
+    const { net = null } = peer ?? {};
+    return {
+      rings: net?.device.handOverRings() ?? [],
+      device: net?.device.handOver() ?? null,
+      net: net?.handOver() ?? null,
+      ...NOTHING_LEFT,
+      counts,
+    };
   }
 
-  async goOnAt({ rings, net, counts }: PortPositions): Promise<void> {
+  async goOnAt({ rings, device, net, counts }: PortPositions): Promise<void> {
     const queueCount = ringCountMax(this.options.device.queuePairsMax);
     if (counts.length > queueCount) throw new HandOverError('it has fewer queues in the new settings');
     for (const [i, queue] of counts.entries()) new QueueState(this.states, i).counts.set(queue);
     const peer = this.#peer;
     // Nothing was said yet on a connection that it may have.
-    if (net === null) return;
-    if (peer === null) throw new HandOverError('its front-end went away meanwhile');
-    await peer.net.takeOver(net);
+    if (net === null || device === null) return;
+    if (peer === null)
+      throw new HandOverError(
+        `its front-end went away meanwhile, or cannot be served here: ${this.status.reason}`,
+      );
+    peer.net.takeOver(net);
+    peer.net.device.takeOver(device);
     peer.net.device.takeOverRings(rings);
     const { obstacle } = peer.net.device;
     if (obstacle !== null) throw new HandOverError(obstacle);
@@ -293,7 +318,10 @@ export class VhostUserPort implements Port, HandOver {
   }
 
   /** What is kept from one connection to the next. What only the file of positions tells of rings comes from there again. */
-  get #remembered(): Pick<HandedPort, 'lastServed' | 'mayInsist' | 'lastToAsk' | 'lastWhy' | 'lastRuns'> {
+  get #remembered(): Pick<
+    HandedVhostUserPort,
+    'lastServed' | 'mayInsist' | 'lastToAsk' | 'lastWhy' | 'lastRuns'
+  > {
     const lastRuns = [...this.#lastRuns].flatMap(([index, { interrupted, indices, ...run }]) =>
       interrupted === null && indices !== null ? [{ index, ...run, ...indices }] : [],
     );
@@ -312,17 +340,7 @@ export class VhostUserPort implements Port, HandOver {
       return;
     }
     const { listener, connection } = this.#handed;
-    const listening =
-      listener === null
-        ? null
-        : {
-            fd: listener.fd,
-            file:
-              listener.file === null
-                ? null
-                : { dev: BigInt(listener.file.dev), ino: BigInt(listener.file.ino) },
-          };
-    this.#socket.takeOver(listening, connection?.fd ?? -1);
+    this.#socket.takeOver(socketOf(listener), connection?.fd ?? -1);
   }
 
   #attend(signal: AbortSignal): Promise<boolean> | null {
@@ -340,7 +358,11 @@ export class VhostUserPort implements Port, HandOver {
     const taken = this.#handed?.connection ?? null;
     this.#handed = null;
     if (taken !== null) {
-      await this.#takeConnection(this.#socket.take(), taken);
+      try {
+        await this.#takeConnection(this.#socket.take(), taken);
+      } finally {
+        this.#taking?.resolve();
+      }
       return;
     }
     await this.#frozen?.promise;
@@ -377,6 +399,7 @@ export class VhostUserPort implements Port, HandOver {
     };
     const { session, net, peerFds } = this.#adopt(fd, { ...handed, offered: BigInt(taken.offered) });
     await carryOut(messages, net, peerFds, session.gone);
+    this.#refusal = taken.refusal;
   }
 
   #adopt(
@@ -568,11 +591,7 @@ export class VhostUserPort implements Port, HandOver {
 /** A connection that was accepted, and not taken yet; -1: there is none. */
 function untouchedConnection(fd: number): HandedConnection | null {
   if (fd < 0) return null;
-  return { fd, isSilent: true, halfRead: { bytes: '', fds: [] }, offered: '0', messages: [] };
-}
-
-function textsOf(file: SocketFileIdentity | null): HandedListener['file'] {
-  return file === null ? null : { dev: String(file.dev), ino: String(file.ino) };
+  return { fd, isSilent: true, halfRead: { bytes: '', fds: [] }, offered: '0', messages: [], refusal: null };
 }
 
 function textOf(guest: ServedGuest | null): HandedGuest | null {
