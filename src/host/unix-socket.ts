@@ -78,6 +78,22 @@ export function datagramObstacle(path: string): HostError | null {
   }
 }
 
+/**
+ * A datagram socket that sends to `address`: a path, or `@` and a name without a file (unix(7), "Abstract sockets").
+ * @throws SocketPathError, HostError when nobody is there
+ */
+export function connectDatagram(address: string): number {
+  const isAbstract = address.startsWith('@');
+  const bytes = socketAddress(isAbstract ? address.slice(1) : address);
+  // A zero byte in front, and none behind.
+  const sockaddr = isAbstract ? Uint8Array.of(AF_UNIX, 0, 0, ...bytes.subarray(2, -1)) : bytes;
+  const fd = newSocket(DATAGRAM);
+  if (libc.connect(fd, sockaddr, sockaddr.length) === 0) return fd;
+  const errno = lastErrno();
+  closeFd(fd);
+  throw new HostError('connect', errno, `reaching ${address}`);
+}
+
 function boundSocket(
   path: string,
   type: number,

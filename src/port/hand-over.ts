@@ -60,6 +60,24 @@ export type PortPositions = {
   readonly counts: readonly (readonly number[])[];
 };
 
+/** A port as it is told to who comes after a sudden end of this process; of its rings, what was said of them. */
+export type PortNote = { readonly handed: HandedPort; readonly positions: PortPositions };
+
+/** Notes one port. */
+export interface PortKeeper {
+  /** What was noted does not hold from now on, until it is noted anew, which is soon after the last such call. */
+  outdate(): void;
+  /** What was noted is no longer all: it is noted anew soon, and holds until then. */
+  renew(): void;
+  /** There is nothing to note any more. */
+  forget(): void;
+}
+
+/**
+ * Begins to note a port. `note` answers what it is; null: not now. It throws HandOverError when there is no way to tell.
+ */
+export type KeepPort = (note: () => PortNote | null) => PortKeeper;
+
 export interface HandOver {
   /** Resolves when nothing is read from its peer any more, and nobody is let in. Frames flow. */
   freeze(): Promise<void>;
@@ -67,11 +85,18 @@ export interface HandOver {
   handOver(): HandedPort;
   /** What to begin with instead of the outside; before `start`, which takes it. It is frozen and at rest then. */
   takeOver(handed: HandedPort): void;
+  /**
+   * As `takeOver`, of a process that came to a sudden end: `takeUp` follows instead of `goOnAt`, and what goes wrong ends
+   * the connection.
+   */
+  takeUpLater(handed: HandedPort): void;
   setRest(rest: DeviceRest): Promise<void>;
   /** Of a port at rest. @throws HandOverError when it is not any more what was handed over */
   positions(): PortPositions;
   /** The other process has let go of the rings. @throws HandOverError when they cannot go on here */
   goOnAt(positions: PortPositions): Promise<void>;
+  /** Answers why its peer was let go of; null: it goes on, or there is none. */
+  takeUp(noted: PortPositions): Promise<string | null>;
   /** Its peer is read again, and others are let in. */
   thaw(): void;
 }

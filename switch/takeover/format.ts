@@ -15,6 +15,7 @@
  */
 import { z } from 'zod';
 import type { HandedPort, PortPositions } from '../../src/port/hand-over.ts';
+import type { HandedStore } from '../service/store.ts';
 
 export const FORMAT = 1;
 
@@ -24,7 +25,7 @@ const Layout = z.enum(['split', 'packed']);
 const Word = z.int();
 const Guest = z.object({ pid: z.int().nullable(), offered: Text64 });
 
-const PortState: z.ZodType<HandedPort> = z.object({
+export const PortState: z.ZodType<HandedPort> = z.object({
   kind: z.literal('vhost-user'),
   listener: z.object({ fd: Descriptor, file: z.object({ dev: Text64, ino: Text64 }).nullable() }).nullable(),
   connection: z
@@ -53,7 +54,7 @@ const PortState: z.ZodType<HandedPort> = z.object({
   ),
 });
 
-const Positions: z.ZodType<PortPositions> = z.object({
+export const Positions: z.ZodType<PortPositions> = z.object({
   rings: z.array(
     z.object({
       index: Word,
@@ -87,6 +88,8 @@ const Positions: z.ZodType<PortPositions> = z.object({
   counts: z.array(z.array(z.number())),
 });
 
+const StoredFiles: z.ZodType<HandedStore['files']> = z.array(z.object({ name: z.string(), key: z.string() }));
+
 /** An address that was learned: as FdbEntry, but for the port's name and seconds since it was seen. */
 const Address = z.tuple([z.int(), z.int(), z.int(), z.string(), z.int()]);
 
@@ -98,6 +101,15 @@ export const RECORDS = {
     /** The file of positions, whose lock goes with it; null: there is none. */
     positionsFile: z.object({ path: z.string(), fd: Descriptor }).nullable(),
     fdb: z.array(Address),
+    /** What the process was told as a service (switch/service/service.ts); null: it is none. */
+    service: z
+      .object({
+        notifyAddress: z.string(),
+        watchdogUs: Word.nullable(),
+        /** The manager's descriptor store (switch/service/store.ts); null: it has none. */
+        store: z.object({ max: Word, files: StoredFiles }).nullable(),
+      })
+      .nullable(),
   }),
   ready: z.object({ record: z.literal('ready') }),
   positions: z.object({

@@ -24,6 +24,8 @@ export type Giver = {
   rest(): Promise<void>;
   /** @throws HandOverError */
   positions(): SwitchPositions;
+  /** Right before the process of that number is told to go on; null: it is not known. */
+  letGo?(pid: number | null): void;
   /** Everything is as it was. */
   goOn(): Promise<void>;
 };
@@ -88,6 +90,7 @@ export class TakeoverServer {
     await giver.rest();
     await link.send<'positions'>({ record: 'positions', ports: giver.positions() });
     await link.next('done', DONE_MS);
+    giver.letGo?.(link.peerPid);
     await link.send<'go'>({ record: 'go' });
   }
 }

@@ -21,7 +21,8 @@ import { PortFds, processDescriptors } from '../../host/port-fds.ts';
 import type { SocketFileIdentity } from '../../host/socket-file.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, QueueState, queueStates, sumCounters } from '../../queue/state.ts';
-import { type HandedSession, Session } from '../../vhost-user/back-end.ts';
+import { type HandedSession, isRefusal, Session } from '../../vhost-user/back-end.ts';
+import { PeerError } from '../../vhost-user/peer-error.ts';
 import {
   type Port,
   type PortContext,
@@ -36,6 +37,8 @@ import type {
   HandedListener,
   HandedPort,
   HandOver,
+  PortKeeper,
+  PortNote,
   PortPositions,
 } from '../hand-over.ts';
 import { PeerSocket, type SocketRole } from '../peer-socket.ts';
@@ -109,6 +112,11 @@ export class VhostUserPort implements Port, HandOver {
   #frozen: PromiseWithResolvers<void> | null = null;
   /** What is taken over, until it is. */
   #handed: HandedPort | null = null;
+  /** Resolved when the connection that is taken over is there, or is not to be had. */
+  readonly #hasTaken = Promise.withResolvers<void>();
+  /** It was noted by a process that came to a sudden end: what cannot be taken up is let go of. */
+  #isLeftBehind = false;
+  readonly #keeper: PortKeeper | null;
   /** Whose state was handed over. */
   #handedPeer: Peer | null = null;
   /** The process that left last when it had asked how many queues there are; null: nobody did, or nobody knows. */
@@ -130,7 +138,7 @@ export class VhostUserPort implements Port, HandOver {
       options.socketPath,
       options.role,
       options.listen,
-      context.events,
+      { ...context.events, renewed: () => this.#keeper?.renew() },
       new PeerFds(null, this.#fds),
     );
     this.#supervisor = new Supervisor(
@@ -140,8 +148,10 @@ export class VhostUserPort implements Port, HandOver {
         attach: () => this.#attach(),
         release: (isLast) => this.#release(isLast),
         close: () => {
+          this.#hasTaken.resolve();
           this.#records?.release();
-          return this.#socket.close();
+          this.#socket.close();
+          this.#keeper?.forget();
         },
         explain: (error) => this.#explain(error),
         describe: (isHeld, reason) => this.#describe(isHeld, reason),
@@ -149,6 +159,7 @@ export class VhostUserPort implements Port, HandOver {
       context.events,
       PeerSocket.PAUSES,
     );
+    this.#keeper = context.keep?.(() => this.#note()) ?? null;
   }
 
   /** The connected front-end's device; null when there is none. */
@@ -220,25 +231,13 @@ export class VhostUserPort implements Port, HandOver {
     assert(this.#frozen !== null, 'only a frozen port is handed over');
     const { listening, acceptedFd } = this.#socket.handOver();
     const peer = this.#peer;
-    const handed = peer?.session.handOver() ?? null;
-    this.#handedPeer = handed === null ? null : peer;
+    const connection = peer === null ? null : connectionOf(peer);
+    this.#handedPeer = connection === null ? null : peer;
     const { lastRuns, ...remembered } = this.#remembered;
     return {
       kind: 'vhost-user',
       listener: listening === null ? null : { fd: listening.fd, file: textsOf(listening.file) },
-      connection:
-        handed === null || peer === null
-          ? untouchedConnection(acceptedFd)
-          : {
-              fd: handed.fd,
-              isSilent: handed.isSilent,
-              halfRead: {
-                bytes: Buffer.from(handed.halfRead.bytes).toString('base64'),
-                fds: handed.halfRead.fds,
-              },
-              offered: String(peer.net.offeredFeatures),
-              messages: peer.net.handOverMessages(),
-            },
+      connection: connection ?? untouchedConnection(acceptedFd),
       ...remembered,
       lastRuns,
     };
@@ -246,6 +245,7 @@ export class VhostUserPort implements Port, HandOver {
 
   takeOver(handed: HandedPort): void {
     this.#handed = handed;
+    if (handed.connection === null) this.#hasTaken.resolve();
     this.#frozen = Promise.withResolvers();
     this.#lastServed = guestOf(handed.lastServed);
     this.#mayInsist = guestOf(handed.mayInsist);
@@ -253,6 +253,29 @@ export class VhostUserPort implements Port, HandOver {
     this.#lastWhy = handed.lastWhy;
     for (const { index, availNext, usedNext, ...run } of handed.lastRuns)
       this.#lastRuns.set(index, { ...run, indices: { availNext, usedNext }, interrupted: null });
+  }
+
+  takeUpLater(handed: HandedPort): void {
+    this.#isLeftBehind = true;
+    this.takeOver(handed);
+  }
+
+  async takeUp({ rings, net }: PortPositions): Promise<string | null> {
+    this.#isLeftBehind = false;
+    await this.#hasTaken.promise;
+    const peer = this.#peer;
+    if (peer === null || net === null || peer.session.gone.aborted) return null;
+    try {
+      await peer.net.takeOver(net);
+      peer.net.device.takeUpRings(rings);
+      const { obstacle } = peer.net.device;
+      if (obstacle !== null) throw new HandOverError(obstacle);
+      return null;
+    } catch (error) {
+      if (!(error instanceof HandOverError || error instanceof PeerError)) throw error;
+      void peer.session.end(`it cannot go on after a sudden end: ${error.message}`);
+      return error.message;
+    }
   }
 
   async setRest(rest: DeviceRest): Promise<void> {
@@ -270,6 +293,7 @@ export class VhostUserPort implements Port, HandOver {
 
   async goOnAt({ rings, net, counts }: PortPositions): Promise<void> {
     const queueCount = ringCountMax(this.options.device.queuePairsMax);
+    await this.#hasTaken.promise;
     if (counts.length > queueCount) throw new HandOverError('it has fewer queues in the new settings');
     for (const [i, queue] of counts.entries()) new QueueState(this.states, i).counts.set(queue);
     const peer = this.#peer;
@@ -289,7 +313,23 @@ export class VhostUserPort implements Port, HandOver {
     this.#handedPeer = null;
     this.#socket.thaw(session?.fd);
     if (session !== null) this.#peer?.session.resume();
+    this.#keeper?.renew();
     this.#tellChange();
+  }
+
+  /** As of KeepPort. */
+  #note(): PortNote | null {
+    if (this.#frozen !== null || this.#peer?.session.isHandling === true) return null;
+    const { listening } = this.#socket.handOver();
+    const listener = listening === null ? null : { fd: listening.fd, file: textsOf(listening.file) };
+    const common = { kind: 'vhost-user', listener, ...this.#remembered } as const;
+    const peer = this.#peer;
+    if (peer === null)
+      return { handed: { ...common, connection: null }, positions: { rings: [], net: null, counts: [] } };
+    const connection = connectionOf(peer);
+    if (connection === null) return null;
+    const rings = peer.net.device.handOverRings();
+    return { handed: { ...common, connection }, positions: { rings, net: peer.net.handOver(), counts: [] } };
   }
 
   /** What is kept from one connection to the next. What only the file of positions tells of rings comes from there again. */
@@ -334,13 +374,15 @@ export class VhostUserPort implements Port, HandOver {
 
   queueFailed(queueIndex: number): void {
     this.device?.queueFailed(queueIndex);
+    this.#keeper?.renew();
   }
 
   async #attach(): Promise<void> {
     const taken = this.#handed?.connection ?? null;
     this.#handed = null;
     if (taken !== null) {
-      await this.#takeConnection(this.#socket.take(), taken);
+      await this.#takeConnection(this.#socket.take(), taken).finally(() => this.#hasTaken.resolve());
+      this.#keeper?.renew();
       return;
     }
     await this.#frozen?.promise;
@@ -350,6 +392,7 @@ export class VhostUserPort implements Port, HandOver {
     const fd = this.#socket.take();
     if (obstruction === null) {
       this.#adopt(fd);
+      this.#keeper?.renew();
       return;
     }
     new PeerFds(null, this.#fds).closeConnection(fd);
@@ -376,7 +419,12 @@ export class VhostUserPort implements Port, HandOver {
       halfRead: { bytes: Buffer.from(halfRead.bytes, 'base64'), fds: halfRead.fds },
     };
     const { session, net, peerFds } = this.#adopt(fd, { ...handed, offered: BigInt(taken.offered) });
-    await carryOut(messages, net, peerFds, session.gone);
+    try {
+      await carryOut(messages, net, peerFds, session.gone, this.#isLeftBehind);
+    } catch (error) {
+      if (!this.#isLeftBehind || !isRefusal(error)) throw error;
+      void session.end(`it cannot go on after a sudden end: ${error.message}`);
+    }
   }
 
   #adopt(
@@ -401,6 +449,7 @@ export class VhostUserPort implements Port, HandOver {
       lastRuns: this.#lastRuns,
       records: this.#records,
       rest: handed === null ? 'none' : 'all',
+      onCommand: () => this.#keeper?.outdate(),
     });
     const isClient = this.options.role === 'client';
     const tellConnected = (): void => events.info('front-end connected');
@@ -410,6 +459,7 @@ export class VhostUserPort implements Port, HandOver {
       {
         // Not sooner: who connects to us and says nothing may only ask whether somebody listens.
         ...(!isClient && { onBegin: tellConnected }),
+        onReading: () => this.#keeper?.outdate(),
         onRefused: (reason) => {
           this.#refusal = `refused: ${reason}`;
           events.warn(this.#refusal);
@@ -520,6 +570,7 @@ export class VhostUserPort implements Port, HandOver {
     this.#peer = null;
     this.#refusal = null;
     this.#reported = '';
+    this.#keeper?.renew();
   }
 
   #describe(isHeld: boolean, reason: string | null): PortStatus {
@@ -563,6 +614,20 @@ export class VhostUserPort implements Port, HandOver {
     if (reason === null) this.#context.events.info(report);
     else this.#context.events.warn(report);
   }
+}
+
+/** While none of its messages is being carried out; null: it has ended. @throws HandOverError */
+function connectionOf({ session, net }: Peer): HandedConnection | null {
+  const handed = session.handOver();
+  if (handed === null) return null;
+  const { fd, isSilent, halfRead } = handed;
+  return {
+    fd,
+    isSilent,
+    halfRead: { bytes: Buffer.from(halfRead.bytes).toString('base64'), fds: halfRead.fds },
+    offered: String(net.offeredFeatures),
+    messages: net.handOverMessages(),
+  };
 }
 
 /** A connection that was accepted, and not taken yet; -1: there is none. */
