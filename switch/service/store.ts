@@ -14,11 +14,12 @@
 import { resolve } from 'node:path';
 import { z } from 'zod';
 import { HandOverError } from '../../src/device/hand-over.ts';
-import { closeFd, describeFd, duplicateFd, openFileKey } from '../../src/host/descriptor.ts';
+import { closeFd, describeFd, duplicateFd, openFileKey, socketOption } from '../../src/host/descriptor.ts';
 import { HostError } from '../../src/host/errors.ts';
 import type { KeptDescriptor, NotifySocket } from '../../src/host/notify.ts';
 import { PeerFds } from '../../src/host/peer-fds.ts';
 import { SocketFile } from '../../src/host/socket-file.ts';
+import { removeListenerFile } from '../../src/host/unix-socket.ts';
 import { type KeepPort, type PortKeeper, type PortNote, withDescriptors } from '../../src/port/hand-over.ts';
 import type { PortConfig } from '../config/resolve.ts';
 import type { Logger } from '../log.ts';
@@ -29,6 +30,7 @@ import { NoteFile } from './note-file.ts';
 const QUIET_MS = 2;
 /** Until the next look at a port that cannot be noted for now. */
 const BUSY_MS = 10;
+const SO_ACCEPTCONN = 30;
 const NAME = /^ringway-[a-z]+-(\d{1,15})$/;
 
 const Note = z.object({
@@ -91,7 +93,7 @@ export class DescriptorStore {
       if (name.startsWith('ringway-note-')) for (const other of this.#takeNote(fd)) named.add(other);
     }
     for (const [name, fd] of this.#kept)
-      if (name.startsWith('ringway-socket-') && !named.has(name)) endConnection(duplicateFd(fd));
+      if (name.startsWith('ringway-socket-') && !named.has(name)) endSocket(duplicateFd(fd));
   }
 
   /** Of a process that was taken over from: the manager keeps it until this one has told it what it needs itself. */
@@ -405,6 +407,17 @@ function endpointOf(config: PortConfig): string {
 /** Also where others have descriptors of it: its peer is told. */
 function endConnection(fd: number): void {
   new PeerFds().closeConnection(fd);
+}
+
+/** Of which nobody knows what it was for. */
+function endSocket(fd: number): void {
+  const peerFds = new PeerFds();
+  if (socketOption(fd, SO_ACCEPTCONN) !== 1) {
+    peerFds.closeConnection(fd);
+    return;
+  }
+  removeListenerFile(fd, (connection) => peerFds.closeConnection(connection));
+  peerFds.closeListener(fd);
 }
 
 function kindOf(fd: number): string {

@@ -314,7 +314,7 @@ export class VhostUserPort implements Port, HandOver {
     this.#socket.thaw(session?.fd);
     if (session !== null) this.#peer?.session.resume();
     this.#keeper?.renew();
-    this.#tellChange();
+    if (this.#peer !== null) this.#tellChange();
   }
 
   /** As of KeepPort. */
@@ -349,6 +349,7 @@ export class VhostUserPort implements Port, HandOver {
   #open(): void {
     if (this.#handed === null) {
       this.#socket.open();
+      this.#keeper?.renew();
       return;
     }
     const { listener, connection } = this.#handed;

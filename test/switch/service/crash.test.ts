@@ -3,6 +3,7 @@
  * guests that stay connected, and numbered frames both ways. No frame is lost, none comes twice but of the burst at work. What
  * cannot go on is ended, so that its front-end connects again, and harms nobody else.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { afterEach, describe, expect, it } from 'vitest';
 import { encodeBody, encodeMessage } from '../../../protocol/vhost-user/codec.ts';
 import { MESSAGES } from '../../../protocol/vhost-user/messages.ts';
@@ -79,23 +80,32 @@ class World {
     return guest;
   }
 
-  /** Of each port. */
-  notes(): { state: string; port: string; text: string; file: NoteFile }[] {
+  /** Of each port, as they are now. */
+  notes(): { state: string; port: string; text: string }[] {
+    return this.#files().map(({ file, port, text }) => {
+      file.close();
+      return { state: file.state, port, text };
+    });
+  }
+
+  /** Of one port, to be changed. */
+  note(port: string): NoteFile {
+    const files = this.#files();
+    for (const other of files) if (other.port === port) closing.push(() => other.file.close());
+    for (const other of files) if (other.port !== port) other.file.close();
+    const found = files.find((other) => other.port === port);
+    if (found === undefined) throw new Error(`there is no note of port ${port}`);
+    return found.file;
+  }
+
+  #files(): { port: string; text: string; file: NoteFile }[] {
     const files = this.manager.store.filter(({ name }) => name.startsWith('ringway-note-'));
     return files.map(({ fd }) => {
       const file = NoteFile.open(duplicateFd(fd));
       if (typeof file === 'string') throw new Error(file);
-      closing.push(() => file.close());
-      const { state } = file;
       const text = file.text ?? '{}';
-      return { state, text, port: JSON.parse(text).port, file };
+      return { file, text, port: JSON.parse(text).port };
     });
-  }
-
-  note(port: string): NoteFile {
-    const note = this.notes().find((other) => other.port === port);
-    if (note === undefined) throw new Error(`there is no note of port ${port}`);
-    return note.file;
   }
 
   /** Resolves when all that was said is noted. */
@@ -180,7 +190,7 @@ describe.each(SETUPS)('a service that is killed under traffic: $layout rings, ro
   });
 });
 
-describe('a service that is killed', () => {
+describe('a service that is killed', { timeout: 60_000 }, () => {
   it('answers then what its front-end asked while it was gone', async () => {
     const world = await World.start({ layout: 'split', role: 'server' });
     const { session } = world.guests[0];
@@ -246,9 +256,7 @@ describe('a service that is killed', () => {
     async (kind) => {
       const world = await World.start({ layout: 'packed', role: 'server' });
       await world.killAndRestart(() => {
-        const { store } = world.manager;
-        const kept = store.filter(({ name }) => !name.startsWith(`ringway-${kind}`));
-        store.splice(0, store.length, ...kept);
+        world.manager.lose(({ name }) => name.startsWith(`ringway-${kind}`));
       });
       expect(world.switching.log).toContain('some of its descriptors were not kept');
     },
@@ -298,7 +306,7 @@ describe('the descriptor store', () => {
     await manager.until(({ store }) => store.length === 0);
   });
 
-  it('goes with the service to who takes over', async () => {
+  it('goes with the service to who takes over', { timeout: 120_000 }, async () => {
     const world = await World.start({ layout: 'packed', role: 'server' });
     const { manager, switching, flows } = world;
     const before = manager.kept;
@@ -312,7 +320,7 @@ describe('the descriptor store', () => {
       await taken;
       await manager.until(({ told }) => told.includes(`MAINPID=${switching.pid}`));
       expect(manager.told).not.toContain('STOPPING=1');
-      await manager.until(({ kept }) => JSON.stringify(kept) === JSON.stringify(before));
+      await manager.until(({ kept }) => isDeepStrictEqual(kept, before));
       await world.noted();
       await world.runFor(500);
       await world.killAndRestart();

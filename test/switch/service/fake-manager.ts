@@ -108,7 +108,12 @@ export class FakeManager {
 
   /** As at the end of a service that was stopped. */
   dropStore(): void {
-    closeFds(this.store.splice(0).map(({ fd }) => fd));
+    this.lose(() => true);
+  }
+
+  lose(isLost: (kept: { readonly name: string }) => boolean): void {
+    closeFds(this.store.filter(isLost).map(({ fd }) => fd));
+    this.store.splice(0, this.store.length, ...this.store.filter((kept) => !isLost(kept)));
   }
 
   #receiveAll(): void {
@@ -124,9 +129,7 @@ export class FakeManager {
   #take(lines: readonly string[], fds: readonly number[]): void {
     const name = lines.find((line) => line.startsWith('FDNAME='))?.slice('FDNAME='.length) ?? 'stored';
     if (lines.includes('FDSTOREREMOVE=1')) {
-      const gone = this.store.filter((kept) => kept.name === name);
-      closeFds(gone.map(({ fd }) => fd));
-      this.store.splice(0, this.store.length, ...this.store.filter((kept) => kept.name !== name));
+      this.lose((kept) => kept.name === name);
     } else if (lines.includes('FDSTORE=1')) {
       for (const fd of fds) this.#keep(name, fd);
     } else {
