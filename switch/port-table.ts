@@ -9,7 +9,15 @@ import type { RingRecords } from '../src/device/ring-records.ts';
 import type { Arena } from '../src/memory/arena.ts';
 import type { ArenaView } from '../src/memory/arena-view.ts';
 import type { Port, PortEvents } from '../src/port/contract.ts';
-import { type HandedPort, type HandOver, movable } from '../src/port/hand-over.ts';
+import {
+  type HandedPort,
+  type HandOver,
+  type KeepPort,
+  movable,
+  type PortNote,
+  type PortPositions,
+  takenUp,
+} from '../src/port/hand-over.ts';
 import type { DataPath } from '../src/queue/data-path.ts';
 import { Claims } from './config/clashes.ts';
 import { policyOf, tuningOf } from './config/common-port.ts';
@@ -45,6 +53,10 @@ export type PortTableOptions = {
   readonly workers: PortWorkers;
   /** What another process had as the port of that name; left out, or null: nothing. */
   readonly handedTo?: (config: PortConfig) => HandedPort | null;
+  /** What a process that came to a sudden end left of that port; left out, or null: nothing. Asked before `keeperOf`. */
+  readonly leftOf?: (config: PortConfig) => PortNote | null;
+  /** Who notes it for the next process; left out, or null: nobody. */
+  readonly keeperOf?: (config: PortConfig) => KeepPort | null;
   /** Path of the control socket, which no port may have; null: there is none. */
   readonly controlSocket: string | null;
   readonly eventsOf: (portId: number, name: string) => PortEvents;
@@ -63,6 +75,8 @@ type Entry = {
   changed: Promise<void>;
   /** Not null: the port is being removed. Resolves when it is gone. */
   removed: Promise<void> | null;
+  /** Not null: it waits, at rest, to go on from there. */
+  left: PortPositions | null;
 };
 
 export class PortTable {
@@ -181,6 +195,24 @@ export class PortTable {
     return ports;
   }
 
+  /**
+   * Has the ports go on that a process left which came to a sudden end: all at once, so that none sends to one that is not
+   * there yet. `tell` is called of each with a peer that had to be let go of.
+   */
+  async takeUp(tell: (portName: string, why: string) => void): Promise<void> {
+    const entries = [...this.#entries.values()].filter(({ left }) => left !== null);
+    const ports = entries.map(({ port }) => takenUp(port));
+    for (const [i, port] of ports.entries()) {
+      const { left } = entries[i];
+      entries[i].left = null;
+      const why = left === null ? null : await port.takeUp(left);
+      if (why !== null) tell(port.name, why);
+    }
+    for (const rest of ['senders', 'none'] as const)
+      await Promise.all(ports.map((port) => port.setRest(rest)));
+    for (const port of ports) port.thaw();
+  }
+
   /** They can be again. */
   thaw(): void {
     this.#isFrozen = false;
@@ -211,6 +243,8 @@ export class PortTable {
     const clash = this.#claims.claim(config);
     if (clash !== null) throw faultError(portSubject(clash.path), clash);
     const { arena, arenaView, workers, eventsOf, records = null } = this.#options;
+    const handed = this.#options.handedTo?.(config) ?? null;
+    const left = handed === null ? (this.#options.leftOf?.(config) ?? null) : null;
     const port = createPort(config, {
       id,
       name,
@@ -218,10 +252,11 @@ export class PortTable {
       arenaView,
       dataPath: workers,
       records,
+      keep: this.#options.keeperOf?.(config) ?? null,
       events: eventsOf(id, name),
     });
-    const handed = this.#options.handedTo?.(config) ?? null;
     if (handed !== null) takeOver(port, handed);
+    if (left !== null) takenUp(port).takeUpLater(left.handed);
     const entry: Entry = {
       port,
       config,
@@ -229,6 +264,7 @@ export class PortTable {
       added: Promise.resolve(),
       changed: Promise.resolve(),
       removed: null,
+      left: left?.positions ?? null,
     };
     this.#entries.set(id, entry);
     entry.added = this.#bringUp(entry);

@@ -34,6 +34,7 @@ import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
 import { PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
+import type { DescriptorStore } from './service/store.ts';
 import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
 import { warmUp } from './takeover/warm-up.ts';
@@ -66,8 +67,16 @@ export class Switch {
   /** Ports that are started once another process is gone; null: there is none. */
   #late: PortConfig[] | null;
 
-  /** `taken`: what another process hands over; left out: nothing. */
-  private constructor(config: SwitchConfig, log: Logger, taken: SwitchState | null) {
+  /**
+   * `taken`: what another process hands over, null: nothing; `store`: where ports are kept for the next one, and what the one
+   * before left is; null: nowhere.
+   */
+  private constructor(
+    config: SwitchConfig,
+    log: Logger,
+    taken: SwitchState | null,
+    store: DescriptorStore | null,
+  ) {
     this.#taken = taken;
     this.#late = taken === null ? null : [];
     this.#config = config;
@@ -110,6 +119,8 @@ export class Switch {
       records: this.#records,
       workers: this.#workers,
       handedTo: ({ name }) => taken?.ports[name] ?? null,
+      leftOf: (port) => store?.leftOf(port) ?? null,
+      keeperOf: (port) => store?.keeperOf(port) ?? null,
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
       onForgotten: (port, counts) => this.#forget(port, counts),
@@ -121,8 +132,13 @@ export class Switch {
    * Starts the workers and every port.
    * @throws ConfigError, SocketPathError or HostError when a port cannot be; then nothing is left behind
    */
-  static async start(config: SwitchConfig, log: Logger, taken: SwitchState | null = null): Promise<Switch> {
-    const created = new Switch(config, log, taken);
+  static async start(
+    config: SwitchConfig,
+    log: Logger,
+    taken: SwitchState | null = null,
+    store: DescriptorStore | null = null,
+  ): Promise<Switch> {
+    const created = new Switch(config, log, taken, store);
     try {
       for (const port of config.ports) await created.addPort(port);
     } catch (error) {
@@ -151,12 +167,17 @@ export class Switch {
     return this.#workers.failed;
   }
 
+  /** Resolves when every worker's loop has turned. */
+  allTurn(): Promise<void> {
+    return this.#workers.allTurn();
+  }
+
   /** As of Giver (takeover/give.ts), with `handOver`, `rest`, `positions` and `goOn`. */
   async freeze(): Promise<void> {
     this.#frozen = await this.#ports.freeze();
   }
 
-  handOver(): SwitchState {
+  handOver(): Omit<SwitchState, 'service'> {
     const fd = this.#records?.fd ?? null;
     const nameOf = (id: number): string => this.#ports.withId(id)?.name ?? '';
     return {
@@ -225,6 +246,13 @@ export class Switch {
     );
   }
 
+  /** The ports go on that a process left which came to a sudden end. All ports are there. */
+  async takeUp(): Promise<void> {
+    await this.#ports.takeUp((port, why) =>
+      this.#log.warn({ port }, `its front-end has to connect again after the sudden end: ${why}`),
+    );
+  }
+
   /** Every port stands where the other process left it, at rest; `goOn` is what comes next. @throws HandOverError */
   async goOnAt({ ports, gone, restNs }: SwitchPositions): Promise<void> {
     this.#restNs = BigInt(restNs);
@@ -285,6 +313,12 @@ export class Switch {
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
   removePort(name: string): Promise<void> {
     return this.#ports.remove(name);
+  }
+
+  /** How many ports there are, and of how many frames may pass. */
+  portCounts(): { readonly running: number; readonly all: number } {
+    const { ports } = this.#ports;
+    return { running: ports.filter(({ status }) => status.state === 'running').length, all: ports.length };
   }
 
   ports(): PortReport[] {

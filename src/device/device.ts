@@ -57,7 +57,9 @@ import {
   layoutOf,
   RING_ENTRIES_MAX,
   type RingStart,
+  type RingSurroundings,
   shouldRun,
+  whereItWasLeft,
 } from './ring-start.ts';
 import { takeChannelFd, takeKickFd, takeSignalFd } from './signal-fd.ts';
 
@@ -88,6 +90,8 @@ export type DeviceContext = {
   readonly onRemark: (remark: string) => void;
   /** What it begins with; left out: none. */
   readonly rest?: DeviceRest;
+  /** The driver is about to say something by the device's own queue. */
+  readonly onCommand?: () => void;
 };
 
 const STATUS_MAX = 0xffn;
@@ -523,6 +527,22 @@ export class Device {
     for (const ring of handed) this.#ring(ring.index).takeOver(ring);
   }
 
+  /**
+   * As `takeOverRings`, of a device whose process came to a sudden end: where the rings stand is looked up, but for those
+   * that a fault stopped before. @throws HandOverError when it cannot be told; PeerError
+   */
+  takeUpRings(handed: readonly HandedRing[]): void {
+    this.takeOverRings(handed);
+    for (const ring of this.rings) {
+      if (!ring.goesOn || ring.fault !== RING_FAULT.NONE) continue;
+      const left = whereItWasLeft(ring, this.#surroundingsOf(ring, this.#isActive(ring)));
+      if (typeof left === 'string') throw new HandOverError(`queue ${ring.index}: ${left}`);
+      this.#finishInterrupted(ring, left);
+      ring.setIndices(left.indices);
+      ring.mayOweSignal = true;
+    }
+  }
+
   /** Why a ring will not go on that the front-end and the driver want to run; null: all will. Of a device at rest. */
   get obstacle(): string | null {
     for (const ring of this.rings) {
@@ -694,8 +714,12 @@ export class Device {
   }
 
   #decide(ring: Ring, isActive: boolean): RingStart {
+    return decideStart(ring, this.#surroundingsOf(ring, isActive));
+  }
+
+  #surroundingsOf(ring: Ring, isActive: boolean): RingSurroundings {
     const lastRun = this.#context.lastRuns.get(ring.index) ?? null;
-    return decideStart(ring, {
+    return {
       layout: layoutOf(this.features),
       isActive,
       memory: this.#memory,
@@ -704,7 +728,7 @@ export class Device {
       inflight: (places) =>
         this.#inflight?.read(ring.index, layoutOf(this.features), ring.size, places) ?? null,
       word16At: (offset) => this.#context.arenaView.word16At(offset),
-    });
+    };
   }
 
   /** Something came by which these rings may run after all. */
@@ -764,7 +788,9 @@ export class Device {
     const attachment = this.#attachmentOf(ring, start.places);
     const record = this.#note(ring, attachment);
     // Who used the ring before may have come to its end between a burst and its signal.
-    const signalsFirst = start.indices !== null && !isAtBeginning(start.indices, attachment.layout);
+    const signalsFirst =
+      ring.mayOweSignal || (start.indices !== null && !isAtBeginning(start.indices, attachment.layout));
+    ring.mayOweSignal = false;
     await this.#attach(ring, user, {
       ...attachment,
       ...(record !== null && { recordOffset: record.offset }),
@@ -781,7 +807,10 @@ export class Device {
   }
 
   /** What another process left half done. */
-  #finishInterrupted(ring: Ring, { recovery, places }: RingStart & { readonly runs: true }): void {
+  #finishInterrupted(
+    ring: Ring,
+    { recovery, places }: Pick<RingStart & { readonly runs: true }, 'recovery' | 'places'>,
+  ): void {
     const interrupted = this.#context.lastRuns.get(ring.index)?.interrupted ?? null;
     if (recovery === null || interrupted === null) return;
     finish(this.#context.arenaView, places.descOffset, interrupted, recovery);

@@ -62,7 +62,8 @@ export function handedMessage<Name extends MessageName>(
 
 /**
  * Carries them out, one after the other. Takes over their descriptors, but closes none when it throws: they are the other
- * process's too, a socket would be shut down there as well, and this one comes to its end.
+ * process's too, a socket would be shut down there as well, and this one comes to its end. `isAlone`: there is no other
+ * process any more, and it closes them.
  * @throws PeerError, FormError, MemoryError, HostError
  */
 export async function carryOut(
@@ -70,12 +71,21 @@ export async function carryOut(
   backEnd: BackEnd,
   peerFds: PeerFds,
   gone: AbortSignal,
+  isAlone = false,
 ): Promise<void> {
-  for (const message of messages) {
+  for (const [i, message] of messages.entries()) {
     const fds = new IncomingFds(message.fds, peerFds, gone);
-    const name = nameOf(message.name);
-    const payload = Buffer.from(message.payload, 'base64');
-    await handle(backEnd.handlers, name, decodeBody(MESSAGES[name].body, payload), fds);
+    try {
+      const name = nameOf(message.name);
+      const payload = Buffer.from(message.payload, 'base64');
+      await handle(backEnd.handlers, name, decodeBody(MESSAGES[name].body, payload), fds);
+    } catch (error) {
+      if (isAlone) {
+        fds.closeRest();
+        for (const later of messages.slice(i + 1)) peerFds.close(later.fds);
+      }
+      throw error;
+    }
     fds.closeRest();
   }
 }

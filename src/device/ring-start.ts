@@ -179,14 +179,7 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   if (typeof places === 'string') return { runs: false, reason: places };
   if (hasIndices(ring, layout)) return { runs: true, places, indices: null, remark: null, recovery: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
-  const descriptors: DescriptorsAt = {
-    flags: (at) => word16At(places.descOffset + at * DESC_BYTES + FLAGS_OFFSET),
-    id: (at) => word16At(places.descOffset + at * DESC_BYTES + ID_OFFSET),
-    bytes: (at) => {
-      const offset = places.descOffset + at * DESC_BYTES + LENGTH_OFFSET;
-      return word16At(offset) | (word16At(offset + 2) << 16);
-    },
-  };
+  const descriptors = descriptorsAt(places, word16At);
   const flagsAt = descriptors.flags;
   // User-Mode Linux names 0 whatever the layout. Of a packed ring that would be the beginning of its second round.
   const isNamedZero = layout === 'packed' && base === 0 && packedLooksNew(ring.size, flagsAt);
@@ -203,9 +196,50 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   return { runs: true, places, indices, remark: remarkOn(begin, indices), recovery: null };
 }
 
+/**
+ * Where a ring stands whose process came to a sudden end while its front-end stayed connected; or why nobody knows, which is
+ * the end of that connection. No base is believed: none was said since.
+ */
+export function whereItWasLeft(
+  ring: RingFacts,
+  { layout, memory, lastRun, place, word16At }: RingSurroundings,
+): (Stood & { readonly places: RingPlaces }) | string {
+  if (ring.addresses === null || !isDescribed(ring)) return 'its size and addresses are not known';
+  const places = placeRing(layout, ring.size, ring.addresses, memory);
+  if (typeof places === 'string') return places;
+  const { indicesAt, disbelief } = LAYOUTS[layout];
+  if (layout === 'split') {
+    const indices = indicesAt(0, () => word16At(places.deviceOffset + USED_IDX_OFFSET));
+    return { places, indices, recovery: null };
+  }
+  const isOfIt =
+    lastRun?.layout === layout &&
+    lastRun.size === ring.size &&
+    lastRun.base === ring.base &&
+    lastRun.place !== null &&
+    lastRun.place === place;
+  if (!isOfIt || lastRun.interrupted === null) return 'nobody noted where it stands';
+  const descriptors = descriptorsAt(places, word16At);
+  const recovery = recover(lastRun.interrupted, descriptors);
+  if (recovery === null) return 'it cannot stand where it was noted';
+  const indices = indicesOf(recovery.position);
+  return disbelief(indices, ring.size, descriptors.flags) ?? { places, indices, recovery };
+}
+
 const NO_REPORT: InflightReport = { fault: null, position: null };
 
 type Stood = { readonly indices: RingIndices; readonly recovery: Recovery | null };
+
+function descriptorsAt({ descOffset }: RingPlaces, word16At: RingSurroundings['word16At']): DescriptorsAt {
+  return {
+    flags: (at) => word16At(descOffset + at * DESC_BYTES + FLAGS_OFFSET),
+    id: (at) => word16At(descOffset + at * DESC_BYTES + ID_OFFSET),
+    bytes: (at) => {
+      const offset = descOffset + at * DESC_BYTES + LENGTH_OFFSET;
+      return word16At(offset) | (word16At(offset + 2) << 16);
+    },
+  };
+}
 
 /**
  * Nothing in memory tells where a packed ring stands. If its connection was lost, we know, and if this process is not the

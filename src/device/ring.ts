@@ -51,6 +51,8 @@ export class Ring {
    * the ring's whole descriptor area and the table of memory, so it is not made anew for messages about other rings.
    */
   isHopeless = false;
+  /** Its user may have come to its end between a burst and its signal. */
+  mayOweSignal = false;
   /** That its base was put right is said once, however often a front-end starts it. */
   wasRemarkedOn = false;
   kick: KickFd = NO_KICK;
@@ -151,9 +153,14 @@ export class Ring {
     if (indices === null) return;
     const { words } = this.state;
     words[STATE_LOCK] = 0;
-    words[STATE_AVAIL_NEXT] = indices.availNext;
-    words[STATE_USED_NEXT] = indices.usedNext;
+    this.setIndices(indices);
     words[STATE_FAULT] = RING_FAULT.NONE;
+  }
+
+  setIndices({ availNext, usedNext }: RingIndices): void {
+    const { words } = this.state;
+    words[STATE_AVAIL_NEXT] = availNext;
+    words[STATE_USED_NEXT] = usedNext;
   }
 
   /**

@@ -2,13 +2,15 @@
  * File descriptors: closing, flags, seals, what lies behind them, and eventfds. A descriptor is a number
  * that exactly one object owns; the owner closes it once.
  */
-import { fstatSync, readlinkSync, type Stats } from 'node:fs';
+import { fstatSync, readFileSync, readlinkSync, type Stats } from 'node:fs';
 import { checked, ERRNO, HostError } from './errors.ts';
 import { lastErrno, libc } from './libc.ts';
 import { reserveAddressSpace, viewMemory } from './mapping.ts';
 import { printable } from './printable.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const F_ADD_SEALS = 1033;
@@ -46,6 +48,11 @@ export function duplicateFd(fd: number): number {
     'fcntl(F_DUPFD_CLOEXEC)',
     `duplicating descriptor ${fd}`,
   );
+}
+
+/** Keeps a descriptor that came with the start of this process from its children. Answers whether there is such a one. */
+export function setCloseOnExec(fd: number): boolean {
+  return libc.fcntl(fd, F_SETFD, FD_CLOEXEC) === 0;
 }
 
 /** How the file was opened: O_* of open(2). Asked of the kernel alone, never of the file. */
@@ -113,6 +120,20 @@ export function describeFd(fd: number): string {
   } catch {
     return `descriptor ${fd}`;
   }
+}
+
+/**
+ * What tells an open file from others, also in other processes, as long as it is open somewhere; null: it cannot be told.
+ * Descriptors of one file that were opened alike count as the same. Looks at what is open here, and waits for nobody.
+ */
+export function openFileKey(fd: number): string | null {
+  const what = describeFd(fd);
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  const mode = openFlags(fd, `looking at ${what}`) & O_ACCMODE;
+  if (!what.startsWith('anon_inode:')) return `${dev}:${ino}:${mode}`;
+  // All of these have one inode. Linux 5.2.
+  const id = /^eventfd-id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'));
+  return id === null ? null : `eventfd:${id[1]}`;
 }
 
 /** Whether the descriptor only names a file, and nothing can be done with it (O_PATH). */

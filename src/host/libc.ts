@@ -57,6 +57,11 @@ export const libc = {
     value: Bytes,
     len: Bytes,
   ) => number,
+  getsockname: lib.func('int getsockname(int fd, void *addr, void *len)') as (
+    fd: number,
+    addr: Bytes,
+    len: Bytes,
+  ) => number,
   shutdown: lib.func('int shutdown(int fd, int how)') as (fd: number, how: number) => number,
   /** `msghdr` is an address in memory that this thread mapped (see ScratchMemory in unix-socket.ts). */
   recvmsg: lib.func('intptr_t recvmsg(int fd, intptr_t msg, int flags)') as (

@@ -78,6 +78,58 @@ export function datagramObstacle(path: string): HostError | null {
   }
 }
 
+/**
+ * A datagram socket that sends to `address`: a path, or `@` and a name without a file (unix(7), "Abstract sockets").
+ * @throws SocketPathError, HostError when nobody is there
+ */
+export function connectDatagram(address: string): number {
+  const isAbstract = address.startsWith('@');
+  const bytes = socketAddress(isAbstract ? address.slice(1) : address);
+  // A zero byte in front, and none behind.
+  const sockaddr = isAbstract ? Uint8Array.of(AF_UNIX, 0, 0, ...bytes.subarray(2, -1)) : bytes;
+  const fd = newSocket(DATAGRAM);
+  if (libc.connect(fd, sockaddr, sockaddr.length) === 0) return fd;
+  const errno = lastErrno();
+  closeFd(fd);
+  throw new HostError('connect', errno, `reaching ${address}`);
+}
+
+/**
+ * Removes the file of a socket that another process listened at, if it leads there: tried by connecting. Who waits to be
+ * accepted there is let go of, and connects again.
+ */
+export function removeListenerFile(listenFd: number, letGo: (fd: number) => void): void {
+  const path = boundPath(listenFd);
+  if (path === null) return;
+  const acceptAll = (): (number | null)[] => {
+    const pids: (number | null)[] = [];
+    for (let fd = acceptUnix(listenFd); fd !== null; fd = acceptUnix(listenFd)) {
+      pids.push(peerPid(fd));
+      letGo(fd);
+    }
+    return pids;
+  };
+  acceptAll();
+  let fd = -1;
+  try {
+    fd = connectUnix(path);
+    if (acceptAll().includes(process.pid)) unlinkSync(path);
+  } catch {
+    // It leads nowhere: whoever binds it next takes it over.
+  } finally {
+    if (fd >= 0) closeFd(fd);
+  }
+}
+
+function boundPath(fd: number): string | null {
+  const address = new Uint8Array(2 + SOCKET_PATH_BYTES_MAX + 1);
+  const length = new Uint8Array(new Uint32Array([address.length]).buffer);
+  if (libc.getsockname(fd, address, length) < 0) return null;
+  const text = Buffer.from(address.subarray(2, new DataView(length.buffer).getUint32(0, true)));
+  const end = text.indexOf(0);
+  return text.length === 0 || end === 0 ? null : text.subarray(0, end < 0 ? text.length : end).toString();
+}
+
 function boundSocket(
   path: string,
   type: number,

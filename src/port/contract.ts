@@ -10,6 +10,7 @@ import type { Direction } from '../queue/contract.ts';
 import type { DataPath } from '../queue/data-path.ts';
 import type { OffloadSettings } from '../queue/offloads.ts';
 import type { PortCounters } from '../queue/state.ts';
+import type { KeepPort } from './hand-over.ts';
 
 export type PortKind = 'vhost-user' | 'tap' | 'unix' | 'pcap' | 'dpdk';
 
@@ -61,6 +62,8 @@ export type PortContext = {
   readonly descriptors?: Budget;
   /** Where its rings are noted for the next process; left out: nowhere. */
   readonly records?: RingRecords | null;
+  /** Notes it for who comes after a sudden end of this process; left out, or null: nobody does. */
+  readonly keep?: KeepPort | null;
 };
 
 /** What of a port's settings may change while it runs and is no policy (src/queue/policy.ts); each kind takes what it has. */

@@ -4,6 +4,7 @@
  * `start`, `goOnAt`, `setRest` twice, `thaw`. As long as the new one has not begun to use rings, the old one goes on by
  * `setRest('none')` and `thaw`. Everything handed is plain JSON, with descriptors as numbers. Main thread.
  */
+import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
 import type { DeviceRest } from '../device/device.ts';
 import {
@@ -116,6 +117,24 @@ export type PortPositions = {
   readonly counts: readonly (readonly number[])[];
 };
 
+/** A port as it is told to who comes after a sudden end of this process; of its rings, what was said of them. */
+export type PortNote = { readonly handed: HandedVhostUserPort; readonly positions: PortPositions };
+
+/** Notes one port. */
+export interface PortKeeper {
+  /** What was noted does not hold from now on, until it is noted anew, which is soon after the last such call. */
+  outdate(): void;
+  /** What was noted is no longer all: it is noted anew soon, and holds until then. */
+  renew(): void;
+  /** There is nothing to note any more. */
+  forget(): void;
+}
+
+/**
+ * Begins to note a port. `note` answers what it is; null: not now. It throws HandOverError when there is no way to tell.
+ */
+export type KeepPort = (note: () => PortNote | null) => PortKeeper;
+
 export interface HandOver {
   /** Resolves when nothing is read from its peer any more, and nobody is let in. Frames flow. */
   freeze(): Promise<void>;
@@ -135,6 +154,17 @@ export interface HandOver {
   thaw(): void;
 }
 
+/** What a port has whose peer is to see nothing of a sudden end of the process before. */
+export interface TakeUp {
+  /**
+   * As `takeOver`, of a process that came to a sudden end: `takeUp` follows instead of `goOnAt`, and what goes wrong ends
+   * the connection.
+   */
+  takeUpLater(handed: HandedVhostUserPort): void;
+  /** Answers why its peer was let go of; null: it goes on, or there is none. */
+  takeUp(noted: PortPositions): Promise<string | null>;
+}
+
 /** The port with what it takes to hand it over. @throws HandOverError when its kind cannot be */
 export function movable(port: Port): Port & HandOver {
   if (!('freeze' in port))
@@ -142,8 +172,15 @@ export function movable(port: Port): Port & HandOver {
   return port as Port & HandOver;
 }
 
+/** A port of which there was a note. */
+export function takenUp(port: Port): Port & HandOver & TakeUp {
+  assert('takeUp' in port, `port ${port.name} of kind ${port.kind} was never noted`);
+  return port as Port & HandOver & TakeUp;
+}
+
 /** What a port has not that is of other kinds: of kind vhost-user; all others. */
 export const NO_RINGS = { rings: [], device: null, net: null } as const;
+export const NO_POSITIONS: PortPositions = { ...NO_RINGS, left: [], capture: null, counts: [] };
 export const NOTHING_LEFT = { left: [], capture: null } as const;
 
 /** `path`: where it listens, perhaps relative to where this process runs. */

@@ -19,7 +19,12 @@ const LOOK_AGAIN_MS = 50;
 const REFUSAL_PAUSE_MS = 1000;
 
 /** Where a listener tells what happened. */
-export type ListenerEvents = { info(message: string): void; warn(message: string): void };
+export type ListenerEvents = {
+  info(message: string): void;
+  warn(message: string): void;
+  /** Another socket takes the place of the one that listened. */
+  renewed?(): void;
+};
 
 export class Listener {
   readonly #warn: (message: string) => void;
@@ -40,7 +45,10 @@ export class Listener {
     this.#peerFds = peerFds;
     this.#warn = (message) => events.warn(message);
     this.#socket = new BoundSocket(path, () => listenUnix(path, options), {
-      renewed: (_, oldFd) => this.#renewed(oldFd),
+      renewed: (_, oldFd) => {
+        this.#renewed(oldFd);
+        events.renewed?.();
+      },
       info: (message) => events.info(message),
       warn: (message) => events.warn(message),
     });

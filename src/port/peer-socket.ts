@@ -8,8 +8,7 @@ import type { HandedSocket } from '../host/bound-socket.ts';
 import { HostError } from '../host/errors.ts';
 import { PeerFds } from '../host/peer-fds.ts';
 import { checkSocketPath, connectUnix, type ListenOptions } from '../host/unix-socket.ts';
-import type { PortEvents } from './contract.ts';
-import { Listener } from './listener.ts';
+import { Listener, type ListenerEvents } from './listener.ts';
 import type { RetryPauses, Trouble } from './supervisor.ts';
 
 /** `server`: Ringway listens; `client`: the peer listens and Ringway connects. */
@@ -32,7 +31,7 @@ export class PeerSocket {
     path: string,
     role: SocketRole,
     options: ListenOptions,
-    events: PortEvents,
+    events: ListenerEvents,
     peerFds = new PeerFds(),
   ) {
     this.#path = path;

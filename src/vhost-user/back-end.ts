@@ -30,6 +30,8 @@ import { PeerError } from './peer-error.ts';
 export type SessionEvents = {
   /** The first message has come; it is not handled yet. */
   readonly onBegin?: () => void;
+  /** Something may be taken from the connection now. */
+  readonly onReading?: () => void;
   /** A message was refused but the connection goes on. */
   readonly onRefused: (reason: string) => void;
   /** The connection is closed; the device still holds its rings and memory. */
@@ -79,12 +81,19 @@ export class Session {
       },
       peerFds,
       handed?.halfRead,
+      undefined,
+      events.onReading,
     );
   }
 
   /** Aborted when the connection has ended. */
   get gone(): AbortSignal {
     return this.#gone.signal;
+  }
+
+  /** A message is being carried out. */
+  get isHandling(): boolean {
+    return this.#channel.isHandling;
   }
 
   /** Reads nothing more; resolves when the message that is being handled is answered. */
@@ -98,7 +107,7 @@ export class Session {
     this.#channel.resume();
   }
 
-  /** The connection and what was read of it, while it is paused; null: it has ended. */
+  /** The connection and what was read of it, while no message is being carried out; null: it has ended. */
   handOver(): (HandedSession & { readonly fd: number }) | null {
     const { isSilent } = this;
     const { fd, halfRead, isOpen } = this.#channel;
@@ -189,7 +198,7 @@ export class Session {
 }
 
 /** The peer's fault or the system's refusal; anything else is a bug of ours and must not be swallowed. */
-function isRefusal(error: unknown): error is Error {
+export function isRefusal(error: unknown): error is Error {
   return (
     error instanceof PeerError ||
     error instanceof FormError ||

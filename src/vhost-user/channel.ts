@@ -78,6 +78,7 @@ export class Channel {
   readonly #onMessage: MessageHandler;
   readonly #onEnd: (reason: string, end: ChannelEnd) => void;
   readonly #peerFds: PeerFds;
+  readonly #onReading: () => void;
   #watch: Watch | null = null;
   #isOpen = true;
   #isHandling = false;
@@ -103,7 +104,10 @@ export class Channel {
     /** Given: the connection is taken over, and nothing is read of it or sent of `unsent` before `resume`. */
     halfRead: HalfRead | null = null,
     unsent: Uint8Array = new Uint8Array(0),
+    /** Something may be taken from the socket now. */
+    onReading: () => void = () => {},
   ) {
+    this.#onReading = onReading;
     const { bytes, fds } = halfRead ?? NOTHING_READ;
     this.#received.set(bytes);
     this.#receivedBytes = bytes.length;
@@ -158,6 +162,11 @@ export class Channel {
 
   get isOpen(): boolean {
     return this.#isOpen;
+  }
+
+  /** A message was read, and its handler is at work. */
+  get isHandling(): boolean {
+    return this.#isHandling;
   }
 
   /** Something waits to be sent because the other end does not read. */
@@ -337,6 +346,7 @@ export class Channel {
   /** Reads until `wantedBytes` of the message are here, and never beyond them; false when the rest has not come. */
   #fill(wantedBytes: number): boolean {
     while (this.#receivedBytes < wantedBytes) {
+      this.#onReading();
       const { bytes, fds, closed, truncated } = this.#peerFds.receive(
         this.#fd,
         wantedBytes - this.#receivedBytes,

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { HostError } from '../../src/host/errors.ts';
+import { takeServiceEnvironment } from '../../src/host/notify.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { readConfigFile } from '../config/file.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
@@ -14,8 +15,9 @@ import { KeptPorts } from '../kept-ports.ts';
 import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
+import { Service } from '../service/service.ts';
 import type { Switch } from '../switch.ts';
-import { TakeoverServer } from '../takeover/give.ts';
+import { type Giver, TakeoverServer } from '../takeover/give.ts';
 import { TakeoverError } from '../takeover/link.ts';
 import { beginTakeover, type Takeover } from '../takeover/take.ts';
 import { CliError, EXIT } from './cli-error.ts';
@@ -125,6 +127,7 @@ export function addRun(program: Command): void {
 }
 
 async function run(options: RunOptions, log: Logger): Promise<void> {
+  const environment = takeServiceEnvironment();
   const file = options.config === undefined ? [] : [readConfigFile(options.config)];
   const config = resolveConfig([...file, settingsOf(options)]);
   // From here on a signal waits until what was begun can be undone.
@@ -135,7 +138,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   // Loaded late: a wrong option is answered without starting the machinery.
   const { Switch } = await import('../switch.ts');
   const takeover = options.takeover === true ? await takeoverFor(config) : null;
-  const running = await Switch.start(config, log, takeover?.state).catch(asRefusal);
+  const service = new Service(environment, log, takeover?.state.service);
+  const running = await Switch.start(config, log, takeover?.state, service.store).catch(asRefusal);
   const kept = new KeptPorts(config.stateFile, running, log);
   let isOurs = takeover === null;
   try {
@@ -146,13 +150,16 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       });
       await Promise.race([finishTakeover(takeover, running, log), stopped, failureOf(running)]);
       isOurs = true;
-    }
+    } else await running.takeUp();
     const server =
-      config.controlSocket === null ? null : new TakeoverServer(running, config.controlSocket, log);
+      config.controlSocket === null
+        ? null
+        : new TakeoverServer(giverOf(running, service), config.controlSocket, log);
     const source = withKept(running, kept, server);
     const ports = [...config.ports, ...restored];
-    const isGone = await runUntil(stop, running, { ...config, ports }, source, server, log);
+    const isGone = await runUntil(stop, running, { ...config, ports }, source, server, log, service);
     if (isGone) {
+      service.close();
       await running.leave();
       return;
     }
@@ -168,6 +175,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
     throw error;
   }
   await running.stop();
+  service.close();
   log.info('stopped');
 }
 
@@ -180,6 +188,21 @@ async function takeoverFor({ controlSocket }: SwitchConfig): Promise<Takeover> {
   } catch (error) {
     throw error instanceof TakeoverError ? new CliError(error.message) : error;
   }
+}
+
+/** What a successor gets, with what it needs to take this one's place in its service. */
+function giverOf(running: Switch, service: Service): Giver {
+  return {
+    freeze: () => running.freeze(),
+    handOver: () => ({ ...running.handOver(), service: service.handOver() }),
+    rest: () => running.rest(),
+    positions: () => running.positions(),
+    goOn: async () => {
+      await running.goOn();
+      service.goOn();
+    },
+    letGo: (pid) => service.letGo(pid),
+  };
 }
 
 /** Everything is there, at rest. Resolves when frames flow here, and the other process is gone. */
@@ -225,6 +248,7 @@ async function runUntil(
   source: ControlSource,
   server: TakeoverServer | null,
   log: Logger,
+  service: Service,
 ): Promise<boolean> {
   const failure = failureOf(running);
   // It may fail before anybody waits for it; the race below still learns of it.
@@ -240,10 +264,12 @@ async function runUntil(
     const lines = config.ports.map(guestLineText).join('');
     if (lines !== '') linesOut(STDOUT_FD).write(lines);
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
+    service.ready(running);
     log.info(
       await Promise.race([stop, failure, ...(takenOver === undefined ? [] : [takenOver])]),
       'stopping',
     );
+    if (!isGone) service.stopping();
   } finally {
     control.forget();
     // It goes with the process: who comes after us has its own in its place.

@@ -14,8 +14,9 @@
  * Whoever gives up closes the connection; until `go` is sent, the running one goes on. Main thread.
  */
 import { z } from 'zod';
-import type { HandedPort, PortPositions } from '../../src/port/hand-over.ts';
+import type { HandedPort, HandedVhostUserPort, PortPositions } from '../../src/port/hand-over.ts';
 import type { Books } from '../control/books.ts';
+import type { HandedStore } from '../service/store.ts';
 
 export const FORMAT = 1;
 
@@ -83,9 +84,10 @@ const Pcap = z.object({
   ended: z.string().nullable(),
 });
 
+export const VhostUserState: z.ZodType<HandedVhostUserPort> = VhostUser;
 const PortState: z.ZodType<HandedPort> = z.discriminatedUnion('kind', [VhostUser, Tap, Unix, Pcap]);
 
-const Positions: z.ZodType<PortPositions> = z.object({
+export const Positions: z.ZodType<PortPositions> = z.object({
   rings: z.array(
     z.object({
       index: Word,
@@ -140,6 +142,7 @@ const Positions: z.ZodType<PortPositions> = z.object({
 
 const Numbers = z.record(z.string(), z.number());
 const GoneBooks: z.ZodType<Books> = z.object({ counters: Numbers, drops: Numbers }) as never;
+const StoredFiles: z.ZodType<HandedStore['files']> = z.array(z.object({ name: z.string(), key: z.string() }));
 
 /** An address that was learned: as FdbEntry, but for the port's name and seconds since it was seen. */
 const Address = z.tuple([z.int(), z.int(), z.int(), z.string(), z.int()]);
@@ -152,6 +155,15 @@ export const RECORDS = {
     /** The file of positions, whose lock goes with it; null: there is none. */
     positionsFile: z.object({ path: z.string(), fd: Descriptor }).nullable(),
     fdb: z.array(Address),
+    /** What the process was told as a service (switch/service/service.ts); null: it is none. */
+    service: z
+      .object({
+        notifyAddress: z.string(),
+        watchdogUs: Word.nullable(),
+        /** The manager's descriptor store (switch/service/store.ts); null: it has none. */
+        store: z.object({ max: Word, files: StoredFiles }).nullable(),
+      })
+      .nullable(),
   }),
   ready: z.object({ record: z.literal('ready') }),
   positions: z.object({

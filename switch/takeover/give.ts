@@ -25,6 +25,8 @@ export type Giver = {
   rest(): Promise<void>;
   /** @throws HandOverError */
   positions(): SwitchPositions;
+  /** Right before the process of that number is told to go on; null: it is not known. */
+  letGo?(pid: number | null): void;
   /** Everything is as it was. */
   goOn(): Promise<void>;
 };
@@ -92,6 +94,7 @@ export class TakeoverServer {
     await giver.rest();
     await link.send<'positions'>({ record: 'positions', ...giver.positions() });
     await link.next('done', DONE_MS);
+    giver.letGo?.(link.peerPid);
     await link.send<'go'>({ record: 'go' });
   }
 }

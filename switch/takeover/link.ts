@@ -5,7 +5,7 @@
  */
 import { closeFd, closeFds } from '../../src/host/descriptor.ts';
 import { descriptorLoop, type Watch } from '../../src/host/event-loop.ts';
-import { receive, SCM_FDS_MAX, send } from '../../src/host/unix-socket.ts';
+import { peerPid, receive, SCM_FDS_MAX, send } from '../../src/host/unix-socket.ts';
 import { RECORDS, type RecordName, type RecordOf } from './format.ts';
 
 const HEAD_BYTES = 8;
@@ -31,6 +31,11 @@ export class TakeoverLink {
   /** Takes over a connected stream socket. */
   constructor(fd: number) {
     this.#fd = fd;
+  }
+
+  /** Process at the other end; null: the kernel does not tell. */
+  get peerPid(): number | null {
+    return peerPid(this.#fd);
   }
 
   /** Resolves when all of it is in the socket; descriptors stay the caller's. @throws TakeoverError, HostError */

@@ -195,6 +195,8 @@ export class PollWorker {
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
         break;
+      case 'answer':
+        break;
       case 'stop':
         this.#running = false;
         break;

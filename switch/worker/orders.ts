@@ -31,6 +31,8 @@ export type WorkerOrder =
     }
   | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
+  /** Nothing is to be done: the answer tells that the worker's loop turns. */
+  | { readonly kind: 'answer' }
   | { readonly kind: 'stop' };
 
 export type NumberedOrder = { readonly number: number; readonly order: WorkerOrder };

@@ -97,6 +97,11 @@ export class WorkerPool implements DataPath {
     if (counts !== undefined) new Float64Array(counts).set(handed.slice(0, PORT_COUNTS));
   }
 
+  /** Resolves when every worker's loop has turned, a sleeping one's too. */
+  async allTurn(): Promise<void> {
+    await this.#orderAll({ kind: 'answer' });
+  }
+
   /** Answers what the workers counted about it, to the last frame. */
   async removePort(portId: number): Promise<Float64Array> {
     await this.#orderAll({ kind: 'removePort', portId });

@@ -20,6 +20,7 @@ export const PEERS_OF_PROJECT: Readonly<Record<string, readonly PeerName[]>> = {
     'iproute2',
     'ethtool',
     'frr',
+    'systemd',
     'ovs-dummy',
   ],
 };

@@ -25,7 +25,8 @@ export type PeerName =
   | 'ovs-dummy'
   | 'iproute2'
   | 'ethtool'
-  | 'frr';
+  | 'frr'
+  | 'systemd';
 
 /**
  * Debian's two builds of the same kernel. `cloud` boots faster and has the drivers of virtual cards only;
@@ -83,6 +84,7 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
   iproute2: [{ package: 'iproute2', provides: 'bridge' }],
   ethtool: [{ package: 'ethtool', provides: 'ethtool' }],
   frr: [{ package: 'frr', provides: '/usr/lib/frr/bgpd' }],
+  systemd: [{ package: 'systemd', provides: '/usr/lib/systemd/systemd' }],
 };
 
 const kernelMetaPackages: Record<KernelFlavor, string> = {

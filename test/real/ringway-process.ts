@@ -29,6 +29,8 @@ export type RingwayOptions = {
   /** More text for a port, such as `,role=client`; `{folder}` stands for the folder of its sockets. */
   readonly portOptions?: Readonly<Record<string, string>>;
   readonly args?: readonly string[];
+  /** Starts Node with these arguments, its standard error in a pipe; left out: as a child of the test. */
+  readonly spawn?: (args: readonly string[]) => ChildProcess;
 };
 
 export class RingwayProcess {
@@ -229,8 +231,9 @@ export class RingwayProcess {
       ...(options.args ?? []),
       ...moreArgs,
     ];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-    createInterface({ input: child.stderr }).on('line', (line) => {
+    const child =
+      options.spawn?.(args) ?? spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    createInterface({ input: child.stderr! }).on('line', (line) => {
       this.#lines.push(line);
       for (const call of this.#onLine) call();
     });

@@ -27,6 +27,8 @@ const POLL_MS = 10;
 
 export type ControlQueueOptions = {
   readonly commands: Pick<ControlCommands, 'execute'>;
+  /** A command is about to be carried out. */
+  readonly onCommand?: () => void;
   /** The driver's fault stopped the ring. */
   readonly onFault: () => void;
 };
@@ -115,6 +117,7 @@ export class ControlQueue implements OwnQueue {
       const command = this.#mayServe() && this.#ring.hasWaiting() ? this.#nextCommand() : null;
       if (command === null) return;
       bytesLeft -= command.bytes.length;
+      this.#options.onCommand?.();
       const ack = await this.#options.commands.execute(command.bytes);
       // The ring may be gone since the command began.
       if (this.#isClosed) return;

@@ -160,7 +160,12 @@ export class NetDevice implements DeviceKind, BackEnd {
       guestOffloads: () => this.device.features & GUEST_OFFLOADS,
       setGuestOffloads: (offloads) => this.#take(takenOffloads(offloads)),
     });
-    return new ControlQueue(this.#context.arenaView, attachment, { commands, onFault });
+    const { arenaView, onCommand } = this.#context;
+    return new ControlQueue(arenaView, attachment, {
+      commands,
+      onFault,
+      ...(onCommand !== undefined && { onCommand }),
+    });
   }
 
   isInUse(ringIndex: number): boolean {

@@ -21,7 +21,8 @@ import { PeerFds } from '../../host/peer-fds.ts';
 import { PortFds, processDescriptors } from '../../host/port-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
 import { type PortCounters, QueueState, queueStates, sumCounters } from '../../queue/state.ts';
-import { type HandedSession, Session } from '../../vhost-user/back-end.ts';
+import { type HandedSession, isRefusal, Session } from '../../vhost-user/back-end.ts';
+import { PeerError } from '../../vhost-user/peer-error.ts';
 import {
   type Port,
   type PortContext,
@@ -38,10 +39,14 @@ import {
   type HandOver,
   handedAs,
   listenerOf,
+  NO_POSITIONS,
   NOTHING_LEFT,
+  type PortKeeper,
+  type PortNote,
   type PortPositions,
   requireSame,
   socketOf,
+  type TakeUp,
 } from '../hand-over.ts';
 import { PeerSocket, type SocketRole } from '../peer-socket.ts';
 import { Supervisor, type Trouble } from '../supervisor.ts';
@@ -81,7 +86,7 @@ type Peer = {
 /** A process at the other end that has left; null: the kernel did not tell which. */
 type ServedGuest = { readonly pid: number | null; readonly offered: bigint };
 
-export class VhostUserPort implements Port, HandOver {
+export class VhostUserPort implements Port, HandOver, TakeUp {
   readonly id: number;
   readonly name: string;
   readonly kind = 'vhost-user';
@@ -116,6 +121,9 @@ export class VhostUserPort implements Port, HandOver {
   #handed: HandedVhostUserPort | null = null;
   /** Resolved when what the front-end said to another process is done here, or came to nothing; null: there is none. */
   #taking: PromiseWithResolvers<void> | null = null;
+  /** It was noted by a process that came to a sudden end: what cannot be taken up is let go of. */
+  #isLeftBehind = false;
+  readonly #keeper: PortKeeper | null;
   /** Whose state was handed over. */
   #handedPeer: Peer | null = null;
   /** The process that left last when it had asked how many queues there are; null: nobody did, or nobody knows. */
@@ -137,7 +145,7 @@ export class VhostUserPort implements Port, HandOver {
       options.socketPath,
       options.role,
       options.listen,
-      context.events,
+      { ...context.events, renewed: () => this.#keeper?.renew() },
       new PeerFds(null, this.#fds),
     );
     this.#supervisor = new Supervisor(
@@ -147,8 +155,10 @@ export class VhostUserPort implements Port, HandOver {
         attach: () => this.#attach(),
         release: (isLast) => this.#release(isLast),
         close: () => {
+          this.#taking?.resolve();
           this.#records?.release();
-          return this.#socket.close();
+          this.#socket.close();
+          this.#keeper?.forget();
         },
         explain: (error) => this.#explain(error),
         describe: (isHeld, reason) => this.#describe(isHeld, reason),
@@ -156,6 +166,7 @@ export class VhostUserPort implements Port, HandOver {
       context.events,
       PeerSocket.PAUSES,
     );
+    this.#keeper = context.keep?.(() => this.#note()) ?? null;
   }
 
   /** The connected front-end's device; null when there is none. */
@@ -228,28 +239,15 @@ export class VhostUserPort implements Port, HandOver {
     assert(this.#frozen !== null, 'only a frozen port is handed over');
     const { listening, acceptedFd } = this.#socket.handOver();
     const peer = this.#peer;
-    const handed = peer?.session.handOver() ?? null;
-    this.#handedPeer = handed === null ? null : peer;
+    const connection = peer === null ? null : connectionOf(peer, this.#refusal);
+    this.#handedPeer = connection === null ? null : peer;
     const { lastRuns, ...remembered } = this.#remembered;
     return {
       kind: 'vhost-user',
       endpoint: resolve(this.endpoint),
       role: this.options.role,
       listener: listenerOf(this.endpoint, listening),
-      connection:
-        handed === null || peer === null
-          ? untouchedConnection(acceptedFd)
-          : {
-              fd: handed.fd,
-              isSilent: handed.isSilent,
-              halfRead: {
-                bytes: Buffer.from(handed.halfRead.bytes).toString('base64'),
-                fds: handed.halfRead.fds,
-              },
-              offered: String(peer.net.offeredFeatures),
-              messages: peer.net.handOverMessages(),
-              refusal: this.#refusal,
-            },
+      connection: connection ?? untouchedConnection(acceptedFd),
       ...remembered,
       lastRuns,
     };
@@ -267,6 +265,30 @@ export class VhostUserPort implements Port, HandOver {
     this.#lastWhy = handed.lastWhy;
     for (const { index, availNext, usedNext, ...run } of handed.lastRuns)
       this.#lastRuns.set(index, { ...run, indices: { availNext, usedNext }, interrupted: null });
+  }
+
+  takeUpLater(handed: HandedVhostUserPort): void {
+    this.#isLeftBehind = true;
+    this.takeOver(handed);
+  }
+
+  async takeUp({ rings, device, net }: PortPositions): Promise<string | null> {
+    this.#isLeftBehind = false;
+    await this.#taking?.promise;
+    const peer = this.#peer;
+    if (peer === null || net === null || device === null || peer.session.gone.aborted) return null;
+    try {
+      peer.net.takeOver(net);
+      peer.net.device.takeOver(device);
+      peer.net.device.takeUpRings(rings);
+      const { obstacle } = peer.net.device;
+      if (obstacle !== null) throw new HandOverError(obstacle);
+      return null;
+    } catch (error) {
+      if (!(error instanceof HandOverError || error instanceof PeerError)) throw error;
+      void peer.session.end(`it cannot go on after a sudden end: ${error.message}`);
+      return error.message;
+    }
   }
 
   async setRest(rest: DeviceRest): Promise<void> {
@@ -291,6 +313,7 @@ export class VhostUserPort implements Port, HandOver {
 
   async goOnAt({ rings, device, net, counts }: PortPositions): Promise<void> {
     const queueCount = ringCountMax(this.options.device.queuePairsMax);
+    await this.#taking?.promise;
     if (counts.length > queueCount) throw new HandOverError('it has fewer queues in the new settings');
     for (const [i, queue] of counts.entries()) new QueueState(this.states, i).counts.set(queue);
     const peer = this.#peer;
@@ -314,7 +337,28 @@ export class VhostUserPort implements Port, HandOver {
     this.#handedPeer = null;
     this.#socket.thaw(session?.fd);
     if (session !== null) this.#peer?.session.resume();
-    this.#tellChange();
+    this.#keeper?.renew();
+    if (this.#peer !== null) this.#tellChange();
+  }
+
+  /** As of KeepPort. */
+  #note(): PortNote | null {
+    if (this.#frozen !== null || this.#peer?.session.isHandling === true) return null;
+    const { listening } = this.#socket.handOver();
+    const common = {
+      kind: 'vhost-user',
+      endpoint: resolve(this.endpoint),
+      role: this.options.role,
+      listener: listenerOf(this.endpoint, listening),
+      ...this.#remembered,
+    } as const;
+    const peer = this.#peer;
+    if (peer === null) return { handed: { ...common, connection: null }, positions: NO_POSITIONS };
+    const connection = connectionOf(peer, this.#refusal);
+    if (connection === null) return null;
+    const { device } = peer.net;
+    const said = { rings: device.handOverRings(), device: device.handOver(), net: peer.net.handOver() };
+    return { handed: { ...common, connection }, positions: { ...NO_POSITIONS, ...said } };
   }
 
   /** What is kept from one connection to the next. What only the file of positions tells of rings comes from there again. */
@@ -337,6 +381,7 @@ export class VhostUserPort implements Port, HandOver {
   #open(): void {
     if (this.#handed === null) {
       this.#socket.open();
+      this.#keeper?.renew();
       return;
     }
     const { listener, connection } = this.#handed;
@@ -352,17 +397,15 @@ export class VhostUserPort implements Port, HandOver {
 
   queueFailed(queueIndex: number): void {
     this.device?.queueFailed(queueIndex);
+    this.#keeper?.renew();
   }
 
   async #attach(): Promise<void> {
     const taken = this.#handed?.connection ?? null;
     this.#handed = null;
     if (taken !== null) {
-      try {
-        await this.#takeConnection(this.#socket.take(), taken);
-      } finally {
-        this.#taking?.resolve();
-      }
+      await this.#takeConnection(this.#socket.take(), taken).finally(() => this.#taking?.resolve());
+      this.#keeper?.renew();
       return;
     }
     await this.#frozen?.promise;
@@ -372,6 +415,7 @@ export class VhostUserPort implements Port, HandOver {
     const fd = this.#socket.take();
     if (obstruction === null) {
       this.#adopt(fd);
+      this.#keeper?.renew();
       return;
     }
     new PeerFds(null, this.#fds).closeConnection(fd);
@@ -398,8 +442,13 @@ export class VhostUserPort implements Port, HandOver {
       halfRead: { bytes: Buffer.from(halfRead.bytes, 'base64'), fds: halfRead.fds },
     };
     const { session, net, peerFds } = this.#adopt(fd, { ...handed, offered: BigInt(taken.offered) });
-    await carryOut(messages, net, peerFds, session.gone);
-    this.#refusal = taken.refusal;
+    try {
+      await carryOut(messages, net, peerFds, session.gone, this.#isLeftBehind);
+      this.#refusal = taken.refusal;
+    } catch (error) {
+      if (!this.#isLeftBehind || !isRefusal(error)) throw error;
+      void session.end(`it cannot go on after a sudden end: ${error.message}`);
+    }
   }
 
   #adopt(
@@ -424,6 +473,7 @@ export class VhostUserPort implements Port, HandOver {
       lastRuns: this.#lastRuns,
       records: this.#records,
       rest: handed === null ? 'none' : 'all',
+      onCommand: () => this.#keeper?.outdate(),
     });
     const isClient = this.options.role === 'client';
     const tellConnected = (): void => events.info('front-end connected');
@@ -433,6 +483,7 @@ export class VhostUserPort implements Port, HandOver {
       {
         // Not sooner: who connects to us and says nothing may only ask whether somebody listens.
         ...(!isClient && { onBegin: tellConnected }),
+        onReading: () => this.#keeper?.outdate(),
         onRefused: (reason) => {
           this.#refusal = `refused: ${reason}`;
           events.warn(this.#refusal);
@@ -543,6 +594,7 @@ export class VhostUserPort implements Port, HandOver {
     this.#peer = null;
     this.#refusal = null;
     this.#reported = '';
+    this.#keeper?.renew();
   }
 
   #describe(isHeld: boolean, reason: string | null): PortStatus {
@@ -586,6 +638,21 @@ export class VhostUserPort implements Port, HandOver {
     if (reason === null) this.#context.events.info(report);
     else this.#context.events.warn(report);
   }
+}
+
+/** While none of its messages is being carried out; null: it has ended. @throws HandOverError */
+function connectionOf({ session, net }: Peer, refusal: string | null): HandedConnection | null {
+  const handed = session.handOver();
+  if (handed === null) return null;
+  const { fd, isSilent, halfRead } = handed;
+  return {
+    fd,
+    isSilent,
+    halfRead: { bytes: Buffer.from(halfRead.bytes).toString('base64'), fds: halfRead.fds },
+    offered: String(net.offeredFeatures),
+    messages: net.handOverMessages(),
+    refusal,
+  };
 }
 
 /** A connection that was accepted, and not taken yet; -1: there is none. */

@@ -1,0 +1,434 @@
+/**
+ * The descriptor store of a service manager (sd_notify(3), FDSTORE=1): what makes a crash of this process unseen by guests.
+ * Of every vhost-user port the manager keeps the connection, the listening socket, the guest's memory, kicks, calls and what
+ * else came as a descriptor, and beside them a note (note-file.ts) of what the front-end said. The process that is started
+ * next gets all of it (LISTEN_FDS) and goes on; where the rings stand is in the guests' memory and in the file of positions.
+ *
+ * A note holds or it does not: before anything is taken from a connection it is marked as outdated, and a while after the
+ * last message it is written anew, once the manager has what it names. A process that ends in between leaves a connection
+ * that nobody can go on with, and it is ended: the front-end connects again. So no message is carried out twice or lost
+ * without the front-end knowing, and one that makes this process crash is not met again and again.
+ *
+ * An open file has one name in the store, whoever uses it: the manager keeps no second descriptor of it. Main thread.
+ */
+import { resolve } from 'node:path';
+import { z } from 'zod';
+import { HandOverError } from '../../src/device/hand-over.ts';
+import { closeFd, describeFd, duplicateFd, openFileKey, socketOption } from '../../src/host/descriptor.ts';
+import { HostError } from '../../src/host/errors.ts';
+import type { KeptDescriptor, NotifySocket } from '../../src/host/notify.ts';
+import { PeerFds } from '../../src/host/peer-fds.ts';
+import { SocketFile } from '../../src/host/socket-file.ts';
+import { removeListenerFile } from '../../src/host/unix-socket.ts';
+import {
+  type KeepPort,
+  NO_POSITIONS,
+  type PortKeeper,
+  type PortNote,
+  withDescriptors,
+} from '../../src/port/hand-over.ts';
+import type { PortConfig } from '../config/resolve.ts';
+import type { Logger } from '../log.ts';
+import { Positions, VhostUserState } from '../takeover/format.ts';
+import { NoteFile } from './note-file.ts';
+
+/** After the last message; a handshake is noted once, and not at each of its messages. */
+const QUIET_MS = 2;
+/** Until the next look at a port that cannot be noted for now. */
+const BUSY_MS = 10;
+const SO_ACCEPTCONN = 30;
+const NAME = /^ringway-[a-z]+-(\d{1,15})$/;
+
+const Note = z.object({
+  port: z.string(),
+  endpoint: z.string(),
+  /** In the store, of the descriptors that the others name by their place here. */
+  names: z.array(z.string()),
+  handed: VhostUserState,
+  positions: Positions,
+});
+
+/** What the manager keeps, for another process of the same service; of which each file has a name. */
+export type HandedStore = {
+  readonly max: number;
+  readonly files: readonly { readonly name: string; readonly key: string }[];
+};
+
+/** What a process that came to a sudden end left of a port. */
+type LeftPort = { readonly endpoint: string; readonly file: NoteFile; readonly note: PortNote };
+
+/** An open file in the store. */
+type StoredFile = { readonly name: string; readonly key: string; readonly users: Set<PortMemo> };
+
+export class DescriptorStore {
+  readonly #socket: NotifySocket;
+  readonly #log: Logger;
+  #max: number;
+  #lastNumber = 0;
+  readonly #files = new Map<string, StoredFile>();
+  readonly #memos = new Set<PortMemo>();
+  readonly #left = new Map<string, LeftPort>();
+  /** Came with the start of this process, by name, until all ports are there. */
+  readonly #kept = new Map<string, number>();
+  /** All ports are there: what none of them uses is to be removed once each is noted. */
+  #isComplete = false;
+
+  /** `max`: so many descriptors the manager keeps. */
+  constructor(socket: NotifySocket, max: number, log: Logger) {
+    this.#socket = socket;
+    this.#max = max;
+    this.#log = log;
+  }
+
+  get max(): number {
+    return this.#max;
+  }
+
+  /** What the process before left. */
+  takeKept(kept: readonly KeptDescriptor[]): void {
+    for (const { fd, name } of kept) {
+      const number = NAME.exec(name)?.[1];
+      if (number === undefined) continue;
+      this.#kept.set(name, fd);
+      this.#lastNumber = Math.max(this.#lastNumber, Number(number));
+      const key = openFileKey(fd);
+      if (key !== null && !this.#files.has(key)) this.#files.set(key, { name, key, users: new Set() });
+    }
+    const named = new Set<string>();
+    for (const [name, fd] of this.#kept) {
+      if (name.startsWith('ringway-note-')) for (const other of this.#takeNote(fd)) named.add(other);
+    }
+    for (const [name, fd] of this.#kept)
+      if (name.startsWith('ringway-socket-') && !named.has(name)) endSocket(duplicateFd(fd));
+  }
+
+  /** Of a process that was taken over from: the manager keeps it until this one has told it what it needs itself. */
+  takeOver({ max, files }: HandedStore): void {
+    this.#max = max;
+    for (const { name, key } of files) {
+      this.#files.set(key, { name, key, users: new Set() });
+      this.#lastNumber = Math.max(this.#lastNumber, Number(NAME.exec(name)?.[1] ?? 0));
+    }
+  }
+
+  handOver(): HandedStore {
+    const files = [...this.#files.values()].map(({ name, key }) => ({ name, key }));
+    return { max: this.#max, files };
+  }
+
+  /** What was left of a port with these settings, before its keeper is asked for; null: nothing. Its descriptors are the caller's. */
+  leftOf(config: PortConfig): PortNote | null {
+    const left = this.#matching(config);
+    if (left === null) return null;
+    return { ...left.note, handed: withDescriptors(left.note.handed, duplicateFd) };
+  }
+
+  /** Null: ports of its kind are not kept. */
+  keeperOf(config: PortConfig): KeepPort | null {
+    if (config.kind !== 'vhost-user') return null;
+    return (note) => {
+      const left = this.#matching(config);
+      this.#left.delete(config.name);
+      const memo = new PortMemo(this, config.name, endpointOf(config), left?.file ?? null, note);
+      this.#memos.add(memo);
+      return memo;
+    };
+  }
+
+  /** All ports are there. What was left of others is let go of. */
+  complete(): void {
+    for (const name of [...this.#left.keys()]) this.#drop(name);
+    const notes = new Set([...this.#memos].map(({ noteFd }) => noteFd));
+    // None is the last of its file: who uses it has its own, and the manager has one.
+    for (const fd of this.#kept.values()) if (!notes.has(fd)) closeFd(fd);
+    this.#kept.clear();
+    this.#isComplete = true;
+    for (const memo of this.#memos) memo.renew();
+  }
+
+  /** Another process goes on with all of it: what was noted is not to be taken up. */
+  leave(): void {
+    for (const memo of this.#memos) memo.leave();
+  }
+
+  /** It does not, after all. */
+  comeBack(): void {
+    for (const memo of this.#memos) memo.renew();
+  }
+
+  /** The manager takes messages again. */
+  caughtUp(): void {
+    for (const memo of this.#memos) memo.caughtUp();
+  }
+
+  // Of the memos
+
+  get isBehind(): boolean {
+    return this.#socket.isBehind;
+  }
+
+  warn(port: string, text: string): void {
+    this.#log.warn({ port }, text);
+  }
+
+  /** The file behind a descriptor, in the store from now on. @throws HandOverError */
+  fileOf(fd: number, user: PortMemo): StoredFile {
+    const key = openFileKey(fd);
+    if (key === null) throw new HandOverError('this kernel does not tell its eventfds apart');
+    const known = this.#files.get(key);
+    if (known !== undefined) {
+      known.users.add(user);
+      return known;
+    }
+    if (this.#files.size >= this.#max)
+      throw new HandOverError(`the service manager keeps no more than ${this.#max} descriptors`);
+    const name = `ringway-${kindOf(fd)}-${++this.#lastNumber}`;
+    const file = { name, key, users: new Set([user]) };
+    this.#files.set(key, file);
+    this.#socket.send(['FDSTORE=1', 'FDPOLL=0', `FDNAME=${name}`], [fd]);
+    return file;
+  }
+
+  notUsed(file: StoredFile, user: PortMemo): void {
+    file.users.delete(user);
+    if (file.users.size === 0) this.#remove(file);
+  }
+
+  noted(): void {
+    if (!this.#isComplete || [...this.#memos].some((memo) => !memo.isNoted)) return;
+    this.#isComplete = false;
+    for (const file of [...this.#files.values()]) if (file.users.size === 0) this.#remove(file);
+  }
+
+  forgot(memo: PortMemo): void {
+    this.#memos.delete(memo);
+    this.noted();
+  }
+
+  #remove(file: StoredFile): void {
+    this.#files.delete(file.key);
+    this.#socket.send(['FDSTOREREMOVE=1', `FDNAME=${file.name}`]);
+  }
+
+  /** Answers the names in it, if it says any. */
+  #takeNote(fd: number): readonly string[] {
+    const file = NoteFile.open(fd);
+    if (typeof file === 'string') {
+      this.#log.warn(`what was noted of a port is not used: ${file}`);
+      return [];
+    }
+    const { text, state } = file;
+    const note = text === null ? null : parsed(text);
+    if (note === null) return [];
+    if (state !== 'left')
+      this.#left.set(note.port, { endpoint: note.endpoint, file, note: this.#usable(note, state) });
+    return note.names;
+  }
+
+  /** With descriptors of this process. Without the connection, which is ended, where nobody can go on with it. */
+  #usable({ port, names, handed, positions }: z.output<typeof Note>, state: string): PortNote {
+    const isWhole = names.every((name) => this.#kept.has(name));
+    const at = (index: number): number => this.#kept.get(names[index] ?? '') ?? -1;
+    if (isWhole && state === 'holds') return { handed: withDescriptors(handed, at), positions };
+    const { connection, listener } = handed;
+    if (connection !== null) {
+      const fd = at(connection.fd);
+      if (fd >= 0) endConnection(duplicateFd(fd));
+      const why = isWhole ? 'its front-end had just said something' : 'some of its descriptors were not kept';
+      this.#log.warn({ port }, `its front-end has to connect again after the sudden end: ${why}`);
+    }
+    const listening = listener === null || at(listener.fd) < 0 ? null : { ...listener, fd: at(listener.fd) };
+    return {
+      handed: { ...handed, listener: listening, connection: null },
+      positions: NO_POSITIONS,
+    };
+  }
+
+  /** Lets go of what is in the way of a port with these settings. */
+  #matching(config: PortConfig): LeftPort | null {
+    const endpoint = endpointOf(config);
+    for (const [name, left] of this.#left)
+      if ((name === config.name) !== (left.endpoint === endpoint)) this.#drop(name);
+    return this.#left.get(config.name) ?? null;
+  }
+
+  #drop(portName: string): void {
+    const left = this.#left.get(portName);
+    if (left === undefined) return;
+    this.#left.delete(portName);
+    const { connection, listener } = left.note.handed;
+    if (connection !== null) endConnection(duplicateFd(connection.fd));
+    if (listener !== null) {
+      const { file, fd } = listener;
+      const path = left.endpoint.slice(left.endpoint.indexOf(' ') + 1);
+      if (file !== null) new SocketFile(path, { dev: BigInt(file.dev), ino: BigInt(file.ino) }).remove();
+      new PeerFds().closeListener(duplicateFd(fd));
+    }
+    left.file.mark('left');
+  }
+}
+
+/** What is noted of one port. */
+class PortMemo implements PortKeeper {
+  readonly #store: DescriptorStore;
+  readonly #port: string;
+  readonly #endpoint: string;
+  readonly #note: () => PortNote | null;
+  readonly #file: NoteFile;
+  /** The note's own; null: not in the store yet. */
+  #ownFile: StoredFile | null = null;
+  #files = new Set<StoredFile>();
+  #timer: NodeJS.Timeout | null = null;
+  #dueMs = 0;
+  #isPending = false;
+  #trouble: string | null = null;
+  /** It was once, or cannot be. */
+  isNoted = false;
+
+  constructor(
+    store: DescriptorStore,
+    port: string,
+    endpoint: string,
+    file: NoteFile | null,
+    note: () => PortNote | null,
+  ) {
+    this.#store = store;
+    this.#port = port;
+    this.#endpoint = endpoint;
+    this.#note = note;
+    this.#file = file ?? NoteFile.create();
+  }
+
+  get noteFd(): number {
+    return this.#file.fd;
+  }
+
+  outdate(): void {
+    this.#file.mark('outdated');
+    this.renew();
+  }
+
+  renew(): void {
+    this.#isPending = true;
+    this.#dueMs = performance.now() + QUIET_MS;
+    this.#timer ??= setTimeout(() => this.#onTimer(), QUIET_MS).unref();
+  }
+
+  caughtUp(): void {
+    if (this.#isPending) this.renew();
+  }
+
+  leave(): void {
+    this.#stopTimer();
+    this.#file.mark('left');
+  }
+
+  forget(): void {
+    this.#stopTimer();
+    this.#file.mark('left');
+    for (const file of this.#files) this.#store.notUsed(file, this);
+    if (this.#ownFile !== null) this.#store.notUsed(this.#ownFile, this);
+    this.#file.close();
+    this.#store.forgot(this);
+  }
+
+  #stopTimer(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#isPending = false;
+  }
+
+  #onTimer(): void {
+    this.#timer = null;
+    const leftMs = this.#dueMs - performance.now();
+    // Otherwise it is called when the manager has caught up.
+    if (leftMs <= 0.5 && this.#store.isBehind) return;
+    if (leftMs > 0.5 || !this.#tryWrite()) {
+      this.#timer = setTimeout(() => this.#onTimer(), leftMs > 0.5 ? leftMs : BUSY_MS).unref();
+      return;
+    }
+    this.isNoted ||= !this.#isPending;
+    this.#store.noted();
+  }
+
+  /** False: not now. */
+  #tryWrite(): boolean {
+    try {
+      const note = this.#note();
+      if (note === null) return false;
+      this.#write(note);
+      this.#trouble = null;
+    } catch (error) {
+      if (!(error instanceof HandOverError || error instanceof HostError)) throw error;
+      this.#file.mark('outdated');
+      this.#isPending = false;
+      if (this.#trouble !== error.message)
+        this.#store.warn(this.#port, `a crash would be seen by its front-end: ${error.message}`);
+      this.#trouble = error.message;
+    }
+    return true;
+  }
+
+  #write({ handed, positions }: PortNote): void {
+    this.#ownFile ??= this.#store.fileOf(this.#file.fd, this);
+    const files: StoredFile[] = [];
+    const before = this.#files;
+    const translate = (fd: number): number => {
+      const file = this.#store.fileOf(fd, this);
+      before.add(file);
+      const at = files.indexOf(file);
+      return at >= 0 ? at : files.push(file) - 1;
+    };
+    const translated = withDescriptors(handed, translate);
+    // What the manager does not have yet must not be named.
+    if (this.#store.isBehind) return;
+    const names = files.map(({ name }) => name);
+    const note: z.input<typeof Note> = {
+      port: this.#port,
+      endpoint: this.#endpoint,
+      names,
+      handed: translated,
+      positions,
+    };
+    this.#file.write(JSON.stringify(note));
+    this.#isPending = false;
+    this.#files = new Set(files);
+    for (const file of before) if (!this.#files.has(file)) this.#store.notUsed(file, this);
+  }
+}
+
+function parsed(text: string): z.output<typeof Note> | null {
+  try {
+    return Note.safeParse(JSON.parse(text)).data ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/** What a port of the same name must have in common with the one that was left. */
+function endpointOf(config: PortConfig): string {
+  return config.kind === 'vhost-user' ? `${config.role} ${resolve(config.socket)}` : config.kind;
+}
+
+/** Also where others have descriptors of it: its peer is told. */
+function endConnection(fd: number): void {
+  new PeerFds().closeConnection(fd);
+}
+
+/** Of which nobody knows what it was for. */
+function endSocket(fd: number): void {
+  const peerFds = new PeerFds();
+  if (socketOption(fd, SO_ACCEPTCONN) !== 1) {
+    peerFds.closeConnection(fd);
+    return;
+  }
+  removeListenerFile(fd, (connection) => peerFds.closeConnection(connection));
+  peerFds.closeListener(fd);
+}
+
+function kindOf(fd: number): string {
+  const what = describeFd(fd);
+  if (what.startsWith('socket:')) return 'socket';
+  if (what.startsWith('anon_inode:')) return 'event';
+  return what.startsWith('/memfd:ringway-note') ? 'note' : 'memory';
+}
