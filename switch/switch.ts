@@ -67,6 +67,8 @@ export class Switch {
       scratchOffset: allocateScratch(this.#arena, { name: 'ringway-workers', sizeBytes }).offset,
       vlanLimit: config.vlanLimit,
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
+      onQueueWaits: (portId, queueIndex, misses) =>
+        this.#ports.withId(portId)?.queueWaits?.(queueIndex, misses),
     });
     const arenaView = new ArenaView(this.#arena.location);
     // What there is to say of it is said once the ports are there: a start that fails is told in one line.

@@ -340,7 +340,7 @@ export class Outlets {
     for (let r = from; r < batch.refusedCount; r++) {
       const why = batch.refusedWhy[r];
       if (why === REFUSED_FAULT) counts[DROP.queueStopped] += 1;
-      else if (why === REFUSED_NO_BUFFER) counts[DROP.noBuffer] += 1;
+      else if (why === REFUSED_NO_BUFFER) counts[queue.fault < 0 ? DROP.notTranslated : DROP.noBuffer] += 1;
       else counts[DROP.bufferTooSmall] += 1;
     }
     if (queue.fault !== 0) this.onFault(queue);

@@ -20,6 +20,7 @@ import { PeerFds } from '../../host/peer-fds.ts';
 import { PortFds, processDescriptors } from '../../host/port-fds.ts';
 import type { SocketFileIdentity } from '../../host/socket-file.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
+import type { AddressMiss } from '../../memory/iotlb.ts';
 import { type PortCounters, QueueState, queueStates, sumCounters } from '../../queue/state.ts';
 import { type HandedSession, Session } from '../../vhost-user/back-end.ts';
 import {
@@ -183,7 +184,7 @@ export class VhostUserPort implements Port, HandOver {
       started: ring.started,
       enabled: ring.enabled,
       inUse: ring.user !== 'none',
-      reason: ring.reason,
+      reason: ring.reason ?? device.waitReasonOf(ring),
     }));
   }
 
@@ -334,6 +335,10 @@ export class VhostUserPort implements Port, HandOver {
 
   queueFailed(queueIndex: number): void {
     this.device?.queueFailed(queueIndex);
+  }
+
+  queueWaits(queueIndex: number, misses: readonly AddressMiss[]): void {
+    this.device?.queueWaits(queueIndex, misses);
   }
 
   async #attach(): Promise<void> {
@@ -531,6 +536,7 @@ export class VhostUserPort implements Port, HandOver {
     const shown =
       device.memoryWarning ??
       ringReason ??
+      device.waitWarning ??
       device.logWarning ??
       this.#refusal ??
       this.#socket.trouble ??
