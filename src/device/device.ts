@@ -48,7 +48,14 @@ import { InflightBuffer } from './inflight.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
 import { ringLogOf } from './ring-log.ts';
-import { areasOf, isSamePlace, placeRing, type RingMemory, type RingPlaces } from './ring-places.ts';
+import {
+  areasOf,
+  hasMisses,
+  isPlacedAt,
+  placeRing,
+  type RingMemory,
+  type RingPlaces,
+} from './ring-places.ts';
 import type { PortRecords } from './ring-records.ts';
 import {
   baseToAnswer,
@@ -284,7 +291,7 @@ export class Device {
           ? translations.invalidate(message)
           : translations.update(message, this.#memory.current, this.#ringAreas()).isLost;
       if (!isLost) return;
-      await this.#follow(this.#memory.current, false);
+      await this.#follow(this.#memory.current, false, true);
       await this.#settleAll();
     });
     this.#followSoon();
@@ -649,20 +656,29 @@ export class Device {
   /**
    * Only rings that do not lie where they lay are detached. The others go on, and are told what they may use: a worker
    * that is told is between two bursts and, unless all that was there stays, holds no place in memory. The control queue may hold one (for the answer to
-   * a command that waits for workers), so it begins anew unless all that was there stays.
+   * a command that waits for workers), so it begins anew unless all that was there stays. `mayPause`: a ring that lies nowhere
+   * only because of a translation is not detached, as it most likely comes back: drivers that give buffers back by the
+   * hundred have all translations forgotten, many times a second.
    */
-  async #follow(memory: GuestMemory, isLonger: boolean): Promise<void> {
+  async #follow(memory: GuestMemory, isLonger: boolean, mayPause = false): Promise<void> {
+    const paused: number[] = [];
     for (const ring of this.rings) {
-      const stays = isLonger || (ring.user === 'workers' && this.#staysIn(ring, memory));
-      if (ring.user !== 'none' && !stays) await this.#detach(ring);
+      if (ring.user === 'none' || (isLonger && !ring.isPaused)) continue;
+      const placed = this.#placeIn(ring, memory);
+      if (ring.user === 'workers' && isPlacedAt(placed, ring.places)) ring.isPaused = false;
+      else if (ring.user === 'workers' && mayPause && hasMisses(placed)) {
+        ring.isPaused = true;
+        paused.push(ring.index);
+        this.#translations?.wait(ring.index, placed.misses);
+      } else await this.#detach(ring);
     }
     const map = this.#mapIn(memory);
-    // Those that workers parked go on by this; what they wait for from now on they say anew.
+    // They go on by this; what they wait for from now on their users say anew.
     for (const index of this.#translations?.ready ?? [])
       if (this.#rings.get(index)?.user !== 'none') this.#translations?.forget(index);
     for (const queue of this.#ownQueues.values()) queue.setMemory(map);
     const isUsed = this.rings.some((ring) => ring.user === 'workers');
-    if (isUsed) await this.#context.dataPath.setMemory(this.#context.portId, map, isLonger);
+    if (isUsed) await this.#context.dataPath.setMemory(this.#context.portId, map, isLonger, paused);
     if (!isLonger) this.#translations?.noteFollowed();
   }
 
@@ -678,7 +694,7 @@ export class Device {
     void this.#inTurn(async () => {
       this.#isToFollow = false;
       if (this.#translations === null) return;
-      await this.#follow(this.#memory.current, true);
+      await this.#follow(this.#memory.current, true, true);
       await this.#settleAll();
     });
   }
@@ -771,10 +787,9 @@ export class Device {
     return { offset, sizeBytes, ownPages, signalFd: this.#logSignalFd, ...(isTranslated && { regions }) };
   }
 
-  #staysIn(ring: Ring, memory: GuestMemory): boolean {
+  #placeIn(ring: Ring, memory: GuestMemory): ReturnType<typeof placeRing> {
     assert(ring.addresses !== null && ring.places !== null, 'a ring in use lies somewhere');
-    const places = placeRing(layoutOf(this.features), ring.size, ring.addresses, this.#ringMemory(memory));
-    return typeof places !== 'string' && !('misses' in places) && isSamePlace(places, ring.places);
+    return placeRing(layoutOf(this.features), ring.size, ring.addresses, this.#ringMemory(memory));
   }
 
   #enablesByMessage(): boolean {
@@ -973,6 +988,7 @@ export class Device {
     // What a worker said of it before came before its answer.
     if (ring.user !== 'none') this.#translations?.forget(ring.index);
     ring.user = 'none';
+    ring.isPaused = false;
     ring.places = null;
   }
 

@@ -82,9 +82,20 @@ const AREAS: { readonly [Layout in RingLayoutKind]: (size: number) => Areas } = 
 const NO_MEMORY =
   'the front-end shared no memory (QEMU: give the guest a memory-backend object with share=on, and -numa node,memdev=)';
 
-export function isSamePlace(a: RingPlaces, b: RingPlaces): boolean {
+/** What `placeRing` answers. */
+type Placed = RingPlaces | RingMisses | string;
+
+export function hasMisses(placed: Placed): placed is RingMisses {
+  return typeof placed !== 'string' && 'misses' in placed;
+}
+
+export function isPlacedAt(placed: Placed, places: RingPlaces | null): boolean {
+  if (places === null || typeof placed === 'string' || hasMisses(placed)) return false;
+  const { descOffset, driverOffset, deviceOffset } = placed;
   return (
-    a.descOffset === b.descOffset && a.driverOffset === b.driverOffset && a.deviceOffset === b.deviceOffset
+    descOffset === places.descOffset &&
+    driverOffset === places.driverOffset &&
+    deviceOffset === places.deviceOffset
   );
 }
 
@@ -106,7 +117,7 @@ export function placeRing(
   size: number,
   addresses: RingUvas,
   memory: RingMemory,
-): RingPlaces | RingMisses | string {
+): Placed {
   if (memory.sizeBytes === 0) return NO_MEMORY;
   const uvas = [addresses.descUva, addresses.availUva, addresses.usedUva];
   const offsets: number[] = [];

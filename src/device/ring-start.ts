@@ -24,7 +24,7 @@ import type { RingLayoutKind } from '../vring/attachment.ts';
 import { type DescriptorsAt, type Interrupted, type Recovery, recover } from '../vring/packed/recovery.ts';
 import type { InflightReport } from './inflight.ts';
 import type { Ring } from './ring.ts';
-import { placeRing, type RingMemory, type RingPlaces } from './ring-places.ts';
+import { hasMisses, placeRing, type RingMemory, type RingPlaces } from './ring-places.ts';
 
 /** What the front-end said about the ring. */
 export type RingFacts = Pick<
@@ -177,7 +177,7 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   if (fault !== null) return { runs: false, reason: fault };
   const places = placeRing(layout, ring.size, ring.addresses, memory);
   if (typeof places === 'string') return { runs: false, reason: places };
-  if ('misses' in places) return { runs: false, reason: null, misses: places.misses };
+  if (hasMisses(places)) return { runs: false, reason: null, misses: places.misses };
   if (hasIndices(ring, layout)) return { runs: true, places, indices: null, remark: null, recovery: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
   const descriptors: DescriptorsAt = {

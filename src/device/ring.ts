@@ -40,6 +40,8 @@ export class Ring {
   user: RingUser = 'none';
   /** It was served as the device's own queue when its partner was not started yet, or of late. */
   wasOwnQueue = false;
+  /** Its user does not touch it: behind an IOMMU, where it lies has no translation now, and may have it again. */
+  isPaused = false;
   /** Where it lies while it has a user. */
   places: RingPlaces | null = null;
   /** Why a started ring does not run; null when it does or is not expected to. */

@@ -2,10 +2,10 @@
  * A device behind an IOMMU (ACCESS_PLATFORM): what its front-end has told of translations, which rings wait for one, and
  * asking for it by the back-end's channel. vhost-user.rst, "IOMMU support". Main thread.
  *
- * Nobody is waited for. What a ring needs is asked for once, however many rings need it and however often they say so, and again
- * each second while the ring waits: a front-end need not answer what it has no translation for, and its channel may be full. No
- * reply is asked for; the update itself is the answer, so nothing of the channel is to be handed over. A ring asks for
- * a few pages at a time, so what is kept is bounded by the rings.
+ * Nobody is waited for. What a ring needs is asked for once, however many rings need it and however often they say so, until it is
+ * answered or for a second or two, and then again while a ring waits for it: a front-end need not answer what it has no translation
+ * for, and its channel may be full. No reply is asked for; the update itself is the answer, so nothing of the channel is to be handed
+ * over. A ring asks for a few pages at a time, and all together for so many, so what is kept is bounded.
  */
 import type { IotlbMessage } from '../../protocol/vhost-user/codec.ts';
 import { IOTLB_TYPE } from '../../protocol/vhost-user/messages.ts';
@@ -23,7 +23,9 @@ import {
 import { ADDRESS_MAX } from '../memory/peer-mapping.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 
-const ASK_AGAIN_MS = 1000;
+const TICK_MS = 1000;
+/** Pages that were asked for and not answered: beyond these only what a ring cannot go on without. */
+const ASKED_MAX = 1024;
 
 /** What became of a message to the front-end: `full`, it does not read; `none`, there is no channel, or it has ended. */
 export type Sent = 'sent' | 'full' | 'none';
@@ -33,8 +35,8 @@ type Wait = {
   readonly misses: readonly AddressMiss[];
   /** What was told did not allow it. */
   isDenied: boolean;
-  /** Long enough for the user to be told. */
-  isLong: boolean;
+  /** Ticks since it began: with the second one it is long enough for the user to be told. */
+  ticks: number;
   /** The front-end was told that it is denied. */
   isReported: boolean;
 };
@@ -48,8 +50,8 @@ export type Updated = {
 export class Translations {
   readonly #iotlb: Iotlb;
   readonly #waits = new Map<number, Wait>();
-  /** By page and access. */
-  readonly #asked = new Map<string, AddressMiss>();
+  /** By page and access; `ticks` since it was asked for. */
+  readonly #asked = new Map<string, { readonly miss: AddressMiss; ticks: number }>();
   readonly #send: (message: IotlbMessage) => Sent;
   readonly #onChange: () => void;
   #timer: NodeJS.Timeout | null = null;
@@ -146,24 +148,16 @@ export class Translations {
   wait(ringIndex: number, misses: readonly AddressMiss[]): void {
     const before = this.#waits.get(ringIndex);
     const isSame = before?.misses[0].iova === misses[0].iova && before.misses[0].access === misses[0].access;
-    const fresh = { isDenied: false, isLong: false, isReported: false };
-    this.#waits.set(ringIndex, { ...(isSame ? before : fresh), misses });
-    this.#dropUnneeded();
-    for (const miss of misses) {
-      if (this.#isKnown(miss)) continue;
-      const key = keyOf(miss);
-      if (!this.#asked.has(key)) this.#ask(key, miss);
-    }
-    this.#timer ??= setInterval(() => this.#askAgain(), ASK_AGAIN_MS);
+    const fresh = { isDenied: false, ticks: 0, isReported: false };
+    const wait = { ...(isSame ? before : fresh), misses };
+    this.#waits.set(ringIndex, wait);
+    this.#askFor(wait);
+    this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
   }
 
   /** The ring goes on, or is stopped. */
   forget(ringIndex: number): void {
-    if (!this.#waits.delete(ringIndex)) return;
-    this.#dropUnneeded();
-    if (this.#waits.size > 0 || this.#timer === null) return;
-    clearInterval(this.#timer);
-    this.#timer = null;
+    this.#waits.delete(ringIndex);
   }
 
   /** Rings of which what they wait for is known now. */
@@ -178,7 +172,7 @@ export class Translations {
     const { iova, access } = wait.misses[0];
     const what = `address 0x${iova.toString(16)}, to be ${wordOf(access)}`;
     if (wait.isDenied) return `its IOMMU does not allow ${what}`;
-    if (!wait.isLong && this.#lastSent === 'sent') return null;
+    if (wait.ticks < 2 && this.#lastSent !== 'none') return null;
     const why = {
       sent: 'which its front-end does not give',
       full: 'and its front-end does not read what it is asked',
@@ -198,27 +192,36 @@ export class Translations {
     return (this.#iotlb.accessAt(iova) & access) === access;
   }
 
-  #ask(key: string, miss: AddressMiss): void {
-    const before = this.#lastSent;
-    this.#lastSent = this.#send({ ...miss, sizeBytes: 0n, uva: 0n, type: IOTLB_TYPE.MISS });
-    if (this.#lastSent === 'sent') this.#asked.set(key, miss);
-    if (this.#lastSent !== before) this.#onChange();
+  #askFor({ misses }: Wait): void {
+    for (const [i, miss] of misses.entries()) {
+      if (this.#isKnown(miss) || this.#asked.has(keyOf(miss))) continue;
+      if (i > 0 && this.#asked.size >= ASKED_MAX) return;
+      const before = this.#lastSent;
+      this.#lastSent = this.#send({ ...miss, sizeBytes: 0n, uva: 0n, type: IOTLB_TYPE.MISS });
+      if ((before === 'none') !== (this.#lastSent === 'none')) this.#onChange();
+      if (this.#lastSent !== 'sent') return;
+      this.#asked.set(keyOf(miss), { miss, ticks: 0 });
+    }
   }
 
-  #askAgain(): void {
+  #tick(): void {
+    for (const [key, asked] of this.#asked) if (++asked.ticks >= 2) this.#asked.delete(key);
     let isNews = false;
     for (const wait of this.#waits.values()) {
-      isNews ||= !wait.isLong;
-      wait.isLong = true;
-      for (const miss of wait.misses) if (!this.#isKnown(miss)) this.#ask(keyOf(miss), miss);
+      wait.ticks++;
+      isNews ||= wait.ticks === 2;
+      this.#askFor(wait);
     }
     if (isNews) this.#onChange();
+    if (this.#waits.size > 0 || this.#asked.size > 0 || this.#timer === null) return;
+    clearInterval(this.#timer);
+    this.#timer = null;
   }
 
   /** What was asked for in this range is not asked for any more, whatever the answer was. */
   #noteAnswered(start: bigint, end: bigint): void {
     const isIn = ({ iova }: AddressMiss): boolean => iova >= start && iova < end;
-    for (const [key, miss] of this.#asked) if (isIn(miss)) this.#asked.delete(key);
+    for (const [key, { miss }] of this.#asked) if (isIn(miss)) this.#asked.delete(key);
     for (const wait of this.#waits.values()) {
       const [first] = wait.misses;
       if (!isIn(first)) continue;
@@ -230,12 +233,8 @@ export class Translations {
       }
       if (wait.isDenied !== wasDenied) this.#onChange();
     }
-  }
-
-  #dropUnneeded(): void {
-    if (this.#asked.size === 0) return;
-    const needed = new Set([...this.#waits.values()].flatMap(({ misses }) => misses.map(keyOf)));
-    for (const key of this.#asked.keys()) if (!needed.has(key)) this.#asked.delete(key);
+    // It reads again.
+    if (this.#lastSent === 'full') for (const wait of this.#waits.values()) this.#askFor(wait);
   }
 }
 

@@ -62,8 +62,11 @@ export interface IngressQueue {
   acknowledgeWake(): boolean;
   /** Virtqueues: the driver is signalled by another descriptor from now on, and once at once. */
   setCallFd(callFd: number): void;
-  /** Virtqueues: the guest has more memory from now on, or less; where the rest lies has not changed. */
-  setMemory(map: AddressMap): void;
+  /**
+   * Virtqueues: the guest has more memory from now on, or less; where the rest lies has not changed. `isPaused`: the queue
+   * itself lies nowhere for now, and is not touched until this is called again.
+   */
+  setMemory(map: AddressMap, isPaused?: boolean): void;
   /** Virtqueues: what is written to the guest from now on is marked there; null: nowhere. */
   setLog(log: RingLog | null): void;
 }
@@ -102,7 +105,7 @@ export interface EgressQueue {
   /** As of an ingress queue; never during a burst. */
   setCallFd(callFd: number): void;
   /** As of an ingress queue; never during a burst. */
-  setMemory(map: AddressMap): void;
+  setMemory(map: AddressMap, isPaused?: boolean): void;
   /** As of an ingress queue; never during a burst. */
   setLog(log: RingLog | null): void;
 }

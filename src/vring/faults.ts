@@ -28,6 +28,8 @@ export const RING_FAULT = {
  * been translated (Ring.misses).
  */
 export const PARKED = -1;
+/** The same of a ring that may not be touched, because where it lies itself has no translation now (Ring.setMemory). */
+export const PAUSED = -2;
 
 const MESSAGES: readonly string[] = [
   'no fault',

@@ -12,7 +12,7 @@ import { missesAhead } from './address-misses.ts';
 import type { RingAttachment } from './attachment.ts';
 import type { DescriptorList } from './descriptor-list.ts';
 import { DirtyLog, type RingLog } from './dirty-log.ts';
-import { PARKED, RING_FAULT } from './faults.ts';
+import { PARKED, PAUSED, RING_FAULT } from './faults.ts';
 import { NO_SENSE, type RingLayout } from './layout.ts';
 import { LAYOUTS } from './layouts.ts';
 
@@ -27,7 +27,7 @@ export class Ring {
   readonly wakesBySignal = true;
   /** Null: the driver is never signalled. */
   declare private call: PeerSignal | null;
-  /** A RING_FAULT, or PARKED. */
+  /** A RING_FAULT, PARKED or PAUSED. */
   declare fault: number;
   /** While the ring is parked: what is to be translated, that first without which it cannot go on. */
   misses: readonly AddressMiss[] = NO_MISSES;
@@ -74,7 +74,7 @@ export class Ring {
   protected loadState(): void {
     const { words } = this.state;
     this.layout.load(words);
-    if (this.fault !== PARKED) this.fault = words[STATE_FAULT];
+    if (this.fault >= RING_FAULT.NONE) this.fault = words[STATE_FAULT];
   }
 
   /** Whether a chain waits beyond those that were walked. */
@@ -138,13 +138,17 @@ export class Ring {
     this.signal();
   }
 
-  /** Never during a burst: nothing is remembered of where frames and buffers lie. */
-  setMemory(map: AddressMap): void {
+  /**
+   * Never during a burst: nothing is remembered of where frames and buffers lie. `isPaused`: nothing of the ring is touched
+   * until this is called again.
+   */
+  setMemory(map: AddressMap, isPaused = false): void {
     this.translator.follow(map);
     if (this.tables !== this.translator) this.tables.follow(map);
-    if (this.fault !== PARKED || this.#isMissing(this.misses[0])) return;
+    if (this.fault === PARKED && !isPaused && this.#isMissing(this.misses[0])) return;
+    if (this.fault > RING_FAULT.NONE) return;
     this.misses = NO_MISSES;
-    this.fault = this.state.words[STATE_FAULT];
+    this.fault = isPaused ? PAUSED : this.state.words[STATE_FAULT];
   }
 
   #isMissing({ iova, access }: AddressMiss): boolean {
@@ -174,12 +178,14 @@ export class Ring {
 
   /** Asks the driver to kick for the next chain; false when one came meanwhile. */
   armWake(): boolean {
+    if (this.fault === PAUSED) return true;
     this.layout.armWake();
     if (this.log !== null) this.log.markOwn();
     return !this.hasWaiting();
   }
 
   disarmWake(): void {
+    if (this.fault === PAUSED) return;
     this.layout.disarmWake();
     if (this.log !== null) this.log.markOwn();
   }

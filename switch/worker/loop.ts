@@ -174,7 +174,7 @@ export class PollWorker {
         this.#setCallFd(order.portId, order.queueIndex, order.callFd);
         break;
       case 'setMemory':
-        this.#setMemory(order.portId, order.map, order.isLonger);
+        this.#setMemory(order.portId, order.map, order.isLonger, order.paused);
         break;
       case 'setLog':
         this.#setLog(order.portId, order.queueIndex, order.log);
@@ -250,12 +250,12 @@ export class PollWorker {
     }
   }
 
-  #setMemory(portId: number, map: AddressMap, isLonger: boolean): void {
+  #setMemory(portId: number, map: AddressMap, isLonger: boolean, paused: readonly number[]): void {
     if (!isLonger)
       for (const queue of this.#polled) if (queue.portId === portId) this.#forwarder.drain(queue);
     for (const queue of [...this.#polled, ...this.#egress]) {
       if (queue.portId !== portId) continue;
-      queue.setMemory(map);
+      queue.setMemory(map, paused.includes(queue.queueIndex));
       // It may wait once more, for something else.
       if (queue.fault === 0) this.#reported.delete(queue);
     }
@@ -273,9 +273,10 @@ export class PollWorker {
   }
 
   #reportFault(queue: IngressQueue | EgressQueue): void {
-    if (this.#reported.has(queue)) return;
-    this.#reported.add(queue);
     const { portId, queueIndex, misses = [] } = queue;
+    // What is paused is so by the main thread's own will.
+    if (this.#reported.has(queue) || (queue.fault < 0 && misses.length === 0)) return;
+    this.#reported.add(queue);
     if (queue.fault > 0) this.#tell({ kind: 'queueFailed', portId, queueIndex });
     else this.#tell({ kind: 'queueWaits', portId, queueIndex, misses });
   }

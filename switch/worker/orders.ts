@@ -28,6 +28,7 @@ export type WorkerOrder =
       readonly portId: number;
       readonly map: AddressMap;
       readonly isLonger: boolean;
+      readonly paused: readonly number[];
     }
   | {
       readonly kind: 'setLog';

@@ -125,8 +125,13 @@ export class WorkerPool implements DataPath {
     await this.#orderAll({ kind: 'setCallFd', portId, queueIndex, callFd });
   }
 
-  async setMemory(portId: number, map: AddressMap, isLonger: boolean): Promise<void> {
-    await this.#orderAll({ kind: 'setMemory', portId, map, isLonger });
+  async setMemory(
+    portId: number,
+    map: AddressMap,
+    isLonger: boolean,
+    paused: readonly number[] = [],
+  ): Promise<void> {
+    await this.#orderAll({ kind: 'setMemory', portId, map, isLonger, paused });
   }
 
   async setLog(portId: number, queueIndex: number, log: RingLog | null): Promise<void> {

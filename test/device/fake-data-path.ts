@@ -29,6 +29,8 @@ export class FakeDataPath implements DataPath {
   /** Every order as text, in order: `attach 0`, `detach 0`, `call 0`, `memory`, `limit 1522`. */
   log: string[] = [];
   readonly attached = new Map<number, AttachedRing>();
+  /** Queues that nobody touches. */
+  paused: readonly number[] = [];
   linkMtu: number | null = null;
   /** OFFLOAD_* bits. */
   takes = 0;
@@ -95,13 +97,19 @@ export class FakeDataPath implements DataPath {
     this.checkAttached();
   }
 
-  async setMemory(portId: number, map: AddressMap): Promise<void> {
+  async setMemory(
+    portId: number,
+    map: AddressMap,
+    _isLonger: boolean,
+    paused: readonly number[] = [],
+  ): Promise<void> {
     this.#require(portId === this.#portId, `setMemory for port ${portId}`);
-    this.log.push('memory');
+    this.log.push(['memory', ...paused].join(' '));
     await this.#obey('setMemory');
     // Until now a worker may have used all that it knew.
     this.checkAttached();
     for (const queueIndex of this.attached.keys()) this.#update(queueIndex, { map });
+    this.paused = paused;
     this.checkAttached();
   }
 
