@@ -94,6 +94,8 @@ export class Switch {
       scratchOffset: allocateScratch(this.#arena, { name: 'ringway-workers', sizeBytes }).offset,
       vlanLimit: config.vlanLimit,
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
+      onQueueWaits: (portId, queueIndex, misses) =>
+        this.#ports.withId(portId)?.queueWaits?.(queueIndex, misses),
     });
     const arenaView = new ArenaView(this.#arena.location);
     this.#arenaView = arenaView;

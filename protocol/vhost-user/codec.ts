@@ -48,6 +48,15 @@ export type InflightDescription = {
 /** `polled`: no descriptor comes, the ring is to be polled (kick) or never signalled (call, err). */
 export type VringFd = { readonly index: number; readonly polled: boolean };
 
+/** `access` and `type`: IOTLB_ACCESS and IOTLB_TYPE of messages.ts, as they came. */
+export type IotlbMessage = {
+  readonly iova: bigint;
+  readonly sizeBytes: bigint;
+  readonly uva: bigint;
+  readonly access: number;
+  readonly type: number;
+};
+
 export type BodyValues = {
   none: null;
   u64: bigint;
@@ -59,6 +68,7 @@ export type BodyValues = {
   config: ConfigSpace;
   inflight: InflightDescription;
   vringFd: VringFd;
+  iotlb: IotlbMessage;
 };
 
 const REGION_BYTES = 32;
@@ -67,6 +77,9 @@ const SINGLE_REGION_PREFIX_BYTES = 8;
 const CONFIG_PREFIX_BYTES = 12;
 const INFLIGHT_BYTES = 20;
 const INFLIGHT_PADDING_BYTES = 4;
+/** QEMU's and Linux' struct ends with six bytes of padding; the specification's table does not have them. */
+const IOTLB_BYTES = 26;
+const IOTLB_PADDED_BYTES = 32;
 
 export function decodeHeader(bytes: Uint8Array): Header {
   const view = viewOf(bytes);
@@ -180,6 +193,17 @@ const DECODERS: { [B in Body]: (payload: Uint8Array) => BodyValues[B] } = {
     const value = viewOf(payload).getBigUint64(0, true);
     return { index: Number(value & VRING_FD_INDEX_MASK), polled: (value & VRING_FD_NONE) !== 0n };
   },
+  iotlb: (payload) => {
+    expectBytes(payload, payload.length === IOTLB_BYTES ? IOTLB_BYTES : IOTLB_PADDED_BYTES);
+    const view = viewOf(payload);
+    return {
+      iova: view.getBigUint64(0, true),
+      sizeBytes: view.getBigUint64(8, true),
+      uva: view.getBigUint64(16, true),
+      access: view.getUint8(24),
+      type: view.getUint8(25),
+    };
+  },
 };
 
 const ENCODERS: { [B in Body]: (value: BodyValues[B]) => Uint8Array } = {
@@ -233,6 +257,14 @@ const ENCODERS: { [B in Body]: (value: BodyValues[B]) => Uint8Array } = {
     filled(8, (view) =>
       view.setBigUint64(0, BigInt(vring.index) | (vring.polled ? VRING_FD_NONE : 0n), true),
     ),
+  iotlb: (message) =>
+    filled(IOTLB_PADDED_BYTES, (view) => {
+      view.setBigUint64(0, message.iova, true);
+      view.setBigUint64(8, message.sizeBytes, true);
+      view.setBigUint64(16, message.uva, true);
+      view.setUint8(24, message.access);
+      view.setUint8(25, message.type);
+    }),
 };
 
 function decodeRegion(view: DataView, offset: number): MemRegion {

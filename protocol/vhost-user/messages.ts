@@ -4,6 +4,7 @@
  * may come. Handlers (src/vhost-user/handlers.ts) are typed by this table's keys, so a message added here
  * without a handler does not compile.
  */
+import type { VirtioFeature } from '../virtio/features.ts';
 import type { ProtocolFeature } from './features.ts';
 
 /** Shapes of message bodies; codec.ts says how each is laid out. */
@@ -17,7 +18,8 @@ export type Body =
   | 'log'
   | 'config'
   | 'inflight'
-  | 'vringFd';
+  | 'vringFd'
+  | 'iotlb';
 
 /** How many file descriptors may come: none, exactly one, one unless bit 8 is set, or one a region. */
 export type FdRule = 'none' | 'one' | 'unlessPolled' | 'perRegion' | 'optionalOne';
@@ -28,8 +30,12 @@ export type MessageSpec = {
   readonly fds: FdRule;
   /** The protocol feature that must have been negotiated. */
   readonly gate: ProtocolFeature | null;
+  /** The feature of the device that must have been negotiated; left out: none. */
+  readonly deviceGate?: VirtioFeature;
   /** The body of the message's own reply; null where only REPLY_ACK asks for one. */
   readonly reply: Body | null;
+  /** It is acknowledged as with REPLY_ACK whether or not that is asked for. */
+  readonly isAlwaysAcked?: true;
 };
 
 export const MESSAGES = {
@@ -55,6 +61,15 @@ export const MESSAGES = {
   SEND_RARP: { id: 19, body: 'u64', fds: 'none', gate: 'RARP', reply: null },
   NET_SET_MTU: { id: 20, body: 'u64', fds: 'none', gate: 'MTU', reply: null },
   SET_BACKEND_REQ_FD: { id: 21, body: 'none', fds: 'one', gate: 'BACKEND_REQ', reply: null },
+  IOTLB_MSG: {
+    id: 22,
+    body: 'iotlb',
+    fds: 'none',
+    gate: null,
+    deviceGate: 'ACCESS_PLATFORM',
+    reply: null,
+    isAlwaysAcked: true,
+  },
   // No gate: crosvm asks although CONFIG was not negotiated, and ends its machine when the connection ends.
   GET_CONFIG: { id: 24, body: 'config', fds: 'none', gate: null, reply: 'config' },
   SET_CONFIG: { id: 25, body: 'config', fds: 'none', gate: 'CONFIG', reply: null },
@@ -94,6 +109,7 @@ export function messageName(id: number): MessageName | null {
  * None carries descriptors.
  */
 export const BACK_END_MESSAGES = {
+  IOTLB_MSG: { id: 1, body: 'iotlb', reply: null },
   VRING_CALL: { id: 4, body: 'vringState', reply: null },
   VRING_ERR: { id: 5, body: 'vringState', reply: null },
 } as const satisfies Record<string, Pick<MessageSpec, 'id' | 'body' | 'reply'>>;
@@ -123,3 +139,8 @@ export const VRING_FD_NONE = 0x100n;
 
 /** SET_VRING_ADDR's flags: what is written to the ring is logged, by the address that comes with it. */
 export const VRING_FLAG_LOG = 1;
+
+/** What an IOTLB message is about ("An IOTLB message"). The first and the last go to the front-end. */
+export const IOTLB_TYPE = { MISS: 1, UPDATE: 2, INVALIDATE: 3, ACCESS_FAIL: 4 } as const;
+/** Its permissions, bit by bit. */
+export const IOTLB_ACCESS = { READ: 1, WRITE: 2, BOTH: 3 } as const;

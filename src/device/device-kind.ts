@@ -2,7 +2,8 @@
  * The contract between a virtio device of any kind (device.ts: rings, features, memory) and what makes it a network
  * device (net/) or, one day, a block device. device.ts asks all that it cannot know by itself here. Main thread.
  */
-import type { GpaMap } from '../memory/gpa-translator.ts';
+import type { AddressMap } from '../memory/gpa-translator.ts';
+import type { AddressMiss } from '../memory/iotlb.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 import type { RingLog } from '../vring/dirty-log.ts';
@@ -15,7 +16,7 @@ export interface OwnQueue {
   /** The driver is signalled once afterwards; a signal may have gone to the old descriptor. */
   setCallFd(fd: number): void;
   /** The guest has more memory from now on. */
-  setMemory(map: GpaMap): void;
+  setMemory(map: AddressMap): void;
   /** What is written to the guest from now on is marked there; null: nowhere. */
   setLog(log: RingLog | null): void;
   /** Afterwards nothing of the ring is touched. */
@@ -36,9 +37,14 @@ export interface DeviceKind {
   isOwnQueue(ringIndex: number, features: bigint, isStarted: (ringIndex: number) => boolean): boolean;
   /**
    * Serves the ring. `isNew`: nothing was used of it yet, so its driver has just begun; otherwise it goes on.
-   * `onFault` is called when it stops because of its driver.
+   * `onFault` is called when it stops because of its driver, `onMiss` when it waits for translations.
    */
-  openOwnQueue(attachment: RingAttachment, isNew: boolean, onFault: () => void): OwnQueue;
+  openOwnQueue(
+    attachment: RingAttachment,
+    isNew: boolean,
+    onFault: () => void,
+    onMiss: (misses: readonly AddressMiss[]) => void,
+  ): OwnQueue;
   /** Whether the driver uses this ring of those that the workers would serve. */
   isInUse(ringIndex: number): boolean;
   /** These features are agreed on; no ring runs with others. Resolves when the workers follow. */

@@ -6,22 +6,30 @@
  */
 import assert from 'node:assert/strict';
 import { hasBit, maskOf } from '../../protocol/bits.ts';
-import type {
-  InflightDescription,
-  LogDescription,
-  MemRegion,
-  VringAddr,
+import {
+  encodeBody,
+  encodeMessage,
+  type InflightDescription,
+  type IotlbMessage,
+  type LogDescription,
+  type MemRegion,
+  type VringAddr,
 } from '../../protocol/vhost-user/codec.ts';
 import { PROTOCOL_FEATURE } from '../../protocol/vhost-user/features.ts';
+import { BACK_END_MESSAGES, IOTLB_TYPE } from '../../protocol/vhost-user/messages.ts';
 import { DEVICE_STATUS } from '../../protocol/virtio/device-status.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { BudgetError, type DescriptorShare } from '../host/budgets.ts';
 import { createEventFd, signalFd } from '../host/descriptor.ts';
+import { HostError } from '../host/errors.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
 import { PeerSignal } from '../host/peer-signal.ts';
+import { send } from '../host/unix-socket.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
+import type { AddressMap } from '../memory/gpa-translator.ts';
 import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { AddressMiss } from '../memory/iotlb.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { DataPath } from '../queue/data-path.ts';
 import { QueueState } from '../queue/state.ts';
@@ -46,7 +54,14 @@ import { InflightBuffer } from './inflight.ts';
 import { type FollowMemory, MemoryMap } from './memory-map.ts';
 import { Ring, type RingUser } from './ring.ts';
 import { allPages, ringLogOf } from './ring-log.ts';
-import { isSamePlace, placeRing, type RingPlaces } from './ring-places.ts';
+import {
+  areasOf,
+  hasMisses,
+  isPlacedAt,
+  placeRing,
+  type RingMemory,
+  type RingPlaces,
+} from './ring-places.ts';
 import type { PortRecords } from './ring-records.ts';
 import {
   baseToAnswer,
@@ -62,6 +77,7 @@ import {
   whereItWasLeft,
 } from './ring-start.ts';
 import { takeChannelFd, takeKickFd, takeSignalFd } from './signal-fd.ts';
+import { type Sent, Translations } from './translations.ts';
 
 /**
  * Which rings are let go of, whatever front-end and driver want: none; those that frames come from, and the device's own
@@ -95,6 +111,8 @@ export type DeviceContext = {
 };
 
 const STATUS_MAX = 0xffn;
+/** By which a front-end can be asked for translations. */
+const NEEDED_BY_IOMMU = maskOf(PROTOCOL_FEATURE.BACKEND_REQ, PROTOCOL_FEATURE.REPLY_ACK);
 
 export class Device {
   /** Negotiated. */
@@ -110,6 +128,10 @@ export class Device {
   /** Of the connection by which a back-end could ask the front-end; -1: none, or it is `#inBand`'s. */
   #backEndChannelFd = -1;
   readonly #inBand: InBandNotices;
+  /** The device is behind an IOMMU (ACCESS_PLATFORM); null: it is not. */
+  #translations: Translations | null = null;
+  /** Workers are about to be told of more translations. */
+  #isToFollow = false;
   /** What the front-end keeps for the next back-end; null: nothing. */
   #inflight: InflightBuffer | null = null;
   /** Signalled when pages were marked in the log; -1: none. */
@@ -195,6 +217,7 @@ export class Device {
   setFeatures(features: bigint): Promise<void> {
     this.#featuresRefused = (features & ~this.offeredFeatures) !== 0n;
     refuseUnoffered('features', features & ~this.offeredFeatures);
+    refuseUnasked(features, this.protocolFeatures);
     return this.#inTurn(async () => {
       // The log of migration is switched on and off while rings run; other features only after a reset.
       const change = features ^ this.features;
@@ -205,6 +228,7 @@ export class Device {
       if (change !== 0n && !isLogSwitch) await this.#detachAll();
       this.#hopeAgain(this.rings);
       this.features = features;
+      this.#agreeOnTranslations(isLogSwitch);
       if (change !== 0n) await this.#followLog();
       this.#featuresSet = true;
       // Without bit 30 there is no SET_VRING_ENABLE, so every ring is enabled; with it none is disabled here,
@@ -221,6 +245,7 @@ export class Device {
     const needed = maskOf(PROTOCOL_FEATURE.BACKEND_REQ, PROTOCOL_FEATURE.REPLY_ACK);
     if (hasBit(features, PROTOCOL_FEATURE.INBAND_NOTIFICATIONS) && (features & needed) !== needed)
       throw new PeerError('INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK');
+    refuseUnasked(this.features, features);
     this.protocolFeatures = features;
     if (!this.#isInBand || this.#backEndChannelFd < 0) return;
     this.#inBand.setChannel(this.#backEndChannelFd);
@@ -260,6 +285,47 @@ export class Device {
   /** REM_MEM_REG. @throws MemoryError */
   removeMemory(region: MemRegion): Promise<void> {
     return this.#changeMemory((follow) => this.#memory.remove(region, follow));
+  }
+
+  /**
+   * IOTLB_MSG of a device behind an IOMMU. Of what is invalidated, or translated otherwise, nobody uses anything when this
+   * resolves; what is new is known to workers soon after. @throws PeerError
+   */
+  async followIotlb(message: IotlbMessage): Promise<void> {
+    const translations = this.#translations;
+    assert(translations !== null, 'the table says that ACCESS_PLATFORM was negotiated');
+    const { type } = message;
+    if (type !== IOTLB_TYPE.UPDATE && type !== IOTLB_TYPE.INVALIDATE)
+      throw new PeerError(`an IOTLB message of type ${type}, which front-ends do not send`);
+    await this.#inTurn(async () => {
+      const isLost =
+        type === IOTLB_TYPE.INVALIDATE
+          ? translations.invalidate(message)
+          : translations.update(message, this.#memory.current, this.#ringAreas()).isLost;
+      if (!isLost) return;
+      await this.#follow(this.#memory.current, false, true);
+      await this.#settleAll();
+    });
+    this.#followSoon();
+  }
+
+  /** A worker parked the ring: these are to be translated, the first one before it goes on. */
+  queueWaits(index: number, misses: readonly AddressMiss[]): void {
+    const ring = this.#rings.get(index);
+    if (ring === undefined || ring.user === 'none' || this.#translations === null) return;
+    this.#translations.wait(index, misses);
+    this.#followSoon();
+  }
+
+  /** Why a ring waits for its IOMMU, and longer than it should; otherwise null. */
+  waitReasonOf({ index }: Ring): string | null {
+    return this.#translations?.reasonOf(index) ?? null;
+  }
+
+  /** The same of the first such ring. */
+  get waitWarning(): string | null {
+    const waiting = this.rings.find((ring) => this.waitReasonOf(ring) !== null);
+    return waiting === undefined ? null : `queue ${waiting.index} ${this.waitReasonOf(waiting)}`;
   }
 
   /** SET_INFLIGHT_FD: the buffer takes the place of the one before. @throws PeerError, HostError */
@@ -347,6 +413,7 @@ export class Device {
       // Of one that did not run, what is known of its last run may still be of use.
       if (ring.goesOn) this.#context.records?.forget(index);
       ring.stop(base);
+      this.#forgetTranslations();
       await this.#settleAll();
       this.#context.onChange();
       return base;
@@ -432,6 +499,7 @@ export class Device {
       this.#inflight?.release();
       this.#inflight = null;
       this.features = 0n;
+      this.#agreeOnTranslations(false);
       this.#featuresSet = false;
       this.#featuresRefused = false;
       this.status = 0;
@@ -496,6 +564,7 @@ export class Device {
       handedMessage('SET_PROTOCOL_FEATURES', this.protocolFeatures),
       ...(this.#featuresSet ? [handedMessage('SET_FEATURES', this.features)] : []),
       ...this.#memory.messages(),
+      ...(this.#translations?.messages.map((message) => handedMessage('IOTLB_MSG', message)) ?? []),
       ...(this.#logSignalFd < 0 ? [] : [handedMessage('SET_LOG_FD', null, [this.#logSignalFd])]),
       ...(this.#inflight === null ? [] : [this.#inflightMessage(this.#inflight)]),
       ...(channelFd < 0 ? [] : [handedMessage('SET_BACKEND_REQ_FD', null, [channelFd])]),
@@ -506,13 +575,19 @@ export class Device {
   /** Beside messages and rings; of a device at rest it is final. */
   handOver(): HandedDevice {
     const { status } = this;
-    return { status, featuresRefused: this.#featuresRefused, inBand: this.#inBand.handOver() };
+    return {
+      status,
+      featuresRefused: this.#featuresRefused,
+      isLogBehind: this.#isLogBehind,
+      inBand: this.#inBand.handOver(),
+    };
   }
 
   /** The device is at rest, and had the messages. */
-  takeOver({ status, featuresRefused, inBand }: HandedDevice): void {
+  takeOver({ status, featuresRefused, isLogBehind, inBand }: HandedDevice): void {
     this.status = status;
     this.#featuresRefused = featuresRefused;
+    this.#isLogBehind = isLogBehind;
     this.#inBand.takeOver(inBand);
   }
 
@@ -566,6 +641,8 @@ export class Device {
       this.#inflight = null;
       this.#inflightFiles.keepOnly([]);
       await this.#memory.release();
+      this.#translations?.close();
+      this.#translations = null;
       this.#closeBackEndChannel();
       this.#inBand.close();
       if (this.#logSignalFd >= 0) this.#context.peerFds.close([this.#logSignalFd]);
@@ -625,20 +702,116 @@ export class Device {
     });
   }
 
+  async #followMemory(next: GuestMemory, isLonger: boolean): Promise<void> {
+    if (!isLonger) this.#translations?.keepIn(next);
+    await this.#follow(next, isLonger);
+  }
+
   /**
    * Only rings that do not lie where they lay are detached. The others go on, and are told what they may use: a worker
    * that is told is between two bursts and, unless all that was there stays, holds no place in memory. The control queue may hold one (for the answer to
-   * a command that waits for workers), so it begins anew unless all that was there stays.
+   * a command that waits for workers), so it begins anew unless all that was there stays. `mayPause`: a ring that lies nowhere
+   * only because of a translation is not detached, as it most likely comes back: drivers that give buffers back by the
+   * hundred have all translations forgotten, many times a second.
    */
-  async #followMemory(next: GuestMemory, isLonger: boolean): Promise<void> {
+  async #follow(memory: GuestMemory, isLonger: boolean, mayPause = false): Promise<void> {
+    const paused: number[] = [];
     for (const ring of this.rings) {
-      const stays = isLonger || (ring.user === 'workers' && this.#staysIn(ring, next));
-      if (ring.user !== 'none' && !stays) await this.#detach(ring);
+      if (ring.user === 'none' || (isLonger && !ring.isPaused)) continue;
+      const placed = this.#placeIn(ring, memory);
+      if (ring.user === 'workers' && isPlacedAt(placed, ring.places)) ring.isPaused = false;
+      else if (ring.user === 'workers' && mayPause && hasMisses(placed)) {
+        ring.isPaused = true;
+        paused.push(ring.index);
+        this.#translations?.wait(ring.index, placed.misses);
+      } else await this.#detach(ring);
     }
-    const map = next.gpaMap();
+    const map = this.#mapIn(memory);
+    // They go on by this; what they wait for from now on their users say anew.
+    for (const index of this.#translations?.ready ?? [])
+      if (this.#rings.get(index)?.user !== 'none') this.#translations?.forget(index);
     for (const queue of this.#ownQueues.values()) queue.setMemory(map);
     const isUsed = this.rings.some((ring) => ring.user === 'workers');
-    if (isUsed) await this.#context.dataPath.setMemory(this.#context.portId, map, isLonger);
+    if (isUsed) await this.#context.dataPath.setMemory(this.#context.portId, map, isLonger, paused);
+    if (!isLonger) this.#translations?.noteFollowed();
+  }
+
+  /** What descriptors are translated by. */
+  #mapIn(memory: GuestMemory): AddressMap {
+    return this.#translations?.mapIn(memory) ?? memory.gpaMap();
+  }
+
+  /** Rings go on that waited for what is known now. Several updates that come together do for one order. */
+  #followSoon(): void {
+    if (this.#isToFollow || this.#translations === null || this.#translations.ready.length === 0) return;
+    this.#isToFollow = true;
+    void this.#inTurn(async () => {
+      this.#isToFollow = false;
+      if (this.#translations === null) return;
+      await this.#follow(this.#memory.current, true, true);
+      await this.#settleAll();
+    });
+  }
+
+  /** Features were agreed on, or forgotten. */
+  #agreeOnTranslations(isLogSwitch: boolean): void {
+    const isBehindOne = hasBit(this.features, VIRTIO_FEATURE.ACCESS_PLATFORM);
+    if (isBehindOne && this.#translations === null) {
+      this.#translations = new Translations(
+        (message) => this.#sendToFrontEnd(message),
+        () => this.#context.onChange(),
+      );
+    } else if (!isBehindOne) {
+      this.#translations?.close();
+      this.#translations = null;
+    } else if (!isLogSwitch) this.#forgetTranslations();
+  }
+
+  /** While no ring is started, nobody need tell us of what is not so any more (QEMU does not). */
+  #forgetTranslations(): void {
+    if (this.rings.every((ring) => !ring.started)) this.#translations?.clear();
+  }
+
+  /** No reply is asked for, so nothing is to be read. */
+  #sendToFrontEnd(message: IotlbMessage): Sent {
+    const { id, body } = BACK_END_MESSAGES.IOTLB_MSG;
+    const bytes = encodeMessage(id, 0, encodeBody(body, message));
+    if (this.#isInBand) return this.#inBand.send(bytes);
+    if (this.#backEndChannelFd < 0) return 'none';
+    try {
+      const sentBytes = send(this.#backEndChannelFd, bytes);
+      if (sentBytes === bytes.length) return 'sent';
+      if (sentBytes === 0) return 'full';
+      // No UNIX socket takes a part of so little; what comes next would make no sense to the front-end.
+      this.#closeBackEndChannel();
+      return 'none';
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      return 'none';
+    }
+  }
+
+  /** Whether a range of addresses is one that rings lie in. */
+  #ringAreas(): (start: number, end: number) => boolean {
+    const areas = this.rings.flatMap(({ user, size, addresses }) =>
+      user === 'none' || addresses === null ? [] : areasOf(layoutOf(this.features), size, addresses),
+    );
+    return (start, end) =>
+      areas.some(({ uva, sizeBytes }) => uva < BigInt(end) && uva + BigInt(sizeBytes) > BigInt(start));
+  }
+
+  /** Where ring addresses lie: front-end-virtual, or behind an IOMMU. */
+  #ringMemory(memory: GuestMemory): RingMemory {
+    const translations = this.#translations;
+    if (translations === null) return memory;
+    return {
+      sizeBytes: memory.sizeBytes,
+      offsetOfUva: (iova, sizeBytes, access) => {
+        const place = translations.place(iova, sizeBytes, access, memory);
+        if (place.kind === 'missing') return place.misses;
+        return place.kind === 'at' ? place.offset : null;
+      },
+    };
   }
 
   get #isLogging(): boolean {
@@ -672,14 +845,15 @@ export class Device {
     if (!this.#isLogging || log === null) return null;
     assert(addresses !== null && places !== null, 'a ring in use lies somewhere');
     const { offset, sizeBytes } = log;
-    const ownPages = ringLogOf(layoutOf(this.features), size, addresses, places, this.#memory.gpaMap());
-    return { offset, sizeBytes, ownPages, signalFd: this.#logSignalFd };
+    const isTranslated = this.#translations !== null;
+    const regions = this.#memory.gpaMap();
+    const ownPages = ringLogOf(layoutOf(this.features), size, addresses, places, regions, isTranslated);
+    return { offset, sizeBytes, ownPages, signalFd: this.#logSignalFd, ...(isTranslated && { regions }) };
   }
 
-  #staysIn(ring: Ring, memory: GuestMemory): boolean {
+  #placeIn(ring: Ring, memory: GuestMemory): ReturnType<typeof placeRing> {
     assert(ring.addresses !== null && ring.places !== null, 'a ring in use lies somewhere');
-    const places = placeRing(layoutOf(this.features), ring.size, ring.addresses, memory);
-    return typeof places !== 'string' && isSamePlace(places, ring.places);
+    return placeRing(layoutOf(this.features), ring.size, ring.addresses, this.#ringMemory(memory));
   }
 
   #enablesByMessage(): boolean {
@@ -722,7 +896,7 @@ export class Device {
     return {
       layout: layoutOf(this.features),
       isActive,
-      memory: this.#memory,
+      memory: this.#ringMemory(this.#memory.current),
       lastRun,
       place: lastRun === null ? null : this.#placeOf(ring),
       inflight: (places) =>
@@ -773,11 +947,14 @@ export class Device {
     const start = this.#decide(ring, isActive);
     ring.isHopeless = !start.runs && start.reason !== null;
     if (!start.runs) {
+      if (start.misses === undefined) this.#translations?.forget(ring.index);
+      else this.#translations?.wait(ring.index, start.misses);
       const isNews = start.reason !== null && start.reason !== ring.reason;
       ring.reason = start.reason;
       if (isNews && isDescribed(ring)) this.#tellError(ring);
       return;
     }
+    this.#translations?.forget(ring.index);
     this.#finishInterrupted(ring, start);
     ring.begin(layoutOf(this.features), start.indices);
     this.#context.lastRuns.delete(ring.index);
@@ -843,7 +1020,10 @@ export class Device {
   }
 
   #placeOf({ addresses }: Ring): string | null {
-    return addresses === null ? null : this.#memory.fileByteAt(addresses.descUva);
+    if (addresses === null) return null;
+    const { descUva } = addresses;
+    const uva = this.#translations === null ? descUva : this.#translations.uvaOf(descUva);
+    return uva === null ? null : this.#memory.fileByteAt(uva);
   }
 
   #remark(ring: Ring, remark: string | null): void {
@@ -862,8 +1042,11 @@ export class Device {
     }
     this.#ownQueues.set(
       ring.index,
-      this.#kind.openOwnQueue(attachment, isAtBeginning(ring.indices, attachment.layout), () =>
-        this.queueFailed(ring.index),
+      this.#kind.openOwnQueue(
+        attachment,
+        isAtBeginning(ring.indices, attachment.layout),
+        () => this.queueFailed(ring.index),
+        (misses) => this.queueWaits(ring.index, misses),
       ),
     );
   }
@@ -877,7 +1060,10 @@ export class Device {
     if (ring.user === 'workers') await this.#context.dataPath.detach(this.#context.portId, ring.index);
     this.#ownQueues.get(ring.index)?.close();
     this.#ownQueues.delete(ring.index);
+    // What a worker said of it before came before its answer.
+    if (ring.user !== 'none') this.#translations?.forget(ring.index);
     ring.user = 'none';
+    ring.isPaused = false;
     ring.places = null;
   }
 
@@ -896,7 +1082,7 @@ export class Device {
       kickFd: ring.watchedKickFd,
       callFd: this.#callFdOf(ring),
       states: this.#context.states,
-      map: this.#memory.gpaMap(),
+      map: this.#mapIn(this.#memory.current),
       log: this.#logOf(ring, places),
     };
   }
@@ -918,4 +1104,10 @@ function ringMessages(ring: Ring): HandedMessage[] {
 
 function refuseUnoffered(what: string, features: bigint): void {
   if (features !== 0n) throw new PeerError(`${what} 0x${features.toString(16)} were not offered`);
+}
+
+function refuseUnasked(features: bigint, protocolFeatures: bigint): void {
+  if (!hasBit(features, VIRTIO_FEATURE.ACCESS_PLATFORM)) return;
+  if ((protocolFeatures & NEEDED_BY_IOMMU) !== NEEDED_BY_IOMMU)
+    throw new PeerError('ACCESS_PLATFORM without BACKEND_REQ and REPLY_ACK');
 }

@@ -41,12 +41,14 @@ export type HandedRing = {
   readonly reason: string | null;
   /** Its kick descriptor is the back-end's, signalled when the front-end kicks by message. */
   readonly kickIsOurs: boolean;
+  readonly stoodAtReset: number | null;
 };
 
 /** What no message tells of a device, beside its rings; the words are those of Device. */
 export type HandedDevice = {
   readonly status: number;
   readonly featuresRefused: boolean;
+  readonly isLogBehind: boolean;
   readonly inBand: HandedInBand;
 };
 

@@ -43,6 +43,7 @@ export function deviceHandlers(device: Device): Omit<Handlers, KindMessage> {
     },
     SET_INFLIGHT_FD: (set, fds) => device.setInflight(set, fds),
 
+    IOTLB_MSG: (message) => device.followIotlb(message),
     SET_BACKEND_REQ_FD: (_, fds) => device.setBackEndChannel(fds),
 
     SET_VRING_NUM: ({ index, num }) => device.setRingSize(index, num),

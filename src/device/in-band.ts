@@ -15,6 +15,7 @@ import type { PeerFds } from '../host/peer-fds.ts';
 import type { ChannelRole } from '../vhost-user/channel.ts';
 import { PeerError } from '../vhost-user/peer-error.ts';
 import { type HandedRequests, Requests } from '../vhost-user/requests.ts';
+import type { Sent } from './translations.ts';
 
 /** More than all rings' notices, so that a channel is never ended for being full. */
 const ROLE: ChannelRole = { peer: 'front-end', accepts: 'replies', unsentBytesMax: 2 ** 16 };
@@ -190,6 +191,15 @@ export class InBandNotices {
     this.#channel = channel;
     for (const notice of this.#unanswered)
       this.#await(channel, notice, channel.answer(notice.name, BACK_END_MESSAGES[notice.name]));
+  }
+
+  /** Sends what no reply is asked for; answers what became of it. */
+  send(bytes: Uint8Array): Sent {
+    const channel = this.#channel;
+    if (channel === null || !channel.isOpen) return 'none';
+    if (channel.isFull) return 'full';
+    channel.sendRaw(bytes);
+    return 'sent';
   }
 
   /** An eventfd of ours: whoever signals it has the front-end told that the ring's driver is to be interrupted. */

@@ -1,9 +1,7 @@
 /**
  * The memory of one device as the front-end shares it by message: the whole table, or slot by slot. Nothing is taken
  * away before those who use it know (`follow`), what stays lies where it lay, and a message that is refused changes
- * nothing. The log of migration is memory that comes and goes in the same way. What an IOMMU translates belongs here too,
- * once it is offered. Main thread;
- * messages reach it one at a time. vhost-user.rst, "Memory region description".
+ * nothing. The log of migration is memory that comes and goes in the same way. Main thread; messages reach it one at a time. vhost-user.rst, "Memory region description".
  */
 import type { LogDescription, MemRegion } from '../../protocol/vhost-user/codec.ts';
 import type { DescriptorShare } from '../host/budgets.ts';
@@ -91,6 +89,11 @@ export class MemoryMap {
     const end = regions.reduce((max, { gpa, sizeBytes }) => Math.max(max, gpa + sizeBytes), 0);
     if (this.#log === null || end <= this.#log.gpaEnd) return null;
     return `its log of dirty pages ends at guest address 0x${this.#log.gpaEnd.toString(16)}, and its memory at 0x${end.toString(16)}: what is written beyond is lost when it is migrated`;
+  }
+
+  /** As it is until the next message. */
+  get current(): GuestMemory {
+    return this.#memory;
   }
 
   /** What the users of rings translate descriptors with. */

@@ -16,7 +16,8 @@ import type { RingPlaces } from './ring-places.ts';
 const GPA_END = LOG_BYTES_MAX * 8 * LOG_PAGE_BYTES;
 
 /**
- * Of a ring without the flag none. A split ring's used ring is at the address that the message names for the log. A packed
+ * `isTranslated`: the ring is behind an IOMMU, and what is named for the log is no guest-physical address (QEMU names the used
+ * ring's IOVA), so all is looked up where it lies. Of a ring without the flag none. A split ring's used ring is at the address that the message names for the log. A packed
  * ring has no used ring: its descriptors are written to, and the device's event suppression, which QEMU names for the log;
  * so both are looked up where they lie, and what is named is marked besides.
  */
@@ -26,13 +27,15 @@ export function ringLogOf(
   { flags, logGpa }: Pick<VringAddr, 'flags' | 'logGpa'>,
   { descOffset, deviceOffset }: RingPlaces,
   map: GpaMap,
+  isTranslated = false,
 ): readonly PageRange[] {
   if ((flags & VRING_FLAG_LOG) === 0) return [];
+  if (layout === 'split' && isTranslated) return pagesOfArena(map, deviceOffset, usedRingBytes(size));
   if (layout === 'split') return pagesAt(logGpa, usedRingBytes(size));
   return [
     ...pagesOfArena(map, descOffset, descTableBytes(size)),
     ...pagesOfArena(map, deviceOffset, EVENT_SUPPRESS_BYTES),
-    ...pagesAt(logGpa, EVENT_SUPPRESS_BYTES),
+    ...(isTranslated ? [] : pagesAt(logGpa, EVENT_SUPPRESS_BYTES)),
   ];
 }
 

@@ -19,12 +19,12 @@ import {
   WRAP_COUNTER,
 } from '../../protocol/virtio/packed-ring.ts';
 import { isSplitRingSize, RING_SIZE_MAX } from '../../protocol/virtio/split-ring.ts';
-import type { GuestMemory } from '../memory/guest-memory.ts';
+import type { AddressMiss } from '../memory/iotlb.ts';
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { type DescriptorsAt, type Interrupted, type Recovery, recover } from '../vring/packed/recovery.ts';
 import type { InflightReport } from './inflight.ts';
 import type { Ring } from './ring.ts';
-import { placeRing, type RingPlaces } from './ring-places.ts';
+import { hasMisses, placeRing, type RingMemory, type RingPlaces } from './ring-places.ts';
 
 /** What the front-end said about the ring. */
 export type RingFacts = Pick<
@@ -52,7 +52,7 @@ export type RingSurroundings = {
   readonly layout: RingLayoutKind;
   /** The driver uses this ring: it is the control queue, or belongs to one of the pairs that the driver chose. */
   readonly isActive: boolean;
-  readonly memory: Pick<GuestMemory, 'sizeBytes' | 'offsetOfUva'>;
+  readonly memory: RingMemory;
   /** Of the same ring on the connection before, if there was one; `place` is that of the ring now. */
   readonly lastRun: LastRun | null;
   readonly place: string | null;
@@ -66,8 +66,8 @@ export type RingSurroundings = {
 export type RingIndices = { readonly availNext: number; readonly usedNext: number };
 
 export type RingStart =
-  /** `reason` is null where nobody expects the ring to run. */
-  | { readonly runs: false; readonly reason: string | null }
+  /** `reason` is null where nobody expects the ring to run, or it waits for what `misses` of translations. */
+  | { readonly runs: false; readonly reason: string | null; readonly misses?: readonly AddressMiss[] }
   /** `indices` is null where the ring goes on as its QueueState says; `remark`: for the log, null: nothing to say. */
   | {
       readonly runs: true;
@@ -177,6 +177,7 @@ export function decideStart(ring: RingFacts, surroundings: RingSurroundings): Ri
   if (fault !== null) return { runs: false, reason: fault };
   const places = placeRing(layout, ring.size, ring.addresses, memory);
   if (typeof places === 'string') return { runs: false, reason: places };
+  if (hasMisses(places)) return { runs: false, reason: null, misses: places.misses };
   if (hasIndices(ring, layout)) return { runs: true, places, indices: null, remark: null, recovery: null };
   const usedIdx = (): number => word16At(places.deviceOffset + USED_IDX_OFFSET);
   const descriptors = descriptorsAt(places, word16At);
@@ -207,6 +208,7 @@ export function whereItWasLeft(
   if (ring.addresses === null || !isDescribed(ring)) return 'its size and addresses are not known';
   const places = placeRing(layout, ring.size, ring.addresses, memory);
   if (typeof places === 'string') return places;
+  if (hasMisses(places)) return 'its addresses are not translated any more';
   const { indicesAt, disbelief } = LAYOUTS[layout];
   if (layout === 'split') {
     const indices = indicesAt(0, () => word16At(places.deviceOffset + USED_IDX_OFFSET));

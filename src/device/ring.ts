@@ -42,6 +42,8 @@ export class Ring {
   user: RingUser = 'none';
   /** It was served as the device's own queue when its partner was not started yet, or of late. */
   wasOwnQueue = false;
+  /** Its user does not touch it: behind an IOMMU, where it lies has no translation now, and may have it again. */
+  isPaused = false;
   /** Where it lies while it has a user. */
   places: RingPlaces | null = null;
   /** Why a started ring does not run; null when it does or is not expected to. */
@@ -98,6 +100,7 @@ export class Ring {
       fault,
       reason,
       kickIsOurs: kick.isOurs === true,
+      stoodAtReset: this.stoodAtReset,
     };
   }
 
@@ -112,6 +115,7 @@ export class Ring {
     this.wasRemarkedOn = handed.wasRemarkedOn;
     this.enabled = handed.enabled;
     this.reason = handed.reason;
+    this.stoodAtReset = handed.stoodAtReset;
     if (handed.kickIsOurs) this.kick = { ...this.kick, isOurs: true };
     const { words } = this.state;
     words[STATE_AVAIL_NEXT] = handed.availNext;

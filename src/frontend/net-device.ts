@@ -15,7 +15,14 @@ import { BackEndError, FrontEndSession, type ReachOptions } from '../vhost-user/
 import type { RingLayoutKind } from '../vring/attachment.ts';
 import { DRIVER_LAYOUTS } from './driver-layouts.ts';
 import { type DriverRing, INDIRECT_PIECES_MAX, type Shape } from './driver-ring.ts';
-import { EmbeddedMemory, type MakeFile, type RegionPlan, roundUp } from './guest-memory.ts';
+import {
+  type DriverMemory,
+  EmbeddedMemory,
+  type MakeFile,
+  type RegionPlan,
+  roundUp,
+} from './guest-memory.ts';
+import { EmbeddedIommu, IommuMemory } from './iommu.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { type SendOptions, SendQueue } from './send-queue.ts';
 
@@ -74,6 +81,8 @@ export type EmbeddedGuestOptions = ReachOptions & {
   readonly polledKick?: boolean;
   /** Leave the rings disabled. */
   readonly disabled?: boolean;
+  /** The device is behind an IOMMU, `EmbeddedGuest.iommu`; the back-end has to offer it. */
+  readonly iommu?: boolean;
   /** The shape of receive buffers, for tests. */
   readonly receiveShape?: () => Shape;
 };
@@ -120,12 +129,15 @@ export class EmbeddedGuest {
   readonly features: bigint;
   readonly protocolFeatures: bigint;
   readonly memory: EmbeddedMemory;
+  /** Null: the device uses guest-physical addresses. */
+  readonly iommu: EmbeddedIommu | null;
   readonly pairs: readonly QueuePair[];
   readonly mac: Uint8Array;
   /** The address as hot code keeps it (protocol/ethernet.ts). */
   readonly macLo: number;
   readonly macHi: number;
   readonly #options: EmbeddedGuestOptions;
+  readonly #driverMemory: DriverMemory;
   /** Pairs that were enabled; told before the rings are started again, so that what waits in them counts. */
   readonly #enabledPairs = new Set<number>();
   #session: FrontEndSession;
@@ -152,6 +164,8 @@ export class EmbeddedGuest {
       regions ?? memoryBytes ?? neededBytes(options, this.layout),
       makeMemoryFile,
     );
+    this.iommu = options.iommu === true ? new EmbeddedIommu(this.memory) : null;
+    this.#driverMemory = this.iommu === null ? this.memory : new IommuMemory(this.memory);
     this.pairs = Array.from({ length: pairCount }, () => this.#makePair());
   }
 
@@ -243,6 +257,7 @@ export class EmbeddedGuest {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.iommu?.close();
     this.#session.close();
     for (const ring of this.#rings()) {
       ring.abandon(new Error('the embedded guest was closed'));
@@ -275,7 +290,7 @@ export class EmbeddedGuest {
   #makePair(): QueuePair {
     const mergeable = this.#has(VIRTIO_FEATURE.NET_MRG_RXBUF);
     const options = {
-      memory: this.memory,
+      memory: this.#driverMemory,
       layout: this.layout,
       size: this.#options.ringSize ?? 256,
       headerBytes: netHeaderBytes(this.#has(VIRTIO_FEATURE.VERSION_1), mergeable),
@@ -297,6 +312,7 @@ export class EmbeddedGuest {
   async #start(bases: readonly number[]): Promise<void> {
     const session = this.#session;
     await session.request('SET_FEATURES', this.features);
+    await this.iommu?.connect(session);
     await this.#shareMemory();
     if (this.#options.mtu !== undefined && this.#hasProtocol(PROTOCOL_FEATURE.MTU)) {
       await session.request('NET_SET_MTU', BigInt(this.#options.mtu));
@@ -327,9 +343,9 @@ export class EmbeddedGuest {
       await session.request('SET_VRING_ADDR', {
         index,
         flags: 0,
-        descUva: this.memory.uvaOf(ring.layout.descOffset),
-        usedUva: this.memory.uvaOf(ring.layout.deviceOffset),
-        availUva: this.memory.uvaOf(ring.layout.driverOffset),
+        descUva: this.#driverMemory.uvaOf(ring.layout.descOffset),
+        usedUva: this.#driverMemory.uvaOf(ring.layout.deviceOffset),
+        availUva: this.#driverMemory.uvaOf(ring.layout.driverOffset),
         logGpa: 0n,
       });
       const kickFds = ring.kickFd < 0 ? [] : [ring.kickFd];
@@ -362,7 +378,8 @@ async function negotiate(session: FrontEndSession, options: EmbeddedGuestOptions
   let queuePairsMax: number | null = null;
   if (hasBit(features, VIRTIO_FEATURE.PROTOCOL_FEATURES)) {
     const offeredProtocol = await session.request('GET_PROTOCOL_FEATURES', null);
-    protocolFeatures = offeredProtocol & (options.protocolFeatures ?? GUEST_PROTOCOL_FEATURES);
+    const wanted = options.iommu === true ? maskOf(PROTOCOL_FEATURE.BACKEND_REQ) : 0n;
+    protocolFeatures = offeredProtocol & ((options.protocolFeatures ?? GUEST_PROTOCOL_FEATURES) | wanted);
     await session.request('SET_PROTOCOL_FEATURES', protocolFeatures);
     session.replyAck = hasBit(protocolFeatures, PROTOCOL_FEATURE.REPLY_ACK);
     if (hasBit(protocolFeatures, PROTOCOL_FEATURE.MQ)) {
@@ -384,8 +401,9 @@ function acceptedFeatures(offered: bigint, options: EmbeddedGuestOptions): bigin
     if (isWanted && !hasBit(offered, bit)) throw new BackEndError(`the back-end does not offer ${what}`);
     features = isWanted ? features | maskOf(bit) : features & ~maskOf(bit);
   };
-  const { layout, inOrder } = options;
+  const { layout, inOrder, iommu } = options;
   choose(VIRTIO_FEATURE.RING_PACKED, layout === undefined ? null : layout === 'packed', 'packed rings');
+  choose(VIRTIO_FEATURE.ACCESS_PLATFORM, iommu ?? null, 'addresses of an IOMMU');
   choose(VIRTIO_FEATURE.IN_ORDER, inOrder ?? null, 'buffers used in order');
   return features;
 }

@@ -10,6 +10,23 @@ import { WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from './arena-view.ts';
 export type GpaRange = { readonly start: number; readonly end: number; readonly arenaOffset: number };
 /** All of a guest's memory by ascending address; plain data that can be posted to a worker. */
 export type GpaMap = readonly GpaRange[];
+/**
+ * Of a guest whose device is behind an IOMMU (iotlb.ts), by the addresses that its drivers write down: what the device may
+ * read, and what it may write; often the same array. RANGE_WORDS a range: first address, end, arena offset minus first address.
+ * Nobody changes it, so threads share it.
+ */
+export type IovaMap = {
+  readonly kind: 'iova';
+  readonly readable: Float64Array;
+  readonly writable: Float64Array;
+};
+/** What a ring's descriptors are translated by. */
+export type AddressMap = GpaMap | IovaMap;
+export const RANGE_WORDS = 3;
+
+export function isIovaMap(map: AddressMap): map is IovaMap {
+  return !Array.isArray(map);
+}
 
 const TWO_32 = 4_294_967_296;
 
@@ -28,17 +45,28 @@ export class GpaTranslator {
   hitBytes = -1;
   hitIndex = 0;
   hitWindow = 0;
+  /** After -1: the first byte that was not found, or, of a range of several pieces, where the first of them ends. */
+  missedLo = 0;
+  missedHi = 0;
+  declare private readonly isForWriting: boolean;
   /** Per range: start, end, arena offset minus start. */
   declare private ranges: Float64Array;
   declare private rangeCount: number;
 
-  constructor(map: GpaMap) {
+  /** `isForWriting`: behind an IOMMU, finds only what may be written instead of what may be read. */
+  constructor(map: AddressMap, isForWriting = false) {
+    this.isForWriting = isForWriting;
     this.follow(map);
   }
 
   /** Translates by this map from now on: the guest has more memory, or less. */
-  follow(map: GpaMap): void {
+  follow(map: AddressMap): void {
     this.hitBytes = -1;
+    if (isIovaMap(map)) {
+      this.ranges = this.isForWriting ? map.writable : map.readable;
+      this.rangeCount = this.ranges.length / RANGE_WORDS;
+      return;
+    }
     this.rangeCount = map.length;
     this.ranges = new Float64Array(map.length * 3);
     for (const [i, range] of map.entries()) {
@@ -68,7 +96,7 @@ export class GpaTranslator {
   locateSome(gpaLo: number, gpaHi: number, skipBytes: number, wantedBytes: number): number {
     const gpa = (gpaHi >>> 0) * TWO_32 + (gpaLo >>> 0) + skipBytes;
     const at = this.rangeOf(gpa);
-    if (at < 0) return -1;
+    if (at < 0) return this.miss(gpa);
     this.contiguousBytes = Math.min(this.ranges[at + 1] - gpa, wantedBytes, WINDOW_OVERLAP_BYTES) | 0;
     return this.placeOf(gpa + this.ranges[at + 2]);
   }
@@ -76,10 +104,17 @@ export class GpaTranslator {
   private locateAnew(gpaLo: number, gpaHi: number, sizeBytes: number): number {
     const gpa = (gpaHi >>> 0) * TWO_32 + (gpaLo >>> 0);
     const at = this.rangeOf(gpa);
-    if (at < 0 || gpa + sizeBytes > this.ranges[at + 1]) return -1;
+    if (at < 0) return this.miss(gpa);
+    if (gpa + sizeBytes > this.ranges[at + 1]) return this.miss(this.ranges[at + 1]);
     const index = this.placeOf(gpa + this.ranges[at + 2]);
     this.remember(gpa, at);
     return index;
+  }
+
+  private miss(gpa: number): -1 {
+    this.missedLo = (gpa % TWO_32) | 0;
+    this.missedHi = Math.floor(gpa / TWO_32) | 0;
+    return -1;
   }
 
   /** Remembers the part of a range that shares the address's upper half and its window. */

@@ -142,11 +142,27 @@ export class GuestMemory {
     return mergedRanges(this.#regions, (region) => region.gpa);
   }
 
-  /** Arena offset of a front-end-virtual range, or null when not all of it is shared contiguously. */
-  offsetOfUva(uva: bigint, sizeBytes: number): number | null {
+  /** Ranges by front-end-virtual address, contiguous neighbours as one. */
+  get uvaMap(): readonly GpaRange[] {
     // Asked three times for each ring, and a front-end decides how often and over how many regions.
     this.#uvaRanges ??= mergedRanges(this.#regions, (region) => region.uva);
-    return offsetIn(this.#uvaRanges, uva, sizeBytes);
+    return this.#uvaRanges;
+  }
+
+  /** Arena offset of a front-end-virtual range, or null when not all of it is shared contiguously. */
+  offsetOfUva(uva: bigint, sizeBytes: number): number | null {
+    return offsetIn(this.uvaMap, uva, sizeBytes);
+  }
+
+  /** Whether a front-end-virtual range lies in the regions, which need not be neighbours in the arena. */
+  holdsUva(uva: bigint, sizeBytes: bigint): boolean {
+    let at = uva;
+    for (const { start, end } of this.uvaMap) {
+      if (at < BigInt(start)) return false;
+      if (at < BigInt(end)) at = BigInt(end);
+      if (at >= uva + sizeBytes) return true;
+    }
+    return false;
   }
 
   #map(region: CheckedRegion, fd: number): MappedRegion {

@@ -6,6 +6,7 @@ import type { RingRecords } from '../device/ring-records.ts';
 import type { Budget } from '../host/budgets.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
+import type { AddressMiss } from '../memory/iotlb.ts';
 import type { Direction } from '../queue/contract.ts';
 import type { DataPath } from '../queue/data-path.ts';
 import type { OffloadSettings } from '../queue/offloads.ts';
@@ -113,4 +114,6 @@ export interface Port {
   tune(tuning: PortTuning): Promise<void>;
   /** A worker stopped one of its queues because of a fault of the other side; QueueState has the code. */
   queueFailed(queueIndex: number): void;
+  /** Virtqueues: a worker parked one until these are translated, the first one before all. */
+  queueWaits?(queueIndex: number, misses: readonly AddressMiss[]): void;
 }

@@ -8,7 +8,8 @@
  * `to.place(...)`; `to.end()` for every queue that was begun; `from.finish()` last, when the copies are handed over.
  * Bursts of several ingress queues may share the last two steps.
  */
-import type { GpaMap } from '../memory/gpa-translator.ts';
+import type { AddressMap } from '../memory/gpa-translator.ts';
+import type { AddressMiss } from '../memory/iotlb.ts';
 import type { RingLog } from '../vring/dirty-log.ts';
 import type { Batch } from './batch.ts';
 import type { HeldFrames } from './held-frames.ts';
@@ -33,8 +34,13 @@ export interface IngressQueue {
   readonly wakeFd: number;
   /** `wakeFd` is an eventfd that a peer shares: each signal of it tells once, and nobody reads it. */
   readonly wakesBySignal: boolean;
-  /** A code of the queue's kind; not 0: it is stopped and answers as if empty. */
+  /**
+   * A code of the queue's kind; not 0: it is stopped and answers as if empty. Below 0 it goes on by itself when the main thread
+   * has done what `misses` asks for.
+   */
   fault: number;
+  /** Virtqueues that wait: what is to be translated for them. */
+  readonly misses?: readonly AddressMiss[];
   /**
    * Clears the batch, takes up to BATCH_FRAMES_MAX waiting frames and describes them there. Answers how many it
    * took, those with them that cannot be forwarded.
@@ -56,8 +62,11 @@ export interface IngressQueue {
   acknowledgeWake(): boolean;
   /** Virtqueues: the driver is signalled by another descriptor from now on, and once at once. */
   setCallFd(callFd: number): void;
-  /** Virtqueues: the guest has more memory from now on, or less; where the rest lies has not changed. */
-  setMemory(map: GpaMap): void;
+  /**
+   * Virtqueues: the guest has more memory from now on, or less; where the rest lies has not changed. `isPaused`: the queue
+   * itself lies nowhere for now, and is not touched until this is called again.
+   */
+  setMemory(map: AddressMap, isPaused?: boolean): void;
   /** Virtqueues: what is written to the guest from now on is marked there; null: nowhere. */
   setLog(log: RingLog | null): void;
 }
@@ -67,6 +76,8 @@ export interface EgressQueue {
   readonly queueIndex: number;
   /** As of an ingress queue. */
   fault: number;
+  /** As of an ingress queue. */
+  readonly misses?: readonly AddressMiss[];
   /** Whether other workers fill it too, so that it must not stay open for longer than a burst. */
   readonly shared: boolean;
   /**
@@ -94,7 +105,7 @@ export interface EgressQueue {
   /** As of an ingress queue; never during a burst. */
   setCallFd(callFd: number): void;
   /** As of an ingress queue; never during a burst. */
-  setMemory(map: GpaMap): void;
+  setMemory(map: AddressMap, isPaused?: boolean): void;
   /** As of an ingress queue; never during a burst. */
   setLog(log: RingLog | null): void;
 }

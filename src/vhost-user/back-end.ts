@@ -18,6 +18,7 @@ import {
   messageName,
   VRING_FD_NONE,
 } from '../../protocol/vhost-user/messages.ts';
+import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
 import { closeFds } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { PeerFds } from '../host/peer-fds.ts';
@@ -150,7 +151,10 @@ export class Session {
     }
   }
 
-  #checkGate(name: MessageName, { gate }: MessageSpec): void {
+  #checkGate(name: MessageName, { gate, deviceGate }: MessageSpec): void {
+    if (deviceGate !== undefined && !hasBit(this.#backEnd.features, VIRTIO_FEATURE[deviceGate])) {
+      throw new PeerError(`${name} although ${deviceGate} was not negotiated`);
+    }
     if (gate !== null && !hasBit(this.#backEnd.protocolFeatures, PROTOCOL_FEATURE[gate])) {
       throw new PeerError(`${name} although ${gate} was not negotiated`);
     }
@@ -190,6 +194,9 @@ export class Session {
   }
 
   #wantsAck({ header }: Message): boolean {
+    const name = messageName(header.request);
+    const { isAlwaysAcked }: Partial<MessageSpec> = name === null ? {} : MESSAGES[name];
+    if (isAlwaysAcked === true && hasBit(this.#backEnd.features, VIRTIO_FEATURE.ACCESS_PLATFORM)) return true;
     return (
       (header.flags & FLAG_NEED_REPLY) !== 0 &&
       hasBit(this.#backEnd.protocolFeatures, PROTOCOL_FEATURE.REPLY_ACK)

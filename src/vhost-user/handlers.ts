@@ -29,6 +29,7 @@ export type Handlers = {
 export type BackEnd = {
   /** Negotiated: they gate messages and acknowledgements. */
   readonly protocolFeatures: bigint;
+  readonly features: bigint;
   readonly handlers: Handlers;
 };
 

@@ -1,5 +1,5 @@
 /** A virtqueue as a port attaches it to the data path; the device (src/device/) makes one for each ring. */
-import type { GpaMap } from '../memory/gpa-translator.ts';
+import type { AddressMap } from '../memory/gpa-translator.ts';
 import type { QueueAttachmentBase } from '../queue/contract.ts';
 import type { RingLog } from './dirty-log.ts';
 
@@ -27,7 +27,8 @@ export type RingAttachment = QueueAttachmentBase & {
   /** -1: none; the ring is polled, or never signalled. */
   readonly kickFd: number;
   readonly callFd: number;
-  readonly map: GpaMap;
+  /** Of kind `iova`: the ring is behind an IOMMU, and what the map lacks may come. */
+  readonly map: AddressMap;
   /** The ring's record in the arena (ring-record.ts); left out: it has none. */
   readonly recordOffset?: number;
   /** A packed ring's region in the arena that its front-end keeps (packed/inflight-words.ts); left out: it has none. */

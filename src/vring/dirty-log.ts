@@ -12,8 +12,8 @@
  */
 import * as NET from '../../protocol/virtio/net.ts';
 import { PeerSignal } from '../host/peer-signal.ts';
-import type { ArenaView } from '../memory/arena-view.ts';
-import type { GpaTranslator } from '../memory/gpa-translator.ts';
+import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
+import { type GpaMap, type GpaTranslator, RANGE_WORDS } from '../memory/gpa-translator.ts';
 import { loadOrdered32 } from '../memory/ordered.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as BATCH from '../queue/batch.ts';
@@ -25,6 +25,7 @@ const { AT_BYTES, RECORD_SHIFT } = BATCH;
 
 const PAGE_SHIFT = 12;
 const PAGE_MASK = 0xfff;
+const PAGE_BYTES = 1 << PAGE_SHIFT;
 /** Pages are numbers below 2^30, so the upper half of an address has so many values. */
 const GPA_HI_END = 1 << 10;
 export const LOG_PAGES_MAX = 2 ** 30;
@@ -41,6 +42,11 @@ export type RingLog = {
   readonly ownPages: readonly PageRange[];
   /** Signalled after pages were marked; -1: none. */
   readonly signalFd: number;
+  /**
+   * Of a ring behind an IOMMU, whose descriptors hold no guest-physical addresses: where the guest's memory lies, by which the
+   * page of what is written is found.
+   */
+  readonly regions?: GpaMap;
 };
 
 export class DirtyLog {
@@ -56,8 +62,20 @@ export class DirtyLog {
   /** First and last page of what is about to be written, in turn. */
   declare private readonly noted: Int32Array;
   private notedCount = 0;
+  /** What is written is marked by where it lies, and not by its address. */
+  declare readonly isByPlace: boolean;
+  /** Then: first arena offset, end, and guest address minus arena offset of each region. */
+  declare private readonly regions: Float64Array;
 
-  constructor(arena: ArenaView, { offset, sizeBytes, ownPages, signalFd }: RingLog) {
+  constructor(arena: ArenaView, { offset, sizeBytes, ownPages, signalFd, regions }: RingLog) {
+    this.isByPlace = regions !== undefined;
+    this.regions = Float64Array.from(
+      (regions ?? []).flatMap(({ start, end, arenaOffset }) => [
+        arenaOffset,
+        arenaOffset + end - start,
+        start - arenaOffset,
+      ]),
+    );
     const lead = offset % 4;
     this.words = new Int32Array(arena.buffer, offset - lead, Math.ceil((lead + sizeBytes) / 4));
     this.shift = 8 * lead;
@@ -103,7 +121,7 @@ export class DirtyLog {
 
   /** A stretch of the guest's memory, by an address whose halves are given, is about to be written; see `markNoted`. */
   note(gpaLo: number, gpaHi: number, sizeBytes: number): void {
-    if (gpaHi >>> 0 >= GPA_HI_END || sizeBytes <= 0) return;
+    if (this.isByPlace || gpaHi >>> 0 >= GPA_HI_END || sizeBytes <= 0) return;
     const first = (gpaHi << (32 - PAGE_SHIFT)) | (gpaLo >>> PAGE_SHIFT);
     const at = this.notedCount;
     this.noted[at] = first;
@@ -129,11 +147,32 @@ export class DirtyLog {
     this.notedCount = 0;
   }
 
+  /** A stretch of the arena is written. */
+  markPlace(offset: number, sizeBytes: number): void {
+    const { regions } = this;
+    this.fence();
+    for (let at = 0; at < regions.length; at += RANGE_WORDS) {
+      const from = Math.max(offset, regions[at]);
+      const to = Math.min(offset + sizeBytes, regions[at + 1]);
+      if (from >= to) continue;
+      const gpa = from + regions[at + 2];
+      const end = Math.min(this.pageEnd, Math.floor((gpa + (to - from) - 1) / PAGE_BYTES) + 1);
+      for (let page = Math.floor(gpa / PAGE_BYTES); page < end; page++) {
+        const bit = page + this.shift;
+        this.mark(bit >> 5, 1 << (bit & 31));
+      }
+    }
+  }
+
   /**
    * Frames that a tight loop wrote, each behind a header of twelve bytes at `tags.placedAt`, all in the piece of memory
    * that the translator remembers.
    */
   markPlaced(translator: GpaTranslator, batch: Batch, order: Int32Array, from: number, end: number): void {
+    if (this.isByPlace) {
+      this.markFrames(translator.hitWindow, batch, order, from, end);
+      return;
+    }
     if (translator.hitHi >>> 0 >= GPA_HI_END) return;
     const { words } = this;
     const { records } = batch;
@@ -172,6 +211,14 @@ export class DirtyLog {
   private tell(): void {
     if (this.hasMarked && this.signal !== null) this.signal.send();
     this.hasMarked = false;
+  }
+
+  private markFrames(window: number, batch: Batch, order: Int32Array, from: number, end: number): void {
+    const { placedAt } = batch.tags;
+    for (let k = from; k < end; k++) {
+      const frameBytes = batch.records[(order[k] << RECORD_SHIFT) + AT_BYTES];
+      this.markPlace(window * WINDOW_BYTES + placedAt[k], frameBytes + NET_HEADER_BYTES);
+    }
   }
 
   /** Neighbours of a page are marked by others at the same time, and the front-end takes marks away. */

@@ -20,7 +20,16 @@ export const RING_FAULT = {
   COMMAND_TOO_LONG: 14,
   COMMAND_WITHOUT_ANSWER: 15,
   CHAIN_TOO_LONG: 16,
+  INDIRECT_SCATTERED: 17,
 } as const;
+
+/**
+ * In place of a fault, in the worker only: the ring is behind an IOMMU and stays where it is until what it needs has
+ * been translated (Ring.misses).
+ */
+export const PARKED = -1;
+/** The same of a ring that may not be touched, because where it lies itself has no translation now (Ring.setMemory). */
+export const PAUSED = -2;
 
 const MESSAGES: readonly string[] = [
   'no fault',
@@ -40,6 +49,7 @@ const MESSAGES: readonly string[] = [
   'a control command is longer than 65,536 bytes',
   'a control command without a writable buffer for its answer',
   'a descriptor chain has more than 96 descriptors',
+  'an indirect table is not contiguous in the shared memory',
 ];
 
 export function faultMessage(fault: number): string {

@@ -17,13 +17,23 @@ export function locateTable(ring: Ring, gpaLo: number, gpaHi: number, tableBytes
   if (entryCount === 0 || entryCount > ENTRIES_MAX || (tableBytes & (DESC_BYTES - 1)) !== 0) {
     return -RING_FAULT.INDIRECT_LENGTH;
   }
-  const index = ring.translator.locate(gpaLo, gpaHi, tableBytes);
-  return index < 0 ? -RING_FAULT.INDIRECT_ADDRESS : index;
+  const index = ring.tables.locate(gpaLo, gpaHi, tableBytes);
+  if (index >= 0) return index;
+  return ring.isTranslated && isThere(ring, gpaLo, gpaHi, tableBytes)
+    ? -RING_FAULT.INDIRECT_SCATTERED
+    : -RING_FAULT.INDIRECT_ADDRESS;
+}
+
+/** Whether all of it is known, in several pieces; otherwise the translator tells of the first byte that is not. */
+function isThere({ tables }: Ring, gpaLo: number, gpaHi: number, tableBytes: number): boolean {
+  for (let done = 0; done < tableBytes; done += tables.contiguousBytes)
+    if (tables.locateSome(gpaLo, gpaHi, done, tableBytes - done) < 0) return false;
+  return true;
 }
 
 /** The window of the table last located. */
 export function tableWindow(ring: Ring): Window {
-  return ring.arena.windows[ring.translator.window];
+  return ring.arena.windows[ring.tables.window];
 }
 
 /** A little-endian int32 at a byte index. */

@@ -1,8 +1,9 @@
 /** Pieces of guest memory that are written one after the other, as one stream of bytes. One thread's object. */
-import type { ArenaView } from '../memory/arena-view.ts';
+import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
 import { requestWord0, requestWord1, requestWord2 } from '../offload/net-header.ts';
 import { ADDRESSES_BYTES, type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
 import { TAG_BYTES } from '../queue/frame-tags.ts';
+import type { DirtyLog } from './dirty-log.ts';
 import { netHeaderByte, writeByte, writeBytes } from './guest-writes.ts';
 
 /**
@@ -44,6 +45,12 @@ export class PieceCursor {
     this.sizeBytes[at] = sizeBytes;
     this.count = at + 1;
     return true;
+  }
+
+  /** All pieces are written, or may be. */
+  markIn(log: DirtyLog): void {
+    for (let at = 0; at < this.count; at++)
+      log.markPlace(this.window[at] * WINDOW_BYTES + this.index[at], this.sizeBytes[at]);
   }
 
   writeNetHeader(headerBytes: number, bufferCount: number): void {

@@ -5,14 +5,18 @@
  */
 import { PeerSignal } from '../host/peer-signal.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
-import { type GpaMap, GpaTranslator } from '../memory/gpa-translator.ts';
+import { type AddressMap, GpaTranslator, isIovaMap } from '../memory/gpa-translator.ts';
+import { ACCESS_READ, ACCESS_WRITE, type AddressMiss } from '../memory/iotlb.ts';
 import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState, STATE_FAULT } from '../queue/state.ts';
+import { missesAhead } from './address-misses.ts';
 import type { RingAttachment } from './attachment.ts';
 import type { DescriptorList } from './descriptor-list.ts';
 import { DirtyLog, type RingLog } from './dirty-log.ts';
-import { RING_FAULT } from './faults.ts';
+import { PARKED, PAUSED, RING_FAULT } from './faults.ts';
 import { NO_SENSE, type RingLayout } from './layout.ts';
 import { LAYOUTS } from './layouts.ts';
+
+const NO_MISSES: readonly AddressMiss[] = [];
 
 export class Ring {
   declare readonly portId: number;
@@ -23,10 +27,18 @@ export class Ring {
   readonly wakesBySignal = true;
   /** Null: the driver is never signalled. */
   declare private call: PeerSignal | null;
+  /** A RING_FAULT, PARKED or PAUSED. */
   declare fault: number;
+  /** While the ring is parked: what is to be translated, that first without which it cannot go on. */
+  misses: readonly AddressMiss[] = NO_MISSES;
   declare readonly state: QueueState;
   declare readonly arena: ArenaView;
+  /** Of buffers, as they are used: from the guest they are read, to the guest they are written. */
   declare readonly translator: GpaTranslator;
+  /** Of what is only read; without an IOMMU the same one. */
+  declare readonly tables: GpaTranslator;
+  /** The ring is behind an IOMMU. */
+  declare readonly isTranslated: boolean;
   declare readonly indirect: boolean;
   declare readonly headerBytes: number;
   declare protected readonly layout: RingLayout;
@@ -45,7 +57,10 @@ export class Ring {
     this.indirect = attachment.indirect;
     this.headerBytes = attachment.headerBytes;
     this.arena = arena;
-    this.translator = new GpaTranslator(attachment.map);
+    const isWritten = attachment.direction === 'egress';
+    this.isTranslated = isIovaMap(attachment.map);
+    this.translator = new GpaTranslator(attachment.map, isWritten);
+    this.tables = this.isTranslated && isWritten ? new GpaTranslator(attachment.map) : this.translator;
     this.state = new QueueState(attachment.states, attachment.queueIndex);
     this.fault = this.state.words[STATE_FAULT];
     this.layout = LAYOUTS[attachment.layout](arena, attachment);
@@ -59,7 +74,7 @@ export class Ring {
   protected loadState(): void {
     const { words } = this.state;
     this.layout.load(words);
-    this.fault = words[STATE_FAULT];
+    if (this.fault >= RING_FAULT.NONE) this.fault = words[STATE_FAULT];
   }
 
   /** Whether a chain waits beyond those that were walked. */
@@ -80,8 +95,18 @@ export class Ring {
     this.layout.useWalked(writtenBytes);
   }
 
-  /** Stops the ring: nothing more is taken from it or given to it. */
-  fail(fault: number): void {
+  /**
+   * Stops the ring: nothing more is taken from it or given to it. Where only a translation lacks it is parked instead, and
+   * takes the chain anew when it has come.
+   */
+  fail(
+    fault: number,
+    translator = fault === RING_FAULT.INDIRECT_ADDRESS ? this.tables : this.translator,
+  ): void {
+    if (this.isTranslated && this.#isMiss(fault)) {
+      this.#park(translator);
+      return;
+    }
     this.fault = fault;
     this.layout.forgetWalked();
     this.state.words[STATE_FAULT] = fault;
@@ -113,9 +138,37 @@ export class Ring {
     this.signal();
   }
 
-  /** Never during a burst: nothing is remembered of where frames and buffers lie. */
-  setMemory(map: GpaMap): void {
+  /**
+   * Never during a burst: nothing is remembered of where frames and buffers lie. `isPaused`: nothing of the ring is touched
+   * until this is called again.
+   */
+  setMemory(map: AddressMap, isPaused = false): void {
     this.translator.follow(map);
+    if (this.tables !== this.translator) this.tables.follow(map);
+    if (this.fault === PARKED && !isPaused && this.#isMissing(this.misses[0])) return;
+    if (this.fault > RING_FAULT.NONE) return;
+    this.misses = NO_MISSES;
+    this.fault = isPaused ? PAUSED : this.state.words[STATE_FAULT];
+  }
+
+  #isMissing({ iova, access }: AddressMiss): boolean {
+    const translator = (access & ACCESS_WRITE) === 0 ? this.tables : this.translator;
+    const lo = Number(BigInt.asIntN(32, iova));
+    return translator.locateSome(lo, Number(BigInt.asIntN(32, iova >> 32n)), 0, 1) < 0;
+  }
+
+  #isMiss(fault: number): boolean {
+    return fault === RING_FAULT.BUFFER_ADDRESS || fault === RING_FAULT.INDIRECT_ADDRESS;
+  }
+
+  /** `translator` did not find something. Allocates. */
+  #park(translator: GpaTranslator): void {
+    const isWritten = translator !== this.tables;
+    const iova = (BigInt(translator.missedHi >>> 0) << 32n) | BigInt(translator.missedLo >>> 0);
+    const first = { iova, access: isWritten ? ACCESS_WRITE : ACCESS_READ };
+    this.layout.forgetWalked();
+    this.misses = missesAhead(this, this.layout, first);
+    this.fault = PARKED;
   }
 
   /** Between bursts: what is written from now on is marked there. */
@@ -125,12 +178,14 @@ export class Ring {
 
   /** Asks the driver to kick for the next chain; false when one came meanwhile. */
   armWake(): boolean {
+    if (this.fault === PAUSED) return true;
     this.layout.armWake();
     if (this.log !== null) this.log.markOwn();
     return !this.hasWaiting();
   }
 
   disarmWake(): void {
+    if (this.fault === PAUSED) return;
     this.layout.disarmWake();
     if (this.log !== null) this.log.markOwn();
   }

@@ -10,7 +10,7 @@ import type { EgressQueue } from '../queue/contract.ts';
 import { COUNT_FRAMES, STATE_WORK_SPENT } from '../queue/state.ts';
 import type { RingAttachment } from './attachment.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from './descriptor-list.ts';
-import { RING_FAULT } from './faults.ts';
+import { PARKED, RING_FAULT } from './faults.ts';
 import { WALKED_CHAINS_MAX } from './layout.ts';
 import { PieceCursor } from './piece-cursor.ts';
 import { Ring } from './ring.ts';
@@ -105,7 +105,7 @@ export class ToGuest extends Ring implements EgressQueue {
         const waits = why === REFUSED_NO_BUFFER && batch.bytesOf(order[next]) > batch.waitsBeyondBytes;
         // The driver was just looked at: it will not have offered more for the rest of this burst.
         if (waits || !this.hasWaiting()) {
-          const whyRest = this.fault === RING_FAULT.NONE ? REFUSED_NO_BUFFER : REFUSED_FAULT;
+          const whyRest = this.fault > RING_FAULT.NONE ? REFUSED_FAULT : REFUSED_NO_BUFFER;
           for (let left = next + 1; left < count; left++) batch.refuse(order[left], whyRest);
           return;
         }
@@ -136,12 +136,15 @@ export class ToGuest extends Ring implements EgressQueue {
       if (!waits || why !== REFUSED_NO_BUFFER) return why;
       // It is looked for again and again, at intervals of its own.
       this.workLeft = workLeft;
-      return this.#hasWalkedAll() ? REFUSED_TOO_SMALL : REFUSED_NO_BUFFER;
+      return this.fault !== PARKED && this.#hasWalkedAll() ? REFUSED_TOO_SMALL : REFUSED_NO_BUFFER;
     }
     if (!batch.hasHeader(frame)) target.writeNetHeader(this.headerBytes, this.chainCount);
     else target.writeRequestHeader(this.headerBytes, this.chainCount, batch, frame);
     target.writeFrame(batch, frame);
-    if (this.log !== null) this.log.markNoted();
+    if (this.log !== null) {
+      if (this.log.isByPlace) target.markIn(this.log);
+      else this.log.markNoted();
+    }
     this.layout.useFrame(this.chainBytes, this.chainCount);
     this.burstFrames++;
     this.burstBytes += frameBytes;
@@ -157,7 +160,7 @@ export class ToGuest extends Ring implements EgressQueue {
     let roomBytes = 0;
     while (roomBytes < neededBytes) {
       if (this.chainCount > 0 && !this.mergeable) return REFUSED_TOO_SMALL;
-      if (!this.hasWaiting()) return this.fault === RING_FAULT.NONE ? REFUSED_NO_BUFFER : REFUSED_FAULT;
+      if (!this.hasWaiting()) return this.#whyNone();
       if (this.chainCount === WALKED_CHAINS_MAX || this.descriptorsLeft <= 0) return REFUSED_TOO_SMALL;
       const chainBytes = this.#collectChain(neededBytes - roomBytes);
       if (chainBytes < 0) return -chainBytes;
@@ -214,7 +217,7 @@ export class ToGuest extends Ring implements EgressQueue {
       const index = translator.locateSome(gpaLo, gpaHi, done, usedBytes - done);
       if (index < 0) {
         this.fail(RING_FAULT.BUFFER_ADDRESS);
-        return REFUSED_FAULT;
+        return this.#whyNone();
       }
       const pieceBytes = translator.contiguousBytes;
       this.workLeft--;
@@ -226,7 +229,12 @@ export class ToGuest extends Ring implements EgressQueue {
 
   #stopped(fault: number): number {
     this.fail(fault);
-    return refusal(REFUSED_FAULT);
+    return refusal(this.#whyNone());
+  }
+
+  /** Why a frame is refused when nothing waits: a ring that is parked will have buffers, as one that has none. */
+  #whyNone(): number {
+    return this.fault > RING_FAULT.NONE ? REFUSED_FAULT : REFUSED_NO_BUFFER;
   }
 }
 

@@ -52,6 +52,11 @@ export const DROP_REASONS = [
   { name: 'notTaken', side: 'receiver', text: 'a frame was handed over but the other side did not take it' },
   { name: 'overMtu', side: 'receiver', text: 'a frame to it was longer than its MTU' },
   { name: 'notReady', side: 'receiver', text: 'had no enabled receive queue for a frame to it' },
+  {
+    name: 'notTranslated',
+    side: 'receiver',
+    text: 'waited for its IOMMU to translate the address of a buffer for a frame to it',
+  },
   { name: 'queueStopped', side: 'receiver', text: 'its receive queue stopped because of a fault' },
 ] as const;
 

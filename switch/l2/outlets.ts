@@ -201,13 +201,17 @@ export class Outlets {
       const refused = batch.refusedCount - refusedBefore;
       if (backlogs.stuckCount !== 0 && refused < count) backlogs.noteTaken(queue);
       if (refused === 0) return;
-      if (mayWait) this.keepLong(port, queue, batch, refusedBefore, order, count);
+      if (mayWait || (queue.fault < 0 && backlogs.mayBegin(port, queue)))
+        this.keepWaiting(port, queue, batch, refusedBefore, order, count);
     }
     if (batch.refusedCount !== refusedBefore) this.countRefused(port, target, batch, refusedBefore);
   }
 
-  /** Has the frames wait that came last and found no buffers, from the first long one on. */
-  private keepLong(
+  /**
+   * Has the frames wait that came last and found no buffers, from the first long one on; all of them where the queue will go on
+   * by itself soon.
+   */
+  private keepWaiting(
     port: ForwardingPort,
     queue: EgressQueue,
     batch: Batch,
@@ -217,12 +221,12 @@ export class Outlets {
   ): void {
     const { backlogs } = this;
     const waiting = waitingOf(batch, refusedBefore, order, count);
-    let long = count - waiting;
-    while (long < count && batch.bytesOf(order[long]) <= LONG_FRAME_BYTES) long++;
-    if (long === count) return;
+    let first = count - waiting;
+    if (queue.fault >= 0) while (first < count && batch.bytesOf(order[first]) <= LONG_FRAME_BYTES) first++;
+    if (first === count) return;
     // Those before it stay refused.
-    batch.refusedCount -= count - long;
-    backlogs.keep(backlogs.begin(port, queue), batch, order, long, count);
+    batch.refusedCount -= count - first;
+    backlogs.keep(backlogs.begin(port, queue), batch, order, first, count);
   }
 
   /**
@@ -340,7 +344,7 @@ export class Outlets {
     for (let r = from; r < batch.refusedCount; r++) {
       const why = batch.refusedWhy[r];
       if (why === REFUSED_FAULT) counts[DROP.queueStopped] += 1;
-      else if (why === REFUSED_NO_BUFFER) counts[DROP.noBuffer] += 1;
+      else if (why === REFUSED_NO_BUFFER) counts[queue.fault < 0 ? DROP.notTranslated : DROP.noBuffer] += 1;
       else counts[DROP.bufferTooSmall] += 1;
     }
     if (queue.fault !== 0) this.onFault(queue);

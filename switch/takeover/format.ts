@@ -104,12 +104,14 @@ export const Positions: z.ZodType<PortPositions> = z.object({
       fault: Word,
       reason: z.string().nullable(),
       kickIsOurs: z.boolean(),
+      stoodAtReset: Word.nullable(),
     }),
   ),
   device: z
     .object({
       status: Word,
       featuresRefused: z.boolean(),
+      isLogBehind: z.boolean(),
       inBand: z.object({
         endReason: z.string().nullable(),
         refusedCount: Word,

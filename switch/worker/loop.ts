@@ -7,7 +7,7 @@ import { drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { closePeerSignals } from '../../src/host/peer-signal.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import type { GpaMap } from '../../src/memory/gpa-translator.ts';
+import type { AddressMap } from '../../src/memory/gpa-translator.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
@@ -184,7 +184,7 @@ export class PollWorker {
         this.#setCallFd(order.portId, order.queueIndex, order.callFd);
         break;
       case 'setMemory':
-        this.#setMemory(order.portId, order.map, order.isLonger);
+        this.#setMemory(order.portId, order.map, order.isLonger, order.paused);
         break;
       case 'setLog':
         this.#setLog(order.portId, order.queueIndex, order.log);
@@ -262,29 +262,35 @@ export class PollWorker {
     }
   }
 
-  #setMemory(portId: number, map: GpaMap, isLonger: boolean): void {
+  #setMemory(portId: number, map: AddressMap, isLonger: boolean, paused: readonly number[]): void {
     if (!isLonger)
       for (const queue of this.#polled) if (queue.portId === portId) this.#forwarder.drain(queue);
     for (const queue of [...this.#polled, ...this.#egress]) {
-      if (queue.portId === portId) queue.setMemory(map);
+      if (queue.portId !== portId) continue;
+      queue.setMemory(map, paused.includes(queue.queueIndex));
+      // It may wait once more, for something else.
+      if (queue.fault === 0) this.#reported.delete(queue);
     }
   }
 
-  /** Which queues of a port get this worker's frames: of those attached and without a fault. */
+  /** Which queues of a port get this worker's frames: of those attached and without a fault; one that waits will go on. */
   #refreshTargets(portId: number): void {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
     const usable = this.#egress
-      .filter((queue) => queue.portId === portId && queue.fault === 0)
+      .filter((queue) => queue.portId === portId && queue.fault <= 0)
       .sort((a, b) => a.queueIndex - b.queueIndex);
     for (const queue of usable) queue.nameSources(this.#sources.get(portId) ?? []);
     port.setQueues(egressOfWorker(usable, this.#setup.index, this.#setup.workerCount));
   }
 
   #reportFault(queue: IngressQueue | EgressQueue): void {
-    if (this.#reported.has(queue)) return;
+    const { portId, queueIndex, misses = [] } = queue;
+    // What is paused is so by the main thread's own will.
+    if (this.#reported.has(queue) || (queue.fault < 0 && misses.length === 0)) return;
     this.#reported.add(queue);
-    this.#tell({ kind: 'queueFailed', portId: queue.portId, queueIndex: queue.queueIndex });
+    if (queue.fault > 0) this.#tell({ kind: 'queueFailed', portId, queueIndex });
+    else this.#tell({ kind: 'queueWaits', portId, queueIndex, misses });
   }
 
   #tell(report: WorkerReport): void {

@@ -6,7 +6,8 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import type { ArenaLocation } from '../../src/memory/arena.ts';
-import type { GpaMap } from '../../src/memory/gpa-translator.ts';
+import type { AddressMap } from '../../src/memory/gpa-translator.ts';
+import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
@@ -22,7 +23,13 @@ export type WorkerOrder =
       readonly queueIndex: number;
       readonly callFd: number;
     }
-  | { readonly kind: 'setMemory'; readonly portId: number; readonly map: GpaMap; readonly isLonger: boolean }
+  | {
+      readonly kind: 'setMemory';
+      readonly portId: number;
+      readonly map: AddressMap;
+      readonly isLonger: boolean;
+      readonly paused: readonly number[];
+    }
   | {
       readonly kind: 'setLog';
       readonly portId: number;
@@ -42,7 +49,14 @@ export type OrderMessage = readonly NumberedOrder[];
 
 export type WorkerReport =
   | { readonly kind: 'done'; readonly numbers: readonly number[] }
-  | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number };
+  | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number }
+  /** It goes on when a map comes (`setMemory`) that has the first of these. */
+  | {
+      readonly kind: 'queueWaits';
+      readonly portId: number;
+      readonly queueIndex: number;
+      readonly misses: readonly AddressMiss[];
+    };
 
 /** Words (int32) of a worker's control block; each worker has a cache line of its own. */
 export const CONTROL_EPOCH = 0;

@@ -6,7 +6,8 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { closeFd, createEventFd, signalFd } from '../../src/host/descriptor.ts';
 import type { ArenaLocation } from '../../src/memory/arena.ts';
-import type { GpaMap } from '../../src/memory/gpa-translator.ts';
+import type { AddressMap } from '../../src/memory/gpa-translator.ts';
+import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
@@ -42,6 +43,7 @@ export type WorkerPoolOptions = {
   readonly scratchOffset: number;
   readonly vlanLimit: number;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
+  readonly onQueueWaits: (portId: number, queueIndex: number, misses: readonly AddressMiss[]) => void;
 };
 
 /** What so many workers need of the arena for themselves. */
@@ -75,7 +77,7 @@ export class WorkerPool implements DataPath {
             scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
             vlanLimit: options.vlanLimit,
           },
-          options.onQueueFailed,
+          options,
         ),
     );
     this.failed = Promise.race(this.#threads.map((thread) => thread.failed));
@@ -131,8 +133,13 @@ export class WorkerPool implements DataPath {
     await this.#orderAll({ kind: 'setCallFd', portId, queueIndex, callFd });
   }
 
-  async setMemory(portId: number, map: GpaMap, isLonger: boolean): Promise<void> {
-    await this.#orderAll({ kind: 'setMemory', portId, map, isLonger });
+  async setMemory(
+    portId: number,
+    map: AddressMap,
+    isLonger: boolean,
+    paused: readonly number[] = [],
+  ): Promise<void> {
+    await this.#orderAll({ kind: 'setMemory', portId, map, isLonger, paused });
   }
 
   async setLog(portId: number, queueIndex: number, log: RingLog | null): Promise<void> {
@@ -227,7 +234,7 @@ class WorkerThread {
 
   constructor(
     setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
-    onQueueFailed: (portId: number, queueIndex: number) => void,
+    { onQueueFailed, onQueueWaits }: Pick<WorkerPoolOptions, 'onQueueFailed' | 'onQueueWaits'>,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
@@ -235,6 +242,7 @@ class WorkerThread {
     this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
+      else if (report.kind === 'queueWaits') onQueueWaits(report.portId, report.queueIndex, report.misses);
       else for (const number of report.numbers) this.#answered(number);
     });
     this.failed = new Promise((_, reject) => {

@@ -177,7 +177,7 @@ describe('a queue', () => {
         map: [{ start: 0, end: GUEST_BYTES, arenaOffset }],
         log: null,
       },
-      { commands: { execute }, onFault: () => {} },
+      { commands: { execute }, onFault: () => {}, onMiss: () => {} },
     );
   }
 

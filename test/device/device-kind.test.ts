@@ -101,7 +101,7 @@ describe('a device of another kind', () => {
       SET_CONFIG: refuse,
     };
     const [frontFd, backFd] = socketPair();
-    const backEnd = { handlers, protocolFeatures: kind.offeredProtocolFeatures };
+    const backEnd = { handlers, features: 0n, protocolFeatures: kind.offeredProtocolFeatures };
     session = new Session(backFd, backEnd, { onRefused: () => {}, onEnd: () => {} });
     front = new ScriptedFrontEnd(frontFd);
     guest = new GuestFile(GUEST_BYTES);

@@ -70,13 +70,13 @@ describe('offers', () => {
   it('name what may do harm only where the port says so', async () => {
     const all = (await use().front.request('GET_FEATURES')).u64;
     const protocol = (await world.front.request('GET_PROTOCOL_FEATURES')).u64;
-    const other = new World({ features: { ringReset: true, inBand: true, skipDrain: true } });
-    expect((await other.front.request('GET_FEATURES')).u64).toBe(all | bit(F.RING_RESET));
+    const other = new World({ features: { ringReset: true, iommu: true, inBand: true, skipDrain: true } });
+    expect((await other.front.request('GET_FEATURES')).u64).toBe(all | bit(F.RING_RESET, F.ACCESS_PLATFORM));
     expect((await other.front.request('GET_PROTOCOL_FEATURES')).u64).toBe(
       protocol | bit(P.IN_BAND, P.SKIP_DRAIN),
     );
     await other.dispose();
-    const off = new World({ features: { ringReset: false, inBand: false, skipDrain: false } });
+    const off = new World({ features: { ringReset: false, iommu: false, inBand: false, skipDrain: false } });
     expect((await off.front.request('GET_FEATURES')).u64).toBe(all);
     expect((await off.front.request('GET_PROTOCOL_FEATURES')).u64).toBe(protocol);
     await off.dispose();

@@ -11,6 +11,7 @@ import {
   BACK_END_MESSAGES,
   MESSAGES,
   type MessageName,
+  type MessageSpec,
   messageName,
 } from '../../protocol/vhost-user/messages.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
@@ -56,6 +57,7 @@ const SETTINGS: Readonly<Record<string, Partial<DeviceOptions>>> = {
   'features=in-band': { features: { inBand: true } },
   'features=skip-drain': { features: { skipDrain: true } },
   'features=ring-reset': { features: { ringReset: true } },
+  'features=iommu': { features: { iommu: true } },
 };
 
 const names = (rows: readonly Row[]): Record<string, number> =>
@@ -67,8 +69,10 @@ describe('the table of messages', () => {
     expect(names(taken)).toEqual(
       Object.fromEntries(Object.entries(MESSAGES).map(([name, { id }]) => [name, id])),
     );
-    for (const { name, ringway } of taken)
-      expect([name, ringway]).toEqual([name, MESSAGES[name as MessageName].gate ?? 'always']);
+    for (const { name, ringway } of taken) {
+      const { gate, deviceGate }: MessageSpec = MESSAGES[name as MessageName];
+      expect([name, ringway]).toEqual([name, gate ?? deviceGate ?? 'always']);
+    }
   });
 
   it('says "no" of messages that are unknown, and leaves no number out', () => {

@@ -6,7 +6,7 @@
 
 import { Arena } from '../../src/memory/arena.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
-import type { GpaMap } from '../../src/memory/gpa-translator.ts';
+import type { AddressMap } from '../../src/memory/gpa-translator.ts';
 import type { HandedPort } from '../../src/port/hand-over.ts';
 import { VhostUserPort } from '../../src/port/vhost-user/port.ts';
 import { BATCH_FRAMES_MAX, Batch } from '../../src/queue/batch.ts';
@@ -136,7 +136,7 @@ class LocalDataPath implements DataPath {
     (this.#ingress.get(key) ?? this.#egress.get(key))?.setCallFd(callFd);
   }
 
-  async setMemory(portId: number, map: GpaMap): Promise<void> {
+  async setMemory(portId: number, map: AddressMap): Promise<void> {
     for (const queue of [...this.#ingress.values(), ...this.#egress.values()]) {
       if (queue.portId === portId) queue.setMemory(map);
     }

@@ -59,6 +59,13 @@ const NAIVE: { [B in Body]: (bytes: Uint8Array) => BodyValues[B] } = {
     paddingBytes: bytes.length - 20,
   }),
   vringFd: (bytes) => ({ index: bytes[0], polled: (bytes[1] & 1) === 1 }),
+  iotlb: (bytes) => ({
+    iova: u64(bytes, 0),
+    sizeBytes: u64(bytes, 8),
+    uva: u64(bytes, 16),
+    access: bytes[24],
+    type: bytes[25],
+  }),
 };
 
 const FIXED_BYTES: Partial<Record<Body, number>> = {
@@ -76,6 +83,7 @@ const BODIES = Object.keys(NAIVE) as Body[];
 function randomPayload(body: Body, random: Random): Uint8Array {
   const fixed = FIXED_BYTES[body];
   if (fixed !== undefined) return random.bytes(fixed);
+  if (body === 'iotlb') return random.bytes(random.pick([26, 32]));
   if (body === 'inflight') return random.bytes(random.pick([20, 24]));
   const count = body === 'memTable' ? random.between(0, 8) : random.between(0, 256);
   const bytes = random.bytes(body === 'memTable' ? 8 + 32 * count : 12 + count);

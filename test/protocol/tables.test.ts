@@ -56,6 +56,7 @@ const SPECIFIED: Record<MessageName, readonly [number, string, string, string | 
   SEND_RARP: [19, 'u64', 'none', null],
   NET_SET_MTU: [20, 'u64', 'none', null],
   SET_BACKEND_REQ_FD: [21, 'none', 'one', null],
+  IOTLB_MSG: [22, 'iotlb', 'none', null],
   GET_CONFIG: [24, 'config', 'none', 'config'],
   SET_CONFIG: [25, 'config', 'none', null],
   GET_INFLIGHT_FD: [31, 'inflight', 'none', 'inflight'],
@@ -120,6 +121,7 @@ describe('table of messages', () => {
   it('of what a back-end asks has the numbers of the specification', () => {
     const actual = Object.entries(BACK_END_MESSAGES).map(([name, { id, body }]) => [name, id, body]);
     expect(actual).toEqual([
+      ['IOTLB_MSG', 1, 'iotlb'],
       ['VRING_CALL', 4, 'vringState'],
       ['VRING_ERR', 5, 'vringState'],
     ]);

@@ -31,6 +31,7 @@ describe('a back-end', () => {
     const [frontFd, backFd] = socketPair();
     front = new FrontEndSession(frontFd);
     const backEnd = {
+      features: 0n,
       protocolFeatures: bit(P.MQ, P.REPLY_ACK, P.MEM_SLOTS),
       handlers: { ...world.net.handlers, ...but },
     };

@@ -30,6 +30,7 @@ export const ID = {
   SEND_RARP: 19,
   NET_SET_MTU: 20,
   SET_BACKEND_REQ_FD: 21,
+  IOTLB_MSG: 22,
   GET_CONFIG: 24,
   SET_CONFIG: 25,
   GET_INFLIGHT_FD: 31,
@@ -60,6 +61,7 @@ export const F = {
   EVENT_IDX: 29,
   PROTOCOL: 30,
   VERSION_1: 32,
+  ACCESS_PLATFORM: 33,
   PACKED: 34,
   IN_ORDER: 35,
   RING_RESET: 40,
@@ -116,6 +118,21 @@ export const table = (regions: readonly Readonly<Region>[], room = regions.lengt
   bytesOf(8 + 32 * room, (view) => {
     view.setUint32(0, regions.length, true);
     for (const [i, value] of regions.entries()) putRegion(view, 8 + 32 * i, value);
+  });
+
+export type Iotlb = { iova: bigint; sizeBytes: bigint; uva: bigint; access: number; type: number };
+
+/** IOTLB_MSG, of either side; with the padding that QEMU's has, or without. */
+export const iotlb = (
+  { iova = 0n, sizeBytes = 0n, uva = 0n, access = 0, type }: Partial<Iotlb> & Pick<Iotlb, 'type'>,
+  paddingBytes = 6,
+): Uint8Array =>
+  bytesOf(26 + paddingBytes, (view) => {
+    view.setBigUint64(0, iova, true);
+    view.setBigUint64(8, sizeBytes, true);
+    view.setBigUint64(16, uva, true);
+    view.setUint8(24, access);
+    view.setUint8(25, type);
   });
 
 export type RingPlace = { descUva: bigint; availUva: bigint; usedUva: bigint };

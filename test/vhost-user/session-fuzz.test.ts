@@ -40,7 +40,10 @@ const NAMES = (Object.keys(ID) as Request[]).filter((name) => name !== 'GET_FEAT
 const ALL_PROTOCOL_FEATURES =
   PROTOCOL_FEATURES |
   bit(P.CONFIG, P.LOG_SHMFD, P.RARP, P.INFLIGHT, P.BACKEND_REQ, P.RESET, P.IN_BAND, P.STATUS, P.SKIP_DRAIN);
-const OPTIONS = { configSpace: true, features: { ringReset: true, inBand: true, skipDrain: true } };
+const OPTIONS = {
+  configSpace: true,
+  features: { ringReset: true, iommu: true, inBand: true, skipDrain: true },
+};
 
 /** Makes messages that are mostly right for a world. */
 class Messages {

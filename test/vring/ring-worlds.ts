@@ -8,12 +8,15 @@ import { ringLogOf } from '../../src/device/ring-log.ts';
 import { placeRing, type RingPlaces } from '../../src/device/ring-places.ts';
 import type { DriverRing, Shape } from '../../src/frontend/driver-ring.ts';
 import { EmbeddedMemory, type RegionPlan } from '../../src/frontend/guest-memory.ts';
+import { IOVA_BASE, IommuMemory } from '../../src/frontend/iommu.ts';
 import { ReceiveQueue } from '../../src/frontend/receive-queue.ts';
 import { SendQueue } from '../../src/frontend/send-queue.ts';
 import type { SplitDriverLayout } from '../../src/frontend/split-layout.ts';
 import { closeFd, createEventFd, drainFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
+import type { AddressMap } from '../../src/memory/gpa-translator.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { type Access, type AddressMiss, IOMMU_PAGE_BYTES, Iotlb } from '../../src/memory/iotlb.ts';
 import type { LogMemory } from '../../src/memory/log-memory.ts';
 import {
   AS_THEY_CAME,
@@ -64,6 +67,8 @@ export type RingPlan = {
   readonly recordOffsets?: readonly [number, number];
   /** The same of regions that a front-end keeps. */
   readonly inflightOffsets?: readonly [number, number];
+  /** The device is behind an IOMMU, of which it knows nothing at first. */
+  readonly iommu?: boolean;
 };
 
 /** Where a ring of each layout begins. */
@@ -98,7 +103,8 @@ export class DriverEnd {
 
   constructor(plan: RingPlan) {
     this.memory = new EmbeddedMemory(plan.memory);
-    const options = { ...plan, memory: this.memory };
+    const memory = plan.iommu === true ? new IommuMemory(this.memory) : this.memory;
+    const options = { ...plan, memory };
     this.toGuest = new ReceiveQueue({ ...options, shape: plan.receiveShape });
     this.fromGuest = new SendQueue(options);
     for (const { ring } of [this.toGuest, this.fromGuest]) ring.layout.startAt(plan.base);
@@ -168,6 +174,8 @@ export class RingwayEnd implements DeviceEnd {
   readonly guestMemory = new GuestMemory(sharedArena);
   readonly states = queueStates(2);
   readonly callFd = createEventFd();
+  /** Where the device is behind an IOMMU. */
+  readonly iotlb = new Iotlb();
   readonly #driver: DriverEnd;
   readonly #plan: RingPlan;
   #log: LogMemory | null = null;
@@ -200,6 +208,24 @@ export class RingwayEnd implements DeviceEnd {
     this.#log = log;
     this.to.setLog(this.#logOf(this.#driver.toGuest.ring));
     this.from.setLog(this.#logOf(this.#driver.fromGuest.ring));
+  }
+
+  /** What both rings translate by. */
+  get map(): AddressMap {
+    return this.#plan.iommu === true ? this.iotlb.mapIn(this.guestMemory.uvaMap) : this.guestMemory.gpaMap();
+  }
+
+  /** Both rings are told what is known. */
+  follow(): void {
+    const { map } = this;
+    this.to.setMemory(map);
+    this.from.setMemory(map);
+  }
+
+  /** The page of a miss becomes known. */
+  translate({ iova }: AddressMiss, access: Access): void {
+    const page = Math.floor((Number(iova) - IOVA_BASE) / IOMMU_PAGE_BYTES) * IOMMU_PAGE_BYTES;
+    this.iotlb.update(IOVA_BASE + page, IOMMU_PAGE_BYTES, Number(this.#driver.memory.uvaOf(page)), access);
   }
 
   /** Both rings are stopped and started again. */
@@ -274,8 +300,9 @@ export class RingwayEnd implements DeviceEnd {
     closeFd(this.callFd);
   }
 
-  #placesOf({ layout, memory }: DriverRing): RingPlaces {
+  #placesOf({ layout }: DriverRing): RingPlaces {
     const plan = this.#plan;
+    const { memory } = this.#driver;
     const addresses = {
       descUva: memory.uvaOf(layout.descOffset),
       availUva: memory.uvaOf(layout.driverOffset),
@@ -283,6 +310,7 @@ export class RingwayEnd implements DeviceEnd {
     };
     const places = placeRing(plan.layout, plan.size, addresses, this.guestMemory);
     if (typeof places === 'string') throw new Error(places);
+    assert(!('misses' in places), 'the memory is there');
     return places;
   }
 
@@ -292,8 +320,10 @@ export class RingwayEnd implements DeviceEnd {
     const { layout, size } = this.#plan;
     const logGpa = BigInt(ring.memory.gpaOf(ring.layout.deviceOffset));
     const map = this.guestMemory.gpaMap();
-    const ownPages = ringLogOf(layout, size, { flags: 1, logGpa }, this.#placesOf(ring), map);
-    return { offset, sizeBytes, ownPages, signalFd: -1 };
+    const isTranslated = this.#plan.iommu === true;
+    const places = this.#placesOf(ring);
+    const ownPages = ringLogOf(layout, size, { flags: 1, logGpa }, places, map, isTranslated);
+    return { offset, sizeBytes, ownPages, signalFd: -1, ...(isTranslated && { regions: map }) };
   }
 
   #attachment(ring: DriverRing, direction: Direction): RingAttachment {
@@ -315,7 +345,7 @@ export class RingwayEnd implements DeviceEnd {
       kickFd: -1,
       callFd: this.callFd,
       states: this.states,
-      map: this.guestMemory.gpaMap(),
+      map: this.map,
       ...(plan.recordOffsets !== undefined && {
         recordOffset: plan.recordOffsets[direction === 'egress' ? 0 : 1],
       }),
@@ -432,11 +462,15 @@ export function naiveRing(
 ): NaiveRing {
   const { memory, layout } = ring;
   const gpa = (offset: number): bigint => BigInt(memory.gpaOf(offset));
+  const regions = memory.regions.map((region) => ({
+    ...region,
+    ...(plan.iommu === true && { gpa: BigInt(IOVA_BASE) + region.mmapOffset }),
+  }));
   return TWINS[plan.layout]({
     ...plan,
     ...changes,
     file: memory.u8,
-    regions: memory.regions,
+    regions,
     descGpa: gpa(layout.descOffset),
     driverGpa: gpa(layout.driverOffset),
     deviceGpa: gpa(layout.deviceOffset),

@@ -6,12 +6,13 @@
  */
 import { descriptorLoop, type Watch } from '../../host/event-loop.ts';
 import { turnBudget } from '../../host/turn-budget.ts';
-import type { ArenaView } from '../../memory/arena-view.ts';
-import type { GpaMap } from '../../memory/gpa-translator.ts';
+import { type ArenaView, WINDOW_BYTES } from '../../memory/arena-view.ts';
+import type { AddressMap, GpaTranslator } from '../../memory/gpa-translator.ts';
+import type { AddressMiss } from '../../memory/iotlb.ts';
 import type { RingAttachment } from '../../vring/attachment.ts';
 import { DescriptorList } from '../../vring/descriptor-list.ts';
 import type { RingLog } from '../../vring/dirty-log.ts';
-import { RING_FAULT } from '../../vring/faults.ts';
+import { PARKED, RING_FAULT } from '../../vring/faults.ts';
 import { writeByte } from '../../vring/guest-writes.ts';
 import { Ring } from '../../vring/ring.ts';
 import type { OwnQueue } from '../device-kind.ts';
@@ -31,6 +32,8 @@ export type ControlQueueOptions = {
   readonly onCommand?: () => void;
   /** The driver's fault stopped the ring. */
   readonly onFault: () => void;
+  /** The ring is parked: these are to be translated. */
+  readonly onMiss: (misses: readonly AddressMiss[]) => void;
 };
 
 type Command = {
@@ -70,8 +73,10 @@ export class ControlQueue implements OwnQueue {
     this.#ring.setCallFd(fd);
   }
 
-  setMemory(map: GpaMap): void {
+  setMemory(map: AddressMap): void {
+    const wasParked = this.#ring.fault === PARKED;
     this.#ring.setMemory(map);
+    if (wasParked) this.#wake();
   }
 
   setLog(log: RingLog | null): void {
@@ -103,7 +108,9 @@ export class ControlQueue implements OwnQueue {
       await new Promise(setImmediate);
     }
     this.#isServing = false;
-    if (!this.#isClosed && this.#ring.fault !== faultBefore) this.#options.onFault();
+    if (this.#isClosed || this.#ring.fault === faultBefore) return;
+    if (this.#ring.fault === PARKED) this.#options.onMiss(this.#ring.misses);
+    else this.#options.onFault();
   }
 
   #mayServe(): boolean {
@@ -130,6 +137,10 @@ export class ControlQueue implements OwnQueue {
     const { arena, log } = this.#ring;
     writeByte(arena.windows[answerWindow], answerIndex, ack);
     if (log === null) return;
+    if (log.isByPlace) {
+      log.markPlace(answerWindow * WINDOW_BYTES + answerIndex, 1);
+      return;
+    }
     log.note(answerGpaLo, answerGpaHi, 1);
     log.markNoted();
   }
@@ -164,25 +175,29 @@ export class ControlQueue implements OwnQueue {
   /** A copy of the readable buffers as one; null when the ring is stopped. */
   #gather(): Uint8Array | null {
     const list = this.#list;
-    const { arena, translator } = this.#ring;
+    const { arena, tables } = this.#ring;
     const bytes = this.#bytes;
     let totalBytes = 0;
     for (let i = 0; i < list.count && list.writable[i] === 0; i++) {
       const sizeBytes = list.sizeBytes[i] >>> 0;
       if (sizeBytes > COMMAND_BYTES_MAX - totalBytes) return this.#stop(RING_FAULT.COMMAND_TOO_LONG);
       // An empty buffer must have a good address too.
-      const index = translator.locate(list.gpaLo[i], list.gpaHi[i], Math.max(sizeBytes, 1));
-      if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS);
-      const { u8 } = arena.windows[translator.window];
-      const part = u8.subarray(index, index + sizeBytes);
-      bytes.set(part, totalBytes);
-      totalBytes += sizeBytes;
+      for (let done = 0; done < Math.max(sizeBytes, 1); ) {
+        const index = tables.locateSome(list.gpaLo[i], list.gpaHi[i], done, sizeBytes - done);
+        if (index < 0) return this.#stop(RING_FAULT.BUFFER_ADDRESS, tables);
+        if (sizeBytes === 0) break;
+        const { u8 } = arena.windows[tables.window];
+        const part = u8.subarray(index, index + tables.contiguousBytes);
+        bytes.set(part, totalBytes);
+        done += tables.contiguousBytes;
+        totalBytes += tables.contiguousBytes;
+      }
     }
     return bytes.slice(0, totalBytes);
   }
 
-  #stop(fault: number): null {
-    this.#ring.fail(fault);
+  #stop(fault: number, translator?: GpaTranslator): null {
+    this.#ring.fail(fault, translator);
     return null;
   }
 }

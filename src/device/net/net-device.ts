@@ -7,6 +7,7 @@ import { hasBit } from '../../../protocol/bits.ts';
 import { MTU_MAX, MTU_MIN } from '../../../protocol/ethernet.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
 import { netHeaderBytes } from '../../../protocol/virtio/net.ts';
+import type { AddressMiss } from '../../memory/iotlb.ts';
 import type { Direction } from '../../queue/contract.ts';
 import type { BackEnd, Handlers } from '../../vhost-user/handlers.ts';
 import { PeerError } from '../../vhost-user/peer-error.ts';
@@ -64,6 +65,10 @@ export class NetDevice implements DeviceKind, BackEnd {
 
   get protocolFeatures(): bigint {
     return this.device.protocolFeatures;
+  }
+
+  get features(): bigint {
+    return this.device.features;
   }
 
   /** NET_SET_MTU, in bytes. @throws PeerError for one that no link has */
@@ -147,7 +152,12 @@ export class NetDevice implements DeviceKind, BackEnd {
     return true;
   }
 
-  openOwnQueue(attachment: RingAttachment, isNew: boolean, onFault: () => void): OwnQueue {
+  openOwnQueue(
+    attachment: RingAttachment,
+    isNew: boolean,
+    onFault: () => void,
+    onMiss: (misses: readonly AddressMiss[]) => void,
+  ): OwnQueue {
     if (isNew) {
       this.driverWasReset();
       // Until it says otherwise (section 5.1.6.5.5).
@@ -164,6 +174,7 @@ export class NetDevice implements DeviceKind, BackEnd {
     return new ControlQueue(arenaView, attachment, {
       commands,
       onFault,
+      onMiss,
       ...(onCommand !== undefined && { onCommand }),
     });
   }

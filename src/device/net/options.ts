@@ -21,7 +21,10 @@ export const SWITCHABLE_FEATURES = {
  * Features that a port offers only where its configuration says so, because some front-ends would come to harm:
  * docs/protocol-support.md.
  */
-export const OPTIONAL_FEATURES = { ringReset: VIRTIO_FEATURE.RING_RESET } as const;
+export const OPTIONAL_FEATURES = {
+  ringReset: VIRTIO_FEATURE.RING_RESET,
+  iommu: VIRTIO_FEATURE.ACCESS_PLATFORM,
+} as const;
 export const OPTIONAL_PROTOCOL_FEATURES = {
   inBand: PROTOCOL_FEATURE.INBAND_NOTIFICATIONS,
   skipDrain: PROTOCOL_FEATURE.SKIP_DRAIN,

@@ -20,6 +20,7 @@ import type { Watch } from '../../host/event-loop.ts';
 import { PeerFds } from '../../host/peer-fds.ts';
 import { PortFds, processDescriptors } from '../../host/port-fds.ts';
 import { type ListenOptions, peerPid } from '../../host/unix-socket.ts';
+import type { AddressMiss } from '../../memory/iotlb.ts';
 import { type PortCounters, QueueState, queueStates, sumCounters } from '../../queue/state.ts';
 import { type HandedSession, isRefusal, Session } from '../../vhost-user/back-end.ts';
 import { PeerError } from '../../vhost-user/peer-error.ts';
@@ -201,7 +202,7 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
       started: ring.started,
       enabled: ring.enabled,
       inUse: ring.user !== 'none',
-      reason: ring.reason,
+      reason: ring.reason ?? device.waitReasonOf(ring),
     }));
   }
 
@@ -398,6 +399,10 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
   queueFailed(queueIndex: number): void {
     this.device?.queueFailed(queueIndex);
     this.#keeper?.renew();
+  }
+
+  queueWaits(queueIndex: number, misses: readonly AddressMiss[]): void {
+    this.device?.queueWaits(queueIndex, misses);
   }
 
   async #attach(): Promise<void> {
@@ -606,6 +611,7 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
     const shown =
       device.memoryWarning ??
       ringReason ??
+      device.waitWarning ??
       device.logWarning ??
       this.#refusal ??
       this.#socket.trouble ??

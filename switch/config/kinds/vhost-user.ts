@@ -23,6 +23,7 @@ const OPTION_OF_FEATURE: Readonly<Record<SwitchableFeature, string>> = {
   indirect: 'indirect',
   eventIdx: 'event-idx',
   ringReset: 'ring-reset',
+  iommu: 'iommu',
   inBand: 'in-band',
   skipDrain: 'skip-drain',
 };

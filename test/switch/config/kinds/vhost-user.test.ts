@@ -20,9 +20,9 @@ describe('features of a vhost-user port', () => {
     ['no-packed', '{ packed: off }', { packed: false }],
     ['no-packed+no-in-order', '{ packed: off, inOrder: false }', { packed: false, inOrder: false }],
     [
-      'ring-reset+in-band+no-skip-drain',
-      '{ ringReset: on, inBand: on, skipDrain: off }',
-      { ringReset: true, inBand: true, skipDrain: false },
+      'ring-reset+iommu+in-band+no-skip-drain',
+      '{ ringReset: on, iommu: on, inBand: on, skipDrain: off }',
+      { ringReset: true, iommu: true, inBand: true, skipDrain: false },
     ],
     ['packed+no-event-idx', '{ packed: on, eventIdx: off }', { packed: true, eventIdx: false }],
     [
@@ -58,9 +58,9 @@ describe('features of a vhost-user port', () => {
   });
 
   const ALLOWED =
-    'a map of packed, inOrder, mergeable, indirect, eventIdx, ringReset, inBand, skipDrain to on or off';
+    'a map of packed, inOrder, mergeable, indirect, eventIdx, ringReset, iommu, inBand, skipDrain to on or off';
   const ALLOWED_IN_OPTION =
-    'packed, in-order, mergeable, indirect, event-idx, ring-reset, in-band, skip-drain joined by +, with no- before what is off';
+    'packed, in-order, mergeable, indirect, event-idx, ring-reset, iommu, in-band, skip-drain joined by +, with no- before what is off';
 
   it.each<[string, ...string[]]>([
     ['', 'nothing'],
@@ -94,7 +94,7 @@ describe('features of a vhost-user port', () => {
     ['{ packd: off }', 'r.yaml:1: ports.a.features.packd: unknown setting (did you mean packed?)'],
     [
       '{ checksum: off }',
-      'r.yaml:1: ports.a.features.checksum: unknown setting (there are packed, inOrder, mergeable, indirect, eventIdx, ringReset, inBand, skipDrain)',
+      'r.yaml:1: ports.a.features.checksum: unknown setting (there are packed, inOrder, mergeable, indirect, eventIdx, ringReset, iommu, inBand, skipDrain)',
     ],
   ])('cannot be %s in a file', (features, message) => {
     expect(() => fromFile(features)).toThrow(message);
