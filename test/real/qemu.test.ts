@@ -148,7 +148,9 @@ describe.skipIf(peers.skip)(peers.title('two QEMU guests that connect again'), (
 });
 
 describe.skipIf(peers.skip)(peers.title('two QEMU guests whose Ringway is taken over'), () => {
-  test(`ping without loss through ${TAKEOVERS} takeovers`, { timeout: 60_000 * (2 + TAKEOVERS) }, async () => {
+  test(`ping without loss through ${TAKEOVERS} takeovers`, {
+    timeout: 60_000 * (2 + TAKEOVERS),
+  }, async () => {
     const ringway = await RingwayProcess.start({ ports: ['a', 'b'] });
     const guests: LinuxGuest[] = [];
     onTestFinished(async () => {
@@ -178,7 +180,10 @@ describe.skipIf(peers.skip)(peers.title('two QEMU guests whose Ringway is taken 
     expect(asked[0].sent).toBeGreaterThan(50 * TAKEOVERS);
     for (const { sent, answered } of asked) expect(answered).toBe(sent);
     for (const { name, drops } of await ringway.ports())
-      expect({ name, dropped: Object.values(drops).filter((count) => count > 0) }).toEqual({ name, dropped: [] });
+      expect({ name, dropped: Object.values(drops).filter((count) => count > 0) }).toEqual({
+        name,
+        dropped: [],
+      });
     for (const { name, state, reason } of await ringway.ports())
       expect({ name, state, reason }).toEqual({ name, state: 'running', reason: null });
   });
