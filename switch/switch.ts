@@ -41,6 +41,8 @@ import { warmUp } from './takeover/warm-up.ts';
 import { scratchBytes, WorkerPool } from './worker/pool.ts';
 
 const TICK_MS = 1000;
+/** How long a takeover waits for guests that offer no buffers; about as long as frames wait for them. */
+const HELD_MS = 2000;
 /** Addresses are aged this often; one pass over a million of them takes some 20 ms of the main thread. */
 const AGEING_PERIOD_TICKS = 10;
 
@@ -198,6 +200,8 @@ export class Switch {
   }
 
   async rest(): Promise<void> {
+    // What a worker holds when it lets go of a queue is dropped. Frames flow meanwhile.
+    await this.#workers.heldNothing(HELD_MS);
     this.#restNs = process.hrtime.bigint();
     await this.#setRest('all');
   }

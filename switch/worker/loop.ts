@@ -20,6 +20,7 @@ import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
+  CONTROL_HOLDS_FRAMES,
   CONTROL_NEVER_BLOCKS,
   CONTROL_SLEEPING,
   CONTROL_TICK,
@@ -85,6 +86,7 @@ export class PollWorker {
         this.#epochSeen,
         TURNS_PER_STRETCH,
       );
+      this.#control[CONTROL_HOLDS_FRAMES] = this.#holdsFrames ? 1 : 0;
       if (Atomics.load(this.#control, CONTROL_EPOCH) !== this.#epochSeen) {
         this.#takeOrders();
         continue;
@@ -97,6 +99,12 @@ export class PollWorker {
     }
     this.#epoll.close();
     closePeerSignals();
+  }
+
+  get #holdsFrames(): boolean {
+    if (this.#forwarder.hasBacklogs) return true;
+    for (const { held } of this.#polled) if (held !== null && !held.isEmpty) return true;
+    return false;
   }
 
   /**

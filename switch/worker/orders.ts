@@ -68,6 +68,8 @@ export const CONTROL_TICK = 2;
 export const CONTROL_EMPTY_TURNS = 3;
 /** 1 once the process ends: the worker does not block any more, so that it can be ended at any moment. */
 export const CONTROL_NEVER_BLOCKS = 4;
+/** 1 while the worker has taken frames from queues that it could not give to anybody yet. */
+export const CONTROL_HOLDS_FRAMES = 5;
 export const CONTROL_BYTES = 64;
 
 export type PollMode = 'adaptive' | 'busy';

@@ -19,6 +19,7 @@ import {
   CONTROL_BYTES,
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
+  CONTROL_HOLDS_FRAMES,
   CONTROL_NEVER_BLOCKS,
   CONTROL_SLEEPING,
   CONTROL_TICK,
@@ -45,6 +46,8 @@ export type WorkerPoolOptions = {
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
   readonly onQueueWaits: (portId: number, queueIndex: number, misses: readonly AddressMiss[]) => void;
 };
+
+const LOOK_AGAIN_MS = 1;
 
 /** What so many workers need of the arena for themselves. */
 export function scratchBytes(cpus: readonly number[] | null): number {
@@ -170,6 +173,16 @@ export class WorkerPool implements DataPath {
     return done;
   }
 
+  /**
+   * Resolves at a moment at which no worker holds frames that were taken from queues, as when a receiver offers no buffers;
+   * after that time at the latest.
+   */
+  async heldNothing(timeoutMs: number): Promise<void> {
+    const deadlineMs = performance.now() + timeoutMs;
+    while (this.#threads.some((thread) => thread.holdsFrames) && performance.now() < deadlineMs)
+      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+  }
+
   /** Moves the clock by which addresses age. */
   setTick(seconds: number): void {
     for (const thread of this.#threads) thread.setTick(seconds);
@@ -288,6 +301,10 @@ class WorkerThread {
   /** Running, 32 bits without a sign. */
   get emptyTurns(): number {
     return Atomics.load(this.#words, CONTROL_EMPTY_TURNS) >>> 0;
+  }
+
+  get holdsFrames(): boolean {
+    return Atomics.load(this.#words, CONTROL_HOLDS_FRAMES) === 1;
   }
 
   async stop(): Promise<void> {

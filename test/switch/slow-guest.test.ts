@@ -57,3 +57,29 @@ it.each(['split', 'packed'] as const)('gets all of them in the end, in a %s ring
   for (const frame of frames) expect(await slow.received()).toEqual(frame);
   expect(running.ports().map(({ drops }) => drops.noBuffer)).toEqual([0, 0]);
 });
+
+it('gets them also when the switch is taken over meanwhile, which waits for that', async () => {
+  const fast = await connect('fast', { layout: 'split', bufferBytes: FRAME_BYTES + 64 });
+  const slow = await connect('slow', { layout: 'split', ringSize: 64 });
+  const frames = Array.from({ length: FRAMES }, (_, i) => new Uint8Array(FRAME_BYTES).fill(i));
+  for (const frame of frames) {
+    frame.set([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
+    expect(fast.send(frame)).toBe(true);
+  }
+  const counters = () => running.ports().find(({ name }) => name === 'slow')!.counters;
+  await vi.waitUntil(() => counters().offered === FRAMES);
+  await running.freeze();
+  running.handOver();
+  let isAtRest = false;
+  const resting = running.rest().then(() => {
+    isAtRest = true;
+  });
+  // As long as it would take by far, and far less than it is waited for.
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(isAtRest).toBe(false);
+  for (const frame of frames) expect(await slow.received()).toEqual(frame);
+  await resting;
+  expect(running.positions().ports.slow.positions.counts[0][0]).toBe(FRAMES);
+  await running.goOn();
+  expect(running.ports().map(({ drops }) => drops.noBuffer)).toEqual([0, 0]);
+});

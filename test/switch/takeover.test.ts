@@ -3,7 +3,7 @@
  * numbered frames both ways, each of which comes once. A successor that comes to nothing at any step before the last
  * changes nothing.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
@@ -11,6 +11,7 @@ import type { RingLayoutKind } from '../../src/vring/attachment.ts';
 import { askControl } from '../../switch/control/client.ts';
 import { beginTakeover } from '../../switch/takeover/take.ts';
 import { NumberedFlow } from '../numbered-flow.ts';
+import { naiveRead } from '../protocol/naive-capture.ts';
 import { RingwayProcess } from '../real/ringway-process.ts';
 
 const TAKEOVERS = Math.round(3 * Number(process.env.RINGWAY_SEARCH ?? 1));
@@ -23,7 +24,12 @@ afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
 });
 
-type Setup = { readonly layout: RingLayoutKind; readonly role: 'server' | 'client' };
+type Setup = {
+  readonly layout: RingLayoutKind;
+  readonly role: 'server' | 'client';
+  /** Processors, one worker each; left out: one worker. */
+  readonly cpus?: string;
+};
 
 class World {
   readonly switching: RingwayProcess;
@@ -36,10 +42,14 @@ class World {
     this.flows = [new NumberedFlow(guests[0], guests[1]), new NumberedFlow(guests[1], guests[0])];
   }
 
-  static async start({ layout, role }: Setup): Promise<World> {
+  /** `captures`: names of ports that write what comes and goes at all others. */
+  static async start({ layout, role, cpus }: Setup, captures: readonly string[] = []): Promise<World> {
     const isClient = role === 'client';
     const switching = await RingwayProcess.start({
-      ports: NAMES,
+      ports: [...NAMES, ...captures],
+      args: cpus === undefined ? [] : ['--cpus', cpus],
+      kinds: Object.fromEntries(captures.map((name) => [name, 'pcap'])),
+      portOptions: Object.fromEntries(captures.map((name) => [name, ',mirror=all'])),
       ...(isClient && { portOptions: { a: ',role=client', b: ',role=client' } }),
     });
     closing.push(() => switching.stop());
@@ -98,55 +108,65 @@ const addPort = (switching: RingwayProcess, name: string): Promise<unknown> =>
     body: { socket: switching.socket(name) },
   });
 
+/** Of a test with one takeover or two, on a machine with much else to do. */
+const TIMEOUT_MS = 120_000;
+
 const SETUPS: readonly Setup[] = [
   { layout: 'packed', role: 'server' },
-  { layout: 'packed', role: 'client' },
-  { layout: 'split', role: 'server' },
+  { layout: 'packed', role: 'client', cpus: '0,1' },
+  { layout: 'split', role: 'server', cpus: '0,1' },
   { layout: 'split', role: 'client' },
 ];
 
-describe.each(SETUPS)('a Ringway that is taken over under traffic: $layout rings, role $role', (setup) => {
-  it(`loses no frame and no connection, ${TAKEOVERS} times`, { timeout: 60_000 * TAKEOVERS }, async () => {
-    const world = await World.start(setup);
-    const { switching, flows } = world;
-    for (let round = 0; round < TAKEOVERS; round++) {
-      await world.runFor(2000);
-      const before = switching.pid;
-      await world.runUntil(switching.takeOver());
-      expect(switching.pid).not.toBe(before);
-      await world.runFor(2000);
-      const { session } = world.guests[0];
-      await session.request('GET_FEATURES', null);
-    }
-    await world.expectAllThere();
-    // Counters go on, and so does what was learned.
-    const [a] = await switching.ports();
-    expect(a.counters.ingressFrames).toBe(flows[0].sent);
-    expect((await switching.fdb()).entries.map(({ port }) => port).sort()).toEqual([...NAMES]);
-  });
-});
+describe.each(SETUPS)(
+  'a Ringway that is taken over under traffic: $layout rings, role $role, cpus $cpus',
+  (setup) => {
+    it(`loses no frame and no connection, ${TAKEOVERS} times`, { timeout: 60_000 * TAKEOVERS }, async () => {
+      const world = await World.start(setup);
+      const { switching, flows } = world;
+      for (let round = 0; round < TAKEOVERS; round++) {
+        await world.runFor(2000);
+        const before = switching.pid;
+        await world.runUntil(switching.takeOver());
+        expect(switching.pid).not.toBe(before);
+        await world.runFor(2000);
+        const { session } = world.guests[0];
+        await session.request('GET_FEATURES', null);
+      }
+      await world.expectAllThere();
+      // Counters go on, and so does what was learned.
+      const [a] = await switching.ports();
+      expect(a.counters.ingressFrames).toBe(flows[0].sent);
+      expect((await switching.fdb()).entries.map(({ port }) => port).sort()).toEqual([...NAMES]);
+    });
+  },
+);
 
 describe('a successor that comes to nothing', () => {
-  it.each(['state', 'ready', 'positions'] as const)('after %s changes nothing', async (step) => {
-    const world = await World.start({ layout: 'packed', role: 'server' });
-    const { switching } = world;
-    await world.runFor(1000);
-    const failing = async (): Promise<void> => {
-      const takeover = await beginTakeover(switching.controlSocket);
-      if (step === 'positions') await takeover.ready();
-      else if (step === 'ready') void takeover.ready().catch(() => {});
-      takeover.abandon();
-      await switching.until(async () => switching.log.includes('takeover came to nothing'));
-    };
-    await world.runUntil(failing());
-    await world.runFor(1000);
-    await world.expectAllThere();
-    await world.runUntil(switching.takeOver());
-    await world.runFor(1000);
-    await world.expectAllThere();
-  });
+  it.each(['state', 'ready', 'positions'] as const)(
+    'after %s changes nothing',
+    { timeout: TIMEOUT_MS },
+    async (step) => {
+      const world = await World.start({ layout: 'packed', role: 'server' });
+      const { switching } = world;
+      await world.runFor(1000);
+      const failing = async (): Promise<void> => {
+        const takeover = await beginTakeover(switching.controlSocket);
+        if (step === 'positions') await takeover.ready();
+        else if (step === 'ready') void takeover.ready().catch(() => {});
+        takeover.abandon();
+        await switching.until(async () => switching.log.includes('takeover came to nothing'));
+      };
+      await world.runUntil(failing());
+      await world.runFor(1000);
+      await world.expectAllThere();
+      await world.runUntil(switching.takeOver());
+      await world.runFor(1000);
+      await world.expectAllThere();
+    },
+  );
 
-  it('because it is killed changes nothing', async () => {
+  it('because it is killed changes nothing', { timeout: TIMEOUT_MS }, async () => {
     const world = await World.start({ layout: 'split', role: 'server' });
     const { switching } = world;
     await world.runFor(1000);
@@ -166,7 +186,7 @@ describe('a successor that comes to nothing', () => {
   it.each([
     ['kind', (file: string) => `pcap:${file}`, /its kind is vhost-user in the running Ringway, and pcap in/],
     ['place', (file: string) => file, /its place is .*c.sock in the running Ringway, and .*other in/],
-  ])('because a port is of another %s is told which', async (_, other, reason) => {
+  ])('because a port is of another %s is told which', { timeout: TIMEOUT_MS }, async (_, other, reason) => {
     const world = await World.start({ layout: 'split', role: 'server' });
     const { switching } = world;
     await addPort(switching, 'c');
@@ -180,8 +200,49 @@ describe('a successor that comes to nothing', () => {
   });
 });
 
+describe('what goes on beside frames', () => {
+  it('is a capture of all ports: each frame once where it came in and once where it went out', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const world = await World.start({ layout: 'packed', role: 'server' }, ['cap']);
+    const { switching, flows } = world;
+    for (let round = 0; round < 2; round++) {
+      await world.runFor(100);
+      await world.runUntil(switching.takeOver());
+    }
+    await world.runFor(100);
+    await world.expectAllThere();
+    const wanted = 2 * flows.reduce((sum, { sent }) => sum + sent, 0);
+    await switching.until(async () => (await switching.port('cap')).counters.egressFrames === wanted);
+    const { packets, end } = naiveRead(readFileSync(switching.socket('cap')));
+    expect(end).toBe('end');
+    const times = new Map<string, number>();
+    for (const { data, interfaceIndex } of packets) {
+      const key = Buffer.from(data.subarray(0, 18)).toString('hex') + interfaceIndex;
+      times.set(key, (times.get(key) ?? 0) + 1);
+    }
+    expect(new Set(times.values())).toEqual(new Set([1]));
+    expect(times.size).toBe(wanted);
+    expect(new Set(packets.map(({ interfaceIndex }) => interfaceIndex)).size).toBe(2);
+  });
+
+  it('is how old addresses are', { timeout: TIMEOUT_MS }, async () => {
+    const world = await World.start({ layout: 'split', role: 'server' });
+    const { switching, guests } = world;
+    const frame = new Uint8Array(60).fill(0xff, 0, 6);
+    frame.set(guests[0].mac, 6);
+    expect(guests[0].send(frame)).toBe(true);
+    const ageOfA = async (): Promise<number> =>
+      (await switching.fdb()).entries.find(({ port }) => port === 'a')?.ageSeconds ?? -1;
+    await switching.until(async () => (await ageOfA()) >= 2);
+    const before = await ageOfA();
+    await switching.takeOver();
+    expect(await ageOfA()).toBeGreaterThanOrEqual(before);
+  });
+});
+
 describe('a Ringway that is taken over with other settings', () => {
-  it('begins with what is new, and ends what is not there any more', async () => {
+  it('begins with what is new, and ends what is not there any more', { timeout: TIMEOUT_MS }, async () => {
     const world = await World.start({ layout: 'split', role: 'server' });
     const { switching } = world;
     await addPort(switching, 'c');
@@ -198,7 +259,7 @@ describe('a Ringway that is taken over with other settings', () => {
     await world.expectAllThere();
   });
 
-  it('keeps what was added at run time', async () => {
+  it('keeps what was added at run time', { timeout: TIMEOUT_MS }, async () => {
     const world = await World.start({ layout: 'packed', role: 'server' });
     const { switching } = world;
     await addPort(switching, 'c');
