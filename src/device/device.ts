@@ -214,12 +214,13 @@ export class Device {
     if (hasBit(features, PROTOCOL_FEATURE.INBAND_NOTIFICATIONS) && (features & needed) !== needed)
       throw new PeerError('INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK');
     this.protocolFeatures = features;
-    if (!this.#isInBand || this.#backEndChannelFd < 0) return;
+    if (!this.isInBand || this.#backEndChannelFd < 0) return;
     this.#inBand.setChannel(this.#backEndChannelFd);
     this.#backEndChannelFd = -1;
   }
 
-  get #isInBand(): boolean {
+  /** The front-end is told by message, of which some may be on their way at any moment. */
+  get isInBand(): boolean {
     return hasBit(this.protocolFeatures, PROTOCOL_FEATURE.INBAND_NOTIFICATIONS);
   }
 
@@ -230,7 +231,7 @@ export class Device {
   setBackEndChannel(fds: IncomingFds): void {
     const fd = takeChannelFd(fds);
     this.#closeBackEndChannel();
-    if (this.#isInBand) this.#inBand.setChannel(fd);
+    if (this.isInBand) this.#inBand.setChannel(fd);
     else this.#backEndChannelFd = fd;
   }
 
@@ -455,7 +456,7 @@ export class Device {
   /** The ring stands still, and not because the front-end wants it to. */
   #tellError(ring: Ring): void {
     if (ring.errorFd >= 0) new PeerSignal(ring.errorFd).send();
-    else if (this.#isInBand) this.#inBand.tellError(ring.index);
+    else if (this.isInBand) this.#inBand.tellError(ring.index);
   }
 
   /**
@@ -547,7 +548,7 @@ export class Device {
 
   /** By which the workers signal; -1: they do not. */
   #callFdOf(ring: Ring): number {
-    if (ring.callFd >= 0 || ring.isNeverCalled || !this.#isInBand) return ring.callFd;
+    if (ring.callFd >= 0 || ring.isNeverCalled || !this.isInBand) return ring.callFd;
     return this.#inBand.callFdOf(ring.index);
   }
 

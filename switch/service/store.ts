@@ -12,6 +12,7 @@
  * An open file has one name in the store, whoever uses it: the manager keeps no second descriptor of it. Main thread.
  */
 import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { closeFd, describeFd, duplicateFd, openFileKey, socketOption } from '../../src/host/descriptor.ts';
@@ -19,7 +20,7 @@ import { HostError } from '../../src/host/errors.ts';
 import type { KeptDescriptor, NotifySocket } from '../../src/host/notify.ts';
 import { PeerFds } from '../../src/host/peer-fds.ts';
 import { SocketFile } from '../../src/host/socket-file.ts';
-import { removeListenerFile } from '../../src/host/unix-socket.ts';
+import { datagramObstacle, removeListenerFile } from '../../src/host/unix-socket.ts';
 import { type KeepPort, type PortKeeper, type PortNote, withDescriptors } from '../../src/port/hand-over.ts';
 import type { PortConfig } from '../config/resolve.ts';
 import type { Logger } from '../log.ts';
@@ -31,6 +32,10 @@ const QUIET_MS = 2;
 /** Until the next look at a port that cannot be noted for now. */
 const BUSY_MS = 10;
 const SO_ACCEPTCONN = 30;
+/** So many processes begin with what is noted of a port; if the last one did not come far either, it may be why. */
+const BEGUN_MAX = 3;
+const LET_GO_MS = 2000;
+const LOOK_AGAIN_MS = 5;
 const NAME = /^ringway-[a-z]+-(\d{1,15})$/;
 
 const Note = z.object({
@@ -49,7 +54,12 @@ export type HandedStore = {
 };
 
 /** What a process that came to a sudden end left of a port. */
-type LeftPort = { readonly endpoint: string; readonly file: NoteFile; readonly note: PortNote };
+type LeftPort = {
+  readonly endpoint: string;
+  readonly names: readonly string[];
+  readonly file: NoteFile;
+  readonly note: PortNote;
+};
 
 /** An open file in the store. */
 type StoredFile = { readonly name: string; readonly key: string; readonly users: Set<PortMemo> };
@@ -62,6 +72,8 @@ export class DescriptorStore {
   readonly #files = new Map<string, StoredFile>();
   readonly #memos = new Set<PortMemo>();
   readonly #left = new Map<string, LeftPort>();
+  /** Notes of ports that another process was to go on with. */
+  readonly #others: z.output<typeof Note>[] = [];
   /** Came with the start of this process, by name, until all ports are there. */
   readonly #kept = new Map<string, number>();
   /** All ports are there: what none of them uses is to be removed once each is noted. */
@@ -94,6 +106,21 @@ export class DescriptorStore {
     }
     for (const [name, fd] of this.#kept)
       if (name.startsWith('ringway-socket-') && !named.has(name)) endSocket(duplicateFd(fd));
+    this.#letOthersBe();
+  }
+
+  /**
+   * Resolves when the manager has let go of sockets that another process was to go on with, so that they can be bound again
+   * where that one is gone too; or has not for a while.
+   */
+  async untilLetGo(): Promise<void> {
+    const deadline = AbortSignal.timeout(LET_GO_MS);
+    const paths = this.#others
+      .filter(({ handed }) => handed.listener !== null)
+      .map(({ endpoint }) => pathOf(endpoint));
+    const isServed = (path: string): boolean =>
+      !['ECONNREFUSED', 'ENOENT'].includes(datagramObstacle(path)?.code ?? '');
+    while (paths.some(isServed) && !deadline.aborted) await sleep(LOOK_AGAIN_MS);
   }
 
   /** Of a process that was taken over from: the manager keeps it until this one has told it what it needs itself. */
@@ -199,6 +226,19 @@ export class DescriptorStore {
     this.noted();
   }
 
+  /** What another process goes on with is neither used nor ended; the manager is to keep none of it. */
+  #letOthersBe(): void {
+    const used = new Set([...this.#left.values()].flatMap(({ names }) => names));
+    for (const name of this.#others.flatMap(({ names }) => names)) {
+      const fd = this.#kept.get(name);
+      if (fd === undefined || used.has(name)) continue;
+      const file = [...this.#files.values()].find((other) => other.name === name);
+      if (file !== undefined) this.#remove(file);
+      this.#kept.delete(name);
+      closeFd(fd);
+    }
+  }
+
   #remove(file: StoredFile): void {
     this.#files.delete(file.key);
     this.#socket.send(['FDSTOREREMOVE=1', `FDNAME=${file.name}`]);
@@ -214,22 +254,32 @@ export class DescriptorStore {
     const { text, state } = file;
     const note = text === null ? null : parsed(text);
     if (note === null) return [];
-    if (state !== 'left')
-      this.#left.set(note.port, { endpoint: note.endpoint, file, note: this.#usable(note, state) });
+    if (state === 'left') this.#others.push(note);
+    else {
+      const { port, endpoint, names } = note;
+      this.#left.set(port, { endpoint, names, file, note: this.#usable(note, file) });
+    }
     return note.names;
   }
 
   /** With descriptors of this process. Without the connection, which is ended, where nobody can go on with it. */
-  #usable({ port, names, handed, positions }: z.output<typeof Note>, state: string): PortNote {
+  #usable({ port, names, handed, positions }: z.output<typeof Note>, file: NoteFile): PortNote {
     const isWhole = names.every((name) => this.#kept.has(name));
     const at = (index: number): number => this.#kept.get(names[index] ?? '') ?? -1;
-    if (isWhole && state === 'holds') return { handed: withDescriptors(handed, at), positions };
+    const isFatal = file.countBegun() > BEGUN_MAX;
+    if (isWhole && !isFatal && file.state === 'holds')
+      return { handed: withDescriptors(handed, at), positions };
     const { connection, listener } = handed;
     if (connection !== null) {
       const fd = at(connection.fd);
       if (fd >= 0) endConnection(duplicateFd(fd));
-      const why = isWhole ? 'its front-end had just said something' : 'some of its descriptors were not kept';
-      this.#log.warn({ port }, `its front-end has to connect again after the sudden end: ${why}`);
+      const why = isFatal
+        ? `${BEGUN_MAX} processes came to a sudden end when they had begun with it`
+        : 'its front-end had just said something';
+      this.#log.warn(
+        { port },
+        `its front-end has to connect again after the sudden end: ${isWhole ? why : 'some of its descriptors were not kept'}`,
+      );
     }
     const listening = listener === null || at(listener.fd) < 0 ? null : { ...listener, fd: at(listener.fd) };
     return {
@@ -254,8 +304,8 @@ export class DescriptorStore {
     if (connection !== null) endConnection(duplicateFd(connection.fd));
     if (listener !== null) {
       const { file, fd } = listener;
-      const path = left.endpoint.slice(left.endpoint.indexOf(' ') + 1);
-      if (file !== null) new SocketFile(path, { dev: BigInt(file.dev), ino: BigInt(file.ino) }).remove();
+      if (file !== null)
+        new SocketFile(pathOf(left.endpoint), { dev: BigInt(file.dev), ino: BigInt(file.ino) }).remove();
       new PeerFds().closeListener(duplicateFd(fd));
     }
     left.file.mark('left');
@@ -402,6 +452,10 @@ function parsed(text: string): z.output<typeof Note> | null {
 /** What a port of the same name must have in common with the one that was left. */
 function endpointOf(config: PortConfig): string {
   return config.kind === 'vhost-user' ? `${config.role} ${resolve(config.socket)}` : config.kind;
+}
+
+function pathOf(endpoint: string): string {
+  return endpoint.slice(endpoint.indexOf(' ') + 1);
 }
 
 /** Also where others have descriptors of it: its peer is told. */

@@ -328,6 +328,8 @@ export class VhostUserPort implements Port, HandOver {
       return { handed: { ...common, connection: null }, positions: { rings: [], net: null, counts: [] } };
     const connection = connectionOf(peer);
     if (connection === null) return null;
+    // What is told changes with each burst, and not with what the front-end says.
+    if (peer.net.device.isInBand) throw new HandOverError('it is notified by message');
     const rings = peer.net.device.handOverRings();
     return { handed: { ...common, connection }, positions: { rings, net: peer.net.handOver(), counts: [] } };
   }
