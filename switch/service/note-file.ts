@@ -64,8 +64,9 @@ export class NoteFile {
     const state = STATES[head.readUInt32LE(STATE_OFFSET)];
     const place = { offset: head.readUInt32LE(PLACE_OFFSET), bytes: head.readUInt32LE(PLACE_OFFSET + 4) };
     const isWhole = head.readUInt32LE(CHECK_OFFSET) === crc32(head.subarray(PLACE_OFFSET, CHECK_OFFSET));
-    if (state === undefined || !isWhole || place.offset + place.bytes > size) return 'its head is not whole';
+    if (state === undefined || !isWhole) return 'its head is not whole';
     if (state === 'empty') return new NoteFile(fd, state, NOWHERE, null);
+    if (place.offset + place.bytes > size) return 'its text is not whole';
     const bytes = Buffer.alloc(place.bytes);
     const isRead = readSync(fd, bytes, 0, place.bytes, place.offset) === place.bytes;
     if (!isRead || crc32(bytes) !== head.readUInt32LE(PLACE_OFFSET + 8)) return 'its text is not whole';
