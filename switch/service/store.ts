@@ -86,10 +86,6 @@ export class DescriptorStore {
     this.#log = log;
   }
 
-  get max(): number {
-    return this.#max;
-  }
-
   /** What the process before left. */
   takeKept(kept: readonly KeptDescriptor[]): void {
     for (const { fd, name } of kept) {
@@ -182,8 +178,7 @@ export class DescriptorStore {
     for (const memo of this.#memos) memo.caughtUp();
   }
 
-  // Of the memos
-
+  /** As of NotifySocket. */
   get isBehind(): boolean {
     return this.#socket.isBehind;
   }
@@ -403,7 +398,9 @@ class PortMemo implements PortKeeper {
       this.#write(note);
       this.#trouble = null;
     } catch (error) {
-      if (!(error instanceof HandOverError || error instanceof HostError)) throw error;
+      const isRefusal = error instanceof HandOverError || error instanceof HostError;
+      // Of memory there may be none for the file.
+      if (!isRefusal && !(error instanceof Error && 'syscall' in error)) throw error;
       this.#file.mark('outdated');
       this.#isPending = false;
       if (this.#trouble !== error.message)

@@ -72,6 +72,7 @@ type Peer = {
   readonly net: NetDevice;
   readonly losses: Watch;
   readonly descriptors: DescriptorShare;
+  readonly peerFds: PeerFds;
   /** Process at the other end; null: the kernel does not tell. */
   readonly pid: number | null;
 };
@@ -328,6 +329,9 @@ export class VhostUserPort implements Port, HandOver {
       return { handed: { ...common, connection: null }, positions: { rings: [], net: null, counts: [] } };
     const connection = connectionOf(peer);
     if (connection === null) return null;
+    // They are looked at before they are kept, and nobody did that yet.
+    if (connection.halfRead.fds.some((fd) => peer.peerFds.obstacle(fd) !== null))
+      throw new HandOverError('it sent a descriptor that may never answer');
     // What is told changes with each burst, and not with what the front-end says.
     if (peer.net.device.isInBand) throw new HandOverError('it is notified by message');
     const rings = peer.net.device.handOverRings();
@@ -430,10 +434,7 @@ export class VhostUserPort implements Port, HandOver {
     }
   }
 
-  #adopt(
-    fd: number,
-    handed: (HandedSession & { readonly offered: bigint }) | null = null,
-  ): Peer & { readonly peerFds: PeerFds } {
+  #adopt(fd: number, handed: (HandedSession & { readonly offered: bigint }) | null = null): Peer {
     const { arena, arenaView, dataPath, events } = this.#context;
     const descriptors = this.#shareOfDescriptors(fd);
     const peerFds = new PeerFds(peerPid(fd), this.#fds);
@@ -476,10 +477,10 @@ export class VhostUserPort implements Port, HandOver {
       const loss = net.device.memoryLoss;
       if (loss !== null) void session.end(loss);
     });
-    const peer = { session, net, losses, descriptors, pid: peerFds.peerPid };
+    const peer = { session, net, losses, descriptors, peerFds, pid: peerFds.peerPid };
     this.#peer = peer;
     if (isClient && handed === null) tellConnected();
-    return { ...peer, peerFds };
+    return peer;
   }
 
   /**
