@@ -507,7 +507,8 @@ export class Device {
   takeUpRings(handed: readonly HandedRing[]): void {
     this.takeOverRings(handed);
     for (const ring of this.rings) {
-      if (!ring.goesOn || ring.fault !== RING_FAULT.NONE) continue;
+      const isOfThisRun = ring.goesOn && ring.ranAs === layoutOf(this.features);
+      if (!isOfThisRun || ring.fault !== RING_FAULT.NONE) continue;
       const left = whereItWasLeft(ring, this.#surroundingsOf(ring, this.#isActive(ring)));
       if (typeof left === 'string') throw new HandOverError(`queue ${ring.index}: ${left}`);
       this.#finishInterrupted(ring, left);

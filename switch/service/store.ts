@@ -13,39 +13,26 @@
  */
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { closeFd, describeFd, duplicateFd, openFileKey, socketOption } from '../../src/host/descriptor.ts';
-import { HostError } from '../../src/host/errors.ts';
 import type { KeptDescriptor, NotifySocket } from '../../src/host/notify.ts';
 import { PeerFds } from '../../src/host/peer-fds.ts';
 import { SocketFile } from '../../src/host/socket-file.ts';
 import { datagramObstacle, removeListenerFile } from '../../src/host/unix-socket.ts';
-import { type KeepPort, type PortKeeper, type PortNote, withDescriptors } from '../../src/port/hand-over.ts';
+import { type KeepPort, type PortNote, withDescriptors } from '../../src/port/hand-over.ts';
 import type { PortConfig } from '../config/resolve.ts';
 import type { Logger } from '../log.ts';
-import { PortState, Positions } from '../takeover/format.ts';
 import { NoteFile } from './note-file.ts';
+import { type NoteText, parseNote } from './note-text.ts';
+import { type MemoStore, PortMemo, type StoredFile } from './port-memo.ts';
 
-/** After the last message; a handshake is noted once, and not at each of its messages. */
-const QUIET_MS = 2;
-/** Until the next look at a port that cannot be noted for now. */
-const BUSY_MS = 10;
 const SO_ACCEPTCONN = 30;
 /** So many processes begin with what is noted of a port; if the last one did not come far either, it may be why. */
 const BEGUN_MAX = 3;
 const LET_GO_MS = 2000;
 const LOOK_AGAIN_MS = 5;
 const NAME = /^ringway-[a-z]+-(\d{1,15})$/;
-
-const Note = z.object({
-  port: z.string(),
-  endpoint: z.string(),
-  /** In the store, of the descriptors that the others name by their place here. */
-  names: z.array(z.string()),
-  handed: PortState,
-  positions: Positions,
-});
 
 /** What the manager keeps, for another process of the same service; of which each file has a name. */
 export type HandedStore = {
@@ -61,10 +48,7 @@ type LeftPort = {
   readonly note: PortNote;
 };
 
-/** An open file in the store. */
-type StoredFile = { readonly name: string; readonly key: string; readonly users: Set<PortMemo> };
-
-export class DescriptorStore {
+export class DescriptorStore implements MemoStore {
   readonly #socket: NotifySocket;
   readonly #log: Logger;
   #max: number;
@@ -73,7 +57,7 @@ export class DescriptorStore {
   readonly #memos = new Set<PortMemo>();
   readonly #left = new Map<string, LeftPort>();
   /** Notes of ports that another process was to go on with. */
-  readonly #others: z.output<typeof Note>[] = [];
+  readonly #others: z.output<typeof NoteText>[] = [];
   /** Came with the start of this process, by name, until all ports are there. */
   readonly #kept = new Map<string, number>();
   /** All ports are there: what none of them uses is to be removed once each is noted. */
@@ -247,7 +231,7 @@ export class DescriptorStore {
       return [];
     }
     const { text, state } = file;
-    const note = text === null ? null : parsed(text);
+    const note = text === null ? null : parseNote(text);
     if (note === null) return [];
     if (state === 'left') this.#others.push(note);
     else {
@@ -258,7 +242,7 @@ export class DescriptorStore {
   }
 
   /** With descriptors of this process. Without the connection, which is ended, where nobody can go on with it. */
-  #usable({ port, names, handed, positions }: z.output<typeof Note>, file: NoteFile): PortNote {
+  #usable({ port, names, handed, positions }: z.output<typeof NoteText>, file: NoteFile): PortNote {
     const isWhole = names.every((name) => this.#kept.has(name));
     const at = (index: number): number => this.#kept.get(names[index] ?? '') ?? -1;
     const isFatal = file.countBegun() > BEGUN_MAX;
@@ -304,145 +288,6 @@ export class DescriptorStore {
       new PeerFds().closeListener(duplicateFd(fd));
     }
     left.file.mark('left');
-  }
-}
-
-/** What is noted of one port. */
-class PortMemo implements PortKeeper {
-  readonly #store: DescriptorStore;
-  readonly #port: string;
-  readonly #endpoint: string;
-  readonly #note: () => PortNote | null;
-  readonly #file: NoteFile;
-  /** The note's own; null: not in the store yet. */
-  #ownFile: StoredFile | null = null;
-  #files = new Set<StoredFile>();
-  #timer: NodeJS.Timeout | null = null;
-  #dueMs = 0;
-  #isPending = false;
-  #trouble: string | null = null;
-  /** It was once, or cannot be. */
-  isNoted = false;
-
-  constructor(
-    store: DescriptorStore,
-    port: string,
-    endpoint: string,
-    file: NoteFile | null,
-    note: () => PortNote | null,
-  ) {
-    this.#store = store;
-    this.#port = port;
-    this.#endpoint = endpoint;
-    this.#note = note;
-    this.#file = file ?? NoteFile.create();
-  }
-
-  get noteFd(): number {
-    return this.#file.fd;
-  }
-
-  outdate(): void {
-    this.#file.mark('outdated');
-    this.renew();
-  }
-
-  renew(): void {
-    this.#isPending = true;
-    this.#dueMs = performance.now() + QUIET_MS;
-    this.#timer ??= setTimeout(() => this.#onTimer(), QUIET_MS).unref();
-  }
-
-  caughtUp(): void {
-    if (this.#isPending) this.renew();
-  }
-
-  leave(): void {
-    this.#stopTimer();
-    this.#file.mark('left');
-  }
-
-  forget(): void {
-    this.#stopTimer();
-    this.#file.mark('left');
-    for (const file of this.#files) this.#store.notUsed(file, this);
-    if (this.#ownFile !== null) this.#store.notUsed(this.#ownFile, this);
-    this.#file.close();
-    this.#store.forgot(this);
-  }
-
-  #stopTimer(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
-    this.#isPending = false;
-  }
-
-  #onTimer(): void {
-    this.#timer = null;
-    const leftMs = this.#dueMs - performance.now();
-    // Otherwise it is called when the manager has caught up.
-    if (leftMs <= 0.5 && this.#store.isBehind) return;
-    if (leftMs > 0.5 || !this.#tryWrite()) {
-      this.#timer = setTimeout(() => this.#onTimer(), leftMs > 0.5 ? leftMs : BUSY_MS).unref();
-      return;
-    }
-    this.isNoted ||= !this.#isPending;
-    this.#store.noted();
-  }
-
-  /** False: not now. */
-  #tryWrite(): boolean {
-    try {
-      const note = this.#note();
-      if (note === null) return false;
-      this.#write(note);
-      this.#trouble = null;
-    } catch (error) {
-      const isRefusal = error instanceof HandOverError || error instanceof HostError;
-      // Of memory there may be none for the file.
-      if (!isRefusal && !(error instanceof Error && 'syscall' in error)) throw error;
-      this.#file.mark('outdated');
-      this.#isPending = false;
-      if (this.#trouble !== error.message)
-        this.#store.warn(this.#port, `a crash would be seen by its front-end: ${error.message}`);
-      this.#trouble = error.message;
-    }
-    return true;
-  }
-
-  #write({ handed, positions }: PortNote): void {
-    this.#ownFile ??= this.#store.fileOf(this.#file.fd, this);
-    const files: StoredFile[] = [];
-    const before = this.#files;
-    const translate = (fd: number): number => {
-      const file = this.#store.fileOf(fd, this);
-      before.add(file);
-      const at = files.indexOf(file);
-      return at >= 0 ? at : files.push(file) - 1;
-    };
-    const translated = withDescriptors(handed, translate);
-    // What the manager does not have yet must not be named.
-    if (this.#store.isBehind) return;
-    const names = files.map(({ name }) => name);
-    const note: z.input<typeof Note> = {
-      port: this.#port,
-      endpoint: this.#endpoint,
-      names,
-      handed: translated,
-      positions,
-    };
-    this.#file.write(JSON.stringify(note));
-    this.#isPending = false;
-    this.#files = new Set(files);
-    for (const file of before) if (!this.#files.has(file)) this.#store.notUsed(file, this);
-  }
-}
-
-function parsed(text: string): z.output<typeof Note> | null {
-  try {
-    return Note.safeParse(JSON.parse(text)).data ?? null;
-  } catch {
-    return null;
   }
 }
 

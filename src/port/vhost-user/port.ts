@@ -262,8 +262,8 @@ export class VhostUserPort implements Port, HandOver {
   }
 
   async takeUp({ rings, net }: PortPositions): Promise<string | null> {
-    this.#isLeftBehind = false;
     await this.#hasTaken.promise;
+    this.#isLeftBehind = false;
     const peer = this.#peer;
     if (peer === null || net === null || peer.session.gone.aborted) return null;
     try {
