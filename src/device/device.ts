@@ -247,12 +247,13 @@ export class Device {
       throw new PeerError('INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK');
     refuseUnasked(this.features, features);
     this.protocolFeatures = features;
-    if (!this.#isInBand || this.#backEndChannelFd < 0) return;
+    if (!this.isInBand || this.#backEndChannelFd < 0) return;
     this.#inBand.setChannel(this.#backEndChannelFd);
     this.#backEndChannelFd = -1;
   }
 
-  get #isInBand(): boolean {
+  /** The front-end is told by message, of which some may be on their way at any moment. */
+  get isInBand(): boolean {
     return hasBit(this.protocolFeatures, PROTOCOL_FEATURE.INBAND_NOTIFICATIONS);
   }
 
@@ -263,7 +264,7 @@ export class Device {
   setBackEndChannel(fds: IncomingFds): void {
     const fd = takeChannelFd(fds);
     this.#closeBackEndChannel();
-    if (this.#isInBand) this.#inBand.setChannel(fd);
+    if (this.isInBand) this.#inBand.setChannel(fd);
     else this.#backEndChannelFd = fd;
   }
 
@@ -534,7 +535,7 @@ export class Device {
   /** The ring stands still, and not because the front-end wants it to. */
   #tellError(ring: Ring): void {
     if (ring.errorFd >= 0) new PeerSignal(ring.errorFd).send();
-    else if (this.#isInBand) this.#inBand.tellError(ring.index);
+    else if (this.isInBand) this.#inBand.tellError(ring.index);
   }
 
   /**
@@ -609,7 +610,8 @@ export class Device {
   takeUpRings(handed: readonly HandedRing[]): void {
     this.takeOverRings(handed);
     for (const ring of this.rings) {
-      if (!ring.goesOn || ring.fault !== RING_FAULT.NONE) continue;
+      const isOfThisRun = ring.goesOn && ring.ranAs === layoutOf(this.features);
+      if (!isOfThisRun || ring.fault !== RING_FAULT.NONE) continue;
       const left = whereItWasLeft(ring, this.#surroundingsOf(ring, this.#isActive(ring)));
       if (typeof left === 'string') throw new HandOverError(`queue ${ring.index}: ${left}`);
       this.#finishInterrupted(ring, left);
@@ -652,7 +654,7 @@ export class Device {
 
   /** By which the workers signal; -1: they do not. */
   #callFdOf(ring: Ring): number {
-    if (ring.callFd >= 0 || ring.isNeverCalled || !this.#isInBand) return ring.callFd;
+    if (ring.callFd >= 0 || ring.isNeverCalled || !this.isInBand) return ring.callFd;
     return this.#inBand.callFdOf(ring.index);
   }
 
@@ -776,7 +778,7 @@ export class Device {
   #sendToFrontEnd(message: IotlbMessage): Sent {
     const { id, body } = BACK_END_MESSAGES.IOTLB_MSG;
     const bytes = encodeMessage(id, 0, encodeBody(body, message));
-    if (this.#isInBand) return this.#inBand.send(bytes);
+    if (this.isInBand) return this.#inBand.send(bytes);
     if (this.#backEndChannelFd < 0) return 'none';
     try {
       const sentBytes = send(this.#backEndChannelFd, bytes);

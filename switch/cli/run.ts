@@ -139,6 +139,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const { Switch } = await import('../switch.ts');
   const takeover = options.takeover === true ? await takeoverFor(config) : null;
   const service = new Service(environment, log, takeover?.state.service);
+  await service.store?.untilLetGo();
   const running = await Switch.start(config, log, takeover?.state, service.store).catch(asRefusal);
   const kept = new KeptPorts(config.stateFile, running, log);
   let isOurs = takeover === null;

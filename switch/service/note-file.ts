@@ -3,8 +3,8 @@
  * holds. A write to one page is done whole or not at all by a process that is killed, so: the text is written to where the
  * text that holds does not lie, and then the head, which says where. Main thread.
  *
- * Head, 32 bytes, numbers little-endian: magic, 8 bytes; format; state; then of the text its offset in the file, its bytes
- * and its CRC-32; and the CRC-32 of these three.
+ * Head, 36 bytes, numbers little-endian: magic, 8 bytes; format; state; then of the text its offset in the file, its bytes
+ * and its CRC-32; the CRC-32 of these three; and how many processes began with the text since it was written.
  */
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
@@ -17,7 +17,8 @@ const FORMAT_OFFSET = 8;
 const STATE_OFFSET = 12;
 const PLACE_OFFSET = 16;
 const CHECK_OFFSET = 28;
-const HEAD_BYTES = 32;
+const BEGUN_OFFSET = 32;
+const HEAD_BYTES = 36;
 const TEXT_OFFSET = 4096;
 const TEXT_BYTES_MAX = 2 ** 28;
 
@@ -35,8 +36,10 @@ export class NoteFile {
   #state: NoteState;
   #place: Place;
   #text: string | null;
+  #begunCount: number;
 
-  private constructor(fd: number, state: NoteState, place: Place, text: string | null) {
+  private constructor(fd: number, state: NoteState, place: Place, text: string | null, begunCount = 0) {
+    this.#begunCount = begunCount;
     this.fd = fd;
     this.#state = state;
     this.#place = place;
@@ -61,12 +64,20 @@ export class NoteFile {
     const state = STATES[head.readUInt32LE(STATE_OFFSET)];
     const place = { offset: head.readUInt32LE(PLACE_OFFSET), bytes: head.readUInt32LE(PLACE_OFFSET + 4) };
     const isWhole = head.readUInt32LE(CHECK_OFFSET) === crc32(head.subarray(PLACE_OFFSET, CHECK_OFFSET));
-    if (state === undefined || !isWhole || place.offset + place.bytes > size) return 'its head is not whole';
+    if (state === undefined || !isWhole) return 'its head is not whole';
     if (state === 'empty') return new NoteFile(fd, state, NOWHERE, null);
+    if (place.offset + place.bytes > size) return 'its text is not whole';
     const bytes = Buffer.alloc(place.bytes);
     const isRead = readSync(fd, bytes, 0, place.bytes, place.offset) === place.bytes;
     if (!isRead || crc32(bytes) !== head.readUInt32LE(PLACE_OFFSET + 8)) return 'its text is not whole';
-    return new NoteFile(fd, state, place, bytes.toString());
+    return new NoteFile(fd, state, place, bytes.toString(), head.readUInt32LE(BEGUN_OFFSET));
+  }
+
+  /** How many processes, this one too, began with the text and did not come to write it anew. */
+  countBegun(): number {
+    this.#begunCount++;
+    this.#writeWord(BEGUN_OFFSET, this.#begunCount);
+    return this.#begunCount;
   }
 
   get state(): NoteState {
@@ -81,6 +92,8 @@ export class NoteFile {
   /** From now on this text holds. @throws Node's error when there is no memory; then it is as before */
   write(text: string): void {
     if (text === this.#text) {
+      if (this.#begunCount > 0) this.#writeWord(BEGUN_OFFSET, 0);
+      this.#begunCount = 0;
       this.mark('holds');
       return;
     }
@@ -98,13 +111,17 @@ export class NoteFile {
   mark(state: Exclude<NoteState, 'empty'>): void {
     if (state === this.#state || this.#state === 'empty') return;
     this.#state = state;
-    const word = Buffer.alloc(4);
-    word.writeUInt32LE(STATES.indexOf(state));
-    writeSync(this.fd, word, 0, word.length, STATE_OFFSET);
+    this.#writeWord(STATE_OFFSET, STATES.indexOf(state));
   }
 
   close(): void {
     closeFd(this.fd);
+  }
+
+  #writeWord(offset: number, value: number): void {
+    const word = Buffer.alloc(4);
+    word.writeUInt32LE(value);
+    writeSync(this.fd, word, 0, word.length, offset);
   }
 
   #writeHead(state: NoteState, { offset, bytes }: Place, textCheck: number): void {
@@ -118,6 +135,7 @@ export class NoteFile {
     head.writeUInt32LE(crc32(head.subarray(PLACE_OFFSET, CHECK_OFFSET)), CHECK_OFFSET);
     writeSync(this.fd, head, 0, head.length, 0);
     this.#state = state;
+    this.#begunCount = 0;
   }
 }
 

@@ -12,41 +12,27 @@
  * An open file has one name in the store, whoever uses it: the manager keeps no second descriptor of it. Main thread.
  */
 import { resolve } from 'node:path';
-import { z } from 'zod';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { z } from 'zod';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { closeFd, describeFd, duplicateFd, openFileKey, socketOption } from '../../src/host/descriptor.ts';
-import { HostError } from '../../src/host/errors.ts';
 import type { KeptDescriptor, NotifySocket } from '../../src/host/notify.ts';
 import { PeerFds } from '../../src/host/peer-fds.ts';
 import { SocketFile } from '../../src/host/socket-file.ts';
-import { removeListenerFile } from '../../src/host/unix-socket.ts';
-import {
-  type KeepPort,
-  NO_POSITIONS,
-  type PortKeeper,
-  type PortNote,
-  withDescriptors,
-} from '../../src/port/hand-over.ts';
+import { datagramObstacle, removeListenerFile } from '../../src/host/unix-socket.ts';
+import { type KeepPort, NO_POSITIONS, type PortNote, withDescriptors } from '../../src/port/hand-over.ts';
 import type { PortConfig } from '../config/resolve.ts';
 import type { Logger } from '../log.ts';
-import { Positions, VhostUserState } from '../takeover/format.ts';
 import { NoteFile } from './note-file.ts';
+import { type NoteText, parseNote } from './note-text.ts';
+import { type MemoStore, PortMemo, type StoredFile } from './port-memo.ts';
 
-/** After the last message; a handshake is noted once, and not at each of its messages. */
-const QUIET_MS = 2;
-/** Until the next look at a port that cannot be noted for now. */
-const BUSY_MS = 10;
 const SO_ACCEPTCONN = 30;
+/** So many processes begin with what is noted of a port; if the last one did not come far either, it may be why. */
+const BEGUN_MAX = 3;
+const LET_GO_MS = 2000;
+const LOOK_AGAIN_MS = 5;
 const NAME = /^ringway-[a-z]+-(\d{1,15})$/;
-
-const Note = z.object({
-  port: z.string(),
-  endpoint: z.string(),
-  /** In the store, of the descriptors that the others name by their place here. */
-  names: z.array(z.string()),
-  handed: VhostUserState,
-  positions: Positions,
-});
 
 /** What the manager keeps, for another process of the same service; of which each file has a name. */
 export type HandedStore = {
@@ -55,12 +41,14 @@ export type HandedStore = {
 };
 
 /** What a process that came to a sudden end left of a port. */
-type LeftPort = { readonly endpoint: string; readonly file: NoteFile; readonly note: PortNote };
+type LeftPort = {
+  readonly endpoint: string;
+  readonly names: readonly string[];
+  readonly file: NoteFile;
+  readonly note: PortNote;
+};
 
-/** An open file in the store. */
-type StoredFile = { readonly name: string; readonly key: string; readonly users: Set<PortMemo> };
-
-export class DescriptorStore {
+export class DescriptorStore implements MemoStore {
   readonly #socket: NotifySocket;
   readonly #log: Logger;
   #max: number;
@@ -68,6 +56,8 @@ export class DescriptorStore {
   readonly #files = new Map<string, StoredFile>();
   readonly #memos = new Set<PortMemo>();
   readonly #left = new Map<string, LeftPort>();
+  /** Notes of ports that another process was to go on with. */
+  readonly #others: z.output<typeof NoteText>[] = [];
   /** Came with the start of this process, by name, until all ports are there. */
   readonly #kept = new Map<string, number>();
   /** All ports are there: what none of them uses is to be removed once each is noted. */
@@ -78,10 +68,6 @@ export class DescriptorStore {
     this.#socket = socket;
     this.#max = max;
     this.#log = log;
-  }
-
-  get max(): number {
-    return this.#max;
   }
 
   /** What the process before left. */
@@ -100,6 +86,21 @@ export class DescriptorStore {
     }
     for (const [name, fd] of this.#kept)
       if (name.startsWith('ringway-socket-') && !named.has(name)) endSocket(duplicateFd(fd));
+    this.#letOthersBe();
+  }
+
+  /**
+   * Resolves when the manager has let go of sockets that another process was to go on with, so that they can be bound again
+   * where that one is gone too; or has not for a while.
+   */
+  async untilLetGo(): Promise<void> {
+    const deadline = AbortSignal.timeout(LET_GO_MS);
+    const paths = this.#others
+      .filter(({ handed }) => handed.listener !== null)
+      .map(({ endpoint }) => pathOf(endpoint));
+    const isServed = (path: string): boolean =>
+      !['ECONNREFUSED', 'ENOENT'].includes(datagramObstacle(path)?.code ?? '');
+    while (paths.some(isServed) && !deadline.aborted) await sleep(LOOK_AGAIN_MS);
   }
 
   /** Of a process that was taken over from: the manager keeps it until this one has told it what it needs itself. */
@@ -161,8 +162,7 @@ export class DescriptorStore {
     for (const memo of this.#memos) memo.caughtUp();
   }
 
-  // Of the memos
-
+  /** As of NotifySocket. */
   get isBehind(): boolean {
     return this.#socket.isBehind;
   }
@@ -205,6 +205,19 @@ export class DescriptorStore {
     this.noted();
   }
 
+  /** What another process goes on with is neither used nor ended; the manager is to keep none of it. */
+  #letOthersBe(): void {
+    const used = new Set([...this.#left.values()].flatMap(({ names }) => names));
+    for (const name of this.#others.flatMap(({ names }) => names)) {
+      const fd = this.#kept.get(name);
+      if (fd === undefined || used.has(name)) continue;
+      const file = [...this.#files.values()].find((other) => other.name === name);
+      if (file !== undefined) this.#remove(file);
+      this.#kept.delete(name);
+      closeFd(fd);
+    }
+  }
+
   #remove(file: StoredFile): void {
     this.#files.delete(file.key);
     this.#socket.send(['FDSTOREREMOVE=1', `FDNAME=${file.name}`]);
@@ -218,24 +231,34 @@ export class DescriptorStore {
       return [];
     }
     const { text, state } = file;
-    const note = text === null ? null : parsed(text);
+    const note = text === null ? null : parseNote(text);
     if (note === null) return [];
-    if (state !== 'left')
-      this.#left.set(note.port, { endpoint: note.endpoint, file, note: this.#usable(note, state) });
+    if (state === 'left') this.#others.push(note);
+    else {
+      const { port, endpoint, names } = note;
+      this.#left.set(port, { endpoint, names, file, note: this.#usable(note, file) });
+    }
     return note.names;
   }
 
   /** With descriptors of this process. Without the connection, which is ended, where nobody can go on with it. */
-  #usable({ port, names, handed, positions }: z.output<typeof Note>, state: string): PortNote {
+  #usable({ port, names, handed, positions }: z.output<typeof NoteText>, file: NoteFile): PortNote {
     const isWhole = names.every((name) => this.#kept.has(name));
     const at = (index: number): number => this.#kept.get(names[index] ?? '') ?? -1;
-    if (isWhole && state === 'holds') return { handed: withDescriptors(handed, at), positions };
+    const isFatal = file.countBegun() > BEGUN_MAX;
+    if (isWhole && !isFatal && file.state === 'holds')
+      return { handed: withDescriptors(handed, at), positions };
     const { connection, listener } = handed;
     if (connection !== null) {
       const fd = at(connection.fd);
       if (fd >= 0) endConnection(duplicateFd(fd));
-      const why = isWhole ? 'its front-end had just said something' : 'some of its descriptors were not kept';
-      this.#log.warn({ port }, `its front-end has to connect again after the sudden end: ${why}`);
+      const why = isFatal
+        ? `${BEGUN_MAX} processes came to a sudden end when they had begun with it`
+        : 'its front-end had just said something';
+      this.#log.warn(
+        { port },
+        `its front-end has to connect again after the sudden end: ${isWhole ? why : 'some of its descriptors were not kept'}`,
+      );
     }
     const listening = listener === null || at(listener.fd) < 0 ? null : { ...listener, fd: at(listener.fd) };
     return {
@@ -260,154 +283,21 @@ export class DescriptorStore {
     if (connection !== null) endConnection(duplicateFd(connection.fd));
     if (listener !== null) {
       const { file, fd } = listener;
-      const path = left.endpoint.slice(left.endpoint.indexOf(' ') + 1);
-      if (file !== null) new SocketFile(path, { dev: BigInt(file.dev), ino: BigInt(file.ino) }).remove();
+      if (file !== null)
+        new SocketFile(pathOf(left.endpoint), { dev: BigInt(file.dev), ino: BigInt(file.ino) }).remove();
       new PeerFds().closeListener(duplicateFd(fd));
     }
     left.file.mark('left');
   }
 }
 
-/** What is noted of one port. */
-class PortMemo implements PortKeeper {
-  readonly #store: DescriptorStore;
-  readonly #port: string;
-  readonly #endpoint: string;
-  readonly #note: () => PortNote | null;
-  readonly #file: NoteFile;
-  /** The note's own; null: not in the store yet. */
-  #ownFile: StoredFile | null = null;
-  #files = new Set<StoredFile>();
-  #timer: NodeJS.Timeout | null = null;
-  #dueMs = 0;
-  #isPending = false;
-  #trouble: string | null = null;
-  /** It was once, or cannot be. */
-  isNoted = false;
-
-  constructor(
-    store: DescriptorStore,
-    port: string,
-    endpoint: string,
-    file: NoteFile | null,
-    note: () => PortNote | null,
-  ) {
-    this.#store = store;
-    this.#port = port;
-    this.#endpoint = endpoint;
-    this.#note = note;
-    this.#file = file ?? NoteFile.create();
-  }
-
-  get noteFd(): number {
-    return this.#file.fd;
-  }
-
-  outdate(): void {
-    this.#file.mark('outdated');
-    this.renew();
-  }
-
-  renew(): void {
-    this.#isPending = true;
-    this.#dueMs = performance.now() + QUIET_MS;
-    this.#timer ??= setTimeout(() => this.#onTimer(), QUIET_MS).unref();
-  }
-
-  caughtUp(): void {
-    if (this.#isPending) this.renew();
-  }
-
-  leave(): void {
-    this.#stopTimer();
-    this.#file.mark('left');
-  }
-
-  forget(): void {
-    this.#stopTimer();
-    this.#file.mark('left');
-    for (const file of this.#files) this.#store.notUsed(file, this);
-    if (this.#ownFile !== null) this.#store.notUsed(this.#ownFile, this);
-    this.#file.close();
-    this.#store.forgot(this);
-  }
-
-  #stopTimer(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
-    this.#isPending = false;
-  }
-
-  #onTimer(): void {
-    this.#timer = null;
-    const leftMs = this.#dueMs - performance.now();
-    // Otherwise it is called when the manager has caught up.
-    if (leftMs <= 0.5 && this.#store.isBehind) return;
-    if (leftMs > 0.5 || !this.#tryWrite()) {
-      this.#timer = setTimeout(() => this.#onTimer(), leftMs > 0.5 ? leftMs : BUSY_MS).unref();
-      return;
-    }
-    this.isNoted ||= !this.#isPending;
-    this.#store.noted();
-  }
-
-  /** False: not now. */
-  #tryWrite(): boolean {
-    try {
-      const note = this.#note();
-      if (note === null) return false;
-      this.#write(note);
-      this.#trouble = null;
-    } catch (error) {
-      if (!(error instanceof HandOverError || error instanceof HostError)) throw error;
-      this.#file.mark('outdated');
-      this.#isPending = false;
-      if (this.#trouble !== error.message)
-        this.#store.warn(this.#port, `a crash would be seen by its front-end: ${error.message}`);
-      this.#trouble = error.message;
-    }
-    return true;
-  }
-
-  #write({ handed, positions }: PortNote): void {
-    this.#ownFile ??= this.#store.fileOf(this.#file.fd, this);
-    const files: StoredFile[] = [];
-    const before = this.#files;
-    const translate = (fd: number): number => {
-      const file = this.#store.fileOf(fd, this);
-      before.add(file);
-      const at = files.indexOf(file);
-      return at >= 0 ? at : files.push(file) - 1;
-    };
-    const translated = withDescriptors(handed, translate);
-    // What the manager does not have yet must not be named.
-    if (this.#store.isBehind) return;
-    const names = files.map(({ name }) => name);
-    const note: z.input<typeof Note> = {
-      port: this.#port,
-      endpoint: this.#endpoint,
-      names,
-      handed: translated,
-      positions,
-    };
-    this.#file.write(JSON.stringify(note));
-    this.#isPending = false;
-    this.#files = new Set(files);
-    for (const file of before) if (!this.#files.has(file)) this.#store.notUsed(file, this);
-  }
-}
-
-function parsed(text: string): z.output<typeof Note> | null {
-  try {
-    return Note.safeParse(JSON.parse(text)).data ?? null;
-  } catch {
-    return null;
-  }
-}
-
 /** What a port of the same name must have in common with the one that was left. */
 function endpointOf(config: PortConfig): string {
   return config.kind === 'vhost-user' ? `${config.role} ${resolve(config.socket)}` : config.kind;
+}
+
+function pathOf(endpoint: string): string {
+  return endpoint.slice(endpoint.indexOf(' ') + 1);
 }
 
 /** Also where others have descriptors of it: its peer is told. */

@@ -13,6 +13,7 @@ import {
   type RingFacts,
   type RingStart,
   type RingSurroundings,
+  whereItWasLeft,
 } from '../../src/device/ring-start.ts';
 import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
@@ -331,6 +332,39 @@ describe('a packed ring', () => {
         });
       },
     );
+
+    describe('and its front-end stayed connected', () => {
+      const left = (but: Partial<LastRun> | null, flagsAt = flagsOf) =>
+        whereItWasLeft(
+          { ...READY, base: 0x8003_8003 },
+          {
+            ...surroundings('packed'),
+            lastRun: but === null ? null : { ...lastRun, ...but },
+            place: '1:2:4096',
+            word16At: (offset) => flagsAt((offset - ARENA_OFFSET - Number(ADDRESSES.descUva) - 14) / 16),
+          },
+        );
+
+      it('goes on behind the burst that is brought to its end', () => {
+        expect(left({})).toMatchObject({ indices: stood, recovery: { position: 8, seen: 5 } });
+      });
+
+      it.each<[string, Partial<LastRun> | null]>([
+        ['nothing', null],
+        ['another base', { base: 0x8000_8000 }],
+        ['another size', { size: 128 }],
+        ['another place', { place: '1:2:8192' }],
+        ['another layout', { layout: 'split' }],
+        ['what another process did not interrupt', { interrupted: null, indices: stood }],
+      ])('is not taken up where %s was noted', (_what, but) => {
+        expect(left(but)).toBe('nobody noted where it stands');
+      });
+
+      it('is not taken up where it cannot stand', () => {
+        standing.words[OPEN] = 30 | OPEN_BIT;
+        expect(left({})).toBe('it cannot stand where it was noted');
+      });
+    });
 
     it('goes on where its front-end says when that is anywhere else', () => {
       expect(decide(0x0009_0009)).toMatchObject({

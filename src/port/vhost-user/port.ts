@@ -80,6 +80,7 @@ type Peer = {
   readonly net: NetDevice;
   readonly losses: Watch;
   readonly descriptors: DescriptorShare;
+  readonly peerFds: PeerFds;
   /** Process at the other end; null: the kernel does not tell. */
   readonly pid: number | null;
 };
@@ -274,8 +275,8 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
   }
 
   async takeUp({ rings, device, net }: PortPositions): Promise<string | null> {
-    this.#isLeftBehind = false;
     await this.#taking?.promise;
+    this.#isLeftBehind = false;
     const peer = this.#peer;
     if (peer === null || net === null || device === null || peer.session.gone.aborted) return null;
     try {
@@ -357,7 +358,12 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
     if (peer === null) return { handed: { ...common, connection: null }, positions: NO_POSITIONS };
     const connection = connectionOf(peer, this.#refusal);
     if (connection === null) return null;
+    // They are looked at before they are kept, and nobody did that yet.
+    if (connection.halfRead.fds.some((fd) => peer.peerFds.obstacle(fd) !== null))
+      throw new HandOverError('it sent a descriptor that may never answer');
     const { device } = peer.net;
+    // What is told changes with each burst, and not with what the front-end says.
+    if (device.isInBand) throw new HandOverError('it is notified by message');
     const said = { rings: device.handOverRings(), device: device.handOver(), net: peer.net.handOver() };
     return { handed: { ...common, connection }, positions: { ...NO_POSITIONS, ...said } };
   }
@@ -456,10 +462,7 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
     }
   }
 
-  #adopt(
-    fd: number,
-    handed: (HandedSession & { readonly offered: bigint }) | null = null,
-  ): Peer & { readonly peerFds: PeerFds } {
+  #adopt(fd: number, handed: (HandedSession & { readonly offered: bigint }) | null = null): Peer {
     const { arena, arenaView, dataPath, events } = this.#context;
     const descriptors = this.#shareOfDescriptors(fd);
     const peerFds = new PeerFds(peerPid(fd), this.#fds);
@@ -502,10 +505,10 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
       const loss = net.device.memoryLoss;
       if (loss !== null) void session.end(loss);
     });
-    const peer = { session, net, losses, descriptors, pid: peerFds.peerPid };
+    const peer = { session, net, losses, descriptors, peerFds, pid: peerFds.peerPid };
     this.#peer = peer;
     if (isClient && handed === null) tellConnected();
-    return { ...peer, peerFds };
+    return peer;
   }
 
   /**

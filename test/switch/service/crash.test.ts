@@ -8,7 +8,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { encodeBody, encodeMessage } from '../../../protocol/vhost-user/codec.ts';
 import { MESSAGES } from '../../../protocol/vhost-user/messages.ts';
 import { EmbeddedGuest } from '../../../src/frontend/index.ts';
-import { duplicateFd } from '../../../src/host/descriptor.ts';
+import { closeFds, duplicateFd } from '../../../src/host/descriptor.ts';
 import type { RingLayoutKind } from '../../../src/vring/attachment.ts';
 import { askControl } from '../../../switch/control/client.ts';
 import { NoteFile } from '../../../switch/service/note-file.ts';
@@ -100,11 +100,16 @@ class World {
 
   #files(): { port: string; text: string; file: NoteFile }[] {
     const files = this.manager.store.filter(({ name }) => name.startsWith('ringway-note-'));
-    return files.map(({ fd }) => {
-      const file = NoteFile.open(duplicateFd(fd));
-      if (typeof file === 'string') throw new Error(file);
+    return files.flatMap(({ fd }) => {
+      const own = duplicateFd(fd);
+      const file = NoteFile.open(own);
+      // It is being written.
+      if (typeof file === 'string') {
+        closeFds([own]);
+        return [];
+      }
       const text = file.text ?? '{}';
-      return { file, text, port: JSON.parse(text).port };
+      return [{ file, text, port: JSON.parse(text).port }];
     });
   }
 
@@ -261,6 +266,30 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
       expect(world.switching.log).toContain('some of its descriptors were not kept');
     },
   );
+
+  it('together with who had taken over begins anew', async () => {
+    const world = await World.start({ layout: 'split', role: 'server' });
+    await world.killAndRestart(() => {
+      for (const port of NAMES) world.note(port).mark('left');
+    });
+    for (const guest of world.guests) await guest.reconnect({ waitMs: WAIT_MS });
+    await world.noted();
+    await world.runFor(500);
+  });
+
+  it('does not begin for ever with what may be the reason', async () => {
+    const world = await World.start({ layout: 'split', role: 'server' });
+    await world.killAndRestart(() => {
+      for (let begun = 0; begun < 3; begun++) world.note('a').countBegun();
+    });
+    expect(world.switching.log).toContain('3 processes came to a sudden end');
+    expect(world.guests[1].session.isClosed).toBe(false);
+    await world.guests[0].reconnect({ waitMs: WAIT_MS });
+    await world.noted();
+    await world.killAndRestart();
+    await world.runFor(500);
+    world.expectNobodyNoticed();
+  });
 
   it('ends what nobody can tell of any more', async () => {
     const world = await World.start({ layout: 'packed', role: 'server' });
