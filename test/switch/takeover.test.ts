@@ -22,24 +22,31 @@ afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
 });
 
-type Setup = { readonly layout: RingLayoutKind; readonly role: 'server' | 'client' };
+type Setup = {
+  readonly layout: RingLayoutKind;
+  readonly role: 'server' | 'client';
+  /** The guests' cards are behind one. */
+  readonly iommu?: true;
+};
 
 class World {
   readonly switching: RingwayProcess;
   readonly guests: readonly EmbeddedGuest[];
   readonly flows: readonly NumberedFlow[];
 
-  private constructor(switching: RingwayProcess, guests: readonly EmbeddedGuest[]) {
+  private constructor(switching: RingwayProcess, guests: readonly EmbeddedGuest[], windowFrames?: number) {
     this.switching = switching;
     this.guests = guests;
-    this.flows = [new NumberedFlow(guests[0], guests[1]), new NumberedFlow(guests[1], guests[0])];
+    const [a, b] = guests;
+    this.flows = [new NumberedFlow(a, b, windowFrames), new NumberedFlow(b, a, windowFrames)];
   }
 
-  static async start({ layout, role }: Setup): Promise<World> {
+  static async start({ layout, role, iommu }: Setup): Promise<World> {
     const isClient = role === 'client';
+    const options = `${isClient ? ',role=client' : ''}${iommu === true ? ',features=iommu' : ''}`;
     const switching = await RingwayProcess.start({
       ports: NAMES,
-      ...(isClient && { portOptions: { a: ',role=client', b: ',role=client' } }),
+      portOptions: { a: options, b: options },
     });
     closing.push(() => switching.stop());
     const guests = await Promise.all(
@@ -49,12 +56,14 @@ class World {
           role: isClient ? 'server' : 'client',
           mac: MACS[name],
           layout,
+          ...(iommu === true && { iommu }),
           waitMs: WAIT_MS,
         }),
       ),
     );
     for (const guest of guests) closing.push(() => guest.close());
-    return new World(switching, guests);
+    // No more than may wait for translations.
+    return new World(switching, guests, iommu === true ? 48 : undefined);
   }
 
   /** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt would show. */
@@ -96,6 +105,8 @@ const SETUPS: readonly Setup[] = [
   { layout: 'packed', role: 'client' },
   { layout: 'split', role: 'server' },
   { layout: 'split', role: 'client' },
+  { layout: 'packed', role: 'server', iommu: true },
+  { layout: 'split', role: 'server', iommu: true },
 ];
 
 describe.each(SETUPS)('a Ringway that is taken over under traffic: $layout rings, role $role', (setup) => {
