@@ -140,7 +140,7 @@ describe('a guest whose translations never come', () => {
     await run(flows, isShown);
     await finish(flows);
     expect(report('c').reason).toMatch(
-      /^queue \d waits for its IOMMU's translation of address 0x[0-9a-f]+, to be /,
+      /^queue \d stopped: waits for its IOMMU's translation of address 0x[0-9a-f]+, to be /,
     );
     expect(report('c').queues.filter(({ reason }) => reason !== null).length).toBeGreaterThan(0);
     for (const name of ['a', 'b']) expect(report(name).reason).toBeNull();
@@ -166,7 +166,9 @@ describe('a guest whose translations never come', () => {
     flow.step();
     const isDenied = (): boolean => iommuOf(c).asked.some(({ type }) => type === IOTLB_TYPE.ACCESS_FAIL);
     while (!isDenied()) await iommuOf(c).nextAsked();
-    expect(report('c').reason).toMatch(/queue 0 its IOMMU does not allow address 0x[0-9a-f]+, to be written/);
+    expect(report('c').reason).toMatch(
+      /queue 0 stopped: its IOMMU does not allow address 0x[0-9a-f]+, to be written/,
+    );
     expect(before.equals(c.memory.u8.subarray(first, first + buffersBytes))).toBe(true);
     await iommuOf(c).allow(first, buffersBytes, IOTLB_ACCESS.BOTH);
     await finish([flow]);
