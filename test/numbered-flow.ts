@@ -14,15 +14,19 @@ export class NumberedFlow {
   readonly #from: EmbeddedGuest;
   readonly #to: EmbeddedGuest;
 
-  constructor(from: EmbeddedGuest, to: EmbeddedGuest) {
+  readonly #windowFrames: number;
+
+  constructor(from: EmbeddedGuest, to: EmbeddedGuest, windowFrames = WINDOW_FRAMES) {
     this.#from = from;
     this.#to = to;
+    this.#windowFrames = windowFrames;
   }
 
   /** Whether anything moved. */
   step(): boolean {
     const before = this.sent + this.distinct;
-    while (this.sent - this.distinct < WINDOW_FRAMES && this.#from.send(this.#frame(this.sent))) this.sent++;
+    while (this.sent - this.distinct < this.#windowFrames && this.#from.send(this.#frame(this.sent)))
+      this.sent++;
     this.take();
     return this.sent + this.distinct > before;
   }

@@ -323,10 +323,9 @@ export class Device {
     return this.#translations?.reasonOf(index) ?? null;
   }
 
-  /** The same of the first such ring. */
-  get waitWarning(): string | null {
-    const waiting = this.rings.find((ring) => this.waitReasonOf(ring) !== null);
-    return waiting === undefined ? null : `queue ${waiting.index} ${this.waitReasonOf(waiting)}`;
+  /** The first such ring. */
+  get waitingRing(): Ring | null {
+    return this.rings.find((ring) => this.waitReasonOf(ring) !== null) ?? null;
   }
 
   /** SET_INFLIGHT_FD: the buffer takes the place of the one before. @throws PeerError, HostError */

@@ -194,7 +194,10 @@ export class Translations {
 
   #askFor({ misses }: Wait): void {
     for (const [i, miss] of misses.entries()) {
-      if (this.#isKnown(miss) || this.#asked.has(keyOf(miss))) continue;
+      if (this.#isKnown(miss)) continue;
+      const asked = this.#asked.get(keyOf(miss));
+      // Without the first one it stands still.
+      if (asked !== undefined && (i > 0 || asked.ticks === 0)) continue;
       if (i > 0 && this.#asked.size >= ASKED_MAX) return;
       const before = this.#lastSent;
       this.#lastSent = this.#send({ ...miss, sizeBytes: 0n, uva: 0n, type: IOTLB_TYPE.MISS });

@@ -29,6 +29,8 @@ type Setup = {
   readonly role: 'server' | 'client';
   /** Processors, one worker each; left out: one worker. */
   readonly cpus?: string;
+  /** The guests' cards are behind one. */
+  readonly iommu?: true;
 };
 
 class World {
@@ -36,21 +38,26 @@ class World {
   readonly guests: readonly EmbeddedGuest[];
   readonly flows: readonly NumberedFlow[];
 
-  private constructor(switching: RingwayProcess, guests: readonly EmbeddedGuest[]) {
+  private constructor(switching: RingwayProcess, guests: readonly EmbeddedGuest[], windowFrames?: number) {
     this.switching = switching;
     this.guests = guests;
-    this.flows = [new NumberedFlow(guests[0], guests[1]), new NumberedFlow(guests[1], guests[0])];
+    const [a, b] = guests;
+    this.flows = [new NumberedFlow(a, b, windowFrames), new NumberedFlow(b, a, windowFrames)];
   }
 
   /** `captures`: names of ports that write what comes and goes at all others. */
-  static async start({ layout, role, cpus }: Setup, captures: readonly string[] = []): Promise<World> {
+  static async start({ layout, role, cpus, iommu }: Setup, captures: readonly string[] = []): Promise<World> {
     const isClient = role === 'client';
+    const options = `${isClient ? ',role=client' : ''}${iommu === true ? ',features=iommu' : ''}`;
     const switching = await RingwayProcess.start({
       ports: [...NAMES, ...captures],
       args: cpus === undefined ? [] : ['--cpus', cpus],
       kinds: Object.fromEntries(captures.map((name) => [name, 'pcap'])),
-      portOptions: Object.fromEntries(captures.map((name) => [name, ',mirror=all'])),
-      ...(isClient && { portOptions: { a: ',role=client', b: ',role=client' } }),
+      portOptions: {
+        a: options,
+        b: options,
+        ...Object.fromEntries(captures.map((name) => [name, ',mirror=all'])),
+      },
     });
     closing.push(() => switching.stop());
     const guests = await Promise.all(
@@ -60,12 +67,14 @@ class World {
           role: isClient ? 'server' : 'client',
           mac: MACS[name],
           layout,
+          ...(iommu === true && { iommu }),
           waitMs: WAIT_MS,
         }),
       ),
     );
     for (const guest of guests) closing.push(() => guest.close());
-    return new World(switching, guests);
+    // No more than may wait for translations.
+    return new World(switching, guests, iommu === true ? 48 : undefined);
   }
 
   /** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt would show. */
@@ -116,6 +125,8 @@ const SETUPS: readonly Setup[] = [
   { layout: 'packed', role: 'client', cpus: '0,1' },
   { layout: 'split', role: 'server', cpus: '0,1' },
   { layout: 'split', role: 'client' },
+  { layout: 'packed', role: 'server', iommu: true },
+  { layout: 'split', role: 'server', iommu: true },
 ];
 
 describe.each(SETUPS)(

@@ -609,12 +609,13 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
     const { device } = this;
     if (device === null || !isHeld) return { state: 'waiting', reason: this.#waitingReason(reason) };
     const broken = device.rings.find((ring) => ring.reason !== null);
-    const ringReason = broken?.reason == null ? null : queueStoppedText(broken.index, broken.reason);
+    const stopped = broken ?? device.waitingRing;
+    const why = stopped === null ? null : (stopped.reason ?? device.waitReasonOf(stopped));
+    const ringReason = stopped === null || why === null ? null : queueStoppedText(stopped.index, why);
     const isRunning = device.rings.some((ring) => ring.user === 'workers' && ring.fault === 0);
     const shown =
       device.memoryWarning ??
       ringReason ??
-      device.waitWarning ??
       device.logWarning ??
       this.#refusal ??
       this.#socket.trouble ??
