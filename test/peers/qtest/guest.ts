@@ -26,6 +26,15 @@ const DIMM_GPA = 2 ** 32;
 const DIMM_STEP_BYTES = 2 ** 30;
 const MIGRATION_TIMEOUT_MS = 120_000;
 
+export type MigrationOptions = {
+  /** Called when the guest stands still and QEMU is yet to look for what was written last. */
+  readonly beforeSwitch?: () => Promise<void>;
+  /** QEMU was told of the drivers' pages before (`markDriverPages`), and they have written nothing since. */
+  readonly isMarked?: boolean;
+  /** The target was started with -S. Called when both machines stand still, with the one that is left; then it goes on. */
+  readonly whileHeld?: (source: QtestMachine) => Promise<void>;
+};
+
 export type Dimm = { readonly id: string; readonly slot: number; readonly memory: EmbeddedMemory };
 
 export class QtestGuest implements PciHost {
@@ -147,12 +156,9 @@ export class QtestGuest implements PciHost {
    * Migrates to a machine that was started with `incoming`, of the same memory and cards, where the guest goes on with its
    * drivers as they are; they have no queues (`pairs`) while it stands still. The machine that it leaves stays, paused, with its memory as it was; end it with `stop`.
    * QEMU does not see what drivers write to memory directly, so it is told of their pages when the guest stands still;
-   * what the device writes is for its back-end to tell. `beforeSwitch` is called at that moment.
+   * what the device writes is for its back-end to tell.
    */
-  async migrateTo(
-    target: QtestMachine,
-    beforeSwitch: () => Promise<void> = async () => {},
-  ): Promise<QtestMachine> {
+  async migrateTo(target: QtestMachine, options: MigrationOptions = {}): Promise<QtestMachine> {
     const source = this.machine;
     const uri = `unix:${join(target.folder, 'migration.sock')}`;
     const capabilities = ['events', 'pause-before-switchover'].map((capability) => ({
@@ -169,10 +175,14 @@ export class QtestGuest implements PciHost {
     const completed = migrationStatus(source, ['completed', 'failed']);
     for (const driver of this.#drivers.values()) driver.isFrozen = true;
     try {
-      await this.#markDriverPages();
-      await beforeSwitch();
+      if (options.isMarked !== true) await this.markDriverPages();
+      await options.beforeSwitch?.();
       await source.qmp('migrate-continue', { state: 'pre-switchover' });
       if ((await completed) === 'failed') throw await migrationFailure(source);
+      if (options.whileHeld !== undefined) {
+        await options.whileHeld(source);
+        await target.qmp('cont');
+      }
       await resumed;
       this.memory.moveInto(target.memory);
       this.machine = target;
@@ -181,6 +191,13 @@ export class QtestGuest implements PciHost {
       for (const driver of this.#drivers.values()) driver.thaw();
     }
     return source;
+  }
+
+  /** Tells QEMU of the pages that drivers write. */
+  async markDriverPages(): Promise<void> {
+    for (const driver of this.#drivers.values()) {
+      await Promise.all(driver.driverPageGpas().map((gpa) => this.qtest.store(gpa, 1, this.memory.u8[gpa])));
+    }
   }
 
   /** Ends the machine that the guest is on, and gives all memory back. */
@@ -216,12 +233,6 @@ export class QtestGuest implements PciHost {
     const known = this.#drivers.get(id);
     if (known === undefined) this.#drivers.set(id, new NetDriver(id, device, memory, this.#interrupts));
     else known.device = device;
-  }
-
-  async #markDriverPages(): Promise<void> {
-    for (const driver of this.#drivers.values()) {
-      await Promise.all(driver.driverPageGpas().map((gpa) => this.qtest.store(gpa, 1, this.memory.u8[gpa])));
-    }
   }
 }
 
