@@ -4,7 +4,7 @@
  * programs do it (busybox): a sender numbers blocks of random bytes. Called by tests with real guests.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { LinuxGuest } from '../peers/index.ts';
+import { type LinuxGuest, untilIperf3Listens } from '../peers/index.ts';
 import type { RingwayProcess } from './ringway-process.ts';
 
 const BLOCK_KIB = 256;
@@ -34,11 +34,10 @@ export class LongTransfer {
     address: string,
     port: number,
   ): Promise<LongTransfer> {
-    const hexPort = port.toString(16).toUpperCase().padStart(4, '0');
-    const receive = `nc -l -p ${port} < /dev/null | sha256sum > /tmp/${name}.received.part; mv /tmp/${name}.received.part /tmp/${name}.received`;
-    await to.runOk(
-      `(${receive}) > /dev/null 2>&1 &\nuntil grep -q ':${hexPort} ' /proc/net/tcp; do sleep 0.05; done`,
-    );
+    // Either nc ends the connection when its own input ends.
+    const receive = `mkfifo /tmp/${name}.open; (sleep 100000 > /tmp/${name}.open &) ; nc -l -p ${port} < /tmp/${name}.open | sha256sum > /tmp/${name}.received.part; mv /tmp/${name}.received.part /tmp/${name}.received`;
+    await to.runOk(`(${receive}) > /dev/null 2>&1 &`);
+    await untilIperf3Listens(to, port);
     const number = `n=0; while [ ! -e /tmp/${name}.stop ]; do echo "block $n"; cat /tmp/${name}.block; n=$((n+1)); done; echo $n > /tmp/${name}.blocks`;
     await from.runOk(
       `dd if=/dev/urandom of=/tmp/${name}.block bs=1024 count=${BLOCK_KIB} 2> /dev/null

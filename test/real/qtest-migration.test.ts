@@ -27,9 +27,9 @@ import { VhostLog } from './vhost-log.ts';
 
 const peers = await peersForTests(['qemu']);
 const SEARCH = Number(process.env.RINGWAY_SEARCH ?? 1);
-/** RINGWAY_SEARCH=10: ten migrations of 100,000 frames each. */
-const ROUNDS = Math.max(2, Math.round(SEARCH));
-const FRAMES_OF_ROUND = SEARCH > 1 ? 100_000 : 4000;
+/** RINGWAY_SEARCH=10: twenty migrations of 50,000 frames each. */
+const ROUNDS = Math.max(2, Math.round(2 * SEARCH));
+const FRAMES_OF_ROUND = SEARCH > 1 ? 50_000 : 2000;
 const LAYOUTS = ['split', 'packed'] as const;
 /** After so many of a hundred steps. */
 const EXCHANGES_PERCENT = 3;
@@ -48,8 +48,8 @@ const FEATURE_SETS = [
   without(F.INDIRECT_DESC, F.EVENT_IDX),
 ];
 
-/** So slow that its first pass over all memory takes a minute: the log is left alone as long. */
-const STANDING_BYTES_PER_SECOND = 1000;
+/** So slow that its first pass over all memory takes some minutes: the log is left alone as long. */
+const STANDING_BYTES_PER_SECOND = 300;
 /** A pass over what the processor writes (BUSY_BYTES) takes half a second. */
 const FAST_BYTES_PER_SECOND = 16 * 2 ** 20;
 /** QEMU stops the guest when less is left than it copies in this time: here 8 pages. */

@@ -173,6 +173,9 @@ export class QtestGuest implements PciHost {
     await source.qmp('migrate', { uri });
     if ((await atSwitch) === 'failed') throw await migrationFailure(source);
     const completed = migrationStatus(source, ['completed', 'failed']);
+    // The source has sent all by then, and the target may still be reading it.
+    const arrived = migrationStatus(target, ['completed', 'failed']);
+    arrived.catch(() => {});
     for (const driver of this.#drivers.values()) driver.isFrozen = true;
     try {
       if (options.isMarked !== true) await this.markDriverPages();
@@ -180,6 +183,7 @@ export class QtestGuest implements PciHost {
       await source.qmp('migrate-continue', { state: 'pre-switchover' });
       if ((await completed) === 'failed') throw await migrationFailure(source);
       if (options.whileHeld !== undefined) {
+        await arrived;
         await options.whileHeld(source);
         await target.qmp('cont');
       }
