@@ -27,14 +27,14 @@ import { VhostLog } from './vhost-log.ts';
 
 const peers = await peersForTests(['qemu']);
 const SEARCH = Number(process.env.RINGWAY_SEARCH ?? 1);
-/** RINGWAY_SEARCH=10: twenty migrations of 50,000 frames each. */
-const ROUNDS = Math.max(2, Math.round(2 * SEARCH));
-const FRAMES_OF_ROUND = SEARCH > 1 ? 50_000 : 2000;
+/** RINGWAY_SEARCH=10: forty migrations of 25,000 frames each. */
+const ROUNDS = SEARCH > 1 ? Math.round(4 * SEARCH) : 2;
+const FRAMES_OF_ROUND = SEARCH > 1 ? 25_000 : 2000;
 const LAYOUTS = ['split', 'packed'] as const;
 /** After so many of a hundred steps. */
 const EXCHANGES_PERCENT = 3;
 
-const MEMORY_MIB = 32;
+const MEMORY_MIB = 24;
 const PAGE_BYTES = 4096;
 const FRAME_BYTES_MAX = 3500;
 const HEADERS_BYTES = 14;
@@ -57,6 +57,7 @@ const DOWNTIME_MS = 1;
 /** What the processor writes to again and again, so that QEMU goes on and on. */
 const BUSY_BYTES = 8 * 2 ** 20;
 const DEADLINE_MS = 30_000;
+const MIGRATION_TIMEOUT_MS = 400_000;
 
 /** A card with memory of its own: where it lies decides how long QEMU's log is, which it exchanges for another one then. */
 const SHARED_SLOT = 20;
@@ -375,6 +376,7 @@ async function migrate(
   await world.setSpeed(STANDING_BYTES_PER_SECOND);
   const migration = guest.migrateTo(target, {
     isMarked: true,
+    timeoutMs: MIGRATION_TIMEOUT_MS,
     whileHeld: async (source) => {
       differing = differingPages(source.memory.u8, target.memory.u8);
       if (!goesOn) throw new Error('the guest is not whole');

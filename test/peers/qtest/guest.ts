@@ -27,6 +27,8 @@ const DIMM_STEP_BYTES = 2 ** 30;
 const MIGRATION_TIMEOUT_MS = 120_000;
 
 export type MigrationOptions = {
+  /** Until the guest stands still, and then until it is over there; default 120 s each. */
+  readonly timeoutMs?: number;
   /** Called when the guest stands still and QEMU is yet to look for what was written last. */
   readonly beforeSwitch?: () => Promise<void>;
   /** QEMU was told of the drivers' pages before (`markDriverPages`), and they have written nothing since. */
@@ -160,6 +162,7 @@ export class QtestGuest implements PciHost {
    */
   async migrateTo(target: QtestMachine, options: MigrationOptions = {}): Promise<QtestMachine> {
     const source = this.machine;
+    const { timeoutMs = MIGRATION_TIMEOUT_MS } = options;
     const uri = `unix:${join(target.folder, 'migration.sock')}`;
     const capabilities = ['events', 'pause-before-switchover'].map((capability) => ({
       capability,
@@ -167,14 +170,14 @@ export class QtestGuest implements PciHost {
     }));
     for (const machine of [source, target]) await machine.qmp('migrate-set-capabilities', { capabilities });
     await target.qmp('migrate-incoming', { uri });
-    const resumed = target.event(({ event }) => event === 'RESUME', MIGRATION_TIMEOUT_MS);
+    const resumed = target.event(({ event }) => event === 'RESUME', timeoutMs);
     resumed.catch(() => {});
-    const atSwitch = migrationStatus(source, ['pre-switchover', 'failed']);
+    const atSwitch = migrationStatus(source, ['pre-switchover', 'failed'], timeoutMs);
     await source.qmp('migrate', { uri });
     if ((await atSwitch) === 'failed') throw await migrationFailure(source);
-    const completed = migrationStatus(source, ['completed', 'failed']);
+    const completed = migrationStatus(source, ['completed', 'failed'], timeoutMs);
     // The source has sent all by then, and the target may still be reading it.
-    const arrived = migrationStatus(target, ['completed', 'failed']);
+    const arrived = migrationStatus(target, ['completed', 'failed'], timeoutMs);
     arrived.catch(() => {});
     for (const driver of this.#drivers.values()) driver.isFrozen = true;
     try {
@@ -241,10 +244,14 @@ export class QtestGuest implements PciHost {
 }
 
 /** The first of those states that the migration comes to. */
-async function migrationStatus(machine: QtestMachine, states: readonly string[]): Promise<string> {
+async function migrationStatus(
+  machine: QtestMachine,
+  states: readonly string[],
+  timeoutMs: number,
+): Promise<string> {
   const { data } = await machine.event(
     ({ event, data }) => event === 'MIGRATION' && states.includes(data.status as string),
-    MIGRATION_TIMEOUT_MS,
+    timeoutMs,
   );
   return data.status as string;
 }
