@@ -11,6 +11,8 @@ export class NumberedFlow {
   /** How often each came. */
   readonly times: number[] = [];
   distinct = 0;
+  /** Frames that came, those that came twice with them. */
+  came = 0;
   readonly #from: EmbeddedGuest;
   readonly #to: EmbeddedGuest;
 
@@ -37,6 +39,7 @@ export class NumberedFlow {
       if (!Buffer.from(frame).equals(this.#frame(number))) throw new Error(`frame ${number} was damaged`);
       if (this.times[number] === undefined) this.distinct++;
       this.times[number] = (this.times[number] ?? 0) + 1;
+      this.came++;
     }
   }
 
@@ -49,7 +52,7 @@ export class NumberedFlow {
   }
 
   get twice(): number {
-    return this.times.reduce((sum, times) => sum + times - 1, 0);
+    return this.came - this.distinct;
   }
 
   #frame(number: number): Uint8Array {

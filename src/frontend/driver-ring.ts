@@ -107,6 +107,12 @@ export class DriverRing {
     return this.layout.usedBytes;
   }
 
+  /** Where its indirect tables lie, which the driver alone writes; null: none was needed yet. */
+  get tables(): { readonly offset: number; readonly sizeBytes: number } | null {
+    if (this.#tablesOffset < 0) return null;
+    return { offset: this.#tablesOffset, sizeBytes: this.size * INDIRECT_PIECES_MAX * DESC_BYTES };
+  }
+
   /** Descriptors that neither side has in use. */
   get freeCount(): number {
     return this.layout.freeCount;

@@ -24,15 +24,16 @@ export function differingPages(a: Uint8Array, b: Uint8Array): number[] {
 /** Pages by guest-physical address. */
 export class ChangedPages {
   readonly #parts: readonly GuestPart[];
-  #before: readonly Buffer[] = [];
+  readonly #before: readonly Buffer[];
 
   constructor(parts: readonly GuestPart[]) {
     this.#parts = parts;
+    this.#before = parts.map(({ bytes }) => Buffer.alloc(bytes.length));
   }
 
   /** From here on changes count. The driver writes too; so this is called when it has. */
   begin(): void {
-    this.#before = this.#parts.map(({ bytes }) => Buffer.from(bytes));
+    for (const [i, { bytes }] of this.#parts.entries()) this.#before[i].set(bytes);
   }
 
   /** Pages in which anything is different from what it was at `begin`. */

@@ -178,18 +178,26 @@ export class LinuxGuest {
     uri: string,
     options: { timeoutMs?: number; isHeld?: boolean } = {},
   ): Promise<void> {
-    const client = await this.#parts.qmp;
     const timeoutMs = options.timeoutMs ?? 60_000;
-    await this.qmp('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
-    const over = client.waitForEvent(
+    const capabilities = [{ capability: 'events', state: true }];
+    for (const guest of [this, target]) await guest.qmp('migrate-set-capabilities', { capabilities });
+    const over = this.#untilMigrated(timeoutMs);
+    // The source has sent all when it is done, and the target may still be reading it.
+    const arrived =
+      options.isHeld === true ? target.#untilMigrated(timeoutMs) : target.qmpEvent('RESUME', { timeoutMs });
+    arrived.catch(() => {});
+    await this.qmp('migrate', { uri });
+    await over;
+    await arrived;
+  }
+
+  async #untilMigrated(timeoutMs: number): Promise<void> {
+    const client = await this.#parts.qmp;
+    const { data } = await client.waitForEvent(
       ({ event, data }) => event === 'MIGRATION' && (data.status === 'completed' || data.status === 'failed'),
       timeoutMs,
     );
-    const resumed = options.isHeld === true ? null : target.qmpEvent('RESUME', { timeoutMs });
-    resumed?.catch(() => {});
-    await this.qmp('migrate', { uri });
-    if ((await over).data.status === 'failed') throw new Error(this.#describe('the migration failed'));
-    await resumed;
+    if (data.status === 'failed') throw new Error(this.#describe('the migration failed'));
   }
 
   /** Ends QEMU in an orderly way (its vhost-user devices are stopped first), by force after 10 s. */

@@ -26,6 +26,17 @@ const DIMM_GPA = 2 ** 32;
 const DIMM_STEP_BYTES = 2 ** 30;
 const MIGRATION_TIMEOUT_MS = 120_000;
 
+export type MigrationOptions = {
+  /** Until the guest stands still, and then until it is over there; default 120 s each. */
+  readonly timeoutMs?: number;
+  /** Called when the guest stands still and QEMU is yet to look for what was written last. */
+  readonly beforeSwitch?: () => Promise<void>;
+  /** QEMU was told of the drivers' pages before (`markDriverPages`), and they have written nothing since. */
+  readonly isMarked?: boolean;
+  /** The target was started with -S. Called when both machines stand still, with the one that is left; then it goes on. */
+  readonly whileHeld?: (source: QtestMachine) => Promise<void>;
+};
+
 export type Dimm = { readonly id: string; readonly slot: number; readonly memory: EmbeddedMemory };
 
 export class QtestGuest implements PciHost {
@@ -147,13 +158,11 @@ export class QtestGuest implements PciHost {
    * Migrates to a machine that was started with `incoming`, of the same memory and cards, where the guest goes on with its
    * drivers as they are; they have no queues (`pairs`) while it stands still. The machine that it leaves stays, paused, with its memory as it was; end it with `stop`.
    * QEMU does not see what drivers write to memory directly, so it is told of their pages when the guest stands still;
-   * what the device writes is for its back-end to tell. `beforeSwitch` is called at that moment.
+   * what the device writes is for its back-end to tell.
    */
-  async migrateTo(
-    target: QtestMachine,
-    beforeSwitch: () => Promise<void> = async () => {},
-  ): Promise<QtestMachine> {
+  async migrateTo(target: QtestMachine, options: MigrationOptions = {}): Promise<QtestMachine> {
     const source = this.machine;
+    const { timeoutMs = MIGRATION_TIMEOUT_MS } = options;
     const uri = `unix:${join(target.folder, 'migration.sock')}`;
     const capabilities = ['events', 'pause-before-switchover'].map((capability) => ({
       capability,
@@ -161,18 +170,26 @@ export class QtestGuest implements PciHost {
     }));
     for (const machine of [source, target]) await machine.qmp('migrate-set-capabilities', { capabilities });
     await target.qmp('migrate-incoming', { uri });
-    const resumed = target.event(({ event }) => event === 'RESUME', MIGRATION_TIMEOUT_MS);
+    const resumed = target.event(({ event }) => event === 'RESUME', timeoutMs);
     resumed.catch(() => {});
-    const atSwitch = migrationStatus(source, ['pre-switchover', 'failed']);
+    const atSwitch = migrationStatus(source, ['pre-switchover', 'failed'], timeoutMs);
     await source.qmp('migrate', { uri });
     if ((await atSwitch) === 'failed') throw await migrationFailure(source);
-    const completed = migrationStatus(source, ['completed', 'failed']);
+    const completed = migrationStatus(source, ['completed', 'failed'], timeoutMs);
+    // The source has sent all by then, and the target may still be reading it.
+    const arrived = migrationStatus(target, ['completed', 'failed'], timeoutMs);
+    arrived.catch(() => {});
     for (const driver of this.#drivers.values()) driver.isFrozen = true;
     try {
-      await this.#markDriverPages();
-      await beforeSwitch();
+      if (options.isMarked !== true) await this.markDriverPages();
+      await options.beforeSwitch?.();
       await source.qmp('migrate-continue', { state: 'pre-switchover' });
       if ((await completed) === 'failed') throw await migrationFailure(source);
+      if (options.whileHeld !== undefined) {
+        await arrived;
+        await options.whileHeld(source);
+        await target.qmp('cont');
+      }
       await resumed;
       this.memory.moveInto(target.memory);
       this.machine = target;
@@ -181,6 +198,13 @@ export class QtestGuest implements PciHost {
       for (const driver of this.#drivers.values()) driver.thaw();
     }
     return source;
+  }
+
+  /** Tells QEMU of the pages that drivers write. */
+  async markDriverPages(): Promise<void> {
+    for (const driver of this.#drivers.values()) {
+      await Promise.all(driver.driverPageGpas().map((gpa) => this.qtest.store(gpa, 1, this.memory.u8[gpa])));
+    }
   }
 
   /** Ends the machine that the guest is on, and gives all memory back. */
@@ -217,19 +241,17 @@ export class QtestGuest implements PciHost {
     if (known === undefined) this.#drivers.set(id, new NetDriver(id, device, memory, this.#interrupts));
     else known.device = device;
   }
-
-  async #markDriverPages(): Promise<void> {
-    for (const driver of this.#drivers.values()) {
-      await Promise.all(driver.driverPageGpas().map((gpa) => this.qtest.store(gpa, 1, this.memory.u8[gpa])));
-    }
-  }
 }
 
 /** The first of those states that the migration comes to. */
-async function migrationStatus(machine: QtestMachine, states: readonly string[]): Promise<string> {
+async function migrationStatus(
+  machine: QtestMachine,
+  states: readonly string[],
+  timeoutMs: number,
+): Promise<string> {
   const { data } = await machine.event(
     ({ event, data }) => event === 'MIGRATION' && states.includes(data.status as string),
-    MIGRATION_TIMEOUT_MS,
+    timeoutMs,
   );
   return data.status as string;
 }

@@ -7,5 +7,6 @@ export { type MachineOptions, QtestMachine } from './machine.ts';
 export { VirtioBalloon, VirtioMem } from './memory-devices.ts';
 export { NET_DRIVER_FEATURES, NetDriver, type NetDriverChoice } from './net-driver.ts';
 export type { NicOptions } from './nic.ts';
+export { PciCard } from './pci.ts';
 export type { QtestClient } from './qtest-client.ts';
 export { STATUS, VIRTIO_TYPE, VirtioPci } from './virtio-pci.ts';

@@ -14,7 +14,7 @@ import {
   NET_STATUS_LINK_UP,
   netHeaderBytes,
 } from '../../../protocol/virtio/net.ts';
-import type { DriverRing } from '../../../src/frontend/driver-ring.ts';
+import type { DriverRing, Shape } from '../../../src/frontend/driver-ring.ts';
 import type { MemoryPart } from '../../../src/frontend/guest-memory.ts';
 import { QueuePair } from '../../../src/frontend/net-device.ts';
 import { ReceiveQueue } from '../../../src/frontend/receive-queue.ts';
@@ -46,6 +46,8 @@ export type NetDriverChoice = {
   readonly ringSize?: number;
   /** Of each buffer, the header with them; default 2,048. */
   readonly bufferBytes?: number;
+  /** Of each receive buffer; default: one piece. */
+  readonly receiveShape?: () => Shape;
   /** Where rings and buffers lie, which is cleared first; default: the card's own part. */
   readonly memory?: MemoryPart;
 };
@@ -220,11 +222,11 @@ export class NetDriver {
   }
 
   /**
-   * Guest-physical addresses of one byte in each page that the driver writes: descriptors, its own area of each ring,
-   * what it sends. Pages that the device alone writes are not among them (the part gives each buffer pages of its own),
-   * a packed ring's descriptors are, which both write.
+   * Guest-physical addresses of one byte in each page that the driver writes: descriptors and indirect tables, its own
+   * area of each ring, what it sends. Pages that the device alone writes are not among them (the part gives each buffer
+   * pages of its own), a packed ring's descriptors are, which both write; `isAlone` leaves those out.
    */
-  driverPageGpas(): number[] {
+  driverPageGpas({ isAlone = false } = {}): number[] {
     const pages = new Set<number>();
     const note = (startOffset: number, sizeBytes: number): void => {
       for (
@@ -235,9 +237,10 @@ export class NetDriver {
         pages.add(at);
       }
     };
-    for (const { layout, size } of this.rings) {
-      note(layout.descOffset, size * 16);
-      note(layout.driverOffset, 6 + 2 * size);
+    for (const { layout, size, tables } of this.rings) {
+      if (!isAlone || this.layout === 'split') note(layout.descOffset, size * 16);
+      note(layout.driverOffset, this.layout === 'split' ? 6 + 2 * size : 4);
+      if (tables !== null) note(tables.offset, tables.sizeBytes);
     }
     for (const { fromGuest } of this.#pairs) {
       for (const offset of fromGuest.ring.bufferOffsets) note(offset, fromGuest.ring.bufferBytes);
@@ -286,7 +289,7 @@ export class NetDriver {
         bufferBytes: choice.bufferBytes ?? 2048,
       });
       const made = new QueuePair(
-        new ReceiveQueue(await options(2 * pair)),
+        new ReceiveQueue({ ...(await options(2 * pair)), shape: choice.receiveShape }),
         new SendQueue(await options(2 * pair + 1)),
       );
       pairs.push(made);

@@ -83,6 +83,12 @@ export class PciCard {
     await writeConfig(this.host, this.slot, COMMAND, COMMAND_MEMORY | COMMAND_BUS_MASTER);
   }
 
+  /** Has the card answer elsewhere with that memory BAR of 32 bits, from one access to the next. */
+  async moveBar(bar: number, gpa: number): Promise<void> {
+    await writeConfig(this.host, this.slot, BAR0 + 4 * bar, gpa);
+    this.barGpas[bar] = gpa;
+  }
+
   async capabilities(): Promise<Capability[]> {
     const found: Capability[] = [];
     let at = (await this.word(CAPABILITIES)) & 0xfc;

@@ -87,6 +87,11 @@ export class QtestClient {
     }
   }
 
+  /** As `write`, the same byte everywhere. */
+  async fill(gpa: number, sizeBytes: number, byte: number): Promise<void> {
+    await this.command(`memset ${gpa} ${sizeBytes} ${byte}`);
+  }
+
   /** Has QEMU tell when a line of the device at that QOM path, an interrupt controller, is raised. */
   async interceptIrqs(path: string): Promise<void> {
     await this.command(`irq_intercept_in ${path}`);

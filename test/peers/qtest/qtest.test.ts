@@ -49,8 +49,10 @@ describe.skipIf(peers.skip)(peers.title('a guest in qtest mode'), () => {
     const guest = await startGuest('source');
     const target = await QtestMachine.start({ name: 'target', memoryMiB: 64, dimmSlots: 1, incoming: true });
     await guest.qtest.write(GPA, Uint8Array.of(7, 8));
-    const source = await guest.migrateTo(target, async () => {
-      await guest.qtest.write(GPA + 1, Uint8Array.of(9));
+    const source = await guest.migrateTo(target, {
+      beforeSwitch: async () => {
+        await guest.qtest.write(GPA + 1, Uint8Array.of(9));
+      },
     });
     onTestFinished(() => source.stop());
     expect(guest.machine).toBe(target);
