@@ -81,6 +81,8 @@ export class Switch {
       cpus: config.cpus,
       poll: config.poll,
       idleUs: config.idleUs,
+      // There the other process's workers are at work.
+      pinsLater: taken !== null,
       arena: this.#arena.location,
       fdb: fdbMemory,
       scratchOffset: allocateScratch(this.#arena, { name: 'ringway-workers', sizeBytes }).offset,
@@ -219,13 +221,12 @@ export class Switch {
   async warmUp(): Promise<void> {
     if (this.#taken === null) return;
     const portIds = this.#ports.freeIds(2);
-    if (portIds.length < 2) return;
     const arena = this.#arena;
+    const workers = this.#workers;
     const workerCount = this.#config.cpus?.length ?? 1;
-    await warmUp(
-      { arena, arenaView: this.#arenaView, workers: this.#workers, workerCount, fdb: this.#fdb, portIds },
-      this.#taken,
-    );
+    const host = { arena, arenaView: this.#arenaView, workers, workerCount, fdb: this.#fdb, portIds };
+    if (portIds.length === 2) await warmUp(host, this.#taken);
+    await workers.pin();
   }
 
   /** Every port stands where the other process left it, at rest; `goOn` is what comes next. @throws HandOverError */

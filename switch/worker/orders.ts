@@ -31,6 +31,7 @@ export type WorkerOrder =
     }
   | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
+  | { readonly kind: 'pin'; readonly cpu: number }
   | { readonly kind: 'stop' };
 
 export type NumberedOrder = { readonly number: number; readonly order: WorkerOrder };
