@@ -91,6 +91,8 @@ export class Switch {
       cpus: config.cpus,
       poll: config.poll,
       idleUs: config.idleUs,
+      // There the other process's workers are at work.
+      pinsLater: taken !== null,
       arena: this.#arena.location,
       fdb: fdbMemory,
       scratchOffset: allocateScratch(this.#arena, { name: 'ringway-workers', sizeBytes }).offset,
@@ -243,13 +245,12 @@ export class Switch {
   async warmUp(): Promise<void> {
     if (this.#taken === null) return;
     const portIds = this.#ports.freeIds(2);
-    if (portIds.length < 2) return;
     const arena = this.#arena;
+    const workers = this.#workers;
     const workerCount = this.#config.cpus?.length ?? 1;
-    await warmUp(
-      { arena, arenaView: this.#arenaView, workers: this.#workers, workerCount, fdb: this.#fdb, portIds },
-      this.#taken,
-    );
+    const host = { arena, arenaView: this.#arenaView, workers, workerCount, fdb: this.#fdb, portIds };
+    if (portIds.length === 2) await warmUp(host, this.#taken);
+    await workers.pin();
   }
 
   /** The ports go on that a process left which came to a sudden end. All ports are there. */

@@ -3,6 +3,7 @@
  * Worker thread only.
  */
 import { receiveMessageOnPort } from 'node:worker_threads';
+import { pinThread } from '../../src/host/affinity.ts';
 import { drainFd } from '../../src/host/descriptor.ts';
 import { EpollSet } from '../../src/host/epoll.ts';
 import { closePeerSignals } from '../../src/host/peer-signal.ts';
@@ -204,6 +205,9 @@ export class PollWorker {
         this.#setPolicy(order.portId, order.policy);
         break;
       case 'answer':
+        break;
+      case 'pin':
+        pinThread(order.cpu);
         break;
       case 'stop':
         this.#running = false;

@@ -40,6 +40,7 @@ export type WorkerOrder =
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   /** Nothing is to be done: the answer tells that the worker's loop turns. */
   | { readonly kind: 'answer' }
+  | { readonly kind: 'pin'; readonly cpu: number }
   | { readonly kind: 'stop' };
 
 export type NumberedOrder = { readonly number: number; readonly order: WorkerOrder };

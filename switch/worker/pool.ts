@@ -36,6 +36,8 @@ import { setWorkerFlags } from './v8-flags.ts';
 export type WorkerPoolOptions = {
   /** One worker for each, pinned; null: one worker, not pinned. */
   readonly cpus: readonly number[] | null;
+  /** Not before `pin`: who else uses these processors is not to be disturbed until then. */
+  readonly pinsLater?: boolean;
   readonly poll: PollMode;
   readonly idleUs: number;
   readonly arena: ArenaLocation;
@@ -58,6 +60,7 @@ export class WorkerPool implements DataPath {
   /** Rejects when a worker dies: a bug of ours that must end the process. */
   readonly failed: Promise<never>;
   readonly #threads: WorkerThread[];
+  readonly #cpus: readonly number[];
   readonly #countsOfPort = new Map<number, SharedArrayBuffer>();
   readonly #policies = new Map<number, PortPolicy>();
   /** Worker that polls each ingress queue, by `portId:queueIndex`. */
@@ -65,6 +68,7 @@ export class WorkerPool implements DataPath {
 
   constructor(options: WorkerPoolOptions) {
     const cpus = options.cpus ?? [null];
+    this.#cpus = options.cpus ?? [];
     setWorkerFlags();
     this.#threads = cpus.map(
       (cpu, index) =>
@@ -72,7 +76,7 @@ export class WorkerPool implements DataPath {
           {
             index,
             workerCount: cpus.length,
-            cpu,
+            cpu: options.pinsLater === true ? null : cpu,
             poll: options.poll,
             idleUs: options.idleUs,
             arena: options.arena,
@@ -88,6 +92,11 @@ export class WorkerPool implements DataPath {
     this.failed.catch(() => {});
     // Node joins its threads before it exits, and would wait for ever for one that blocks.
     process.once('exit', this.#neverBlock);
+  }
+
+  /** Pins each worker to its processor. */
+  async pin(): Promise<void> {
+    await Promise.all(this.#cpus.map((cpu, i) => this.#threads[i].order({ kind: 'pin', cpu })));
   }
 
   async addPort(portId: number): Promise<void> {

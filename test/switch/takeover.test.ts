@@ -3,7 +3,7 @@
  * numbered frames both ways, each of which comes once. A successor that comes to nothing at any step before the last
  * changes nothing.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
@@ -111,6 +111,16 @@ class World {
   }
 }
 
+/** Which processor each worker is pinned to, in their order. */
+function workersOf(pid: number): string {
+  const tasks = readdirSync(`/proc/${pid}/task`).map((task) => `/proc/${pid}/task/${task}`);
+  const workers = tasks.filter((task) => readFileSync(`${task}/comm`, 'utf8').startsWith('poll-'));
+  const cpus = workers.map(
+    (task) => /^Cpus_allowed_list:\s*(.*)$/m.exec(readFileSync(`${task}/status`, 'utf8'))?.[1],
+  );
+  return cpus.sort().join();
+}
+
 const addPort = (switching: RingwayProcess, name: string): Promise<unknown> =>
   askControl(switching.controlSocket, `/v1/ports/${name}`, {
     method: 'PUT',
@@ -145,6 +155,7 @@ describe.each(SETUPS)(
         await session.request('GET_FEATURES', null);
       }
       await world.expectAllThere();
+      if (setup.cpus !== undefined) expect(workersOf(switching.pid)).toBe(setup.cpus);
       // Counters go on, and so does what was learned.
       const [a] = await switching.ports();
       expect(a.counters.ingressFrames).toBe(flows[0].sent);
