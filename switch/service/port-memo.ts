@@ -21,6 +21,10 @@ export type StoredFile = { readonly name: string; readonly key: string; readonly
 export type MemoStore = {
   /** The manager does not take messages for now. */
   readonly isBehind: boolean;
+  /** Nothing is noted before, so that front-ends that talk all the time do not keep this thread busy. */
+  readonly nextNoteMs: number;
+  /** So long it took to note something. */
+  spent(ms: number): void;
   /** The file behind a descriptor, in the store from now on. @throws HandOverError */
   fileOf(fd: number, user: PortMemo): StoredFile;
   notUsed(file: StoredFile, user: PortMemo): void;
@@ -101,7 +105,7 @@ export class PortMemo implements PortKeeper {
 
   #onTimer(): void {
     this.#timer = null;
-    const leftMs = this.#dueMs - performance.now();
+    const leftMs = Math.max(this.#dueMs, this.#store.nextNoteMs) - performance.now();
     // Otherwise it is called when the manager has caught up.
     if (leftMs <= 0.5 && this.#store.isBehind) return;
     if (leftMs > 0.5 || !this.#tryWrite()) {
@@ -114,6 +118,7 @@ export class PortMemo implements PortKeeper {
 
   /** False: not now. */
   #tryWrite(): boolean {
+    const beganMs = performance.now();
     try {
       const note = this.#note();
       if (note === null) return false;
@@ -128,6 +133,8 @@ export class PortMemo implements PortKeeper {
       if (this.#trouble !== error.message)
         this.#store.warn(this.#port, `a crash would be seen by its front-end: ${error.message}`);
       this.#trouble = error.message;
+    } finally {
+      this.#store.spent(performance.now() - beganMs);
     }
     return true;
   }

@@ -30,6 +30,8 @@ import { type MemoStore, PortMemo, type StoredFile } from './port-memo.ts';
 const SO_ACCEPTCONN = 30;
 /** So many processes begin with what is noted of a port; if the last one did not come far either, it may be why. */
 const BEGUN_MAX = 3;
+/** Notes of all ports take no more than a fifth of this thread. */
+const PAUSE_FACTOR = 4;
 const LET_GO_MS = 2000;
 const LOOK_AGAIN_MS = 5;
 const NAME = /^ringway-[a-z]+-(\d{1,15})$/;
@@ -53,6 +55,7 @@ export class DescriptorStore implements MemoStore {
   readonly #log: Logger;
   #max: number;
   #lastNumber = 0;
+  #nextNoteMs = 0;
   readonly #files = new Map<string, StoredFile>();
   readonly #memos = new Set<PortMemo>();
   readonly #left = new Map<string, LeftPort>();
@@ -160,6 +163,14 @@ export class DescriptorStore implements MemoStore {
   /** The manager takes messages again. */
   caughtUp(): void {
     for (const memo of this.#memos) memo.caughtUp();
+  }
+
+  get nextNoteMs(): number {
+    return this.#nextNoteMs;
+  }
+
+  spent(ms: number): void {
+    this.#nextNoteMs = performance.now() + PAUSE_FACTOR * ms;
   }
 
   /** As of NotifySocket. */

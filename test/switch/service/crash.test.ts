@@ -3,6 +3,7 @@
  * guests that stay connected, and numbered frames both ways. No frame is lost, none comes twice but of the burst at work. What
  * cannot go on is ended, so that its front-end connects again, and harms nobody else.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { afterEach, describe, expect, it } from 'vitest';
 import { encodeBody, encodeMessage } from '../../../protocol/vhost-user/codec.ts';
@@ -120,7 +121,7 @@ class World {
       const notes = this.notes();
       return notes.length === 2 && notes.every(({ state, text }) => state === 'holds' && isConnected(text));
     };
-    while (!holds()) await new Promise((resolve) => setTimeout(resolve, 1));
+    while (!holds()) await sleep(1);
   }
 
   /** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt would show. */
@@ -195,6 +196,49 @@ describe.each(SETUPS)('a service that is killed under traffic: $layout rings, ro
   });
 });
 
+describe.each(['packed', 'split'] as const)(
+  'a service that is killed while front-ends talk: %s rings',
+  (layout) => {
+    it('goes on or ends the connection, and never takes up a ring at a guess', {
+      timeout: 60_000 * KILLS,
+    }, async ({ annotate }) => {
+      const world = await World.start({ layout, role: 'server' });
+      const random = new Random(layout.length);
+      const { guests, flows, switching } = world;
+      const fates = { kept: 0, ended: 0 };
+      for (let kill = 0; kill < 2 * KILLS; kill++) {
+        await world.runFor(random.between(100, 500));
+        await world.drain();
+        let isOver = false;
+        const talks = guests.map(async ({ session }) => {
+          while (!isOver && !session.isClosed) {
+            const state = { index: random.between(0, 1), num: random.between(0, 1) };
+            await session.request('SET_VRING_ENABLE', state).catch(() => {});
+            await session.request('GET_FEATURES', null).catch(() => {});
+            if (random.between(0, 2) === 0) await sleep(random.between(1, 8));
+          }
+        });
+        await sleep(random.between(0, 30));
+        switching.kill();
+        await switching.ended;
+        isOver = true;
+        await switching.restart();
+        await Promise.all(talks);
+        for (const guest of guests) {
+          fates[guest.session.isClosed ? 'ended' : 'kept']++;
+          if (guest.session.isClosed) await guest.reconnect({ waitMs: WAIT_MS });
+          for (const index of [0, 1]) await guest.session.request('SET_VRING_ENABLE', { index, num: 1 });
+        }
+      }
+      await world.runFor(500);
+      await world.drain();
+      for (const flow of flows) expect([flow.distinct, flow.twice]).toEqual([flow.sent, 0]);
+      await annotate(`${fates.kept} connections went on, ${fates.ended} were ended`);
+      for (const { name, reason } of await switching.ports()) expect([name, reason]).toEqual([name, null]);
+    });
+  },
+);
+
 describe('a service that is killed', { timeout: 60_000 }, () => {
   it('answers then what its front-end asked while it was gone', async () => {
     const world = await World.start({ layout: 'split', role: 'server' });
@@ -220,8 +264,7 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
     );
     session.sendRaw(bytes.subarray(0, 15));
     const half = Buffer.from(bytes.subarray(0, 15)).toString('base64');
-    while (!world.notes().some(({ text, state }) => state === 'holds' && text.includes(half)))
-      await new Promise((resolve) => setTimeout(resolve, 1));
+    while (!world.notes().some(({ text, state }) => state === 'holds' && text.includes(half))) await sleep(1);
     await world.killAndRestart(() => session.sendRaw(bytes.subarray(15)));
     await session.request('GET_FEATURES', null);
     await world.runFor(500);
@@ -307,7 +350,7 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
     const socket = `${switching.socket('a')}.added`;
     await askControl(switching.controlSocket, '/v1/ports/c', { method: 'PUT', body: { socket } });
     const isKept = (): boolean => world.notes().filter(({ state }) => state === 'holds').length === 3;
-    while (!isKept()) await new Promise((resolve) => setTimeout(resolve, 1));
+    while (!isKept()) await sleep(1);
     switching.kill();
     await switching.restart(['--no-restore']);
     await manager.until(({ kept }) => kept['ringway-note'] === 2);
