@@ -77,8 +77,14 @@ for (const [peer, reason] of missing) process.stderr.write(`left out: ${peer}: $
 const isThere = ({ name }: Row): boolean => ![...missing.keys()].some((peer) => name.startsWith(peer));
 const figures: Figures[] = [];
 for (const row of ROWS.filter(({ name }) => name.includes(values.rows)).filter(isThere)) {
-  const measured = await measure(row, Number(values.kills));
-  figures.push(measured.figures);
-  if (!measured.isGood) process.exitCode = 1;
+  const measured = await measure(row, Number(values.kills)).catch((error: Error) => {
+    process.stderr.write(`${row.name}: ${error.message}\n`);
+    return null;
+  });
+  if (measured !== null) {
+    figures.push(measured.figures);
+    process.stderr.write(`${JSON.stringify(measured.figures)}\n`);
+  }
+  if (measured?.isGood !== true) process.exitCode = 1;
 }
 console.table(figures);

@@ -34,16 +34,28 @@ export class LongTransfer {
     address: string,
     port: number,
   ): Promise<LongTransfer> {
+    const file = `/tmp/${name}`;
     // Either nc ends the connection when its own input ends.
-    const receive = `mkfifo /tmp/${name}.open; (sleep 100000 > /tmp/${name}.open &) ; nc -l -p ${port} < /tmp/${name}.open | sha256sum > /tmp/${name}.received.part; mv /tmp/${name}.received.part /tmp/${name}.received`;
+    const receive = [
+      `mkfifo ${file}.open`,
+      `(sleep 100000 > ${file}.open &)`,
+      `nc -l -p ${port} < ${file}.open | sha256sum > ${file}.part`,
+      `mv ${file}.part ${file}.received`,
+    ].join('; ');
     await to.runOk(`(${receive}) > /dev/null 2>&1 &`);
     await untilIperf3Listens(to, port);
-    const number = `n=0; while [ ! -e /tmp/${name}.stop ]; do echo "block $n"; cat /tmp/${name}.block; n=$((n+1)); done; echo $n > /tmp/${name}.blocks`;
+    const blocks = [
+      'n=0',
+      `while [ ! -e ${file}.stop ]; do echo "block $n"; cat ${file}.block; n=$((n+1)); done`,
+      `echo $n > ${file}.blocks`,
+    ].join('; ');
     await from.runOk(
-      `dd if=/dev/urandom of=/tmp/${name}.block bs=1024 count=${BLOCK_KIB} 2> /dev/null
-mkfifo /tmp/${name}.copy
-(sha256sum < /tmp/${name}.copy > /tmp/${name}.sent) > /dev/null 2>&1 &
-((${number}) | tee /tmp/${name}.copy | nc ${address} ${port} > /dev/null) > /dev/null 2>&1 &`,
+      [
+        `dd if=/dev/urandom of=${file}.block bs=1024 count=${BLOCK_KIB} 2> /dev/null`,
+        `mkfifo ${file}.copy`,
+        `(sha256sum < ${file}.copy > ${file}.sent) > /dev/null 2>&1 &`,
+        `((${blocks}) | tee ${file}.copy | nc ${address} ${port} > /dev/null) > /dev/null 2>&1 &`,
+      ].join('\n'),
     );
     return new LongTransfer(name, from, to);
   }

@@ -56,7 +56,8 @@ const FAST_BYTES_PER_SECOND = 16 * 2 ** 20;
 const DOWNTIME_MS = 1;
 /** What the processor writes to again and again, so that QEMU goes on and on. */
 const BUSY_BYTES = 8 * 2 ** 20;
-const DEADLINE_MS = 30_000;
+/** A busy machine lets QEMU make a pass in some seconds. */
+const DEADLINE_MS = 120_000;
 const MIGRATION_TIMEOUT_MS = 400_000;
 
 /** A card with memory of its own: where it lies decides how long QEMU's log is, which it exchanges for another one then. */
