@@ -67,9 +67,9 @@ describe.skipIf(peers.skip).each(LAYOUTS)(
       line.event('migrated');
       for (const transfer of transfers) transfer.follow(mover, moved);
       const isAt = async (port: string): Promise<boolean> =>
-      (await ringway.fdb()).entries.some((entry) => entry.mac === MOVER_MAC && entry.port === port);
-    // The guest announces itself.
-    await ringway.until(() => isAt('moved'));
+        (await ringway.fdb()).entries.some((entry) => entry.mac === MOVER_MAC && entry.port === port);
+      // The guest announces itself.
+      await ringway.until(() => isAt('moved'));
       await happens('kill -9 of the one that took over', () => ringway.killAndRestart());
       await happens('takeover from the one after that', () => ringway.takeOver());
       await line.untilBytes(UNDER_WAY_BYTES);
