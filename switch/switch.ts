@@ -30,6 +30,7 @@ import { ConfigError } from './config/settings.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
+import { countsNamed, namedCounts } from './l2/port-counts.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
 import { PortConflictError } from './port-errors.ts';
@@ -215,7 +216,7 @@ export class Switch {
   positions(): SwitchPositions {
     const ports = this.#frozen.map((port) => [
       port.name,
-      { positions: port.positions(), workerCounts: [...this.#workers.countsOf(port.id)] },
+      { positions: port.positions(), workerCounts: namedCounts(this.#workers.countsOf(port.id)) },
     ]);
     return { ports: Object.fromEntries(ports), gone: this.#gone, restNs: String(this.#restNs) };
   }
@@ -267,7 +268,7 @@ export class Switch {
     this.#gone = sumBooks([gone, ...ended.map(([, port]) => booksOfHanded(port))]);
     const all = this.#frozen.map((port) => {
       const { positions, workerCounts } = ports[port.name];
-      this.#workers.takeOverCounts(port.id, workerCounts);
+      this.#workers.takeOverCounts(port.id, countsNamed(workerCounts));
       return port.goOnAt(positions);
     });
     await Promise.all(all);
@@ -440,7 +441,7 @@ function booksOfHanded({ positions, workerCounts }: SwitchPositions['ports'][str
   const { counts } = positions;
   const states = queueStates(counts.length);
   for (const [i, queue] of counts.entries()) new QueueState(states, i).counts.set(queue);
-  return booksOf(sumCounters(states, counts.length >> 1), states, Float64Array.from(workerCounts));
+  return booksOf(sumCounters(states, counts.length >> 1), states, countsNamed(workerCounts));
 }
 
 /** Null: the file is not the one that another process hands over. */

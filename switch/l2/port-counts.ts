@@ -17,3 +17,16 @@ export const COUNT_FORWARDED = DROP_REASONS.length + 1;
 export const COUNT_OFFERED = DROP_REASONS.length + 2;
 /** Doubles of a worker's counters of one port. */
 export const PORT_COUNTS = DROP_REASONS.length + 3;
+
+/** By position, as a worker has them. */
+const NAMES = [...DROP_REASONS.map(({ name }) => name), 'copies', 'forwarded', 'offered'] as const;
+
+/** For another process, whose positions may be others. */
+export function namedCounts(counts: Float64Array): Record<string, number> {
+  return Object.fromEntries(NAMES.map((name, at) => [name, counts[at]]));
+}
+
+/** What has no counter here is left out. */
+export function countsNamed(named: Readonly<Record<string, number>>): Float64Array {
+  return Float64Array.from(NAMES, (name) => named[name] ?? 0);
+}

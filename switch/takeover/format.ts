@@ -170,7 +170,10 @@ export const RECORDS = {
   ready: z.object({ record: z.literal('ready') }),
   positions: z.object({
     record: z.literal('positions'),
-    ports: z.record(z.string(), z.object({ positions: Positions, workerCounts: z.array(z.number()) })),
+    ports: z.record(
+      z.string(),
+      z.object({ positions: Positions, workerCounts: z.record(z.string(), z.number()) }),
+    ),
     /** Of ports that were removed. */
     gone: GoneBooks,
     /** When rings began to rest, by the clock that all processes share. */

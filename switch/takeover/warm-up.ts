@@ -182,7 +182,7 @@ async function rehearse(workers: WorkerPool, ports: readonly VhostUserPort[]): P
   await Promise.all(ports.map((port) => port.freeze()));
   for (const port of ports) port.handOver();
   await setRest('all');
-  const positions = ports.map((port) => [port.name, { positions: port.positions(), workerCounts: [] }]);
+  const positions = ports.map((port) => [port.name, { positions: port.positions(), workerCounts: {} }]);
   const switching = { ports: Object.fromEntries(positions), gone: NO_BOOKS, restNs: '0' };
   const sent = JSON.stringify({ record: 'positions', ...switching });
   const handed = RECORDS.positions.parse(JSON.parse(sent)).ports;

@@ -106,9 +106,9 @@ export class WorkerPool implements DataPath {
   }
 
   /** What workers of another process counted about the port, which no frame has come to here. */
-  takeOverCounts(portId: number, handed: readonly number[]): void {
+  takeOverCounts(portId: number, handed: Float64Array): void {
     const counts = this.#countsOfPort.get(portId);
-    if (counts !== undefined) new Float64Array(counts).set(handed.slice(0, PORT_COUNTS));
+    if (counts !== undefined) new Float64Array(counts).set(handed);
   }
 
   /** Resolves when every worker's loop has turned, a sleeping one's too. */
