@@ -233,9 +233,13 @@ class World {
   }
 
   async close(): Promise<void> {
-    await this.guest.close();
-    for (const station of this.stations) station.close();
-    for (const ringway of this.ringways) expect(await ringway.stop()).toBe(0);
+    try {
+      await this.guest.close();
+    } finally {
+      for (const station of this.stations) station.close();
+      const codes = await Promise.all(this.ringways.map((ringway) => ringway.stop()));
+      expect(codes).toEqual([0, 0]);
+    }
   }
 
   #cut(
