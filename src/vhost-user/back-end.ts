@@ -31,7 +31,7 @@ import { PeerError } from './peer-error.ts';
 export type SessionEvents = {
   /** The first message has come; it is not handled yet. */
   readonly onBegin?: () => void;
-  /** Something may be taken from the connection now. */
+  /** Something is about to be taken from the connection. */
   readonly onReading?: () => void;
   /** A message was refused but the connection goes on. */
   readonly onRefused: (reason: string) => void;
@@ -83,7 +83,7 @@ export class Session {
       peerFds,
       handed?.halfRead,
       undefined,
-      events.onReading,
+      events.onReading ?? null,
     );
   }
 

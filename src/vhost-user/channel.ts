@@ -16,7 +16,7 @@ import {
   PAYLOAD_BYTES_MAX,
 } from '../../protocol/vhost-user/messages.ts';
 import { BudgetError } from '../host/budgets.ts';
-import { closeFds, duplicateFd } from '../host/descriptor.ts';
+import { closeFds, duplicateFd, pollFd } from '../host/descriptor.ts';
 import { HostError } from '../host/errors.ts';
 import { descriptorLoop, type Watch } from '../host/event-loop.ts';
 import { PeerFds } from '../host/peer-fds.ts';
@@ -55,6 +55,7 @@ export const FRONT_END_ROLE: ChannelRole = {
  * when they take long, or when other peers have used the turn up (turn-budget.ts).
  */
 export const MESSAGES_PER_TURN = 32;
+const POLLIN = 1;
 /** Between two looks at a socket that was full. */
 const FULL_SOCKET_MS = 1;
 /** Between two looks at whether what the other end sent is closed. */
@@ -78,7 +79,7 @@ export class Channel {
   readonly #onMessage: MessageHandler;
   readonly #onEnd: (reason: string, end: ChannelEnd) => void;
   readonly #peerFds: PeerFds;
-  readonly #onReading: () => void;
+  readonly #onReading: (() => void) | null;
   #watch: Watch | null = null;
   #isOpen = true;
   #isHandling = false;
@@ -104,8 +105,8 @@ export class Channel {
     /** Given: the connection is taken over, and nothing is read of it or sent of `unsent` before `resume`. */
     halfRead: HalfRead | null = null,
     unsent: Uint8Array = new Uint8Array(0),
-    /** Something may be taken from the socket now. */
-    onReading: () => void = () => {},
+    /** Something is about to be taken from the socket; null: nobody wants to know. */
+    onReading: (() => void) | null = null,
   ) {
     this.#onReading = onReading;
     const { bytes, fds } = halfRead ?? NOTHING_READ;
@@ -343,10 +344,18 @@ export class Channel {
     return message;
   }
 
+  /** False: there is nothing to be read. */
+  #tellReading(): boolean {
+    if (this.#onReading === null) return true;
+    if (pollFd(this.#fd, POLLIN, 0) === 0) return false;
+    this.#onReading();
+    return true;
+  }
+
   /** Reads until `wantedBytes` of the message are here, and never beyond them; false when the rest has not come. */
   #fill(wantedBytes: number): boolean {
     while (this.#receivedBytes < wantedBytes) {
-      this.#onReading();
+      if (!this.#tellReading()) return false;
       const { bytes, fds, closed, truncated } = this.#peerFds.receive(
         this.#fd,
         wantedBytes - this.#receivedBytes,

@@ -491,7 +491,7 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
       {
         // Not sooner: who connects to us and says nothing may only ask whether somebody listens.
         ...(!isClient && { onBegin: tellConnected }),
-        onReading: () => this.#keeper?.outdate(),
+        ...(this.#keeper !== null && { onReading: () => this.#keeper?.outdate() }),
         onRefused: (reason) => {
           this.#refusal = `refused: ${reason}`;
           events.warn(this.#refusal);

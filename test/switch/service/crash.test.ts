@@ -381,6 +381,8 @@ describe('the descriptor store', () => {
   it('goes with the service to who takes over', { timeout: 120_000 }, async () => {
     const world = await World.start({ layout: 'packed', role: 'server' });
     const { manager, switching, flows } = world;
+    // Two notes, listening sockets, connections, memory files, and four kicks and calls each.
+    await manager.until(({ store }) => store.length === 16);
     const before = manager.kept;
     let isDone = false;
     for (let round = 0; round < 2; round++) {
