@@ -3,13 +3,15 @@
  * holds. A write to one page is done whole or not at all by a process that is killed, so: the text is written to where the
  * text that holds does not lie, and then the head, which says where. Main thread.
  *
- * Head, 36 bytes, numbers little-endian: magic, 8 bytes; format; state; then of the text its offset in the file, its bytes
- * and its CRC-32; the CRC-32 of these three; and how many processes began with the text since it was written.
+ * Head, 48 bytes, numbers little-endian: magic, 8 bytes; format; state; then of the text its offset in the file, its bytes
+ * and its CRC-32; the CRC-32 of these three; how many processes began with the text since it was written; and to whom it was
+ * left: number and start of that process (8 bytes), or zeros.
  */
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
+import type { ProcessIdentity } from '../../src/host/process-identity.ts';
 
 const MAGIC = Buffer.from('RWNOTE\0\0');
 const FORMAT = 1;
@@ -18,7 +20,9 @@ const STATE_OFFSET = 12;
 const PLACE_OFFSET = 16;
 const CHECK_OFFSET = 28;
 const BEGUN_OFFSET = 32;
-const HEAD_BYTES = 36;
+const SUCCESSOR_OFFSET = 36;
+const SUCCESSOR_BYTES = 12;
+const HEAD_BYTES = 48;
 const TEXT_OFFSET = 4096;
 const TEXT_BYTES_MAX = 2 ** 28;
 
@@ -37,9 +41,19 @@ export class NoteFile {
   #place: Place;
   #text: string | null;
   #begunCount: number;
+  /** Of a note that is left: to whom; null: nobody knows. */
+  readonly successor: ProcessIdentity | null;
 
-  private constructor(fd: number, state: NoteState, place: Place, text: string | null, begunCount = 0) {
+  private constructor(
+    fd: number,
+    state: NoteState,
+    place: Place,
+    text: string | null,
+    begunCount = 0,
+    successor: ProcessIdentity | null = null,
+  ) {
     this.#begunCount = begunCount;
+    this.successor = successor;
     this.fd = fd;
     this.#state = state;
     this.#place = place;
@@ -70,7 +84,10 @@ export class NoteFile {
     const bytes = Buffer.alloc(place.bytes);
     const isRead = readSync(fd, bytes, 0, place.bytes, place.offset) === place.bytes;
     if (!isRead || crc32(bytes) !== head.readUInt32LE(PLACE_OFFSET + 8)) return 'its text is not whole';
-    return new NoteFile(fd, state, place, bytes.toString(), head.readUInt32LE(BEGUN_OFFSET));
+    const pid = head.readUInt32LE(SUCCESSOR_OFFSET);
+    const startTicks = Number(head.readBigUInt64LE(SUCCESSOR_OFFSET + 4));
+    const successor = pid === 0 ? null : { pid, startTicks };
+    return new NoteFile(fd, state, place, bytes.toString(), head.readUInt32LE(BEGUN_OFFSET), successor);
   }
 
   /** How many processes, this one too, began with the text and did not come to write it anew. */
@@ -112,6 +129,15 @@ export class NoteFile {
     if (state === this.#state || this.#state === 'empty') return;
     this.#state = state;
     this.#writeWord(STATE_OFFSET, STATES.indexOf(state));
+  }
+
+  /** What it tells of is that process's from now on; null: of one that nobody knows. */
+  leaveTo(successor: ProcessIdentity | null): void {
+    const bytes = Buffer.alloc(SUCCESSOR_BYTES);
+    bytes.writeUInt32LE(successor?.pid ?? 0, 0);
+    bytes.writeBigUInt64LE(BigInt(successor?.startTicks ?? 0), 4);
+    writeSync(this.fd, bytes, 0, bytes.length, SUCCESSOR_OFFSET);
+    this.mark('left');
   }
 
   close(): void {

@@ -5,6 +5,7 @@
 import type { z } from 'zod';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { HostError } from '../../src/host/errors.ts';
+import type { ProcessIdentity } from '../../src/host/process-identity.ts';
 import { type PortKeeper, type PortNote, withDescriptors } from '../../src/port/hand-over.ts';
 import { NoteFile } from './note-file.ts';
 import type { NoteText } from './note-text.ts';
@@ -83,9 +84,16 @@ export class PortMemo implements PortKeeper {
     if (this.#isPending) this.renew();
   }
 
-  leave(): void {
+  leaveTo(successor: ProcessIdentity | null): void {
     this.#stopTimer();
-    this.#file.mark('left');
+    this.#file.leaveTo(successor);
+  }
+
+  /** Notes it now, if it can be: until then a sudden end is seen by its front-end. */
+  noteNow(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#dueMs = 0;
+    this.#onTimer();
   }
 
   forget(): void {

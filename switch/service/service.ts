@@ -3,6 +3,7 @@
  * and that it lives. Without a manager nothing is told. Main thread.
  */
 import { NotifySocket, type ServiceEnvironment } from '../../src/host/notify.ts';
+import { identityOf } from '../../src/host/process-identity.ts';
 import type { Logger } from '../log.ts';
 import { DescriptorStore, type HandedStore } from './store.ts';
 
@@ -78,7 +79,7 @@ export class Service {
    */
   letGo(pid: number | null): void {
     if (pid !== null) this.#socket?.send([`MAINPID=${pid}`]);
-    this.store?.leave();
+    this.store?.leaveTo(pid === null ? null : identityOf(pid));
   }
 
   /** It does not, after all. */

@@ -18,6 +18,7 @@ import { HandOverError } from '../../src/device/hand-over.ts';
 import { closeFd, describeFd, duplicateFd, openFileKey, socketOption } from '../../src/host/descriptor.ts';
 import type { KeptDescriptor, NotifySocket } from '../../src/host/notify.ts';
 import { PeerFds } from '../../src/host/peer-fds.ts';
+import { isAlive, type ProcessIdentity } from '../../src/host/process-identity.ts';
 import { SocketFile } from '../../src/host/socket-file.ts';
 import { datagramObstacle, removeListenerFile } from '../../src/host/unix-socket.ts';
 import { type KeepPort, NO_POSITIONS, type PortNote, withDescriptors } from '../../src/port/hand-over.ts';
@@ -61,6 +62,7 @@ export class DescriptorStore implements MemoStore {
   readonly #left = new Map<string, LeftPort>();
   /** Notes of ports that another process was to go on with. */
   readonly #others: z.output<typeof NoteText>[] = [];
+  readonly #orphans: { readonly note: z.output<typeof NoteText>; readonly file: NoteFile }[] = [];
   /** Came with the start of this process, by name, until all ports are there. */
   readonly #kept = new Map<string, number>();
   /** All ports are there: what none of them uses is to be removed once each is noted. */
@@ -87,6 +89,7 @@ export class DescriptorStore implements MemoStore {
     for (const [name, fd] of this.#kept) {
       if (name.startsWith('ringway-note-')) for (const other of this.#takeNote(fd)) named.add(other);
     }
+    this.#takeOrphans();
     for (const [name, fd] of this.#kept)
       if (name.startsWith('ringway-socket-') && !named.has(name)) endSocket(duplicateFd(fd));
     this.#letOthersBe();
@@ -151,8 +154,13 @@ export class DescriptorStore implements MemoStore {
   }
 
   /** Another process goes on with all of it: what was noted is not to be taken up. */
-  leave(): void {
-    for (const memo of this.#memos) memo.leave();
+  leaveTo(successor: ProcessIdentity | null): void {
+    for (const memo of this.#memos) memo.leaveTo(successor);
+  }
+
+  /** All of it is this process's now. */
+  noteNow(): void {
+    for (const memo of this.#memos) memo.noteNow();
   }
 
   /** It does not, after all. */
@@ -244,12 +252,23 @@ export class DescriptorStore implements MemoStore {
     const { text, state } = file;
     const note = text === null ? null : parseNote(text);
     if (note === null) return [];
-    if (state === 'left') this.#others.push(note);
+    if (state === 'left' && file.successor !== null && !isAlive(file.successor))
+      this.#orphans.push({ note, file });
+    else if (state === 'left') this.#others.push(note);
     else {
       const { port, endpoint, names } = note;
       this.#left.set(port, { endpoint, names, file, note: this.#usable(note, file) });
     }
     return note.names;
+  }
+
+  /** Ports that were left to a process which came to its end before it had noted them itself. */
+  #takeOrphans(): void {
+    for (const { note, file } of this.#orphans.splice(0)) {
+      const { port, endpoint, names } = note;
+      if (this.#left.has(port)) this.#others.push(note);
+      else this.#left.set(port, { endpoint, names, file, note: this.#usable(note, file) });
+    }
   }
 
   /** With descriptors of this process. Without the connection, which is ended, where nobody can go on with it. */

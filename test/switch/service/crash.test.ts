@@ -10,6 +10,7 @@ import { encodeBody, encodeMessage } from '../../../protocol/vhost-user/codec.ts
 import { MESSAGES } from '../../../protocol/vhost-user/messages.ts';
 import { EmbeddedGuest } from '../../../src/frontend/index.ts';
 import { closeFds, duplicateFd } from '../../../src/host/descriptor.ts';
+import { identityOf } from '../../../src/host/process-identity.ts';
 import type { RingLayoutKind } from '../../../src/vring/attachment.ts';
 import { askControl } from '../../../switch/control/client.ts';
 import { NoteFile } from '../../../switch/service/note-file.ts';
@@ -318,6 +319,26 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
     for (const guest of world.guests) await guest.reconnect({ waitMs: WAIT_MS });
     await world.noted();
     await world.runFor(500);
+  });
+
+  it('ends connections that were left to who came to its end before it had noted them', async () => {
+    const world = await World.start({ layout: 'packed', role: 'server' });
+    await world.killAndRestart(() => {
+      // Of a process of that number, which is another one.
+      for (const port of NAMES) world.note(port).leaveTo({ pid: process.pid, startTicks: 1 });
+    });
+    for (const guest of world.guests) await guest.reconnect({ waitMs: WAIT_MS });
+    await world.noted();
+    await world.runFor(500);
+  });
+
+  it('lets connections be that were left to who is alive', async () => {
+    const world = await World.start({ layout: 'packed', role: 'server' });
+    await world.killAndRestart(() => {
+      for (const port of NAMES) world.note(port).leaveTo(identityOf(process.pid));
+    });
+    await world.switching.until(async () => world.switching.log.includes('"running"'));
+    expect(world.switching.log).not.toContain('has to connect again');
   });
 
   it('does not begin for ever with what may be the reason', async () => {
