@@ -75,7 +75,6 @@ class KernelPath {
       bringUp: false,
       offloads: { csum: false },
     });
-    // The kernel would speak for itself there.
     namespace.ip(`link set ${interfaceName} master bridge0`);
     // Random addresses may come again, and what was learned would keep them from passing.
     namespace.ip(`link set ${interfaceName} type bridge_slave learning off`);
