@@ -196,10 +196,10 @@ export class PortTable {
   }
 
   /**
-   * Has the ports go on that a process left which came to a sudden end: all at once, so that none sends to one that is not
-   * there yet. `tell` is called of each with a peer that had to be let go of.
+   * Has the ports that a process left which came to a sudden end stand where it left them, at rest and frozen; answers
+   * those. `tell` is called of each with a peer that had to be let go of.
    */
-  async takeUp(tell: (portName: string, why: string) => void): Promise<void> {
+  async takeUp(tell: (portName: string, why: string) => void): Promise<readonly (Port & HandOver)[]> {
     const entries = [...this.#entries.values()].filter(({ left }) => left !== null);
     const ports = entries.map(({ port }) => takenUp(port));
     for (const [i, port] of ports.entries()) {
@@ -208,9 +208,7 @@ export class PortTable {
       const why = left === null ? null : await port.takeUp(left);
       if (why !== null) tell(port.name, why);
     }
-    for (const rest of ['senders', 'none'] as const)
-      await Promise.all(ports.map((port) => port.setRest(rest)));
-    for (const port of ports) port.thaw();
+    return ports;
   }
 
   /** They can be again. */

@@ -4,7 +4,6 @@
  */
 import { resolve } from 'node:path';
 import { formatMac } from '../protocol/ethernet.ts';
-import type { DeviceRest } from '../src/device/device.ts';
 import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
@@ -206,11 +205,11 @@ export class Switch {
     // What a worker holds when it lets go of a queue is dropped. Frames flow meanwhile.
     await this.#workers.heldNothing(HELD_MS);
     this.#restNs = process.hrtime.bigint();
-    await this.#setRest('all');
+    await this.#setResting(true);
   }
 
-  async #setRest(rest: DeviceRest): Promise<void> {
-    await this.#workers.together(() => Promise.all(this.#frozen.map((port) => port.setRest(rest))));
+  async #setResting(isResting: boolean): Promise<void> {
+    await this.#workers.together(() => Promise.all(this.#frozen.map((port) => port.setResting(isResting))));
   }
 
   positions(): SwitchPositions {
@@ -222,7 +221,7 @@ export class Switch {
   }
 
   async goOn(): Promise<void> {
-    await this.#setRest('none');
+    await this.#setResting(false);
     for (const port of this.#frozen) port.thaw();
     this.#frozen = [];
     this.#ports.thaw();
@@ -256,9 +255,11 @@ export class Switch {
 
   /** The ports go on that a process left which came to a sudden end. All ports are there. */
   async takeUp(): Promise<void> {
-    await this.#ports.takeUp((port, why) =>
+    this.#frozen = await this.#ports.takeUp((port, why) =>
       this.#log.warn({ port }, `its front-end has to connect again after the sudden end: ${why}`),
     );
+    // All at once, so that none sends to one that is not there yet.
+    await this.goOn();
   }
 
   /** Every port stands where the other process left it, at rest; `goOn` is what comes next. @throws HandOverError */

@@ -79,12 +79,6 @@ import {
 import { takeChannelFd, takeKickFd, takeSignalFd } from './signal-fd.ts';
 import { type Sent, Translations } from './translations.ts';
 
-/**
- * Which rings are let go of, whatever front-end and driver want: none; those that frames come from, and the device's own
- * queue; all. A device that is handed over is brought to rest step by step, so that no frame is on its way meanwhile.
- */
-export type DeviceRest = 'none' | 'senders' | 'all';
-
 export type DeviceContext = {
   readonly portId: number;
   readonly arena: Arena;
@@ -105,7 +99,7 @@ export type DeviceContext = {
   /** Something that the user may want to know but need not act on, for the log. */
   readonly onRemark: (remark: string) => void;
   /** What it begins with; left out: none. */
-  readonly rest?: DeviceRest;
+  readonly isResting?: boolean;
   /** The driver is about to say something by the device's own queue. */
   readonly onCommand?: () => void;
 };
@@ -140,7 +134,7 @@ export class Device {
   #isLogBehind = false;
   /** Of the in-flight buffer. */
   readonly #inflightFiles: HeldFiles;
-  #rest: DeviceRest;
+  #isResting: boolean;
   /** Until SET_FEATURES nobody knows whether rings are enabled by message; QEMU names rings before it. */
   #featuresSet = false;
   /** The last SET_FEATURES had some that were not offered. */
@@ -155,8 +149,8 @@ export class Device {
     const share = context.descriptors ?? null;
     this.#memory = new MemoryMap(context.arena, context.peerFds, share, () => context.onChange());
     this.#inflightFiles = new HeldFiles(context.peerFds, share);
-    this.#rest = context.rest ?? 'none';
-    this.#inBand = new InBandNotices(context.peerFds, () => context.onChange(), this.#rest === 'all');
+    this.#isResting = context.isResting ?? false;
+    this.#inBand = new InBandNotices(context.peerFds, () => context.onChange(), this.#isResting);
   }
 
   get offeredFeatures(): bigint {
@@ -538,19 +532,22 @@ export class Device {
   }
 
   /**
-   * Lets go of rings, or takes them up again where they stand. Resolves when no worker uses those that are let go of, and
-   * what is in QueueState of them is final; messages may come meanwhile, and are carried out.
+   * Lets go of all rings, whatever front-end and driver want, or takes them up again where they stand. Resolves when no
+   * worker uses those that are let go of, and what is in QueueState of them is final; messages may come meanwhile, and are
+   * carried out.
    */
-  setRest(rest: DeviceRest): Promise<void> {
+  setResting(isResting: boolean): Promise<void> {
     return this.#inTurn(async () => {
-      this.#rest = rest;
+      this.#isResting = isResting;
       // All at once: frames wait meanwhile.
-      await Promise.all(this.rings.filter((ring) => this.#isResting(ring)).map((ring) => this.#detach(ring)));
-      if (rest === 'all') this.#inBand.rest();
-      else this.#inBand.goOn();
-      const rings = this.rings.filter((ring) => !this.#isResting(ring));
-      for (const ring of rings) if (this.#isOwnQueue(ring)) await this.#settle(ring);
-      await Promise.all(rings.map((ring) => this.#settle(ring)));
+      if (isResting) {
+        await Promise.all(this.rings.map((ring) => this.#detach(ring)));
+        this.#inBand.rest();
+        return;
+      }
+      this.#inBand.goOn();
+      for (const ring of this.rings) if (this.#isOwnQueue(ring)) await this.#settle(ring);
+      await Promise.all(this.rings.map((ring) => this.#settle(ring)));
     });
   }
 
@@ -598,7 +595,7 @@ export class Device {
 
   /** The device is at rest, and had the messages; its rings go on where these say. @throws PeerError for others */
   takeOverRings(handed: readonly HandedRing[]): void {
-    assert.equal(this.#rest, 'all', 'nobody uses the rings');
+    assert(this.#isResting, 'nobody uses the rings');
     for (const ring of handed) this.#ring(ring.index).takeOver(ring);
   }
 
@@ -911,11 +908,6 @@ export class Device {
     for (const ring of rings) ring.isHopeless = false;
   }
 
-  #isResting(ring: Ring): boolean {
-    if (this.#rest !== 'senders') return this.#rest === 'all';
-    return this.#isOwnQueue(ring) || this.#kind.directionOf(ring.index) === 'ingress';
-  }
-
   #isActive(ring: Ring): boolean {
     return this.#isOwnQueue(ring) || this.#kind.isInUse(ring.index);
   }
@@ -928,10 +920,10 @@ export class Device {
   }
 
   async #settleAll(): Promise<void> {
-    const rings = this.rings.filter((ring) => !this.#isResting(ring));
+    if (this.#isResting) return;
     // Its driver may say there which of the others are in use.
-    for (const ring of rings) if (this.#isOwnQueue(ring)) await this.#settle(ring);
-    for (const ring of rings) await this.#settle(ring);
+    for (const ring of this.rings) if (this.#isOwnQueue(ring)) await this.#settle(ring);
+    for (const ring of this.rings) await this.#settle(ring);
   }
 
   /** The one way by which rings come to their user and leave it: brings the ring to where it belongs now. */

@@ -1,12 +1,11 @@
 /**
  * What a port is to a process that hands itself over to its successor, and to that successor. Of the same port both steps
- * are taken: in the old process `freeze`, `handOver`, `setRest` twice, `positions`; in the new one it is made, `takeOver`,
- * `start`, `goOnAt`, `setRest` twice, `thaw`. As long as the new one has not begun to use rings, the old one goes on by
- * `setRest('none')` and `thaw`. Everything handed is plain JSON, with descriptors as numbers. Main thread.
+ * are taken: in the old process `freeze`, `handOver`, `setResting(true)`, `positions`; in the new one it is made, `takeOver`,
+ * `start`, `goOnAt`, `setResting(false)`, `thaw`. As long as the new one has not begun to use rings, the old one goes on by
+ * `setResting(false)` and `thaw`. Everything handed is plain JSON, with descriptors as numbers. Main thread.
  */
 import assert from 'node:assert/strict';
 import { resolve } from 'node:path';
-import type { DeviceRest } from '../device/device.ts';
 import {
   type HandedDevice,
   type HandedMessage,
@@ -145,7 +144,8 @@ export interface HandOver {
    * @throws HandOverError: it is something else in the new settings
    */
   takeOver(handed: HandedPort): void;
-  setRest(rest: DeviceRest): Promise<void>;
+  /** Lets go of what workers use of it, or has them use it again. Resolves when nobody does, or they do. */
+  setResting(isResting: boolean): Promise<void>;
   /** Of a port at rest. @throws HandOverError when it is not any more what was handed over */
   positions(): PortPositions;
   /** The other process has let go of the rings. @throws HandOverError when they cannot go on here */

@@ -7,7 +7,6 @@ import { resolve } from 'node:path';
 import { maskOf } from '../../protocol/bits.ts';
 import { decodeBody } from '../../protocol/vhost-user/codec.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
-import type { DeviceRest } from '../../src/device/device.ts';
 import { EmbeddedGuest, type QueuePair } from '../../src/frontend/net-device.ts';
 import { collectGarbage } from '../../src/host/collect-garbage.ts';
 import { socketPair } from '../../src/host/unix-socket.ts';
@@ -75,7 +74,7 @@ async function warmUpFor(host: WarmUpHost, features: bigint, deadlineMs: number)
     for (const port of ports) {
       await host.workers.addPort(port.id);
       await port.start();
-      await port.setRest('none');
+      await port.setResting(false);
       port.thaw();
     }
     for (const [i, [, fd]] of ends.entries()) {
@@ -177,17 +176,17 @@ function takeAll({ toGuest }: QueuePair): void {
 
 /** Lets go of rings and takes them up, as both sides of a takeover do. */
 async function rehearse(workers: WorkerPool, ports: readonly VhostUserPort[]): Promise<void> {
-  const setRest = (rest: DeviceRest): Promise<unknown> =>
-    workers.together(() => Promise.all(ports.map((port) => port.setRest(rest))));
+  const setResting = (isResting: boolean): Promise<unknown> =>
+    workers.together(() => Promise.all(ports.map((port) => port.setResting(isResting))));
   await Promise.all(ports.map((port) => port.freeze()));
   for (const port of ports) port.handOver();
-  await setRest('all');
+  await setResting(true);
   const positions = ports.map((port) => [port.name, { positions: port.positions(), workerCounts: {} }]);
   const switching = { ports: Object.fromEntries(positions), gone: NO_BOOKS, restNs: '0' };
   const sent = JSON.stringify({ record: 'positions', ...switching });
   const handed = RECORDS.positions.parse(JSON.parse(sent)).ports;
   for (const port of ports) await port.goOnAt(handed[port.name].positions);
-  await setRest('none');
+  await setResting(false);
   for (const port of ports) port.thaw();
   for (const record of ['done', 'go'] as const)
     RECORDS[record].safeParse(JSON.parse(JSON.stringify({ record })));

@@ -308,8 +308,8 @@ describe.each(LAYOUTS)('a $layout ring', ({ more, base, areas }) => {
     const { size, addresses } = world.ring(1);
     expect(size).toBe(256);
     expect(addresses!.descUva).toBe(iovaOf(desc));
-    await world.device.setRest('all');
-    await world.device.setRest('none');
+    await world.device.setResting(true);
+    await world.device.setResting(false);
     expect([...world.dataPath.attached.keys()].sort()).toEqual([0, 1]);
   });
 });
@@ -645,7 +645,7 @@ describe('translations', () => {
 
   it('come along when the device is handed over, with the channel, behind the memory that they lie in', async () => {
     await run();
-    await world.device.setRest('all');
+    await world.device.setResting(true);
     const names = world.net.handOverMessages().map(({ name }) => name);
     const places = [
       'SET_PROTOCOL_FEATURES',
@@ -658,7 +658,7 @@ describe('translations', () => {
     expect(places[0]).toBe(0);
     expect(names).toContain('SET_BACKEND_REQ_FD');
     expect(world.device.obstacle).toBeNull();
-    await world.device.setRest('none');
+    await world.device.setResting(false);
     expect([...world.dataPath.attached.keys()].sort()).toEqual([0, 1]);
   });
 });

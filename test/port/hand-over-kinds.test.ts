@@ -76,12 +76,12 @@ async function takeOver(before: UnixWorld, make: Make, meanwhile: () => void = (
   port.takeOver(handed);
   await port.start();
   await port.freeze();
-  for (const rest of ['senders', 'all'] as const) await old.setRest(rest);
+  await old.setResting(true);
   expect([before.ingress, before.egress, next.ingress, next.egress]).toEqual([null, null, null, null]);
   const positions: PortPositions = sent(old.positions());
   await port.goOnAt(positions);
   meanwhile();
-  for (const rest of ['senders', 'none'] as const) await port.setRest(rest);
+  await port.setResting(false);
   port.thaw();
   return next;
 }
@@ -125,7 +125,7 @@ describe('a port on a stream socket', () => {
     const port = movable(world.port!);
     await port.freeze();
     port.handOver();
-    for (const rest of ['senders', 'all', 'senders', 'none'] as const) await port.setRest(rest);
+    for (const isResting of [true, false]) await port.setResting(isResting);
     port.thaw();
     send(fd, bytes.subarray(130));
     frames.push(...(await world.receiveCount(1)));

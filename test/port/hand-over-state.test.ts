@@ -136,11 +136,11 @@ class World {
     await next.start();
     await next.freeze();
     await meanwhile?.();
-    for (const rest of ['senders', 'all'] as const) await before.setRest(rest);
+    await before.setResting(true);
     expect(beforePath.attached.size).toBe(0);
     const positions: PortPositions = sent(before.positions());
     await next.goOnAt(positions);
-    for (const rest of ['senders', 'none'] as const) await next.setRest(rest);
+    await next.setResting(false);
     next.thaw();
     // Otherwise half a message was sent.
     if (meanwhile !== null) expect(await this.front.settle()).toEqual([]);
@@ -342,7 +342,7 @@ describe('rings', () => {
     const hold = Promise.withResolvers<void>();
     const answered = Promise.withResolvers<number>();
     await world.takeOver(async () => {
-      await world.port.setRest('all');
+      await world.port.setResting(true);
       void control.command([4, 0], [1, 0]).then(answered.resolve);
       hold.resolve();
     });

@@ -108,11 +108,11 @@ describe.skipIf(unavailable !== null)(titleWith('a TAP port that is handed over'
   }
 
   async function rest({ port }: Side): Promise<void> {
-    for (const each of ['senders', 'all'] as const) await port.setRest(each);
+    await port.setResting(true);
   }
 
   async function goOn({ port }: Side): Promise<void> {
-    for (const each of ['senders', 'none'] as const) await port.setRest(each);
+    await port.setResting(false);
     port.thaw();
   }
 

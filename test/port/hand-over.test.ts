@@ -80,13 +80,11 @@ class World {
   }
 
   async rest(): Promise<void> {
-    for (const rest of ['senders', 'all'] as const)
-      await Promise.all(this.switching.ports.map((port) => port.setRest(rest)));
+    await Promise.all(this.switching.ports.map((port) => port.setResting(true)));
   }
 
   async goOn(switching: LocalSwitch): Promise<void> {
-    for (const rest of ['senders', 'none'] as const)
-      await Promise.all(switching.ports.map((port) => port.setRest(rest)));
+    await Promise.all(switching.ports.map((port) => port.setResting(false)));
     for (const port of switching.ports) port.thaw();
   }
 

@@ -34,7 +34,7 @@ const CLASSES: Readonly<Record<string, Readonly<Record<string, Way>>>> = {
     '#inflight': by('SET_INFLIGHT_FD'),
     '#logSignalFd': by('SET_LOG_FD'),
     '#inflightFiles': by('SET_INFLIGHT_FD'),
-    '#rest': REST,
+    '#isResting': REST,
     '#featuresSet': by('SET_FEATURES'),
     '#featuresRefused': as('featuresRefused'),
     '#isLogBehind': as('isLogBehind'),

@@ -18,7 +18,6 @@ import {
 import { resolve } from 'node:path';
 import { MTU_MAX } from '../../../protocol/ethernet.ts';
 import { encodeInterface, encodeSection } from '../../../protocol/pcapng-blocks.ts';
-import type { DeviceRest } from '../../device/device.ts';
 import { HandOverError } from '../../device/hand-over.ts';
 import { ERRNO, errnoText } from '../../host/errors.ts';
 import { allocateScratch, type ScratchArea } from '../../memory/scratch.ts';
@@ -102,7 +101,7 @@ export class PcapPort implements Port, HandOver {
   /** The queue while it is attached, also while it rests. */
   #attachment: PcapAttachment | null = null;
   #isInUse = false;
-  #rest: DeviceRest = 'none';
+  #isResting = false;
   /** Resolved when the port is thawed; null: it is not frozen. */
   #frozen: PromiseWithResolvers<void> | null = null;
   /** What is taken over, until it is. */
@@ -227,12 +226,12 @@ export class PcapPort implements Port, HandOver {
     requireSame('direction', handed.direction, this.#options.direction);
     this.#handed = handed;
     this.#frozen = Promise.withResolvers();
-    this.#rest = 'all';
+    this.#isResting = true;
   }
 
-  async setRest(rest: DeviceRest): Promise<void> {
-    this.#rest = rest;
-    if (this.#isInUse && this.#isResting) {
+  async setResting(isResting: boolean): Promise<void> {
+    this.#isResting = isResting;
+    if (this.#isInUse && isResting) {
       this.#isInUse = false;
       await this.#context.dataPath.detach(this.id, this.#queueIndex);
     }
@@ -267,10 +266,6 @@ export class PcapPort implements Port, HandOver {
     if (this.#frozen === null || isTaking) return null;
     this.#handed = null;
     return this.#frozen.promise.then(() => true);
-  }
-
-  get #isResting(): boolean {
-    return this.#rest === 'all' || (this.#rest === 'senders' && !this.#isWriting);
   }
 
   async #use(): Promise<void> {

@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert';
 import { BESIDE_MTU_BYTES } from '../../../protocol/ethernet.ts';
-import type { DeviceRest } from '../../device/device.ts';
 import { HandOverError } from '../../device/hand-over.ts';
 import { errnoText } from '../../host/errors.ts';
 import { allocateScratch, type ScratchArea } from '../../memory/scratch.ts';
@@ -39,7 +38,7 @@ export class StagedPairs {
   #attachments: readonly QueueAttachment[] = [];
   /** By queue index: those that workers use. */
   readonly #inUse = new Set<number>();
-  #rest: DeviceRest = 'none';
+  #isResting = false;
 
   constructor(context: PortContext, shape: StagedShape) {
     this.#context = context;
@@ -51,25 +50,20 @@ export class StagedPairs {
     this.#queueBytes = Math.ceil((this.#slotBytes * shape.slotCount) / PAGE_BYTES) * PAGE_BYTES;
   }
 
-  /** Which queues are let go of, as of HandOver. Resolves when no worker uses those, and the workers use the others. */
-  async setRest(rest: DeviceRest): Promise<void> {
-    this.#rest = rest;
+  /** Lets go of the queues, or has the workers use them again. Resolves when no worker uses them, or they do. */
+  async setResting(isResting: boolean): Promise<void> {
+    this.#isResting = isResting;
     const { dataPath, id } = this.#context;
-    const resting = this.#attachments.filter(
-      ({ queueIndex }) => this.#inUse.has(queueIndex) && this.#rests(queueIndex),
-    );
-    for (const { queueIndex } of resting) this.#inUse.delete(queueIndex);
-    await Promise.all(resting.map(({ queueIndex }) => dataPath.detach(id, queueIndex)));
-    await Promise.all(this.#attachments.map((attachment) => this.#use(attachment)));
-  }
-
-  #rests(queueIndex: number): boolean {
-    return this.#rest === 'all' || (this.#rest === 'senders' && queueIndex % 2 === 1);
+    if (isResting) {
+      const used = [...this.#inUse];
+      this.#inUse.clear();
+      await Promise.all(used.map((queueIndex) => dataPath.detach(id, queueIndex)));
+    } else await Promise.all(this.#attachments.map((attachment) => this.#use(attachment)));
   }
 
   async #use(attachment: QueueAttachment): Promise<void> {
     const { queueIndex } = attachment;
-    if (this.#inUse.has(queueIndex) || this.#rests(queueIndex)) return;
+    if (this.#isResting || this.#inUse.has(queueIndex)) return;
     this.#inUse.add(queueIndex);
     await this.#context.dataPath.attach(attachment);
   }

@@ -3,7 +3,6 @@
  * may be missing, taken or deleted; the port says so, tries again with pauses and comes back by itself. Main thread.
  */
 import { FRAME_BYTES_MAX, formatMac, macHiOf, macLoOf } from '../../../protocol/ethernet.ts';
-import type { DeviceRest } from '../../device/device.ts';
 import { HandOverError } from '../../device/hand-over.ts';
 import { errnoText, HostError } from '../../host/errors.ts';
 import { offloadBits } from '../../queue/offloads.ts';
@@ -187,11 +186,11 @@ export class TapPort implements Port, HandOver {
     this.#handed = handed;
     this.#isAsItWas = fds.length > 0;
     this.#frozen = Promise.withResolvers();
-    void this.#pairs.setRest('all');
+    void this.#pairs.setResting(true);
   }
 
-  setRest(rest: DeviceRest): Promise<void> {
-    return this.#pairs.setRest(rest);
+  setResting(isResting: boolean): Promise<void> {
+    return this.#pairs.setResting(isResting);
   }
 
   positions(): PortPositions {

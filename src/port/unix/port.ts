@@ -5,7 +5,6 @@
  */
 import { resolve } from 'node:path';
 import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts';
-import type { DeviceRest } from '../../device/device.ts';
 import { HandOverError } from '../../device/hand-over.ts';
 import { errnoText } from '../../host/errors.ts';
 import type { ListenOptions } from '../../host/unix-socket.ts';
@@ -132,12 +131,12 @@ export abstract class UnixPort implements Port, HandOver {
     requireSame('transport', handed.transport, transport);
     requireSame(transport === 'stream' ? 'role' : 'peer', handed.peer, peer);
     this.frozen = Promise.withResolvers();
-    void this.#pairs.setRest('all');
+    void this.#pairs.setResting(true);
     return handed;
   }
 
-  setRest(rest: DeviceRest): Promise<void> {
-    return this.#pairs.setRest(rest);
+  setResting(isResting: boolean): Promise<void> {
+    return this.#pairs.setResting(isResting);
   }
 
   positions(): PortPositions {

@@ -3,7 +3,6 @@
  * server Ringway listens, in role client it connects, again and again. One peer at a time. Main thread.
  */
 import { resolve } from 'node:path';
-import type { DeviceRest } from '../../device/device.ts';
 import { closeFd } from '../../host/descriptor.ts';
 import type { PortContext, PortStatus } from '../contract.ts';
 import { type HandedPort, type HandedUnixPort, listenerOf, socketOf } from '../hand-over.ts';
@@ -96,11 +95,11 @@ export class UnixStreamPort extends UnixPort {
   }
 
   /** Nothing is sent by the main thread while the workers rest. */
-  override async setRest(rest: DeviceRest): Promise<void> {
+  override async setResting(isResting: boolean): Promise<void> {
     const peer = this.#peer;
-    if (rest === 'all' && peer !== null) this.#stopTimer(peer);
-    await super.setRest(rest);
-    if (rest === 'none' && peer !== null && peer === this.#peer) this.#startTimer(peer);
+    if (isResting && peer !== null) this.#stopTimer(peer);
+    await super.setResting(isResting);
+    if (!isResting && peer !== null && peer === this.#peer) this.#startTimer(peer);
   }
 
   thaw(): void {

@@ -9,7 +9,7 @@ import { bitNames } from '../../../protocol/bits.ts';
 import { MTU_MAX } from '../../../protocol/ethernet.ts';
 import { PROTOCOL_FEATURE } from '../../../protocol/vhost-user/features.ts';
 import { VIRTIO_FEATURE } from '../../../protocol/virtio/features.ts';
-import type { Device, DeviceRest } from '../../device/device.ts';
+import type { Device } from '../../device/device.ts';
 import { carryOut, HandOverError } from '../../device/hand-over.ts';
 import { NetDevice } from '../../device/net/net-device.ts';
 import { allFeatures, type DeviceOptions, ringCountMax } from '../../device/net/options.ts';
@@ -293,8 +293,8 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
     }
   }
 
-  async setRest(rest: DeviceRest): Promise<void> {
-    await this.device?.setRest(rest);
+  async setResting(isResting: boolean): Promise<void> {
+    await this.device?.setResting(isResting);
   }
 
   positions(): PortPositions {
@@ -480,7 +480,7 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
       onRemark: (remark) => events.info(remark),
       lastRuns: this.#lastRuns,
       records: this.#records,
-      rest: handed === null ? 'none' : 'all',
+      isResting: handed !== null,
       onCommand: () => this.#keeper?.outdate(),
     });
     const isClient = this.options.role === 'client';
