@@ -149,7 +149,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       const stopped = stop.then(() => {
         throw new CliError('stopped before it had taken over');
       });
-      await Promise.race([finishTakeover(takeover, running, service, log), stopped, failureOf(running)]);
+      await Promise.race([finishTakeover(takeover, running, log), stopped, failureOf(running)]);
       isOurs = true;
     } else await running.takeUp();
     const server =
@@ -207,18 +207,12 @@ function giverOf(running: Switch, service: Service): Giver {
 }
 
 /** Everything is there, at rest. Resolves when frames flow here, and the other process is gone. */
-async function finishTakeover(
-  takeover: Takeover,
-  running: Switch,
-  service: Service,
-  log: Logger,
-): Promise<void> {
+async function finishTakeover(takeover: Takeover, running: Switch, log: Logger): Promise<void> {
   await running.takenOver();
   await running.warmUp();
   await running.goOnAt(await takeover.ready());
   await takeover.done();
   await running.goOn();
-  service.store?.noteNow();
   log.info({ restMs: Number(running.restMs.toFixed(2)) }, 'has taken over');
   await takeover.ended();
   await running.startLate();

@@ -5,7 +5,7 @@
  *
  * Head, 48 bytes, numbers little-endian: magic, 8 bytes; format; state; then of the text its offset in the file, its bytes
  * and its CRC-32; the CRC-32 of these three; how many processes began with the text since it was written; and to whom it was
- * left: number and start of that process (8 bytes), or zeros.
+ * left since: number and start of that process (8 bytes), or zeros.
  */
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { crc32 } from 'node:zlib';
@@ -27,10 +27,10 @@ const TEXT_OFFSET = 4096;
 const TEXT_BYTES_MAX = 2 ** 28;
 
 /**
- * `holds`: all is as the text says. `outdated`: something was said since. `left`: what it tells of is another process's.
- * The first is the state of a file without a text.
+ * `holds`: all is as the text says. `outdated`: something was said since. `over`: there is nothing any more that it tells
+ * of. The first is the state of a file without a text.
  */
-const STATES = ['empty', 'holds', 'outdated', 'left'] as const;
+const STATES = ['empty', 'holds', 'outdated', 'over'] as const;
 export type NoteState = (typeof STATES)[number];
 
 type Place = { readonly offset: number; readonly bytes: number };
@@ -41,8 +41,10 @@ export class NoteFile {
   #place: Place;
   #text: string | null;
   #begunCount: number;
-  /** Of a note that is left: to whom; null: nobody knows. */
+  /** To whom it was left, when it was opened; null: to nobody. */
   readonly successor: ProcessIdentity | null;
+  /** Another process may have changed the state. */
+  #isSure = true;
 
   private constructor(
     fd: number,
@@ -90,6 +92,13 @@ export class NoteFile {
     return new NoteFile(fd, state, place, bytes.toString(), head.readUInt32LE(BEGUN_OFFSET), successor);
   }
 
+  /** As `open`, of a note that another process leaves to this one, and may mark until then. Its text stays as it is. */
+  static adopt(fd: number): NoteFile | string {
+    const note = NoteFile.open(fd);
+    if (typeof note !== 'string') note.#isSure = false;
+    return note;
+  }
+
   /** How many processes, this one too, began with the text and did not come to write it anew. */
   countBegun(): number {
     this.#begunCount++;
@@ -126,18 +135,18 @@ export class NoteFile {
 
   /** A file without a text stays so. */
   mark(state: Exclude<NoteState, 'empty'>): void {
-    if (state === this.#state || this.#state === 'empty') return;
+    if (this.#state === 'empty' || (this.#isSure && state === this.#state)) return;
+    this.#isSure = true;
     this.#state = state;
     this.#writeWord(STATE_OFFSET, STATES.indexOf(state));
   }
 
-  /** What it tells of is that process's from now on; null: of one that nobody knows. */
+  /** What it tells of is that process's from now on, and so is the note; null: is this one's. */
   leaveTo(successor: ProcessIdentity | null): void {
     const bytes = Buffer.alloc(SUCCESSOR_BYTES);
     bytes.writeUInt32LE(successor?.pid ?? 0, 0);
     bytes.writeBigUInt64LE(BigInt(successor?.startTicks ?? 0), 4);
     writeSync(this.fd, bytes, 0, bytes.length, SUCCESSOR_OFFSET);
-    this.mark('left');
   }
 
   close(): void {
@@ -160,6 +169,7 @@ export class NoteFile {
     head.writeUInt32LE(textCheck, PLACE_OFFSET + 8);
     head.writeUInt32LE(crc32(head.subarray(PLACE_OFFSET, CHECK_OFFSET)), CHECK_OFFSET);
     writeSync(this.fd, head, 0, head.length, 0);
+    this.#isSure = true;
     this.#state = state;
     this.#begunCount = 0;
   }

@@ -65,6 +65,10 @@ export class PortMemo implements PortKeeper {
     this.#file = file ?? NoteFile.create();
   }
 
+  get port(): string {
+    return this.#port;
+  }
+
   get noteFd(): number {
     return this.#file.fd;
   }
@@ -86,19 +90,18 @@ export class PortMemo implements PortKeeper {
 
   leaveTo(successor: ProcessIdentity | null): void {
     this.#stopTimer();
-    this.#file.leaveTo(successor);
+    if (successor === null) this.#file.mark('over');
+    else this.#file.leaveTo(successor);
   }
 
-  /** Notes it now, if it can be: until then a sudden end is seen by its front-end. */
-  noteNow(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#dueMs = 0;
-    this.#onTimer();
+  comeBack(): void {
+    this.#file.leaveTo(null);
+    this.renew();
   }
 
   forget(): void {
     this.#stopTimer();
-    this.#file.mark('left');
+    this.#file.mark('over');
     for (const file of this.#files) this.#store.notUsed(file, this);
     if (this.#ownFile !== null) this.#store.notUsed(this.#ownFile, this);
     this.#file.close();

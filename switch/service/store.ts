@@ -41,6 +41,8 @@ const NAME = /^ringway-[a-z]+-(\d{1,15})$/;
 export type HandedStore = {
   readonly max: number;
   readonly files: readonly { readonly name: string; readonly key: string }[];
+  /** The ports' notes, as descriptors. */
+  readonly notes: Readonly<Record<string, number>>;
 };
 
 /** What a process that came to a sudden end left of a port. */
@@ -62,7 +64,8 @@ export class DescriptorStore implements MemoStore {
   readonly #left = new Map<string, LeftPort>();
   /** Notes of ports that another process was to go on with. */
   readonly #others: z.output<typeof NoteText>[] = [];
-  readonly #orphans: { readonly note: z.output<typeof NoteText>; readonly file: NoteFile }[] = [];
+  /** Notes that a process which is taken over from leaves to this one, by port. */
+  readonly #adopted = new Map<string, number>();
   /** Came with the start of this process, by name, until all ports are there. */
   readonly #kept = new Map<string, number>();
   /** All ports are there: what none of them uses is to be removed once each is noted. */
@@ -89,7 +92,6 @@ export class DescriptorStore implements MemoStore {
     for (const [name, fd] of this.#kept) {
       if (name.startsWith('ringway-note-')) for (const other of this.#takeNote(fd)) named.add(other);
     }
-    this.#takeOrphans();
     for (const [name, fd] of this.#kept)
       if (name.startsWith('ringway-socket-') && !named.has(name)) endSocket(duplicateFd(fd));
     this.#letOthersBe();
@@ -110,8 +112,9 @@ export class DescriptorStore implements MemoStore {
   }
 
   /** Of a process that was taken over from: the manager keeps it until this one has told it what it needs itself. */
-  takeOver({ max, files }: HandedStore): void {
+  takeOver({ max, files, notes }: HandedStore): void {
     this.#max = max;
+    for (const [port, fd] of Object.entries(notes)) this.#adopted.set(port, fd);
     for (const { name, key } of files) {
       this.#files.set(key, { name, key, users: new Set() });
       this.#lastNumber = Math.max(this.#lastNumber, Number(NAME.exec(name)?.[1] ?? 0));
@@ -120,7 +123,8 @@ export class DescriptorStore implements MemoStore {
 
   handOver(): HandedStore {
     const files = [...this.#files.values()].map(({ name, key }) => ({ name, key }));
-    return { max: this.#max, files };
+    const notes = Object.fromEntries([...this.#memos].map(({ port, noteFd }) => [port, noteFd]));
+    return { max: this.#max, files, notes };
   }
 
   /** What was left of a port with these settings, before its keeper is asked for; null: nothing. Its descriptors are the caller's. */
@@ -136,7 +140,8 @@ export class DescriptorStore implements MemoStore {
     return (note) => {
       const left = this.#matching(config);
       this.#left.delete(config.name);
-      const memo = new PortMemo(this, config.name, endpointOf(config), left?.file ?? null, note);
+      const file = left?.file ?? this.#adopt(config);
+      const memo = new PortMemo(this, config.name, endpointOf(config), file, note);
       this.#memos.add(memo);
       return memo;
     };
@@ -147,25 +152,21 @@ export class DescriptorStore implements MemoStore {
     for (const name of [...this.#left.keys()]) this.#drop(name);
     const notes = new Set([...this.#memos].map(({ noteFd }) => noteFd));
     // None is the last of its file: who uses it has its own, and the manager has one.
-    for (const fd of this.#kept.values()) if (!notes.has(fd)) closeFd(fd);
+    for (const fd of [...this.#kept.values(), ...this.#adopted.values()]) if (!notes.has(fd)) closeFd(fd);
     this.#kept.clear();
+    this.#adopted.clear();
     this.#isComplete = true;
     for (const memo of this.#memos) memo.renew();
   }
 
-  /** Another process goes on with all of it: what was noted is not to be taken up. */
+  /** Another process goes on with all of it, and with what was noted; null: nobody can tell which, so it notes all anew. */
   leaveTo(successor: ProcessIdentity | null): void {
     for (const memo of this.#memos) memo.leaveTo(successor);
   }
 
-  /** All of it is this process's now. */
-  noteNow(): void {
-    for (const memo of this.#memos) memo.noteNow();
-  }
-
   /** It does not, after all. */
   comeBack(): void {
-    for (const memo of this.#memos) memo.renew();
+    for (const memo of this.#memos) memo.comeBack();
   }
 
   /** The manager takes messages again. */
@@ -252,23 +253,12 @@ export class DescriptorStore implements MemoStore {
     const { text, state } = file;
     const note = text === null ? null : parseNote(text);
     if (note === null) return [];
-    if (state === 'left' && file.successor !== null && !isAlive(file.successor))
-      this.#orphans.push({ note, file });
-    else if (state === 'left') this.#others.push(note);
+    if (state === 'over' || (file.successor !== null && isAlive(file.successor))) this.#others.push(note);
     else {
       const { port, endpoint, names } = note;
       this.#left.set(port, { endpoint, names, file, note: this.#usable(note, file) });
     }
     return note.names;
-  }
-
-  /** Ports that were left to a process which came to its end before it had noted them itself. */
-  #takeOrphans(): void {
-    for (const { note, file } of this.#orphans.splice(0)) {
-      const { port, endpoint, names } = note;
-      if (this.#left.has(port)) this.#others.push(note);
-      else this.#left.set(port, { endpoint, names, file, note: this.#usable(note, file) });
-    }
   }
 
   /** With descriptors of this process. Without the connection, which is ended, where nobody can go on with it. */
@@ -297,6 +287,17 @@ export class DescriptorStore implements MemoStore {
     };
   }
 
+  /** The note of a port that is taken over with these settings; null: there is none, or not of these. */
+  #adopt(config: PortConfig): NoteFile | null {
+    const fd = this.#adopted.get(config.name);
+    if (fd === undefined) return null;
+    const file = NoteFile.adopt(fd);
+    if (typeof file === 'string') return null;
+    const { text } = file;
+    const note = text === null ? null : parseNote(text);
+    return note !== null && note.endpoint !== endpointOf(config) ? null : file;
+  }
+
   /** Lets go of what is in the way of a port with these settings. */
   #matching(config: PortConfig): LeftPort | null {
     const endpoint = endpointOf(config);
@@ -317,7 +318,7 @@ export class DescriptorStore implements MemoStore {
         new SocketFile(pathOf(left.endpoint), { dev: BigInt(file.dev), ino: BigInt(file.ino) }).remove();
       new PeerFds().closeListener(duplicateFd(fd));
     }
-    left.file.mark('left');
+    left.file.mark('over');
   }
 }
 

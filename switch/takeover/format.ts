@@ -144,7 +144,11 @@ export const Positions: z.ZodType<PortPositions> = z.object({
 
 const Numbers = z.record(z.string(), z.number());
 const GoneBooks: z.ZodType<Books> = z.object({ counters: Numbers, drops: Numbers }) as never;
-const StoredFiles: z.ZodType<HandedStore['files']> = z.array(z.object({ name: z.string(), key: z.string() }));
+const Store: z.ZodType<HandedStore> = z.object({
+  max: Word,
+  files: z.array(z.object({ name: z.string(), key: z.string() })),
+  notes: z.record(z.string(), Descriptor),
+});
 
 /** An address that was learned: as FdbEntry, but for the port's name and seconds since it was seen. */
 const Address = z.tuple([z.int(), z.int(), z.int(), z.string(), z.int()]);
@@ -163,7 +167,7 @@ export const RECORDS = {
         notifyAddress: z.string(),
         watchdogUs: Word.nullable(),
         /** The manager's descriptor store (switch/service/store.ts); null: it has none. */
-        store: z.object({ max: Word, files: StoredFiles }).nullable(),
+        store: Store.nullable(),
       })
       .nullable(),
   }),

@@ -109,10 +109,14 @@ function numbered(state: SwitchState): { readonly state: SwitchState; readonly f
 /** The same with other numbers for its descriptors. */
 export function withStateDescriptors(state: SwitchState, translate: (fd: number) => number): SwitchState {
   const ports = Object.entries(state.ports).map(([name, port]) => [name, withDescriptors(port, translate)]);
-  const { positionsFile } = state;
+  const { positionsFile, service } = state;
+  const store = service?.store ?? null;
+  const notes = Object.entries(store?.notes ?? {}).map(([port, fd]) => [port, translate(fd)]);
   return {
     ...state,
     ports: Object.fromEntries(ports),
     positionsFile: positionsFile === null ? null : { ...positionsFile, fd: translate(positionsFile.fd) },
+    ...(service !== null &&
+      store !== null && { service: { ...service, store: { ...store, notes: Object.fromEntries(notes) } } }),
   };
 }

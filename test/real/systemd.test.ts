@@ -13,7 +13,7 @@ import { SystemdManager, systemdObstacle } from '../peers/systemd-manager.ts';
 
 const peers = await peersForTests(['systemd']);
 const obstacle = systemdObstacle();
-const KILLS = 5;
+const KILLS = 3;
 const BURST_FRAMES_MAX = 64;
 const WAIT_MS = 20_000;
 const NAMES = ['a', 'b'] as const;
@@ -72,6 +72,7 @@ describe.skipIf(peers.skip || obstacle !== null)(
 
     async function run(isEnough: () => boolean): Promise<void> {
       while (!isEnough()) {
+        for (const { session } of guests) expect(session.isClosed).toBe(false);
         const moved = flows.map((flow) => flow.step());
         if (!moved.includes(true)) await Promise.race(flows.map((flow) => flow.interrupt()));
         else await new Promise(setImmediate);

@@ -47,8 +47,27 @@ describe('a note file', () => {
       file.write(text);
       expect(found(file.fd)).toEqual({ state: 'holds', text });
     }
-    file.mark('left');
-    expect(found(file.fd)).toEqual({ state: 'left', text: 'two' });
+    file.mark('over');
+    expect(found(file.fd)).toEqual({ state: 'over', text: 'two' });
+  });
+
+  it('goes on in the process that it is left to, whatever it was marked as until then', () => {
+    for (const last of ['holds', 'outdated'] as const) {
+      const file = created();
+      file.write('text');
+      const adopted = NoteFile.adopt(file.fd) as NoteFile;
+      if (last === 'outdated') file.mark('outdated');
+      file.leaveTo({ pid: 7, startTicks: 8 });
+      expect(found(file.fd)).toEqual({ state: last, text: 'text' });
+      expect((NoteFile.open(file.fd) as NoteFile).successor).toEqual({ pid: 7, startTicks: 8 });
+      const next = last === 'holds' ? 'outdated' : 'holds';
+      if (next === 'outdated') adopted.mark('outdated');
+      else adopted.write('text');
+      expect(found(file.fd)).toEqual({ state: next, text: 'text' });
+      adopted.write('its own');
+      expect(found(file.fd)).toEqual({ state: 'holds', text: 'its own' });
+      expect((NoteFile.open(file.fd) as NoteFile).successor).toBeNull();
+    }
   });
 
   it.each([1, 2, 3])('has the old text until the new one is whole: seed %i', (seed) => {
