@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { HostError } from '../../src/host/errors.ts';
+import { favour } from '../../src/host/favour.ts';
 import { takeServiceEnvironment } from '../../src/host/notify.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { readConfigFile } from '../config/file.ts';
@@ -210,9 +211,11 @@ function giverOf(running: Switch, service: Service): Giver {
 async function finishTakeover(takeover: Takeover, running: Switch, log: Logger): Promise<void> {
   await running.takenOver();
   await running.warmUp();
+  const disfavour = favour();
   await running.goOnAt(await takeover.ready());
   await takeover.done();
   await running.goOn();
+  setTimeout(disfavour, 50).unref();
   log.info({ restMs: Number(running.restMs.toFixed(2)) }, 'has taken over');
   await takeover.ended();
   await running.startLate();

@@ -3,6 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { collectGarbage } from '../../src/host/collect-garbage.ts';
 import { HostError } from '../../src/host/errors.ts';
+import { favour } from '../../src/host/favour.ts';
 import { connectUnix } from '../../src/host/unix-socket.ts';
 import { withDescriptors } from '../../src/port/hand-over.ts';
 import type { Logger } from '../log.ts';
@@ -91,11 +92,16 @@ export class TakeoverServer {
     await link.next('ready', READY_MS);
     // Once for nothing, so that it is compiled when frames wait for it, and what is in the way is known before.
     JSON.stringify(giver.positions());
-    await giver.rest();
-    await link.send<'positions'>({ record: 'positions', ...giver.positions() });
-    await link.next('done', DONE_MS);
-    giver.letGo?.(link.peerPid);
-    await link.send<'go'>({ record: 'go' });
+    const disfavour = favour();
+    try {
+      await giver.rest();
+      await link.send<'positions'>({ record: 'positions', ...giver.positions() });
+      await link.next('done', DONE_MS);
+      giver.letGo?.(link.peerPid);
+      await link.send<'go'>({ record: 'go' });
+    } finally {
+      disfavour();
+    }
   }
 }
 
