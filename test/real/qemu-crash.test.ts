@@ -9,7 +9,7 @@ import { FakeManager } from '../switch/service/fake-manager.ts';
 import { RingwayProcess } from './ringway-process.ts';
 
 const peers = await peersForTests(['qemu']);
-const KILLS = Math.round(5 * Number(process.env.RINGWAY_SEARCH ?? 1));
+const KILLS = Math.round(3 * Number(process.env.RINGWAY_SEARCH ?? 1));
 const QUEUE_PAIRS = 2;
 const ADDRESSES = { a: '10.0.0.1', b: '10.0.0.2' } as const;
 type Name = keyof typeof ADDRESSES;

@@ -20,7 +20,7 @@ const QUEUE_PAIRS = 2;
 /** All 20 with the full matrix of testpmd. */
 const KILLS = process.env.RINGWAY_TESTPMD_MATRIX === 'full' ? 20 : 3;
 
-const TAKEOVERS = Math.round(3 * Number(process.env.RINGWAY_SEARCH ?? 1));
+const TAKEOVERS = Math.round(2 * Number(process.env.RINGWAY_SEARCH ?? 1));
 
 const MEMORIES = [
   { title: 'hugetlbfs by memory-backend-file', huge: true },

@@ -19,7 +19,7 @@ import { expectBalancedBooks } from './books.ts';
 const ASK_AGAIN_MS = 50;
 /** Descriptors that were the same so many times in a row are at rest. */
 const QUIET_LOOKS = 4;
-const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.url));
+const PROGRAM = fileURLToPath(new URL('../../switch/cli/ringway.js', import.meta.url));
 
 export type RingwayOptions = {
   /** Names of server ports; each gets `socket(name)`. */

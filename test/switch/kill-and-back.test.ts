@@ -1,7 +1,7 @@
 /**
  * `kill -9` under traffic, again and again: the real program, two embedded guests that come again, naming a base that
  * cannot be believed, and numbered frames both ways. Whatever a driver handed over arrives, none twice but of the burst at
- * work, and every buffer comes back. The long form, 200 kills a layout: RINGWAY_SEARCH=10.
+ * work, and every buffer comes back. The long form, 200 kills of a layout: RINGWAY_SEARCH=25.
  */
 import { afterEach, describe, expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
@@ -12,7 +12,7 @@ import { RingwayProcess } from '../real/ringway-process.ts';
 import { Random } from '../vring/random.ts';
 import { FIRST_BASES } from '../vring/ring-worlds.ts';
 
-const KILLS = Math.round(10 * Number(process.env.RINGWAY_SEARCH ?? 1));
+const KILLS = Math.round(4 * Number(process.env.RINGWAY_SEARCH ?? 1));
 const WAIT_MS = 20_000;
 const BURST_FRAMES_MAX = 64;
 const NAMES = ['a', 'b'] as const;

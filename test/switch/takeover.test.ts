@@ -14,7 +14,7 @@ import { NumberedFlow } from '../numbered-flow.ts';
 import { naiveRead } from '../protocol/naive-capture.ts';
 import { RingwayProcess } from '../real/ringway-process.ts';
 
-const TAKEOVERS = Math.round(3 * Number(process.env.RINGWAY_SEARCH ?? 1));
+const TAKEOVERS = Math.round(2 * Number(process.env.RINGWAY_SEARCH ?? 1));
 const WAIT_MS = 20_000;
 const NAMES = ['a', 'b'] as const;
 const MACS = { a: '02:00:00:00:00:0a', b: '02:00:00:00:00:0b' } as const;
