@@ -7,6 +7,8 @@ export type ProbeOrder = 'begin' | 'look' | 'rest' | 'end';
 export type ProbeWindow = {
   /** The longest time for which one of the guests received nothing in this window. */
   readonly gapMs: number;
+  /** When it ended, since 1970. */
+  readonly gapEndEpochMs: number;
   readonly sent: number;
   /** Different ones. */
   readonly received: number;

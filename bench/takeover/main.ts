@@ -94,6 +94,12 @@ function startTestpmd(switching: RingwayProcess): Promise<Testpmd> {
   });
 }
 
+/** When the last one was done, as its log says. */
+function tookOverEpochMs(log: string): number {
+  const line = log.split('\n').findLast((text) => text.includes('"has taken over"')) ?? '{}';
+  return Date.parse((JSON.parse(line) as { time: string }).time);
+}
+
 const takeovers = Number(values.takeovers);
 const switching = await RingwayProcess.start({
   ports: values.load === 'testpmd' ? ['a', 'b', 't0', 't1'] : ['a', 'b'],
@@ -117,13 +123,13 @@ for (let round = 0; round < takeovers; round++) {
   await probe.say('begin');
   await switching.takeOver();
   await delay(AFTERWARDS_MS);
-  const { gapMs } = await probe.say('look');
+  const { gapMs, gapEndEpochMs } = await probe.say('look');
   outagesMs.push(gapMs);
   const restMs = Number([...switching.log.matchAll(/"restMs":([\d.]+)/g)].at(-1)?.[1]);
   restsMs.push(restMs);
   if (!values.json)
     process.stderr.write(
-      `${round + 1}: ${gapMs.toFixed(2)} ms (${controlsMs[round].toFixed(2)} without), rings rested for ${restMs} ms\n`,
+      `${round + 1}: ${gapMs.toFixed(2)} ms (${controlsMs[round].toFixed(2)} without), ended ${(gapEndEpochMs - tookOverEpochMs(switching.log)).toFixed(0)} ms after the takeover; rings rested for ${restMs} ms\n`,
     );
 }
 await probe.say('rest');

@@ -26,6 +26,7 @@ class Flow {
   /** Not sent, because too many were under way. */
   withheld = 0;
   longestGapMs = 0;
+  longestEndMs = 0;
   #lastMs = performance.now();
   #nextMs = performance.now();
   /** Numbers that did not come yet, below the highest that did. */
@@ -60,7 +61,7 @@ class Flow {
       // Until it has learned addresses, the switch gives us the load's frames too.
       if (view.getUint16(ETHERTYPE_AT) !== ETHERTYPE) continue;
       const nowMs = performance.now();
-      this.longestGapMs = Math.max(this.longestGapMs, nowMs - this.#lastMs);
+      this.#noteGap(nowMs);
       this.#lastMs = nowMs;
       this.#note(view.getUint32(NUMBER_AT));
     }
@@ -72,8 +73,14 @@ class Flow {
   }
 
   /** How long nothing came by now counts too. */
-  gapMs(nowMs: number): number {
-    return Math.max(this.longestGapMs, nowMs - this.#lastMs);
+  look(nowMs: number): void {
+    this.#noteGap(nowMs);
+  }
+
+  #noteGap(nowMs: number): void {
+    if (nowMs - this.#lastMs <= this.longestGapMs) return;
+    this.longestGapMs = nowMs - this.#lastMs;
+    this.longestEndMs = nowMs;
   }
 
   #note(number: number): void {
@@ -105,8 +112,11 @@ process.on('message', (order: ProbeOrder) => {
 
 function windowNow(): ProbeWindow {
   const nowMs = performance.now();
+  for (const flow of flows) flow.look(nowMs);
+  const [longest] = [...flows].sort((a, b) => b.longestGapMs - a.longestGapMs);
   return {
-    gapMs: Math.max(...flows.map((flow) => flow.gapMs(nowMs))),
+    gapMs: longest.longestGapMs,
+    gapEndEpochMs: performance.timeOrigin + longest.longestEndMs,
     sent: sum(flows.map((flow) => flow.sent)),
     received: sum(flows.map((flow) => flow.distinct)),
     twice: sum(flows.map((flow) => flow.twice)),

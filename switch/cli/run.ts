@@ -30,6 +30,8 @@ import { ringwayVersion } from './version.ts';
 
 const STOP_AFTER_FAILURE_MS = 2000;
 const STDOUT_FD = 1;
+/** After a takeover: what waited meanwhile is forwarded, and code is compiled that was not yet. */
+const FAVOURED_MS = 50;
 
 const DETAILS = `
 A port is NAME=SOCKET for a guest by vhost-user, or NAME=KIND:ATTACHED-TO for another kind:
@@ -215,7 +217,7 @@ async function finishTakeover(takeover: Takeover, running: Switch, log: Logger):
   await running.goOnAt(await takeover.ready());
   await takeover.done();
   await running.goOn();
-  setTimeout(disfavour, 50).unref();
+  setTimeout(disfavour, FAVOURED_MS).unref();
   log.info({ restMs: Number(running.restMs.toFixed(2)) }, 'has taken over');
   await takeover.ended();
   await running.startLate();
