@@ -250,6 +250,7 @@ export class Switch {
     const workerCount = this.#config.cpus?.length ?? 1;
     const host = { arena, arenaView: this.#arenaView, workers, workerCount, fdb: this.#fdb, portIds };
     if (portIds.length === 2) await warmUp(host, this.#taken);
+    await this.#arena.enterPages();
     await workers.pin();
   }
 

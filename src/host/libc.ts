@@ -11,6 +11,7 @@ const lib = koffi.load('libc.so.6');
 const loaded = koffi.load(null);
 
 const close = lib.func('int close(int fd)');
+const madvise = lib.func('int madvise(intptr_t addr, size_t len, int advice)');
 const mmap = lib.func(
   'intptr_t mmap(intptr_t addr, size_t len, int prot, int flags, int fd, int64_t offset)',
 );
@@ -116,10 +117,13 @@ export const libc = {
   /** By Node's pool of threads. */
   mmapAsync: mmap.async as (...placementAndAnswer: [...Placement, Answer]) => void,
   munmap: lib.func('int munmap(intptr_t addr, size_t len)') as (addr: number, len: number) => number,
-  madvise: lib.func('int madvise(intptr_t addr, size_t len, int advice)') as (
+  madvise: madvise as (addr: number, len: number, advice: number) => number,
+  /** By Node's pool of threads. */
+  madviseAsync: madvise.async as (addr: number, len: number, advice: number, answer: Answer) => void,
+  mincore: lib.func('int mincore(intptr_t addr, size_t len, void *vec)') as (
     addr: number,
     len: number,
-    advice: number,
+    vec: Bytes,
   ) => number,
   mprotect: lib.func('int mprotect(intptr_t addr, size_t len, int prot)') as (
     addr: number,

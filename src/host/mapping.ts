@@ -16,8 +16,15 @@ const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 const MADV_DONTDUMP = 16;
+const MADV_POPULATE_READ = 22;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
+
+/** As mincore(2) answers, on every processor that Ringway runs on. */
+const PAGE_BYTES = 4096;
+const LOOK_BYTES = 2 ** 28;
+/** Of a guest whose pages are scattered so much that this would take long, the first ones. */
+const RUNS_MAX = 4096;
 
 const READ_WRITE = PROT_READ | PROT_WRITE;
 const ZERO_PAGES = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -66,6 +73,33 @@ export function mapZeroPagesSoon(address: number, sizeBytes: number, onDone: () 
     if (result < 0) throw new HostError('mmap', ERRNO.ENOMEM, doing);
     checked(libc.madvise(address, sizeBytes, MADV_DONTDUMP), 'madvise(MADV_DONTDUMP)', doing);
     onDone();
+  });
+}
+
+/**
+ * Enters those pages of a file into this process's page tables that are in memory already, so that no worker waits for the
+ * kernel when it first touches each of them; none is made by it. By another thread. Where the kernel does not know how (before
+ * Linux 5.14), or the file has shrunk meanwhile, that is left out.
+ */
+export async function enterPages(address: number, sizeBytes: number): Promise<void> {
+  let runs = 0;
+  for (let offset = 0; offset < sizeBytes; offset += LOOK_BYTES) {
+    const bytes = Math.min(LOOK_BYTES, sizeBytes - offset);
+    const isThere = new Uint8Array(Math.ceil(bytes / PAGE_BYTES));
+    if (libc.mincore(address + offset, bytes, isThere) !== 0) return;
+    for (let page = 0; page < isThere.length; page++) {
+      if ((isThere[page] & 1) === 0) continue;
+      const first = page;
+      while (page < isThere.length && (isThere[page] & 1) !== 0) page++;
+      if (++runs > RUNS_MAX) return;
+      await enterRun(address + offset + first * PAGE_BYTES, (page - first) * PAGE_BYTES);
+    }
+  }
+}
+
+function enterRun(address: number, sizeBytes: number): Promise<void> {
+  return new Promise((resolve) => {
+    libc.madviseAsync(address, sizeBytes, MADV_POPULATE_READ, () => resolve());
   });
 }
 

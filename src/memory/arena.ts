@@ -8,7 +8,13 @@ import { type Budget, regionBudget } from '../host/budgets.ts';
 import { type BusFaults, busFaults } from '../host/bus-faults.ts';
 import { mapZeroPagesElsewhere } from '../host/elsewhere.ts';
 import type { Watch } from '../host/event-loop.ts';
-import { mapFileAt, mapZeroPagesAt, releaseAddressSpace, reserveAddressSpace } from '../host/mapping.ts';
+import {
+  enterPages,
+  mapFileAt,
+  mapZeroPagesAt,
+  releaseAddressSpace,
+  reserveAddressSpace,
+} from '../host/mapping.ts';
 
 export const ARENA_BYTES_DEFAULT = 2 ** 40;
 export const ARENA_BYTES_MIN = 2 ** 32;
@@ -119,6 +125,12 @@ export class Arena {
     this.#extents.splice(at, 0, extent);
     this.#cover(extent);
     return offset;
+  }
+
+  /** Enters what is in memory of all that front-ends share into the page tables (enterPages). Nothing is mapped meanwhile. */
+  async enterPages(): Promise<void> {
+    for (const { offset, endOffset, mayBeLost } of [...this.#extents])
+      if (mayBeLost) await enterPages(this.location.address + offset, endOffset - offset);
   }
 
   /**

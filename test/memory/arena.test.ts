@@ -1,4 +1,5 @@
 /** The arena: where parts are placed, and that what is unmapped reads zeros. */
+import { closeSync, fstatSync, ftruncateSync, openSync, readSync } from 'node:fs';
 import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { isBusyElsewhere } from '../../src/host/elsewhere.ts';
@@ -172,4 +173,39 @@ it('rounds numbers that are no small integers', () => {
     2 ** 41 + 4096,
   ]);
   expect([roundUp(0, 4096), roundUp(4096, 4096), roundDown(4095, 4096)]).toEqual([0, 4096, 0]);
+});
+
+/** Which of the pages from there on this process has in its page tables (proc_pid_pagemap(5), bit 63). */
+function entered(address: number, pages: number): number[] {
+  const fd = openSync('/proc/self/pagemap', 'r');
+  const entries = Buffer.alloc(8 * pages);
+  readSync(fd, entries, 0, entries.length, (address / 4096) * 8);
+  closeSync(fd);
+  return Array.from({ length: pages }, (_, page) => page).filter((page) => entries[8 * page + 7] >= 0x80);
+}
+
+describe('pages of a front-end', () => {
+  const pages = 600;
+
+  async function enteredOf(written: readonly number[], shrunkTo = pages): Promise<number[]> {
+    const own = new GuestFile(pages * 4096);
+    for (const page of written) own.write(page * 4096, [1]);
+    const blocksBefore = fstatSync(own.fd).blocks;
+    const offset = map({ fd: own.fd, sizeBytes: pages * 4096, mayBeLost: true });
+    if (shrunkTo < pages) ftruncateSync(own.fd, shrunkTo * 4096);
+    await arena.enterPages();
+    if (shrunkTo === pages) expect(fstatSync(own.fd).blocks).toBe(blocksBefore);
+    const there = entered(arena.location.address + offset, pages);
+    closeFd(own.fd);
+    return there;
+  }
+
+  it('are entered where there are any, and none is made', async () => {
+    expect(await enteredOf([0, 3, 4, 200, 599])).toEqual([0, 3, 4, 200, 599]);
+    expect(await enteredOf([])).toEqual([]);
+  });
+
+  it('may be gone meanwhile', async () => {
+    expect(await enteredOf([3, 200], 100)).toEqual([3]);
+  });
 });
