@@ -1,4 +1,5 @@
 /** Which processors a thread may run on. */
+import { readdirSync } from 'node:fs';
 import { checked } from './errors.ts';
 import { libc } from './libc.ts';
 
@@ -13,6 +14,20 @@ export function pinThread(cpu: number): void {
     'sched_setaffinity',
     `pinning a thread to CPU ${cpu}`,
   );
+}
+
+/**
+ * Keeps all threads of this process, and those that they start, off these processors, unless nothing would be left. One that
+ * is to run there is pinned afterwards.
+ */
+export function keepOff(cpus: readonly number[]): void {
+  const left = allowedCpus().filter((cpu) => !cpus.includes(cpu));
+  if (left.length === 0) return;
+  const mask = new Uint8Array(MASK_BYTES);
+  for (const cpu of left) mask[cpu >> 3] |= 1 << (cpu & 7);
+  // One may have ended meanwhile.
+  for (const thread of readdirSync('/proc/self/task'))
+    libc.sched_setaffinity(Number(thread), mask.length, mask);
 }
 
 /** Processors that the calling thread may use, in ascending order. */

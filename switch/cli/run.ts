@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { HandOverError } from '../../src/device/hand-over.ts';
+import { keepOff } from '../../src/host/affinity.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { favour } from '../../src/host/favour.ts';
 import { takeServiceEnvironment } from '../../src/host/notify.ts';
@@ -133,6 +134,9 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const environment = takeServiceEnvironment();
   const file = options.config === undefined ? [] : [readConfigFile(options.config)];
   const config = resolveConfig([...file, settingsOf(options)]);
+  // Workers poll there without a pause, of this process and of one that it takes over from: whatever else ran there would
+  // keep frames waiting for as long as the scheduler lets it.
+  if (config.cpus !== null) keepOff(config.cpus);
   // From here on a signal waits until what was begun can be undone.
   const stop = Promise.race([
     stopRequested().then((signal) => ({ signal })),

@@ -1,4 +1,5 @@
 /** Descriptors, eventfds, seals and readable errors. */
+import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   fstatSync,
@@ -12,6 +13,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { allowedCpus, pinThread } from '../../src/host/affinity.ts';
 import {
@@ -289,5 +291,15 @@ describe('affinity', () => {
       /pinning a thread to CPU 1023: sched_setaffinity failed with EINVAL/,
     );
     expect(allowedCpus()).toEqual(allowed);
+  });
+
+  it('keeps every thread off some, also new ones, unless none would be left', () => {
+    const program = fileURLToPath(new URL('./affinity-of-threads.ts', import.meta.url));
+    const { status, stdout } = spawnSync(process.execPath, [program], { encoding: 'utf8' });
+    expect(status).toBe(0);
+    const { before, after, masks, kept } = JSON.parse(stdout);
+    expect(after).toEqual(before.length > 1 ? before.slice(1) : before);
+    expect(masks).toHaveLength(1);
+    expect(kept).toEqual(after);
   });
 });
