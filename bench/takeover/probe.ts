@@ -3,8 +3,8 @@
  * guest. A process of its own, favoured by the scheduler, so that what is measured is the switch and not its turn on the
  * processor: `probe.ts SOCKET_A SOCKET_B PERIOD_US`. Told by its parent when a window begins and ends.
  */
-import { setPriority } from 'node:os';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
+import { favour } from '../../src/host/favour.ts';
 import type { ProbeOrder, ProbeWindow } from './contract.ts';
 
 const FRAME_BYTES = 64;
@@ -14,7 +14,6 @@ const ETHERTYPE = 0x88b5;
 /** Fewer than a guest has buffers: none is dropped because we were not run. */
 const UNDERWAY_MAX = 128;
 const NAP_MS = 0.05;
-const FAVOURED = -20;
 
 const [socketA, socketB, periodUs] = process.argv.slice(2);
 const periodMs = Number(periodUs) / 1000;
@@ -93,7 +92,8 @@ class Flow {
   }
 }
 
-setPriority(FAVOURED);
+// Also V8's own threads: while they wait for their turn in a collection, so does everything here.
+favour();
 const guests = await Promise.all([
   EmbeddedGuest.connect({ socketPath: socketA, mac: '02:00:00:00:02:0a', waitMs: 20_000 }),
   EmbeddedGuest.connect({ socketPath: socketB, mac: '02:00:00:00:02:0b', waitMs: 20_000 }),
