@@ -6,6 +6,7 @@
  */
 import { fstatSync, readFileSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
+import { statFields } from '../src/host/process-identity.ts';
 
 /** SIGTERM always stops. */
 export const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -67,11 +68,7 @@ function ignoreForGood(): Set<StopSignal> {
 }
 
 function hasTerminal(): boolean {
-  // The name, in parentheses, may hold anything; behind it: state, parent, group, session, terminal.
-  const fields = readFileSync('/proc/self/stat', 'utf8')
-    .replace(/^.*\) /s, '')
-    .split(' ');
-  return fields[4] !== '0';
+  return statFields('self')[4] !== '0';
 }
 
 function hasStdinOfNohup(): boolean {

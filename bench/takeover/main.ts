@@ -94,10 +94,11 @@ function startTestpmd(switching: RingwayProcess): Promise<Testpmd> {
   });
 }
 
-/** When the last one was done, as its log says. */
-function tookOverEpochMs(log: string): number {
+/** When the last one was done, and for how long its rings rested, as its log says. */
+function lastTakeover(log: string): { readonly epochMs: number; readonly restMs: number } {
   const line = log.split('\n').findLast((text) => text.includes('"has taken over"')) ?? '{}';
-  return Date.parse((JSON.parse(line) as { time: string }).time);
+  const { time, restMs } = JSON.parse(line) as { time: string; restMs: number };
+  return { epochMs: Date.parse(time), restMs };
 }
 
 const takeovers = Number(values.takeovers);
@@ -125,11 +126,11 @@ for (let round = 0; round < takeovers; round++) {
   await delay(AFTERWARDS_MS);
   const { gapMs, gapEndEpochMs } = await probe.say('look');
   outagesMs.push(gapMs);
-  const restMs = Number([...switching.log.matchAll(/"restMs":([\d.]+)/g)].at(-1)?.[1]);
+  const { epochMs, restMs } = lastTakeover(switching.log);
   restsMs.push(restMs);
   if (!values.json)
     process.stderr.write(
-      `${round + 1}: ${gapMs.toFixed(2)} ms (${controlsMs[round].toFixed(2)} without), ended ${(gapEndEpochMs - tookOverEpochMs(switching.log)).toFixed(0)} ms after the takeover; rings rested for ${restMs} ms\n`,
+      `${round + 1}: ${gapMs.toFixed(2)} ms (${controlsMs[round].toFixed(2)} without), ended ${(gapEndEpochMs - epochMs).toFixed(0)} ms after the takeover; rings rested for ${restMs} ms\n`,
     );
 }
 await probe.say('rest');

@@ -60,7 +60,7 @@ class Flow {
       // Until it has learned addresses, the switch gives us the load's frames too.
       if (view.getUint16(ETHERTYPE_AT) !== ETHERTYPE) continue;
       const nowMs = performance.now();
-      this.#noteGap(nowMs);
+      this.noteGap(nowMs);
       this.#lastMs = nowMs;
       this.#note(view.getUint32(NUMBER_AT));
     }
@@ -71,12 +71,8 @@ class Flow {
     this.withheld = 0;
   }
 
-  /** How long nothing came by now counts too. */
-  look(nowMs: number): void {
-    this.#noteGap(nowMs);
-  }
-
-  #noteGap(nowMs: number): void {
+  /** How long nothing came until now. */
+  noteGap(nowMs: number): void {
     if (nowMs - this.#lastMs <= this.longestGapMs) return;
     this.longestGapMs = nowMs - this.#lastMs;
     this.longestEndMs = nowMs;
@@ -112,7 +108,7 @@ process.on('message', (order: ProbeOrder) => {
 
 function windowNow(): ProbeWindow {
   const nowMs = performance.now();
-  for (const flow of flows) flow.look(nowMs);
+  for (const flow of flows) flow.noteGap(nowMs);
   const [longest] = [...flows].sort((a, b) => b.longestGapMs - a.longestGapMs);
   return {
     gapMs: longest.longestGapMs,

@@ -1,14 +1,13 @@
 /** Which processors a thread may run on. */
-import { readdirSync } from 'node:fs';
 import { checked } from './errors.ts';
 import { libc } from './libc.ts';
+import { threadNumbers } from './threads.ts';
 
 const MASK_BYTES = 128;
 
 /** Pins the calling thread (not the process) to one processor. @throws HostError EINVAL: no such processor */
 export function pinThread(cpu: number): void {
-  const mask = new Uint8Array(MASK_BYTES);
-  mask[cpu >> 3] = 1 << (cpu & 7);
+  const mask = maskOf([cpu]);
   checked(
     libc.sched_setaffinity(0, mask.length, mask),
     'sched_setaffinity',
@@ -23,11 +22,15 @@ export function pinThread(cpu: number): void {
 export function keepOff(cpus: readonly number[]): void {
   const left = allowedCpus().filter((cpu) => !cpus.includes(cpu));
   if (left.length === 0) return;
-  const mask = new Uint8Array(MASK_BYTES);
-  for (const cpu of left) mask[cpu >> 3] |= 1 << (cpu & 7);
+  const mask = maskOf(left);
   // One may have ended meanwhile.
-  for (const thread of readdirSync('/proc/self/task'))
-    libc.sched_setaffinity(Number(thread), mask.length, mask);
+  for (const thread of threadNumbers()) libc.sched_setaffinity(thread, mask.length, mask);
+}
+
+function maskOf(cpus: readonly number[]): Uint8Array {
+  const mask = new Uint8Array(MASK_BYTES);
+  for (const cpu of cpus) mask[cpu >> 3] |= 1 << (cpu & 7);
+  return mask;
 }
 
 /** Processors that the calling thread may use, in ascending order. */

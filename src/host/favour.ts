@@ -2,15 +2,15 @@
  * The processor, for as long as guests wait for this process: its threads go before those of others, where it may ask for
  * that (root, CAP_SYS_NICE or RLIMIT_NICE). Main thread.
  */
-import { readdirSync } from 'node:fs';
 import { getPriority, setPriority } from 'node:os';
+import { threadNumbers } from './threads.ts';
 
 const FAVOURED = -20;
 
 /** Has all threads of this process favoured. Answers what ends that: each is then as it was before. */
 export function favour(): () => void {
   const before = new Map<number, number>();
-  for (const thread of threads()) {
+  for (const thread of threadNumbers()) {
     try {
       const was = getPriority(thread);
       setPriority(thread, FAVOURED);
@@ -28,9 +28,4 @@ export function favour(): () => void {
       }
     }
   };
-}
-
-/** Numbers as the scheduler knows them. */
-function threads(): number[] {
-  return readdirSync('/proc/self/task').map(Number);
 }

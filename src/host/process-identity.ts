@@ -7,13 +7,18 @@ export type ProcessIdentity = { readonly pid: number; readonly startTicks: numbe
 /** Null: there is no such process, or one that has ended and is not buried yet. */
 export function identityOf(pid: number): ProcessIdentity | null {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // The name in parentheses may have any characters.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const fields = statFields(pid);
     return fields[0] === 'Z' ? null : { pid, startTicks: Number(fields[19]) };
   } catch {
     return null;
   }
+}
+
+/** What proc_pid_stat(5) has behind the name: state, parent, group, session, terminal … @throws Node's error: it is gone */
+export function statFields(pid: number | 'self'): string[] {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  // The name in parentheses may have any characters.
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
 export function isAlive({ pid, startTicks }: ProcessIdentity): boolean {

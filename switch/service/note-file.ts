@@ -141,11 +141,20 @@ export class NoteFile {
     this.#writeWord(STATE_OFFSET, STATES.indexOf(state));
   }
 
-  /** What it tells of is that process's from now on, and so is the note; null: is this one's. */
-  leaveTo(successor: ProcessIdentity | null): void {
+  /** What it tells of is that process's from now on, and so is the note. */
+  leaveTo({ pid, startTicks }: ProcessIdentity): void {
+    this.#writeSuccessor(pid, startTicks);
+  }
+
+  /** It is this one's after all. */
+  takeBack(): void {
+    this.#writeSuccessor(0, 0);
+  }
+
+  #writeSuccessor(pid: number, startTicks: number): void {
     const bytes = Buffer.alloc(SUCCESSOR_BYTES);
-    bytes.writeUInt32LE(successor?.pid ?? 0, 0);
-    bytes.writeBigUInt64LE(BigInt(successor?.startTicks ?? 0), 4);
+    bytes.writeUInt32LE(pid, 0);
+    bytes.writeBigUInt64LE(BigInt(startTicks), 4);
     writeSync(this.fd, bytes, 0, bytes.length, SUCCESSOR_OFFSET);
   }
 

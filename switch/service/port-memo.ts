@@ -95,7 +95,7 @@ export class PortMemo implements PortKeeper {
   }
 
   comeBack(): void {
-    this.#file.leaveTo(null);
+    this.#file.takeBack();
     this.renew();
   }
 

@@ -140,7 +140,7 @@ export class DescriptorStore implements MemoStore {
     return (note) => {
       const left = this.#matching(config);
       this.#left.delete(config.name);
-      const file = left?.file ?? this.#adopt(config);
+      const file = left?.file ?? this.#adopt(config.name);
       const memo = new PortMemo(this, config.name, endpointOf(config), file, note);
       this.#memos.add(memo);
       return memo;
@@ -287,15 +287,11 @@ export class DescriptorStore implements MemoStore {
     };
   }
 
-  /** The note of a port that is taken over with these settings; null: there is none, or not of these. */
-  #adopt(config: PortConfig): NoteFile | null {
-    const fd = this.#adopted.get(config.name);
-    if (fd === undefined) return null;
-    const file = NoteFile.adopt(fd);
-    if (typeof file === 'string') return null;
-    const { text } = file;
-    const note = text === null ? null : parseNote(text);
-    return note !== null && note.endpoint !== endpointOf(config) ? null : file;
+  /** The note of a port that is taken over, which refuses other settings than those it tells of; null: there is none. */
+  #adopt(portName: string): NoteFile | null {
+    const fd = this.#adopted.get(portName);
+    const file = fd === undefined ? null : NoteFile.adopt(fd);
+    return typeof file === 'string' ? null : file;
   }
 
   /** Lets go of what is in the way of a port with these settings. */

@@ -337,7 +337,7 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
   it('lets connections be that were left to who is alive', async () => {
     const world = await World.start({ layout: 'packed', role: 'server' });
     await world.killAndRestart(() => {
-      for (const port of NAMES) world.note(port).leaveTo(identityOf(process.pid));
+      for (const port of NAMES) world.note(port).leaveTo(identityOf(process.pid)!);
     });
     await world.switching.until(async () => world.switching.log.includes('"running"'));
     expect(world.switching.log).not.toContain('has to connect again');
