@@ -26,6 +26,7 @@ const PAIRS: readonly { readonly a: Card; readonly b: Card }[] = [
     a: { ...PACKED, mergeable: false, eventIdx: false },
     b: { ...PACKED, mergeable: false, eventIdx: false },
   },
+  { a: { ...PACKED, mergeable: false }, b: SPLIT },
   { a: { ...SPLIT, mergeable: false }, b: { ...PACKED, eventIdx: false } },
 ];
 

@@ -13,7 +13,7 @@ import { SystemdManager, systemdObstacle } from '../peers/systemd-manager.ts';
 
 const peers = await peersForTests(['systemd']);
 const obstacle = systemdObstacle();
-const KILLS = 3;
+const KILLS = 5;
 const BURST_FRAMES_MAX = 64;
 const WAIT_MS = 20_000;
 const NAMES = ['a', 'b'] as const;
