@@ -98,7 +98,8 @@ describe.skipIf(withTestpmd.skip)(
         onTestFinished(() => guest.close());
         const driver = guest.nic('nic');
         await driver.initialise({ layout });
-        await echo(driver, 0, 300);
+        const echo = new Echo(driver);
+        await echo.frames(300);
         const target = await QtestMachine.start({ name: 'target', nics: [nics[1]], incoming: true });
         let isOver = false;
         const migration = guest.migrateTo(target).finally(() => {
@@ -106,23 +107,37 @@ describe.skipIf(withTestpmd.skip)(
         });
         // Rejects only together with the wait for it, below.
         migration.catch(() => {});
-        let frames = 300;
-        for (; !isOver; frames += 10) await echo(driver, frames, 10);
+        while (!isOver) await echo.frame(() => isOver);
         const source = await migration;
         onTestFinished(() => source.stop());
-        await echo(driver, frames, 300);
+        await echo.frames(300);
+        // QEMU stops one ring after the other: a frame that testpmd has taken from the first finds no way into the second.
+        expect(echo.lost).toBeLessThanOrEqual(1);
       },
     );
   },
 );
 
-/** Sends frames one after the other, each once the one before has come back. */
-async function echo(driver: NetDriver, first: number, count: number): Promise<void> {
-  for (let number = first; number < first + count; number++) {
-    const frame = new Uint8Array(100 + (number % 1000));
-    frame.set(driver.mac);
-    frame.set([2, 0, 0, 0, 0, 1], 6);
-    new DataView(frame.buffer).setUint32(20, number);
+/** Sends numbered frames one after the other, and awaits each before the next. They come back in their order, if at all. */
+class Echo {
+  /** Frames that did not come back before the one after them. */
+  lost = 0;
+  readonly #driver: NetDriver;
+  #next = 0;
+  /** Sent, and not seen again yet. */
+  #first = 0;
+
+  constructor(driver: NetDriver) {
+    this.#driver = driver;
+  }
+
+  async frames(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) await this.frame();
+  }
+
+  /** Answers when the frame is back, or, without it, once there is no sense in waiting for it. */
+  async frame(isLeft: () => boolean = () => false): Promise<void> {
+    const number = this.#next++;
     const deadline = AbortSignal.timeout(20_000);
     const until = async <T>(what: () => T | null | undefined): Promise<T> => {
       for (let got = what(); ; got = what()) {
@@ -131,9 +146,26 @@ async function echo(driver: NetDriver, first: number, count: number): Promise<vo
         await delay(1);
       }
     };
+    const pair = () => this.#driver.pairs[0];
     // The guest stands still for a moment of its migration.
-    expect(await until(() => driver.pairs[0]?.send(frame))).toBe(true);
-    const back = await until(() => driver.pairs[0]?.receive());
-    expect([...back.subarray(12)]).toEqual([...frame.subarray(12)]);
+    expect(await until(() => pair()?.send(this.#frame(number)))).toBe(true);
+    while (this.#first <= number) {
+      const back = await until(() => pair()?.receive() ?? (isLeft() ? 'left' : null));
+      if (back === 'left') return;
+      const payload = back.subarray(12);
+      const came = new DataView(payload.buffer, payload.byteOffset).getUint32(8);
+      expect(came).toBeGreaterThanOrEqual(this.#first);
+      expect([...payload]).toEqual([...this.#frame(came).subarray(12)]);
+      this.lost += came - this.#first;
+      this.#first = came + 1;
+    }
+  }
+
+  #frame(number: number): Uint8Array {
+    const frame = new Uint8Array(100 + (number % 1000));
+    frame.set(this.#driver.mac);
+    frame.set([2, 0, 0, 0, 0, 1], 6);
+    new DataView(frame.buffer).setUint32(20, number);
+    return frame;
   }
 }
