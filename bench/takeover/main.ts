@@ -3,11 +3,12 @@
  * received nothing, with what was lost, came twice and was cut off. Between two takeovers the same is measured without one,
  * for what the machine makes of it by itself. `node bench/takeover/main.ts --help`; docs/upgrade.md has the results.
  */
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { allowedCpus } from '../../src/host/affinity.ts';
 import { Testpmd } from '../../test/peers/index.ts';
 import { RingwayProcess } from '../../test/real/ringway-process.ts';
 import { drain, START_COMMAND, tally } from '../../test/real/testpmd-traffic.ts';
@@ -102,9 +103,16 @@ function lastTakeover(log: string): { readonly epochMs: number; readonly restMs:
 }
 
 const takeovers = Number(values.takeovers);
+const elsewhere = allowedCpus()
+  .filter((cpu) => !values.cpus.split(',').map(Number).includes(cpu))
+  .join(',');
+if (elsewhere === '') throw new Error(`no processor is left beside ${values.cpus}`);
 const switching = await RingwayProcess.start({
   ports: values.load === 'testpmd' ? ['a', 'b', 't0', 't1'] : ['a', 'b'],
   args: ['--cpus', values.cpus],
+  // From its first moment on, as docs/operating.md has it.
+  spawn: (args) =>
+    spawn('taskset', ['-c', elsewhere, process.execPath, ...args], { stdio: ['ignore', 'ignore', 'pipe'] }),
 });
 const probe = new Probe(switching);
 process.once('exit', () => probe.kill());

@@ -35,8 +35,29 @@ function maskOf(cpus: readonly number[]): Uint8Array {
 
 /** Processors that the calling thread may use, in ascending order. */
 export function allowedCpus(): number[] {
+  return cpusOf(readMask());
+}
+
+/**
+ * Processors that a thread can be pinned to, in ascending order: all that the host and the control group of this process
+ * have, also those that no thread is on unless it asks (isolcpus, CPUAffinity of a unit, taskset).
+ */
+export function pinnableCpus(): number[] {
+  const before = readMask();
+  // The kernel takes what it may give of all that is asked for.
+  libc.sched_setaffinity(0, MASK_BYTES, new Uint8Array(MASK_BYTES).fill(0xff));
+  const cpus = cpusOf(readMask());
+  libc.sched_setaffinity(0, before.length, before);
+  return cpus;
+}
+
+function readMask(): Uint8Array {
   const mask = new Uint8Array(MASK_BYTES);
   checked(libc.sched_getaffinity(0, mask.length, mask), 'sched_getaffinity', 'reading the allowed CPUs');
+  return mask;
+}
+
+function cpusOf(mask: Uint8Array): number[] {
   const cpus: number[] = [];
   for (let cpu = 0; cpu < MASK_BYTES * 8; cpu++) {
     if ((mask[cpu >> 3] & (1 << (cpu & 7))) !== 0) cpus.push(cpu);

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { allowedCpus, pinThread } from '../../src/host/affinity.ts';
+import { allowedCpus, pinnableCpus, pinThread } from '../../src/host/affinity.ts';
 import {
   closeFd,
   closeFds,
@@ -291,6 +291,17 @@ describe('affinity', () => {
       /pinning a thread to CPU 1023: sched_setaffinity failed with EINVAL/,
     );
     expect(allowedCpus()).toEqual(allowed);
+  });
+
+  it('can pin to processors that it was started to keep away from', () => {
+    const cpus = pinnableCpus();
+    const [first] = allowedCpus();
+    const program = fileURLToPath(new URL('./pinnable-cpus.ts', import.meta.url));
+    const { status, stdout } = spawnSync('taskset', ['-c', String(first), process.execPath, program], {
+      encoding: 'utf8',
+    });
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toEqual({ allowed: [first], pinnable: cpus, pinnedTo: [cpus.at(-1)] });
   });
 
   it('keeps every thread off some, also new ones, unless none would be left', () => {

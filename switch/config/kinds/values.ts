@@ -2,11 +2,12 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { MTU_MAX, MTU_MIN, parseMac } from '../../../protocol/ethernet.ts';
-import { allowedCpus } from '../../../src/host/affinity.ts';
+import { pinnableCpus } from '../../../src/host/affinity.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../../../src/host/unix-socket.ts';
 
 /** What the schemas ask of the machine; a parameter so that tests do not depend on it. */
 export type HostFacts = {
+  /** To which a worker can be pinned. */
   readonly allowedCpus: () => readonly number[];
   /** Contents of /etc/passwd and /etc/group. */
   readonly passwd: () => string;
@@ -14,7 +15,7 @@ export type HostFacts = {
 };
 
 export const THIS_HOST: HostFacts = {
-  allowedCpus,
+  allowedCpus: pinnableCpus,
   passwd: () => readFileSync('/etc/passwd', 'utf8'),
   group: () => readFileSync('/etc/group', 'utf8'),
 };
