@@ -1,14 +1,17 @@
 /**
- * Ports that were added while the switch ran, kept in a file so that the next start has them again: their settings as they
- * were given, with what `ringway set` changed of them since. The configuration wins: a port that it names is as it says,
- * whatever was added, changed or removed under that name. Nothing in the file stops the start, and nothing of it is left
+ * What was said of ports while the switch ran, kept in a file so that the next start, or who takes over, knows it: ports that
+ * were added, with their settings as they were given, and what `ringway set` changed of any port. The configuration wins: a
+ * port that it names is there as it says, whatever was added or removed under that name; and what was set of one holds for
+ * as long as the configuration says of it what it said then. Nothing in the file stops the start, and nothing of it is left
  * out without a line in the log. Main thread.
  */
+import assert from 'node:assert/strict';
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { kindOf, pathKeysOf } from './config/kinds/index.ts';
-import { type PortConfig, resolvePort } from './config/resolve.ts';
+import { type PortConfig, resolveChange, resolvePort } from './config/resolve.ts';
 import { isSettingMap } from './config/settings.ts';
 import type { ControlSource } from './control/api.ts';
 import type { Logger } from './log.ts';
@@ -22,39 +25,90 @@ const FILE_BYTES_MAX = 2 ** 24;
 /** Settings of one port by name, as JSON has them. */
 type Settings = Readonly<Record<string, unknown>>;
 
-const State = z.object({ format: z.int(), ports: z.record(z.string(), z.record(z.string(), z.unknown())) });
+const SettingsOfPorts = z.record(z.string(), z.record(z.string(), z.unknown()));
+const State = z.object({
+  format: z.int(),
+  ports: SettingsOfPorts,
+  /** Of ports of the configuration: what it said of them, and what was set. */
+  configured: SettingsOfPorts.default({}),
+  set: SettingsOfPorts.default({}),
+});
+type State = z.output<typeof State>;
+const NOTHING: State = { format: STATE_FORMAT, ports: {}, configured: {}, set: {} };
 
 /** What ports are added to and taken from. */
 export type PortHost = Pick<ControlSource, 'addPort' | 'changePort' | 'removePort'>;
 
 export class KeptPorts implements PortHost {
   readonly #path: string | null;
-  readonly #host: PortHost;
   readonly #log: Logger;
+  #host: PortHost | null = null;
+  /** Null: not read yet. */
+  #state: State | null = null;
   readonly #ports = new Map<string, Settings>();
+  /** The file has more than is here. */
+  #isLess = false;
+  /** As the configuration says. */
+  readonly #configured = new Map<string, Settings>();
+  /** Of those, what was set. */
+  readonly #set = new Map<string, Settings>();
   /** Those of the file that could not be had again; they stay in it. */
   readonly #missing = new Set<string>();
 
   /** `path`: null where nothing is kept. */
-  constructor(path: string | null, host: PortHost, log: Logger) {
+  constructor(path: string | null, log: Logger) {
     this.#path = path;
-    this.#host = host;
     this.#log = log;
   }
 
-  /** Adds the ports of the file that the configuration does not name; answers those that are there. */
-  async restore(configured: readonly PortConfig[]): Promise<PortConfig[]> {
+  /** The ports of the configuration as they are to be started: with what was set of those of which it says the same still. */
+  changed(configured: readonly PortConfig[], isRestored: boolean): PortConfig[] {
+    this.#state = isRestored ? this.#read() : NOTHING;
+    const { set, configured: before } = this.#state;
+    for (const port of configured) this.#configured.set(port.name, jsonOf(port));
+    const gone = Object.keys(set).filter((name) => !this.#configured.has(name));
+    for (const port of gone)
+      this.#log.info({ port }, 'was set at run time, and is not in the configuration any more');
+    return configured.map((port) => {
+      const { name } = port;
+      if (!Object.hasOwn(set, name)) return port;
+      try {
+        const now = jsonOf(port);
+        // What a later version knows besides was not known then.
+        const isAsThen = Object.entries(before[name] ?? {}).every(([key, value]) =>
+          isDeepStrictEqual(now[key], value),
+        );
+        if (!isAsThen) {
+          this.#log.info({ port: name }, 'is as the configuration says now, not as it was set at run time');
+          return port;
+        }
+        const changed = resolveChange(port, set[name]);
+        this.#set.set(name, set[name]);
+        this.#log.info({ port: name, set: set[name] }, 'is as it was set at run time');
+        return changed;
+      } catch (error) {
+        this.#log.warn({ port: name }, `was set at run time, and cannot be so again: ${messageOf(error)}`);
+        return port;
+      }
+    });
+  }
+
+  /** Adds the ports of the file that the configuration does not name; answers those that are there. Once, after `changed`. */
+  async restore(host: PortHost): Promise<PortConfig[]> {
+    this.#host = host;
     const restored: PortConfig[] = [];
-    const kept = this.#read();
+    const { ports, set } = this.#state ?? NOTHING;
+    this.#state = null;
+    const kept = Object.entries(ports);
     for (const [name, settings] of kept) {
-      if (configured.some((port) => port.name === name)) {
+      if (this.#configured.has(name)) {
         this.#log.info({ port: name }, 'is as the configuration says, not as it was added at run time');
         continue;
       }
       this.#ports.set(name, settings);
       try {
         const config = resolvePort(name, settings);
-        await this.#host.addPort(config, settings);
+        await host.addPort(config, settings);
         restored.push(config);
         this.#log.info({ port: name }, 'is there again, as it was added at run time');
       } catch (error) {
@@ -62,52 +116,69 @@ export class KeptPorts implements PortHost {
         this.#log.warn({ port: name }, `was added at run time, and cannot be had again: ${messageOf(error)}`);
       }
     }
-    if (this.#ports.size < kept.size) this.#write();
+    this.#isLess = this.#ports.size < kept.length || this.#set.size < Object.keys(set).length;
     return restored;
   }
 
+  /** Nobody else goes on with the file any more: what of it does not hold here is forgotten. */
+  forgetOthers(): void {
+    if (this.#isLess) this.#write();
+  }
+
   async addPort(config: PortConfig, settings: unknown): Promise<void> {
-    await this.#host.addPort(config, settings);
+    await this.#running.addPort(config, settings);
     this.#missing.delete(config.name);
     this.#ports.set(config.name, withWholePaths(isSettingMap(settings) ? settings : {}));
     this.#write();
   }
 
   async changePort(name: string, change: unknown): Promise<void> {
-    await this.#host.changePort(name, change);
+    await this.#running.changePort(name, change);
+    if (!isSettingMap(change)) return;
     const settings = this.#ports.get(name);
-    if (settings === undefined || !isSettingMap(change)) return;
-    const changed = Object.entries({ ...settings, ...change }).filter(([, value]) => value != null);
-    this.#ports.set(name, Object.fromEntries(changed));
+    if (settings !== undefined) {
+      const changed = Object.entries({ ...settings, ...change }).filter(([, value]) => value != null);
+      this.#ports.set(name, Object.fromEntries(changed));
+    } else if (this.#configured.has(name)) {
+      // null stays: the configuration says something there.
+      this.#set.set(name, { ...this.#set.get(name), ...change });
+    } else return;
     this.#write();
   }
 
   /** Also forgets a port of the file that could not be had again. @throws NoSuchPortError */
   async removePort(name: string): Promise<void> {
     try {
-      await this.#host.removePort(name);
+      await this.#running.removePort(name);
     } catch (error) {
       if (!(error instanceof NoSuchPortError) || !this.#missing.delete(name)) throw error;
     }
-    if (this.#ports.delete(name)) this.#write();
+    const wasSet = this.#set.delete(name);
+    if (this.#ports.delete(name) || wasSet) this.#write();
   }
 
-  #read(): Map<string, Settings> {
+  get #running(): PortHost {
+    assert(this.#host !== null, 'ports are restored before any is changed');
+    return this.#host;
+  }
+
+  #read(): State {
     const path = this.#path;
-    if (path === null) return new Map();
+    if (path === null) return NOTHING;
     try {
       const stat = statSync(path, { throwIfNoEntry: false });
-      if (stat === undefined) return new Map();
+      if (stat === undefined) return NOTHING;
       if (stat.uid !== process.geteuid?.() || (stat.mode & 0o022) !== 0)
         throw new Error('others may write to it');
       if (stat.size > FILE_BYTES_MAX) throw new Error(`it is larger than ${FILE_BYTES_MAX} bytes`);
-      const { format, ports } = parsed(readFileSync(path, 'utf8'));
-      if (format !== STATE_FORMAT) throw new Error(`its format is ${format}, and this is ${STATE_FORMAT}`);
-      return new Map(Object.entries(ports));
+      const state = parsed(readFileSync(path, 'utf8'));
+      if (state.format !== STATE_FORMAT)
+        throw new Error(`its format is ${state.format}, and this is ${STATE_FORMAT}`);
+      return state;
     } catch (error) {
       this.#log.warn(`ports that were added at run time are not there again: ${path}: ${messageOf(error)}`);
       this.#setAside(path);
-      return new Map();
+      return NOTHING;
     }
   }
 
@@ -125,11 +196,17 @@ export class KeptPorts implements PortHost {
   #write(): void {
     const path = this.#path;
     if (path === null) return;
-    if (this.#ports.size === 0) {
+    if (this.#ports.size === 0 && this.#set.size === 0) {
       rmSync(path, { force: true });
       return;
     }
-    const state = { format: STATE_FORMAT, ports: Object.fromEntries(this.#ports) };
+    const configured = [...this.#configured].filter(([name]) => this.#set.has(name));
+    const state: State = {
+      format: STATE_FORMAT,
+      ports: Object.fromEntries(this.#ports),
+      configured: Object.fromEntries(configured),
+      set: Object.fromEntries(this.#set),
+    };
     try {
       writeFileSync(`${path}.new`, `${JSON.stringify(state, null, 2)}\n`, { mode: FILE_MODE });
       renameSync(`${path}.new`, path);
@@ -139,7 +216,12 @@ export class KeptPorts implements PortHost {
   }
 }
 
-function parsed(text: string): z.output<typeof State> {
+/** As it comes back from the file. */
+function jsonOf(port: PortConfig): Settings {
+  return JSON.parse(JSON.stringify(port)) as Settings;
+}
+
+function parsed(text: string): State {
   let json: unknown;
   try {
     json = JSON.parse(text);

@@ -72,7 +72,7 @@ The configuration file is YAML:
   positions: /run/ringway/ringway.positions
   state: /run/ringway/ringway.ports.json
 
-Ports that "ringway add" adds are kept and there again after a restart, as are changes of them; a port that the file or an
+Ports that "ringway add" adds are kept and there again after a restart, as is what "ringway set" changes; a port that the file or an
 option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
 
 Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the lines that plug guests in to stdout.
@@ -119,9 +119,9 @@ export function addRun(program: Command): void {
     )
     .option(
       '--state <file>',
-      'where ports are kept that are added while it runs, or none (default: beside the control socket)',
+      'where it is kept which ports are added and set while it runs, or none (default: beside the control socket)',
     )
-    .option('--no-restore', 'begin without the ports of that file')
+    .option('--no-restore', 'begin without what that file has')
     .option('--takeover', 'take over from the Ringway that runs at the control socket; guests notice nothing')
     .addOption(new Option('--log-level <level>', 'least severe to log').choices(LOG_LEVELS).default('info'))
     .addHelpText('after', DETAILS)
@@ -147,11 +147,14 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const takeover = options.takeover === true ? await takeoverFor(config) : null;
   const service = new Service(environment, log, takeover?.state.service);
   await service.store?.untilLetGo();
-  const running = await Switch.start(config, log, takeover?.state, service.store).catch(asRefusal);
-  const kept = new KeptPorts(config.stateFile, running, log);
+  const kept = new KeptPorts(config.stateFile, log);
+  const ports = kept.changed(config.ports, options.restore !== false);
+  const running = await Switch.start({ ...config, ports }, log, takeover?.state, service.store).catch(
+    asRefusal,
+  );
   let isOurs = takeover === null;
   try {
-    const restored = options.restore === false ? [] : await kept.restore(config.ports);
+    const restored = await kept.restore(running);
     if (takeover !== null) {
       const stopped = stop.then(() => {
         throw new CliError('stopped before it had taken over');
@@ -159,13 +162,14 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       await Promise.race([finishTakeover(takeover, running, log), stopped, failureOf(running)]);
       isOurs = true;
     } else await running.takeUp();
+    kept.forgetOthers();
     const server =
       config.controlSocket === null
         ? null
         : new TakeoverServer(giverOf(running, service), config.controlSocket, log);
     const source = withKept(running, kept, server);
-    const ports = [...config.ports, ...restored];
-    const isGone = await runUntil(stop, running, { ...config, ports }, source, server, log, service);
+    const all = [...ports, ...restored];
+    const isGone = await runUntil(stop, running, { ...config, ports: all }, source, server, log, service);
     if (isGone) {
       service.close();
       await running.leave();

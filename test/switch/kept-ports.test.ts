@@ -66,10 +66,11 @@ async function startAt(
   host: FakeHost,
   configured: readonly string[],
 ): Promise<{ host: FakeHost; kept: KeptPorts; names: string[] }> {
-  const kept = new KeptPorts(path, host, log);
+  const kept = new KeptPorts(path, log);
   const configs = configured.map((name) => resolvePort(name, { socket: `/x/${name}.sock` }));
-  for (const config of configs) host.ports.set(config.name, config);
-  const restored = await kept.restore(configs);
+  for (const config of kept.changed(configs, true)) host.ports.set(config.name, config);
+  const restored = await kept.restore(host);
+  kept.forgetOthers();
   return { host, kept, names: restored.map(({ name }) => name) };
 }
 
@@ -116,10 +117,9 @@ describe('ports that were added at run time', () => {
     expect((await start()).host.ports.get('vm2')).toMatchObject({ socket: resolve('vm2.sock') });
   });
 
-  it('are as the configuration says when it names them, and changes of its ports are not kept', async () => {
+  it('are as the configuration says when it names them', async () => {
     const { kept } = await start('vm0');
     await kept.changePort('vm0', { tag: 7 });
-    expect(existsSync(path)).toBe(false);
     await kept.removePort('vm0');
     await add(kept, 'vm0', { tag: 7 });
     await add(kept, 'vm2');
@@ -147,10 +147,83 @@ describe('ports that were added at run time', () => {
   });
 
   it('are kept nowhere without a file', async () => {
-    const kept = new KeptPorts(null, new FakeHost(), log);
-    expect(await kept.restore([])).toEqual([]);
+    const kept = new KeptPorts(null, log);
+    expect(kept.changed([], true)).toEqual([]);
+    expect(await kept.restore(new FakeHost())).toEqual([]);
     await add(kept, 'vm2');
     expect(readdirSync(folder)).toEqual([]);
+  });
+});
+
+describe('what was set of ports of the configuration', () => {
+  const VM0 = { socket: '/x/vm0.sock', tag: 7 };
+
+  /** As a start with vm0 so in its configuration; answers it as it is started. */
+  async function startWith(
+    settings: object,
+    isRestored = true,
+  ): Promise<{ kept: KeptPorts; vm0: PortConfig }> {
+    const host = new FakeHost();
+    const kept = new KeptPorts(path, log);
+    const [vm0] = kept.changed([resolvePort('vm0', settings)], isRestored);
+    host.ports.set('vm0', vm0);
+    await kept.restore(host);
+    kept.forgetOthers();
+    return { kept, vm0 };
+  }
+
+  it('holds at the next start, and the one after it', async () => {
+    const { kept } = await startWith(VM0);
+    await kept.changePort('vm0', { tag: 8, mtu: 1400 });
+    await kept.changePort('vm0', { flood: false, mtu: null });
+    for (let i = 0; i < 2; i++) {
+      const { vm0 } = await startWith(VM0);
+      expect(vm0).toMatchObject({ tag: 8, flood: false });
+      expect(vm0).not.toHaveProperty('mtu');
+    }
+    expect(lines.at(-1)).toBe('info vm0 is as it was set at run time');
+  });
+
+  it('also where the configuration says something, and it was set to nothing', async () => {
+    const { kept } = await startWith(VM0);
+    await kept.changePort('vm0', { tag: null });
+    const { vm0 } = await startWith(VM0);
+    expect(vm0).not.toHaveProperty('tag');
+  });
+
+  it('is over once the configuration says something else of the port', async () => {
+    const { kept } = await startWith(VM0);
+    await kept.changePort('vm0', { tag: 8 });
+    expect((await startWith({ ...VM0, flood: false })).vm0).toMatchObject({ tag: 7, flood: false });
+    expect(lines).toContain('info vm0 is as the configuration says now, not as it was set at run time');
+    // For good.
+    expect((await startWith(VM0)).vm0).toMatchObject({ tag: 7, flood: true });
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it('holds in a later version, which knows more settings', async () => {
+    const { kept } = await startWith(VM0);
+    await kept.changePort('vm0', { tag: 8 });
+    const state = JSON.parse(readFileSync(path, 'utf8'));
+    delete state.configured.vm0.forwardBpdu;
+    writeFileSync(path, JSON.stringify(state));
+    expect((await startWith(VM0)).vm0).toMatchObject({ tag: 8 });
+  });
+
+  it('is left out with a line in the log where it cannot be', async () => {
+    const { kept } = await startWith(VM0);
+    await kept.changePort('vm0', { tag: 8 });
+    writeFileSync(path, readFileSync(path, 'utf8').replace('"tag": 8', '"tag": 8000'));
+    expect((await startWith(VM0)).vm0).toMatchObject({ tag: 7 });
+    expect(lines.at(-1)).toMatch(/^warn vm0 was set at run time, and cannot be so again: .*8000/);
+  });
+
+  it('is not there without being restored, and goes with its port', async () => {
+    const { kept } = await startWith(VM0);
+    await kept.changePort('vm0', { tag: 8 });
+    expect((await startWith(VM0, false)).vm0).toMatchObject({ tag: 7 });
+    await kept.removePort('vm0');
+    expect(existsSync(path)).toBe(false);
   });
 });
 

@@ -281,14 +281,18 @@ describe('a Ringway that is taken over with other settings', () => {
     await world.expectAllThere();
   });
 
-  it('keeps what was added at run time', { timeout: TIMEOUT_MS }, async () => {
+  it('keeps what was added and set at run time', { timeout: TIMEOUT_MS }, async () => {
     const world = await World.start({ layout: 'packed', role: 'server' });
     const { switching } = world;
     await addPort(switching, 'c');
+    const body = { forwardBpdu: true };
+    await askControl(switching.controlSocket, '/v1/ports/a', { method: 'PATCH', body });
     const guest = await EmbeddedGuest.connect({ socketPath: switching.socket('c'), waitMs: WAIT_MS });
     closing.push(() => guest.close());
     await world.runUntil(switching.takeOver());
     expect((await switching.ports()).map(({ name }) => name).sort()).toEqual([...NAMES, 'c']);
+    expect((await switching.port('a')).settings.forwardBpdu).toBe(true);
+    expect((await switching.port('b')).settings.forwardBpdu).toBe(false);
     await guest.session.request('GET_FEATURES', null);
     await world.runFor(1000);
     await world.expectAllThere();
