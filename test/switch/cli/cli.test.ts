@@ -204,7 +204,8 @@ describe('run', () => {
     expect(notes()).toEqual([]);
   });
 
-  it('gains and loses ports while it runs', async () => {
+  // Some twenty processes, one after the other.
+  it('gains and loses ports while it runs', { timeout: 120_000 }, async () => {
     const socket = (name: string): string => join(folder, `${name}.sock`);
     const names = async (): Promise<string[]> =>
       JSON.parse((await ringway('ports', '--json')).stdout).map(({ name }: { name: string }) => name);
