@@ -3,9 +3,9 @@
  * process, so that the last line before an exit is not lost, but nobody waits for who reads it (lines-out.ts). Main
  * thread; workers report to it.
  */
+import { createRequire } from 'node:module';
 import { isatty } from 'node:tty';
 import pino, { type Logger } from 'pino';
-import { prettyFactory } from 'pino-pretty';
 import { printable, printableJson } from '../src/host/printable.ts';
 import { type LinesOut, linesOut } from './lines-out.ts';
 
@@ -22,7 +22,7 @@ export function createLogger(
   lines: LinesOut = linesOut(STDERR_FD),
   isTerminal = isatty(STDERR_FD),
 ): Logger {
-  const prettify = prettyFactory({ ignore: 'pid', translateTime: 'SYS:HH:MM:ss.l' });
+  const prettify = isTerminal ? prettifier() : null;
   const log = pino(
     {
       level,
@@ -36,11 +36,18 @@ export function createLogger(
       },
     },
     {
-      write: (line: string) => lines.write(isTerminal ? (prettify(line) ?? line) : printableJson(line)),
+      write: (line: string) =>
+        lines.write(prettify === null ? printableJson(line) : (prettify(line) ?? line)),
     },
   );
   lines.onLost = (lostLines, why) => log.warn({ lostLines }, `lines of this log were lost: ${why}`);
   return log;
+}
+
+/** Loaded only where somebody reads: guests wait for the start of a Ringway that comes after another one. */
+function prettifier(): (line: string) => string | undefined {
+  const { prettyFactory } = createRequire(import.meta.url)('pino-pretty') as typeof import('pino-pretty');
+  return prettyFactory({ ignore: 'pid', translateTime: 'SYS:HH:MM:ss.l' });
 }
 
 function printableText(value: unknown): unknown {

@@ -7,12 +7,10 @@ import { HostError } from '../../src/host/errors.ts';
 import { favour } from '../../src/host/favour.ts';
 import { takeServiceEnvironment } from '../../src/host/notify.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
-import { readConfigFile } from '../config/file.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
 import { ConfigError } from '../config/settings.ts';
-import { type ControlSource, controlApi } from '../control/api.ts';
-import { serveControl } from '../control/serve.ts';
+import type { ControlSource } from '../control/api.ts';
 import { KeptPorts } from '../kept-ports.ts';
 import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
@@ -132,7 +130,8 @@ export function addRun(program: Command): void {
 
 async function run(options: RunOptions, log: Logger): Promise<void> {
   const environment = takeServiceEnvironment();
-  const file = options.config === undefined ? [] : [readConfigFile(options.config)];
+  const file =
+    options.config === undefined ? [] : [(await import('../config/file.ts')).readConfigFile(options.config)];
   const config = resolveConfig([...file, settingsOf(options)]);
   // Workers poll there without a pause, of this process and of one that it takes over from: whatever else ran there would
   // keep frames waiting for as long as the scheduler lets it.
@@ -318,6 +317,11 @@ async function serveControlAt(
   source: ControlSource,
   log: Logger,
 ): Promise<{ close(): Promise<void> }> {
+  // Loaded late, for guests wait for a Ringway that comes after another one, and frames flow by now.
+  const [{ controlApi }, { serveControl }] = await Promise.all([
+    import('../control/api.ts'),
+    import('../control/serve.ts'),
+  ]);
   try {
     return await serveControl(path, controlApi(source, ringwayVersion()), (message) => log.warn(message));
   } catch (error) {
