@@ -72,11 +72,17 @@ async function measure(row: Row, kills: number): Promise<{ figures: Figures; isG
 const { values } = parseArgs({
   options: { kills: { type: 'string', default: KILLS_DEFAULT }, rows: { type: 'string', default: '' } },
 });
+const rows = ROWS.filter(({ name }) => name.includes(values.rows));
+if (rows.length === 0) {
+  const names = ROWS.map(({ name }) => name).join(', ');
+  process.stderr.write(`--rows: ${values.rows} is in none of ${names}\n`);
+  process.exit(2);
+}
 const { missing } = await ensurePeers(['qemu', 'testpmd']);
 for (const [peer, reason] of missing) process.stderr.write(`left out: ${peer}: ${reason}\n`);
 const isThere = ({ name }: Row): boolean => ![...missing.keys()].some((peer) => name.startsWith(peer));
 const figures: Figures[] = [];
-for (const row of ROWS.filter(({ name }) => name.includes(values.rows)).filter(isThere)) {
+for (const row of rows.filter(isThere)) {
   const measured = await measure(row, Number(values.kills)).catch((error: Error) => {
     process.stderr.write(`${row.name}: ${error.message}\n`);
     return null;
