@@ -152,16 +152,18 @@ describe('ports that were added at run time', () => {
     await ask('b', 'PUT', { socket: switching.socket('b'), queues: 2 });
     await ask('c', 'PUT', { socket: switching.socket('c') });
     await ask('b', 'PATCH', { mtu: 1400 });
-    await ask('a', 'PATCH', { mtu: 1400 });
+    // A port of the settings, too.
+    await ask('a', 'PATCH', { mtu: 1300 });
     await ask('c', 'DELETE');
     await switching.killAndRestart();
     await switching.until(async () => (await namesOf(switching)).length === 2);
     expect(await namesOf(switching)).toEqual(['a', 'b']);
     expect((await switching.port('b')).settings.mtu).toBe(1400);
-    expect((await switching.port('a')).settings.mtu).toBeNull();
+    expect((await switching.port('a')).settings.mtu).toBe(1300);
     switching.kill();
     await switching.restart(['--no-restore']);
     expect(await namesOf(switching)).toEqual(['a']);
+    expect((await switching.port('a')).settings.mtu).toBeNull();
   });
 });
 
