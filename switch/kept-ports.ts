@@ -69,28 +69,29 @@ export class KeptPorts implements PortHost {
     const gone = Object.keys(set).filter((name) => !this.#configured.has(name));
     for (const port of gone)
       this.#log.info({ port }, 'was set at run time, and is not in the configuration any more');
-    return configured.map((port) => {
-      const { name } = port;
-      if (!Object.hasOwn(set, name)) return port;
-      try {
-        const now = jsonOf(port);
-        // What a later version knows besides was not known then.
-        const isAsThen = Object.entries(before[name] ?? {}).every(([key, value]) =>
-          isDeepStrictEqual(now[key], value),
-        );
-        if (!isAsThen) {
-          this.#log.info({ port: name }, 'is as the configuration says now, not as it was set at run time');
-          return port;
-        }
-        const changed = resolveChange(port, set[name]);
-        this.#set.set(name, set[name]);
-        this.#log.info({ port: name, set: set[name] }, 'is as it was set at run time');
-        return changed;
-      } catch (error) {
-        this.#log.warn({ port: name }, `was set at run time, and cannot be so again: ${messageOf(error)}`);
-        return port;
-      }
-    });
+    return configured.map((port) =>
+      Object.hasOwn(set, port.name) ? this.#asItWasSet(port, before[port.name] ?? {}, set[port.name]) : port,
+    );
+  }
+
+  /** The port as it was set when the configuration said `before` of it; as it is, where that does not hold. */
+  #asItWasSet(port: PortConfig, before: Settings, set: Settings): PortConfig {
+    const { name } = port;
+    const now = this.#configured.get(name) ?? {};
+    // What a later version knows besides was not known then.
+    if (!Object.entries(before).every(([key, value]) => isDeepStrictEqual(now[key], value))) {
+      this.#log.info({ port: name }, 'is as the configuration says now, not as it was set at run time');
+      return port;
+    }
+    try {
+      const changed = resolveChange(port, set);
+      this.#set.set(name, set);
+      this.#log.info({ port: name, set }, 'is as it was set at run time');
+      return changed;
+    } catch (error) {
+      this.#log.warn({ port: name }, `was set at run time, and cannot be so again: ${messageOf(error)}`);
+      return port;
+    }
   }
 
   /** Adds the ports of the file that the configuration does not name; answers those that are there. Once, after `changed`. */

@@ -72,9 +72,7 @@ export async function qemuUnderLoad({ layout, role, random }: Setup): Promise<Ki
       // Counters are read a moment after a burst.
       await ringway
         .until(async () => {
-          dropped = 0;
-          for (const { drops } of await ringway.ports())
-            for (const count of Object.values(drops)) dropped += count;
+          dropped = await ringway.dropped();
           return dropped >= missing;
         })
         .catch(() => {});

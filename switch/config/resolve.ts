@@ -107,7 +107,7 @@ export function resolveConfig(sources: readonly SettingSource[], host: HostFacts
     throw new ConfigError('no port: give --port NAME=SOCKET, or ports in a file named with --config');
   }
   const config = assemble(parsed);
-  const clashes = clashesIn(config, host.allowedCpus());
+  const clashes = clashesIn(config, host.pinnableCpus());
   if (clashes.length === 0) return config;
   throw faultsError((path) => sourceThatSet(values, sources, path).subject(path), clashes);
 }

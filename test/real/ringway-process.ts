@@ -129,6 +129,12 @@ export class RingwayProcess {
     return askControl<PortReport[]>(this.controlSocket, '/v1/ports');
   }
 
+  /** Frames that it has dropped since it began, for whatever reason. */
+  async dropped(): Promise<number> {
+    const counts = (await this.ports()).flatMap(({ drops }) => Object.values(drops));
+    return counts.reduce((sum, count) => sum + count, 0);
+  }
+
   async port(name: string): Promise<PortReport> {
     return askControl<PortReport>(this.controlSocket, `/v1/ports/${name}`);
   }

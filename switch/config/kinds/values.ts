@@ -8,14 +8,14 @@ import { SOCKET_PATH_BYTES_MAX } from '../../../src/host/unix-socket.ts';
 /** What the schemas ask of the machine; a parameter so that tests do not depend on it. */
 export type HostFacts = {
   /** To which a worker can be pinned. */
-  readonly allowedCpus: () => readonly number[];
+  readonly pinnableCpus: () => readonly number[];
   /** Contents of /etc/passwd and /etc/group. */
   readonly passwd: () => string;
   readonly group: () => string;
 };
 
 export const THIS_HOST: HostFacts = {
-  allowedCpus: pinnableCpus,
+  pinnableCpus,
   passwd: () => readFileSync('/etc/passwd', 'utf8'),
   group: () => readFileSync('/etc/group', 'utf8'),
 };

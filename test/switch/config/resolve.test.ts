@@ -11,7 +11,7 @@ import { resolveConfig, type SwitchConfig } from '../../../switch/config/resolve
 import { ConfigError } from '../../../switch/config/settings.ts';
 
 const HOST: HostFacts = {
-  allowedCpus: () => [0, 2, 3],
+  pinnableCpus: () => [0, 2, 3],
   passwd: () => 'root:x:0:0:root:/root:/bin/sh\nlibvirt-qemu:x:64055:109::/:/bin/false\n',
   group: () => 'root:x:0:\nkvm:x:109:root\n',
 };
@@ -262,7 +262,7 @@ poll: busy
   it('accepts the example in the documentation of config.ts', () => {
     const source = readFileSync(new URL('../../../switch/config/resolve.ts', import.meta.url), 'utf8');
     const example = [...source.split('*/')[0].matchAll(/^ \* {5}(.*)$/gm)].map(([, line]) => line).join('\n');
-    const cpus = { ...HOST, allowedCpus: () => [2, 3] };
+    const cpus = { ...HOST, pinnableCpus: () => [2, 3] };
     const config = resolveConfig([parseConfigText('example', example)], cpus);
     expect(config.ports.map(({ name }) => name)).toEqual(['vm0', 'uml0', 'uplink', 'customer']);
     expect(config.ports[0]).toMatchObject({ owner: { uid: 64055, gid: 109 } });

@@ -11,7 +11,7 @@ import { ConfigError } from '../../../../switch/config/settings.ts';
 import { UnixWorld } from '../../../port/unix-world.ts';
 
 const HOST = {
-  allowedCpus: () => [0],
+  pinnableCpus: () => [0],
   passwd: () => 'root:x:0:0::/:/bin/sh\n',
   group: () => 'kvm:x:104:\n',
 };
