@@ -12,6 +12,7 @@ export interface NaiveEntry {
   readonly vlan: number;
   port: number;
   lastSeenTick: number;
+  isStatic?: boolean;
 }
 
 export type ChooseVictim = (candidates: NaiveEntry[]) => NaiveEntry;
