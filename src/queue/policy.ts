@@ -35,6 +35,30 @@ export const DEFAULT_VLAN: VlanPolicy = {
   serviceTag: '802.1ad',
 };
 
+/** What a port's guest may send (switch/l2/guard/). */
+export type GuardPolicy = {
+  /** Sources, of six bytes each; null: any. */
+  readonly macs: readonly (readonly number[])[] | null;
+  /** Most addresses that are learned of the port, and from no other it may send; null: any number. */
+  readonly macsMax: number | null;
+  /** Of those the first ones stay. */
+  readonly sticky: boolean;
+  /** IPv4 (four bytes) and IPv6 (sixteen) networks that its addresses are of; null: any. */
+  readonly addresses: readonly { readonly bytes: readonly number[]; readonly prefixBits: number }[] | null;
+  /** No messages of DHCP servers, and no router's advertisements and redirects. */
+  readonly dhcp: boolean;
+  readonly ra: boolean;
+};
+
+export const NO_GUARD: GuardPolicy = {
+  macs: null,
+  macsMax: null,
+  sticky: false,
+  addresses: null,
+  dhcp: false,
+  ra: false,
+};
+
 export type PortPolicy = {
   /**
    * Largest packet of a frame that may be delivered to the port, without Ethernet header and VLAN tags: as its other side
@@ -56,6 +80,10 @@ export type PortPolicy = {
   /** Whether frames from the port to 01:80:C2:00:00:00 to 0F, which bridges keep to their link, are flooded as others. */
   readonly forwardsLinkLocal: boolean;
   readonly vlan: VlanPolicy;
+  /** Null: its guest may send anything. */
+  readonly guard: GuardPolicy | null;
+  /** Ports that are protected get nothing from one another. */
+  readonly isProtected: boolean;
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
@@ -67,4 +95,6 @@ export const DEFAULT_POLICY: PortPolicy = {
   forwardsLinkLocal: false,
   takes: 0,
   vlan: DEFAULT_VLAN,
+  guard: null,
+  isProtected: false,
 };

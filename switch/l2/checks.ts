@@ -6,7 +6,9 @@
 import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
+import type { Fdb } from './fdb/fdb.ts';
 import { type ForwardingPort, STAGE_GUARD } from './forwarding-port.ts';
+import { Guard } from './guard/guard.ts';
 import { HeadCopies } from './head-copies.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
@@ -20,16 +22,21 @@ export class Checks {
   declare readonly verdicts: Int32Array;
   /** What stages look at that decide on more than addresses and EtherType. */
   declare readonly heads: HeadCopies;
+  declare private readonly guard: Guard;
 
   /** `scratchOffset`: of HEAD_COPIES_SCRATCH_BYTES in the arena, within one window. */
-  constructor(arena: ArenaView, scratchOffset: number) {
+  constructor(arena: ArenaView, fdb: Fdb, scratchOffset: number) {
     this.verdicts = new Int32Array(BATCH_FRAMES_MAX);
     this.heads = new HeadCopies(arena, scratchOffset);
+    this.guard = new Guard(fdb, this.heads);
   }
 
   /** Runs the port's stages over the batch. Answers whether frames are left. */
-  all(batch: Batch, sender: ForwardingPort, _nowTick: number): boolean {
-    if ((sender.stages & STAGE_GUARD) !== 0) this.heads.copy(batch);
+  all(batch: Batch, sender: ForwardingPort, nowTick: number): boolean {
+    const { verdicts } = this;
+    if ((sender.stages & STAGE_GUARD) !== 0 && this.guard.all(batch, sender, verdicts, nowTick)) {
+      if (!leaveOut(batch, verdicts, sender)) return false;
+    }
     return batch.count > 0;
   }
 }

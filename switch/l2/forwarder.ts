@@ -30,6 +30,7 @@ import {
   STAGE_LEARN,
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
+  STAGE_PROTECTED,
   STAGE_RECEIVE_OFF,
 } from './forwarding-port.ts';
 import { HEAD_COPIES_SCRATCH_BYTES } from './head-copies.ts';
@@ -115,7 +116,7 @@ export class Forwarder {
     this.outlets = new Outlets(arena, onFault, scratchOffset);
     this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
     this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
-    this.checks = new Checks(arena, this.ownFrameOffset + OWN_FRAME_BYTES);
+    this.checks = new Checks(arena, fdb, this.ownFrameOffset + OWN_FRAME_BYTES);
     this.onFault = onFault;
     this.firstOf = new Int32Array(0);
     this.lastOf = new Int32Array(0);
@@ -425,6 +426,10 @@ export class Forwarder {
   #deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
     if (port === sender) {
       sender.counts[DROP.samePort] += count;
+      return;
+    }
+    if ((port.stages & sender.stages & STAGE_PROTECTED) !== 0) {
+      sender.counts[DROP.protectedPort] += count;
       return;
     }
     if (!this.batch.asks) this.#forwardTo(sender, port, this.batch, order, count);

@@ -2,6 +2,7 @@
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import { DEFAULT_VLAN, type PortPolicy } from '../../src/queue/policy.ts';
+import { PortGuard } from './guard/port-guard.ts';
 import { PortVlan } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
@@ -18,6 +19,9 @@ export const STAGE_PLUGIN = 128;
 /** Any of those. */
 export const STAGE_CHECKS = STAGE_LIMIT | STAGE_GUARD | STAGE_SNOOP | STAGE_PLUGIN;
 
+/** Of a receiver too: nothing goes from one port with it to another one. */
+export const STAGE_PROTECTED = 256;
+
 export class ForwardingPort {
   declare readonly id: number;
   /** The queues that this worker fills; `queueCount` of them. */
@@ -33,6 +37,7 @@ export class ForwardingPort {
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
   readonly vlan = new PortVlan();
+  readonly guard = new PortGuard();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
   /** Ports that get a copy of each frame to and from this one. */
@@ -53,6 +58,7 @@ export class ForwardingPort {
     const { frameBytesMax, takes } = this;
     const vlan = JSON.stringify(policy.vlan);
     const isOtherVlan = vlan !== this.#vlan;
+    const wasProtected = (this.stages & STAGE_PROTECTED) !== 0;
     this.#vlan = vlan;
     this.frameBytesMax = ETHERNET_HEADER_BYTES + Math.min(policy.linkMtu, policy.mtu);
     this.takes = policy.takes;
@@ -61,8 +67,14 @@ export class ForwardingPort {
     this.setStage(STAGE_LEARN, this.isSwitched);
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
+    this.setStage(STAGE_GUARD, policy.guard !== null);
+    this.setStage(STAGE_PROTECTED, policy.isProtected);
     this.vlan.follow(policy.vlan);
-    return isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
+    this.guard.follow(policy.guard);
+    const isNewlyProtected = policy.isProtected && !wasProtected;
+    return (
+      isOtherVlan || isNewlyProtected || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0
+    );
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {
