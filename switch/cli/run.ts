@@ -148,7 +148,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   await service.store?.untilLetGo();
   const kept = new KeptPorts(config.stateFile, log);
   const ports = kept.changed(config.ports, options.restore !== false);
-  const running = await Switch.start({ ...config, ports }, log, takeover?.state, service.store).catch(
+  const { store } = service;
+  const running = await Switch.start({ ...config, ports }, log, takeover?.state, store, kept.addresses).catch(
     asRefusal,
   );
   let isOurs = takeover === null;
@@ -162,6 +163,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       isOurs = true;
     } else await running.takeUp();
     kept.forgetOthers();
+    running.onKeptAddresses = (addresses) => kept.keepAddresses(addresses);
     const server =
       config.controlSocket === null
         ? null
@@ -247,6 +249,9 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     addPort: (config, settings) => kept.addPort(config, settings),
     changePort: (name, change) => kept.changePort(name, change),
     removePort: (name) => kept.removePort(name),
+    addAddress: (mac, vlan, portName) => running.addAddress(mac, vlan, portName),
+    removeAddress: (mac, vlan) => running.removeAddress(mac, vlan),
+    flushAddresses: (portName, vlan, isAll) => running.flushAddresses(portName, vlan, isAll),
     ...(server !== null && {
       takeOver: (socketName: string, formats: readonly number[]) => server.begin(socketName, formats),
     }),

@@ -3,11 +3,22 @@
  * `PortPolicy` (src/queue/policy.ts), and the stage that acts on it. They can be changed while the port runs. Main thread.
  */
 import { z } from 'zod';
-import { MTU_MAX } from '../../protocol/ethernet.ts';
+import { MTU_MAX, parseMac } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
 import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
-import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
-import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
+import type { GuardPolicy, PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
+import {
+  addressCount,
+  guardList,
+  ipList,
+  macList,
+  mtu,
+  onOff,
+  parseIpNetwork,
+  staticMacList,
+  vlan,
+  vlanList,
+} from './kinds/values.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
@@ -34,10 +45,31 @@ export const COMMON_PORT_FIELDS = {
   cvlans: vlanList.optional(),
   priorityTags: oneOf(PRIORITY_TAGS).optional(),
   qinqEthtype: oneOf(SERVICE_TAGS).optional(),
+  /** Sources that the port may send from; left out: any. */
+  macs: macList.optional(),
+  /** Most addresses that are learned of it; frames from others are dropped. Left out: any number. */
+  macsMax: addressCount.optional(),
+  /** The first ones stay, also over restarts. */
+  macsSticky: onOff.optional(),
+  /** Addresses that are behind it for good. */
+  staticMacs: staticMacList.optional(),
+  /** IP addresses and networks that it may send from, and of; left out: any. */
+  addresses: ipList.optional(),
+  /** What is kept from being sent besides: DHCP servers' messages, routers' advertisements. */
+  guard: guardList.optional(),
+  /** Nothing goes from a protected port to another one. */
+  protected: onOff.optional(),
 };
 
 /** Those that are lists. */
-export const COMMON_LIST_KEYS = ['trunks', 'cvlans'] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
+export const COMMON_LIST_KEYS = [
+  'trunks',
+  'cvlans',
+  'macs',
+  'staticMacs',
+  'addresses',
+  'guard',
+] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
 
@@ -49,7 +81,39 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     forwardsLinkLocal: settings.forwardBpdu,
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
+    guard: guardOf(settings),
+    isProtected: settings.protected === true,
   };
+}
+
+function guardOf(settings: CommonPortSettings): GuardPolicy | null {
+  const { macs, macsMax, macsSticky, addresses, guard = [] } = settings;
+  if (macs === undefined && macsMax === undefined && addresses === undefined && guard.length === 0)
+    return null;
+  return {
+    macs: macs?.map((mac) => [...(parseMac(mac) ?? [])]) ?? null,
+    macsMax: macsMax ?? null,
+    sticky: macsSticky === true,
+    addresses: addresses?.map(parseIpNetwork).filter((network) => network !== null) ?? null,
+    dhcp: guard.includes('dhcp'),
+    ra: guard.includes('ra'),
+  };
+}
+
+/** An address that stays behind a port, in a VLAN. */
+export type StaticMac = { readonly mac: string; readonly vlan: number };
+
+/** Those of the settings; one without a VLAN is in that of frames without a tag. */
+export function staticMacsOf(settings: CommonPortSettings): StaticMac[] {
+  return (settings.staticMacs ?? []).map((text) => {
+    const [mac = '', vlanText] = text.split('@');
+    return { mac, vlan: vlanText === undefined ? untaggedVlanOf(settings) : Number(vlanText) };
+  });
+}
+
+/** The VLAN of a port's frames without a tag. */
+export function untaggedVlanOf(settings: CommonPortSettings): number {
+  return settings.tag ?? 0;
 }
 
 /** The part of a port's settings that it takes on itself while it runs. */
@@ -84,6 +148,14 @@ export type EffectiveSettings = {
   readonly cvlans: readonly number[] | null;
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
+  /** null: any, as in the two below. */
+  readonly macs: readonly string[] | null;
+  readonly macsMax: number | null;
+  readonly addresses: readonly string[] | null;
+  readonly macsSticky: boolean;
+  readonly staticMacs: readonly string[];
+  readonly guard: readonly string[];
+  readonly protected: boolean;
   /** What a new guest is offered, and what goes to an interface or device; null: the kind has none. */
   readonly offloads: Readonly<Partial<Record<Offload, boolean>>> | null;
 };
@@ -101,7 +173,11 @@ export function effectiveSettings(
     offloadNames.length === 0
       ? null
       : Object.fromEntries(offloadNames.map((name) => [name, on.includes(name)]));
-  return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag, offloads };
+  const vlans = { vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag };
+  const { macs = null, macsMax = null, addresses = null, macsSticky = false } = settings;
+  const { staticMacs = [], guard = [], protected: isProtected = false } = settings;
+  const guards = { macs, macsMax, macsSticky, staticMacs, addresses, guard, protected: isProtected };
+  return { ...common, ...vlans, ...guards, offloads };
 }
 
 function modeOf(settings: { readonly vlanMode?: VlanMode | undefined; readonly tag?: unknown }): VlanMode {
@@ -118,8 +194,17 @@ const SETTINGS_OF_MODE: Readonly<Record<VlanMode, readonly string[]>> = {
 };
 const VLAN_KEYS = ['tag', 'trunks', 'cvlans', 'qinqEthtype'] as const;
 
-/** VLAN settings of a port, as they were written, that do not go together: all of them. */
-export function vlanClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
+/** Settings of a port, as they were written, that do not go together: all of them. */
+export function commonClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
+  if (typeof settings !== 'object' || settings === null) return [];
+  const { macsSticky, macsMax } = settings as Readonly<Record<string, unknown>>;
+  const isSticky = macsSticky !== undefined && ['on', 'true'].includes(String(macsSticky));
+  const needed: Worded = ({ keyName }) => `on only with ${keyName('macsMax')}, which says how many stay`;
+  const sticky = isSticky && macsMax === undefined ? [{ key: 'macsSticky', allowed: needed }] : [];
+  return [...vlanClashes(settings), ...sticky];
+}
+
+function vlanClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
   if (typeof settings !== 'object' || settings === null) return [];
   const written = settings as Readonly<Record<string, unknown>>;
   const named = VLAN_MODES.find((mode) => mode === written.vlanMode);
