@@ -54,7 +54,7 @@ export const COMMON_PORT_FIELDS = {
   /** Addresses that are behind it for good. */
   staticMacs: staticMacList.optional(),
   /** IP addresses and networks that it may send from, and of; left out: any. */
-  addresses: ipList.optional(),
+  ips: ipList.optional(),
   /** What is kept from being sent besides: DHCP servers' messages, routers' advertisements. */
   guard: guardList.optional(),
   /** Nothing goes from a protected port to another one. */
@@ -67,7 +67,7 @@ export const COMMON_LIST_KEYS = [
   'cvlans',
   'macs',
   'staticMacs',
-  'addresses',
+  'ips',
   'guard',
 ] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
@@ -87,14 +87,14 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
 }
 
 function guardOf(settings: CommonPortSettings): GuardPolicy | null {
-  const { macs, macsMax, macsSticky, addresses, guard = [] } = settings;
-  if (macs === undefined && macsMax === undefined && addresses === undefined && guard.length === 0)
+  const { macs, macsMax, macsSticky, ips, guard = [] } = settings;
+  if (macs === undefined && macsMax === undefined && ips === undefined && guard.length === 0)
     return null;
   return {
     macs: macs?.map((mac) => [...(parseMac(mac) ?? [])]) ?? null,
     macsMax: macsMax ?? null,
     sticky: macsSticky === true,
-    addresses: addresses?.map(parseIpNetwork).filter((network) => network !== null) ?? null,
+    addresses: ips?.map(parseIpNetwork).filter((network) => network !== null) ?? null,
     dhcp: guard.includes('dhcp'),
     ra: guard.includes('ra'),
   };
@@ -151,7 +151,7 @@ export type EffectiveSettings = {
   /** null: any, as in the two below. */
   readonly macs: readonly string[] | null;
   readonly macsMax: number | null;
-  readonly addresses: readonly string[] | null;
+  readonly ips: readonly string[] | null;
   readonly macsSticky: boolean;
   readonly staticMacs: readonly string[];
   readonly guard: readonly string[];
@@ -174,9 +174,9 @@ export function effectiveSettings(
       ? null
       : Object.fromEntries(offloadNames.map((name) => [name, on.includes(name)]));
   const vlans = { vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag };
-  const { macs = null, macsMax = null, addresses = null, macsSticky = false } = settings;
+  const { macs = null, macsMax = null, ips = null, macsSticky = false } = settings;
   const { staticMacs = [], guard = [], protected: isProtected = false } = settings;
-  const guards = { macs, macsMax, macsSticky, staticMacs, addresses, guard, protected: isProtected };
+  const guards = { macs, macsMax, macsSticky, staticMacs, ips, guard, protected: isProtected };
   return { ...common, ...vlans, ...guards, offloads };
 }
 

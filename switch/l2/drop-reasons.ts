@@ -51,7 +51,7 @@ export const DROP_REASONS = [
   {
     name: 'ipNotAllowed',
     side: 'sender',
-    text: 'sent a packet from an IP address that is not among its addresses',
+    text: 'sent a packet from an IP address that is not among its ips',
   },
   {
     name: 'arpNotAllowed',

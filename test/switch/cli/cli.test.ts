@@ -192,6 +192,7 @@ describe('run', () => {
     expect(JSON.parse((await ringway('fdb', '--json')).stdout)).toEqual({
       capacity: 8192,
       ageSeconds: 300,
+      moved: { a: 0, b: 0 },
       entries: [],
     });
     expect((await ringway('fdb', '--control', folder)).stdout).toMatch(/^0 of at most 8,192 addresses/);
@@ -250,6 +251,13 @@ describe('run', () => {
       cvlans: null,
       priorityTags: 'never',
       qinqEthtype: '802.1ad',
+      macs: null,
+      macsMax: null,
+      macsSticky: false,
+      staticMacs: [],
+      ips: null,
+      guard: [],
+      protected: false,
       offloads: { csum: true, tso: true, ecn: true, uso: true },
     });
     expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({

@@ -1,8 +1,15 @@
 /** Settings that every kind of port has: accepted by each, alike in a file and on the command line, and what they decide. */
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_POLICY, DEFAULT_VLAN, type PortPolicy, type VlanPolicy } from '../../../src/queue/policy.ts';
+import {
+  DEFAULT_POLICY,
+  DEFAULT_VLAN,
+  type GuardPolicy,
+  NO_GUARD,
+  type PortPolicy,
+  type VlanPolicy,
+} from '../../../src/queue/policy.ts';
 import { settingsOf } from '../../../switch/cli/options.ts';
-import { COMMON_PORT_FIELDS, policyOf, tuningOf } from '../../../switch/config/common-port.ts';
+import { COMMON_PORT_FIELDS, policyOf, staticMacsOf, tuningOf } from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
 import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
 import { type PortConfig, resolveChange, resolveConfig } from '../../../switch/config/resolve.ts';
@@ -30,6 +37,7 @@ const SETTINGS = [
 
 const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for example 10+20+100-199';
 const VLAN_KEYS = ['vlanMode', 'tag', 'trunks', 'cvlans', 'priorityTags', 'qinqEthtype'];
+const GUARD_KEYS = ['macs', 'macsMax', 'macsSticky', 'staticMacs', 'ips', 'guard', 'protected'];
 
 const fromOption = (port: string): PortConfig => resolveConfig([settingsOf({ port: [port] })]).ports[0];
 const fromFile = (text: string): PortConfig => resolveConfig([parseConfigText('r.yaml', text)]).ports[0];
@@ -41,7 +49,7 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
 
   it('has every common setting, by default', () => {
     expect(knownPortSettings(kind)).toEqual(expect.arrayContaining(Object.keys(COMMON_PORT_FIELDS)));
-    expect([...SETTINGS.map(({ name }) => name), 'mtu', ...VLAN_KEYS]).toEqual(
+    expect([...SETTINGS.map(({ name }) => name), 'mtu', ...VLAN_KEYS, ...GUARD_KEYS]).toEqual(
       Object.keys(COMMON_PORT_FIELDS),
     );
     expect(option('')).toMatchObject({ kind, flood: true, receive: true, forwardBpdu: false });
@@ -55,6 +63,62 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
     expect(policyOf(port)).toEqual({ ...policyOf(option('')), mtu: 1400 });
     expect(() => option(',mtu=67')).toThrow('--port a: mtu: 67 is not allowed (68 to 65535)');
     expect(() => option(',mtu=65536')).toThrow('--port a: mtu: 65536 is not allowed (68 to 65');
+  });
+
+  it.each<[string, string, Partial<GuardPolicy>]>([
+    [
+      'macs=02:00:00:00:00:0A+02:00:00:00:00:02',
+      'macs: ["02:00:00:00:00:0a", "02:00:00:00:00:02"]',
+      {
+        macs: [
+          [2, 0, 0, 0, 0, 10],
+          [2, 0, 0, 0, 0, 2],
+        ],
+      },
+    ],
+    ['macs-max=3', 'macsMax: 3', { macsMax: 3 }],
+    ['macs-max=3,macs-sticky=on', 'macsMax: 3, macsSticky: on', { macsMax: 3, sticky: true }],
+    [
+      'ips=10.0.0.5+2001:db8::/64',
+      'ips: [10.0.0.5, "2001:db8::/64"]',
+      {
+        addresses: [
+          { bytes: [10, 0, 0, 5], prefixBits: 32 },
+          { bytes: [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], prefixBits: 64 },
+        ],
+      },
+    ],
+    ['guard=dhcp', 'guard: [dhcp]', { dhcp: true }],
+    ['guard=ra+dhcp', 'guard: [ra, dhcp]', { dhcp: true, ra: true }],
+  ])('has a guard: %s', (onLine, inFile, guard) => {
+    const port = option(`,${onLine}`);
+    expect(file(`, ${inFile}`)).toEqual(port);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), guard: { ...NO_GUARD, ...guard } });
+    expect(resolveChange(port, {})).toEqual(port);
+  });
+
+  it('may be protected, and have addresses that stay, in a VLAN or in that of frames without a tag', () => {
+    expect(policyOf(option(',protected=on'))).toEqual({ ...policyOf(option('')), isProtected: true });
+    const port = option(',tag=7,static-macs=02:00:00:00:00:0A+02:00:00:00:00:02@9');
+    expect(file(', tag: 7, staticMacs: ["02:00:00:00:00:0a", "02:00:00:00:00:02@9"]')).toEqual(port);
+    expect(policyOf(port).guard).toBe(null);
+    expect(staticMacsOf(port)).toEqual([
+      { mac: '02:00:00:00:00:0a', vlan: 7 },
+      { mac: '02:00:00:00:00:02', vlan: 9 },
+    ]);
+  });
+
+  it.each([
+    ['macs=01:00:00:00:00:01', 'macs'],
+    ['macs=02:00:00:00:00:01+x', 'macs'],
+    ['static-macs=02:00:00:00:00:01@4096', 'static-macs'],
+    ['macs-max=0', 'macs-max'],
+    ['ips=10.0.0.0/33', 'ips'],
+    ['ips=fe80::1%eth0', 'ips'],
+    ['guard=dhcp+arp', 'guard'],
+    ['macs-sticky=on', 'macs-sticky: on is not allowed (on only with macs-max, which says how many stay)'],
+  ])('refuses %s by name', (onLine, words) => {
+    expect(() => option(`,${onLine}`)).toThrow(`--port a: ${words}`);
   });
 
   it.each<[string, string, Partial<VlanPolicy>]>([
@@ -183,7 +247,7 @@ describe('a change of a running port', () => {
         `port a: trunks.1: x is not allowed (${VLANS_ALLOWED}); ` +
         `port a: trunks.2: y is not allowed (${VLANS_ALLOWED}); ` +
         'port a: __proto__: unknown setting (what can be changed is flood, receive, forwardBpdu, mtu, vlanMode, tag, ' +
-        'trunks, cvlans, priorityTags, qinqEthtype, offloads); ' +
+        'trunks, cvlans, priorityTags, qinqEthtype, macs, macsMax, macsSticky, staticMacs, ips, guard, protected, offloads); ' +
         'port a: vlanMode: acc is not allowed (access, trunk, native-tagged, native-untagged or dot1q-tunnel)',
     ],
     // What cannot be changed is no misspelling of what is missing.

@@ -545,9 +545,10 @@ describe('for people', () => {
     expect(formatFdb(FDB).split('\n')).toEqual([
       'ADDRESS            VLAN  PORT  SILENT FOR',
       '02:00:00:00:00:01     0  vm0        299 s',
-      '02:00:00:00:00:02     0  vm1         12 s',
+      '02:00:00:00:00:02     0  vm1       static',
       '02:00:00:00:00:02     7  vm1          0 s',
       '3 of at most 8,192 addresses; each is forgotten after 300 s of silence',
+      'moved there from another port: vm1 2',
       '',
     ]);
     expect(formatFdb({ ...FDB, entries: [] })).toMatch(/^0 of at most/);
