@@ -41,6 +41,23 @@ export const DROP_REASONS = [
     side: 'sender',
     text: 'sent a frame of a customer VLAN that is not among its cvlans',
   },
+  { name: 'rateIn', side: 'sender', text: 'sent more than its rate-in or frames-in allows' },
+  {
+    name: 'stormBroadcast',
+    side: 'sender',
+    text: 'sent more broadcast frames than its storm-broadcast allows',
+  },
+  {
+    name: 'stormMulticast',
+    side: 'sender',
+    text: 'sent more multicast frames than its storm-multicast allows',
+  },
+  {
+    name: 'stormUnknown',
+    side: 'sender',
+    text: 'sent more frames to unknown addresses than its storm-unknown allows',
+  },
+  { name: 'protected', side: 'sender', text: 'sent a frame to another protected port' },
   { name: 'truncatedTag', side: 'sender', text: 'sent a frame that ends within its VLAN tag' },
   {
     name: 'vlanNotCarried',
@@ -51,6 +68,7 @@ export const DROP_REASONS = [
   { name: 'bufferTooSmall', side: 'receiver', text: 'offered a buffer too small for a frame to it' },
   { name: 'notTaken', side: 'receiver', text: 'a frame was handed over but the other side did not take it' },
   { name: 'overMtu', side: 'receiver', text: 'a frame to it was longer than its MTU' },
+  { name: 'rateOut', side: 'receiver', text: 'was sent more than its rate-out or frames-out allows' },
   { name: 'notReady', side: 'receiver', text: 'had no enabled receive queue for a frame to it' },
   {
     name: 'notTranslated',

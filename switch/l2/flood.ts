@@ -4,12 +4,17 @@
  */
 
 import { DROP } from './drop-reasons.ts';
-import type { ForwardingPort } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_PROTECTED } from './forwarding-port.ts';
 import { COUNT_COPIES } from './port-counts.ts';
 
 /** Whether frames of `sender` that are flooded go to `port`. */
 export function takesFloods(port: ForwardingPort, sender: ForwardingPort): boolean {
-  return port.isFlooded && port !== sender;
+  return port.isFlooded && port !== sender && !areProtected(port, sender);
+}
+
+/** Whether no frames go from one to the other. */
+export function areProtected(port: ForwardingPort, sender: ForwardingPort): boolean {
+  return (port.stages & sender.stages & STAGE_PROTECTED) !== 0;
 }
 
 /** Books `frames` that were flooded to so many receivers; to none is a drop. */

@@ -21,9 +21,10 @@ import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { Checks } from './checks.ts';
+import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { countFlooded, takesFloods } from './flood.ts';
+import { areProtected, countFlooded, takesFloods } from './flood.ts';
 import {
   type ForwardingPort,
   STAGE_CHECKS,
@@ -31,8 +32,10 @@ import {
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
   STAGE_RECEIVE_OFF,
+  STAGE_STORM_UNKNOWN,
 } from './forwarding-port.ts';
 import { Learn } from './learn.ts';
+import { Limits } from './limits.ts';
 import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
@@ -63,6 +66,7 @@ export class Forwarder {
   declare private readonly arena: ArenaView;
   declare private readonly batch: Batch;
   declare private readonly admit: Admit;
+  declare private readonly limits: Limits;
   declare private readonly checks: Checks;
   declare private readonly learn: Learn;
   declare private readonly lookUp: LookUp;
@@ -104,14 +108,16 @@ export class Forwarder {
     onFault: FaultListener,
     scratchOffset: number,
     vlanLimit = VLAN_LIMIT_DEFAULT,
+    clock = new Clock(),
   ) {
     this.arena = arena;
     this.batch = new Batch();
     this.admit = new Admit(arena, vlanLimit);
-    this.checks = new Checks();
+    this.limits = new Limits(clock);
+    this.checks = new Checks(this.limits);
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
-    this.outlets = new Outlets(arena, onFault, scratchOffset);
+    this.outlets = new Outlets(arena, onFault, scratchOffset, this.limits);
     this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
     this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
     this.onFault = onFault;
@@ -198,7 +204,9 @@ export class Forwarder {
 
   /** Has a port follow its policy. What waits for it is dropped when it might not be sent to it now, or not so. */
   follow(port: ForwardingPort, policy: PortPolicy): void {
-    if (port.follow(policy)) this.#forgetAll(port);
+    const { clock } = this.limits;
+    clock.turn();
+    if (port.follow(policy, clock.us())) this.#forgetAll(port);
   }
 
   #forgetAll(port: ForwardingPort): void {
@@ -234,6 +242,7 @@ export class Forwarder {
   }
 
   #takeBurst(from: IngressQueue): number {
+    this.limits.clock.turn();
     const taken = from.gather(this.batch);
     this.#forwardTaken(from, taken);
     if (from.fault !== 0) this.onFault(from);
@@ -286,11 +295,18 @@ export class Forwarder {
     if ((stages & STAGE_CHECKS) !== 0 && !this.checks.all(batch, sender, this.nowTick)) return;
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
-      this.#send(sender, lookUp.one(batch), AS_THEY_CAME, batch.count);
+      const target = lookUp.one(batch);
+      if ((stages & STAGE_STORM_UNKNOWN) !== 0 && this.#isFloodedTo(target)) {
+        if (!this.limits.unknownAlike(batch, sender)) return;
+      }
+      this.#send(sender, target, AS_THEY_CAME, batch.count);
       return;
     }
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
+    if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
+      if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
+    }
     this.#sendMixed(sender);
   }
 
@@ -330,6 +346,9 @@ export class Forwarder {
       this.#sendWithFloods(sender);
     } else this.#sendByTarget(sender);
   }
+
+  /** Of a target, whether frames to it are flooded. */
+  readonly #isFloodedTo = (target: number): boolean => target < 0 || !this.#isSwitched(target);
 
   #isSwitched(id: number): boolean {
     return this.#portOfId[id]?.isSwitched === true;
@@ -423,6 +442,10 @@ export class Forwarder {
   #deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
     if (port === sender) {
       sender.counts[DROP.samePort] += count;
+      return;
+    }
+    if (areProtected(port, sender)) {
+      sender.counts[DROP.protected] += count;
       return;
     }
     if (!this.batch.asks) this.#forwardTo(sender, port, this.batch, order, count);

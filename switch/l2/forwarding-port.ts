@@ -2,6 +2,7 @@
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import { DEFAULT_VLAN, type PortPolicy } from '../../src/queue/policy.ts';
+import { PORT_METERS_BYTES, PortMeters } from './limits.ts';
 import { PortVlan } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
@@ -15,7 +16,13 @@ export const STAGE_LIMIT = 16;
 export const STAGE_GUARD = 32;
 export const STAGE_SNOOP = 64;
 export const STAGE_PLUGIN = 128;
-/** Any of those. */
+/** Frames to addresses that nobody is known to have are counted. */
+export const STAGE_STORM_UNKNOWN = 256;
+/** Of the receiver: how much is sent to it is limited. */
+export const STAGE_LIMIT_OUT = 512;
+/** Of sender and receiver both: no frames go from one to the other. */
+export const STAGE_PROTECTED = 1024;
+/** Any of those in checks.ts. */
 export const STAGE_CHECKS = STAGE_LIMIT | STAGE_GUARD | STAGE_SNOOP | STAGE_PLUGIN;
 
 export class ForwardingPort {
@@ -40,16 +47,21 @@ export class ForwardingPort {
   /** This worker's counters (port-counts.ts). */
   declare readonly counts: Float64Array;
 
-  constructor(id: number, counts: Float64Array) {
+  declare readonly meters: PortMeters;
+
+  /** `meters`: of PORT_METERS_BYTES, the same for all workers. */
+  constructor(id: number, counts: Float64Array, meters = new SharedArrayBuffer(PORT_METERS_BYTES)) {
     this.id = id;
     this.counts = counts;
+    this.meters = new PortMeters(meters);
   }
 
   /**
    * What the policy says about this port alone; mirrors, which concern two ports, are the forwarder's business. Answers
-   * whether frames that were decided upon before might not be sent to it now, or not so.
+   * whether frames that were decided upon before might not be sent to it now, or not so. `nowUs`: of the workers' clock
+   * (clock.ts), for buckets that begin.
    */
-  follow(policy: PortPolicy): boolean {
+  follow(policy: PortPolicy, nowUs = 0): boolean {
     const { frameBytesMax, takes } = this;
     const vlan = JSON.stringify(policy.vlan);
     const isOtherVlan = vlan !== this.#vlan;
@@ -62,7 +74,18 @@ export class ForwardingPort {
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
     this.vlan.follow(policy.vlan);
+    const { meters } = this;
+    meters.follow(policy, nowUs);
+    this.setStage(STAGE_LIMIT, meters.limitsWhatComesIn);
+    this.setStage(STAGE_STORM_UNKNOWN, meters.unknown.isOn);
+    this.setStage(STAGE_LIMIT_OUT, meters.limitsWhatGoesOut);
+    this.setStage(STAGE_PROTECTED, policy.isProtected);
     return isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
+  }
+
+  /** Frames from it to addresses that bridges do not pass on are dropped. */
+  get keepsLinkLocal(): boolean {
+    return (this.stages & STAGE_LINK_LOCAL) !== 0;
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {

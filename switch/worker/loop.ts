@@ -177,7 +177,7 @@ export class PollWorker {
   #obey(order: WorkerOrder): void {
     switch (order.kind) {
       case 'addPort':
-        this.#addPort(order.portId, order.counts);
+        this.#addPort(order.portId, order.counts, order.meters);
         break;
       case 'removePort':
         this.#forwarder.removePort(order.portId);
@@ -215,9 +215,9 @@ export class PollWorker {
     }
   }
 
-  #addPort(portId: number, counts: SharedArrayBuffer): void {
+  #addPort(portId: number, counts: SharedArrayBuffer, meters: SharedArrayBuffer): void {
     const own = new Float64Array(counts, this.#setup.index * PORT_COUNTS * 8, PORT_COUNTS);
-    this.#forwarder.addPort(new ForwardingPort(portId, own));
+    this.#forwarder.addPort(new ForwardingPort(portId, own, meters));
   }
 
   #attach(attachment: QueueAttachment): void {

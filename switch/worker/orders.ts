@@ -13,7 +13,12 @@ import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 
 export type WorkerOrder =
-  | { readonly kind: 'addPort'; readonly portId: number; readonly counts: SharedArrayBuffer }
+  | {
+      readonly kind: 'addPort';
+      readonly portId: number;
+      readonly counts: SharedArrayBuffer;
+      readonly meters: SharedArrayBuffer;
+    }
   | { readonly kind: 'removePort'; readonly portId: number }
   | { readonly kind: 'attach'; readonly queue: QueueAttachment }
   | { readonly kind: 'detach'; readonly portId: number; readonly queueIndex: number }

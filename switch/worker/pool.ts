@@ -14,6 +14,7 @@ import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
+import { PORT_METERS_BYTES } from '../l2/limits.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_BYTES,
@@ -102,7 +103,8 @@ export class WorkerPool implements DataPath {
   async addPort(portId: number): Promise<void> {
     const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
     this.#countsOfPort.set(portId, counts);
-    await this.#orderAll({ kind: 'addPort', portId, counts });
+    const meters = new SharedArrayBuffer(PORT_METERS_BYTES);
+    await this.#orderAll({ kind: 'addPort', portId, counts, meters });
   }
 
   /** What workers of another process counted about the port, which no frame has come to here. */
