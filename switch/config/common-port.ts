@@ -167,7 +167,13 @@ export function effectiveSettings(
       ? null
       : Object.fromEntries(offloadNames.map((name) => [name, on.includes(name)]));
   const vlans = { vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag };
-  return { ...common, ...vlans, ...effectiveLimits(settings), protected: settings.protected ?? false, offloads };
+  return {
+    ...common,
+    ...vlans,
+    ...effectiveLimits(settings),
+    protected: settings.protected ?? false,
+    offloads,
+  };
 }
 
 function effectiveLimits(settings: CommonPortSettings) {

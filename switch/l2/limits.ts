@@ -122,7 +122,7 @@ export class Limits {
       const at = frame << RECORD_SHIFT;
       if ((records[at + AT_WORD0] & 1) !== 0 || !isFlooded(records[at + AT_TARGET])) continue;
       if (!isFilled) {
-        level = unknown.fill(this.clock.us());
+        level = unknown.fill(this.clock.us(), count);
         isFilled = true;
       }
       if (unknown.isAbove(level, tokens)) tokens += batch.segmentCountOf(frame);
@@ -158,7 +158,7 @@ export class Limits {
       const word0 = records[at + AT_WORD0];
       if ((word0 & 1) === 0 || kindOf(word0, records[at + AT_WORD1], sender) !== kind) continue;
       if (!isFilled) {
-        level = meter.fill(this.clock.us());
+        level = meter.fill(this.clock.us(), count);
         isFilled = true;
       }
       if (meter.isAbove(level, tokens)) tokens += batch.segmentCountOf(frame);
@@ -173,7 +173,7 @@ export class Limits {
 
   /** How many frames of the batch, the first ones, pass; they are paid for. */
   private passingFrames(batch: Batch, meter: Meter): number {
-    const passes = fittingFrames(batch, AS_THEY_CAME, batch.count, meter, meter.fill(this.clock.us()));
+    const passes = fittingFrames(batch, AS_THEY_CAME, batch.count, meter, this.clock.us());
     if (passes > 0) meter.spend(framesOf(batch, AS_THEY_CAME, passes));
     return passes;
   }
@@ -181,22 +181,21 @@ export class Limits {
   private passing(batch: Batch, order: Int32Array, count: number, frames: Meter, bits: Meter): number {
     const nowUs = this.clock.us();
     let passes = count;
-    if (frames.isOn) passes = fittingFrames(batch, order, count, frames, frames.fill(nowUs));
+    if (frames.isOn) passes = fittingFrames(batch, order, count, frames, nowUs);
     if (bits.isOn && passes > 0) {
-      passes = this.fittingBits(batch, order, passes, bits, bits.fill(nowUs));
+      passes = this.fittingBits(batch, order, passes, bits, nowUs);
       if (passes > 0) bits.spend(this.bytes * BITS_PER_BYTE);
     }
     if (frames.isOn && passes > 0) frames.spend(framesOf(batch, order, passes));
     return passes;
   }
 
-  private fittingBits(batch: Batch, order: Int32Array, count: number, bits: Meter, level: number): number {
+  private fittingBits(batch: Batch, order: Int32Array, count: number, bits: Meter, nowUs: number): number {
     const { records } = batch;
-    let bytes = 0;
-    for (let k = 0; k < count; k++) bytes += records[(order[k] << RECORD_SHIFT) + AT_BYTES];
+    let bytes = bytesOf(records, order, count);
+    const level = bits.fill(nowUs, bytes * BITS_PER_BYTE);
     let passes = count;
-    if (level <= 0) passes = 0;
-    else if (!bits.isAbove(level, bytes * BITS_PER_BYTE)) {
+    if (!bits.isAbove(level, bytes * BITS_PER_BYTE)) {
       bytes = 0;
       passes = 0;
       while (passes < count && bits.isAbove(level, bytes * BITS_PER_BYTE)) {
@@ -209,6 +208,17 @@ export class Limits {
   }
 }
 
+function bytesOf(records: Int32Array, order: Int32Array, count: number): number {
+  let bytes = 0;
+  if (order === AS_THEY_CAME) {
+    const end = count << RECORD_SHIFT;
+    for (let at = AT_BYTES; at < end; at += 1 << RECORD_SHIFT) bytes = (bytes + records[at]) | 0;
+    return bytes;
+  }
+  for (let k = 0; k < count; k++) bytes = (bytes + records[(order[k] << RECORD_SHIFT) + AT_BYTES]) | 0;
+  return bytes;
+}
+
 function kindOf(word0: number, word1: number, sender: ForwardingPort): number {
   if ((word0 & 1) === 0) return UNICAST;
   if (word0 === -1 && (word1 & 0xffff) === 0xffff) return BROADCAST;
@@ -216,7 +226,8 @@ function kindOf(word0: number, word1: number, sender: ForwardingPort): number {
   return isLinkLocal(word0, word1) && sender.keepsLinkLocal ? UNICAST : MULTICAST;
 }
 
-function fittingFrames(batch: Batch, order: Int32Array, count: number, frames: Meter, level: number): number {
+function fittingFrames(batch: Batch, order: Int32Array, count: number, frames: Meter, nowUs: number): number {
+  const level = frames.fill(nowUs, framesOf(batch, order, count));
   if (!batch.asks) return frames.fitting(level, 1, count);
   let tokens = 0;
   let passes = 0;

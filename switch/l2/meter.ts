@@ -25,6 +25,8 @@ const EARNED_UNITS_MAX = 2 ** 30;
 /** Times that differ by more are of a clock that has wrapped since. */
 const AGES_US = 2 ** 30;
 const US_PER_SECOND = 1e6;
+/** Part of the time in which a bucket fills: so much more than the burst may pass at once. */
+const MOMENT = 1 / 64;
 
 /** A worker's own numbers of a bucket (`real`). */
 const UNITS_PER_US = 0;
@@ -35,6 +37,8 @@ const SPENT = 3;
 export class Meter {
   isOn = false;
   private fullUnits = 0;
+  /** In which a small part of a bucket comes in. */
+  private momentUs = 0;
   declare private readonly words: Int32Array;
   declare private readonly real: Float64Array;
 
@@ -56,6 +60,7 @@ export class Meter {
     real[UNITS_PER_TOKEN] = unitsPerToken;
     real[UNITS_PER_US] = (unitsPerToken * rate.perSecond) / US_PER_SECOND;
     this.fullUnits = Math.floor(rate.burst * unitsPerToken);
+    this.momentUs = Math.floor((rate.burst / rate.perSecond) * US_PER_SECOND * MOMENT) | 0;
     const key = keyOf(rate);
     if (Atomics.exchange(words, KEY, key) === key) return;
     real[EARNED] = 0;
@@ -64,11 +69,19 @@ export class Meter {
     Atomics.store(words, LEVEL, this.fullUnits);
   }
 
-  /** Adds what came in since the last time. Answers the level in units; 0 or less: nothing may pass. */
-  fill(nowUs: number): number {
+  /**
+   * Adds what came in since the last time, unless there is enough for so many tokens and that was a moment ago. Answers the
+   * level in units; 0 or less: nothing may pass.
+   */
+  fill(nowUs: number, tokens: number): number {
     const { words, real, fullUnits } = this;
-    const sinceUs = Atomics.load(words, SINCE_US);
+    // Plain looks: what is changed is compared first.
+    const sinceUs = words[SINCE_US];
     const elapsedUs = (nowUs - sinceUs) | 0;
+    if (elapsedUs >= 0 && elapsedUs < this.momentUs) {
+      const level = words[LEVEL];
+      if (level > tokens * real[UNITS_PER_TOKEN]) return level;
+    }
     // Another worker's look at the clock may be younger than ours.
     if (elapsedUs <= 0 && elapsedUs > -AGES_US) return Atomics.load(words, LEVEL);
     if (Atomics.compareExchange(words, SINCE_US, sinceUs, nowUs) !== sinceUs)
@@ -103,7 +116,8 @@ export class Meter {
   spend(tokens: number): void {
     const { real } = this;
     const spent = tokens * real[UNITS_PER_TOKEN] + real[SPENT];
-    const units = Math.floor(spent);
+    // Upwards, so that a full bucket does not last for one frame more than it has.
+    const units = Math.ceil(spent);
     real[SPENT] = spent - units;
     Atomics.sub(this.words, LEVEL, units);
   }

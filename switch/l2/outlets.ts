@@ -144,10 +144,11 @@ export class Outlets {
       count = this.limit(port, batch, order, count);
       if (count === 0) return;
     }
+    const overRate = batch.refusedCount;
     batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
     const queue = this.opened(port.queues[0]);
     queue.placeCopies(batch, order, count, portId, isIngress);
-    if (batch.refusedCount !== 0) this.countRefused(port, queue, batch, 0);
+    if (batch.refusedCount !== overRate) this.countRefused(port, queue, batch, overRate);
   }
 
   /** After `deliver`: writes those of `order` that were placed to `placed` and answers how many. */
