@@ -60,6 +60,9 @@ export const NO_LIMITS: LimitsPolicy = {
   unknown: null,
 };
 
+/** Which signs of a loop have the port shut (switch/loop-guard.ts): none, probes that come back, or addresses that move too. */
+export type LoopGuardPolicy = 'off' | 'probe' | 'on';
+
 export type PortPolicy = {
   /**
    * Largest packet of a frame that may be delivered to the port, without Ethernet header and VLAN tags: as its other side
@@ -84,6 +87,9 @@ export type PortPolicy = {
   readonly limits: LimitsPolicy;
   /** It exchanges no frames with others that are protected. */
   readonly isProtected: boolean;
+  readonly loopGuard: LoopGuardPolicy;
+  /** Nothing is taken from it or goes to it, because of a loop: not a setting, but what the switch has decided. */
+  readonly isShut: boolean;
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
@@ -97,4 +103,6 @@ export const DEFAULT_POLICY: PortPolicy = {
   vlan: DEFAULT_VLAN,
   limits: NO_LIMITS,
   isProtected: false,
+  loopGuard: 'off',
+  isShut: false,
 };

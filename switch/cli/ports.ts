@@ -133,7 +133,11 @@ function limitTexts(settings: PortReport['settings']): string[] {
     const limit = settings[key];
     return limit === null ? [] : [`${word} ${inUnits(limit)}`];
   });
-  const texts = [...limits, ...(settings.protected ? ['protected on'] : [])];
+  const texts = [
+    ...limits,
+    ...(settings.protected ? ['protected on'] : []),
+    ...(settings.loopGuard === 'off' ? [] : [`loop-guard ${settings.loopGuard}`]),
+  ];
   return texts.length === 0 ? [] : [texts.join(', ')];
 }
 

@@ -6,18 +6,29 @@ import { z } from 'zod';
 import { MTU_MAX } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
 import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
-import type { LimitsPolicy, PortPolicy, RatePolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
-import { mtu, onOff, quantity, vlan, vlanList } from './kinds/values.ts';
+import type {
+  LimitsPolicy,
+  LoopGuardPolicy,
+  PortPolicy,
+  RatePolicy,
+  VlanMode,
+  VlanPolicy,
+} from '../../src/queue/policy.ts';
+import { mtu, onOff, quantity, vlan, vlanList, wholeNumber } from './kinds/values.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
 const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
+const LOOP_GUARDS = ['off', 'probe', 'on'] as const;
 const SERVICE_TAGS = ['802.1ad', '802.1q'] as const;
 
 const BITS = quantity(1_000, 10 ** 12, 'bits a second');
 const BURST_BITS = quantity(1, 10 ** 12, 'bits');
 const FRAMES = quantity(1, 10 ** 9, 'frames a second');
 const BURST_FRAMES = quantity(1, 10 ** 9, 'frames');
+
+/** How long a port is shut because of a loop, where nobody says otherwise. */
+const LOOP_SHUT_SECONDS = 60;
 
 const oneOf = <const Texts extends readonly string[]>(texts: Texts) =>
   z.enum(texts, `${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`);
@@ -54,6 +65,9 @@ export const COMMON_PORT_FIELDS = {
   stormUnknown: FRAMES.optional(),
   /** Whether it exchanges no frames with others of which the same is said. */
   protected: onOff.optional(),
+  /** Whether it is shut when it is part of a loop: when frames of our own come back, or when addresses move too. */
+  loopGuard: oneOf(LOOP_GUARDS).optional(),
+  loopShutSeconds: wholeNumber(1, 86_400).optional(),
 };
 
 /** Those that are lists. */
@@ -71,6 +85,7 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     vlan: vlanOf(settings),
     limits: limitsOf(settings),
     isProtected: settings.protected ?? false,
+    loopGuard: settings.loopGuard ?? 'off',
   };
 }
 
@@ -149,6 +164,8 @@ export type EffectiveSettings = {
   readonly stormMulticast: number | null;
   readonly stormUnknown: number | null;
   readonly protected: boolean;
+  readonly loopGuard: LoopGuardPolicy;
+  readonly loopShutSeconds: number;
   /** What a new guest is offered, and what goes to an interface or device; null: the kind has none. */
   readonly offloads: Readonly<Partial<Record<Offload, boolean>>> | null;
 };
@@ -171,8 +188,20 @@ export function effectiveSettings(
     ...common,
     ...vlans,
     ...effectiveLimits(settings),
-    protected: settings.protected ?? false,
+    ...otherRules(settings),
     offloads,
+  };
+}
+
+function otherRules({
+  protected: isProtected = false,
+  loopGuard = 'off',
+  loopShutSeconds,
+}: CommonPortSettings) {
+  return {
+    protected: isProtected,
+    loopGuard,
+    loopShutSeconds: loopShutSeconds ?? LOOP_SHUT_SECONDS,
   };
 }
 

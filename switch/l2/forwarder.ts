@@ -4,6 +4,7 @@
  * to one queue. Each stage is a file beside this one; which of them run is a bit mask of the port. Hot path of one
  * worker; allocates nothing.
  */
+import assert from 'node:assert/strict';
 import { RARP_FRAME_BYTES, rarpFrame } from '../../protocol/rarp.ts';
 import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
@@ -24,7 +25,7 @@ import { Checks } from './checks.ts';
 import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { areProtected, countFlooded, takesFloods } from './flood.ts';
+import { countBarred, countFlooded, isBarred, takesFloods } from './flood.ts';
 import {
   type ForwardingPort,
   STAGE_CHECKS,
@@ -32,6 +33,7 @@ import {
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
   STAGE_RECEIVE_OFF,
+  STAGE_SHUT,
   STAGE_STORM_UNKNOWN,
 } from './forwarding-port.ts';
 import { Learn } from './learn.ts';
@@ -39,6 +41,7 @@ import { Limits } from './limits.ts';
 import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
+import { LoopProbes } from './loop-probes.ts';
 import { mirror } from './mirror.ts';
 import { type FaultListener, missingOffloads, OUTLETS_SCRATCH_BYTES, Outlets } from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
@@ -67,6 +70,7 @@ export class Forwarder {
   declare private readonly batch: Batch;
   declare private readonly admit: Admit;
   declare private readonly limits: Limits;
+  declare readonly loopProbes: LoopProbes;
   declare private readonly checks: Checks;
   declare private readonly learn: Learn;
   declare private readonly lookUp: LookUp;
@@ -109,12 +113,14 @@ export class Forwarder {
     scratchOffset: number,
     vlanLimit = VLAN_LIMIT_DEFAULT,
     clock = new Clock(),
+    probeMac: Uint8Array = new Uint8Array(6),
   ) {
     this.arena = arena;
     this.batch = new Batch();
     this.admit = new Admit(arena, vlanLimit);
     this.limits = new Limits(clock);
-    this.checks = new Checks(this.limits);
+    this.loopProbes = new LoopProbes(arena, probeMac);
+    this.checks = new Checks(this.limits, this.loopProbes);
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
     this.outlets = new Outlets(arena, onFault, scratchOffset, this.limits);
@@ -158,6 +164,7 @@ export class Forwarder {
   #refresh(): void {
     const ports = this.#portOfId.filter((port) => port !== undefined);
     this.#switched = ports.filter((port) => port.isSwitched);
+    this.#guard();
     for (const port of ports) {
       port.setMirrors(ports.filter((other) => this.#copied.get(other.id)?.includes(port.id) === true));
       // They show what was placed.
@@ -184,6 +191,28 @@ export class Forwarder {
     this.#handOver();
   }
 
+  /**
+   * Sends a frame of our own, without tags, out of the port, in the VLAN that frames without a tag are in there; to none
+   * where it carries no such VLAN. Never during a burst.
+   */
+  emit(portId: number, frame: Uint8Array): void {
+    const port = this.#portOfId[portId];
+    if (port === undefined || (port.stages & STAGE_SHUT) !== 0 || port.vlan.refusalOf(0) >= 0) return;
+    const { arena, batch, ownFrameOffset } = this;
+    assert(frame.length <= OWN_FRAME_BYTES, 'there is room for it');
+    arena.u8.set(frame, ownFrameOffset);
+    const window = Math.floor(ownFrameOffset / WINDOW_BYTES);
+    batch.clear();
+    batch.add(window, ownFrameOffset - window * WINDOW_BYTES, frame.length);
+    readHeads(batch, arena.windows);
+    batch.tags.outer = port.vlan.outerOf(0);
+    batch.tags.inner = 0;
+    // No queue brought it: in its books it is a copy.
+    port.counts[COUNT_COPIES] += 1;
+    this.#forwardTo(port, port, batch, AS_THEY_CAME, 1);
+    this.#handOver();
+  }
+
   /** Forwards a burst of each of these queues. Answers how many frames it took. */
   forwardTurn(polled: readonly IngressQueue[]): number {
     let taken = this.outlets.hasBacklogs ? this.outlets.placeBacklogs(this.nowTick) : 0;
@@ -207,6 +236,14 @@ export class Forwarder {
     const { clock } = this.limits;
     clock.turn();
     if (port.follow(policy, clock.us())) this.#forgetAll(port);
+    this.#guard();
+  }
+
+  /** A probe that was sent out of one port may come in by any. */
+  #guard(): void {
+    const ports = this.#portOfId.filter((port) => port !== undefined);
+    const looksForProbes = ports.some(({ loopGuard }) => loopGuard !== 'off');
+    for (const port of ports) port.setLooksForProbes(looksForProbes);
   }
 
   #forgetAll(port: ForwardingPort): void {
@@ -444,8 +481,8 @@ export class Forwarder {
       sender.counts[DROP.samePort] += count;
       return;
     }
-    if (areProtected(port, sender)) {
-      sender.counts[DROP.protected] += count;
+    if (isBarred(port, sender)) {
+      countBarred(port, sender, count);
       return;
     }
     if (!this.batch.asks) this.#forwardTo(sender, port, this.batch, order, count);
