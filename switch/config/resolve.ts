@@ -23,6 +23,8 @@
  *         rateInBurst: 10M               # of any of those: bits or frames at once
  *         stormBroadcast: 100            # any kind of port: frames a second that are flooded; stormMulticast, stormUnknown
  *         protected: on                  # any kind of port: no frames between it and others that have it
+ *         loopGuard: on                  # any kind of port: it is shut when it is part of a loop; probe, off
+ *         loopShutSeconds: 60            # for so long
  *         configSpace: off               # offer the CONFIG protocol feature (User-Mode Linux wants it)
  *       uml0:
  *         socket: /run/ringway/uml0.sock

@@ -9,7 +9,12 @@ import {
   type VlanPolicy,
 } from '../../../src/queue/policy.ts';
 import { settingsOf } from '../../../switch/cli/options.ts';
-import { COMMON_PORT_FIELDS, policyOf, tuningOf } from '../../../switch/config/common-port.ts';
+import {
+  COMMON_PORT_FIELDS,
+  effectiveSettings,
+  policyOf,
+  tuningOf,
+} from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
 import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
 import { type PortConfig, resolveChange, resolveConfig } from '../../../switch/config/resolve.ts';
@@ -39,6 +44,7 @@ const SETTINGS = [
 const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for example 10+20+100-199';
 const LIMIT_KEYS = ['rateIn', 'framesIn', 'rateOut', 'framesOut'].flatMap((key) => [key, `${key}Burst`]);
 const STORM_KEYS = ['stormBroadcast', 'stormMulticast', 'stormUnknown'];
+const LOOP_KEYS = ['loopGuard', 'loopShutSeconds'];
 const CHANGEABLE = Object.keys(COMMON_PORT_FIELDS).join(', ');
 const VLAN_KEYS = ['vlanMode', 'tag', 'trunks', 'cvlans', 'priorityTags', 'qinqEthtype'];
 
@@ -52,7 +58,14 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
 
   it('has every common setting, by default', () => {
     expect(knownPortSettings(kind)).toEqual(expect.arrayContaining(Object.keys(COMMON_PORT_FIELDS)));
-    const tested = [...SETTINGS.map(({ name }) => name), 'mtu', ...VLAN_KEYS, ...LIMIT_KEYS, ...STORM_KEYS];
+    const tested = [
+      ...SETTINGS.map(({ name }) => name),
+      'mtu',
+      ...VLAN_KEYS,
+      ...LIMIT_KEYS,
+      ...STORM_KEYS,
+      ...LOOP_KEYS,
+    ];
     expect(tested.sort()).toEqual(Object.keys(COMMON_PORT_FIELDS).sort());
     expect(option('')).toMatchObject({ kind, flood: true, receive: true, forwardBpdu: false });
     expect(file('')).toEqual(option(''));
@@ -165,6 +178,19 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
           '--port a: storm-unknown: 1.5K is not allowed (1 to 1G frames a second, for example 100M); ' +
           '--port a: frames-out-burst: 3 is not allowed (only with frames-out)',
       }),
+    );
+  });
+
+  it('has a loop guard', () => {
+    const port = option(',loop-guard=probe,loop-shut-seconds=5');
+    expect(file(', loopGuard: probe, loopShutSeconds: 5')).toEqual(port);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), loopGuard: 'probe' });
+    expect(effectiveSettings(port, [])).toMatchObject({ loopGuard: 'probe', loopShutSeconds: 5 });
+    expect(effectiveSettings(option(''), [])).toMatchObject({ loopGuard: 'off', loopShutSeconds: 60 });
+    expect(resolveChange(port, { flood: 'on' })).toEqual(port);
+    expect(() => option(',loop-guard=of,loop-shut-seconds=0')).toThrow(
+      '--port a: loop-guard: of is not allowed (off, probe or on); ' +
+        '--port a: loop-shut-seconds: 0 is not allowed (1 to 86400)',
     );
   });
 
