@@ -54,6 +54,16 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   cvlans=5+6           customer VLANs that a dot1q-tunnel carries (default: all)
   priority-tags=MODE   never, if-nonzero or always: keep a tag for its priority alone
   qinq-ethtype=802.1q  the kind of tag that a dot1q-tunnel's frames get (default 802.1ad)
+  rate-in=100M         bits a second that the port may send; rate-out: that it may be sent; each with -burst
+  frames-in=200K       the same in frames: frames-in, frames-out
+  storm-broadcast=100  frames a second of a kind that are flooded: storm-broadcast, storm-multicast, storm-unknown
+  macs=A+B             the only addresses that the port may send from; macs-max=N: so many, with macs-sticky=on the first
+  ips=A+B/64           the only IP addresses and networks that it may send from, also by ARP and neighbour discovery
+  guard=dhcp+ra        no messages of DHCP servers from it, no router advertisements
+  static-macs=A+B@10   addresses that stay behind the port, in a VLAN or that of frames without a tag
+  protected=on         no frames between this port and others that have it
+  loop-guard=on        shut the port for loop-shut-seconds (60) when it is part of a loop; probe: only when a frame
+                       of the switch's own comes back
   config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 

@@ -7,9 +7,11 @@ import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { type ForwardingPort, STAGE_GUARD } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_GUARD, STAGE_LIMIT, STAGE_LOOP_PROBES } from './forwarding-port.ts';
 import { Guard } from './guard/guard.ts';
 import { HeadCopies } from './head-copies.ts';
+import type { Limits } from './limits.ts';
+import type { LoopProbes } from './loop-probes.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { BATCH_FRAMES_MAX } = BATCH;
@@ -24,8 +26,13 @@ export class Checks {
   declare readonly heads: HeadCopies;
   declare private readonly guard: Guard;
 
+  declare private readonly limits: Limits;
+  declare private readonly loopProbes: LoopProbes;
+
   /** `scratchOffset`: of HEAD_COPIES_SCRATCH_BYTES in the arena, within one window. */
-  constructor(arena: ArenaView, fdb: Fdb, scratchOffset: number) {
+  constructor(arena: ArenaView, fdb: Fdb, limits: Limits, loopProbes: LoopProbes, scratchOffset: number) {
+    this.loopProbes = loopProbes;
+    this.limits = limits;
     this.verdicts = new Int32Array(BATCH_FRAMES_MAX);
     this.heads = new HeadCopies(arena, scratchOffset);
     this.guard = new Guard(fdb, this.heads);
@@ -34,7 +41,11 @@ export class Checks {
   /** Runs the port's stages over the batch. Answers whether frames are left. */
   all(batch: Batch, sender: ForwardingPort, nowTick: number): boolean {
     const { verdicts } = this;
-    if ((sender.stages & STAGE_GUARD) !== 0 && this.guard.all(batch, sender, verdicts, nowTick)) {
+    const { stages } = sender;
+    if ((stages & STAGE_LOOP_PROBES) !== 0 && !this.loopProbes.all(batch, sender, verdicts, nowTick))
+      return false;
+    if ((stages & STAGE_LIMIT) !== 0 && !this.limits.sent(batch, sender, verdicts)) return false;
+    if ((stages & STAGE_GUARD) !== 0 && this.guard.all(batch, sender, verdicts, nowTick)) {
       if (!leaveOut(batch, verdicts, sender)) return false;
     }
     return batch.count > 0;

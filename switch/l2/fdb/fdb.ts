@@ -42,6 +42,7 @@ import { loadOrdered32 } from '../../../src/memory/ordered.ts';
 import { FdbHash } from './hash.ts';
 import { COUNTER, type FdbViews, HEADER, openFdbMemory, SLOT_WORDS } from './layout.ts';
 import { acquireFdbLock, releaseFdbLock, requireFdbLock } from './lock.ts';
+import type { Moves } from './moves.ts';
 import { FdbOwners } from './owners.ts';
 
 export { createFdbMemory, type FdbMemoryOptions } from './layout.ts';
@@ -108,6 +109,8 @@ export class Fdb {
   declare private readonly portMoves: Int32Array<SharedArrayBuffer>;
   declare private readonly slotMask: number;
   declare private readonly probeLimit: number;
+  /** Where it is noted that addresses move between ports; null: nowhere. */
+  moves: Moves | null = null;
 
   /**
    * Opens a table that `createFdbMemory` made.
@@ -382,6 +385,13 @@ export class Fdb {
     return removed;
   }
 
+  /** No address is noted as moved from the port any more. */
+  forgetMoves(moves: Moves, port: number): void {
+    requireFdbLock(this.header);
+    moves.forget(port);
+    releaseFdbLock(this.header);
+  }
+
   /**
    * Removes every learned entry; what other threads learn meanwhile may remain.
    * @returns entries removed
@@ -423,6 +433,11 @@ export class Fdb {
     if (oldPort !== port && (value & STATIC_BIT) !== 0) return;
     this.slots[at + 3] = nowTick;
     if (oldPort === port) return;
+    const { moves } = this;
+    if (moves?.isOn === true) {
+      const [macLo, keyHi] = [this.slots[at], this.slots[at + 1]];
+      moves.note(macLo, keyHi, this.hash.homeOf(macLo, keyHi), oldPort, port, nowTick);
+    }
     Atomics.store(this.slots, at + 2, nextVersion(value) | (port + 1));
     this.owners.remove(oldPort, slot);
     this.owners.add(port, slot);

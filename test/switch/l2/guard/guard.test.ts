@@ -368,7 +368,7 @@ describe('protected ports', () => {
   it('get nothing of one another, neither by address nor flooded, and all else', () => {
     world.send(port, ethernet(2, 1), ethernet(ALL, 1), ethernet(3, 1));
     expect(world.ports.map((each) => each.received.length)).toEqual([0, 0, 2]);
-    expect(port.drops).toEqual({ protectedPort: 1 });
+    expect(port.drops).toEqual({ protected: 1 });
     world.send(world.ports[2], ethernet(1, 3), ethernet(ALL, 3));
     expect(world.ports.map((each) => each.received.length)).toEqual([2, 1, 2]);
   });
