@@ -18,7 +18,7 @@ import { FromGuest } from '../../src/vring/from-guest.ts';
 import { ToGuest } from '../../src/vring/to-guest.ts';
 import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
 import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts';
-import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
+import { ForwardingPort, STAGE_GUARD } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { FakeRing } from './fake-ring.ts';
 
@@ -43,6 +43,8 @@ export type PiecesCase = {
   readonly offloads?: boolean;
   /** Guests are being migrated: what is written to them is logged. */
   readonly logs?: boolean;
+  /** The first bytes of all frames are copied for stages that look at them. */
+  readonly copiesHeads?: boolean;
   /** All ports are in one VLAN: the one that sends as an access port or a trunk, whose frames have a tag, the others too. */
   readonly vlan?: { readonly from: 'access' | 'trunk'; readonly to: 'access' | 'trunk' };
 };
@@ -161,6 +163,7 @@ export class PiecesWorld {
       port.setQueues([guest.to]);
       const mode = id === 0 ? plan.vlan?.from : plan.vlan?.to;
       if (mode === 'access') port.follow({ ...DEFAULT_POLICY, vlan: { ...DEFAULT_VLAN, mode, tag: VLAN } });
+      if (plan.copiesHeads === true) port.stages |= STAGE_GUARD;
       this.#forwarder.addPort(port);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));

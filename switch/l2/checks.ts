@@ -3,9 +3,11 @@
  * anything is learned: their order, and how frames are left out. Hot path of one worker; nothing of this is called for a
  * port that has none of these stages.
  */
+import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
-import type { ForwardingPort } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_GUARD } from './forwarding-port.ts';
+import { HeadCopies } from './head-copies.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { BATCH_FRAMES_MAX } = BATCH;
@@ -16,13 +18,18 @@ export const KEPT = 0;
 export class Checks {
   /** One a frame of the batch; each stage begins with all of them KEPT. */
   declare readonly verdicts: Int32Array;
+  /** What stages look at that decide on more than addresses and EtherType. */
+  declare readonly heads: HeadCopies;
 
-  constructor() {
+  /** `scratchOffset`: of HEAD_COPIES_SCRATCH_BYTES in the arena, within one window. */
+  constructor(arena: ArenaView, scratchOffset: number) {
     this.verdicts = new Int32Array(BATCH_FRAMES_MAX);
+    this.heads = new HeadCopies(arena, scratchOffset);
   }
 
   /** Runs the port's stages over the batch. Answers whether frames are left. */
-  all(batch: Batch, _sender: ForwardingPort, _nowTick: number): boolean {
+  all(batch: Batch, sender: ForwardingPort, _nowTick: number): boolean {
+    if ((sender.stages & STAGE_GUARD) !== 0) this.heads.copy(batch);
     return batch.count > 0;
   }
 }

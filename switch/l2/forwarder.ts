@@ -32,6 +32,7 @@ import {
   STAGE_MIRROR,
   STAGE_RECEIVE_OFF,
 } from './forwarding-port.ts';
+import { HEAD_COPIES_SCRATCH_BYTES } from './head-copies.ts';
 import { Learn } from './learn.ts';
 import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
@@ -53,7 +54,8 @@ const DRAINED_BURSTS = 2;
 /** For a frame of our own. */
 const OWN_FRAME_BYTES = 4096;
 /** Of a forwarder's part of the arena, where headers are made. */
-export const FORWARDER_SCRATCH_BYTES = OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES + OWN_FRAME_BYTES;
+export const FORWARDER_SCRATCH_BYTES =
+  OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES + OWN_FRAME_BYTES + HEAD_COPIES_SCRATCH_BYTES;
 /** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
 export const VLAN_LIMIT_DEFAULT = 1;
 
@@ -108,12 +110,12 @@ export class Forwarder {
     this.arena = arena;
     this.batch = new Batch();
     this.admit = new Admit(arena, vlanLimit);
-    this.checks = new Checks();
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
     this.outlets = new Outlets(arena, onFault, scratchOffset);
     this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
     this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
+    this.checks = new Checks(arena, this.ownFrameOffset + OWN_FRAME_BYTES);
     this.onFault = onFault;
     this.firstOf = new Int32Array(0);
     this.lastOf = new Int32Array(0);

@@ -5,6 +5,7 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { DEFAULT_VLAN } from '../../../src/queue/policy.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
+import { STAGE_GUARD } from '../../../switch/l2/forwarding-port.ts';
 import { Random, seeds } from '../../vring/random.ts';
 import { booksOfPort } from './conservation.ts';
 import type { FakeEgressQueue, Untaken, Waiting } from './fake-queues.ts';
@@ -192,6 +193,8 @@ describe('random bursts', () => {
       const [receives, floods, forwardsLinkLocal] = [90, 85, 20].map((percent) => random.chance(percent));
       const vlan = hasVlans && random.chance(80) ? randomVlan(random) : DEFAULT_VLAN;
       world.follow(port, { receives, floods, forwardsLinkLocal, vlan });
+      // What is forwarded is then a copy.
+      if (random.chance(30)) port.state.stages |= STAGE_GUARD;
       twin.vlans.set(id, vlan);
       if (forwardsLinkLocal) twin.forwardsBpdu.add(id);
       if (!receives) twin.muted.add(id);
