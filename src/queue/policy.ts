@@ -56,6 +56,8 @@ export type PortPolicy = {
   /** Whether frames from the port to 01:80:C2:00:00:00 to 0F, which bridges keep to their link, are flooded as others. */
   readonly forwardsLinkLocal: boolean;
   readonly vlan: VlanPolicy;
+  /** Plugins that frames from the port pass, by name; null: all that there are. */
+  readonly plugins: readonly string[] | null;
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
@@ -67,4 +69,5 @@ export const DEFAULT_POLICY: PortPolicy = {
   forwardsLinkLocal: false,
   takes: 0,
   vlan: DEFAULT_VLAN,
+  plugins: null,
 };

@@ -8,6 +8,7 @@ import type { PortTuning } from '../../src/port/contract.ts';
 import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
 import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
 import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
+import { pluginNames } from './plugins.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
@@ -34,10 +35,16 @@ export const COMMON_PORT_FIELDS = {
   cvlans: vlanList.optional(),
   priorityTags: oneOf(PRIORITY_TAGS).optional(),
   qinqEthtype: oneOf(SERVICE_TAGS).optional(),
+  /** Plugins that frames from the port pass; left out: all that there are. */
+  plugins: pluginNames.optional(),
 };
 
 /** Those that are lists. */
-export const COMMON_LIST_KEYS = ['trunks', 'cvlans'] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
+export const COMMON_LIST_KEYS = [
+  'trunks',
+  'cvlans',
+  'plugins',
+] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
 
@@ -49,6 +56,7 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     forwardsLinkLocal: settings.forwardBpdu,
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
+    plugins: settings.plugins ?? null,
   };
 }
 
@@ -84,6 +92,8 @@ export type EffectiveSettings = {
   readonly cvlans: readonly number[] | null;
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
+  /** null: all that there are. */
+  readonly plugins: readonly string[] | null;
   /** What a new guest is offered, and what goes to an interface or device; null: the kind has none. */
   readonly offloads: Readonly<Partial<Record<Offload, boolean>>> | null;
 };
@@ -93,7 +103,7 @@ export function effectiveSettings(
   settings: CommonPortSettings & { readonly offloads?: OffloadSettings | undefined },
   offloadNames: readonly string[],
 ): EffectiveSettings {
-  const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
+  const { flood, receive, forwardBpdu, mtu = null, tag = null, plugins = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
   const common = { flood, receive, forwardBpdu, mtu };
   const on: readonly string[] = offloadsOn(settings.offloads ?? {});
@@ -101,7 +111,17 @@ export function effectiveSettings(
     offloadNames.length === 0
       ? null
       : Object.fromEntries(offloadNames.map((name) => [name, on.includes(name)]));
-  return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag, offloads };
+  return {
+    ...common,
+    vlanMode: mode,
+    tag,
+    trunks,
+    cvlans,
+    priorityTags,
+    qinqEthtype: serviceTag,
+    plugins,
+    offloads,
+  };
 }
 
 function modeOf(settings: { readonly vlanMode?: VlanMode | undefined; readonly tag?: unknown }): VlanMode {

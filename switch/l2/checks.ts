@@ -6,7 +6,8 @@
 import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
-import { type ForwardingPort, STAGE_GUARD } from './forwarding-port.ts';
+import type { PluginStage } from '../plugin/stage.ts';
+import { type ForwardingPort, STAGE_GUARD, STAGE_PLUGIN } from './forwarding-port.ts';
 import { HeadCopies } from './head-copies.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
@@ -21,6 +22,9 @@ export class Checks {
   /** What stages look at that decide on more than addresses and EtherType. */
   declare readonly heads: HeadCopies;
 
+  /** Null: there are none, and no port has their bit. */
+  plugins: PluginStage | null = null;
+
   /** `scratchOffset`: of HEAD_COPIES_SCRATCH_BYTES in the arena, within one window. */
   constructor(arena: ArenaView, scratchOffset: number) {
     this.verdicts = new Int32Array(BATCH_FRAMES_MAX);
@@ -28,8 +32,10 @@ export class Checks {
   }
 
   /** Runs the port's stages over the batch. Answers whether frames are left. */
-  all(batch: Batch, sender: ForwardingPort, _nowTick: number): boolean {
+  all(batch: Batch, sender: ForwardingPort, nowTick: number): boolean {
     if ((sender.stages & STAGE_GUARD) !== 0) this.heads.copy(batch);
+    const { plugins } = this;
+    if ((sender.stages & STAGE_PLUGIN) !== 0 && plugins !== null) return plugins.all(batch, sender, nowTick);
     return batch.count > 0;
   }
 }

@@ -35,6 +35,8 @@ export class ForwardingPort {
   readonly vlan = new PortVlan();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
+  /** Plugins that its frames pass, by name; null: all. Which of them there are now is said by `setPlugins`. */
+  plugins: readonly string[] | null = null;
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
@@ -62,12 +64,17 @@ export class ForwardingPort {
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
     this.vlan.follow(policy.vlan);
+    this.plugins = policy.plugins;
     return isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {
     this.mirrors = mirrors;
     this.setStage(STAGE_MIRROR, mirrors.length > 0);
+  }
+
+  setPlugins(isAny: boolean): void {
+    this.setStage(STAGE_PLUGIN, isAny);
   }
 
   setQueues(queues: readonly EgressQueue[]): void {

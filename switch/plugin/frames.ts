@@ -8,8 +8,8 @@ import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import { vlanOf } from '../../src/queue/frame-tags.ts';
 import type { HeadCopies } from '../l2/head-copies.ts';
-import type { DropReason, Frames, PluginPort } from './interface.ts';
 import { HeaderFields } from './header-fields.ts';
+import type { DropReason, Frames, PluginPort } from './interface.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AT_BYTES, AT_WORD0, AT_WORD1, AT_WORD2, AT_WORD3, BATCH_FRAMES_MAX, IN_PIECES, RECORD_SHIFT } = BATCH;
@@ -205,7 +205,13 @@ export class BatchFrames implements Frames {
     for (let piece = first; piece < end && done < bytes; piece++) {
       const count = Math.min(batch.pieceBytes[piece] - skip, bytes - done);
       if (count > 0) {
-        copyOut(arena.windows[batch.pieceWindow[piece]].u8, batch.pieceIndex[piece] + skip, into, done, count);
+        copyOut(
+          arena.windows[batch.pieceWindow[piece]].u8,
+          batch.pieceIndex[piece] + skip,
+          into,
+          done,
+          count,
+        );
         done += count;
       }
       skip = Math.max(0, skip - batch.pieceBytes[piece]);
@@ -254,8 +260,7 @@ export class BatchFrames implements Frames {
   }
 
   private check(frame: number): void {
-    if (frame >>> 0 !== frame || frame >= this.count)
-      throw new RangeError(`frame ${frame} of ${this.count}`);
+    if (frame >>> 0 !== frame || frame >= this.count) throw new RangeError(`frame ${frame} of ${this.count}`);
   }
 
   private needHeaders(): void {
@@ -274,7 +279,8 @@ export class BatchFrames implements Frames {
   private fillSizes(): void {
     const { batch, sizeOf } = this;
     const { records } = batch;
-    for (let frame = 0; frame < batch.count; frame++) sizeOf[frame] = records[(frame << RECORD_SHIFT) + AT_BYTES];
+    for (let frame = 0; frame < batch.count; frame++)
+      sizeOf[frame] = records[(frame << RECORD_SHIFT) + AT_BYTES];
     this.filled |= SIZES;
   }
 

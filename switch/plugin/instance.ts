@@ -69,7 +69,10 @@ export class Declared {
   isClosed = false;
 
   addDrop(name: string, text: string): number {
-    this.#check(name, this.drops.some((drop) => drop.name === name));
+    this.#check(
+      name,
+      this.drops.some((drop) => drop.name === name),
+    );
     this.drops.push({ name, text });
     return this.drops.length - 1;
   }
@@ -168,12 +171,16 @@ export function checkedPlugin(value: unknown): Plugin {
   const plugin = value as Plugin;
   const { version, decide, reads, onFault } = plugin as Readonly<Record<keyof Plugin, unknown>>;
   if (version !== INTERFACE_VERSION) {
-    const which = version === undefined ? 'names no version of the interface' : `is for version ${version} of the interface`;
+    const which =
+      version === undefined
+        ? 'names no version of the interface'
+        : `is for version ${version} of the interface`;
     throw new Error(`it ${which}, and this Ringway has version ${INTERFACE_VERSION}`);
   }
   if (typeof decide !== 'function') throw new Error('it has no function decide');
   for (const hook of ['portAdded', 'portRemoved', 'tick'] as const) {
-    if (plugin[hook] !== undefined && typeof plugin[hook] !== 'function') throw new Error(`its ${hook} is no function`);
+    if (plugin[hook] !== undefined && typeof plugin[hook] !== 'function')
+      throw new Error(`its ${hook} is no function`);
   }
   if (reads !== undefined && reads !== 'ethernet' && reads !== 'headers')
     throw new Error(`its reads is ${String(reads)} (ethernet or headers)`);

@@ -78,7 +78,11 @@ export type PluginSettings = {
   number(name: string, limits?: { min?: number; max?: number; default?: number }): number;
   /** `on` or `off`. */
   flag(name: string, fallback?: boolean): boolean;
-  choice<const Choices extends readonly string[]>(name: string, choices: Choices, fallback?: Choices[number]): Choices[number];
+  choice<const Choices extends readonly string[]>(
+    name: string,
+    choices: Choices,
+    fallback?: Choices[number],
+  ): Choices[number];
   /** Joined by `+` on the command line, a list in a file. */
   list(name: string, fallback?: readonly string[]): readonly string[];
   /** The lines of the file that is named, without comments (#) and empty ones, with their numbers; read once for all workers. */

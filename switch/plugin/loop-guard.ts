@@ -18,7 +18,11 @@ export function guardLoops(source: string): string {
     if (node.type === 'WhileStatement' || node.type === 'DoWhileStatement') guard(node.test, insertions);
     else if (node.type !== 'ForStatement') return;
     else if (node.test) guard(node.test, insertions);
-    else insertions.push({ at: behindFirstSemicolon(source, node.init?.end ?? node.start), text: ` ${TURN_NAME}()` });
+    else
+      insertions.push({
+        at: behindFirstSemicolon(source, node.init?.end ?? node.start),
+        text: ` ${TURN_NAME}()`,
+      });
   });
   return insertions
     .sort((a, b) => b.at - a.at)

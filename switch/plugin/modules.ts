@@ -46,7 +46,8 @@ function install(): void {
   installTurns();
   registerHooks({
     resolve(specifier, context, next) {
-      if (specifier.startsWith('/ringway-plugin@')) return { url: urlOf(specifier), format: 'module', shortCircuit: true };
+      if (specifier.startsWith('/ringway-plugin@'))
+        return { url: urlOf(specifier), format: 'module', shortCircuit: true };
       const room = ROOM.exec(context.parentURL ?? '');
       if (room === null) return next(specifier, context);
       if (specifier === 'ringway/plugin') return { url: INTERFACE, shortCircuit: true };

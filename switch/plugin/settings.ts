@@ -40,7 +40,11 @@ export class SettingReader implements PluginSettings {
 
   number(
     name: string,
-    { min = -Number.MAX_VALUE, max = Number.MAX_VALUE, default: fallback }: { min?: number; max?: number; default?: number } = {},
+    {
+      min = -Number.MAX_VALUE,
+      max = Number.MAX_VALUE,
+      default: fallback,
+    }: { min?: number; max?: number; default?: number } = {},
   ): number {
     const value = this.#valueOf(name);
     const allowed =
@@ -62,7 +66,11 @@ export class SettingReader implements PluginSettings {
   }
 
   flag(name: string, fallback?: boolean): boolean {
-    const word = this.choice(name, ['on', 'off'], fallback === undefined ? undefined : fallback ? 'on' : 'off');
+    const word = this.choice(
+      name,
+      ['on', 'off'],
+      fallback === undefined ? undefined : fallback ? 'on' : 'off',
+    );
     return word === 'on';
   }
 
@@ -72,7 +80,8 @@ export class SettingReader implements PluginSettings {
     fallback?: Choices[number],
   ): Choices[number] {
     const value = this.#valueOf(name);
-    const allowed = choices.length === 1 ? choices[0] : `${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}`;
+    const allowed =
+      choices.length === 1 ? choices[0] : `${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}`;
     if (value === undefined) return fallback ?? (this.#missing(name, allowed), choices[0]);
     const choice = choices.find((each) => each === value);
     if (choice === undefined) this.refuse(name, allowed);
@@ -99,7 +108,11 @@ export class SettingReader implements PluginSettings {
 
   refuse(name: string, allowed: string): void {
     const value = this.#valueOf(name);
-    this.#refuseValue(name, typeof value === 'string' ? value : value === undefined ? 'nothing' : value.join('+'), allowed);
+    this.#refuseValue(
+      name,
+      typeof value === 'string' ? value : value === undefined ? 'nothing' : value.join('+'),
+      allowed,
+    );
   }
 
   /** What is wrong with those that were asked for so far. */

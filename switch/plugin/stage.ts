@@ -16,7 +16,7 @@ import * as PORT_COUNTS_TABLE from '../l2/port-counts.ts';
 import * as BUNDLE from './bundle.ts';
 import * as FRAMES from './frames.ts';
 import { BatchFrames } from './frames.ts';
-import { NamedPort, type PluginInstance } from './instance.ts';
+import type { NamedPort, PluginInstance } from './instance.ts';
 import { withoutRooms } from './modules.ts';
 import { allowTurns, CALL_TURNS_MAX } from './turn-budget.ts';
 
@@ -26,6 +26,8 @@ const { COUNT_COPIES, COUNT_FORWARDED } = PORT_COUNTS_TABLE;
 const { COUNT_MIRRORED, COUNT_NOWHERE, COUNT_REDIRECTED, COUNT_SEEN, COUNTS_FIRST } = BUNDLE;
 const { NOBODY, NOWHERE, SAID_DROP, SAID_MIRROR, SAID_REDIRECT, SAID_VLAN, VLAN_KEPT } = FRAMES;
 const TPID_BITS = 0xffff;
+/** In `drops`: for no reason of the plugin's. */
+const DROPPED_NOWHERE = -1;
 
 /** Of so many calls one is measured: a look at the clock makes garbage. */
 export const MEASURED_EVERY = 256;
@@ -43,6 +45,8 @@ export class PluginStage {
   declare readonly frames: BatchFrames;
   declare private readonly verdicts: Int32Array;
   declare private readonly order: Int32Array;
+  /** While `hasRedirects`: the port that each frame goes to whatever was learned, or NOBODY. */
+  declare private readonly targets: Int32Array;
   /** By port id: those that its frames pass. */
   readonly #runs: (readonly PluginInstance[])[] = [];
   readonly #names: (NamedPort | undefined)[] = [];
@@ -69,6 +73,7 @@ export class PluginStage {
     this.callWords = of.callWords;
     this.frames = new BatchFrames(of.arena, of.headCopies);
     this.order = new Int32Array(BATCH_FRAMES_MAX);
+    this.targets = new Int32Array(BATCH_FRAMES_MAX);
     this.#portOf = of.portOf;
     this.#onFault = of.onFault;
     this.#nowUs = of.nowUs ?? (() => performance.now() * 1000);
@@ -108,15 +113,10 @@ export class PluginStage {
 
   /** After the look-up: has frames go where plugins said. All targets stand in the records. */
   redirect({ count, records }: Batch): void {
-    const { frames } = this;
+    const { targets } = this;
     for (let frame = 0; frame < count; frame++) {
-      const id = frames.redirects[frame];
-      if (id === NOBODY) continue;
-      records[(frame << RECORD_SHIFT) + AT_TARGET] = id;
-      frames.redirects[frame] = NOBODY;
+      if (targets[frame] !== NOBODY) records[(frame << RECORD_SHIFT) + AT_TARGET] = targets[frame];
     }
-    frames.said &= ~SAID_REDIRECT;
-    this.hasRedirects = false;
   }
 
   /** False: it failed, and said nothing. */
@@ -160,12 +160,7 @@ export class PluginStage {
 
   private fail(instance: PluginInstance, reason: string): void {
     instance.isFailed = true;
-    const { frames } = this;
-    const redirects = frames.said & SAID_REDIRECT & (this.hasRedirects ? 0 : SAID_REDIRECT);
-    // What earlier plugins redirected stays, as what this one did: nobody knows any more which it was.
-    frames.said &= ~SAID_REDIRECT | redirects;
-    frames.forget();
-    if (this.hasRedirects) frames.said |= SAID_REDIRECT;
+    this.frames.forget();
     this.#onFault(instance, reason);
   }
 
@@ -173,46 +168,53 @@ export class PluginStage {
   private carryOut(instance: PluginInstance, batch: Batch, sender: ForwardingPort): boolean {
     const { frames } = this;
     const { said } = frames;
-    frames.said = said & SAID_REDIRECT;
+    frames.said = 0;
     if ((said & SAID_MIRROR) !== 0) this.mirror(instance, batch, sender);
     if ((said & SAID_VLAN) !== 0) changeVlans(batch, frames.vlanActions);
     let drops = (said & SAID_DROP) !== 0;
-    if ((said & SAID_REDIRECT) !== 0) {
-      this.hasRedirects = true;
-      if (this.dropNowhere(instance, batch)) drops = true;
-    }
+    if ((said & SAID_REDIRECT) !== 0 && this.redirectAll(instance, batch)) drops = true;
     if (drops && !this.leaveOutDropped(instance, batch, sender)) return false;
     frames.changed();
     return true;
   }
 
-  /** Frames to ports that are not there. Answers whether there are any. */
-  private dropNowhere(instance: PluginInstance, { count }: Batch): boolean {
+  /** Notes where frames go. Answers whether some are to be dropped, whose ports are not there. */
+  private redirectAll(instance: PluginInstance, batch: Batch): boolean {
+    const { targets } = this;
+    // Frames with one address may have several targets now.
+    batch.spread();
+    const { count } = batch;
     const { redirects, drops } = this.frames;
-    let isAny = false;
+    if (!this.hasRedirects) targets.fill(NOBODY);
+    this.hasRedirects = true;
+    let isAnyNowhere = false;
     for (let frame = 0; frame < count; frame++) {
-      if (redirects[frame] === NOBODY || drops[frame] !== 0) continue;
-      if (redirects[frame] !== NOWHERE) {
+      const id = redirects[frame];
+      redirects[frame] = NOBODY;
+      if (id === NOBODY || drops[frame] !== 0) continue;
+      targets[frame] = id;
+      // One that gets nothing but copies is none to send to.
+      if (id !== NOWHERE && this.#portOf(id)?.isSwitched === true) {
         instance.counts[COUNT_REDIRECTED] += 1;
         continue;
       }
       instance.counts[COUNT_NOWHERE] += 1;
-      drops[frame] = -1;
-      isAny = true;
+      drops[frame] = DROPPED_NOWHERE;
+      isAnyNowhere = true;
     }
-    return isAny;
+    return isAnyNowhere;
   }
 
   private leaveOutDropped(instance: PluginInstance, batch: Batch, sender: ForwardingPort): boolean {
-    const { verdicts, frames } = this;
-    const { drops, redirects, marks } = frames;
+    const { verdicts, targets } = this;
+    const { drops, marks } = this.frames;
     const { count } = batch;
     let kept = 0;
     for (let frame = 0; frame < count; frame++) {
       const drop = drops[frame];
       drops[frame] = 0;
       if (drop === 0) {
-        redirects[kept] = redirects[frame];
+        targets[kept] = targets[frame];
         marks[kept] = marks[frame];
         kept++;
         continue;
@@ -220,7 +222,6 @@ export class PluginStage {
       if (drop > 0) instance.counts[COUNTS_FIRST + drop - 1] += 1;
       verdicts[frame] = DROP.plugin + 1;
     }
-    for (let frame = kept; frame < count; frame++) redirects[frame] = NOBODY;
     return leaveOut(batch, verdicts, sender);
   }
 
@@ -281,7 +282,8 @@ function tagBytesOf({ tags }: Batch, frame: number): number {
 }
 
 /** `actions`, which are set back: the VLAN of each frame, 0 for none, or VLAN_KEPT. */
-function changeVlans({ count, tags }: Batch, actions: Int32Array): void {
+function changeVlans(batch: Batch, actions: Int32Array): void {
+  const { count, tags } = batch;
   const { outers, inners } = tags;
   if (tags.isUniform) {
     outers.fill(tags.outer, 0, count);
@@ -304,12 +306,17 @@ function changeVlans({ count, tags }: Batch, actions: Int32Array): void {
   tags.isUniform = difference === 0;
   tags.outer = outers[0];
   tags.inner = inners[0];
+  // What is done once for all frames is done for one VLAN.
+  if (!tags.isUniform) batch.spread();
 }
 
 /** One line, with the place in the plugin's file. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return `it threw ${String(error)}`;
-  const place = /\((?:file:\/\/)?(\/ringway-plugin@\d+\/[^)]*)\)|at (?:file:\/\/)?(\/ringway-plugin@\d+\/\S*)/.exec(error.stack ?? '');
+  const place =
+    /\((?:file:\/\/)?(\/ringway-plugin@\d+\/[^)]*)\)|at (?:file:\/\/)?(\/ringway-plugin@\d+\/\S*)/.exec(
+      error.stack ?? '',
+    );
   const at = place === null ? '' : ` (${withoutRooms(place[1] ?? place[2])})`;
   return `${error.name}: ${error.message}${at}`.replace(/\s*\n\s*/g, ' ');
 }

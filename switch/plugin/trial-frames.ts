@@ -9,28 +9,137 @@ import { BATCH_FRAMES_MAX } from '../../src/queue/batch.ts';
 const ROOM_BYTES = 12;
 
 const MACS = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
-const tcp = (from: number, to: number): number[] => [from >> 8, from & 255, to >> 8, to & 255, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2];
+const tcp = (from: number, to: number): number[] => [
+  from >> 8,
+  from & 255,
+  to >> 8,
+  to & 255,
+  0,
+  0,
+  0,
+  1,
+  0,
+  0,
+  0,
+  0,
+  0x50,
+  2,
+];
 const udp = (from: number, to: number, payload: readonly number[]): number[] => [
-  from >> 8, from & 255, to >> 8, to & 255, (8 + payload.length) >> 8, (8 + payload.length) & 255, 0, 0, ...payload,
+  from >> 8,
+  from & 255,
+  to >> 8,
+  to & 255,
+  (8 + payload.length) >> 8,
+  (8 + payload.length) & 255,
+  0,
+  0,
+  ...payload,
 ];
 
-function ipv4(protocol: number, source: number, payload: readonly number[], fragment = 0, words = 5): number[] {
+function ipv4(
+  protocol: number,
+  source: number,
+  payload: readonly number[],
+  fragment = 0,
+  words = 5,
+): number[] {
   const sizeBytes = 4 * words + payload.length;
   const options = new Array<number>(4 * (words - 5)).fill(1);
   return [
-    8, 0, 0x40 + words, 0, sizeBytes >> 8, sizeBytes & 255, 0, 1, fragment >> 8, fragment & 255, 64, protocol, 0, 0,
-    10, 0, 0, source, 10, 0, 1, 1, ...options, ...payload,
+    8,
+    0,
+    0x40 + words,
+    0,
+    sizeBytes >> 8,
+    sizeBytes & 255,
+    0,
+    1,
+    fragment >> 8,
+    fragment & 255,
+    64,
+    protocol,
+    0,
+    0,
+    10,
+    0,
+    0,
+    source,
+    10,
+    0,
+    1,
+    1,
+    ...options,
+    ...payload,
   ];
 }
 
 const ipv6 = (next: number, payload: readonly number[]): number[] => [
-  0x86, 0xdd, 0x60, 0, 0, 0, 0, payload.length, next, 64,
-  0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, ...payload,
+  0x86,
+  0xdd,
+  0x60,
+  0,
+  0,
+  0,
+  0,
+  payload.length,
+  next,
+  64,
+  0xfd,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  1,
+  0xfd,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  0,
+  2,
+  ...payload,
 ];
 
 /** A DHCP reply, whose options end within the frame or do not. */
 const dhcp = (...options: readonly number[]): number[] => {
-  const payload = [2, 1, 6, 0, ...new Array<number>(12).fill(0), 10, 0, 0, 9, ...new Array<number>(8).fill(0), 2, 0, 0, 0, 0, 1];
+  const payload = [
+    2,
+    1,
+    6,
+    0,
+    ...new Array<number>(12).fill(0),
+    10,
+    0,
+    0,
+    9,
+    ...new Array<number>(8).fill(0),
+    2,
+    0,
+    0,
+    0,
+    0,
+    1,
+  ];
   return [...payload, ...new Array<number>(236 - payload.length).fill(0), 0x63, 0x82, 0x53, 0x63, ...options];
 };
 
@@ -63,8 +172,16 @@ const ODD: readonly (readonly number[])[] = [
 /** What puts each burst into a batch; frames are laid into `u8` from `start` on. */
 export function trialBatches(u8: Uint8Array, start: number): ((batch: Batch) => void)[] {
   const flow = (source: number): readonly number[] => ipv4(6, source, tcp(1024 + source, 443));
-  const many = (frameOf: (i: number) => readonly number[]) => Array.from({ length: BATCH_FRAMES_MAX }, (_, i) => frameOf(i));
-  const bursts = [[], [flow(1)], many(() => flow(1)), many(flow), many((i) => ODD[i % ODD.length]), ...ODD.map((odd) => [odd])];
+  const many = (frameOf: (i: number) => readonly number[]) =>
+    Array.from({ length: BATCH_FRAMES_MAX }, (_, i) => frameOf(i));
+  const bursts = [
+    [],
+    [flow(1)],
+    many(() => flow(1)),
+    many(flow),
+    many((i) => ODD[i % ODD.length]),
+    ...ODD.map((odd) => [odd]),
+  ];
   return bursts.map((frames) => (batch: Batch) => {
     let at = start;
     for (const behind of frames) {

@@ -61,7 +61,9 @@ function tried({ number, spec }: TrialInput): TrialResult {
   const plugin = checkedPlugin(made);
   const slowUs = callAll(plugin, ports, declared.drops.length);
   if (slowUs > spec.budgetUs)
-    throw new Error(`it takes ${Math.round(slowUs)} µs for a burst of 64 frames (allowed: ${spec.budgetUs} µs)`);
+    throw new Error(
+      `it takes ${Math.round(slowUs)} µs for a burst of 64 frames (allowed: ${spec.budgetUs} µs)`,
+    );
   return {
     bundle: {
       number,
@@ -79,7 +81,8 @@ function tried({ number, spec }: TrialInput): TrialResult {
 
 /** @throws Error */
 export function factoryOf(module: unknown): PluginFactory {
-  const factory = typeof module === 'object' && module !== null && 'default' in module ? module.default : undefined;
+  const factory =
+    typeof module === 'object' && module !== null && 'default' in module ? module.default : undefined;
   if (factory === undefined) throw new Error('it has no default export');
   if (typeof factory !== 'function') throw new Error('its default export is no function');
   return factory as PluginFactory;
@@ -132,10 +135,15 @@ function explained(error: unknown, file: string): string {
   const code = 'code' in error ? String(error.code) : '';
   if (code === 'ENOENT' || code === 'EACCES' || code === 'EISDIR') {
     const path = 'path' in error ? String(error.path) : file;
-    const why = code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'it is a folder' : 'permission denied';
+    const why =
+      code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'it is a folder' : 'permission denied';
     return path === file ? why : `${path}: ${why}`;
   }
-  if (code === 'ERR_INVALID_TYPESCRIPT_SYNTAX' || code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' || error instanceof SyntaxError)
+  if (
+    code === 'ERR_INVALID_TYPESCRIPT_SYNTAX' ||
+    code === 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX' ||
+    error instanceof SyntaxError
+  )
     return `syntax error: ${withoutRooms(error.message).split('\n')[0]}`;
   return withoutRooms(reasonOf(error));
 }

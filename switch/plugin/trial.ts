@@ -17,10 +17,16 @@ const PROGRAM = new URL(
 let lastNumber = 0;
 
 /** A plugin that cannot be: the message names its file, its settings and all that is wrong with them. */
-export function refusedPlugin({ name, file }: PluginSpec, faults: readonly PluginSettingFault[]): ConfigError {
+export function refusedPlugin(
+  { name, file }: PluginSpec,
+  faults: readonly PluginSettingFault[],
+): ConfigError {
   const told = faults.map((fault): { subject: string; fault: SettingFault } => ({
     subject: `plugin ${name} (${file})${fault.name === '' ? '' : `: ${fault.name}`}`,
-    fault: { path: ['plugins', name, ...(fault.name === '' ? [] : [fault.name])], text: printable(fault.text) },
+    fault: {
+      path: ['plugins', name, ...(fault.name === '' ? [] : [fault.name])],
+      text: printable(fault.text),
+    },
   }));
   return new ConfigError(told.map(({ subject, fault }) => `${subject}: ${fault.text}`).join('; '));
 }
@@ -36,7 +42,12 @@ function resultOf(spec: PluginSpec, limitMs: number): Promise<TrialResult> {
   const workerData = { number: ++lastNumber, spec };
   const fault = (text: string): TrialResult => ({ faults: [{ name: '', text }] });
   return new Promise((resolve) => {
-    const worker = new Worker(PROGRAM, { workerData, name: `trial of ${spec.name}`, stdout: true, stderr: true });
+    const worker = new Worker(PROGRAM, {
+      workerData,
+      name: `trial of ${spec.name}`,
+      stdout: true,
+      stderr: true,
+    });
     const timer = setTimeout(() => {
       resolve(fault(`it did not come to an end within ${limitMs / 1000} s when it was tried`));
       void worker.terminate();

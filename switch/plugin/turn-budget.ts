@@ -29,7 +29,9 @@ export function allowTurns(count: number): void {
 
 function turn(): boolean {
   if (--turns.left >= 0) return true;
-  throw new TurnsError(`a loop did not end: more than ${turns.allowed.toLocaleString('en')} turns in one call`);
+  throw new TurnsError(
+    `a loop did not end: more than ${turns.allowed.toLocaleString('en')} turns in one call`,
+  );
 }
 
 /** Before any guarded code is loaded in this thread. */

@@ -18,11 +18,13 @@ import { Fdb } from '../l2/fdb/fdb.ts';
 import { Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
+import { WorkerPlugins } from '../plugin/worker-plugins.ts';
 import {
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_HOLDS_FRAMES,
   CONTROL_NEVER_BLOCKS,
+  CONTROL_PLUGIN,
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type NumberedOrder,
@@ -43,6 +45,7 @@ export class PollWorker {
   readonly #arena: ArenaView;
   readonly #control: Int32Array;
   readonly #forwarder: Forwarder;
+  readonly #plugins: WorkerPlugins;
   readonly #epoll = new EpollSet();
   /** Queues that this worker polls. */
   #polled: IngressQueue[] = [];
@@ -71,6 +74,10 @@ export class PollWorker {
       onFault,
       setup.scratchOffset,
       setup.vlanLimit,
+    );
+    const callWords = this.#control.subarray(CONTROL_PLUGIN, CONTROL_PLUGIN + 2);
+    this.#plugins = new WorkerPlugins(this.#forwarder, setup.index, callWords, (report) =>
+      this.#tell(report),
     );
     this.#epoll.add(setup.wakeFd);
     // Before the first order: the pool adds no port until every worker has answered one.
@@ -177,10 +184,11 @@ export class PollWorker {
   #obey(order: WorkerOrder): void {
     switch (order.kind) {
       case 'addPort':
-        this.#addPort(order.portId, order.counts);
+        this.#addPort(order.portId, order.name, order.counts);
         break;
       case 'removePort':
         this.#forwarder.removePort(order.portId);
+        this.#plugins.portRemoved(order.portId);
         this.#sources.delete(order.portId);
         break;
       case 'attach':
@@ -204,6 +212,12 @@ export class PollWorker {
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
         break;
+      case 'loadPlugin':
+      case 'usePlugins':
+      case 'failPlugin':
+      case 'tickPlugins':
+        this.#plugins.obey(order);
+        break;
       case 'answer':
         break;
       case 'pin':
@@ -215,9 +229,10 @@ export class PollWorker {
     }
   }
 
-  #addPort(portId: number, counts: SharedArrayBuffer): void {
+  #addPort(portId: number, name: string, counts: SharedArrayBuffer): void {
     const own = new Float64Array(counts, this.#setup.index * PORT_COUNTS * 8, PORT_COUNTS);
     this.#forwarder.addPort(new ForwardingPort(portId, own));
+    this.#plugins.portAdded(portId, name);
   }
 
   #attach(attachment: QueueAttachment): void {
@@ -257,6 +272,7 @@ export class PollWorker {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
     this.#forwarder.follow(port, policy);
+    this.#plugins.portChanged(portId);
     this.#sources.set(portId, policy.copiesOf ?? []);
     this.#forwarder.setCopies(portId, policy.copiesOf?.map((source) => source.portId) ?? null);
     this.#refreshTargets(portId);

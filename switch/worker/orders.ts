@@ -11,9 +11,15 @@ import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
+import type { PluginOrder, PluginReport } from '../plugin/worker-plugins.ts';
 
 export type WorkerOrder =
-  | { readonly kind: 'addPort'; readonly portId: number; readonly counts: SharedArrayBuffer }
+  | {
+      readonly kind: 'addPort';
+      readonly portId: number;
+      readonly name: string;
+      readonly counts: SharedArrayBuffer;
+    }
   | { readonly kind: 'removePort'; readonly portId: number }
   | { readonly kind: 'attach'; readonly queue: QueueAttachment }
   | { readonly kind: 'detach'; readonly portId: number; readonly queueIndex: number }
@@ -38,6 +44,7 @@ export type WorkerOrder =
     }
   | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
+  | PluginOrder
   /** Nothing is to be done: the answer tells that the worker's loop turns. */
   | { readonly kind: 'answer' }
   | { readonly kind: 'pin'; readonly cpu: number }
@@ -49,6 +56,7 @@ export type NumberedOrder = { readonly number: number; readonly order: WorkerOrd
 export type OrderMessage = readonly NumberedOrder[];
 
 export type WorkerReport =
+  | PluginReport
   | { readonly kind: 'done'; readonly numbers: readonly number[] }
   | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number }
   /** It goes on when a map comes (`setMemory`) that has the first of these. */
@@ -71,6 +79,9 @@ export const CONTROL_EMPTY_TURNS = 3;
 export const CONTROL_NEVER_BLOCKS = 4;
 /** 1 while the worker has taken frames from queues that it could not give to anybody yet. */
 export const CONTROL_HOLDS_FRAMES = 5;
+/** Number of the plugin that the worker is calling, 0 of none, and how many calls there were: 32 bits, running. */
+export const CONTROL_PLUGIN = 6;
+export const CONTROL_PLUGIN_CALLS = 7;
 export const CONTROL_BYTES = 64;
 
 export type PollMode = 'adaptive' | 'busy';

@@ -15,12 +15,17 @@ import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
+import type { PluginWorkers } from '../plugin/plugin-table.ts';
+import { PluginWatch } from '../plugin/plugin-watch.ts';
+import type { PluginOrder, PluginReport } from '../plugin/worker-plugins.ts';
 import {
   CONTROL_BYTES,
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_HOLDS_FRAMES,
   CONTROL_NEVER_BLOCKS,
+  CONTROL_PLUGIN,
+  CONTROL_PLUGIN_CALLS,
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type NumberedOrder,
@@ -47,6 +52,8 @@ export type WorkerPoolOptions = {
   readonly vlanLimit: number;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
   readonly onQueueWaits: (portId: number, queueIndex: number, misses: readonly AddressMiss[]) => void;
+  /** What a worker tells of a plugin. */
+  readonly onPlugin: (report: PluginReport) => void;
 };
 
 const LOOK_AGAIN_MS = 1;
@@ -56,7 +63,7 @@ export function scratchBytes(cpus: readonly number[] | null): number {
   return FORWARDER_SCRATCH_BYTES * (cpus?.length ?? 1);
 }
 
-export class WorkerPool implements DataPath {
+export class WorkerPool implements DataPath, PluginWorkers {
   /** Rejects when a worker dies: a bug of ours that must end the process. */
   readonly failed: Promise<never>;
   readonly #threads: WorkerThread[];
@@ -99,16 +106,33 @@ export class WorkerPool implements DataPath {
     await Promise.all(this.#cpus.map((cpu, i) => this.#threads[i].order({ kind: 'pin', cpu })));
   }
 
-  async addPort(portId: number): Promise<void> {
+  async addPort(portId: number, name: string): Promise<void> {
     const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
     this.#countsOfPort.set(portId, counts);
-    await this.#orderAll({ kind: 'addPort', portId, counts });
+    await this.#orderAll({ kind: 'addPort', portId, name, counts });
   }
 
   /** What workers of another process counted about the port, which no frame has come to here. */
   takeOverCounts(portId: number, handed: Float64Array): void {
     const counts = this.#countsOfPort.get(portId);
     if (counts !== undefined) new Float64Array(counts).set(handed);
+  }
+
+  get workerCount(): number {
+    return this.#threads.length;
+  }
+
+  async orderPlugins(order: PluginOrder): Promise<void> {
+    await this.#orderAll(order);
+  }
+
+  /** The number of a plugin that a worker has been in for too long; null: there is none. Call once a second. */
+  stuckPlugin(): { readonly worker: number; readonly plugin: number } | null {
+    for (const [worker, thread] of this.#threads.entries()) {
+      const plugin = thread.stuckPlugin();
+      if (plugin !== null) return { worker, plugin };
+    }
+    return null;
   }
 
   /** Resolves when every worker's loop has turned, a sleeping one's too. */
@@ -256,7 +280,11 @@ class WorkerThread {
 
   constructor(
     setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
-    { onQueueFailed, onQueueWaits }: Pick<WorkerPoolOptions, 'onQueueFailed' | 'onQueueWaits'>,
+    {
+      onQueueFailed,
+      onQueueWaits,
+      onPlugin,
+    }: Pick<WorkerPoolOptions, 'onQueueFailed' | 'onQueueWaits' | 'onPlugin'>,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
@@ -265,7 +293,8 @@ class WorkerThread {
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
       else if (report.kind === 'queueWaits') onQueueWaits(report.portId, report.queueIndex, report.misses);
-      else for (const number of report.numbers) this.#answered(number);
+      else if (report.kind === 'done') for (const number of report.numbers) this.#answered(number);
+      else onPlugin(report);
     });
     this.failed = new Promise((_, reject) => {
       this.#worker.on('error', reject);
@@ -305,6 +334,14 @@ class WorkerThread {
 
   setTick(seconds: number): void {
     Atomics.store(this.#words, CONTROL_TICK, seconds);
+  }
+
+  readonly #watch = new PluginWatch();
+
+  /** As WorkerPool.stuckPlugin. */
+  stuckPlugin(): number | null {
+    const words = this.#words;
+    return this.#watch.look(Atomics.load(words, CONTROL_PLUGIN), Atomics.load(words, CONTROL_PLUGIN_CALLS));
   }
 
   /** Running, 32 bits without a sign. */

@@ -164,6 +164,11 @@ describe('answers', () => {
         configs.push(config);
         ports.push(portReport(config.name));
       },
+      plugins: () => [],
+      pluginNotes: () => [],
+      addPlugin: async () => {},
+      reloadPlugins: async () => {},
+      removePlugin: async () => {},
       removePort: async (name) => {
         const index = ports.findIndex((port) => port.name === name);
         if (index < 0) throw new NoSuchPortError(name);
