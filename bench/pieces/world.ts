@@ -21,6 +21,7 @@ import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts
 import { ForwardingPort, STAGE_GUARD } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { FakeRing } from './fake-ring.ts';
+import { plug, UDP_PACKET } from './plugins.ts';
 
 export const RING_SIZE = 256;
 const BUFFER_BYTES = 2048;
@@ -45,6 +46,8 @@ export type PiecesCase = {
   readonly logs?: boolean;
   /** The first bytes of all frames are copied for stages that look at them. */
   readonly copiesHeads?: boolean;
+  /** Frames pass a plugin that does nothing, or an access list whose 100th rule allows them. */
+  readonly plugin?: 'empty' | 'access list';
   /** All ports are in one VLAN: the one that sends as an access port or a trunk, whose frames have a tag, the others too. */
   readonly vlan?: { readonly from: 'access' | 'trunk'; readonly to: 'access' | 'trunk' };
 };
@@ -165,6 +168,7 @@ export class PiecesWorld {
       if (mode === 'access') port.follow({ ...DEFAULT_POLICY, vlan: { ...DEFAULT_VLAN, mode, tag: VLAN } });
       if (plan.copiesHeads === true) port.stages |= STAGE_GUARD;
       this.#forwarder.addPort(port);
+      if (id === 0 && plan.plugin !== undefined) plug(this.#forwarder, port, plan.plugin);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));
     const mac = (port: number, flow: number): number[] => [2, 0, 0, 0, flow, port];
@@ -174,6 +178,7 @@ export class PiecesWorld {
       const flow = i % flows;
       frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));
       frame.set(mac(0, 0), 6);
+      if (plan.plugin === 'access list') frame.set(UDP_PACKET, 12);
       return frame;
     });
     const vlan = plan.vlan === undefined ? 0 : VLAN;

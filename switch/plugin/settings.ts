@@ -82,7 +82,10 @@ export class SettingReader implements PluginSettings {
     const value = this.#valueOf(name);
     const allowed =
       choices.length === 1 ? choices[0] : `${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}`;
-    if (value === undefined) return fallback ?? (this.#missing(name, allowed), choices[0]);
+    if (value === undefined) {
+      if (fallback === undefined) this.#missing(name, allowed);
+      return fallback ?? choices[0];
+    }
     const choice = choices.find((each) => each === value);
     if (choice === undefined) this.refuse(name, allowed);
     return choice ?? fallback ?? choices[0];

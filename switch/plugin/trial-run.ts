@@ -25,22 +25,22 @@ const FRAMES_BYTES = 2 ** 20;
 /** The least of so many calls counts. */
 const MEASURED_CALLS = 30;
 
-export function runTrial(input: TrialInput): TrialResult {
+/** `texts`: contents of files by path that need not be read. */
+export function runTrial(input: TrialInput, texts = new Map<string, string>()): TrialResult {
   try {
-    return tried(input);
+    return tried(input, texts);
   } catch (error) {
     return { faults: [{ name: '', text: explained(error, input.spec.file) }] };
   }
 }
 
-function tried({ number, spec }: TrialInput): TrialResult {
+function tried({ number, spec }: TrialInput, texts: Map<string, string>): TrialResult {
   const modules: Record<string, string> = {};
   allowTurns(LOAD_TURNS_MAX);
   const module = loadModules(number, spec.file, sourceReader(modules, guardLoops));
   const factory = factoryOf(module);
   const declared = new Declared();
   const ports = new NamedPorts();
-  const texts = new Map<string, string>();
   const settings = new SettingReader(spec.settings, spec.folder, texts);
   const counts = new Float64Array(COUNTS_MAX);
   allowTurns(LOAD_TURNS_MAX);

@@ -73,7 +73,8 @@ const factory: PluginFactory = (settings, context) => {
       const { count, protocols, l4Sources, l4Destinations } = frames;
       for (let frame = 0; frame < count; frame++) {
         if (protocols[frame] !== PROTOCOL.udp) continue;
-        const [from, to] = [l4Sources[frame], l4Destinations[frame]];
+        const from = l4Sources[frame];
+        const to = l4Destinations[frame];
         if ((from === SERVER_PORT && to === CLIENT_PORT) || (from === CLIENT_PORT && to === SERVER_PORT))
           record(frames, frame);
       }

@@ -73,6 +73,11 @@ const SOURCE: ControlSource = {
   addPort: unchanged,
   changePort: unchanged,
   removePort: unchanged,
+  plugins: () => [],
+  pluginNotes: () => [],
+  addPlugin: unchanged,
+  reloadPlugins: unchanged,
+  removePlugin: unchanged,
 };
 const API = controlApi(SOURCE, '1.2.3');
 
@@ -164,11 +169,6 @@ describe('answers', () => {
         configs.push(config);
         ports.push(portReport(config.name));
       },
-      plugins: () => [],
-      pluginNotes: () => [],
-      addPlugin: async () => {},
-      reloadPlugins: async () => {},
-      removePlugin: async () => {},
       removePort: async (name) => {
         const index = ports.findIndex((port) => port.name === name);
         if (index < 0) throw new NoSuchPortError(name);
