@@ -8,11 +8,15 @@ import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import { vlanOf } from '../../src/queue/frame-tags.ts';
 import type { HeadCopies } from '../l2/head-copies.ts';
+import * as FIELDS from './header-fields.ts';
 import { HeaderFields } from './header-fields.ts';
 import type { DropReason, Frames, PluginPort } from './interface.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AT_BYTES, AT_WORD0, AT_WORD1, AT_WORD2, AT_WORD3, BATCH_FRAMES_MAX, IN_PIECES, RECORD_SHIFT } = BATCH;
+
+const { SPREAD_DESTINATIONS, SPREAD_L4_DESTINATIONS, SPREAD_L4_OFFSETS, SPREAD_L4_SOURCES } = FIELDS;
+const { SPREAD_PROTOCOLS, SPREAD_SOURCES, SPREAD_VERSIONS } = FIELDS;
 
 /** Groups of fields that are filled in (`filled`). */
 const SIZES = 1;
@@ -132,39 +136,39 @@ export class BatchFrames implements Frames {
   }
 
   get ipVersions(): Int32Array {
-    return this.parsed().versions;
+    return this.parsed().field(SPREAD_VERSIONS);
   }
 
   get ipv4Sources(): Int32Array {
-    return this.parsed().sources4;
+    return this.parsed().field(SPREAD_SOURCES);
   }
 
   get ipv4Destinations(): Int32Array {
-    return this.parsed().destinations4;
+    return this.parsed().field(SPREAD_DESTINATIONS);
   }
 
   get ipv6Sources(): Int32Array {
-    return this.parsed().sources6;
+    return this.parsed().ipv6Sources;
   }
 
   get ipv6Destinations(): Int32Array {
-    return this.parsed().destinations6;
+    return this.parsed().ipv6Destinations;
   }
 
   get protocols(): Int32Array {
-    return this.parsed().protocols;
+    return this.parsed().field(SPREAD_PROTOCOLS);
   }
 
   get l4Sources(): Int32Array {
-    return this.parsed().l4Sources;
+    return this.parsed().field(SPREAD_L4_SOURCES);
   }
 
   get l4Destinations(): Int32Array {
-    return this.parsed().l4Destinations;
+    return this.parsed().field(SPREAD_L4_DESTINATIONS);
   }
 
   get l4Offsets(): Int32Array {
-    return this.parsed().l4Offsets;
+    return this.parsed().field(SPREAD_L4_OFFSETS);
   }
 
   get repeats(): Int32Array {

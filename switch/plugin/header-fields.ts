@@ -10,7 +10,7 @@ import * as BATCH from '../../src/queue/batch.ts';
 import type { HeadCopies } from '../l2/head-copies.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { AT_WORD0, AT_WORD1, AT_WORD2, AT_WORD3, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
+const { AT_BYTES, AT_INDEX, AT_WORD0, AT_WORD1, AT_WORD2, BATCH_FRAMES_MAX, MIXED, RECORD_SHIFT } = BATCH;
 const { IPV4_FRAGMENT_MASK, IPV4_HEADER_BYTES_MIN, IPV6_HEADER_BYTES } = IP;
 const { PROTOCOL_DESTINATION_OPTIONS, PROTOCOL_HOP_BY_HOP, PROTOCOL_ROUTING } = IP;
 const { PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP } = IP;
@@ -29,17 +29,33 @@ const FRAGMENT_AND_PROTOCOL = 0xff00ffbf | 0;
 /** Bytes of a frame with IPv4 and ports. */
 const PORTS_END = IP_START + IPV4_HEADER_BYTES_MIN + 4;
 
+/** Fields that one frame of a run has and the others get when they are asked for (`spread`). */
+export const SPREAD_VERSIONS = 1;
+export const SPREAD_SOURCES = 2;
+export const SPREAD_DESTINATIONS = 4;
+export const SPREAD_PROTOCOLS = 8;
+export const SPREAD_L4_SOURCES = 16;
+export const SPREAD_L4_DESTINATIONS = 32;
+export const SPREAD_L4_OFFSETS = 64;
+
 export class HeaderFields {
-  declare readonly versions: Int32Array;
-  declare readonly sources4: Int32Array;
-  declare readonly destinations4: Int32Array;
-  declare readonly sources6: Int32Array;
-  declare readonly destinations6: Int32Array;
-  declare readonly protocols: Int32Array;
-  declare readonly l4Sources: Int32Array;
-  declare readonly l4Destinations: Int32Array;
-  declare readonly l4Offsets: Int32Array;
+  declare private readonly versions: Int32Array;
+  declare private readonly sources4: Int32Array;
+  declare private readonly destinations4: Int32Array;
+  declare private readonly sources6: Int32Array;
+  declare private readonly destinations6: Int32Array;
+  declare private readonly protocols: Int32Array;
+  declare private readonly l4Sources: Int32Array;
+  declare private readonly l4Destinations: Int32Array;
+  declare private readonly l4Offsets: Int32Array;
+  /** 1: the frame has all that `Frames.repeats` names of the one before it. */
   declare readonly repeats: Int32Array;
+  /** Frames with the IPv4 fields of the one before them are a run: where each begins; behind the last one stands `count`. */
+  declare private readonly runs: Int32Array;
+  private runCount = 0;
+  private count = 0;
+  private isSpread = 0;
+  private hasSix = false;
 
   constructor() {
     this.versions = new Int32Array(BATCH_FRAMES_MAX);
@@ -52,20 +68,129 @@ export class HeaderFields {
     this.l4Destinations = new Int32Array(BATCH_FRAMES_MAX);
     this.l4Offsets = new Int32Array(BATCH_FRAMES_MAX);
     this.repeats = new Int32Array(BATCH_FRAMES_MAX);
+    this.runs = new Int32Array(BATCH_FRAMES_MAX + 1);
+  }
+
+  /** One of the fields, SPREAD_*, of all frames. */
+  field(which: number): Int32Array {
+    const array = this.arrayOf(which);
+    if ((this.isSpread & which) === 0) this.spread(array, which);
+    return array;
+  }
+
+  /** Of all frames; 0 of those that have none. */
+  get ipv6Sources(): Int32Array {
+    this.clearOthers(this.sources6);
+    return this.sources6;
+  }
+
+  get ipv6Destinations(): Int32Array {
+    this.clearOthers(this.destinations6);
+    return this.destinations6;
+  }
+
+  private arrayOf(which: number): Int32Array {
+    switch (which) {
+      case SPREAD_VERSIONS:
+        return this.versions;
+      case SPREAD_SOURCES:
+        return this.sources4;
+      case SPREAD_DESTINATIONS:
+        return this.destinations4;
+      case SPREAD_PROTOCOLS:
+        return this.protocols;
+      case SPREAD_L4_SOURCES:
+        return this.l4Sources;
+      case SPREAD_L4_DESTINATIONS:
+        return this.l4Destinations;
+      default:
+        return this.l4Offsets;
+    }
+  }
+
+  private spread(array: Int32Array, which: number): void {
+    const { runs, runCount } = this;
+    this.isSpread |= which;
+    if (runCount === this.count) return;
+    for (let run = 0; run < runCount; run++) {
+      const value = array[runs[run]];
+      for (let frame = runs[run] + 1; frame < runs[run + 1]; frame++) array[frame] = value;
+    }
+  }
+
+  private clearOthers(words: Int32Array): void {
+    const versions = this.field(SPREAD_VERSIONS);
+    if (!this.hasSix) words.fill(0, 0, 4 * this.count);
+    else for (let i = 0; i < 4 * this.count; i++) if (versions[i >> 2] !== 6) words[i] = 0;
   }
 
   /** Of all frames of a batch whose heads are copied. */
   fill(batch: Batch, copies: HeadCopies): void {
+    this.count = batch.count;
+    this.runCount = 0;
+    this.isSpread = 0;
+    this.hasSix = false;
+    if (batch.allIn !== MIXED && batch.alike && batch.tags.isUniform) this.fillAlike(batch, copies);
+    else this.fillAny(batch, copies);
+    this.runs[this.runCount] = batch.count;
+  }
+
+  /** Frames in one piece each, with the same addresses and VLAN. */
+  private fillAlike(batch: Batch, copies: HeadCopies): void {
     const { repeats } = this;
-    const { count, records, alike, alikeBehind, tags } = batch;
+    const { records } = batch;
+    const count = batch.count | 0;
+    const { i32 } = copies.window;
+    let before3 = 0;
+    let before5 = 0;
+    let before6 = 0;
+    let before7 = 0;
+    let before8 = 0;
+    let before9 = 0;
+    for (let frame = 0; frame < count; frame++) {
+      const at = frame << RECORD_SHIFT;
+      const word = records[at + AT_INDEX] >> 2;
+      if (records[at + AT_BYTES] >= PORTS_END) {
+        const word3 = i32[word + 3] & TYPE_AND_VERSION;
+        const word5 = i32[word + 5] & FRAGMENT_AND_PROTOCOL;
+        const word6 = i32[word + 6] >>> 16;
+        const word7 = i32[word + 7];
+        const word8 = i32[word + 8];
+        const word9 = i32[word + 9] & 0xffff;
+        const difference =
+          (word3 ^ before3) |
+          (word5 ^ before5) |
+          (word6 ^ before6) |
+          (word7 ^ before7) |
+          (word8 ^ before8) |
+          (word9 ^ before9);
+        // At the first one nothing was before.
+        if (difference === 0 && word3 === PLAIN_IPV4 && frame > 0) {
+          repeats[frame] = 1;
+          continue;
+        }
+        before3 = word3;
+        before5 = word5;
+        before6 = word6;
+        before7 = word7;
+        before8 = word8;
+        before9 = word9;
+      } else before3 = 0;
+      repeats[frame] = 0;
+      this.readFrame(batch, copies, frame);
+    }
+  }
+
+  private fillAny(batch: Batch, copies: HeadCopies): void {
+    const { repeats } = this;
+    const { count, records, alike, tags } = batch;
     const { i32 } = copies.window;
     let before = 0;
     for (let frame = 0; frame < count; frame++) {
-      const index = copies.indexOf(batch, frame);
-      const word = index >> 2;
-      const bytes = copies.bytesOf(batch, frame);
+      const word = copies.indexOf(batch, frame) >> 2;
+      const hasPorts = batch.bytesOf(frame) >= PORTS_END;
       repeats[frame] = 0;
-      if (frame > 0 && bytes >= PORTS_END && repeats32(i32, word, before)) {
+      if (hasPorts && repeatsWords(i32, word, before)) {
         const at = frame << RECORD_SHIFT;
         const last = at - (1 << RECORD_SHIFT);
         const isAlike =
@@ -74,36 +199,24 @@ export class HeaderFields {
               records[at + AT_WORD1] === records[last + AT_WORD1] &&
               records[at + AT_WORD2] === records[last + AT_WORD2])) &&
           (tags.isUniform || tags.outers[frame] === tags.outers[frame - 1]);
-        this.repeat(frame);
         if (isAlike) repeats[frame] = 1;
-      } else {
-        const word3 = records[((alikeBehind ? 0 : frame) << RECORD_SHIFT) + AT_WORD3];
-        this.read(copies.window.u8, index, bytes, frame, ((word3 & 0xff) << 8) | ((word3 >> 8) & 0xff));
-      }
-      // Of what is no plain IPv4 header or has no room for ports nothing is told by comparing words.
-      before = bytes >= PORTS_END ? word : 0;
+      } else this.readFrame(batch, copies, frame);
+      // Of what has no room for ports nothing is told by comparing words.
+      before = hasPorts ? word : 0;
     }
   }
 
-  /** As the frame before it. */
-  private repeat(frame: number): void {
-    const last = frame - 1;
-    this.versions[frame] = 4;
-    this.sources4[frame] = this.sources4[last];
-    this.destinations4[frame] = this.destinations4[last];
-    this.protocols[frame] = this.protocols[last];
-    this.l4Sources[frame] = this.l4Sources[last];
-    this.l4Destinations[frame] = this.l4Destinations[last];
-    this.l4Offsets[frame] = this.l4Offsets[last];
-    this.clear6(frame);
-  }
-
-  private clear6(frame: number): void {
-    const { sources6, destinations6 } = this;
-    for (let word = 4 * frame; word < 4 * frame + 4; word++) {
-      sources6[word] = 0;
-      destinations6[word] = 0;
-    }
+  private readFrame(batch: Batch, copies: HeadCopies, frame: number): void {
+    this.runs[this.runCount++] = frame;
+    const type = batch.word3Of(frame);
+    const index = copies.indexOf(batch, frame);
+    this.read(
+      copies.window.u8,
+      index,
+      copies.bytesOf(batch, frame),
+      frame,
+      ((type & 0xff) << 8) | ((type >> 8) & 0xff),
+    );
   }
 
   /** `end` bytes of the frame lie at `index`. */
@@ -115,7 +228,6 @@ export class HeaderFields {
     this.l4Sources[frame] = NONE;
     this.l4Destinations[frame] = NONE;
     this.l4Offsets[frame] = 0;
-    this.clear6(frame);
     if (etherType === IPV4) this.readIpv4(u8, index, end, frame);
     else if (etherType === IPV6) this.readIpv6(u8, index, end, frame);
   }
@@ -139,6 +251,7 @@ export class HeaderFields {
     const ip = index + IP_START;
     if (end < IP_START + IPV6_HEADER_BYTES || u8[ip] >> 4 !== 6) return;
     this.versions[frame] = 6;
+    this.hasSix = true;
     for (let word = 0; word < 4; word++) {
       this.sources6[4 * frame + word] = be32(u8, ip + 8 + 4 * word);
       this.destinations6[4 * frame + word] = be32(u8, ip + 24 + 4 * word);
@@ -183,7 +296,7 @@ export class HeaderFields {
 }
 
 /** Whether both are IPv4 without options, and have the same addresses, protocol and four bytes behind, fragment or none. */
-function repeats32(i32: Int32Array, word: number, before: number): boolean {
+function repeatsWords(i32: Int32Array, word: number, before: number): boolean {
   return (
     before !== 0 &&
     (i32[word + 3] & TYPE_AND_VERSION) === PLAIN_IPV4 &&
