@@ -6,7 +6,7 @@ import { parse, resolve } from 'node:path';
 import { z } from 'zod';
 import { BUDGET_US_DEFAULT, type PluginSpec } from '../plugin/bundle.ts';
 import { pathOf, wholeNumber } from './kinds/values.ts';
-import { ConfigError, isSettingMap, type SettingFault } from './settings.ts';
+import { ConfigError, isSettingMap, type SettingFault, settingOfJson } from './settings.ts';
 
 const NAME = /^[A-Za-z][A-Za-z0-9._-]{0,30}$/;
 export const PLUGIN_NAME_ALLOWED =
@@ -66,7 +66,7 @@ export function pluginSpecs(plugins: z.output<typeof pluginMap>, folder = proces
 /** One plugin from JSON, as the control API has it: with `folder`, what its paths are relative to. @throws ConfigError */
 export function resolvePlugin(name: string, settings: unknown): PluginSpec {
   const { folder = process.cwd(), ...own } = isSettingMap(settings) ? settings : {};
-  const parsed = pluginMap.safeParse({ [name]: own }, { reportInput: true });
+  const parsed = pluginMap.safeParse({ [name]: settingOfJson(own, `plugin ${name}`) }, { reportInput: true });
   if (parsed.success) return pluginSpecs(parsed.data, String(folder))[0];
   const faults = parsed.error.issues.map(({ path, message, input, code }) => {
     const key = path.slice(1).map(String).join('.');

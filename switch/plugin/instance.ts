@@ -17,6 +17,11 @@ const SAYINGS_MAX = 256;
 const NAME = /^[A-Za-z][A-Za-z0-9_-]{0,40}$/;
 const NAME_ALLOWED = 'a name has 1 to 41 letters, digits, dashes and underscores';
 
+/** What a plugin has to be and is not; the message says it as one line. */
+export class PluginError extends Error {
+  override name = 'PluginError';
+}
+
 /** A port as plugins know it, by its name for good. */
 export class NamedPort implements PluginPort {
   readonly name: string;
@@ -84,9 +89,9 @@ export class Declared {
   }
 
   #check(name: string, isThere: boolean): void {
-    if (this.isClosed) throw new Error(`${name} is declared outside of the factory`);
-    if (!NAME.test(name)) throw new Error(`${name} cannot be declared (${NAME_ALLOWED})`);
-    if (isThere) throw new Error(`${name} is declared twice`);
+    if (this.isClosed) throw new PluginError(`${name} is declared outside of the factory`);
+    if (!NAME.test(name)) throw new PluginError(`${name} cannot be declared (${NAME_ALLOWED})`);
+    if (isThere) throw new PluginError(`${name} is declared twice`);
   }
 }
 
@@ -165,9 +170,9 @@ export class Context implements PluginContext {
   }
 }
 
-/** What a factory answered, if it is a plugin. @throws Error, which says what is wrong */
+/** What a factory answered, if it is a plugin. @throws PluginError, which says what is wrong */
 export function checkedPlugin(value: unknown): Plugin {
-  if (typeof value !== 'object' || value === null) throw new Error('its factory answers no object');
+  if (typeof value !== 'object' || value === null) throw new PluginError('its factory answers no object');
   const plugin = value as Plugin;
   const { version, decide, reads, onFault } = plugin as Readonly<Record<keyof Plugin, unknown>>;
   if (version !== INTERFACE_VERSION) {
@@ -175,17 +180,17 @@ export function checkedPlugin(value: unknown): Plugin {
       version === undefined
         ? 'names no version of the interface'
         : `is for version ${version} of the interface`;
-    throw new Error(`it ${which}, and this Ringway has version ${INTERFACE_VERSION}`);
+    throw new PluginError(`it ${which}, and this Ringway has version ${INTERFACE_VERSION}`);
   }
-  if (typeof decide !== 'function') throw new Error('it has no function decide');
+  if (typeof decide !== 'function') throw new PluginError('it has no function decide');
   for (const hook of ['portAdded', 'portRemoved', 'tick'] as const) {
     if (plugin[hook] !== undefined && typeof plugin[hook] !== 'function')
-      throw new Error(`its ${hook} is no function`);
+      throw new PluginError(`its ${hook} is no function`);
   }
   if (reads !== undefined && reads !== 'ethernet' && reads !== 'headers')
-    throw new Error(`its reads is ${String(reads)} (ethernet or headers)`);
+    throw new PluginError(`its reads is ${String(reads)} (ethernet or headers)`);
   if (onFault !== undefined && onFault !== 'drop' && onFault !== 'pass')
-    throw new Error(`its onFault is ${String(onFault)} (drop or pass)`);
+    throw new PluginError(`its onFault is ${String(onFault)} (drop or pass)`);
   return plugin;
 }
 

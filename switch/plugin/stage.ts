@@ -16,7 +16,7 @@ import * as PORT_COUNTS_TABLE from '../l2/port-counts.ts';
 import * as BUNDLE from './bundle.ts';
 import * as FRAMES from './frames.ts';
 import { BatchFrames } from './frames.ts';
-import type { NamedPort, PluginInstance } from './instance.ts';
+import { type NamedPort, PluginError, type PluginInstance } from './instance.ts';
 import { withoutRooms } from './modules.ts';
 import { allowTurns, CALL_TURNS_MAX } from './turn-budget.ts';
 
@@ -312,6 +312,7 @@ function changeVlans(batch: Batch, actions: Int32Array): void {
 
 /** One line, with the place in the plugin's file. */
 export function reasonOf(error: unknown): string {
+  if (error instanceof PluginError) return error.message;
   if (!(error instanceof Error)) return `it threw ${String(error)}`;
   const place =
     /\((?:file:\/\/)?(\/ringway-plugin@\d+\/[^)]*)\)|at (?:file:\/\/)?(\/ringway-plugin@\d+\/\S*)/.exec(

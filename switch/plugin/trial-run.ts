@@ -5,7 +5,7 @@ import { readHeads } from '../../src/queue/heads.ts';
 import { HEAD_COPIES_SCRATCH_BYTES, HeadCopies } from '../l2/head-copies.ts';
 import { COUNTS_FIRST, type PluginBundle, type PluginSpec } from './bundle.ts';
 import { BatchFrames } from './frames.ts';
-import { Context, checkedPlugin, Declared, NamedPorts } from './instance.ts';
+import { Context, checkedPlugin, Declared, NamedPorts, PluginError } from './instance.ts';
 import type { Plugin, PluginFactory } from './interface.ts';
 import { guardLoops } from './loop-guard.ts';
 import { loadModules, sourceReader, withoutRooms } from './modules.ts';
@@ -57,11 +57,11 @@ function tried({ number, spec }: TrialInput, texts: Map<string, string>): TrialR
   if (faults.length > 0) return { faults };
   declared.isClosed = true;
   if (COUNTS_FIRST + declared.drops.length + declared.counters.length > COUNTS_MAX)
-    throw new Error(`it declares more than ${COUNTS_MAX - COUNTS_FIRST} reasons and counters`);
+    throw new PluginError(`it declares more than ${COUNTS_MAX - COUNTS_FIRST} reasons and counters`);
   const plugin = checkedPlugin(made);
   const slowUs = callAll(plugin, ports, declared.drops.length);
   if (slowUs > spec.budgetUs)
-    throw new Error(
+    throw new PluginError(
       `it takes ${Math.round(slowUs)} µs for a burst of 64 frames (allowed: ${spec.budgetUs} µs)`,
     );
   return {
@@ -79,12 +79,12 @@ function tried({ number, spec }: TrialInput, texts: Map<string, string>): TrialR
   };
 }
 
-/** @throws Error */
+/** @throws PluginError */
 export function factoryOf(module: unknown): PluginFactory {
   const factory =
     typeof module === 'object' && module !== null && 'default' in module ? module.default : undefined;
-  if (factory === undefined) throw new Error('it has no default export');
-  if (typeof factory !== 'function') throw new Error('its default export is no function');
+  if (factory === undefined) throw new PluginError('it has no default export');
+  if (typeof factory !== 'function') throw new PluginError('its default export is no function');
   return factory as PluginFactory;
 }
 

@@ -4,7 +4,15 @@
  */
 import type { Forwarder } from '../l2/forwarder.ts';
 import { COUNTS_FIRST, countsOf, type PluginBundle } from './bundle.ts';
-import { Context, checkedPlugin, Declared, type NamedPort, NamedPorts, PluginInstance } from './instance.ts';
+import {
+  Context,
+  checkedPlugin,
+  Declared,
+  type NamedPort,
+  NamedPorts,
+  PluginError,
+  PluginInstance,
+} from './instance.ts';
 import { loadModules } from './modules.ts';
 import { SettingReader } from './settings.ts';
 import { type PluginFaultListener, type PluginStage, reasonOf } from './stage.ts';
@@ -160,7 +168,7 @@ export function instanceOf(bundle: PluginBundle, ports: NamedPorts, counts: Floa
   allowTurns(LOAD_TURNS_MAX);
   const module = loadModules(number, spec.file, (path) => {
     const source = modules[path];
-    if (source === undefined) throw new Error(`it imports ${path} only at times`);
+    if (source === undefined) throw new PluginError(`it imports ${path} only at times`);
     return source;
   });
   const declared = new Declared();
@@ -174,7 +182,7 @@ export function instanceOf(bundle: PluginBundle, ports: NamedPorts, counts: Floa
     declared.counters.length === counters.length &&
     declared.counters.every((name, i) => name === counters[i]) &&
     COUNTS_FIRST + drops.length + counters.length === counts.length;
-  if (!isAsTried) throw new Error('it declares other reasons and counters than when it was tried');
+  if (!isAsTried) throw new PluginError('it declares other reasons and counters than when it was tried');
   return new PluginInstance(plugin, context, counts, {
     number,
     readsHeaders: bundle.readsHeaders,
