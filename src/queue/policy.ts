@@ -35,6 +35,34 @@ export const DEFAULT_VLAN: VlanPolicy = {
   serviceTag: '802.1ad',
 };
 
+/** So many a second, and of those that were saved up so many at once. */
+export type RatePolicy = { readonly perSecond: number; readonly burst: number };
+
+/** What a port may send and be sent (switch/l2/limits.ts), and its frames to be flooded, by kind; null: as much as it likes. */
+export type LimitsPolicy = {
+  readonly bitsIn: RatePolicy | null;
+  readonly framesIn: RatePolicy | null;
+  readonly bitsOut: RatePolicy | null;
+  readonly framesOut: RatePolicy | null;
+  /** Frames. */
+  readonly broadcast: RatePolicy | null;
+  readonly multicast: RatePolicy | null;
+  readonly unknown: RatePolicy | null;
+};
+
+export const NO_LIMITS: LimitsPolicy = {
+  bitsIn: null,
+  framesIn: null,
+  bitsOut: null,
+  framesOut: null,
+  broadcast: null,
+  multicast: null,
+  unknown: null,
+};
+
+/** Which signs of a loop have the port shut (switch/loop-guard.ts): none, probes that come back, or addresses that move too. */
+export type LoopGuardPolicy = 'off' | 'probe' | 'on';
+
 export type PortPolicy = {
   /**
    * Largest packet of a frame that may be delivered to the port, without Ethernet header and VLAN tags: as its other side
@@ -58,6 +86,12 @@ export type PortPolicy = {
   readonly vlan: VlanPolicy;
   /** Plugins that frames from the port pass, by name; null: all that there are. */
   readonly plugins: readonly string[] | null;
+  readonly limits: LimitsPolicy;
+  /** It exchanges no frames with others that are protected. */
+  readonly isProtected: boolean;
+  readonly loopGuard: LoopGuardPolicy;
+  /** Nothing is taken from it or goes to it, because of a loop: not a setting, but what the switch has decided. */
+  readonly isShut: boolean;
 };
 
 export const DEFAULT_POLICY: PortPolicy = {
@@ -70,4 +104,8 @@ export const DEFAULT_POLICY: PortPolicy = {
   takes: 0,
   vlan: DEFAULT_VLAN,
   plugins: null,
+  limits: NO_LIMITS,
+  isProtected: false,
+  loopGuard: 'off',
+  isShut: false,
 };

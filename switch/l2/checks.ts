@@ -7,8 +7,16 @@ import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import type { PluginStage } from '../plugin/stage.ts';
-import { type ForwardingPort, STAGE_GUARD, STAGE_PLUGIN } from './forwarding-port.ts';
+import {
+  type ForwardingPort,
+  STAGE_GUARD,
+  STAGE_LIMIT,
+  STAGE_LOOP_PROBES,
+  STAGE_PLUGIN,
+} from './forwarding-port.ts';
 import { HeadCopies } from './head-copies.ts';
+import type { Limits } from './limits.ts';
+import type { LoopProbes } from './loop-probes.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { BATCH_FRAMES_MAX } = BATCH;
@@ -25,17 +33,26 @@ export class Checks {
   /** Null: there are none, and no port has their bit. */
   plugins: PluginStage | null = null;
 
+  declare private readonly limits: Limits;
+  declare private readonly loopProbes: LoopProbes;
+
   /** `scratchOffset`: of HEAD_COPIES_SCRATCH_BYTES in the arena, within one window. */
-  constructor(arena: ArenaView, scratchOffset: number) {
+  constructor(arena: ArenaView, scratchOffset: number, limits: Limits, loopProbes: LoopProbes) {
+    this.loopProbes = loopProbes;
+    this.limits = limits;
     this.verdicts = new Int32Array(BATCH_FRAMES_MAX);
     this.heads = new HeadCopies(arena, scratchOffset);
   }
 
   /** Runs the port's stages over the batch. Answers whether frames are left. */
   all(batch: Batch, sender: ForwardingPort, nowTick: number): boolean {
-    if ((sender.stages & STAGE_GUARD) !== 0) this.heads.copy(batch);
-    const { plugins } = this;
-    if ((sender.stages & STAGE_PLUGIN) !== 0 && plugins !== null) return plugins.all(batch, sender, nowTick);
+    const { verdicts, plugins } = this;
+    const { stages } = sender;
+    if ((stages & STAGE_LOOP_PROBES) !== 0 && !this.loopProbes.all(batch, sender, verdicts, nowTick))
+      return false;
+    if ((stages & STAGE_LIMIT) !== 0 && !this.limits.sent(batch, sender, verdicts)) return false;
+    if ((stages & STAGE_GUARD) !== 0) this.heads.copy(batch);
+    if ((stages & STAGE_PLUGIN) !== 0 && plugins !== null) return plugins.all(batch, sender, nowTick);
     return batch.count > 0;
   }
 }

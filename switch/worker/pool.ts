@@ -13,7 +13,10 @@ import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
+import type { Flapping } from '../l2/fdb/moves.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
+import { PORT_METERS_BYTES } from '../l2/limits.ts';
+import type { ProbeSeen } from '../l2/loop-probes.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import type { PluginWorkers } from '../plugin/plugin-table.ts';
 import { PluginWatch } from '../plugin/plugin-watch.ts';
@@ -50,6 +53,11 @@ export type WorkerPoolOptions = {
   /** Of `scratchBytes` in the arena. */
   readonly scratchOffset: number;
   readonly vlanLimit: number;
+  /** Of MOVES_BYTES. */
+  readonly moves: SharedArrayBuffer;
+  readonly probeMac: Uint8Array;
+  /** Workers saw signs of a loop. */
+  readonly onLoops: (probes: readonly ProbeSeen[], flapping: readonly Flapping[]) => void;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
   readonly onQueueWaits: (portId: number, queueIndex: number, misses: readonly AddressMiss[]) => void;
   /** What a worker tells of a plugin. */
@@ -88,6 +96,8 @@ export class WorkerPool implements DataPath, PluginWorkers {
             idleUs: options.idleUs,
             arena: options.arena,
             fdb: options.fdb,
+            moves: options.moves,
+            probeMac: options.probeMac,
             scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
             vlanLimit: options.vlanLimit,
           },
@@ -109,7 +119,8 @@ export class WorkerPool implements DataPath, PluginWorkers {
   async addPort(portId: number, name: string): Promise<void> {
     const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
     this.#countsOfPort.set(portId, counts);
-    await this.#orderAll({ kind: 'addPort', portId, name, counts });
+    const meters = new SharedArrayBuffer(PORT_METERS_BYTES);
+    await this.#orderAll({ kind: 'addPort', portId, name, counts, meters });
   }
 
   /** What workers of another process counted about the port, which no frame has come to here. */
@@ -186,6 +197,11 @@ export class WorkerPool implements DataPath, PluginWorkers {
   async announce(portId: number, mac: readonly number[]): Promise<void> {
     const placed = [...this.#placement.values()].find((queue) => queue.portId === portId);
     await this.#threads[placed?.worker ?? 0].order({ kind: 'announce', portId, mac });
+  }
+
+  /** Sends a frame of the switch's own out of the port. */
+  async emit(portId: number, frame: Uint8Array): Promise<void> {
+    await this.#threads[0].order({ kind: 'emit', portId, frame });
   }
 
   async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {
@@ -281,10 +297,11 @@ class WorkerThread {
   constructor(
     setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
     {
+      onLoops,
+      onPlugin,
       onQueueFailed,
       onQueueWaits,
-      onPlugin,
-    }: Pick<WorkerPoolOptions, 'onQueueFailed' | 'onQueueWaits' | 'onPlugin'>,
+    }: Pick<WorkerPoolOptions, 'onLoops' | 'onPlugin' | 'onQueueFailed' | 'onQueueWaits'>,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
@@ -293,6 +310,7 @@ class WorkerThread {
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
       else if (report.kind === 'queueWaits') onQueueWaits(report.portId, report.queueIndex, report.misses);
+      else if (report.kind === 'loops') onLoops(report.probes, report.flapping);
       else if (report.kind === 'done') for (const number of report.numbers) this.#answered(number);
       else onPlugin(report);
     });
