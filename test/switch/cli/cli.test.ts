@@ -269,6 +269,7 @@ describe('run', () => {
       protected: true,
       loopGuard: 'on',
       loopShutSeconds: 60,
+      plugins: null,
       offloads: { csum: true, tso: true, ecn: true, uso: true },
     });
     expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({
