@@ -169,8 +169,11 @@ const ODD: readonly (readonly number[])[] = [
   ipv4(17, 5, udp(53, 53, new Array<number>(1470).fill(7))),
 ];
 
-/** What puts each burst into a batch; frames are laid into `u8` from `start` on. */
-export function trialBatches(u8: Uint8Array, start: number): ((batch: Batch) => void)[] {
+/** What puts a burst into a batch, and whether it is one of as many frames as there can be. */
+export type TrialBatch = { readonly fill: (batch: Batch) => void; readonly isWhole: boolean };
+
+/** All bursts; frames are laid into `u8` from `start` on. */
+export function trialBatches(u8: Uint8Array, start: number): TrialBatch[] {
   const flow = (source: number): readonly number[] => ipv4(6, source, tcp(1024 + source, 443));
   const many = (frameOf: (i: number) => readonly number[]) =>
     Array.from({ length: BATCH_FRAMES_MAX }, (_, i) => frameOf(i));
@@ -182,7 +185,7 @@ export function trialBatches(u8: Uint8Array, start: number): ((batch: Batch) => 
     many((i) => ODD[i % ODD.length]),
     ...ODD.map((odd) => [odd]),
   ];
-  return bursts.map((frames) => (batch: Batch) => {
+  const fillWith = (frames: readonly (readonly number[])[]) => (batch: Batch) => {
     let at = start;
     for (const behind of frames) {
       at += ROOM_BYTES;
@@ -192,5 +195,6 @@ export function trialBatches(u8: Uint8Array, start: number): ((batch: Batch) => 
       batch.add(0, at, sizeBytes);
       at = (at + sizeBytes + 7) & ~7;
     }
-  });
+  };
+  return bursts.map((frames) => ({ fill: fillWith(frames), isWhole: frames.length === BATCH_FRAMES_MAX }));
 }
