@@ -130,52 +130,50 @@ export class HeaderFields {
     this.runCount = 0;
     this.isSpread = 0;
     this.hasSix = false;
-    if (batch.allIn !== MIXED && batch.alike && batch.tags.isUniform) this.fillAlike(batch, copies);
+    const isAlike = batch.allIn !== MIXED && batch.alike && batch.alikeBehind && batch.tags.isUniform;
+    if (isAlike && (batch.word3Of(0) & TYPE_AND_VERSION) === PLAIN_IPV4) this.fillAlike(batch, copies);
     else this.fillAny(batch, copies);
     this.runs[this.runCount] = batch.count;
   }
 
-  /** Frames in one piece each, with the same addresses and VLAN. */
+  /** Frames in one piece each, with the same addresses, VLAN and plain IPv4 header. */
   private fillAlike(batch: Batch, copies: HeadCopies): void {
     const { repeats } = this;
     const { records } = batch;
     const count = batch.count | 0;
     const { i32 } = copies.window;
-    let before3 = 0;
     let before5 = 0;
     let before6 = 0;
     let before7 = 0;
     let before8 = 0;
     let before9 = 0;
+    // Whether the frame before had room for ports; 0: there was none.
+    let beforeBits = 0;
+    repeats.fill(1, 0, count);
     for (let frame = 0; frame < count; frame++) {
       const at = frame << RECORD_SHIFT;
-      const word = records[at + AT_INDEX] >> 2;
+      const word = (records[at + AT_INDEX] >> 2) | 0;
       if (records[at + AT_BYTES] >= PORTS_END) {
-        const word3 = i32[word + 3] & TYPE_AND_VERSION;
         const word5 = i32[word + 5] & FRAGMENT_AND_PROTOCOL;
         const word6 = i32[word + 6] >>> 16;
         const word7 = i32[word + 7];
         const word8 = i32[word + 8];
         const word9 = i32[word + 9] & 0xffff;
         const difference =
-          (word3 ^ before3) |
           (word5 ^ before5) |
           (word6 ^ before6) |
           (word7 ^ before7) |
           (word8 ^ before8) |
-          (word9 ^ before9);
-        // At the first one nothing was before.
-        if (difference === 0 && word3 === PLAIN_IPV4 && frame > 0) {
-          repeats[frame] = 1;
-          continue;
-        }
-        before3 = word3;
+          (word9 ^ before9) |
+          (beforeBits ^ 1);
+        if (difference === 0) continue;
         before5 = word5;
         before6 = word6;
         before7 = word7;
         before8 = word8;
         before9 = word9;
-      } else before3 = 0;
+        beforeBits = 1;
+      } else beforeBits = 0;
       repeats[frame] = 0;
       this.readFrame(batch, copies, frame);
     }
