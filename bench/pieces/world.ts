@@ -28,6 +28,7 @@ import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { FakeRing } from './fake-ring.ts';
+import { plug, UDP_PACKET } from './plugins.ts';
 
 export const RING_SIZE = 256;
 const BUFFER_BYTES = 2048;
@@ -52,6 +53,8 @@ export type PiecesCase = {
   readonly logs?: boolean;
   /** The port that sends has a guard: frames' first bytes are copied and looked at. */
   readonly guard?: Partial<GuardPolicy>;
+  /** Frames pass a plugin that does nothing, or an access list whose 100th rule allows them. */
+  readonly plugin?: 'empty' | 'access list';
   /** Bits and frames in of the one that sends, and out of the others, are limited, to more than can be. */
   readonly limits?: boolean;
   /** Ports are guarded against loops. */
@@ -202,6 +205,7 @@ export class PiecesWorld {
         guard: plan.guard !== undefined && id === 0 ? { ...NO_GUARD, ...plan.guard } : null,
       });
       this.#forwarder.addPort(port);
+      if (id === 0 && plan.plugin !== undefined) plug(this.#forwarder, port, plan.plugin);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));
     const mac = (port: number, flow: number): number[] => [2, 0, 0, 0, flow, port];
@@ -212,6 +216,7 @@ export class PiecesWorld {
       frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));
       frame.set(mac(0, 0), 6);
       if (plan.guard !== undefined) frame.set(UDP_HEADERS, 12);
+      if (plan.plugin === 'access list') frame.set(UDP_PACKET, 12);
       return frame;
     });
     const vlan = plan.vlan === undefined ? 0 : VLAN;

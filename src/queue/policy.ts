@@ -110,6 +110,8 @@ export type PortPolicy = {
   readonly vlan: VlanPolicy;
   /** Null: its guest may send anything. */
   readonly guard: GuardPolicy | null;
+  /** Plugins that frames from the port pass, by name; null: all that there are. */
+  readonly plugins: readonly string[] | null;
   readonly limits: LimitsPolicy;
   /** It exchanges no frames with others that are protected. */
   readonly isProtected: boolean;
@@ -128,6 +130,7 @@ export const DEFAULT_POLICY: PortPolicy = {
   takes: 0,
   vlan: DEFAULT_VLAN,
   guard: null,
+  plugins: null,
   limits: NO_LIMITS,
   isProtected: false,
   loopGuard: 'off',

@@ -29,6 +29,7 @@ import {
   vlanList,
   wholeNumber,
 } from './kinds/values.ts';
+import { pluginNames } from './plugins.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
@@ -76,6 +77,8 @@ export const COMMON_PORT_FIELDS = {
   ips: ipList.optional(),
   /** What is kept from being sent besides: DHCP servers' messages, routers' advertisements. */
   guard: guardList.optional(),
+  /** Plugins that frames from the port pass; left out: all that there are. */
+  plugins: pluginNames.optional(),
   /** What the port may send and be sent; left out: as much as it likes. */
   rateIn: BITS.optional(),
   rateInBurst: BURST_BITS.optional(),
@@ -104,6 +107,7 @@ export const COMMON_LIST_KEYS = [
   'staticMacs',
   'ips',
   'guard',
+  'plugins',
 ] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
@@ -117,6 +121,7 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
     guard: guardOf(settings),
+    plugins: settings.plugins ?? null,
     limits: limitsOf(settings),
     isProtected: settings.protected ?? false,
     loopGuard: settings.loopGuard ?? 'off',
@@ -221,6 +226,8 @@ export type EffectiveSettings = {
   readonly macsSticky: boolean;
   readonly staticMacs: readonly string[];
   readonly guard: readonly string[];
+  /** null: all that there are. */
+  readonly plugins: readonly string[] | null;
   /** Bits or frames a second, and what may come at once. */
   readonly rateIn: number | null;
   readonly rateInBurst: number | null;
@@ -245,7 +252,7 @@ export function effectiveSettings(
   settings: CommonPortSettings & { readonly offloads?: OffloadSettings | undefined },
   offloadNames: readonly string[],
 ): EffectiveSettings {
-  const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
+  const { flood, receive, forwardBpdu, mtu = null, tag = null, plugins = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
   const common = { flood, receive, forwardBpdu, mtu };
   const on: readonly string[] = offloadsOn(settings.offloads ?? {});
@@ -260,6 +267,7 @@ export function effectiveSettings(
     ...effectiveLimits(settings),
     ...effectiveGuards(settings),
     ...otherRules(settings),
+    plugins,
     offloads,
   };
 }

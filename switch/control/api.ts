@@ -9,8 +9,11 @@ import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
 import { stationMac } from '../config/kinds/values.ts';
+import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
+import type { PluginSpec } from '../plugin/bundle.ts';
+import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
 import type { Books } from './books.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
@@ -35,6 +38,15 @@ export type ControlSource = {
   removeAddress(mac: string, vlan: number): void;
   /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError */
   flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number;
+  plugins(): PluginReport[];
+  /** @throws NoSuchPluginError */
+  pluginNotes(name: string): PluginNotes;
+  /** @throws ConfigError */
+  addPlugin(spec: PluginSpec): Promise<void>;
+  /** Left out: all. @throws ConfigError, NoSuchPluginError */
+  reloadPlugins(names?: readonly string[]): Promise<void>;
+  /** @throws NoSuchPluginError, PortConflictError */
+  removePlugin(name: string): Promise<void>;
   /** Left out: it cannot be taken over. @throws PortConflictError, HostError */
   takeOver?(socketName: string, formats: readonly number[]): void;
 };
@@ -54,6 +66,8 @@ const FLUSH_NEEDED = 'a body with any of { "port": NAME, "vlan": 0 to 4095, "sta
 
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
+const Reload = z.object({ plugins: z.array(z.string()).optional() });
+
 /** More than the settings of any port. */
 const BODY_BYTES_MAX = 2 ** 16;
 
@@ -61,7 +75,9 @@ const BODY_BYTES_MAX = 2 ** 16;
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
  * removes it; PUT /v1/fdb/:mac with a port's name has an address stay behind that port, DELETE /v1/fdb/:mac forgets one,
- * POST /v1/fdb/flush what was learned; POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
+ * POST /v1/fdb/flush what was learned; GET /v1/plugins, /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the
+ * same for plugins, POST /v1/plugins reloads those that it names; POST /v1/takeover hands the process over (../takeover/).
+ * Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -88,6 +104,26 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.delete('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
     await source.removePort(name);
+    return json(context, { removed: name });
+  });
+  api.get('/v1/plugins', (context) => json(context, source.plugins()));
+  api.post('/v1/plugins', async (context) => {
+    const { data } = Reload.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, 'the names of plugins are needed, or none', 400);
+    await source.reloadPlugins(data.plugins);
+    return json(context, source.plugins());
+  });
+  api.get('/v1/plugins/:name/notes', (context) =>
+    json(context, source.pluginNotes(context.req.param('name'))),
+  );
+  api.put('/v1/plugins/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.addPlugin(resolvePlugin(name, await jsonOf(context)));
+    return json(context, source.plugins().find((plugin) => plugin.name === name) ?? null, 201);
+  });
+  api.delete('/v1/plugins/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.removePlugin(name);
     return json(context, { removed: name });
   });
   api.get('/v1/totals', (context) => json(context, source.totals()));
@@ -196,6 +232,7 @@ const STATUS_OF_REFUSAL = [
   [HostError, 400],
   [TuningError, 400],
   [NoSuchPortError, 404],
+  [NoSuchPluginError, 404],
   [PortConflictError, 409],
   [BodyTooLongError, 413],
 ] as const;

@@ -6,8 +6,15 @@
 import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
+import type { PluginStage } from '../plugin/stage.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { type ForwardingPort, STAGE_GUARD, STAGE_LIMIT, STAGE_LOOP_PROBES } from './forwarding-port.ts';
+import {
+  type ForwardingPort,
+  STAGE_GUARD,
+  STAGE_LIMIT,
+  STAGE_LOOP_PROBES,
+  STAGE_PLUGIN,
+} from './forwarding-port.ts';
 import { Guard } from './guard/guard.ts';
 import { HeadCopies } from './head-copies.ts';
 import type { Limits } from './limits.ts';
@@ -26,6 +33,9 @@ export class Checks {
   declare readonly heads: HeadCopies;
   declare private readonly guard: Guard;
 
+  /** Null: there are none, and no port has their bit. */
+  plugins: PluginStage | null = null;
+
   declare private readonly limits: Limits;
   declare private readonly loopProbes: LoopProbes;
 
@@ -40,7 +50,7 @@ export class Checks {
 
   /** Runs the port's stages over the batch. Answers whether frames are left. */
   all(batch: Batch, sender: ForwardingPort, nowTick: number): boolean {
-    const { verdicts } = this;
+    const { verdicts, plugins } = this;
     const { stages } = sender;
     if ((stages & STAGE_LOOP_PROBES) !== 0 && !this.loopProbes.all(batch, sender, verdicts, nowTick))
       return false;
@@ -48,6 +58,7 @@ export class Checks {
     if ((stages & STAGE_GUARD) !== 0 && this.guard.all(batch, sender, verdicts, nowTick)) {
       if (!leaveOut(batch, verdicts, sender)) return false;
     }
+    if ((stages & STAGE_PLUGIN) !== 0 && plugins !== null) return plugins.all(batch, sender, nowTick);
     return batch.count > 0;
   }
 }

@@ -21,6 +21,7 @@ import { isTag, PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import { type PluginFaultListener, PluginStage } from '../plugin/stage.ts';
 import { Checks } from './checks.ts';
 import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
@@ -32,6 +33,7 @@ import {
   STAGE_LEARN,
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
+  STAGE_PLUGIN,
   STAGE_RECEIVE_OFF,
   STAGE_SHUT,
   STAGE_STORM_UNKNOWN,
@@ -136,6 +138,26 @@ export class Forwarder {
     this.order = new Int32Array(BATCH_FRAMES_MAX);
     this.stretch = new Int32Array(BATCH_FRAMES_MAX);
     this.receiversOf = new Int32Array(BATCH_FRAMES_MAX);
+  }
+
+  /** Has plugins be asked, once ports have any. `callWords`, `nowUs`: as of PluginStage. */
+  addPlugins(callWords: Int32Array, onFault: PluginFaultListener, nowUs?: () => number): PluginStage {
+    const { arena, outlets } = this;
+    const { heads, verdicts } = this.checks;
+    const portOf = (id: number): ForwardingPort | undefined => this.#portOfId[id];
+    const clock = nowUs === undefined ? {} : { nowUs };
+    const stage = new PluginStage({
+      arena,
+      headCopies: heads,
+      outlets,
+      verdicts,
+      portOf,
+      callWords,
+      onFault,
+      ...clock,
+    });
+    this.checks.plugins = stage;
+    return stage;
   }
 
   addPort(port: ForwardingPort): void {
@@ -343,6 +365,8 @@ export class Forwarder {
     }
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
+    if ((stages & STAGE_PLUGIN) !== 0 && this.checks.plugins?.hasRedirects === true)
+      this.checks.plugins.redirect(batch);
     if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
     }

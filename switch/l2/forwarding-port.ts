@@ -49,6 +49,8 @@ export class ForwardingPort {
   readonly guard = new PortGuard();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
+  /** Plugins that its frames pass, by name; null: all. Which of them there are now is said by `setPlugins`. */
+  plugins: readonly string[] | null = null;
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
@@ -91,6 +93,7 @@ export class ForwardingPort {
     this.setStage(STAGE_GUARD, policy.guard !== null);
     this.vlan.follow(policy.vlan);
     this.guard.follow(policy.guard);
+    this.plugins = policy.plugins;
     const { meters } = this;
     meters.follow(policy, nowUs);
     this.setStage(STAGE_LIMIT, meters.limitsWhatComesIn);
@@ -110,6 +113,10 @@ export class ForwardingPort {
   setMirrors(mirrors: readonly ForwardingPort[]): void {
     this.mirrors = mirrors;
     this.setStage(STAGE_MIRROR, mirrors.length > 0);
+  }
+
+  setPlugins(isAny: boolean): void {
+    this.setStage(STAGE_PLUGIN, isAny);
   }
 
   setQueues(queues: readonly EgressQueue[]): void {

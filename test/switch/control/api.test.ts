@@ -78,6 +78,11 @@ const SOURCE: ControlSource = {
   addAddress: () => {},
   removeAddress: () => {},
   flushAddresses: () => 0,
+  plugins: () => [],
+  pluginNotes: () => [],
+  addPlugin: unchanged,
+  reloadPlugins: unchanged,
+  removePlugin: unchanged,
 };
 const API = controlApi(SOURCE, '1.2.3');
 

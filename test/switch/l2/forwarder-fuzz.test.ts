@@ -31,6 +31,8 @@ const NOT_HERE: readonly DropReason[] = [
   'tooManySegments',
   'heldBack',
   'notTranslated',
+  'plugin',
+  'pluginFailed',
   'rateIn',
   'rateOut',
   'stormBroadcast',
