@@ -15,9 +15,9 @@ import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import type { Flapping } from '../l2/fdb/moves.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
-import { PORT_METERS_BYTES } from '../l2/limits.ts';
 import type { ProbeSeen } from '../l2/loop-probes.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
+import { PORT_METERS_BYTES } from '../l2/port-meters.ts';
 import {
   CONTROL_BYTES,
   CONTROL_EMPTY_TURNS,
