@@ -17,6 +17,7 @@ import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
 import { addFdb } from './fdb.ts';
+import { addPlugin } from './plugin.ts';
 import { addPorts } from './ports.ts';
 import { addRun } from './run.ts';
 import { ringwayVersion } from './version.ts';
@@ -58,6 +59,7 @@ function buildProgram(): Command {
   addPorts(program);
   addFdb(program);
   addChangePorts(program);
+  addPlugin(program);
   addDemo(program);
   return program;
 }
@@ -66,7 +68,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, add, set, remove or demo (see --help)',
+        'name a command: run, ports, fdb, add, set, remove, plugin or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

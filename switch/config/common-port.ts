@@ -15,6 +15,7 @@ import type {
   VlanPolicy,
 } from '../../src/queue/policy.ts';
 import { mtu, onOff, quantity, vlan, vlanList, wholeNumber } from './kinds/values.ts';
+import { pluginNames } from './plugins.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
@@ -50,6 +51,8 @@ export const COMMON_PORT_FIELDS = {
   cvlans: vlanList.optional(),
   priorityTags: oneOf(PRIORITY_TAGS).optional(),
   qinqEthtype: oneOf(SERVICE_TAGS).optional(),
+  /** Plugins that frames from the port pass; left out: all that there are. */
+  plugins: pluginNames.optional(),
   /** What the port may send and be sent; left out: as much as it likes. */
   rateIn: BITS.optional(),
   rateInBurst: BURST_BITS.optional(),
@@ -71,7 +74,11 @@ export const COMMON_PORT_FIELDS = {
 };
 
 /** Those that are lists. */
-export const COMMON_LIST_KEYS = ['trunks', 'cvlans'] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
+export const COMMON_LIST_KEYS = [
+  'trunks',
+  'cvlans',
+  'plugins',
+] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
 
@@ -83,6 +90,7 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     forwardsLinkLocal: settings.forwardBpdu,
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
+    plugins: settings.plugins ?? null,
     limits: limitsOf(settings),
     isProtected: settings.protected ?? false,
     loopGuard: settings.loopGuard ?? 'off',
@@ -151,6 +159,8 @@ export type EffectiveSettings = {
   readonly cvlans: readonly number[] | null;
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
+  /** null: all that there are. */
+  readonly plugins: readonly string[] | null;
   /** Bits or frames a second, and what may come at once. */
   readonly rateIn: number | null;
   readonly rateInBurst: number | null;
@@ -175,7 +185,7 @@ export function effectiveSettings(
   settings: CommonPortSettings & { readonly offloads?: OffloadSettings | undefined },
   offloadNames: readonly string[],
 ): EffectiveSettings {
-  const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
+  const { flood, receive, forwardBpdu, mtu = null, tag = null, plugins = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
   const common = { flood, receive, forwardBpdu, mtu };
   const on: readonly string[] = offloadsOn(settings.offloads ?? {});
@@ -189,6 +199,7 @@ export function effectiveSettings(
     ...vlans,
     ...effectiveLimits(settings),
     ...otherRules(settings),
+    plugins,
     offloads,
   };
 }

@@ -8,8 +8,11 @@ import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
+import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
+import type { PluginSpec } from '../plugin/bundle.ts';
+import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
 import type { Books } from './books.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
@@ -28,6 +31,15 @@ export type ControlSource = {
   changePort(name: string, change: unknown): Promise<void>;
   /** @throws NoSuchPortError */
   removePort(name: string): Promise<void>;
+  plugins(): PluginReport[];
+  /** @throws NoSuchPluginError */
+  pluginNotes(name: string): PluginNotes;
+  /** @throws ConfigError */
+  addPlugin(spec: PluginSpec): Promise<void>;
+  /** Left out: all. @throws ConfigError, NoSuchPluginError */
+  reloadPlugins(names?: readonly string[]): Promise<void>;
+  /** @throws NoSuchPluginError, PortConflictError */
+  removePlugin(name: string): Promise<void>;
   /** Left out: it cannot be taken over. @throws PortConflictError, HostError */
   takeOver?(socketName: string, formats: readonly number[]): void;
 };
@@ -37,13 +49,16 @@ export type VersionReport = { readonly version: string; readonly node: string; r
 
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
+const Reload = z.object({ plugins: z.array(z.string()).optional() });
+
 /** More than the settings of any port. */
 const BODY_BYTES_MAX = 2 ** 16;
 
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
- * removes it; POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
+ * removes it; GET /v1/plugins, /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the same for plugins, POST
+ * /v1/plugins reloads those that it names; POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -70,6 +85,26 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.delete('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
     await source.removePort(name);
+    return json(context, { removed: name });
+  });
+  api.get('/v1/plugins', (context) => json(context, source.plugins()));
+  api.post('/v1/plugins', async (context) => {
+    const { data } = Reload.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, 'the names of plugins are needed, or none', 400);
+    await source.reloadPlugins(data.plugins);
+    return json(context, source.plugins());
+  });
+  api.get('/v1/plugins/:name/notes', (context) =>
+    json(context, source.pluginNotes(context.req.param('name'))),
+  );
+  api.put('/v1/plugins/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.addPlugin(resolvePlugin(name, await jsonOf(context)));
+    return json(context, source.plugins().find((plugin) => plugin.name === name) ?? null, 201);
+  });
+  api.delete('/v1/plugins/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.removePlugin(name);
     return json(context, { removed: name });
   });
   api.get('/v1/totals', (context) => json(context, source.totals()));
@@ -147,6 +182,7 @@ const STATUS_OF_REFUSAL = [
   [HostError, 400],
   [TuningError, 400],
   [NoSuchPortError, 404],
+  [NoSuchPluginError, 404],
   [PortConflictError, 409],
   [BodyTooLongError, 413],
 ] as const;

@@ -52,6 +52,8 @@ export class ForwardingPort {
   readonly vlan = new PortVlan();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
+  /** Plugins that its frames pass, by name; null: all. Which of them there are now is said by `setPlugins`. */
+  plugins: readonly string[] | null = null;
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
@@ -94,6 +96,7 @@ export class ForwardingPort {
     this.loopGuard = policy.loopGuard;
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
     this.vlan.follow(policy.vlan);
+    this.plugins = policy.plugins;
     this.followLimits(policy.limits, nowUs);
     this.setStage(STAGE_PROTECTED, policy.isProtected);
     return policy.isShut || isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
@@ -119,6 +122,10 @@ export class ForwardingPort {
   setMirrors(mirrors: readonly ForwardingPort[]): void {
     this.mirrors = mirrors;
     this.setStage(STAGE_MIRROR, mirrors.length > 0);
+  }
+
+  setPlugins(isAny: boolean): void {
+    this.setStage(STAGE_PLUGIN, isAny);
   }
 
   setQueues(queues: readonly EgressQueue[]): void {

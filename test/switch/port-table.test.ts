@@ -203,6 +203,11 @@ describe('requests about one port', () => {
         changePort: async (name, change) => void (await table.change(name, change)),
         totals: () => NO_BOOKS,
         workers: () => [],
+        plugins: () => [],
+        pluginNotes: () => [],
+        addPlugin: async () => {},
+        reloadPlugins: async () => {},
+        removePlugin: async () => {},
         removePort: (name) => {
           const removed = table.remove(name);
           asked();

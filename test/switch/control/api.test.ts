@@ -74,6 +74,11 @@ const SOURCE: ControlSource = {
   addPort: unchanged,
   changePort: unchanged,
   removePort: unchanged,
+  plugins: () => [],
+  pluginNotes: () => [],
+  addPlugin: unchanged,
+  reloadPlugins: unchanged,
+  removePlugin: unchanged,
 };
 const API = controlApi(SOURCE, '1.2.3');
 
