@@ -20,11 +20,13 @@ import { isTag, PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import { Checks } from './checks.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
 import { countFlooded, takesFloods } from './flood.ts';
 import {
   type ForwardingPort,
+  STAGE_CHECKS,
   STAGE_LEARN,
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
@@ -61,6 +63,7 @@ export class Forwarder {
   declare private readonly arena: ArenaView;
   declare private readonly batch: Batch;
   declare private readonly admit: Admit;
+  declare private readonly checks: Checks;
   declare private readonly learn: Learn;
   declare private readonly lookUp: LookUp;
   declare private readonly outlets: Outlets;
@@ -105,6 +108,7 @@ export class Forwarder {
     this.arena = arena;
     this.batch = new Batch();
     this.admit = new Admit(arena, vlanLimit);
+    this.checks = new Checks();
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
     this.outlets = new Outlets(arena, onFault, scratchOffset);
@@ -279,6 +283,7 @@ export class Forwarder {
     // One look where no frame has a tag and none gets one.
     const isPlain = sender.vlan.isPlain && batch.alikeBehind && !isTag(batch.records[AT_WORD3]);
     if (!isPlain && !this.admit.all(batch, sender)) return;
+    if ((stages & STAGE_CHECKS) !== 0 && !this.checks.all(batch, sender, this.nowTick)) return;
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
       this.#send(sender, lookUp.one(batch), AS_THEY_CAME, batch.count);

@@ -10,6 +10,13 @@ export const STAGE_MIRROR = 2;
 /** Runs instead of all others. */
 export const STAGE_RECEIVE_OFF = 4;
 export const STAGE_LINK_LOCAL = 8;
+/** Stages of checks.ts, in their order: limits and storms, guards, snooping, plugins. */
+export const STAGE_LIMIT = 16;
+export const STAGE_GUARD = 32;
+export const STAGE_SNOOP = 64;
+export const STAGE_PLUGIN = 128;
+/** Any of those. */
+export const STAGE_CHECKS = STAGE_LIMIT | STAGE_GUARD | STAGE_SNOOP | STAGE_PLUGIN;
 
 export class ForwardingPort {
   declare readonly id: number;

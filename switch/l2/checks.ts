@@ -1,0 +1,52 @@
+/**
+ * Stages that may leave frames out of a batch for what they are or how many, after the VLANs were admitted and before
+ * anything is learned: their order, and how frames are left out. Hot path of one worker; nothing of this is called for a
+ * port that has none of these stages.
+ */
+import type { Batch } from '../../src/queue/batch.ts';
+import * as BATCH from '../../src/queue/batch.ts';
+import type { ForwardingPort } from './forwarding-port.ts';
+
+// V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
+const { BATCH_FRAMES_MAX } = BATCH;
+
+/** In `verdicts`: the frame goes on. Otherwise one more than the index of its drop reason. */
+export const KEPT = 0;
+
+export class Checks {
+  /** One a frame of the batch; each stage begins with all of them KEPT. */
+  declare readonly verdicts: Int32Array;
+
+  constructor() {
+    this.verdicts = new Int32Array(BATCH_FRAMES_MAX);
+  }
+
+  /** Runs the port's stages over the batch. Answers whether frames are left. */
+  all(batch: Batch, _sender: ForwardingPort, _nowTick: number): boolean {
+    return batch.count > 0;
+  }
+}
+
+/**
+ * Leaves out the frames that have a verdict, in the books of their sender, and sets the verdicts back. What was known of
+ * all frames still holds of the others. Answers whether any are left.
+ */
+export function leaveOut(batch: Batch, verdicts: Int32Array, { counts }: ForwardingPort): boolean {
+  const { count, alike, alikeBehind } = batch;
+  batch.spread();
+  let kept = 0;
+  for (let frame = 0; frame < count; frame++) {
+    const verdict = verdicts[frame];
+    if (verdict !== KEPT) {
+      counts[verdict - 1] += 1;
+      verdicts[frame] = KEPT;
+      continue;
+    }
+    if (frame !== kept) batch.move(frame, kept);
+    kept++;
+  }
+  batch.count = kept;
+  batch.alike = alike;
+  batch.alikeBehind = alikeBehind;
+  return kept > 0;
+}
