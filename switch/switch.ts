@@ -22,6 +22,8 @@ import {
   queueStates,
   sumCounters,
 } from '../src/queue/state.ts';
+import { type CaptureReport, Captures, type StartedCapture } from './capture/captures.ts';
+import { captureRequestOf } from './capture/request.ts';
 import { effectiveSettings } from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
@@ -55,6 +57,7 @@ export class Switch {
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
   readonly #ports: PortTable;
+  readonly #captures: Captures;
   readonly #clock: NodeJS.Timeout;
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
@@ -131,6 +134,13 @@ export class Switch {
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
       onForgotten: (port, counts) => this.#forget(port, counts),
     });
+    this.#captures = new Captures({
+      arena: this.#arena,
+      arenaView,
+      workers: this.#workers,
+      workerCount: config.cpus?.length ?? 1,
+      ports: () => this.#ports.ports,
+    });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
 
@@ -180,6 +190,8 @@ export class Switch {
 
   /** As of Giver (takeover/give.ts), with `handOver`, `rest`, `positions` and `goOn`. */
   async freeze(): Promise<void> {
+    // What they have copied is not handed over.
+    this.#captures.endAll('the switch is being taken over');
     this.#frozen = await this.#ports.freeze();
   }
 
@@ -325,6 +337,20 @@ export class Switch {
     return this.#ports.remove(name);
   }
 
+  /** As Captures.start, of what was asked for. @throws ConfigError besides */
+  async startCapture(query: unknown): Promise<StartedCapture> {
+    return this.#captures.start(captureRequestOf(query));
+  }
+
+  captures(): CaptureReport[] {
+    return this.#captures.reports();
+  }
+
+  /** False: there is none of that number. */
+  endCapture(id: number): boolean {
+    return this.#captures.end(id, 'whoever asked for it ended it');
+  }
+
   /** How many ports there are, and of how many frames may pass. */
   portCounts(): { readonly running: number; readonly all: number } {
     const { ports } = this.#ports;
@@ -369,6 +395,7 @@ export class Switch {
   /** Stops every ring, removes the sockets and ends the workers. */
   async stop(): Promise<void> {
     clearInterval(this.#clock);
+    await this.#captures.close();
     await this.#ports.close();
     await this.#workers.stop();
     this.#records?.close();
@@ -382,6 +409,7 @@ export class Switch {
 
   #forget(port: Port, counts: Float64Array): void {
     this.#fdb.flushPort(port.id);
+    this.#captures.forgetPort(port.id);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
   }
 

@@ -13,6 +13,7 @@ import { ConfigError } from '../config/settings.ts';
 import { ControlError } from '../control/client.ts';
 import { heededSignals } from '../ignored-signals.ts';
 import { linesOut } from '../lines-out.ts';
+import { addCapture } from './capture.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
@@ -58,6 +59,7 @@ function buildProgram(): Command {
   addPorts(program);
   addFdb(program);
   addChangePorts(program);
+  addCapture(program);
   addDemo(program);
   return program;
 }
@@ -66,7 +68,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, add, set, remove or demo (see --help)',
+        'name a command: run, ports, fdb, add, set, remove, capture or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

@@ -28,6 +28,8 @@ export type ControlLimits = {
 };
 
 const LIMITS: ControlLimits = { headMs: 5000, requestMs: 10_000, idleMs: 30_000, connectionsMax: 64 };
+/** An answer that lasts is not read on for so long: by a process that was stopped, and forgotten. */
+const STREAM_IDLE_MS = 600_000;
 /** How often Node looks for requests that take too long, in parts of the shortest time for one. */
 const LOOKS = 5;
 
@@ -79,7 +81,16 @@ function httpServer(
   api: ControlHandler,
   { headMs, requestMs, idleMs, connectionsMax }: ControlLimits,
 ): Server {
-  const answer = getRequestListener((request, bindings) => api.fetch(request, bindings as HttpBindings), {
+  const fetch = async (request: Request, bindings: HttpBindings): Promise<Response> => {
+    const response = await api.fetch(request, bindings);
+    // All answers are JSON but those that last, and those only their reader ends.
+    if (response.headers.get('Content-Type')?.startsWith('application/json') !== true) {
+      const client: unknown = bindings.incoming.socket;
+      if (client instanceof ClientStream) client.beginStream(STREAM_IDLE_MS);
+    }
+    return response;
+  };
+  const answer = getRequestListener((request, bindings) => fetch(request, bindings as HttpBindings), {
     overrideGlobalObjects: false,
     errorHandler: (error) => refusal(400, error instanceof Error ? error.message : String(error)),
   });

@@ -5,7 +5,8 @@
  */
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
-import type { ForwardingPort } from './forwarding-port.ts';
+import { noteDropped } from './capture.ts';
+import { type ForwardingPort, STAGE_CAPTURE } from './forwarding-port.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { BATCH_FRAMES_MAX } = BATCH;
@@ -31,7 +32,8 @@ export class Checks {
  * Leaves out the frames that have a verdict, in the books of their sender, and sets the verdicts back. What was known of
  * all frames still holds of the others. Answers whether any are left.
  */
-export function leaveOut(batch: Batch, verdicts: Int32Array, { counts }: ForwardingPort): boolean {
+export function leaveOut(batch: Batch, verdicts: Int32Array, sender: ForwardingPort): boolean {
+  const { counts } = sender;
   const { count, alike, alikeBehind } = batch;
   batch.spread();
   let kept = 0;
@@ -39,6 +41,7 @@ export function leaveOut(batch: Batch, verdicts: Int32Array, { counts }: Forward
     const verdict = verdicts[frame];
     if (verdict !== KEPT) {
       counts[verdict - 1] += 1;
+      if ((sender.stages & STAGE_CAPTURE) !== 0) noteDropped(sender, batch, frame, verdict - 1);
       verdicts[frame] = KEPT;
       continue;
     }

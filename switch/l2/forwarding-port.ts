@@ -2,6 +2,7 @@
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import { DEFAULT_VLAN, type PortPolicy } from '../../src/queue/policy.ts';
+import type { Tap } from './capture.ts';
 import { PortVlan } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
@@ -10,6 +11,8 @@ export const STAGE_MIRROR = 2;
 /** Runs instead of all others. */
 export const STAGE_RECEIVE_OFF = 4;
 export const STAGE_LINK_LOCAL = 8;
+/** Its frames are copied for those who capture them (capture.ts). */
+export const STAGE_CAPTURE = 2 ** 16;
 /** Stages of checks.ts, in their order: limits and storms, guards, snooping, plugins. */
 export const STAGE_LIMIT = 16;
 export const STAGE_GUARD = 32;
@@ -37,6 +40,8 @@ export class ForwardingPort {
   #vlan = JSON.stringify(DEFAULT_VLAN);
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
+  /** Captures of its frames. */
+  taps: readonly Tap[] = [];
   /** This worker's counters (port-counts.ts). */
   declare readonly counts: Float64Array;
 
@@ -68,6 +73,11 @@ export class ForwardingPort {
   setMirrors(mirrors: readonly ForwardingPort[]): void {
     this.mirrors = mirrors;
     this.setStage(STAGE_MIRROR, mirrors.length > 0);
+  }
+
+  setTaps(taps: readonly Tap[]): void {
+    this.taps = taps;
+    this.setStage(STAGE_CAPTURE, taps.length > 0);
   }
 
   setQueues(queues: readonly EgressQueue[]): void {

@@ -386,3 +386,19 @@ export function missingOffloads(batch: Batch, order: Int32Array, count: number, 
 /** Refusals of ours, beside those of queues (src/queue/batch.ts). */
 const REFUSED_NOT_READY = -1;
 const REFUSED_OVER_MTU = -2;
+
+/** DROP.* of a frame that was refused on a port, as it was counted there. */
+export function dropOfRefusal(port: ForwardingPort, why: number): number {
+  switch (why) {
+    case REFUSED_NOT_READY:
+      return DROP.notReady;
+    case REFUSED_OVER_MTU:
+      return DROP.overMtu;
+    case REFUSED_FAULT:
+      return DROP.queueStopped;
+    case REFUSED_NO_BUFFER:
+      return port.queues.some(({ fault }) => fault < 0) ? DROP.notTranslated : DROP.noBuffer;
+    default:
+      return DROP.bufferTooSmall;
+  }
+}

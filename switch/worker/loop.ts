@@ -204,6 +204,12 @@ export class PollWorker {
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
         break;
+      case 'startCapture':
+        this.#forwarder.startCapture(order.capture, this.#setup.index);
+        break;
+      case 'endCapture':
+        this.#forwarder.endCapture(order.id);
+        break;
       case 'answer':
         break;
       case 'pin':

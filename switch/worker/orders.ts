@@ -11,6 +11,7 @@ import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
+import type { CaptureSetup } from '../l2/capture-ring.ts';
 
 export type WorkerOrder =
   | { readonly kind: 'addPort'; readonly portId: number; readonly counts: SharedArrayBuffer }
@@ -38,6 +39,8 @@ export type WorkerOrder =
     }
   | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
+  | { readonly kind: 'startCapture'; readonly capture: CaptureSetup }
+  | { readonly kind: 'endCapture'; readonly id: number }
   /** Nothing is to be done: the answer tells that the worker's loop turns. */
   | { readonly kind: 'answer' }
   | { readonly kind: 'pin'; readonly cpu: number }

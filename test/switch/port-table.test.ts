@@ -203,6 +203,9 @@ describe('requests about one port', () => {
         changePort: async (name, change) => void (await table.change(name, change)),
         totals: () => NO_BOOKS,
         workers: () => [],
+        startCapture: () => expect.fail('not asked for'),
+        captures: () => [],
+        endCapture: () => false,
         removePort: (name) => {
           const removed = table.remove(name);
           asked();

@@ -73,6 +73,9 @@ const SOURCE: ControlSource = {
   addPort: unchanged,
   changePort: unchanged,
   removePort: unchanged,
+  startCapture: async () => ({ id: 7, stream: new ReadableStream() }),
+  captures: () => [],
+  endCapture: () => false,
 };
 const API = controlApi(SOURCE, '1.2.3');
 
