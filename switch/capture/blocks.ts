@@ -53,7 +53,11 @@ export class RingReader {
   /** When the next frame was copied, in nanoseconds as well as a double tells them; Infinity: there is none. */
   get nextTime(): number {
     const at = this.#next();
-    return at < 0 ? NEVER : (this.#words[at + 3] >>> 0) * 2 ** 32 + (this.#words[at + 4] >>> 0);
+    return at < 0 ? NEVER : this.#timeAt(at);
+  }
+
+  #timeAt(at: number): number {
+    return (this.#words[at + 3] >>> 0) * 2 ** 32 + (this.#words[at + 4] >>> 0);
   }
 
   /**
@@ -71,9 +75,11 @@ export class RingReader {
       runBytes = 0;
     };
     this.packets = 0;
-    for (; this.packets < packetsMax && this.nextTime <= endTime; this.packets++) {
-      const start = this.#next() << 2;
-      const blockBytes = this.#words[(start >> 2) + 1];
+    for (; this.packets < packetsMax; this.packets++) {
+      const next = this.#next();
+      if (next < 0 || this.#timeAt(next) > endTime) break;
+      const start = next << 2;
+      const blockBytes = this.#words[next + 1];
       if (end + runBytes + blockBytes + COMMENT_BYTES_MAX > to.length) break;
       if (start !== runStart + runBytes) copyRun();
       if (runBytes === 0) runStart = start;
