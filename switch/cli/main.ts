@@ -17,6 +17,7 @@ import { addCapture } from './capture.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
+import { addExtcap } from './extcap.ts';
 import { addFdb } from './fdb.ts';
 import { addPorts } from './ports.ts';
 import { addRun } from './run.ts';
@@ -60,6 +61,7 @@ function buildProgram(): Command {
   addFdb(program);
   addChangePorts(program);
   addCapture(program);
+  addExtcap(program);
   addDemo(program);
   return program;
 }
