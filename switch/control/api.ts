@@ -13,6 +13,7 @@ import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
 import type { Books } from './books.ts';
+import { LASTING_TYPE } from './client-stream.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
 
 /** What the API reports from and changes. */
@@ -45,7 +46,6 @@ const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
 /** Of an answer with a capture: its number. */
 export const CAPTURE_HEADER = 'X-Ringway-Capture';
-const CAPTURE_TYPE = 'application/x-pcapng';
 const SETTINGS_NEEDED = 'the settings of a port are needed, as a JSON object';
 const CAPTURE_NEEDED = 'what to capture is needed, as a JSON object';
 
@@ -98,7 +98,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const { id, stream } = await source.startCapture(
       await jsonOf(context, CAPTURE_NEEDED, CAPTURE_BODY_BYTES_MAX),
     );
-    return context.body(stream, 200, { 'Content-Type': CAPTURE_TYPE, [CAPTURE_HEADER]: String(id) });
+    return context.body(stream, 200, { 'Content-Type': LASTING_TYPE, [CAPTURE_HEADER]: String(id) });
   });
   api.delete('/v1/captures/:id', (context) => {
     const id = context.req.param('id');

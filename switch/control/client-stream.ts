@@ -10,6 +10,8 @@ import { Duplex } from 'node:stream';
 import { turnBudget } from '../../src/host/turn-budget.ts';
 
 const LINE_FEED = 0x0a;
+/** Of an answer that lasts until somebody ends it; all others come to their end by themselves. */
+export const LASTING_TYPE = 'application/x-pcapng';
 
 export class ClientStream extends Duplex {
   readonly #socket: Socket;

@@ -11,7 +11,7 @@ import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import { BoundSocket } from '../../src/host/bound-socket.ts';
 import { printable } from '../../src/host/printable.ts';
 import { listenUnix } from '../../src/host/unix-socket.ts';
-import { ClientStream } from './client-stream.ts';
+import { ClientStream, LASTING_TYPE } from './client-stream.ts';
 
 /** Only the user that runs Ringway (and root) may ask: reports name other users' sockets and addresses. */
 const CONTROL_SOCKET_MODE = 0o600;
@@ -83,8 +83,7 @@ function httpServer(
 ): Server {
   const fetch = async (request: Request, bindings: HttpBindings): Promise<Response> => {
     const response = await api.fetch(request, bindings);
-    // All answers are JSON but those that last, and those only their reader ends.
-    if (response.headers.get('Content-Type')?.startsWith('application/json') !== true) {
+    if (response.headers.get('Content-Type') === LASTING_TYPE) {
       const client: unknown = bindings.incoming.socket;
       if (client instanceof ClientStream) client.beginStream(STREAM_IDLE_MS);
     }
