@@ -6,13 +6,24 @@ import { z } from 'zod';
 import { MTU_MAX } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
 import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
-import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
+import type { CopiesPolicy, PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
+import type { CopiedPorts } from './kinds/contract.ts';
 import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
 const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
 const SERVICE_TAGS = ['802.1ad', '802.1q'] as const;
+
+const MIRROR_DIRECTIONS = ['in', 'out', 'both'] as const;
+const MIRROR_ALLOWED = 'all, or names of ports: a list, in an option joined by +, for example vm0+vm1';
+
+const mirrored = z
+  .preprocess(
+    (value) => (typeof value === 'string' ? value.split(/[+, ]+/) : value),
+    z.array(z.string(MIRROR_ALLOWED).min(1, MIRROR_ALLOWED), MIRROR_ALLOWED).min(1, MIRROR_ALLOWED),
+  )
+  .transform((names): CopiedPorts => (names.length === 1 && names[0] === 'all' ? 'all' : names));
 
 const oneOf = <const Texts extends readonly string[]>(texts: Texts) =>
   z.enum(texts, `${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`);
@@ -25,6 +36,14 @@ export const COMMON_PORT_FIELDS = {
   receive: onOff.default(true),
   /** Whether frames from the port to the addresses that bridges do not pass on (PAUSE, STP, LACP, …) are forwarded. */
   forwardBpdu: onOff.default(false),
+  /** Of which ports it gets copies, and nothing else; left out: frames are switched to it. */
+  mirror: mirrored.optional(),
+  /** Of a mirror: copies of frames from those ports, to them, or both. */
+  mirrorDirection: oneOf(MIRROR_DIRECTIONS).optional(),
+  /** Of a mirror: only of these VLANs. */
+  mirrorVlans: vlanList.optional(),
+  /** Of a mirror: the tag that each copy gets in front of its own ones. */
+  outputVlan: vlan.optional(),
   /** Largest packet in a frame to the port; left out: what its other side has. */
   mtu: mtu.optional(),
   /** VLANs, by the names of Open vSwitch; left out: access with a tag, otherwise trunk. */
@@ -37,7 +56,12 @@ export const COMMON_PORT_FIELDS = {
 };
 
 /** Those that are lists. */
-export const COMMON_LIST_KEYS = ['trunks', 'cvlans'] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
+export const COMMON_LIST_KEYS = [
+  'trunks',
+  'cvlans',
+  'mirror',
+  'mirrorVlans',
+] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
 
@@ -49,7 +73,17 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     forwardsLinkLocal: settings.forwardBpdu,
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
+    copies: copiesPolicyOf(settings),
   };
+}
+
+function copiesPolicyOf({
+  mirrorDirection: direction = 'both',
+  mirrorVlans,
+  outputVlan,
+}: CommonPortSettings): CopiesPolicy {
+  const vlans = mirrorVlans ?? null;
+  return { in: direction !== 'out', out: direction !== 'in', vlans, outputVlan: outputVlan ?? null };
 }
 
 /** The part of a port's settings that it takes on itself while it runs. */
@@ -84,6 +118,13 @@ export type EffectiveSettings = {
   readonly cvlans: readonly number[] | null;
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
+  /** null: frames are switched to it, and the settings behind it say nothing. */
+  readonly mirror: CopiedPorts | null;
+  readonly mirrorDirection: (typeof MIRROR_DIRECTIONS)[number] | null;
+  /** null: all. */
+  readonly mirrorVlans: readonly number[] | null;
+  /** null: copies get no tag. */
+  readonly outputVlan: number | null;
   /** What a new guest is offered, and what goes to an interface or device; null: the kind has none. */
   readonly offloads: Readonly<Partial<Record<Offload, boolean>>> | null;
 };
@@ -95,13 +136,17 @@ export function effectiveSettings(
 ): EffectiveSettings {
   const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
+  const { mirror = null, mirrorVlans = null, outputVlan = null } = settings;
+  const mirrorDirection = mirror === null ? null : (settings.mirrorDirection ?? 'both');
+  const copies = { mirror, mirrorDirection, mirrorVlans, outputVlan };
   const common = { flood, receive, forwardBpdu, mtu };
   const on: readonly string[] = offloadsOn(settings.offloads ?? {});
   const offloads =
     offloadNames.length === 0
       ? null
       : Object.fromEntries(offloadNames.map((name) => [name, on.includes(name)]));
-  return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag, offloads };
+  const vlans = { vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag };
+  return { ...common, ...vlans, ...copies, offloads };
 }
 
 function modeOf(settings: { readonly vlanMode?: VlanMode | undefined; readonly tag?: unknown }): VlanMode {
@@ -139,4 +184,15 @@ export function vlanClashes(settings: unknown): { readonly key: string; readonly
     clashes.push({ key: 'tag', allowed: needed });
   }
   return clashes;
+}
+
+const MIRROR_KEYS = ['mirrorDirection', 'mirrorVlans', 'outputVlan'] as const;
+
+/** Settings of a mirror on a port, as they were written, that is none: all of them. */
+export function mirrorClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
+  if (typeof settings !== 'object' || settings === null) return [];
+  const written = settings as Readonly<Record<string, unknown>>;
+  if (written.mirror !== undefined) return [];
+  const unfit = MIRROR_KEYS.filter((key) => written[key] !== undefined);
+  return unfit.map((key) => ({ key, allowed: () => 'only with mirror' }));
 }

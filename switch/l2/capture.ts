@@ -22,7 +22,7 @@ import { completeChecksum } from '../../src/offload/whole-checksum.ts';
 import { CLOCK_REALTIME, readClock } from '../../src/port/pcap/file-io.ts';
 import { AS_THEY_CAME, BATCH_FRAMES_MAX, type Batch, HEAD_BYTES } from '../../src/queue/batch.ts';
 import { copyFrame } from '../../src/queue/copy.ts';
-import { isTag, PUSH_BYTES_MAX, TAG_BYTES, vlanOf } from '../../src/queue/frame-tags.ts';
+import { PUSH_BYTES_MAX, TAG_BYTES } from '../../src/queue/frame-tags.ts';
 import {
   CAPTURE_COUNTS,
   CAPTURE_IN,
@@ -39,6 +39,7 @@ import {
   RING_WORDS,
 } from './capture-ring.ts';
 import type { ForwardingPort } from './forwarding-port.ts';
+import { vlanOfFrame } from './vlan/shown-vlan.ts';
 
 const NO_PLACE = -1;
 const NO_ROOM = -2;
@@ -229,13 +230,6 @@ function putBlock(
   putPacketBlock(i32, start >> 2, interfaceIndex, timeWords, capturedBytes, frameBytes, flags);
   const bits = (capturedBytes & 3) << 3;
   i32[last] = bits === 0 ? word : word & ((1 << bits) - 1);
-}
-
-/** The VLAN that the frame is in, inside the switch. */
-function vlanOfFrame(batch: Batch, frame: number, { vlan }: ForwardingPort, isIngress: boolean): number {
-  if (!isIngress) return vlanOf(batch.tags.outerOf(frame));
-  const word = batch.word3Of(frame);
-  return vlanOf(vlan.outerOf(isTag(word) ? word : 0));
 }
 
 /** The taps of a worker, and the time of what they get. */

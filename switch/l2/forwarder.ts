@@ -185,7 +185,7 @@ export class Forwarder {
     for (const port of ports) {
       port.setMirrors(ports.filter((other) => this.#copied.get(other.id)?.includes(port.id) === true));
       // They show what was placed.
-      if (port.mirrors.length > 0) this.#forgetAll(port);
+      if (port.mirrorsOut.length > 0) this.#forgetAll(port);
     }
   }
 

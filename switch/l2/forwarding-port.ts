@@ -1,9 +1,10 @@
 /** A port as one worker's forwarder sees it: its queues, its policy as the stages need it, its counters. */
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
+import { TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
 import { DEFAULT_VLAN, type PortPolicy } from '../../src/queue/policy.ts';
 import type { Tap } from './capture.ts';
-import { PortVlan } from './vlan/port-vlan.ts';
+import { PortVlan, tableOf } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
 export const STAGE_LEARN = 1;
@@ -38,8 +39,14 @@ export class ForwardingPort {
   readonly vlan = new PortVlan();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
-  /** Ports that get a copy of each frame to and from this one. */
-  mirrors: readonly ForwardingPort[] = [];
+  /** Ports that get copies of the frames from this one, and to it. */
+  mirrorsIn: readonly ForwardingPort[] = [];
+  mirrorsOut: readonly ForwardingPort[] = [];
+  /** Where it gets copies: which ones. `copyVlans`: null: of all VLANs; `copyTag`: 0: it gets them without a tag of its own. */
+  copiesIn = true;
+  copiesOut = true;
+  copyVlans: Uint8Array | null = null;
+  copyTag = 0;
   /** Captures of its frames. */
   taps: readonly Tap[] = [];
   /** This worker's counters (port-counts.ts). */
@@ -63,6 +70,11 @@ export class ForwardingPort {
     this.takes = policy.takes;
     this.isSwitched = policy.copiesOf === null;
     this.isFlooded = this.isSwitched && policy.floods;
+    const { copies } = policy;
+    this.copiesIn = copies.in;
+    this.copiesOut = copies.out;
+    this.copyVlans = tableOf(copies.vlans);
+    this.copyTag = copies.outputVlan === null ? 0 : tagOf(TPID_8021Q, 0, copies.outputVlan);
     this.setStage(STAGE_LEARN, this.isSwitched);
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
@@ -70,9 +82,11 @@ export class ForwardingPort {
     return isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
   }
 
+  /** Those that get copies of its frames. */
   setMirrors(mirrors: readonly ForwardingPort[]): void {
-    this.mirrors = mirrors;
-    this.setStage(STAGE_MIRROR, mirrors.length > 0);
+    this.mirrorsIn = mirrors.filter(({ copiesIn }) => copiesIn);
+    this.mirrorsOut = mirrors.filter(({ copiesOut }) => copiesOut);
+    this.setStage(STAGE_MIRROR, this.mirrorsIn.length + this.mirrorsOut.length > 0);
   }
 
   setTaps(taps: readonly Tap[]): void {

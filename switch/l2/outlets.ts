@@ -133,10 +133,16 @@ export class Outlets {
       return;
     }
     batch.refusedCount = 0;
+    if (batch.bytesMax - batch.tags.pushBytes > port.frameBytesMax) {
+      count = this.leaveOutLong(port, batch, order, count);
+      order = this.fitting;
+      if (count === 0) return;
+    }
     batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
     const queue = this.opened(port.queues[0]);
+    const refusedBefore = batch.refusedCount;
     queue.placeCopies(batch, order, count, portId, isIngress);
-    if (batch.refusedCount !== 0) this.countRefused(port, queue, batch, 0);
+    if (batch.refusedCount !== refusedBefore) this.countRefused(port, queue, batch, refusedBefore);
   }
 
   /** After `deliver`: writes those of `order` that were placed to `placed` and answers how many. */
