@@ -36,14 +36,6 @@ export const COMMON_PORT_FIELDS = {
   receive: onOff.default(true),
   /** Whether frames from the port to the addresses that bridges do not pass on (PAUSE, STP, LACP, …) are forwarded. */
   forwardBpdu: onOff.default(false),
-  /** Of which ports it gets copies, and nothing else; left out: frames are switched to it. */
-  mirror: mirrored.optional(),
-  /** Of a mirror: copies of frames from those ports, to them, or both. */
-  mirrorDirection: oneOf(MIRROR_DIRECTIONS).optional(),
-  /** Of a mirror: only of these VLANs. */
-  mirrorVlans: vlanList.optional(),
-  /** Of a mirror: the tag that each copy gets in front of its own ones. */
-  outputVlan: vlan.optional(),
   /** Largest packet in a frame to the port; left out: what its other side has. */
   mtu: mtu.optional(),
   /** VLANs, by the names of Open vSwitch; left out: access with a tag, otherwise trunk. */
@@ -53,6 +45,14 @@ export const COMMON_PORT_FIELDS = {
   cvlans: vlanList.optional(),
   priorityTags: oneOf(PRIORITY_TAGS).optional(),
   qinqEthtype: oneOf(SERVICE_TAGS).optional(),
+  /** Of which ports it gets copies, and nothing else; left out: frames are switched to it. */
+  mirror: mirrored.optional(),
+  /** Of a mirror: copies of frames from those ports, to them, or both. */
+  mirrorDirection: oneOf(MIRROR_DIRECTIONS).optional(),
+  /** Of a mirror: only of these VLANs. */
+  mirrorVlans: vlanList.optional(),
+  /** Of a mirror: the tag that each copy gets in front of its own ones. */
+  outputVlan: vlan.optional(),
 };
 
 /** Those that are lists. */

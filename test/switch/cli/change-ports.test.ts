@@ -73,7 +73,7 @@ describe('a change that the switch refuses', () => {
   it('names what can be changed as options are written', () => {
     expect(toldOfChange(port, 'colour=red')).toBe(
       'port a: colour: unknown setting (what can be changed is flood, receive, forward-bpdu, mtu, vlan-mode, tag, ' +
-        'trunks, cvlans, priority-tags, qinq-ethtype, offloads)',
+        'trunks, cvlans, priority-tags, qinq-ethtype, mirror, mirror-direction, mirror-vlans, output-vlan, offloads)',
     );
     expect(toldOfChange(port, 'vlan-mode=access')).toBe(
       'port a: tag: missing (a VLAN, 0 to 4095, with vlan-mode access)',

@@ -376,7 +376,7 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, flood, receive, forwardBpdu, mtu, vlanMode, tag, trunks, cvlans, priorityTags, qinqEthtype)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, flood, receive, forwardBpdu, mtu, vlanMode, tag, trunks, cvlans, priorityTags, qinqEthtype, mirror, mirrorDirection, mirrorVlans, outputVlan)',
     ],
     [
       'ports: { a: { socket: /x, config-space: on } }',
