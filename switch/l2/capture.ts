@@ -274,8 +274,8 @@ export class Capture {
     }
   }
 
-  /** A frame that the port does not carry, with the tags that it has inside the switch. */
-  notCarried(port: ForwardingPort, batch: Batch, frame: number, reason: number): void {
+  /** A frame to the port that was not even tried to be placed, with the tags that it has inside the switch. */
+  notPlaced(port: ForwardingPort, batch: Batch, frame: number, reason: number): void {
     const { tags } = batch;
     const { isPushUniform, push0, push1, pushBytes } = tags;
     const outer = tags.outerOf(frame);

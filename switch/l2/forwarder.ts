@@ -4,6 +4,7 @@
  * to one queue. Each stage is a file beside this one; which of them run is a bit mask of the port. Hot path of one
  * worker; allocates nothing.
  */
+import assert from 'node:assert/strict';
 import { RARP_FRAME_BYTES, rarpFrame } from '../../protocol/rarp.ts';
 import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
@@ -23,9 +24,10 @@ import type { PortPolicy } from '../../src/queue/policy.ts';
 import { Capture, NO_REASON, noteAllDropped, noteDropped, Tap } from './capture.ts';
 import type { CaptureSetup } from './capture-ring.ts';
 import { Checks } from './checks.ts';
+import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { countFlooded, takesFloods } from './flood.ts';
+import { areProtected, countBarred, countFlooded, isBarred, takesFloods } from './flood.ts';
 import {
   type ForwardingPort,
   STAGE_CAPTURE,
@@ -34,11 +36,15 @@ import {
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
   STAGE_RECEIVE_OFF,
+  STAGE_SHUT,
+  STAGE_STORM_UNKNOWN,
 } from './forwarding-port.ts';
 import { Learn } from './learn.ts';
+import { Limits } from './limits.ts';
 import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
+import { LoopProbes } from './loop-probes.ts';
 import { mirror } from './mirror.ts';
 import {
   dropOfRefusal,
@@ -73,6 +79,8 @@ export class Forwarder {
   declare private readonly batch: Batch;
   declare private readonly capture: Capture;
   declare private readonly admit: Admit;
+  declare private readonly limits: Limits;
+  declare readonly loopProbes: LoopProbes;
   declare private readonly checks: Checks;
   declare private readonly learn: Learn;
   declare private readonly lookUp: LookUp;
@@ -116,15 +124,19 @@ export class Forwarder {
     onFault: FaultListener,
     scratchOffset: number,
     vlanLimit = VLAN_LIMIT_DEFAULT,
+    clock = new Clock(),
+    probeMac: Uint8Array = new Uint8Array(6),
   ) {
     this.arena = arena;
     this.batch = new Batch();
     this.capture = new Capture();
     this.admit = new Admit(arena, vlanLimit);
-    this.checks = new Checks();
+    this.limits = new Limits(clock);
+    this.loopProbes = new LoopProbes(arena, probeMac);
+    this.checks = new Checks(this.limits, this.loopProbes);
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
-    this.outlets = new Outlets(arena, onFault, scratchOffset);
+    this.outlets = new Outlets(arena, onFault, scratchOffset, this.limits);
     this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
     this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
     this.onFault = onFault;
@@ -182,6 +194,7 @@ export class Forwarder {
     const ports = this.#portOfId.filter((port) => port !== undefined);
     for (const port of ports) port.setTaps(this.capture.taps.filter((tap) => tap.wants(port.id)));
     this.#switched = ports.filter((port) => port.isSwitched);
+    this.#guard();
     for (const port of ports) {
       port.setMirrors(ports.filter((other) => this.#copied.get(other.id)?.includes(port.id) === true));
       // They show what was placed.
@@ -208,6 +221,28 @@ export class Forwarder {
     this.#handOver();
   }
 
+  /**
+   * Sends a frame of our own, without tags, out of the port, in the VLAN that frames without a tag are in there; to none
+   * where it carries no such VLAN. Never during a burst.
+   */
+  emit(portId: number, frame: Uint8Array): void {
+    const port = this.#portOfId[portId];
+    if (port === undefined || (port.stages & STAGE_SHUT) !== 0 || port.vlan.refusalOf(0) >= 0) return;
+    const { arena, batch, ownFrameOffset } = this;
+    assert(frame.length <= OWN_FRAME_BYTES, 'there is room for it');
+    arena.u8.set(frame, ownFrameOffset);
+    const window = Math.floor(ownFrameOffset / WINDOW_BYTES);
+    batch.clear();
+    batch.add(window, ownFrameOffset - window * WINDOW_BYTES, frame.length);
+    readHeads(batch, arena.windows);
+    batch.tags.outer = port.vlan.outerOf(0);
+    batch.tags.inner = 0;
+    // No queue brought it: in its books it is a copy.
+    port.counts[COUNT_COPIES] += 1;
+    this.#forwardTo(port, port, batch, AS_THEY_CAME, 1);
+    this.#handOver();
+  }
+
   /** Forwards a burst of each of these queues. Answers how many frames it took. */
   forwardTurn(polled: readonly IngressQueue[]): number {
     let taken = this.outlets.hasBacklogs ? this.outlets.placeBacklogs(this.nowTick) : 0;
@@ -228,7 +263,17 @@ export class Forwarder {
 
   /** Has a port follow its policy. What waits for it is dropped when it might not be sent to it now, or not so. */
   follow(port: ForwardingPort, policy: PortPolicy): void {
-    if (port.follow(policy)) this.#forgetAll(port);
+    const { clock } = this.limits;
+    clock.turn();
+    if (port.follow(policy, clock.us())) this.#forgetAll(port);
+    this.#guard();
+  }
+
+  /** A probe that was sent out of one port may come in by any. */
+  #guard(): void {
+    const ports = this.#portOfId.filter((port) => port !== undefined);
+    const looksForProbes = ports.some(({ loopGuard }) => loopGuard !== 'off');
+    for (const port of ports) port.setLooksForProbes(looksForProbes);
   }
 
   #forgetAll(port: ForwardingPort): void {
@@ -264,6 +309,7 @@ export class Forwarder {
   }
 
   #takeBurst(from: IngressQueue): number {
+    this.limits.clock.turn();
     const taken = from.gather(this.batch);
     this.#forwardTaken(from, taken);
     if (from.fault !== 0) this.onFault(from);
@@ -293,7 +339,7 @@ export class Forwarder {
     const { batch } = this;
     readHeads(batch, this.arena.windows);
     this.capture.incoming(batch, sender);
-    noteAllDropped(sender, batch, AS_THEY_CAME, batch.count, DROP.receiveOff);
+    noteAllDropped(sender, batch, AS_THEY_CAME, batch.count, sender.refusal);
   }
 
   /** Of one frame may come as many segments as two bursts have frames, for each receiver. */
@@ -328,11 +374,18 @@ export class Forwarder {
     if ((stages & STAGE_CHECKS) !== 0 && !this.checks.all(batch, sender, this.nowTick)) return;
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
-      this.#send(sender, lookUp.one(batch), AS_THEY_CAME, batch.count);
+      const target = lookUp.one(batch);
+      if ((stages & STAGE_STORM_UNKNOWN) !== 0 && this.#isFloodedTo(target)) {
+        if (!this.limits.unknownAlike(batch, sender)) return;
+      }
+      this.#send(sender, target, AS_THEY_CAME, batch.count);
       return;
     }
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
+    if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
+      if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
+    }
     this.#sendMixed(sender);
   }
 
@@ -389,6 +442,8 @@ export class Forwarder {
   #noteDropped(sender: ForwardingPort, order: Int32Array, count: number, reason: number): void {
     if ((sender.stages & STAGE_CAPTURE) !== 0) noteAllDropped(sender, this.batch, order, count, reason);
   }
+  /** Of a target, whether frames to it are flooded. */
+  readonly #isFloodedTo = (target: number): boolean => target < 0 || !this.#isSwitched(target);
 
   #isSwitched(id: number): boolean {
     return this.#portOfId[id]?.isSwitched === true;
@@ -486,6 +541,11 @@ export class Forwarder {
       this.#noteDropped(sender, order, count, DROP.samePort);
       return;
     }
+    if (isBarred(port, sender)) {
+      countBarred(port, sender, count);
+      this.#captureBarred(sender, port, order, count);
+      return;
+    }
     if (!this.batch.asks) this.#forwardTo(sender, port, this.batch, order, count);
     else {
       this.#receivers[0] = port;
@@ -525,6 +585,13 @@ export class Forwarder {
     }
   }
 
+  /** Frames to a port that is barred, for who captures at either. */
+  #captureBarred(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
+    if (areProtected(port, sender)) this.#noteDropped(sender, order, count, DROP.protected);
+    else if ((port.stages & STAGE_CAPTURE) !== 0)
+      for (let k = 0; k < count; k++) this.capture.notPlaced(port, this.batch, order[k], DROP.loopShutTo);
+  }
+
   /** Frames that ask for nothing that the port does not take, with the tags that it gets them with. */
   #forwardTo(
     sender: ForwardingPort,
@@ -548,7 +615,7 @@ export class Forwarder {
     if (!port.vlan.takes(outer, inner)) {
       countNotCarried(port, count);
       if ((port.stages & STAGE_CAPTURE) !== 0)
-        for (let k = 0; k < count; k++) this.capture.notCarried(port, batch, order[k], DROP.vlanNotCarried);
+        for (let k = 0; k < count; k++) this.capture.notPlaced(port, batch, order[k], DROP.vlanNotCarried);
       return;
     }
     port.vlan.choose(outer, inner, priorityOf(sender, outer, inner));
@@ -579,7 +646,7 @@ export class Forwarder {
       if (!vlan.takes(outers[frame], inners[frame])) {
         countNotCarried(port, 1);
         if ((port.stages & STAGE_CAPTURE) !== 0)
-          this.capture.notCarried(port, batch, frame, DROP.vlanNotCarried);
+          this.capture.notPlaced(port, batch, frame, DROP.vlanNotCarried);
         continue;
       }
       vlan.choose(outers[frame], inners[frame], priorityOf(sender, outers[frame], inners[frame]));

@@ -12,9 +12,16 @@ import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { CaptureSetup } from '../l2/capture-ring.ts';
+import type { Flapping } from '../l2/fdb/moves.ts';
+import type { ProbeSeen } from '../l2/loop-probes.ts';
 
 export type WorkerOrder =
-  | { readonly kind: 'addPort'; readonly portId: number; readonly counts: SharedArrayBuffer }
+  | {
+      readonly kind: 'addPort';
+      readonly portId: number;
+      readonly counts: SharedArrayBuffer;
+      readonly meters: SharedArrayBuffer;
+    }
   | { readonly kind: 'removePort'; readonly portId: number }
   | { readonly kind: 'attach'; readonly queue: QueueAttachment }
   | { readonly kind: 'detach'; readonly portId: number; readonly queueIndex: number }
@@ -38,6 +45,8 @@ export type WorkerOrder =
       readonly log: RingLog | null;
     }
   | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
+  /** Send a frame of the switch's own out of the port. */
+  | { readonly kind: 'emit'; readonly portId: number; readonly frame: Uint8Array }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   | { readonly kind: 'startCapture'; readonly capture: CaptureSetup }
   | { readonly kind: 'endCapture'; readonly id: number }
@@ -53,6 +62,12 @@ export type OrderMessage = readonly NumberedOrder[];
 
 export type WorkerReport =
   | { readonly kind: 'done'; readonly numbers: readonly number[] }
+  /** Frames of the switch's own that came in again, and addresses that move again and again. */
+  | {
+      readonly kind: 'loops';
+      readonly probes: readonly ProbeSeen[];
+      readonly flapping: readonly Flapping[];
+    }
   | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number }
   /** It goes on when a map comes (`setMemory`) that has the first of these. */
   | {
@@ -89,6 +104,10 @@ export type WorkerSetup = {
   readonly idleUs: number;
   readonly arena: ArenaLocation;
   readonly fdb: SharedArrayBuffer;
+  /** Addresses that moved lately, of MOVES_BYTES. */
+  readonly moves: SharedArrayBuffer;
+  /** The address that frames have by which the switch looks for loops. */
+  readonly probeMac: Uint8Array;
   /** Of FORWARDER_SCRATCH_BYTES in the arena. */
   readonly scratchOffset: number;
   /** VLAN tags of a frame that are looked at, 1 or 2. */

@@ -14,7 +14,10 @@ import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import type { CaptureSetup } from '../l2/capture-ring.ts';
+import type { Flapping } from '../l2/fdb/moves.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
+import { PORT_METERS_BYTES } from '../l2/limits.ts';
+import type { ProbeSeen } from '../l2/loop-probes.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_BYTES,
@@ -46,6 +49,11 @@ export type WorkerPoolOptions = {
   /** Of `scratchBytes` in the arena. */
   readonly scratchOffset: number;
   readonly vlanLimit: number;
+  /** Of MOVES_BYTES. */
+  readonly moves: SharedArrayBuffer;
+  readonly probeMac: Uint8Array;
+  /** Workers saw signs of a loop. */
+  readonly onLoops: (probes: readonly ProbeSeen[], flapping: readonly Flapping[]) => void;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
   readonly onQueueWaits: (portId: number, queueIndex: number, misses: readonly AddressMiss[]) => void;
 };
@@ -82,6 +90,8 @@ export class WorkerPool implements DataPath {
             idleUs: options.idleUs,
             arena: options.arena,
             fdb: options.fdb,
+            moves: options.moves,
+            probeMac: options.probeMac,
             scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
             vlanLimit: options.vlanLimit,
           },
@@ -103,7 +113,8 @@ export class WorkerPool implements DataPath {
   async addPort(portId: number): Promise<void> {
     const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
     this.#countsOfPort.set(portId, counts);
-    await this.#orderAll({ kind: 'addPort', portId, counts });
+    const meters = new SharedArrayBuffer(PORT_METERS_BYTES);
+    await this.#orderAll({ kind: 'addPort', portId, counts, meters });
   }
 
   /** What workers of another process counted about the port, which no frame has come to here. */
@@ -163,6 +174,11 @@ export class WorkerPool implements DataPath {
   async announce(portId: number, mac: readonly number[]): Promise<void> {
     const placed = [...this.#placement.values()].find((queue) => queue.portId === portId);
     await this.#threads[placed?.worker ?? 0].order({ kind: 'announce', portId, mac });
+  }
+
+  /** Sends a frame of the switch's own out of the port. */
+  async emit(portId: number, frame: Uint8Array): Promise<void> {
+    await this.#threads[0].order({ kind: 'emit', portId, frame });
   }
 
   async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {
@@ -267,7 +283,11 @@ class WorkerThread {
 
   constructor(
     setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
-    { onQueueFailed, onQueueWaits }: Pick<WorkerPoolOptions, 'onQueueFailed' | 'onQueueWaits'>,
+    {
+      onLoops,
+      onQueueFailed,
+      onQueueWaits,
+    }: Pick<WorkerPoolOptions, 'onLoops' | 'onQueueFailed' | 'onQueueWaits'>,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
@@ -276,6 +296,7 @@ class WorkerThread {
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
       else if (report.kind === 'queueWaits') onQueueWaits(report.portId, report.queueIndex, report.misses);
+      else if (report.kind === 'loops') onLoops(report.probes, report.flapping);
       else for (const number of report.numbers) this.#answered(number);
     });
     this.failed = new Promise((_, reject) => {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunOptions, settingsOf } from '../../../switch/cli/options.ts';
+import { COMMON_PORT_FIELDS } from '../../../switch/config/common-port.ts';
 import { parseConfigText, readConfigFile } from '../../../switch/config/file.ts';
 import { socketOf } from '../../../switch/config/kinds/index.ts';
 import type { HostFacts } from '../../../switch/config/kinds/values.ts';
@@ -376,7 +377,8 @@ describe('refused in a file', () => {
     ['ports:\n  a:\n    scoket: /x', 'r.yaml:3: ports.a.scoket: unknown setting (did you mean socket?)'],
     [
       'ports: { a: { socket: /x, colour: red } }',
-      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, flood, receive, forwardBpdu, mtu, vlanMode, tag, trunks, cvlans, priorityTags, qinqEthtype, mirror, mirrorDirection, mirrorVlans, outputVlan)',
+      'r.yaml:1: ports.a.colour: unknown setting (there are kind, socket, mode, owner, role, queues, features, offloads, configSpace, mac, ' +
+        `${Object.keys(COMMON_PORT_FIELDS).join(', ')})`,
     ],
     [
       'ports: { a: { socket: /x, config-space: on } }',

@@ -29,6 +29,7 @@ function portReport(name: string, changes: Partial<PortReport> = {}): PortReport
     endpoint: `/run/ringway/${name}.sock`,
     state: 'running',
     reason: null,
+    shut: null,
     queuePairs: 2,
     mtu: null,
     settings: effectiveSettings({ flood: true, receive: true, forwardBpdu: false }, []),

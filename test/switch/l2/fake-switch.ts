@@ -12,6 +12,7 @@ import {
   type PortPolicy,
 } from '../../../src/queue/policy.ts';
 import { queueStates } from '../../../src/queue/state.ts';
+import { Clock } from '../../../switch/l2/clock.ts';
 import { DROP, DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
 import { createFdbMemory, Fdb } from '../../../switch/l2/fdb/fdb.ts';
 import { Forwarder } from '../../../switch/l2/forwarder.ts';
@@ -50,10 +51,20 @@ export class FakePort {
   }
 }
 
+/** Goes on by hand. */
+export class FakeClock extends Clock {
+  atUs = 0;
+
+  override us(): number {
+    return this.atUs | 0;
+  }
+}
+
 export class FakeSwitch {
   /** Of those made from now on. */
   static vlanLimit = 1;
   readonly log = new QueueLog();
+  readonly clock = new FakeClock();
   readonly fdb = new Fdb(createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] }));
   readonly faults: (IngressQueue | EgressQueue)[] = [];
   readonly forwarder: Forwarder;
@@ -68,6 +79,7 @@ export class FakeSwitch {
       (queue) => this.faults.push(queue),
       SCRATCH_OFFSET,
       FakeSwitch.vlanLimit,
+      this.clock,
     );
     for (const [id, count] of queueCounts.entries()) this.addPort(id, count);
   }
@@ -94,7 +106,7 @@ export class FakeSwitch {
   /** Has the port follow a policy as a worker does when it was posted one; what is not named is as by default. */
   follow({ state }: FakePort, change: Partial<PortPolicy>): void {
     const policy = { ...DEFAULT_POLICY, linkMtu: state.frameBytesMax - ETHERNET_HEADER_BYTES, ...change };
-    state.follow(policy);
+    state.follow(policy, this.clock.us());
     this.forwarder.setCopies(state.id, policy.copiesOf?.map(({ portId }) => portId) ?? null);
   }
 
