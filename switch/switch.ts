@@ -36,6 +36,9 @@ import { countsNamed, namedCounts } from './l2/port-counts.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
 import { type GuardedPort, LoopGuard, type LoopGuardHost, probeMac } from './loop-guard.ts';
+import type { PluginSpec } from './plugin/bundle.ts';
+import { type PluginNotes, type PluginReport, PluginTable } from './plugin/plugin-table.ts';
+import { PluginStuckError } from './plugin/plugin-watch.ts';
 import { PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
 import type { DescriptorStore } from './service/store.ts';
@@ -63,6 +66,8 @@ export class Switch {
   readonly #moves: Moves;
   readonly #ports: PortTable;
   readonly #captures: Captures;
+  readonly #plugins: PluginTable;
+  readonly #stuck = Promise.withResolvers<never>();
   readonly #clock: NodeJS.Timeout;
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
@@ -118,7 +123,10 @@ export class Switch {
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
       onQueueWaits: (portId, queueIndex, misses) =>
         this.#ports.withId(portId)?.queueWaits?.(queueIndex, misses),
+      onPlugin: (report) => this.#plugins.heard(report),
     });
+    this.#plugins = new PluginTable(this.#workers, log);
+    this.#stuck.promise.catch(() => {});
     const arenaView = new ArenaView(this.#arena.location);
     this.#arenaView = arenaView;
     // What there is to say of it is said once the ports are there: a start that fails is told in one line.
@@ -145,6 +153,7 @@ export class Switch {
       handedTo: ({ name }) => taken?.ports[name] ?? null,
       leftOf: (port) => store?.leftOf(port) ?? null,
       keeperOf: (port) => store?.keeperOf(port) ?? null,
+      pluginNames: () => this.#plugins.names,
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
       onForgotten: (port, counts) => this.#forget(port, counts),
@@ -171,6 +180,8 @@ export class Switch {
   ): Promise<Switch> {
     const created = new Switch(config, log, taken, store);
     try {
+      // Before any port: no frame passes that they do not decide on.
+      await created.#plugins.start(config.plugins);
       for (const port of config.ports) await created.addPort(port);
     } catch (error) {
       // What was taken over is still the other process's, which goes on; this one comes to its end, and lets all lie.
@@ -193,9 +204,12 @@ export class Switch {
     return created;
   }
 
-  /** Rejects when a worker died, which is a bug: the process should end with its message. */
+  /**
+   * Rejects when a worker died, which is a bug: the process should end with its message; and with PluginStuckError when one does
+   * not come back from a plugin.
+   */
   get failed(): Promise<never> {
-    return this.#workers.failed;
+    return Promise.race([this.#workers.failed, this.#stuck.promise]);
   }
 
   /** Resolves when every worker's loop has turned. */
@@ -349,6 +363,32 @@ export class Switch {
     if (typeof change === 'object' && change !== null && 'loopGuard' in change) this.#loopGuard.settle(id);
   }
 
+  plugins(): PluginReport[] {
+    return this.#plugins.reports();
+  }
+
+  /** @throws NoSuchPluginError */
+  pluginNotes(name: string): PluginNotes {
+    return this.#plugins.notes(name);
+  }
+
+  /** Frames pass it from now on, after those that are there. @throws ConfigError */
+  addPlugin(spec: PluginSpec): Promise<void> {
+    return this.#plugins.add(spec);
+  }
+
+  /** As PluginTable.reload. */
+  reloadPlugins(names?: readonly string[]): Promise<void> {
+    return this.#plugins.reload(names);
+  }
+
+  /** @throws NoSuchPluginError; PortConflictError when ports name it */
+  async removePlugin(name: string): Promise<void> {
+    const ports = this.#ports.namingPlugin(name);
+    if (ports.length > 0) throw new PortConflictError(`plugin ${name} is named by ${ports.join(', ')}`);
+    await this.#plugins.remove(name);
+  }
+
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
   removePort(name: string): Promise<void> {
     return this.#ports.remove(name);
@@ -435,6 +475,12 @@ export class Switch {
   #onTick(): void {
     this.#tick++;
     this.#workers.setTick(this.#tick);
+    this.#plugins.tick(this.#tick);
+    const stuck = this.#workers.stuckPlugin();
+    if (stuck !== null) {
+      const name = this.#plugins.nameOf(stuck.plugin);
+      this.#stuck.reject(new PluginStuckError(`plugin ${name} does not come back in worker ${stuck.worker}`));
+    }
     this.#loopGuard.onTick(this.#tick);
     if (this.#tick % AGEING_PERIOD_TICKS === 0) this.#fdb.age(this.#tick, this.#config.fdb.ageSeconds);
   }

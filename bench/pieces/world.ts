@@ -18,9 +18,10 @@ import { FromGuest } from '../../src/vring/from-guest.ts';
 import { ToGuest } from '../../src/vring/to-guest.ts';
 import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
 import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts';
-import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
+import { ForwardingPort, STAGE_GUARD } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { FakeRing } from './fake-ring.ts';
+import { plug, UDP_PACKET } from './plugins.ts';
 
 export const RING_SIZE = 256;
 const BUFFER_BYTES = 2048;
@@ -43,6 +44,10 @@ export type PiecesCase = {
   readonly offloads?: boolean;
   /** Guests are being migrated: what is written to them is logged. */
   readonly logs?: boolean;
+  /** The first bytes of all frames are copied for stages that look at them. */
+  readonly copiesHeads?: boolean;
+  /** Frames pass a plugin that does nothing, or an access list whose 100th rule allows them. */
+  readonly plugin?: 'empty' | 'access list';
   /** Bits and frames in of the one that sends, and out of the others, are limited, to more than can be. */
   readonly limits?: boolean;
   /** Ports are guarded against loops. */
@@ -185,7 +190,9 @@ export class PiecesWorld {
         limits: limitsOf(plan, id),
         loopGuard: plan.loopGuard === true ? 'on' : 'off',
       });
+      if (plan.copiesHeads === true) port.stages |= STAGE_GUARD;
       this.#forwarder.addPort(port);
+      if (id === 0 && plan.plugin !== undefined) plug(this.#forwarder, port, plan.plugin);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));
     const mac = (port: number, flow: number): number[] => [2, 0, 0, 0, flow, port];
@@ -195,6 +202,7 @@ export class PiecesWorld {
       const flow = i % flows;
       frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));
       frame.set(mac(0, 0), 6);
+      if (plan.plugin === 'access list') frame.set(UDP_PACKET, 12);
       return frame;
     });
     const vlan = plan.vlan === undefined ? 0 : VLAN;

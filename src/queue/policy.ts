@@ -97,6 +97,8 @@ export type PortPolicy = {
   /** Whether frames from the port to 01:80:C2:00:00:00 to 0F, which bridges keep to their link, are flooded as others. */
   readonly forwardsLinkLocal: boolean;
   readonly vlan: VlanPolicy;
+  /** Plugins that frames from the port pass, by name; null: all that there are. */
+  readonly plugins: readonly string[] | null;
   readonly limits: LimitsPolicy;
   /** It exchanges no frames with others that are protected. */
   readonly isProtected: boolean;
@@ -115,6 +117,7 @@ export const DEFAULT_POLICY: PortPolicy = {
   forwardsLinkLocal: false,
   takes: 0,
   vlan: DEFAULT_VLAN,
+  plugins: null,
   limits: NO_LIMITS,
   isProtected: false,
   loopGuard: 'off',

@@ -19,6 +19,7 @@ import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
 import { addExtcap } from './extcap.ts';
 import { addFdb } from './fdb.ts';
+import { addPlugin } from './plugin.ts';
 import { addPorts } from './ports.ts';
 import { addRun } from './run.ts';
 import { ringwayVersion } from './version.ts';
@@ -62,6 +63,7 @@ function buildProgram(): Command {
   addChangePorts(program);
   addCapture(program);
   addExtcap(program);
+  addPlugin(program);
   addDemo(program);
   return program;
 }
@@ -70,7 +72,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, add, set, remove, capture or demo (see --help)',
+        'name a command: run, ports, fdb, add, set, remove, capture, plugin or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

@@ -110,13 +110,14 @@ function vlanTexts({ vlanMode, tag, trunks, cvlans }: PortReport['settings']): s
 
 /** In the words of the options: what is not as it is by default, and what a guest has nevertheless. */
 function otherTexts({ settings, details }: PortReport): string[] {
-  const { flood, receive, forwardBpdu, mtu, offloads } = settings;
+  const { flood, receive, forwardBpdu, mtu, plugins, offloads } = settings;
   const off = Object.entries(offloads ?? {}).flatMap(([name, isOn]) => (isOn ? [] : [name as Offload]));
   const texts = [
     ...(flood ? [] : ['flood off']),
     ...(receive ? [] : ['receive off']),
     ...(forwardBpdu ? ['forward-bpdu on'] : []),
     ...(mtu === null ? [] : [`mtu ${mtu}`]),
+    ...(plugins === null ? [] : [`plugins ${plugins.length === 0 ? 'none' : plugins.join('+')}`]),
     ...(off.length === 0 ? [] : [`offloads ${off.map((name) => `no-${name}`).join('+')}`]),
   ];
   if (texts.length === 0) return [];

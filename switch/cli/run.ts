@@ -15,6 +15,7 @@ import { KeptPorts } from '../kept-ports.ts';
 import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
+import { PluginStuckError } from '../plugin/plugin-watch.ts';
 import { Service } from '../service/service.ts';
 import type { Switch } from '../switch.ts';
 import { type Giver, TakeoverServer } from '../takeover/give.ts';
@@ -54,6 +55,7 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   vlan-mode=MODE       access, trunk, native-tagged, native-untagged or dot1q-tunnel
   trunks=10+20-29      VLANs that a trunk carries (default: all)
   cvlans=5+6           customer VLANs that a dot1q-tunnel carries (default: all)
+  plugins=NAME+NAME    frames from the port pass these plugins only, or none (default: all)
   priority-tags=MODE   never, if-nonzero or always: keep a tag for its priority alone
   qinq-ethtype=802.1q  the kind of tag that a dot1q-tunnel's frames get (default 802.1ad)
   rate-in=100M         bits a second that the port may send; rate-out: that it may be sent; each with -burst
@@ -65,10 +67,15 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 
+A plugin is FILE.ts[,key=value]…, with as=NAME (default: the name of its file), on-fault=drop|pass, budget-us=N and whatever settings
+it has itself. docs/plugins.md in Ringway's sources describes how to write one, and those that are there as examples.
+
 The configuration file is YAML:
   ports:
     vm0: { socket: /run/ringway/vm0.sock, mode: 0660, owner: libvirt-qemu:kvm, queues: 4 }
     vm1: { socket: /run/ringway/vm1.sock, role: client }
+  plugins:
+    access: { file: /etc/ringway/access-list.ts, rules: /etc/ringway/access.rules }
   cpus: [2, 3]
   poll: adaptive
   idleUs: ${CONFIG_DEFAULTS.idleUs}
@@ -96,6 +103,11 @@ export function addRun(program: Command): void {
       ...ports,
       text,
     ])
+    .option(
+      '--plugin <file,…>',
+      'rules in TypeScript that frames from all ports pass; may be repeated',
+      (text, plugins: string[] = []) => [...plugins, text],
+    )
     .option(
       '--cpus <list>',
       'processors, for example 2,3: one worker pinned to each (default: one, not pinned)',
@@ -258,6 +270,11 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     addPort: (config, settings) => kept.addPort(config, settings),
     changePort: (name, change) => kept.changePort(name, change),
     removePort: (name) => kept.removePort(name),
+    plugins: () => running.plugins(),
+    pluginNotes: (name) => running.pluginNotes(name),
+    addPlugin: (spec) => running.addPlugin(spec),
+    reloadPlugins: (names) => running.reloadPlugins(names),
+    removePlugin: (name) => running.removePlugin(name),
     ...(server !== null && {
       takeOver: (socketName: string, formats: readonly number[]) => server.begin(socketName, formats),
     }),
@@ -306,6 +323,7 @@ async function failureOf(running: Switch): Promise<never> {
   try {
     await running.failed;
   } catch (error) {
+    if (error instanceof PluginStuckError) throw new CliError(`ended: ${error.message}`);
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     throw new CliError(`a worker failed, which is a bug in ringway: ${text}`);
   }

@@ -17,6 +17,7 @@ import type {
 } from '../../src/queue/policy.ts';
 import type { CopiedPorts } from './kinds/contract.ts';
 import { mtu, onOff, quantity, vlan, vlanList, wholeNumber } from './kinds/values.ts';
+import { pluginNames } from './plugins.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
@@ -70,6 +71,8 @@ export const COMMON_PORT_FIELDS = {
   mirrorVlans: vlanList.optional(),
   /** Of a mirror: the tag that each copy gets in front of its own ones. */
   outputVlan: vlan.optional(),
+  /** Plugins that frames from the port pass; left out: all that there are. */
+  plugins: pluginNames.optional(),
   /** What the port may send and be sent; left out: as much as it likes. */
   rateIn: BITS.optional(),
   rateInBurst: BURST_BITS.optional(),
@@ -96,6 +99,7 @@ export const COMMON_LIST_KEYS = [
   'cvlans',
   'mirror',
   'mirrorVlans',
+  'plugins',
 ] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
@@ -109,6 +113,7 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
     copies: copiesPolicyOf(settings),
+    plugins: settings.plugins ?? null,
     limits: limitsOf(settings),
     isProtected: settings.protected ?? false,
     loopGuard: settings.loopGuard ?? 'off',
@@ -193,6 +198,8 @@ export type EffectiveSettings = {
   readonly mirrorVlans: readonly number[] | null;
   /** null: copies get no tag. */
   readonly outputVlan: number | null;
+  /** null: all that there are. */
+  readonly plugins: readonly string[] | null;
   /** Bits or frames a second, and what may come at once. */
   readonly rateIn: number | null;
   readonly rateInBurst: number | null;
@@ -217,7 +224,7 @@ export function effectiveSettings(
   settings: CommonPortSettings & { readonly offloads?: OffloadSettings | undefined },
   offloadNames: readonly string[],
 ): EffectiveSettings {
-  const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
+  const { flood, receive, forwardBpdu, mtu = null, tag = null, plugins = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
   const { mirror = null, mirrorVlans = null, outputVlan = null } = settings;
   const mirrorDirection = mirror === null ? null : (settings.mirrorDirection ?? 'both');
@@ -235,6 +242,7 @@ export function effectiveSettings(
     ...copies,
     ...effectiveLimits(settings),
     ...otherRules(settings),
+    plugins,
     offloads,
   };
 }

@@ -16,6 +16,7 @@
  *         flood: on                      # any kind of port; off: no broadcast, multicast and unknown unicast frames
  *         receive: on                    # any kind of port; off: every frame that comes in from it is dropped
  *         forwardBpdu: off               # any kind of port; on: its frames to 01:80:C2:00:00:00 to 0F are flooded
+ *         plugins: [access]              # any kind of port; left out: its frames pass all plugins, none: none
  *         mtu: 1500                      # any kind of port: no larger packets to it, 68 to 65535
  *         vlanMode: access               # any kind of port, as all of these: trunk, native-tagged, native-untagged, dot1q-tunnel
  *         tag: 10                        # its VLAN, or its native VLAN; alone it means access
@@ -43,6 +44,12 @@
  *         tag: 100
  *         cvlans: [5, 6]                 # customer's VLANs that it carries; left out: all
  *         qinqEthtype: 802.1ad           # or 802.1q: the kind of tag that its frames get
+ *     plugins:                           # in this order; or a list of files alone
+ *       access:
+ *         file: /etc/ringway/access-list.ts # relative to the folder Ringway is started in
+ *         onFault: drop                  # or pass: what becomes of frames once it failed; left out: as it says itself
+ *         budgetUs: 1000                 # microseconds that it may take for a burst
+ *         rules: /etc/ringway/access.rules # and whatever settings the plugin has
  *     cpus: [2, 3]                       # one worker pinned to each; left out: one worker, not pinned
  *     poll: adaptive                     # or busy: never block
  *     idleUs: 100                        # adaptive: look for work this long before blocking
@@ -61,10 +68,12 @@
 import { basename, dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
+import type { PluginSpec } from '../plugin/bundle.ts';
 import { Claims, clashInItself } from './clashes.ts';
 import { changeableFields, claimOf, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
+import { pluginClash, pluginSpecs } from './plugins.ts';
 import { CONFIG_DEFAULTS, changeSchema, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
 import {
   ConfigError,
@@ -83,6 +92,8 @@ export type PortConfig = { readonly name: string } & PortSettings;
 
 export type SwitchConfig = {
   ports: PortConfig[];
+  /** In the order in which frames pass them. */
+  plugins: PluginSpec[];
   /** One worker for each, pinned to it; null: one worker that is not pinned. */
   cpus: number[] | null;
   poll: 'adaptive' | 'busy';
@@ -162,7 +173,8 @@ function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {
 function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchConfig {
   const ports = named(settings.ports);
   const { cpus, poll, idleUs, fdb, arena: arenaBytes, vlanLimit } = settings;
-  const common = { ports, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes, vlanLimit };
+  const plugins = pluginSpecs(settings.plugins);
+  const common = { ports, plugins, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes, vlanLimit };
   const control = controlOf(settings.control, ports);
   return { ...common, ...control, ...filesOf(settings, control.controlSocket, ports) };
 }
@@ -221,6 +233,12 @@ function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFau
   const claims = new Claims();
   const clashes = [
     ...config.ports.map((port) => clashInItself(port) ?? claims.claim(port)),
+    ...config.ports.map((port) =>
+      pluginClash(
+        port,
+        config.plugins.map(({ name }) => name),
+      ),
+    ),
     ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
     findControlClash(config.controlSocket, claims),
     fileClash(config, claims),

@@ -10,6 +10,7 @@ import { changeableFields, knownPortSettings, portSchema } from './kinds/index.t
 import { checkedPort } from './kinds/port-object.ts';
 import { type HostFacts, pathOf, socketPath, THIS_HOST, wholeNumber } from './kinds/values.ts';
 import { VHOST_USER_QUEUES } from './kinds/vhost-user.ts';
+import { pluginMap } from './plugins.ts';
 
 export const CONFIG_DEFAULTS = {
   queues: VHOST_USER_QUEUES,
@@ -62,6 +63,7 @@ function portMap(host: HostFacts) {
 export function configSchema(host: HostFacts) {
   return z.strictObject({
     ports: portMap(host).default({}),
+    plugins: pluginMap.default({}),
     cpus: z
       .preprocess(
         (value) => (typeof value === 'string' ? value.split(',') : value),

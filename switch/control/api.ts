@@ -9,8 +9,11 @@ import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
 import type { CaptureReport, StartedCapture } from '../capture/captures.ts';
+import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
+import type { PluginSpec } from '../plugin/bundle.ts';
+import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
 import type { Books } from './books.ts';
 import { LASTING_TYPE } from './client-stream.ts';
@@ -35,6 +38,15 @@ export type ControlSource = {
   captures(): CaptureReport[];
   /** False: there is none of that number. */
   endCapture(id: number): boolean;
+  plugins(): PluginReport[];
+  /** @throws NoSuchPluginError */
+  pluginNotes(name: string): PluginNotes;
+  /** @throws ConfigError */
+  addPlugin(spec: PluginSpec): Promise<void>;
+  /** Left out: all. @throws ConfigError, NoSuchPluginError */
+  reloadPlugins(names?: readonly string[]): Promise<void>;
+  /** @throws NoSuchPluginError, PortConflictError */
+  removePlugin(name: string): Promise<void>;
   /** Left out: it cannot be taken over. @throws PortConflictError, HostError */
   takeOver?(socketName: string, formats: readonly number[]): void;
 };
@@ -43,6 +55,8 @@ export type ControlSource = {
 export type VersionReport = { readonly version: string; readonly node: string; readonly pid: number };
 
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
+
+const Reload = z.object({ plugins: z.array(z.string()).optional() });
 
 /** Of an answer with a capture: its number. */
 export const CAPTURE_HEADER = 'X-Ringway-Capture';
@@ -57,7 +71,9 @@ const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
  * removes it; POST /v1/captures is answered with a stream of pcapng that lasts as long as the capture, GET tells which there
- * are, DELETE /v1/captures/:id ends one; POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
+ * are, DELETE /v1/captures/:id ends one; GET /v1/plugins, /v1/plugins/:name/notes, PUT and DELETE
+ * /v1/plugins/:name do the same for plugins as for ports, POST /v1/plugins reloads those that it names; POST /v1/takeover
+ * hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -84,6 +100,26 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.delete('/v1/ports/:name', async (context) => {
     const name = context.req.param('name');
     await source.removePort(name);
+    return json(context, { removed: name });
+  });
+  api.get('/v1/plugins', (context) => json(context, source.plugins()));
+  api.post('/v1/plugins', async (context) => {
+    const { data } = Reload.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, 'the names of plugins are needed, or none', 400);
+    await source.reloadPlugins(data.plugins);
+    return json(context, source.plugins());
+  });
+  api.get('/v1/plugins/:name/notes', (context) =>
+    json(context, source.pluginNotes(context.req.param('name'))),
+  );
+  api.put('/v1/plugins/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.addPlugin(resolvePlugin(name, await jsonOf(context)));
+    return json(context, source.plugins().find((plugin) => plugin.name === name) ?? null, 201);
+  });
+  api.delete('/v1/plugins/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.removePlugin(name);
     return json(context, { removed: name });
   });
   api.get('/v1/totals', (context) => json(context, source.totals()));
@@ -177,6 +213,7 @@ const STATUS_OF_REFUSAL = [
   [HostError, 400],
   [TuningError, 400],
   [NoSuchPortError, 404],
+  [NoSuchPluginError, 404],
   [PortConflictError, 409],
   [BodyTooLongError, 413],
 ] as const;

@@ -41,6 +41,12 @@ export const DROP_REASONS = [
     side: 'sender',
     text: 'sent a frame of a customer VLAN that is not among its cvlans',
   },
+  { name: 'plugin', side: 'sender', text: 'sent a frame that a plugin dropped (ringway plugin list)' },
+  {
+    name: 'pluginFailed',
+    side: 'sender',
+    text: 'sent a frame that a plugin was to decide on which failed (ringway plugin list)',
+  },
   { name: 'rateIn', side: 'sender', text: 'sent more than its rate-in or frames-in allows' },
   {
     name: 'stormBroadcast',

@@ -61,6 +61,8 @@ export class ForwardingPort {
   copyTag = 0;
   /** Captures of its frames. */
   taps: readonly Tap[] = [];
+  /** Plugins that its frames pass, by name; null: all. Which of them there are now is said by `setPlugins`. */
+  plugins: readonly string[] | null = null;
   /** This worker's counters (port-counts.ts). */
   declare readonly counts: Float64Array;
 
@@ -104,6 +106,7 @@ export class ForwardingPort {
     this.loopGuard = policy.loopGuard;
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
     this.vlan.follow(policy.vlan);
+    this.plugins = policy.plugins;
     const { meters } = this;
     meters.follow(policy, nowUs);
     this.setStage(STAGE_LIMIT, meters.limitsWhatComesIn);
@@ -128,6 +131,10 @@ export class ForwardingPort {
   setTaps(taps: readonly Tap[]): void {
     this.taps = taps;
     this.setStage(STAGE_CAPTURE, taps.length > 0);
+  }
+
+  setPlugins(isAny: boolean): void {
+    this.setStage(STAGE_PLUGIN, isAny);
   }
 
   setQueues(queues: readonly EgressQueue[]): void {

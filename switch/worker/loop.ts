@@ -20,11 +20,13 @@ import { Moves } from '../l2/fdb/moves.ts';
 import { Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
+import { WorkerPlugins } from '../plugin/worker-plugins.ts';
 import {
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_HOLDS_FRAMES,
   CONTROL_NEVER_BLOCKS,
+  CONTROL_PLUGIN,
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type NumberedOrder,
@@ -45,6 +47,7 @@ export class PollWorker {
   readonly #arena: ArenaView;
   readonly #control: Int32Array;
   readonly #forwarder: Forwarder;
+  readonly #plugins: WorkerPlugins;
   readonly #moves: Moves;
   readonly #epoll = new EpollSet();
   /** Queues that this worker polls. */
@@ -79,6 +82,10 @@ export class PollWorker {
       setup.vlanLimit,
       new Clock(),
       setup.probeMac,
+    );
+    const callWords = this.#control.subarray(CONTROL_PLUGIN, CONTROL_PLUGIN + 2);
+    this.#plugins = new WorkerPlugins(this.#forwarder, setup.index, callWords, (report) =>
+      this.#tell(report),
     );
     this.#epoll.add(setup.wakeFd);
     // Before the first order: the pool adds no port until every worker has answered one.
@@ -186,10 +193,11 @@ export class PollWorker {
   #obey(order: WorkerOrder): void {
     switch (order.kind) {
       case 'addPort':
-        this.#addPort(order.portId, order.counts, order.meters);
+        this.#addPort(order.portId, order.name, order.counts, order.meters);
         break;
       case 'removePort':
         this.#forwarder.removePort(order.portId);
+        this.#plugins.portRemoved(order.portId);
         this.#moves.setGuarded(order.portId, false);
         this.#sources.delete(order.portId);
         break;
@@ -223,6 +231,12 @@ export class PollWorker {
       case 'endCapture':
         this.#forwarder.endCapture(order.id);
         break;
+      case 'loadPlugin':
+      case 'usePlugins':
+      case 'failPlugin':
+      case 'tickPlugins':
+        this.#plugins.obey(order);
+        break;
       case 'answer':
         break;
       case 'pin':
@@ -234,9 +248,10 @@ export class PollWorker {
     }
   }
 
-  #addPort(portId: number, counts: SharedArrayBuffer, meters: SharedArrayBuffer): void {
+  #addPort(portId: number, name: string, counts: SharedArrayBuffer, meters: SharedArrayBuffer): void {
     const own = new Float64Array(counts, this.#setup.index * PORT_COUNTS * 8, PORT_COUNTS);
     this.#forwarder.addPort(new ForwardingPort(portId, own, meters));
+    this.#plugins.portAdded(portId, name);
   }
 
   #attach(attachment: QueueAttachment): void {
@@ -276,6 +291,7 @@ export class PollWorker {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
     this.#forwarder.follow(port, policy);
+    this.#plugins.portChanged(portId);
     this.#moves.setGuarded(portId, policy.loopGuard === 'on' && !policy.isShut);
     this.#sources.set(portId, policy.copiesOf ?? []);
     this.#forwarder.setCopies(portId, policy.copiesOf?.map((source) => source.portId) ?? null);

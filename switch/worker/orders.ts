@@ -14,11 +14,13 @@ import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { CaptureSetup } from '../l2/capture-ring.ts';
 import type { Flapping } from '../l2/fdb/moves.ts';
 import type { ProbeSeen } from '../l2/loop-probes.ts';
+import type { PluginOrder, PluginReport } from '../plugin/worker-plugins.ts';
 
 export type WorkerOrder =
   | {
       readonly kind: 'addPort';
       readonly portId: number;
+      readonly name: string;
       readonly counts: SharedArrayBuffer;
       readonly meters: SharedArrayBuffer;
     }
@@ -50,6 +52,7 @@ export type WorkerOrder =
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   | { readonly kind: 'startCapture'; readonly capture: CaptureSetup }
   | { readonly kind: 'endCapture'; readonly id: number }
+  | PluginOrder
   /** Nothing is to be done: the answer tells that the worker's loop turns. */
   | { readonly kind: 'answer' }
   | { readonly kind: 'pin'; readonly cpu: number }
@@ -61,6 +64,7 @@ export type NumberedOrder = { readonly number: number; readonly order: WorkerOrd
 export type OrderMessage = readonly NumberedOrder[];
 
 export type WorkerReport =
+  | PluginReport
   | { readonly kind: 'done'; readonly numbers: readonly number[] }
   /** Frames of the switch's own that came in again, and addresses that move again and again. */
   | {
@@ -89,6 +93,9 @@ export const CONTROL_EMPTY_TURNS = 3;
 export const CONTROL_NEVER_BLOCKS = 4;
 /** 1 while the worker has taken frames from queues that it could not give to anybody yet. */
 export const CONTROL_HOLDS_FRAMES = 5;
+/** Number of the plugin that the worker is calling, 0 of none, and how many calls there were: 32 bits, running. */
+export const CONTROL_PLUGIN = 6;
+export const CONTROL_PLUGIN_CALLS = 7;
 export const CONTROL_BYTES = 64;
 
 export type PollMode = 'adaptive' | 'busy';

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { CaptureReport } from '../../switch/capture/captures.ts';
 import { askControl } from '../../switch/control/client.ts';
-import { LinuxGuest, peersForTests, runProgram, vhostUserArgs } from '../peers/index.ts';
+import { LinuxGuest, peersForTests, runProgram, untilIperf3Listens, vhostUserArgs } from '../peers/index.ts';
 import { RingwayProcess } from './ringway-process.ts';
 
 const peers = await peersForTests(['qemu', 'tshark']);
@@ -138,7 +138,8 @@ describe.skipIf(peers.skip)(peers.title('a capture in tshark'), () => {
   test('has right checksums of TCP and UDP, of frames to be segmented too', async () => {
     const live = new LiveCapture(ringway.controlSocket, 'vm0', 'vm1', '--filter', 'tcp or udp');
     await untilCaptured(ringway.controlSocket);
-    await guests[1].runOk('(nc -l -p 5300 > /tmp/got) > /dev/null 2>&1 & sleep 0.2');
+    await guests[1].runOk('(nc -l -p 5300 > /tmp/got) > /dev/null 2>&1 &');
+    await untilIperf3Listens(guests[1], 5300);
     await guests[0].runOk('head -c 300000 /dev/urandom | nc 10.0.0.2 5300', { timeoutMs: 60_000 });
     await guests[0].runOk('(nslookup ringway.test 10.0.0.2 > /dev/null 2>&1 &)');
     await live.until((rows) => rows.some((row) => row['udp.checksum.status'] !== ''));
@@ -189,11 +190,10 @@ describe.skipIf(peers.skip)(peers.title('a capture in tshark'), () => {
         runProgram('unshare', ['-m', 'sh', '-c', `mount --bind '${folder}' ${EXTCAP_FOLDER} && ${command}`]);
       const { output: list } = await inOwnMount('tshark -D');
       for (const name of [...NAMES, 'all']) expect(list).toContain(`ringway-${name} (Ringway`);
-      const pinging = guests[0].runOk('ping -c 10 -i 0.5 10.0.0.2', { timeoutMs: 60_000 });
+      await guests[0].runOk('(ping 10.0.0.2 > /dev/null 2>&1 &)');
       const { output: rows } = await inOwnMount(
         "tshark -n -i ringway-vm1 -f 'icmp' -c 2 -T fields -e ip.src -e icmp.type",
       );
-      await pinging;
       expect(rows.split('\n').filter((row) => /^10\.0\.0\.\d\t[08]$/.test(row))).toHaveLength(2);
     } finally {
       rmSync(folder, { recursive: true, force: true });

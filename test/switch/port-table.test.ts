@@ -206,6 +206,11 @@ describe('requests about one port', () => {
         startCapture: () => expect.fail('not asked for'),
         captures: () => [],
         endCapture: () => false,
+        plugins: () => [],
+        pluginNotes: () => [],
+        addPlugin: async () => {},
+        reloadPlugins: async () => {},
+        removePlugin: async () => {},
         removePort: (name) => {
           const removed = table.remove(name);
           asked();

@@ -110,7 +110,7 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb, add, set, remove, capture or demo (see --help)'],
+    [[], 'name a command: run, ports, fdb, add, set, remove, capture, plugin or demo (see --help)'],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],
@@ -273,6 +273,7 @@ describe('run', () => {
       protected: true,
       loopGuard: 'on',
       loopShutSeconds: 60,
+      plugins: null,
       offloads: { csum: true, tso: true, ecn: true, uso: true },
     });
     expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({

@@ -72,11 +72,25 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
       ...STORM_KEYS,
       ...LOOP_KEYS,
       ...MIRROR_KEYS,
+      'plugins',
     ];
     expect(tested.sort()).toEqual(Object.keys(COMMON_PORT_FIELDS).sort());
     expect(option('')).toMatchObject({ kind, flood: true, receive: true, forwardBpdu: false });
     expect(file('')).toEqual(option(''));
     expect({ ...DEFAULT_POLICY, ...policyOf(option('')) }).toEqual(DEFAULT_POLICY);
+  });
+
+  it('has plugins that its frames pass', () => {
+    const known = (port: string): PortConfig =>
+      resolveConfig([settingsOf({ port: [port], plugin: ['acl.ts', 'mac.ts'] })]).ports[0];
+    const port = known(`a=${kind}:${ENDPOINTS[kind]},plugins=acl+mac`);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), plugins: ['acl', 'mac'] });
+    expect(effectiveSettings(port, [])).toMatchObject({ plugins: ['acl', 'mac'] });
+    expect(policyOf(option(',plugins=none'))).toMatchObject({ plugins: [] });
+    expect(file(', plugins: []')).toEqual(option(',plugins=none'));
+    expect(() => option(',plugins=1')).toThrow(
+      '--port a: plugins: 1 is not allowed (names of plugins: a list, in an option joined by +, or none)',
+    );
   });
 
   it('has an MTU', () => {

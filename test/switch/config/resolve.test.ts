@@ -50,6 +50,7 @@ const PORT_A = {
 describe('accepted', () => {
   it('fills in every default', () => {
     expect(fromOptions({ port: ['a=/x/a.sock'] })).toEqual({
+      plugins: [],
       ports: [PORT_A],
       cpus: null,
       poll: 'adaptive',
@@ -161,6 +162,7 @@ state: none
       ],
       cpus: [2, 3],
       poll: 'busy',
+      plugins: [],
       idleUs: 0,
       fdb: { capacity: 1_048_576, ageSeconds: 1 },
       arenaBytes: 2 ** 39,
@@ -205,6 +207,7 @@ state: none
       ],
       cpus: [3, 0],
       poll: 'busy',
+      plugins: [],
       idleUs: 1_000_000,
       fdb: { capacity: 1, ageSeconds: 1_000_000 },
       arenaBytes: 2 ** 32,

@@ -77,6 +77,11 @@ const SOURCE: ControlSource = {
   startCapture: async () => ({ id: 7, stream: new ReadableStream() }),
   captures: () => [],
   endCapture: () => false,
+  plugins: () => [],
+  pluginNotes: () => [],
+  addPlugin: unchanged,
+  reloadPlugins: unchanged,
+  removePlugin: unchanged,
 };
 const API = controlApi(SOURCE, '1.2.3');
 
