@@ -138,7 +138,7 @@ describe.skipIf(peers.skip)(peers.title('a capture in tshark'), () => {
   test('has right checksums of TCP and UDP, of frames to be segmented too', async () => {
     const live = new LiveCapture(ringway.controlSocket, 'vm0', 'vm1', '--filter', 'tcp or udp');
     await untilCaptured(ringway.controlSocket);
-    await guests[1].runOk('(nc -l -p 5300 > /tmp/got) > /dev/null 2>&1 &');
+    await guests[1].runOk('(sleep 30 | nc -l -p 5300 > /tmp/got) > /dev/null 2>&1 &');
     await untilIperf3Listens(guests[1], 5300);
     await guests[0].runOk('head -c 300000 /dev/urandom | nc 10.0.0.2 5300', { timeoutMs: 60_000 });
     await guests[0].runOk('(nslookup ringway.test 10.0.0.2 > /dev/null 2>&1 &)');
