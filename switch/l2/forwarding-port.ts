@@ -2,10 +2,16 @@
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import { TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
-import { DEFAULT_VLAN, type LoopGuardPolicy, type PortPolicy } from '../../src/queue/policy.ts';
+import {
+  DEFAULT_VLAN,
+  type LimitsPolicy,
+  type LoopGuardPolicy,
+  type PortPolicy,
+} from '../../src/queue/policy.ts';
 import type { Tap } from './capture.ts';
 import { DROP } from './drop-reasons.ts';
-import { PORT_METERS_BYTES, PortMeters } from './limits.ts';
+import { PortGuard } from './guard/port-guard.ts';
+import { NO_METERS, PORT_METERS_BYTES, PortMeters } from './port-meters.ts';
 import { PortVlan, tableOf } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
@@ -49,6 +55,7 @@ export class ForwardingPort {
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
   readonly vlan = new PortVlan();
+  readonly guard = new PortGuard();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
   /** Ports that get copies of the frames from this one, and to it. */
@@ -66,7 +73,9 @@ export class ForwardingPort {
   /** This worker's counters (port-counts.ts). */
   declare readonly counts: Float64Array;
 
-  declare readonly meters: PortMeters;
+  /** NO_METERS until a limit is set. */
+  meters = NO_METERS;
+  readonly #metersMemory: SharedArrayBuffer;
   /** Why all that comes from it is dropped, with STAGE_RECEIVE_OFF. */
   refusal = DROP.receiveOff;
   loopGuard: LoopGuardPolicy = 'off';
@@ -77,7 +86,7 @@ export class ForwardingPort {
   constructor(id: number, counts: Float64Array, meters = new SharedArrayBuffer(PORT_METERS_BYTES)) {
     this.id = id;
     this.counts = counts;
-    this.meters = new PortMeters(meters);
+    this.#metersMemory = meters;
   }
 
   /**
@@ -105,15 +114,27 @@ export class ForwardingPort {
     this.setStage(STAGE_SHUT, policy.isShut);
     this.loopGuard = policy.loopGuard;
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
+    this.setStage(STAGE_GUARD, policy.guard !== null);
     this.vlan.follow(policy.vlan);
+    this.guard.follow(policy.guard);
     this.plugins = policy.plugins;
+    this.followLimits(policy.limits, nowUs);
+    const isNewlyProtected = policy.isProtected && (this.stages & STAGE_PROTECTED) === 0;
+    this.setStage(STAGE_PROTECTED, policy.isProtected);
+    const isKeptFromMore = policy.isShut || isOtherVlan || isNewlyProtected;
+    return isKeptFromMore || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
+  }
+
+  private followLimits(limits: LimitsPolicy, nowUs: number): void {
+    if (this.meters === NO_METERS) {
+      if (Object.values(limits).every((limit) => limit === null)) return;
+      this.meters = new PortMeters(this.#metersMemory);
+    }
     const { meters } = this;
-    meters.follow(policy, nowUs);
+    meters.follow(limits, nowUs);
     this.setStage(STAGE_LIMIT, meters.limitsWhatComesIn);
     this.setStage(STAGE_STORM_UNKNOWN, meters.unknown.isOn);
     this.setStage(STAGE_LIMIT_OUT, meters.limitsWhatGoesOut);
-    this.setStage(STAGE_PROTECTED, policy.isProtected);
-    return policy.isShut || isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
   }
 
   /** Frames from it to addresses that bridges do not pass on are dropped. */
