@@ -53,14 +53,17 @@ describe('docs/plugins.md', () => {
   it.each(commands.map((words) => [words.join(' '), words]))(
     'has a command that can be: %s',
     async (_, words) => {
-    const placed = words.map((word) => word.replaceAll('/tmp/', `${folder.path}/`));
-    const given = (option: string): string[] =>
-      placed.flatMap((word, i) => (word === option ? [placed[i + 1]] : []));
-    for (const [, name, rules] of TEXT.matchAll(/cat > \/tmp\/(\S+) <<'RULES'\n([\s\S]*?)RULES\n/g))
-      folder.write(name, rules);
-    for (const [, line, name] of TEXT.matchAll(/^echo '(.*)' > \/tmp\/(\S+)$/gm)) folder.write(name, `${line}\n`);
-    const options: RunOptions = { port: given('--port'), plugin: given('--plugin'), control: 'none' };
-    const { plugins } = resolveConfig([settingsOf(options)]);
-    expect(plugins).toHaveLength(1);
-    for (const spec of plugins) await expect(tryPlugin(spec)).resolves.toBeDefined();
-  });
+      const placed = words.map((word) => word.replaceAll('/tmp/', `${folder.path}/`));
+      const given = (option: string): string[] =>
+        placed.flatMap((word, i) => (word === option ? [placed[i + 1]] : []));
+      for (const [, name, rules] of TEXT.matchAll(/cat > \/tmp\/(\S+) <<'RULES'\n([\s\S]*?)RULES\n/g))
+        folder.write(name, rules);
+      for (const [, line, name] of TEXT.matchAll(/^echo '(.*)' > \/tmp\/(\S+)$/gm))
+        folder.write(name, `${line}\n`);
+      const options: RunOptions = { port: given('--port'), plugin: given('--plugin'), control: 'none' };
+      const { plugins } = resolveConfig([settingsOf(options)]);
+      expect(plugins).toHaveLength(1);
+      for (const spec of plugins) await expect(tryPlugin(spec)).resolves.toBeDefined();
+    },
+  );
+});
