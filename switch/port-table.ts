@@ -63,6 +63,8 @@ export type PortTableOptions = {
   /** Path of the control socket, which no port may have; null: there is none. */
   readonly controlSocket: string | null;
   readonly eventsOf: (portId: number, name: string) => PortEvents;
+  /** The port has its number, and no worker knows it yet; or its settings have changed. */
+  readonly onSettings?: (port: Port, config: PortConfig) => void;
   /** No worker knows the port any more; `counts` is what they counted about it. */
   readonly onForgotten: (port: Port, counts: Float64Array) => void;
 };
@@ -181,6 +183,7 @@ export class PortTable {
     await port.tune(tuning);
     entry.config = config;
     await this.#options.workers.setPolicy(port.id, policyOf(config));
+    this.#options.onSettings?.(port, config);
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError also when it is being removed already */
@@ -277,6 +280,7 @@ export class PortTable {
       left: left?.positions ?? null,
     };
     this.#entries.set(id, entry);
+    this.#options.onSettings?.(port, config);
     entry.added = this.#bringUp(entry);
     return entry;
   }

@@ -22,7 +22,7 @@ import {
   queueStates,
   sumCounters,
 } from '../src/queue/state.ts';
-import { effectiveSettings } from './config/common-port.ts';
+import { effectiveSettings, staticMacsOf, untaggedVlanOf } from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
@@ -37,9 +37,10 @@ import { type GuardedPort, LoopGuard, type LoopGuardHost, probeMac } from './loo
 import type { PluginSpec } from './plugin/bundle.ts';
 import { type PluginNotes, type PluginReport, PluginTable } from './plugin/plugin-table.ts';
 import { PluginStuckError } from './plugin/plugin-watch.ts';
-import { PortConflictError } from './port-errors.ts';
+import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
 import type { DescriptorStore } from './service/store.ts';
+import { type KeptAddress, StaticAddresses } from './static-addresses.ts';
 import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
 import { warmUp } from './takeover/warm-up.ts';
@@ -58,6 +59,7 @@ export class Switch {
   readonly #arenaView: ArenaView;
   readonly #records: RingRecords | null;
   readonly #fdb: Fdb;
+  readonly #statics: StaticAddresses;
   readonly #workers: WorkerPool;
   readonly #loopGuard: LoopGuard;
   /** As the workers have it. */
@@ -88,6 +90,7 @@ export class Switch {
     log: Logger,
     taken: SwitchState | null,
     store: DescriptorStore | null,
+    kept: readonly KeptAddress[],
   ) {
     this.#taken = taken;
     this.#late = taken === null ? null : [];
@@ -96,6 +99,7 @@ export class Switch {
     this.#arena = reserveArena(config.arenaBytes);
     const fdbMemory = createFdbMemory({ capacity: config.fdb.capacity, maxPorts: PORTS_MAX });
     this.#fdb = new Fdb(fdbMemory);
+    this.#statics = new StaticAddresses(this.#fdb, kept);
     const sizeBytes = scratchBytes(config.cpus);
     const mac = probeMac();
     const moves = new SharedArrayBuffer(MOVES_BYTES);
@@ -153,13 +157,14 @@ export class Switch {
       pluginNames: () => this.#plugins.names,
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
+      onSettings: (port, settings) => this.#followAddresses(port.id, settings),
       onForgotten: (port, counts) => this.#forget(port, counts),
     });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
 
   /**
-   * Starts the workers and every port.
+   * Starts the workers and every port. `kept`: addresses that were given to ports before, or stick there.
    * @throws ConfigError, SocketPathError or HostError when a port cannot be; then nothing is left behind
    */
   static async start(
@@ -167,8 +172,9 @@ export class Switch {
     log: Logger,
     taken: SwitchState | null = null,
     store: DescriptorStore | null = null,
+    kept: readonly KeptAddress[] = [],
   ): Promise<Switch> {
-    const created = new Switch(config, log, taken, store);
+    const created = new Switch(config, log, taken, store, kept);
     try {
       // Before any port: no frame passes that they do not decide on.
       await created.#plugins.start(config.plugins);
@@ -378,8 +384,32 @@ export class Switch {
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
-  removePort(name: string): Promise<void> {
-    return this.#ports.remove(name);
+  async removePort(name: string): Promise<void> {
+    await this.#ports.remove(name);
+    this.#statics.dropPort(name);
+  }
+
+  /** Is called with the addresses that are to be given to `start` the next time, whenever they change. */
+  set onKeptAddresses(listener: (kept: readonly KeptAddress[]) => void) {
+    this.#statics.onKept = listener;
+  }
+
+  /** `vlan` null: that of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
+  addAddress(mac: string, vlan: number | null, portName: string): void {
+    const port = this.#ports.withName(portName);
+    if (port === undefined) throw new NoSuchPortError(portName);
+    const inVlan = vlan ?? untaggedVlanOf(this.#ports.configOf(port.id));
+    this.#statics.add(mac, inVlan, portName, this.#tick);
+  }
+
+  /** @throws PortConflictError */
+  removeAddress(mac: string, vlan: number): void {
+    this.#statics.remove(mac, vlan);
+  }
+
+  /** Null: of any. Answers how many there were. @throws NoSuchPortError */
+  flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number {
+    return this.#statics.flush(portName, vlan, isAll);
   }
 
   /** How many ports there are, and of how many frames may pass. */
@@ -413,8 +443,12 @@ export class Switch {
       vlan: entry.vlan,
       port: this.#ports.withId(entry.port)?.name ?? `#${entry.port}`,
       ageSeconds: this.#tick - entry.lastSeenTick,
+      static: entry.isStatic,
     }));
-    return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, entries };
+    const moved = Object.fromEntries(
+      this.#ports.ports.map(({ id, name }) => [name, this.#fdb.movesTo(id)] as const),
+    );
+    return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, moved, entries };
   }
 
   /** All is another process's: ends the workers, which use no ring, and touches nothing else. The process is to end. */
@@ -440,13 +474,14 @@ export class Switch {
   #forget(port: Port, counts: Float64Array): void {
     this.#loopGuard.forget(port.id);
     this.#fdb.forgetMoves(this.#moves, port.id);
-    this.#fdb.flushPort(port.id);
+    this.#statics.forgetPort(port.id, port.name);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
   }
 
   #onTick(): void {
     this.#tick++;
     this.#workers.setTick(this.#tick);
+    this.#statics.noteSticky();
     this.#plugins.tick(this.#tick);
     const stuck = this.#workers.stuckPlugin();
     if (stuck !== null) {
@@ -455,6 +490,14 @@ export class Switch {
     }
     this.#loopGuard.onTick(this.#tick);
     if (this.#tick % AGEING_PERIOD_TICKS === 0) this.#fdb.age(this.#tick, this.#config.fdb.ageSeconds);
+  }
+
+  #followAddresses(id: number, config: PortConfig): void {
+    const { name, macsSticky } = config;
+    const port = { id, name, staticMacs: staticMacsOf(config), sticks: macsSticky === true };
+    for (const { mac, vlan } of this.#statics.followPort(port, this.#tick)) {
+      this.#log.warn({ port: name, mac, vlan }, 'is not static: half of the forwarding table is already');
+    }
   }
 
   #loopGuardHost(): LoopGuardHost {

@@ -84,6 +84,7 @@ function detailsOf(port: PortReport): string[] {
   return [
     ...(port.reason === null ? [] : [port.reason]),
     ...vlanTexts(port.settings),
+    ...guardTexts(port.settings),
     ...limitTexts(port.settings),
     ...otherTexts(port),
     ...port.queues.flatMap((queue) => queueDetails(queue, port.reason)),
@@ -106,6 +107,18 @@ function vlanTexts({ vlanMode, tag, trunks, cvlans }: PortReport['settings']): s
     ...(cvlans === null ? [] : [`cvlans ${rangesOf(cvlans)}`]),
   ];
   return [[`vlan-mode ${vlanMode}`, ...(tag === null ? [] : [`tag ${tag}`]), ...lists].join(', ')];
+}
+
+/** In the words of the options: what its guest may send, where that is not anything. */
+function guardTexts({ macs, macsMax, macsSticky, staticMacs, ips, guard }: PortReport['settings']): string[] {
+  const texts = [
+    ...(macs === null ? [] : [`macs ${macs.join('+')}`]),
+    ...(macsMax === null ? [] : [`macs-max ${macsMax}${macsSticky ? ', macs-sticky on' : ''}`]),
+    ...(ips === null ? [] : [`ips ${ips.join('+')}`]),
+    ...(guard.length === 0 ? [] : [`guard ${guard.join('+')}`]),
+    ...(staticMacs.length === 0 ? [] : [`static-macs ${staticMacs.join('+')}`]),
+  ];
+  return texts.length === 0 ? [] : [texts.join(', ')];
 }
 
 /** In the words of the options: what is not as it is by default, and what a guest has nevertheless. */

@@ -59,6 +59,10 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   rate-in=100M         bits a second that the port may send; rate-out: that it may be sent; each with -burst
   frames-in=200K       the same in frames: frames-in, frames-out
   storm-broadcast=100  frames a second of a kind that are flooded: storm-broadcast, storm-multicast, storm-unknown
+  macs=A+B             the only addresses that the port may send from; macs-max=N: so many, with macs-sticky=on the first
+  ips=A+B/64           the only IP addresses and networks that it may send from, also by ARP and neighbour discovery
+  guard=dhcp+ra        no messages of DHCP servers from it, no router advertisements
+  static-macs=A+B@10   addresses that stay behind the port, in a VLAN or that of frames without a tag
   protected=on         no frames between this port and others that have it
   loop-guard=on        shut the port for loop-shut-seconds (60) when it is part of a loop; probe: only when a frame
                        of the switch's own comes back
@@ -166,7 +170,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   await service.store?.untilLetGo();
   const kept = new KeptPorts(config.stateFile, log);
   const ports = kept.changed(config.ports, options.restore !== false);
-  const running = await Switch.start({ ...config, ports }, log, takeover?.state, service.store).catch(
+  const { store } = service;
+  const running = await Switch.start({ ...config, ports }, log, takeover?.state, store, kept.addresses).catch(
     asRefusal,
   );
   let isOurs = takeover === null;
@@ -180,6 +185,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       isOurs = true;
     } else await running.takeUp();
     kept.forgetOthers();
+    running.onKeptAddresses = (addresses) => kept.keepAddresses(addresses);
     const server =
       config.controlSocket === null
         ? null
@@ -265,6 +271,9 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     addPort: (config, settings) => kept.addPort(config, settings),
     changePort: (name, change) => kept.changePort(name, change),
     removePort: (name) => kept.removePort(name),
+    addAddress: (mac, vlan, portName) => running.addAddress(mac, vlan, portName),
+    removeAddress: (mac, vlan) => running.removeAddress(mac, vlan),
+    flushAddresses: (portName, vlan, isAll) => running.flushAddresses(portName, vlan, isAll),
     plugins: () => running.plugins(),
     pluginNotes: (name) => running.pluginNotes(name),
     addPlugin: (spec) => running.addPlugin(spec),

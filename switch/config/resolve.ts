@@ -23,6 +23,10 @@
  *         rateIn: 100M                   # any kind of port: bits a second from it, in frames framesIn; to it rateOut, framesOut
  *         rateInBurst: 10M               # of any of those: bits or frames at once
  *         stormBroadcast: 100            # any kind of port: frames a second that are flooded; stormMulticast, stormUnknown
+ *         macs: [02:00:00:00:00:01]      # any kind of port: it may send from no other; macsMax: 2, macsSticky: on: from the first 2
+ *         ips: [10.0.0.5, 2001:db8::/64] # any kind of port: and from no other IP address
+ *         guard: [dhcp, ra]              # any kind of port: it plays no DHCP server and no router
+ *         staticMacs: [02:00:00:00:00:01@10] # any kind of port: addresses that stay behind it, in a VLAN
  *         protected: on                  # any kind of port: no frames between it and others that have it
  *         loopGuard: on                  # any kind of port: it is shut when it is part of a loop; probe, off
  *         loopShutSeconds: 60            # for so long

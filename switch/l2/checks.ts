@@ -7,6 +7,7 @@ import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import type { PluginStage } from '../plugin/stage.ts';
+import type { Fdb } from './fdb/fdb.ts';
 import {
   type ForwardingPort,
   STAGE_GUARD,
@@ -14,6 +15,7 @@ import {
   STAGE_LOOP_PROBES,
   STAGE_PLUGIN,
 } from './forwarding-port.ts';
+import { Guard } from './guard/guard.ts';
 import { HeadCopies } from './head-copies.ts';
 import type { Limits } from './limits.ts';
 import type { LoopProbes } from './loop-probes.ts';
@@ -29,6 +31,7 @@ export class Checks {
   declare readonly verdicts: Int32Array;
   /** What stages look at that decide on more than addresses and EtherType. */
   declare readonly heads: HeadCopies;
+  declare private readonly guard: Guard;
 
   /** Null: there are none, and no port has their bit. */
   plugins: PluginStage | null = null;
@@ -37,11 +40,12 @@ export class Checks {
   declare private readonly loopProbes: LoopProbes;
 
   /** `scratchOffset`: of HEAD_COPIES_SCRATCH_BYTES in the arena, within one window. */
-  constructor(arena: ArenaView, scratchOffset: number, limits: Limits, loopProbes: LoopProbes) {
+  constructor(arena: ArenaView, fdb: Fdb, limits: Limits, loopProbes: LoopProbes, scratchOffset: number) {
     this.loopProbes = loopProbes;
     this.limits = limits;
     this.verdicts = new Int32Array(BATCH_FRAMES_MAX);
     this.heads = new HeadCopies(arena, scratchOffset);
+    this.guard = new Guard(fdb, this.heads);
   }
 
   /** Runs the port's stages over the batch. Answers whether frames are left. */
@@ -51,7 +55,9 @@ export class Checks {
     if ((stages & STAGE_LOOP_PROBES) !== 0 && !this.loopProbes.all(batch, sender, verdicts, nowTick))
       return false;
     if ((stages & STAGE_LIMIT) !== 0 && !this.limits.sent(batch, sender, verdicts)) return false;
-    if ((stages & STAGE_GUARD) !== 0) this.heads.copy(batch);
+    if ((stages & STAGE_GUARD) !== 0 && this.guard.all(batch, sender, verdicts, nowTick)) {
+      if (!leaveOut(batch, verdicts, sender)) return false;
+    }
     if ((stages & STAGE_PLUGIN) !== 0 && plugins !== null) return plugins.all(batch, sender, nowTick);
     return batch.count > 0;
   }

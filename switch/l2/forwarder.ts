@@ -129,7 +129,7 @@ export class Forwarder {
     this.outlets = new Outlets(arena, onFault, scratchOffset, this.limits);
     this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
     this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
-    this.checks = new Checks(arena, this.ownFrameOffset + OWN_FRAME_BYTES, this.limits, this.loopProbes);
+    this.checks = new Checks(arena, fdb, this.limits, this.loopProbes, this.ownFrameOffset + OWN_FRAME_BYTES);
     this.onFault = onFault;
     this.firstOf = new Int32Array(0);
     this.lastOf = new Int32Array(0);

@@ -8,6 +8,7 @@ import {
   type PortPolicy,
 } from '../../src/queue/policy.ts';
 import { DROP } from './drop-reasons.ts';
+import { PortGuard } from './guard/port-guard.ts';
 import { NO_METERS, PORT_METERS_BYTES, PortMeters } from './port-meters.ts';
 import { PortVlan } from './vlan/port-vlan.ts';
 
@@ -50,6 +51,7 @@ export class ForwardingPort {
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
   readonly vlan = new PortVlan();
+  readonly guard = new PortGuard();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
   /** Plugins that its frames pass, by name; null: all. Which of them there are now is said by `setPlugins`. */
@@ -95,11 +97,15 @@ export class ForwardingPort {
     this.setStage(STAGE_SHUT, policy.isShut);
     this.loopGuard = policy.loopGuard;
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
+    this.setStage(STAGE_GUARD, policy.guard !== null);
     this.vlan.follow(policy.vlan);
+    this.guard.follow(policy.guard);
     this.plugins = policy.plugins;
     this.followLimits(policy.limits, nowUs);
+    const isNewlyProtected = policy.isProtected && (this.stages & STAGE_PROTECTED) === 0;
     this.setStage(STAGE_PROTECTED, policy.isProtected);
-    return policy.isShut || isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
+    const isKeptFromMore = policy.isShut || isOtherVlan || isNewlyProtected;
+    return isKeptFromMore || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
   }
 
   private followLimits(limits: LimitsPolicy, nowUs: number): void {

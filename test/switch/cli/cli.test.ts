@@ -192,6 +192,7 @@ describe('run', () => {
     expect(JSON.parse((await ringway('fdb', '--json')).stdout)).toEqual({
       capacity: 8192,
       ageSeconds: 300,
+      moved: { a: 0, b: 0 },
       entries: [],
     });
     expect((await ringway('fdb', '--control', folder)).stdout).toMatch(/^0 of at most 8,192 addresses/);
@@ -255,6 +256,12 @@ describe('run', () => {
       cvlans: null,
       priorityTags: 'never',
       qinqEthtype: '802.1ad',
+      macs: null,
+      macsMax: null,
+      macsSticky: false,
+      staticMacs: [],
+      ips: null,
+      guard: [],
       rateIn: null,
       rateInBurst: null,
       framesIn: 1000,
