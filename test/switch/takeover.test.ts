@@ -294,7 +294,7 @@ describe('a Ringway that is taken over with other settings', () => {
     closing.push(() => guest.close());
     await world.runUntil(switching.takeOver());
     const { entries } = await switching.fdb();
-    expect(entries.find((entry) => entry.mac === mac)).toMatchObject(address);
+    expect(entries.find((entry) => entry.mac === mac && entry.vlan === vlan)).toMatchObject(address);
     expect((await switching.ports()).map(({ name }) => name).sort()).toEqual([...NAMES, 'c']);
     expect((await switching.port('a')).settings.forwardBpdu).toBe(true);
     expect((await switching.port('b')).settings.forwardBpdu).toBe(false);
