@@ -32,12 +32,14 @@ import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import { countsNamed, namedCounts } from './l2/port-counts.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
-import { PortConflictError } from './port-errors.ts';
+import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
 import type { DescriptorStore } from './service/store.ts';
 import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
 import { warmUp } from './takeover/warm-up.ts';
+import type { TraceQuestion, TraceReport } from './trace/report.ts';
+import { Tracer } from './trace/tracer.ts';
 import { scratchBytes, WorkerPool } from './worker/pool.ts';
 
 const TICK_MS = 1000;
@@ -55,6 +57,7 @@ export class Switch {
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
   readonly #ports: PortTable;
+  readonly #tracer: Tracer;
   readonly #clock: NodeJS.Timeout;
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
@@ -130,6 +133,13 @@ export class Switch {
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
       onForgotten: (port, counts) => this.#forget(port, counts),
+    });
+    this.#tracer = new Tracer({
+      arena: this.#arena,
+      arenaView,
+      fdb: fdbMemory,
+      vlanLimit: config.vlanLimit,
+      workerCount: this.#workers.workerCount,
     });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
@@ -358,6 +368,20 @@ export class Switch {
       ageSeconds: this.#tick - entry.lastSeenTick,
     }));
     return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, entries };
+  }
+
+  /** What would become of a frame; nothing is changed by it. @throws NoSuchPortError */
+  trace(question: TraceQuestion): TraceReport {
+    if (this.#ports.withName(question.port) === undefined) throw new NoSuchPortError(question.port);
+    const ports = this.#ports.ports.map((port) => ({
+      id: port.id,
+      name: port.name,
+      text: [`${port.name}: ${port.kind}, ${port.status.state}`, shown(port.status.reason)]
+        .filter((text) => text !== null)
+        .join(': '),
+      view: this.#workers.viewOf(port.id),
+    }));
+    return this.#tracer.trace(question, ports, this.#tick);
   }
 
   /** All is another process's: ends the workers, which use no ring, and touches nothing else. The process is to end. */

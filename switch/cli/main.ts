@@ -19,6 +19,7 @@ import { addDemo } from './demo.ts';
 import { addFdb } from './fdb.ts';
 import { addPorts } from './ports.ts';
 import { addRun } from './run.ts';
+import { addTrace } from './trace.ts';
 import { ringwayVersion } from './version.ts';
 
 const EXAMPLES = `
@@ -34,6 +35,8 @@ Examples:
   ringway add vm2=/run/ringway/vm2.sock
   # In another VLAN, without a break
   ringway set vm2 tag=10
+  # Where a frame would go, and why
+  ringway trace --in vm0 --dst 02:00:00:00:00:02 --vlan 10
   # Two guests built in, no QEMU needed
   ringway demo
 
@@ -58,6 +61,7 @@ function buildProgram(): Command {
   addPorts(program);
   addFdb(program);
   addChangePorts(program);
+  addTrace(program);
   addDemo(program);
   return program;
 }
@@ -66,7 +70,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, add, set, remove or demo (see --help)',
+        'name a command: run, ports, fdb, add, set, remove, trace or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

@@ -244,6 +244,7 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     totals: () => running.totals(),
     fdb: () => running.fdb(),
     workers: () => running.workers(),
+    trace: (question) => running.trace(question),
     addPort: (config, settings) => kept.addPort(config, settings),
     changePort: (name, change) => kept.changePort(name, change),
     removePort: (name) => kept.removePort(name),

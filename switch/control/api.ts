@@ -4,6 +4,7 @@
  */
 import { type Context, Hono } from 'hono';
 import { z } from 'zod';
+import { FRAME_BYTES_MAX, MTU_MAX } from '../../protocol/ethernet.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
@@ -11,6 +12,7 @@ import { TuningError } from '../../src/port/contract.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
+import type { TraceQuestion, TraceReport } from '../trace/report.ts';
 import type { Books } from './books.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
 
@@ -22,6 +24,8 @@ export type ControlSource = {
   totals(): Books;
   fdb(): FdbReport;
   workers(): WorkReport[];
+  /** @throws NoSuchPortError */
+  trace(question: TraceQuestion): TraceReport;
   /** `settings`: as they were given. @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig, settings: unknown): Promise<void>;
   /** Settings by name, as JSON has them; null: as if left out. @throws ConfigError, TuningError, NoSuchPortError */
@@ -35,6 +39,21 @@ export type ControlSource = {
 /** Answer of GET /v1/version. */
 export type VersionReport = { readonly version: string; readonly node: string; readonly pid: number };
 
+/** `bytes`: zeros are added up to so many; `segmentBytes`: the frame is to be cut into segments with so much payload. */
+const Trace = z.object({
+  port: z.string(),
+  frame: z.string().regex(/^([0-9a-f]{2})+$/i),
+  bytes: z.int().min(1).max(FRAME_BYTES_MAX).optional(),
+  segmentBytes: z.int().min(1).max(MTU_MAX).optional(),
+});
+type TraceBody = {
+  readonly port: string;
+  readonly frame: string;
+  readonly bytes?: number | undefined;
+  readonly segmentBytes?: number | null | undefined;
+};
+const TRACE_ALLOWED = `a trace needs a port and a frame in hex digits; beside them there may be bytes, 1 to ${FRAME_BYTES_MAX}, and segmentBytes, 1 to ${MTU_MAX}`;
+
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
 /** More than the settings of any port. */
@@ -43,7 +62,8 @@ const BODY_BYTES_MAX = 2 ** 16;
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
- * removes it; POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
+ * removes it; POST /v1/trace tells what would become
+ * of a frame (../trace/); POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -79,6 +99,11 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);
   });
+  api.post('/v1/trace', async (context) => {
+    const { data } = Trace.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, TRACE_ALLOWED, 400);
+    return json(context, source.trace(questionOf(data)));
+  });
   api.post('/v1/takeover', async (context) => {
     const { data } = Takeover.safeParse(await jsonOf(context));
     if (data === undefined) return refuse(context, 'a takeover needs a socket and its formats', 400);
@@ -89,6 +114,13 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.notFound((context) => refuse(context, `there is no ${context.req.method} ${context.req.path}`, 404));
   api.onError((error, context) => json(context, refusalOf(error), statusOf(error)));
   return api;
+}
+
+function questionOf({ port, frame, bytes = 0, segmentBytes = null }: TraceBody): TraceQuestion {
+  const given = Buffer.from(frame, 'hex');
+  const whole = new Uint8Array(Math.max(given.length, bytes));
+  whole.set(given);
+  return { port, frame: whole.subarray(0, FRAME_BYTES_MAX), segmentBytes };
 }
 
 /** What text of others is in it stays what it is, and does nothing to a terminal that it is shown on as it came. */

@@ -61,7 +61,8 @@ export class Forwarder {
   /** The running seconds clock that ages addresses. */
   nowTick = 0;
   declare private readonly arena: ArenaView;
-  declare private readonly batch: Batch;
+  /** Of the last burst; subclasses only look at it (../trace/). */
+  declare protected readonly batch: Batch;
   declare private readonly admit: Admit;
   declare private readonly checks: Checks;
   declare private readonly learn: Learn;

@@ -11,6 +11,7 @@ import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
+import { QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
@@ -51,6 +52,15 @@ export type WorkerPoolOptions = {
 
 const LOOK_AGAIN_MS = 1;
 
+/** A port as the workers see it. */
+export type PortView = {
+  readonly policy: PortPolicy;
+  /** Indices of the egress queues that can be given frames, in order. */
+  readonly egress: readonly number[];
+  /** Who polls its first ingress queue; null: nobody, as while its other side is not there. */
+  readonly worker: number | null;
+};
+
 /** What so many workers need of the arena for themselves. */
 export function scratchBytes(cpus: readonly number[] | null): number {
   return FORWARDER_SCRATCH_BYTES * (cpus?.length ?? 1);
@@ -63,6 +73,8 @@ export class WorkerPool implements DataPath {
   readonly #cpus: readonly number[];
   readonly #countsOfPort = new Map<number, SharedArrayBuffer>();
   readonly #policies = new Map<number, PortPolicy>();
+  /** Egress queues that all workers have, by `portId:queueIndex`. */
+  readonly #egress = new Map<string, QueueAttachment>();
   /** Worker that polls each ingress queue, by `portId:queueIndex`. */
   readonly #placement = new Map<string, PlacedQueue>();
 
@@ -127,6 +139,7 @@ export class WorkerPool implements DataPath {
 
   async attach(queue: QueueAttachment): Promise<void> {
     if (queue.direction === 'egress') {
+      this.#egress.set(queueKey(queue.portId, queue.queueIndex), queue);
       await this.#orderAll({ kind: 'attach', queue });
       return;
     }
@@ -138,6 +151,7 @@ export class WorkerPool implements DataPath {
 
   async detach(portId: number, queueIndex: number): Promise<void> {
     await this.#orderAll({ kind: 'detach', portId, queueIndex });
+    this.#egress.delete(queueKey(portId, queueIndex));
     this.#placement.delete(queueKey(portId, queueIndex));
   }
 
@@ -200,6 +214,22 @@ export class WorkerPool implements DataPath {
   /** The worker that polls a queue; null when none does. */
   workerOf(portId: number, queueIndex: number): number | null {
     return this.#placement.get(queueKey(portId, queueIndex))?.worker ?? null;
+  }
+
+  get workerCount(): number {
+    return this.#threads.length;
+  }
+
+  viewOf(portId: number): PortView {
+    const egress = [...this.#egress.values()].filter((queue) => queue.portId === portId);
+    const usable = egress.filter(
+      ({ states, queueIndex }) => new QueueState(states, queueIndex).words[STATE_FAULT] <= 0,
+    );
+    return {
+      policy: this.#policies.get(portId) ?? DEFAULT_POLICY,
+      egress: usable.map(({ queueIndex }) => queueIndex).sort((a, b) => a - b),
+      worker: [...this.#placement.values()].find((queue) => queue.portId === portId)?.worker ?? null,
+    };
   }
 
   /** What all workers counted about a port (l2/port-counts.ts), added up. */

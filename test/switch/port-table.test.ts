@@ -203,6 +203,7 @@ describe('requests about one port', () => {
         changePort: async (name, change) => void (await table.change(name, change)),
         totals: () => NO_BOOKS,
         workers: () => [],
+        trace: () => expect.fail('nothing is traced here'),
         removePort: (name) => {
           const removed = table.remove(name);
           asked();

@@ -21,6 +21,7 @@ import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
 import { serveControl } from '../../../switch/control/serve.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
 import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
+import type { TraceReport } from '../../../switch/trace/report.ts';
 
 function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
   return {
@@ -63,6 +64,18 @@ const FDB: FdbReport = {
 
 const PORTS = [portReport('vm0'), portReport('vm1', { state: 'waiting', reason: 'waits for a front-end' })];
 const WORKERS = [{ index: 0, atMs: 12.5, emptyTurns: 4_294_967_295 }];
+const TRACE: TraceReport = {
+  port: 'vm0',
+  bytes: 0,
+  frame: [],
+  steps: [],
+  vlan: null,
+  learns: null,
+  receivers: [],
+  passedOver: [],
+  drops: [],
+  result: '',
+};
 const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to be changed here'));
 const SOURCE: ControlSource = {
   ports: () => PORTS,
@@ -70,6 +83,10 @@ const SOURCE: ControlSource = {
   fdb: () => FDB,
   totals: () => NO_BOOKS,
   workers: () => WORKERS,
+  trace: ({ port, frame, segmentBytes }) => {
+    if (port !== 'vm0') throw new NoSuchPortError(port);
+    return { ...TRACE, bytes: frame.length, result: `${Buffer.from(frame).toString('hex')} ${segmentBytes}` };
+  },
   addPort: unchanged,
   changePort: unchanged,
   removePort: unchanged,
@@ -121,6 +138,23 @@ describe('answers', () => {
     await serve(controlApi({ ...SOURCE, ports: () => [portReport(`p${asked++}`)] }, '1'));
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p0' }]);
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p1' }]);
+  });
+
+  it('what would become of a frame', async () => {
+    const trace = (body: unknown): Promise<TraceReport> =>
+      askControl<TraceReport>(socketPath, '/v1/trace', { method: 'POST', body });
+    await serve();
+    expect(await trace({ port: 'vm0', frame: '00fF', bytes: 4, segmentBytes: 9 })).toEqual({
+      ...TRACE,
+      bytes: 4,
+      result: '00ff0000 9',
+    });
+    expect(await trace({ port: 'vm0', frame: '0102' })).toMatchObject({ result: '0102 null' });
+    expect(await errorOf(trace({ port: 'vm7', frame: '00' }))).toMatchObject({ status: 404 });
+    for (const frame of ['', '0', '0g', 7, undefined])
+      expect(await errorOf(trace({ port: 'vm0', frame }))).toMatchObject({ status: 400 });
+    for (const bytes of [0, 65_558, 1.5, '60'])
+      expect(await errorOf(trace({ port: 'vm0', frame: '00', bytes }))).toMatchObject({ status: 400 });
   });
 
   it('a table of 20,000 addresses whole', async () => {

@@ -49,7 +49,8 @@ export class FakeSwitch {
   /** Of those made from now on. */
   static vlanLimit = 1;
   readonly log = new QueueLog();
-  readonly fdb = new Fdb(createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] }));
+  readonly fdbMemory = createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] });
+  readonly fdb = new Fdb(this.fdbMemory);
   readonly faults: (IngressQueue | EgressQueue)[] = [];
   readonly forwarder: Forwarder;
   /** All that were ever added, by number; their ids need not be the same. */
