@@ -195,6 +195,15 @@ describe('run', () => {
       entries: [],
     });
     expect((await ringway('fdb', '--control', folder)).stdout).toMatch(/^0 of at most 8,192 addresses/);
+    const traced = await ringway('trace', '--in', 'a', '--arp', '10.0.0.1,10.0.0.2');
+    expect(traced).toMatchObject({ code: 0, stderr: '' });
+    expect(traced.stdout).toMatch(
+      /^frame .*\n +ARP: who has 10\.0\.0\.2, tell 10\.0\.0\.1\n[^]*\(notReady\)\n$/,
+    );
+    expect(await ringway('trace', '--in', 'c')).toMatchObject({
+      code: 2,
+      stderr: 'ringway: there is no port c\n',
+    });
 
     program.child.kill('SIGTERM');
     const ended = await program.ended;
