@@ -70,6 +70,12 @@ describe.skipIf(qemu.skip)(qemu.title('two Linux guests on one cable'), () => {
     await expect(a.runOk('false')).rejects.toThrow('code 1');
   });
 
+  test('has its memory barriers, for QEMU keeps those of guests that might have two processors', async () => {
+    expect(await a.runOk('cat /sys/devices/system/cpu/possible /sys/devices/system/cpu/online')).toBe(
+      '0-1\n0\n',
+    );
+  });
+
   test('a command that takes too long is ended, and the shell lives on', async () => {
     await expect(a.run('echo before; sleep 600', { timeoutMs: 200 })).rejects.toThrow('before');
     expect((await a.run('echo after')).output).toBe('after\n');

@@ -269,6 +269,14 @@ function startQemu(args: readonly string[], options: LinuxGuestOptions): Promise
   return startChild('ip', line, passedFds);
 }
 
+/**
+ * Without KVM, QEMU leaves out a guest's memory barriers where the guest can never have a second processor (`lock addl` is then
+ * an addition like any other). Its driver and we may each miss what the other wrote, so a queue goes deaf now and then.
+ */
+function processors(cpus: number): string {
+  return cpus > 1 ? String(cpus) : `${cpus},maxcpus=2`;
+}
+
 function qemuArguments(options: LinuxGuestOptions, folder: string, token: string): string[] {
   const kernel = guestKernel(options.kernel);
   const [busybox, iperf3, ethtool] = ['busybox', 'iperf3', 'ethtool'].map(findProgram);
@@ -294,7 +302,7 @@ function qemuArguments(options: LinuxGuestOptions, folder: string, token: string
       '-cpu',
       options.cpuModel ?? (accel === 'kvm' ? 'host' : 'qemu64'),
     ],
-    ...['-smp', String(options.cpus ?? 1), ...memory],
+    ...['-smp', processors(options.cpus ?? 1), ...memory],
     // No boot firmware on the network cards: the guest never boots from them.
     ...['-global', 'virtio-net-pci.romfile='],
     ...['-kernel', imagePath, '-initrd', initramfs, '-append', append],
