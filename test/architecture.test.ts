@@ -193,7 +193,13 @@ describe('what is said', () => {
       .filter((path) => !allowed.some((each) => path.startsWith(each)));
 
   it('by the switch goes through lines-out.ts, which never waits; only short-lived commands write by themselves', () => {
-    const short = ['switch/cli/ports.ts', 'switch/cli/fdb.ts', 'switch/cli/change-ports.ts', 'switch/demo/'];
+    const short = [
+      'switch/cli/ports.ts',
+      'switch/cli/fdb.ts',
+      'switch/cli/trace.ts',
+      'switch/cli/change-ports.ts',
+      'switch/demo/',
+    ];
     expect(saying(/\bprocess\.std(out|err)\.write\(|\bconsole\./, ...short)).toEqual([]);
     expect(saying(/\bprocess\.stdout\.write\(/)).toContain('switch/cli/ports.ts');
   });

@@ -110,7 +110,7 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb, add, set, remove or demo (see --help)'],
+    [[], 'name a command: run, ports, fdb, add, set, remove, trace or demo (see --help)'],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],
@@ -198,7 +198,7 @@ describe('run', () => {
     const traced = await ringway('trace', '--in', 'a', '--arp', '10.0.0.1,10.0.0.2');
     expect(traced).toMatchObject({ code: 0, stderr: '' });
     expect(traced.stdout).toMatch(
-      /^frame .*\n +ARP: who has 10\.0\.0\.2, tell 10\.0\.0\.1\n[^]*\(notReady\)\n$/,
+      /^frame .*\n +ARP: who has 10\.0\.0\.2, tell 10\.0\.0\.1\n[\s\S]*\(notReady\)\n$/,
     );
     expect(await ringway('trace', '--in', 'c')).toMatchObject({
       code: 2,
