@@ -12,6 +12,11 @@ export function takesFloods(port: ForwardingPort, sender: ForwardingPort): boole
   return port.isFlooded && port !== sender;
 }
 
+/** Whether frames of `sender` to a group that `port` has joined, or routes, go there; whether it takes floods does not matter. */
+export function takesGroups(port: ForwardingPort, sender: ForwardingPort): boolean {
+  return port.isSwitched && port !== sender;
+}
+
 /** Books `frames` that were flooded to so many receivers; to none is a drop. */
 export function countFlooded(sender: ForwardingPort, frames: number, receivers: number): void {
   if (receivers === 0) sender.counts[DROP.noReceiver] += frames;

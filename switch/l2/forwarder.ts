@@ -16,14 +16,14 @@ import {
 import * as BATCH from '../../src/queue/batch.ts';
 import { Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
-import { isTag, PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
+import { isTag, PRIORITY_BITS, TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { Checks } from './checks.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { countFlooded, takesFloods } from './flood.ts';
+import { countFlooded, takesFloods, takesGroups } from './flood.ts';
 import {
   type ForwardingPort,
   STAGE_CHECKS,
@@ -31,7 +31,10 @@ import {
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
   STAGE_RECEIVE_OFF,
+  STAGE_SNOOP,
 } from './forwarding-port.ts';
+import type { Snoop } from './groups/snoop.ts';
+import { hasPort } from './groups/table.ts';
 import { Learn } from './learn.ts';
 import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
@@ -52,6 +55,7 @@ const NOBODY = -1;
 const DRAINED_BURSTS = 2;
 /** For a frame of our own. */
 const OWN_FRAME_BYTES = 4096;
+const OWN_FRAME_ROOM_BYTES = 64;
 /** Of a forwarder's part of the arena, where headers are made. */
 export const FORWARDER_SCRATCH_BYTES = OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES + OWN_FRAME_BYTES;
 /** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
@@ -94,6 +98,10 @@ export class Forwarder {
   declare private readonly stretch: Int32Array;
   /** Ports that each flooded frame of several VLANs goes to. */
   declare private readonly receiversOf: Int32Array;
+  /** Null: groups of IP are flooded as others. */
+  #snoop: Snoop | null = null;
+  /** While frames of one group are sent: the ports that get them (groups/table.ts); null: all. */
+  #members: Int32Array | null = null;
 
   /**
    * `scratchOffset`: of FORWARDER_SCRATCH_BYTES in the arena, within one window. `vlanLimit`: VLAN tags of a frame that are
@@ -125,7 +133,13 @@ export class Forwarder {
     this.receiversOf = new Int32Array(BATCH_FRAMES_MAX);
   }
 
+  /** Has groups of IP go to who wants them; before any port is added. */
+  snoopBy(snoop: Snoop): void {
+    this.#snoop = snoop;
+  }
+
   addPort(port: ForwardingPort): void {
+    if (this.#snoop !== null) port.snoop();
     while (this.#portOfId.length <= port.id) this.#portOfId.push(undefined);
     this.#portOfId[port.id] = port;
     this.firstOf = new Int32Array(this.#portOfId.length).fill(NOBODY);
@@ -176,6 +190,29 @@ export class Forwarder {
     sender.counts[COUNT_COPIES] += 1;
     if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) dropAll(sender, 1);
     else this.#forward(sender);
+    this.#handOver();
+  }
+
+  /**
+   * Sends a frame of our own, without a tag, in a VLAN to these ports, as far as they carry it; null: to all. In the books of
+   * each port it is a copy that the port made. Never during a burst.
+   */
+  emit(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): void {
+    const { arena, batch, ownFrameOffset } = this;
+    // Room for tags before it.
+    const offset = ownFrameOffset + OWN_FRAME_ROOM_BYTES;
+    const window = Math.floor(offset / WINDOW_BYTES);
+    for (const port of this.#switched) {
+      if (portIds !== null && !portIds.includes(port.id)) continue;
+      arena.u8.set(frame, offset);
+      batch.clear();
+      batch.add(window, offset - window * WINDOW_BYTES, frame.length);
+      readHeads(batch, arena.windows);
+      batch.tags.outer = vlan === 0 ? 0 : tagOf(TPID_8021Q, 0, vlan);
+      if (!port.vlan.takesFlood(batch.tags.outer, 0)) continue;
+      port.counts[COUNT_COPIES] += 1;
+      this.#forwardTo(port, port, batch, AS_THEY_CAME, 1);
+    }
     this.#handOver();
   }
 
@@ -284,7 +321,13 @@ export class Forwarder {
     // One look where no frame has a tag and none gets one.
     const isPlain = sender.vlan.isPlain && batch.alikeBehind && !isTag(batch.records[AT_WORD3]);
     if (!isPlain && !this.admit.all(batch, sender)) return;
-    if ((stages & STAGE_CHECKS) !== 0 && !this.checks.all(batch, sender, this.nowTick)) return;
+    if ((stages & STAGE_CHECKS) !== 0) {
+      if (!this.checks.all(batch, sender, this.nowTick)) return;
+      if ((stages & STAGE_SNOOP) !== 0 && this.#snoop?.reads(batch, sender, this.nowTick) === true) {
+        this.#forwardGroups(sender, this.#snoop);
+        return;
+      }
+    }
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
       this.#send(sender, lookUp.one(batch), AS_THEY_CAME, batch.count);
@@ -293,6 +336,30 @@ export class Forwarder {
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
     this.#sendMixed(sender);
+  }
+
+  /** Frames some of which go to a group: those that follow one another and go to the same ports in one go. */
+  #forwardGroups(sender: ForwardingPort, snoop: Snoop): void {
+    const { batch, order } = this;
+    const { count, records, tags } = batch;
+    if ((sender.stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
+    this.lookUp.all(batch);
+    for (let from = 0; from < count; ) {
+      const target = records[(from << RECORD_SHIFT) + AT_TARGET];
+      const first = from;
+      let frames = 0;
+      do order[frames++] = from++;
+      while (
+        from < count &&
+        records[(from << RECORD_SHIFT) + AT_TARGET] === target &&
+        snoop.isLike(batch, first, from) &&
+        tags.outerOf(first) === tags.outerOf(from) &&
+        tags.innerOf(first) === tags.innerOf(from)
+      );
+      this.#members = snoop.receiversOf(batch, first);
+      this.#send(sender, target, order, frames);
+    }
+    this.#members = null;
   }
 
   /** Frames that all have one target. */
@@ -405,20 +472,24 @@ export class Forwarder {
     }
   }
 
-  /** Frames of one VLAN. */
+  /** Frames of one VLAN, and while there are `#members` of one group. */
   #flood(sender: ForwardingPort, order: Int32Array, count: number): void {
-    const { outer, inner } = this.batch.tags;
+    const outer = this.batch.tags.outerOf(order[0]);
+    const inner = this.batch.tags.innerOf(order[0]);
+    const members = this.#members;
     const ports = this.#switched;
     const receivers = this.#receivers;
     const { asks } = this.batch;
     let receiverCount = 0;
     for (let i = 0; i < ports.length; i++) {
-      if (!takesFloods(ports[i], sender) || !ports[i].vlan.takesFlood(outer, inner)) continue;
+      if (members === null ? !takesFloods(ports[i], sender) : !isMember(members, ports[i], sender)) continue;
+      if (!ports[i].vlan.takesFlood(outer, inner)) continue;
       receivers[receiverCount++] = ports[i];
       if (!asks) this.#forwardTo(sender, ports[i], this.batch, order, count);
     }
     if (asks) this.#complete(sender, receiverCount, order, count);
-    countFlooded(sender, count, receiverCount);
+    if (members !== null && receiverCount === 0) sender.counts[DROP.noMember] += count;
+    else countFlooded(sender, count, receiverCount);
   }
 
   #deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
@@ -560,6 +631,10 @@ export class Forwarder {
     const placed = outlets.listPlaced(batch, order, count);
     if (placed > 0) mirror(outlets, port, sender, batch, outlets.placed, placed, false);
   }
+}
+
+function isMember(members: Int32Array, port: ForwardingPort, sender: ForwardingPort): boolean {
+  return hasPort(members, port.id) && takesGroups(port, sender);
 }
 
 function hasBefore(receivers: readonly ForwardingPort[], end: number, takes: number): boolean {

@@ -33,6 +33,10 @@ export class ForwardingPort {
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
   readonly vlan = new PortVlan();
+  /** Messages about groups are looked for in its frames; of those, how many more are read in this second. */
+  isSnooped = false;
+  snoopedTick = -1;
+  snoopedLeft = 0;
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
   /** Ports that get a copy of each frame to and from this one. */
@@ -61,8 +65,15 @@ export class ForwardingPort {
     this.setStage(STAGE_LEARN, this.isSwitched);
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
+    this.setStage(STAGE_SNOOP, this.isSwitched && this.isSnooped);
     this.vlan.follow(policy.vlan);
     return isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
+  }
+
+  /** From now on. */
+  snoop(): void {
+    this.isSnooped = true;
+    this.setStage(STAGE_SNOOP, this.isSwitched);
   }
 
   setMirrors(mirrors: readonly ForwardingPort[]): void {

@@ -17,6 +17,9 @@ import type { RingLog } from '../../src/vring/dirty-log.ts';
 import { Fdb } from '../l2/fdb/fdb.ts';
 import { Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
+import { MessageRing } from '../l2/groups/message-ring.ts';
+import { Snoop } from '../l2/groups/snoop.ts';
+import { GroupTable } from '../l2/groups/table.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_EMPTY_TURNS,
@@ -72,6 +75,11 @@ export class PollWorker {
       setup.scratchOffset,
       setup.vlanLimit,
     );
+    if (setup.groups !== null) {
+      const ring = new MessageRing(setup.groups.messages);
+      const tell = (): void => this.#tell({ kind: 'snooped' });
+      this.#forwarder.snoopBy(new Snoop(this.#arena, new GroupTable(setup.groups.table), ring, tell));
+    }
     this.#epoll.add(setup.wakeFd);
     // Before the first order: the pool adds no port until every worker has answered one.
     warmUpCopy(this.#arena);
@@ -200,6 +208,9 @@ export class PollWorker {
         break;
       case 'announce':
         this.#forwarder.announce(order.portId, order.mac);
+        break;
+      case 'emit':
+        this.#forwarder.emit(order.frame, order.vlan, order.portIds);
         break;
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);

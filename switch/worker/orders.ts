@@ -37,6 +37,13 @@ export type WorkerOrder =
       readonly log: RingLog | null;
     }
   | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
+  /** A frame of the switch's own, for these ports; null: for all of the VLAN. */
+  | {
+      readonly kind: 'emit';
+      readonly frame: Uint8Array;
+      readonly vlan: number;
+      readonly portIds: readonly number[] | null;
+    }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   /** Nothing is to be done: the answer tells that the worker's loop turns. */
   | { readonly kind: 'answer' }
@@ -50,6 +57,8 @@ export type OrderMessage = readonly NumberedOrder[];
 
 export type WorkerReport =
   | { readonly kind: 'done'; readonly numbers: readonly number[] }
+  /** Messages wait in its ring (l2/groups/message-ring.ts). */
+  | { readonly kind: 'snooped' }
   | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number }
   /** It goes on when a map comes (`setMemory`) that has the first of these. */
   | {
@@ -90,6 +99,8 @@ export type WorkerSetup = {
   readonly scratchOffset: number;
   /** VLAN tags of a frame that are looked at, 1 or 2. */
   readonly vlanLimit: number;
+  /** Where groups of IP go, and where messages about them are handed over; null: they are flooded. */
+  readonly groups: { readonly table: SharedArrayBuffer; readonly messages: SharedArrayBuffer } | null;
   readonly control: SharedArrayBuffer;
   /** An eventfd that wakes the worker when it blocks. */
   readonly wakeFd: number;

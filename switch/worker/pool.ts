@@ -15,6 +15,7 @@ import { QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
+import { createMessageRing, MessageRing, type SnoopedMessage } from '../l2/groups/message-ring.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_BYTES,
@@ -46,6 +47,10 @@ export type WorkerPoolOptions = {
   /** Of `scratchBytes` in the arena. */
   readonly scratchOffset: number;
   readonly vlanLimit: number;
+  /** Where groups of IP go; left out, or null: they are flooded. */
+  readonly groupTable?: SharedArrayBuffer | null;
+  /** A worker has messages about groups, see `takeMessages`. */
+  readonly onSnooped?: () => void;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
   readonly onQueueWaits: (portId: number, queueIndex: number, misses: readonly AddressMiss[]) => void;
 };
@@ -72,6 +77,8 @@ export class WorkerPool implements DataPath {
   readonly #threads: WorkerThread[];
   readonly #cpus: readonly number[];
   readonly #countsOfPort = new Map<number, SharedArrayBuffer>();
+  /** Of each worker; none where groups are flooded. */
+  readonly #messages: readonly MessageRing[];
   readonly #policies = new Map<number, PortPolicy>();
   /** Egress queues that all workers have, by `portId:queueIndex`. */
   readonly #egress = new Map<string, QueueAttachment>();
@@ -82,6 +89,9 @@ export class WorkerPool implements DataPath {
     const cpus = options.cpus ?? [null];
     this.#cpus = options.cpus ?? [];
     setWorkerFlags();
+    const table = options.groupTable ?? null;
+    const rings = table === null ? [] : cpus.map(() => createMessageRing());
+    this.#messages = rings.map((memory) => new MessageRing(memory));
     this.#threads = cpus.map(
       (cpu, index) =>
         new WorkerThread(
@@ -95,6 +105,7 @@ export class WorkerPool implements DataPath {
             fdb: options.fdb,
             scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
             vlanLimit: options.vlanLimit,
+            groups: table === null ? null : { table, messages: rings[index] },
           },
           options,
         ),
@@ -176,6 +187,21 @@ export class WorkerPool implements DataPath {
   async announce(portId: number, mac: readonly number[]): Promise<void> {
     const placed = [...this.#placement.values()].find((queue) => queue.portId === portId);
     await this.#threads[placed?.worker ?? 0].order({ kind: 'announce', portId, mac });
+  }
+
+  /** Sends a frame of the switch's own in a VLAN to these ports; null: to all. */
+  async emit(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): Promise<void> {
+    await this.#threads[0].order({ kind: 'emit', frame, vlan, portIds });
+  }
+
+  /** Messages about groups that came since the last call. */
+  takeMessages(): SnoopedMessage[] {
+    return this.#messages.flatMap((ring) => ring.take());
+  }
+
+  /** Those that were lost because too many came. */
+  get lostMessages(): number {
+    return this.#messages.reduce((sum, { lost }) => sum + lost, 0);
   }
 
   async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {
@@ -286,7 +312,11 @@ class WorkerThread {
 
   constructor(
     setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
-    { onQueueFailed, onQueueWaits }: Pick<WorkerPoolOptions, 'onQueueFailed' | 'onQueueWaits'>,
+    {
+      onQueueFailed,
+      onQueueWaits,
+      onSnooped,
+    }: Pick<WorkerPoolOptions, 'onQueueFailed' | 'onQueueWaits' | 'onSnooped'>,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
@@ -294,6 +324,7 @@ class WorkerThread {
     this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
+      else if (report.kind === 'snooped') onSnooped?.();
       else if (report.kind === 'queueWaits') onQueueWaits(report.portId, report.queueIndex, report.misses);
       else for (const number of report.numbers) this.#answered(number);
     });
