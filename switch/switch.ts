@@ -4,6 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { formatMac } from '../protocol/ethernet.ts';
+import { formatIp } from '../protocol/ip-text.ts';
 import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
@@ -22,19 +23,25 @@ import {
   queueStates,
   sumCounters,
 } from '../src/queue/state.ts';
-import { effectiveSettings } from './config/common-port.ts';
+import { effectiveSettings, snoopingOf, vlanOf } from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
+import type { GroupChange } from './control/api.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
+import { createGroupMemory, GroupTable } from './l2/groups/table.ts';
 import { countsNamed, namedCounts } from './l2/port-counts.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
 import type { DescriptorStore } from './service/store.ts';
+import { ROUTER_VLANS_MAX } from './snooping/members.ts';
+import type { MdbReport } from './snooping/report.ts';
+import { SNOOPING_DEFAULTS } from './snooping/settings.ts';
+import { Snooping } from './snooping/snooping.ts';
 import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
 import { warmUp } from './takeover/warm-up.ts';
@@ -58,6 +65,8 @@ export class Switch {
   readonly #workers: WorkerPool;
   readonly #ports: PortTable;
   readonly #tracer: Tracer;
+  /** Null: groups are flooded. */
+  readonly #snooping: Snooping | null;
   readonly #clock: NodeJS.Timeout;
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
@@ -89,6 +98,15 @@ export class Switch {
     this.#arena = reserveArena(config.arenaBytes);
     const fdbMemory = createFdbMemory({ capacity: config.fdb.capacity, maxPorts: PORTS_MAX });
     this.#fdb = new Fdb(fdbMemory);
+    const { snooping } = config;
+    const groupTable = !snooping.enabled
+      ? null
+      : createGroupMemory({
+          capacity: snooping.groups + ROUTER_VLANS_MAX,
+          portsMax: PORTS_MAX,
+          floodsUnregistered: snooping.floodUnregistered,
+          vlans: snooping.vlans,
+        });
     const sizeBytes = scratchBytes(config.cpus);
     this.#workers = new WorkerPool({
       cpus: config.cpus,
@@ -100,6 +118,8 @@ export class Switch {
       fdb: fdbMemory,
       scratchOffset: allocateScratch(this.#arena, { name: 'ringway-workers', sizeBytes }).offset,
       vlanLimit: config.vlanLimit,
+      groupTable,
+      onSnooped: () => this.#snooping?.read(),
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
       onQueueWaits: (portId, queueIndex, misses) =>
         this.#ports.withId(portId)?.queueWaits?.(queueIndex, misses),
@@ -134,10 +154,12 @@ export class Switch {
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
       onForgotten: (port, counts) => this.#forget(port, counts),
     });
+    this.#snooping = groupTable === null ? null : this.#snoopingOn(new GroupTable(groupTable));
     this.#tracer = new Tracer({
       arena: this.#arena,
       arenaView,
       fdb: fdbMemory,
+      groupTable,
       vlanLimit: config.vlanLimit,
       workerCount: this.#workers.workerCount,
     });
@@ -208,6 +230,7 @@ export class Switch {
           nameOf(port),
           this.#tick - lastSeenTick,
         ]),
+      ...(this.#snooping !== null && { groups: this.#snooping.handOver() as SwitchState['groups'] }),
     };
   }
 
@@ -249,6 +272,9 @@ export class Switch {
       const port = this.#ports.withName(name);
       if (port !== undefined) this.#fdb.learn(macLo, macHi, vlan, port.id, this.#tick - age);
     }
+    const groups = this.#taken?.groups;
+    if (groups !== undefined)
+      this.#snooping?.takeOver(groups, (name) => this.#ports.withName(name)?.id ?? null);
   }
 
   /** Once `takenOver`: what takes up the rings and uses them is compiled and has run. */
@@ -327,7 +353,9 @@ export class Switch {
 
   /** As PortTable.change. What was learned behind the port is forgotten: it may be of another VLAN now. */
   async changePort(name: string, change: unknown): Promise<void> {
-    this.#fdb.flushPort(await this.#ports.change(name, change));
+    const id = await this.#ports.change(name, change);
+    this.#fdb.flushPort(id);
+    this.#snooping?.forgetPort(id, false);
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
@@ -370,6 +398,79 @@ export class Switch {
     return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, entries };
   }
 
+  mdb(): MdbReport {
+    return (
+      this.#snooping?.report() ?? {
+        enabled: false,
+        capacity: this.#config.snooping.groups,
+        ageSeconds: SNOOPING_DEFAULTS.ageSeconds,
+        floodUnregistered: true,
+        groups: [],
+        routers: [],
+        queriers: [],
+        lostMessages: 0,
+        evicted: 0,
+      }
+    );
+  }
+
+  /** Has the port be a member for good. @throws NoSuchPortError, PortConflictError */
+  addGroup({ port, vlan, group }: GroupChange): void {
+    const id = this.#idOf(port);
+    if (!this.#snoopingOrRefusal().add(vlan, group, id))
+      throw new PortConflictError('there is no room for another group');
+  }
+
+  /** @throws NoSuchPortError, PortConflictError */
+  removeGroup({ port, vlan, group }: GroupChange): void {
+    const id = this.#idOf(port);
+    if (!this.#snoopingOrRefusal().remove(vlan, group, id))
+      throw new PortConflictError(`${port} is no member of ${formatIp(group)} in VLAN ${vlan}`);
+  }
+
+  /** Forgets what was learned; null: of all. @throws NoSuchPortError, PortConflictError */
+  flushGroups({ port, vlan }: { readonly port: string | null; readonly vlan: number | null }): void {
+    const id = port === null ? null : this.#idOf(port);
+    this.#snoopingOrRefusal().flush(vlan, id);
+  }
+
+  #idOf(name: string): number {
+    const port = this.#ports.withName(name);
+    if (port === undefined) throw new NoSuchPortError(name);
+    return port.id;
+  }
+
+  #snoopingOrRefusal(): Snooping {
+    if (this.#snooping === null)
+      throw new PortConflictError('groups are not looked at: snooping is off (ringway run --snooping)');
+    return this.#snooping;
+  }
+
+  #snoopingOn(table: GroupTable): Snooping {
+    return new Snooping(this.#config.snooping, {
+      table,
+      takeMessages: () => this.#workers.takeMessages(),
+      lostMessages: () => this.#workers.lostMessages,
+      emit: (frame, vlan, portIds) => void this.#workers.emit(frame, vlan, portIds),
+      settingsOf: (portId) =>
+        this.#ports.withId(portId) === undefined ? null : snoopingOf(this.#ports.configOf(portId)),
+      nameOf: (portId) => this.#ports.withId(portId)?.name ?? null,
+      portIds: () => this.#ports.ports.map(({ id }) => id),
+      vlansInUse: () => this.#vlansInUse(),
+    });
+  }
+
+  /** VLANs that ports are set to, and 0, which frames without a tag are in elsewhere. */
+  #vlansInUse(): number[] {
+    const vlans = new Set([0]);
+    for (const { id } of this.#ports.ports) {
+      const { tag, trunks } = vlanOf(this.#ports.configOf(id));
+      vlans.add(tag);
+      for (const vlan of trunks ?? []) vlans.add(vlan);
+    }
+    return [...vlans].sort((a, b) => a - b);
+  }
+
   /** What would become of a frame; nothing is changed by it. @throws NoSuchPortError */
   trace(question: TraceQuestion): TraceReport {
     if (this.#ports.withName(question.port) === undefined) throw new NoSuchPortError(question.port);
@@ -387,12 +488,14 @@ export class Switch {
   /** All is another process's: ends the workers, which use no ring, and touches nothing else. The process is to end. */
   async leave(): Promise<void> {
     clearInterval(this.#clock);
+    this.#snooping?.close();
     await this.#workers.stop();
   }
 
   /** Stops every ring, removes the sockets and ends the workers. */
   async stop(): Promise<void> {
     clearInterval(this.#clock);
+    this.#snooping?.close();
     await this.#ports.close();
     await this.#workers.stop();
     this.#records?.close();
@@ -406,12 +509,14 @@ export class Switch {
 
   #forget(port: Port, counts: Float64Array): void {
     this.#fdb.flushPort(port.id);
+    this.#snooping?.forgetPort(port.id, true);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
   }
 
   #onTick(): void {
     this.#tick++;
     this.#workers.setTick(this.#tick);
+    this.#snooping?.tick(this.#tick);
     if (this.#tick % AGEING_PERIOD_TICKS === 0) this.#fdb.age(this.#tick, this.#config.fdb.ageSeconds);
   }
 
@@ -419,7 +524,10 @@ export class Switch {
     const rate = new LogRate((level, message) => this.#log[level]({ port }, message));
     return {
       // Who lived behind it may turn up behind another port.
-      disconnected: () => this.#fdb.flushPort(id),
+      disconnected: () => {
+        this.#fdb.flushPort(id);
+        this.#snooping?.forgetPort(id, false);
+      },
       info: (message) => rate.note('info', message),
       warn: (message) => rate.note('warn', message),
     };
@@ -441,6 +549,7 @@ export class Switch {
       mtu: smaller(port.mtu, settings.mtu),
       settings,
       details: port.details,
+      ...(this.#snooping !== null && { groups: this.#snooping.groupsOf(port.id) }),
       queues,
       ...this.#booksOf(port),
     };

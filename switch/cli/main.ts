@@ -17,6 +17,7 @@ import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
 import { addFdb } from './fdb.ts';
+import { addMdb } from './mdb.ts';
 import { addPorts } from './ports.ts';
 import { addRun } from './run.ts';
 import { addTrace } from './trace.ts';
@@ -60,6 +61,7 @@ function buildProgram(): Command {
   addRun(program);
   addPorts(program);
   addFdb(program);
+  addMdb(program);
   addChangePorts(program);
   addTrace(program);
   addDemo(program);
@@ -70,7 +72,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, add, set, remove, trace or demo (see --help)',
+        'name a command: run, ports, fdb, mdb, add, set, remove, trace or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

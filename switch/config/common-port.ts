@@ -7,11 +7,13 @@ import { MTU_MAX } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
 import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
 import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
+import type { PortSnooping } from '../snooping/settings.ts';
 import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
 const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
+const MROUTER_WORDS = ['auto', 'on', 'off'] as const;
 const SERVICE_TAGS = ['802.1ad', '802.1q'] as const;
 
 const oneOf = <const Texts extends readonly string[]>(texts: Texts) =>
@@ -27,6 +29,10 @@ export const COMMON_PORT_FIELDS = {
   forwardBpdu: onOff.default(false),
   /** Largest packet in a frame to the port; left out: what its other side has. */
   mtu: mtu.optional(),
+  /** Whether a router for groups is behind the port: as it shows (auto, if left out), always, or never. */
+  mrouter: oneOf(MROUTER_WORDS).optional(),
+  /** Whether what leaves a group is forgotten at once, as where one host is behind the port; left out: off. */
+  fastLeave: onOff.optional(),
   /** VLANs, by the names of Open vSwitch; left out: access with a tag, otherwise trunk. */
   vlanMode: oneOf(VLAN_MODES).optional(),
   tag: vlan.optional(),
@@ -50,6 +56,11 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
   };
+}
+
+/** What snooping heeds of the port (switch/snooping/). */
+export function snoopingOf(settings: CommonPortSettings): PortSnooping {
+  return { mrouter: settings.mrouter ?? 'auto', fastLeave: settings.fastLeave ?? false };
 }
 
 /** The part of a port's settings that it takes on itself while it runs. */
@@ -77,6 +88,8 @@ export type EffectiveSettings = {
   readonly receive: boolean;
   readonly forwardBpdu: boolean;
   readonly mtu: number | null;
+  readonly mrouter: PortSnooping['mrouter'];
+  readonly fastLeave: boolean;
   readonly vlanMode: VlanMode;
   readonly tag: number | null;
   /** null: all. */
@@ -95,7 +108,7 @@ export function effectiveSettings(
 ): EffectiveSettings {
   const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
-  const common = { flood, receive, forwardBpdu, mtu };
+  const common = { flood, receive, forwardBpdu, mtu, ...snoopingOf(settings) };
   const on: readonly string[] = offloadsOn(settings.offloads ?? {});
   const offloads =
     offloadNames.length === 0

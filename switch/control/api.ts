@@ -5,6 +5,8 @@
 import { type Context, Hono } from 'hono';
 import { z } from 'zod';
 import { FRAME_BYTES_MAX, MTU_MAX } from '../../protocol/ethernet.ts';
+import { isIpv4Group, isIpv6Group } from '../../protocol/group-messages.ts';
+import { parseIp } from '../../protocol/ip-text.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
@@ -12,6 +14,7 @@ import { TuningError } from '../../src/port/contract.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
+import type { MdbReport } from '../snooping/report.ts';
 import type { TraceQuestion, TraceReport } from '../trace/report.ts';
 import type { Books } from './books.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
@@ -26,6 +29,11 @@ export type ControlSource = {
   workers(): WorkReport[];
   /** @throws NoSuchPortError */
   trace(question: TraceQuestion): TraceReport;
+  mdb(): MdbReport;
+  /** @throws NoSuchPortError, PortConflictError */
+  addGroup(change: GroupChange): void;
+  removeGroup(change: GroupChange): void;
+  flushGroups(which: { readonly port: string | null; readonly vlan: number | null }): void;
   /** `settings`: as they were given. @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig, settings: unknown): Promise<void>;
   /** Settings by name, as JSON has them; null: as if left out. @throws ConfigError, TuningError, NoSuchPortError */
@@ -35,6 +43,9 @@ export type ControlSource = {
   /** Left out: it cannot be taken over. @throws PortConflictError, HostError */
   takeOver?(socketName: string, formats: readonly number[]): void;
 };
+
+/** A member of a group, of four or sixteen bytes. */
+export type GroupChange = { readonly port: string; readonly vlan: number; readonly group: Uint8Array };
 
 /** Answer of GET /v1/version. */
 export type VersionReport = { readonly version: string; readonly node: string; readonly pid: number };
@@ -54,6 +65,23 @@ type TraceBody = {
 };
 const TRACE_ALLOWED = `a trace needs a port and a frame in hex digits; beside them there may be bytes, 1 to ${FRAME_BYTES_MAX}, and segmentBytes, 1 to ${MTU_MAX}`;
 
+const GroupMember = z.object({
+  port: z.string(),
+  group: z.string().transform((text, context) => {
+    const bytes = parseIp(text);
+    if (bytes !== null && (bytes.length === 4 ? isIpv4Group(bytes) : isIpv6Group(bytes))) return bytes;
+    context.issues.push({ code: 'custom', message: 'a group', input: text });
+    return z.NEVER;
+  }),
+  vlan: z.int().min(0).max(4095).default(0),
+});
+const MEMBER_ALLOWED =
+  'a port and a group are needed, of IPv4 or IPv6; beside them there may be vlan, 0 to 4095';
+const Flush = z.object({
+  port: z.string().nullable().default(null),
+  vlan: z.int().min(0).max(4095).nullable().default(null),
+});
+
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
 /** More than the settings of any port. */
@@ -62,7 +90,8 @@ const BODY_BYTES_MAX = 2 ** 16;
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
- * removes it; POST /v1/trace tells what would become
+ * removes it; GET, PUT and DELETE /v1/mdb and POST /v1/mdb/flush are
+ * about members of groups; POST /v1/trace tells what would become
  * of a frame (../trace/); POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
@@ -98,6 +127,25 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.get('/v1/version', (context) => {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);
+  });
+  api.get('/v1/mdb', (context) => json(context, source.mdb()));
+  api.put('/v1/mdb', async (context) => {
+    const { data } = GroupMember.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, MEMBER_ALLOWED, 400);
+    source.addGroup(data);
+    return json(context, source.mdb());
+  });
+  api.delete('/v1/mdb', async (context) => {
+    const { data } = GroupMember.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, MEMBER_ALLOWED, 400);
+    source.removeGroup(data);
+    return json(context, source.mdb());
+  });
+  api.post('/v1/mdb/flush', async (context) => {
+    const { data } = Flush.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, 'port and vlan may be named, nothing else', 400);
+    source.flushGroups(data);
+    return json(context, source.mdb());
   });
   api.post('/v1/trace', async (context) => {
     const { data } = Trace.safeParse(await jsonOf(context));

@@ -47,7 +47,7 @@ const BY_VLAN: ReadonlySet<DropReason> = new Set([
   'truncatedTag',
 ]);
 /** Those of a frame that passed all checks, and was learned from. */
-const UNSENT: ReadonlySet<DropReason> = new Set(['samePort', 'noReceiver', 'linkLocal']);
+const UNSENT: ReadonlySet<DropReason> = new Set(['samePort', 'noReceiver', 'noMember', 'linkLocal']);
 
 const CHECKS: readonly (readonly [bit: number, name: string])[] = [
   [STAGE_LIMIT, 'limits'],

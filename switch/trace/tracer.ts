@@ -10,6 +10,9 @@ import type { ArenaView } from '../../src/memory/arena-view.ts';
 import { allocateScratch } from '../../src/memory/scratch.ts';
 import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
+import { createMessageRing, MessageRing } from '../l2/groups/message-ring.ts';
+import { Snoop } from '../l2/groups/snoop.ts';
+import { GroupTable } from '../l2/groups/table.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import { egressOfWorker } from '../worker/placement.ts';
 import type { PortView } from '../worker/pool.ts';
@@ -37,6 +40,8 @@ export type TraceHost = {
   readonly arena: Arena;
   readonly arenaView: ArenaView;
   readonly fdb: SharedArrayBuffer;
+  /** Null, or left out: groups are flooded. */
+  readonly groupTable?: SharedArrayBuffer | null;
   readonly vlanLimit: number;
   readonly workerCount: number;
 };
@@ -95,6 +100,12 @@ export class Tracer {
     const fdb = new SeenFdb(this.#host.fdb);
     const forwarder = new TracedForwarder(arenaView, fdb, () => {}, this.#scratchOffset, vlanLimit);
     forwarder.nowTick = tick;
+    const groupTable = this.#host.groupTable ?? null;
+    if (groupTable !== null) {
+      // Whatever the frame says of groups ends here.
+      const ring = new MessageRing(createMessageRing());
+      forwarder.snoopBy(new Snoop(arenaView, new GroupTable(groupTable), ring, () => {}));
+    }
     const placed: PlacedFrame[] = [];
     const states = new Map<number, ForwardingPort>();
     for (const { id, view } of ports) {

@@ -110,7 +110,7 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb, add, set, remove, trace or demo (see --help)'],
+    [[], 'name a command: run, ports, fdb, mdb, add, set, remove, trace or demo (see --help)'],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],

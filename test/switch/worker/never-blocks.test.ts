@@ -32,6 +32,7 @@ it('once it is told so', async () => {
     fdb: createFdbMemory({ capacity: 16, maxPorts: 4 }),
     scratchOffset: allocateScratch(arena, { name: 'ringway-test', sizeBytes: scratchBytes(null) }).offset,
     vlanLimit: 1,
+    groups: null,
     control,
     wakeFd,
     orders: port2,
