@@ -232,7 +232,14 @@ export class Snooping {
       const id = idOf(name);
       if (id !== null) this.#members.hearRouter(vlan, id, this.#tick, this.#tick + left);
     }
-    this.#publish();
+    this.publish();
+  }
+
+  /** What is known now is what the workers follow. */
+  publish(): void {
+    this.close();
+    const everywhere = this.#everywhere();
+    this.#host.table.publish(this.#members.sets(everywhere), everywhere);
   }
 
   close(): void {
@@ -374,13 +381,7 @@ export class Snooping {
   }
 
   #publishSoon(): void {
-    this.#publishing ??= setTimeout(() => this.#publish(), PUBLISH_MS);
-  }
-
-  #publish(): void {
-    this.close();
-    const everywhere = this.#everywhere();
-    this.#host.table.publish(this.#members.sets(everywhere), everywhere);
+    this.#publishing ??= setTimeout(() => this.publish(), PUBLISH_MS);
   }
 }
 

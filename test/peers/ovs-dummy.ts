@@ -105,6 +105,32 @@ export class OvsDummy {
     );
   }
 
+  /** Has the bridge snoop on IGMP and MLD, with nothing learned yet. */
+  async snoop(bridge: string, floodsUnregistered: boolean): Promise<void> {
+    await this.#daemons.vsctl(
+      ...['set', 'Bridge', bridge, 'mcast_snooping_enable=true'],
+      `other_config:mcast-snooping-disable-flood-unregistered=${!floodsUnregistered}`,
+    );
+    await this.#ask('mdb/flush', bridge);
+    for (const port of this.#portsOf(bridge)) port.take();
+  }
+
+  /** `10 239.1.1.1 p0` and `10 querier p1`, in order. */
+  async groups(bridge: string): Promise<string[]> {
+    const [shown, table] = [await this.#ask('dpif/show'), await this.#ask('mdb/show', bridge)];
+    const numberOf = new Map<string, number>();
+    for (const [i, { name }] of this.#portsOf(bridge).entries()) {
+      numberOf.set(name, i);
+      numberOf.set(new RegExp(`\\b${name} (\\d+)/`).exec(shown)?.[1] ?? '', i);
+    }
+    return table
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/))
+      .filter((words) => words.length === 4 && words[0] !== 'port')
+      .map(([port, vlan, group]) => `${vlan} ${group} p${numberOf.get(port)}`)
+      .sort();
+  }
+
   async version(): Promise<string> {
     return (await this.#ask('version')).split('\n')[0];
   }

@@ -204,6 +204,10 @@ describe('requests about one port', () => {
         totals: () => NO_BOOKS,
         workers: () => [],
         trace: () => expect.fail('nothing is traced here'),
+        mdb: () => expect.fail('no groups here'),
+        addGroup: () => expect.fail('no groups here'),
+        removeGroup: () => expect.fail('no groups here'),
+        flushGroups: () => expect.fail('no groups here'),
         removePort: (name) => {
           const removed = table.remove(name);
           asked();

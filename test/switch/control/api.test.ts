@@ -9,6 +9,7 @@ import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
 import type { PortKind } from '../../../src/port/contract.ts';
 import { formatFdb } from '../../../switch/cli/fdb.ts';
+import { formatMdb } from '../../../switch/cli/mdb.ts';
 import { formatPorts } from '../../../switch/cli/ports.ts';
 import { jsonText } from '../../../switch/cli/table.ts';
 import { effectiveSettings } from '../../../switch/config/common-port.ts';
@@ -21,6 +22,7 @@ import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
 import { serveControl } from '../../../switch/control/serve.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
 import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
+import type { MdbReport } from '../../../switch/snooping/report.ts';
 import type { TraceReport } from '../../../switch/trace/report.ts';
 
 function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
@@ -76,6 +78,22 @@ const TRACE: TraceReport = {
   drops: [],
   result: '',
 };
+const MDB: MdbReport = {
+  enabled: true,
+  capacity: 2048,
+  ageSeconds: 300,
+  floodUnregistered: false,
+  groups: [
+    { vlan: 10, group: '239.1.1.1', port: 'vm0', ageSeconds: 3, leftSeconds: 297 },
+    { vlan: 10, group: 'ff05::7', port: 'vm1', ageSeconds: 9, leftSeconds: null },
+  ],
+  routers: [{ vlan: null, port: 'up', leftSeconds: null }],
+  queriers: [{ vlan: 10, address: '10.0.0.254', port: null, ageSeconds: 0 }],
+  lostMessages: 4,
+  evicted: 0,
+};
+/** Of groups. */
+const asked: string[] = [];
 const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to be changed here'));
 const SOURCE: ControlSource = {
   ports: () => PORTS,
@@ -87,6 +105,15 @@ const SOURCE: ControlSource = {
     if (port !== 'vm0') throw new NoSuchPortError(port);
     return { ...TRACE, bytes: frame.length, result: `${Buffer.from(frame).toString('hex')} ${segmentBytes}` };
   },
+  mdb: () => MDB,
+  addGroup: ({ port, vlan, group }) => {
+    if (port !== 'vm0') throw new NoSuchPortError(port);
+    asked.push(`add ${group.join('.')} ${vlan}`);
+  },
+  removeGroup: () => {
+    throw new PortConflictError('it is no member');
+  },
+  flushGroups: ({ port, vlan }) => void asked.push(`flush ${port} ${vlan}`),
   addPort: unchanged,
   changePort: unchanged,
   removePort: unchanged,
@@ -138,6 +165,40 @@ describe('answers', () => {
     await serve(controlApi({ ...SOURCE, ports: () => [portReport(`p${asked++}`)] }, '1'));
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p0' }]);
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p1' }]);
+  });
+
+  it('members of groups, and changes them', async () => {
+    await serve();
+    expect(await askControl(socketPath, '/v1/mdb')).toEqual(MDB);
+    const ask = (path: string, method: 'PUT' | 'DELETE' | 'POST', body: unknown): Promise<unknown> =>
+      askControl(socketPath, path, { method, body });
+    await ask('/v1/mdb', 'PUT', { port: 'vm0', group: '239.1.1.1', vlan: 7 });
+    await ask('/v1/mdb/flush', 'POST', { vlan: 7 });
+    expect(asked.splice(0)).toEqual(['add 239.1.1.1 7', 'flush null 7']);
+    const refused = await errorOf(ask('/v1/mdb', 'DELETE', { port: 'vm0', group: 'ff05::1' }));
+    expect(refused).toMatchObject({ status: 409 });
+    expect(await errorOf(ask('/v1/mdb', 'PUT', { port: 'x', group: '239.1.1.1' }))).toMatchObject({
+      status: 404,
+    });
+    for (const group of ['10.0.0.1', 'fe80::1', '239.1.1', '', 7])
+      expect(await errorOf(ask('/v1/mdb', 'PUT', { port: 'vm0', group }))).toMatchObject({ status: 400 });
+    expect(
+      await errorOf(ask('/v1/mdb', 'PUT', { port: 'vm0', group: '239.1.1.1', vlan: 4096 })),
+    ).toMatchObject({
+      status: 400,
+    });
+    expect(formatMdb(MDB)).toBe(
+      [
+        'VLAN  GROUP               PORT         AGE   LEFT',
+        '  10  239.1.1.1           vm0          3 s  297 s',
+        '  10  ff05::7             vm1          9 s  stays',
+        ' all  router              up                stays',
+        '  10  querier 10.0.0.254  this switch',
+        '2 of at most 2,048 groups; frames to others go to routers alone',
+        '4 messages were lost: too many came at once',
+        '',
+      ].join('\n'),
+    );
   });
 
   it('what would become of a frame', async () => {

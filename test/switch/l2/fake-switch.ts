@@ -11,6 +11,7 @@ import { DROP, DROP_REASONS, type DropReason } from '../../../switch/l2/drop-rea
 import { createFdbMemory, Fdb } from '../../../switch/l2/fdb/fdb.ts';
 import { Forwarder } from '../../../switch/l2/forwarder.ts';
 import { ForwardingPort } from '../../../switch/l2/forwarding-port.ts';
+import type { Snoop } from '../../../switch/l2/groups/snoop.ts';
 import { PORT_COUNTS } from '../../../switch/l2/port-counts.ts';
 import { imbalancesOf } from './conservation.ts';
 import { FakeEgressQueue, FakeIngressQueue, QueueLog, type Waiting } from './fake-queues.ts';
@@ -48,6 +49,8 @@ export class FakePort {
 export class FakeSwitch {
   /** Of those made from now on. */
   static vlanLimit = 1;
+  /** Of those made from now on; null: groups are flooded. */
+  static snoop: Snoop | null = null;
   readonly log = new QueueLog();
   readonly fdbMemory = createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] });
   readonly fdb = new Fdb(this.fdbMemory);
@@ -65,6 +68,7 @@ export class FakeSwitch {
       SCRATCH_OFFSET,
       FakeSwitch.vlanLimit,
     );
+    if (FakeSwitch.snoop !== null) this.forwarder.snoopBy(FakeSwitch.snoop);
     for (const [id, count] of queueCounts.entries()) this.addPort(id, count);
   }
 
