@@ -96,6 +96,13 @@ export class PortTable {
     return [...this.#entries.values()].map(({ port }) => port);
   }
 
+  /** Those that are there, the oldest first, with their settings. */
+  get settled(): { readonly port: Port; readonly config: PortConfig; readonly isSwitched: boolean }[] {
+    return [...this.#entries.values()]
+      .filter(({ removed }) => removed === null)
+      .map(({ port, config, copiesOf }) => ({ port, config, isSwitched: copiesOf === null }));
+  }
+
   withId(id: number): Port | undefined {
     return this.#entries.get(id)?.port;
   }

@@ -31,10 +31,12 @@ import type { GroupChange } from './control/api.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
+import { MOVES_BYTES, Moves } from './l2/fdb/moves.ts';
 import { createGroupMemory, GroupTable } from './l2/groups/table.ts';
 import { countsNamed, namedCounts } from './l2/port-counts.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
+import { type GuardedPort, LoopGuard, type LoopGuardHost, probeMac } from './loop-guard.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
 import type { DescriptorStore } from './service/store.ts';
@@ -63,6 +65,9 @@ export class Switch {
   readonly #records: RingRecords | null;
   readonly #fdb: Fdb;
   readonly #workers: WorkerPool;
+  readonly #loopGuard: LoopGuard;
+  /** As the workers have it. */
+  readonly #moves: Moves;
   readonly #ports: PortTable;
   readonly #tracer: Tracer;
   /** Null: groups are flooded. */
@@ -108,7 +113,17 @@ export class Switch {
           vlans: snooping.vlans,
         });
     const sizeBytes = scratchBytes(config.cpus);
+    const mac = probeMac();
+    const moves = new SharedArrayBuffer(MOVES_BYTES);
+    this.#loopGuard = new LoopGuard(this.#loopGuardHost(), mac);
+    this.#moves = new Moves(moves);
     this.#workers = new WorkerPool({
+      moves,
+      probeMac: mac,
+      onLoops: (probes, flapping) => {
+        for (const probe of probes) this.#loopGuard.probeSeen(probe);
+        for (const each of flapping) this.#loopGuard.flapping(each);
+      },
       cpus: config.cpus,
       poll: config.poll,
       idleUs: config.idleUs,
@@ -356,6 +371,7 @@ export class Switch {
     const id = await this.#ports.change(name, change);
     this.#fdb.flushPort(id);
     this.#snooping?.forgetPort(id, false);
+    if (typeof change === 'object' && change !== null && 'loopGuard' in change) this.#loopGuard.settle(id);
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
@@ -451,7 +467,7 @@ export class Switch {
       table,
       takeMessages: () => this.#workers.takeMessages(),
       lostMessages: () => this.#workers.lostMessages,
-      emit: (frame, vlan, portIds) => void this.#workers.emit(frame, vlan, portIds),
+      emit: (frame, vlan, portIds) => void this.#workers.emitInVlan(frame, vlan, portIds),
       settingsOf: (portId) =>
         this.#ports.withId(portId) === undefined ? null : snoopingOf(this.#ports.configOf(portId)),
       nameOf: (portId) => this.#ports.withId(portId)?.name ?? null,
@@ -508,6 +524,8 @@ export class Switch {
   }
 
   #forget(port: Port, counts: Float64Array): void {
+    this.#loopGuard.forget(port.id);
+    this.#fdb.forgetMoves(this.#moves, port.id);
     this.#fdb.flushPort(port.id);
     this.#snooping?.forgetPort(port.id, true);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
@@ -517,7 +535,30 @@ export class Switch {
     this.#tick++;
     this.#workers.setTick(this.#tick);
     this.#snooping?.tick(this.#tick);
+    this.#loopGuard.onTick(this.#tick);
     if (this.#tick % AGEING_PERIOD_TICKS === 0) this.#fdb.age(this.#tick, this.#config.fdb.ageSeconds);
+  }
+
+  #loopGuardHost(): LoopGuardHost {
+    return {
+      ports: () =>
+        this.#ports.settled.map(({ port, config, isSwitched }): GuardedPort => {
+          const { loopGuard, loopShutSeconds, tag } = effectiveSettings(config, []);
+          const { id, name, status } = port;
+          const isRunning = status.state === 'running' && isSwitched;
+          return { id, name, guard: loopGuard, shutSeconds: loopShutSeconds, vlan: tag ?? 0, isRunning };
+        }),
+      send: (portId, frame) => void this.#workers.emit(portId, frame),
+      setShut: (portId, isShut) => void this.#setShut(portId, isShut),
+      warn: (port, text) => this.#log.warn({ port }, text),
+      info: (port, text) => this.#log.info({ port }, text),
+    };
+  }
+
+  /** What was learned behind a port that is shut is forgotten once no worker learns there any more. */
+  async #setShut(portId: number, isShut: boolean): Promise<void> {
+    await this.#workers.setPolicy(portId, { isShut });
+    if (isShut) this.#fdb.flushPort(portId);
   }
 
   #eventsOf(id: number, port: string): PortEvents {
@@ -538,13 +579,16 @@ export class Switch {
     const { state, reason } = port.status;
     const config = this.#ports.configOf(port.id);
     const settings = effectiveSettings(config, offloadNamesOf(config.kind));
-    const reasons = [reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
+    const shut = this.#loopGuard.shutOf(port.id);
+    const shutText = shut === null ? null : `shut for ${shut.secondsLeft} s because of a loop: ${shut.why}`;
+    const reasons = [shutText, reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
     return {
       name: port.name,
       kind: port.kind,
       endpoint: port.endpoint,
       state,
       reason: shown(reasons.length > 0 ? reasons.join('; ') : null),
+      shut,
       queuePairs: runningPairs(queues),
       mtu: smaller(port.mtu, settings.mtu),
       settings,

@@ -97,6 +97,11 @@ export class RingwayPeer implements Peer {
     return askControl<PortReport[]>(this.#controlSocket, '/v1/ports');
   }
 
+  /** As `ringway set`; null takes a setting back. */
+  async set(port: string, change: Readonly<Record<string, unknown>>): Promise<void> {
+    await askControl(this.#controlSocket, `/v1/ports/${port}`, { method: 'PATCH', body: change });
+  }
+
   async learned(): Promise<readonly string[]> {
     const { entries } = await askControl<FdbReport>(this.#controlSocket, '/v1/fdb');
     return entries.map(({ mac }) => mac.toLowerCase());

@@ -42,4 +42,7 @@ export const PIECES_CASES: readonly PiecesCase[] = [
     to: 'packed',
     vlan: { from: 'access', to: 'trunk' },
   },
+  { ...plain, name: 'limits on', limits: true },
+  { ...plain, name: 'limits on, 4 flows', limits: true, flows: 4 },
+  { ...plain, name: 'storm control on', storms: true },
 ];

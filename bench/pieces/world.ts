@@ -11,7 +11,7 @@ import { allocateScratch, type ScratchArea } from '../../src/memory/scratch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import { offloadBits } from '../../src/queue/offloads.ts';
-import { DEFAULT_POLICY, DEFAULT_VLAN } from '../../src/queue/policy.ts';
+import { DEFAULT_POLICY, DEFAULT_VLAN, type LimitsPolicy, NO_LIMITS } from '../../src/queue/policy.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
@@ -43,6 +43,10 @@ export type PiecesCase = {
   readonly offloads?: boolean;
   /** Guests are being migrated: what is written to them is logged. */
   readonly logs?: boolean;
+  /** Bits and frames in of the one that sends, and out of the others, are limited, to more than can be. */
+  readonly limits?: boolean;
+  /** All storms of the one that sends are limited. */
+  readonly storms?: boolean;
   /** All ports are in one VLAN: the one that sends as an access port or a trunk, whose frames have a tag, the others too. */
   readonly vlan?: { readonly from: 'access' | 'trunk'; readonly to: 'access' | 'trunk' };
 };
@@ -58,6 +62,18 @@ const SCRATCH_OFFSET = allocateScratch(arena, {
   sizeBytes: FORWARDER_SCRATCH_BYTES,
 }).offset;
 warmUpCopy(view);
+
+const PLENTY = { perSecond: 10 ** 9, burst: 10 ** 8 };
+const PLENTY_BITS = { perSecond: 10 ** 12, burst: 10 ** 11 };
+
+function limitsOf({ limits = false, storms = false }: PiecesCase, id: number): LimitsPolicy {
+  const all = { broadcast: PLENTY, multicast: PLENTY, unknown: PLENTY };
+  const kinds = storms && id === 0 ? { ...NO_LIMITS, ...all } : NO_LIMITS;
+  if (!limits) return kinds;
+  return id === 0
+    ? { ...kinds, bitsIn: PLENTY_BITS, framesIn: PLENTY }
+    : { ...kinds, bitsOut: PLENTY_BITS, framesOut: PLENTY };
+}
 
 class FakeGuest {
   readonly fromGuest: FakeRing;
@@ -160,7 +176,8 @@ export class PiecesWorld {
       const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS));
       port.setQueues([guest.to]);
       const mode = id === 0 ? plan.vlan?.from : plan.vlan?.to;
-      if (mode === 'access') port.follow({ ...DEFAULT_POLICY, vlan: { ...DEFAULT_VLAN, mode, tag: VLAN } });
+      const vlan = mode === 'access' ? { ...DEFAULT_VLAN, mode, tag: VLAN } : DEFAULT_VLAN;
+      this.#forwarder.follow(port, { ...DEFAULT_POLICY, vlan, limits: limitsOf(plan, id) });
       this.#forwarder.addPort(port);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));

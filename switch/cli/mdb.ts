@@ -3,11 +3,14 @@ import type { Command } from 'commander';
 import { askControl } from '../control/client.ts';
 import type { MdbReport } from '../snooping/report.ts';
 import { type AskOptions, addAskOptions, addControlOption } from './ask-options.ts';
-import { CliError, EXIT } from './cli-error.ts';
 import { findControl } from './running.ts';
 import { type Column, formatCount, formatTable, jsonText } from './table.ts';
 
-type ChangeOptions = { readonly control?: string; readonly vlan?: string; readonly port?: string };
+type ChangeOptions = {
+  readonly control?: string;
+  readonly vlan?: string | undefined;
+  readonly port?: string | undefined;
+};
 
 export function addMdb(program: Command): void {
   const mdb = program
@@ -23,14 +26,14 @@ export function addMdb(program: Command): void {
     .description('Have a port be a member of a group until it is taken out.')
     .option('--vlan <number>', 'in which VLAN (default: 0)');
   addControlOption(add).action((group: string, port: string, options: ChangeOptions) =>
-    change(mdb, options, '/v1/mdb', 'PUT', { group, port, vlan: vlanOf(options) ?? 0 }),
+    change(mdb, options, pathOf(group, port, options), 'PUT'),
   );
   const del = mdb
     .command('del <group> <port>')
     .description('Take a port out of a group; if it joined by itself, it may do so again.')
     .option('--vlan <number>', 'in which VLAN (default: 0)');
   addControlOption(del).action((group: string, port: string, options: ChangeOptions) =>
-    change(mdb, options, '/v1/mdb', 'DELETE', { group, port, vlan: vlanOf(options) ?? 0 }),
+    change(mdb, options, pathOf(group, port, options), 'DELETE'),
   );
   const flush = mdb
     .command('flush')
@@ -38,7 +41,7 @@ export function addMdb(program: Command): void {
     .option('--port <name>', 'of one port')
     .option('--vlan <number>', 'of one VLAN');
   addControlOption(flush).action((options: ChangeOptions) =>
-    change(mdb, options, '/v1/mdb/flush', 'POST', { port: options.port ?? null, vlan: vlanOf(options) }),
+    change(mdb, options, `/v1/mdb${queryOf(options)}`, 'DELETE'),
   );
 }
 
@@ -46,20 +49,23 @@ async function change(
   mdb: Command,
   options: ChangeOptions,
   path: string,
-  method: 'PUT' | 'DELETE' | 'POST',
-  body: unknown,
+  method: 'PUT' | 'DELETE',
 ): Promise<void> {
   // It may stand before or behind the word.
   const control = options.control ?? mdb.opts<AskOptions>().control;
-  await askControl(await findControl(control), path, { method, body });
+  await askControl(await findControl(control), path, { method });
 }
 
-/** Null: none is named. @throws CliError */
-function vlanOf({ vlan }: ChangeOptions): number | null {
-  if (vlan === undefined) return null;
-  if (!/^\d{1,4}$/.test(vlan) || Number(vlan) > 4095)
-    throw new CliError(`--vlan: ${vlan} is not allowed (0 to 4095)`, EXIT.usage);
-  return Number(vlan);
+function pathOf(group: string, port: string, { vlan }: ChangeOptions): string {
+  return `/v1/mdb/${encodeURIComponent(port)}/${encodeURIComponent(group)}${queryOf({ vlan })}`;
+}
+
+function queryOf({ port, vlan }: Pick<ChangeOptions, 'port' | 'vlan'>): string {
+  const query = new URLSearchParams({
+    ...(port !== undefined && { port }),
+    ...(vlan !== undefined && { vlan }),
+  });
+  return query.size === 0 ? '' : `?${query}`;
 }
 
 const COLUMNS: readonly Column[] = [

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { printable } from '../../src/host/printable.ts';
 import { queueStoppedText } from '../../src/port/contract.ts';
 import type { Offload } from '../../src/queue/offloads.ts';
+import { inUnits } from '../config/kinds/values.ts';
 import { askControl } from '../control/client.ts';
 import type { PortReport, QueueReport } from '../control/report.ts';
 import { DROP_REASONS } from '../l2/drop-reasons.ts';
@@ -27,6 +28,16 @@ const FEATURES_OF_OFFLOAD: Readonly<Record<Offload, readonly string[]>> = {
   ecn: ['NET_HOST_ECN', 'NET_GUEST_ECN'],
   uso: ['NET_HOST_USO', 'NET_GUEST_USO4', 'NET_GUEST_USO6'],
 };
+
+const LIMITS = [
+  ['rateIn', 'rate-in'],
+  ['framesIn', 'frames-in'],
+  ['rateOut', 'rate-out'],
+  ['framesOut', 'frames-out'],
+  ['stormBroadcast', 'storm-broadcast'],
+  ['stormMulticast', 'storm-multicast'],
+  ['stormUnknown', 'storm-unknown'],
+] as const satisfies readonly (readonly [keyof PortReport['settings'], string])[];
 
 const COLUMNS: readonly Column[] = [
   { title: 'PORT', align: 'left' },
@@ -73,6 +84,7 @@ function detailsOf(port: PortReport): string[] {
   return [
     ...(port.reason === null ? [] : [port.reason]),
     ...vlanTexts(port.settings),
+    ...limitTexts(port.settings),
     ...otherTexts(port),
     ...port.queues.flatMap((queue) => queueDetails(queue, port.reason)),
     ...drops.map(({ name, text }) => `dropped ${formatCount(port.drops[name])}: ${text} (${name})`),
@@ -113,6 +125,20 @@ function otherTexts({ settings, details }: PortReport): string[] {
   const note =
     kept.length === 0 ? '' : ` (its guest keeps ${kept.join(', ')} until its QEMU is started anew)`;
   return [`${texts.join(', ')}${note}`];
+}
+
+/** In the words of the options, what a port may send and be sent. */
+function limitTexts(settings: PortReport['settings']): string[] {
+  const limits = LIMITS.flatMap(([key, word]) => {
+    const limit = settings[key];
+    return limit === null ? [] : [`${word} ${inUnits(limit)}`];
+  });
+  const texts = [
+    ...limits,
+    ...(settings.protected ? ['protected on'] : []),
+    ...(settings.loopGuard === 'off' ? [] : [`loop-guard ${settings.loopGuard}`]),
+  ];
+  return texts.length === 0 ? [] : [texts.join(', ')];
 }
 
 /** `1+5-7` of ascending numbers. */

@@ -54,6 +54,12 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   cvlans=5+6           customer VLANs that a dot1q-tunnel carries (default: all)
   priority-tags=MODE   never, if-nonzero or always: keep a tag for its priority alone
   qinq-ethtype=802.1q  the kind of tag that a dot1q-tunnel's frames get (default 802.1ad)
+  rate-in=100M         bits a second that the port may send; rate-out: that it may be sent; each with -burst
+  frames-in=200K       the same in frames: frames-in, frames-out
+  storm-broadcast=100  frames a second of a kind that are flooded: storm-broadcast, storm-multicast, storm-unknown
+  protected=on         no frames between this port and others that have it
+  loop-guard=on        shut the port for loop-shut-seconds (60) when it is part of a loop; probe: only when a frame
+                       of the switch's own comes back
   config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 

@@ -6,15 +6,31 @@ import { z } from 'zod';
 import { MTU_MAX } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
 import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
-import type { PortPolicy, VlanMode, VlanPolicy } from '../../src/queue/policy.ts';
+import type {
+  LimitsPolicy,
+  LoopGuardPolicy,
+  PortPolicy,
+  RatePolicy,
+  VlanMode,
+  VlanPolicy,
+} from '../../src/queue/policy.ts';
 import type { PortSnooping } from '../snooping/settings.ts';
-import { mtu, onOff, vlan, vlanList } from './kinds/values.ts';
+import { mtu, onOff, quantity, vlan, vlanList, wholeNumber } from './kinds/values.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
 const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
 const MROUTER_WORDS = ['auto', 'on', 'off'] as const;
+const LOOP_GUARDS = ['off', 'probe', 'on'] as const;
 const SERVICE_TAGS = ['802.1ad', '802.1q'] as const;
+
+const BITS = quantity(1_000, 10 ** 12, 'bits a second');
+const BURST_BITS = quantity(1, 10 ** 12, 'bits');
+const FRAMES = quantity(1, 10 ** 9, 'frames a second');
+const BURST_FRAMES = quantity(1, 10 ** 9, 'frames');
+
+/** How long a port is shut because of a loop, where nobody says otherwise. */
+const LOOP_SHUT_SECONDS = 60;
 
 const oneOf = <const Texts extends readonly string[]>(texts: Texts) =>
   z.enum(texts, `${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`);
@@ -29,10 +45,6 @@ export const COMMON_PORT_FIELDS = {
   forwardBpdu: onOff.default(false),
   /** Largest packet in a frame to the port; left out: what its other side has. */
   mtu: mtu.optional(),
-  /** Whether a router for groups is behind the port: as it shows (auto, if left out), always, or never. */
-  mrouter: oneOf(MROUTER_WORDS).optional(),
-  /** Whether what leaves a group is forgotten at once, as where one host is behind the port; left out: off. */
-  fastLeave: onOff.optional(),
   /** VLANs, by the names of Open vSwitch; left out: access with a tag, otherwise trunk. */
   vlanMode: oneOf(VLAN_MODES).optional(),
   tag: vlan.optional(),
@@ -40,6 +52,28 @@ export const COMMON_PORT_FIELDS = {
   cvlans: vlanList.optional(),
   priorityTags: oneOf(PRIORITY_TAGS).optional(),
   qinqEthtype: oneOf(SERVICE_TAGS).optional(),
+  /** What the port may send and be sent; left out: as much as it likes. */
+  rateIn: BITS.optional(),
+  rateInBurst: BURST_BITS.optional(),
+  framesIn: FRAMES.optional(),
+  framesInBurst: BURST_FRAMES.optional(),
+  rateOut: BITS.optional(),
+  rateOutBurst: BURST_BITS.optional(),
+  framesOut: FRAMES.optional(),
+  framesOutBurst: BURST_FRAMES.optional(),
+  /** How many of its frames are flooded, by kind. */
+  stormBroadcast: FRAMES.optional(),
+  stormMulticast: FRAMES.optional(),
+  stormUnknown: FRAMES.optional(),
+  /** Whether it exchanges no frames with others of which the same is said. */
+  protected: onOff.optional(),
+  /** Whether it is shut when it is part of a loop: when frames of our own come back, or when addresses move too. */
+  loopGuard: oneOf(LOOP_GUARDS).optional(),
+  loopShutSeconds: wholeNumber(1, 86_400).optional(),
+  /** Whether a router for groups is behind the port: as it shows (auto, if left out), always, or never. */
+  mrouter: oneOf(MROUTER_WORDS).optional(),
+  /** Whether what leaves a group is forgotten at once, as where one host is behind the port; left out: off. */
+  fastLeave: onOff.optional(),
 };
 
 /** Those that are lists. */
@@ -55,6 +89,9 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     forwardsLinkLocal: settings.forwardBpdu,
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
+    limits: limitsOf(settings),
+    isProtected: settings.protected ?? false,
+    loopGuard: settings.loopGuard ?? 'off',
   };
 }
 
@@ -82,6 +119,36 @@ export function vlanOf(settings: CommonPortSettings): VlanPolicy {
   };
 }
 
+/** Of a rate, when nobody says how many may be saved up: this part of a second, and so many at least. */
+const BURST_SECONDS = 1 / 20;
+const BURST_FRAMES_MIN = 16;
+/** Two frames of 1,514 bytes. */
+const BURST_BITS_MIN = 2 * 1514 * 8;
+
+function rateOf(
+  perSecond: number | undefined,
+  burst: number | undefined,
+  burstMin: number,
+): RatePolicy | null {
+  if (perSecond === undefined) return null;
+  return { perSecond, burst: burst ?? Math.max(Math.ceil(perSecond * BURST_SECONDS), burstMin) };
+}
+
+/** What holds for what the port sends and is sent, with what was left out. */
+export function limitsOf(settings: CommonPortSettings): LimitsPolicy {
+  const bits = (rate?: number, burst?: number) => rateOf(rate, burst, BURST_BITS_MIN);
+  const frames = (rate?: number, burst?: number) => rateOf(rate, burst, BURST_FRAMES_MIN);
+  return {
+    bitsIn: bits(settings.rateIn, settings.rateInBurst),
+    framesIn: frames(settings.framesIn, settings.framesInBurst),
+    bitsOut: bits(settings.rateOut, settings.rateOutBurst),
+    framesOut: frames(settings.framesOut, settings.framesOutBurst),
+    broadcast: frames(settings.stormBroadcast),
+    multicast: frames(settings.stormMulticast),
+    unknown: frames(settings.stormUnknown),
+  };
+}
+
 /** All of these settings, with what was left out; null: it says nothing in this mode, or there is no limit. */
 export type EffectiveSettings = {
   readonly flood: boolean;
@@ -97,6 +164,21 @@ export type EffectiveSettings = {
   readonly cvlans: readonly number[] | null;
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
+  /** Bits or frames a second, and what may come at once. */
+  readonly rateIn: number | null;
+  readonly rateInBurst: number | null;
+  readonly framesIn: number | null;
+  readonly framesInBurst: number | null;
+  readonly rateOut: number | null;
+  readonly rateOutBurst: number | null;
+  readonly framesOut: number | null;
+  readonly framesOutBurst: number | null;
+  readonly stormBroadcast: number | null;
+  readonly stormMulticast: number | null;
+  readonly stormUnknown: number | null;
+  readonly protected: boolean;
+  readonly loopGuard: LoopGuardPolicy;
+  readonly loopShutSeconds: number;
   /** What a new guest is offered, and what goes to an interface or device; null: the kind has none. */
   readonly offloads: Readonly<Partial<Record<Offload, boolean>>> | null;
 };
@@ -114,7 +196,43 @@ export function effectiveSettings(
     offloadNames.length === 0
       ? null
       : Object.fromEntries(offloadNames.map((name) => [name, on.includes(name)]));
-  return { ...common, vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag, offloads };
+  const vlans = { vlanMode: mode, tag, trunks, cvlans, priorityTags, qinqEthtype: serviceTag };
+  return {
+    ...common,
+    ...vlans,
+    ...effectiveLimits(settings),
+    ...otherRules(settings),
+    offloads,
+  };
+}
+
+function otherRules({
+  protected: isProtected = false,
+  loopGuard = 'off',
+  loopShutSeconds,
+}: CommonPortSettings) {
+  return {
+    protected: isProtected,
+    loopGuard,
+    loopShutSeconds: loopShutSeconds ?? LOOP_SHUT_SECONDS,
+  };
+}
+
+function effectiveLimits(settings: CommonPortSettings) {
+  const { bitsIn, framesIn, bitsOut, framesOut, broadcast, multicast, unknown } = limitsOf(settings);
+  return {
+    rateIn: bitsIn?.perSecond ?? null,
+    rateInBurst: bitsIn?.burst ?? null,
+    framesIn: framesIn?.perSecond ?? null,
+    framesInBurst: framesIn?.burst ?? null,
+    rateOut: bitsOut?.perSecond ?? null,
+    rateOutBurst: bitsOut?.burst ?? null,
+    framesOut: framesOut?.perSecond ?? null,
+    framesOutBurst: framesOut?.burst ?? null,
+    stormBroadcast: broadcast?.perSecond ?? null,
+    stormMulticast: multicast?.perSecond ?? null,
+    stormUnknown: unknown?.perSecond ?? null,
+  };
 }
 
 function modeOf(settings: { readonly vlanMode?: VlanMode | undefined; readonly tag?: unknown }): VlanMode {
@@ -131,8 +249,23 @@ const SETTINGS_OF_MODE: Readonly<Record<VlanMode, readonly string[]>> = {
 };
 const VLAN_KEYS = ['tag', 'trunks', 'cvlans', 'qinqEthtype'] as const;
 
-/** VLAN settings of a port, as they were written, that do not go together: all of them. */
-export function vlanClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
+const RATE_KEYS = ['rateIn', 'framesIn', 'rateOut', 'framesOut'] as const;
+
+/** Settings of a port, as they were written, that do not go together: all of them. */
+export function commonClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
+  return [...vlanClashes(settings), ...burstClashes(settings)];
+}
+
+/** A burst is of a rate. */
+function burstClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
+  if (typeof settings !== 'object' || settings === null) return [];
+  const written = settings as Readonly<Record<string, unknown>>;
+  const lost = RATE_KEYS.filter((key) => written[key] === undefined && written[`${key}Burst`] !== undefined);
+  return lost.map((key) => ({ key: `${key}Burst`, allowed: ({ keyName }) => `only with ${keyName(key)}` }));
+}
+
+/** Those of VLANs. */
+function vlanClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
   if (typeof settings !== 'object' || settings === null) return [];
   const written = settings as Readonly<Record<string, unknown>>;
   const named = VLAN_MODES.find((mode) => mode === written.vlanMode);

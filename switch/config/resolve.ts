@@ -21,6 +21,12 @@
  *         mtu: 1500                      # any kind of port: no larger packets to it, 68 to 65535
  *         vlanMode: access               # any kind of port, as all of these: trunk, native-tagged, native-untagged, dot1q-tunnel
  *         tag: 10                        # its VLAN, or its native VLAN; alone it means access
+ *         rateIn: 100M                   # any kind of port: bits a second from it, in frames framesIn; to it rateOut, framesOut
+ *         rateInBurst: 10M               # of any of those: bits or frames at once
+ *         stormBroadcast: 100            # any kind of port: frames a second that are flooded; stormMulticast, stormUnknown
+ *         protected: on                  # any kind of port: no frames between it and others that have it
+ *         loopGuard: on                  # any kind of port: it is shut when it is part of a loop; probe, off
+ *         loopShutSeconds: 60            # for so long
  *         configSpace: off               # offer the CONFIG protocol feature (User-Mode Linux wants it)
  *       uml0:
  *         socket: /run/ringway/uml0.sock

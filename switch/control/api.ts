@@ -11,6 +11,7 @@ import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
+import { VLANS } from '../../src/queue/policy.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
@@ -65,23 +66,6 @@ type TraceBody = {
 };
 const TRACE_ALLOWED = `a trace needs a port and a frame in hex digits; beside them there may be bytes, 1 to ${FRAME_BYTES_MAX}, and segmentBytes, 1 to ${MTU_MAX}`;
 
-const GroupMember = z.object({
-  port: z.string(),
-  group: z.string().transform((text, context) => {
-    const bytes = parseIp(text);
-    if (bytes !== null && (bytes.length === 4 ? isIpv4Group(bytes) : isIpv6Group(bytes))) return bytes;
-    context.issues.push({ code: 'custom', message: 'a group', input: text });
-    return z.NEVER;
-  }),
-  vlan: z.int().min(0).max(4095).default(0),
-});
-const MEMBER_ALLOWED =
-  'a port and a group are needed, of IPv4 or IPv6; beside them there may be vlan, 0 to 4095';
-const Flush = z.object({
-  port: z.string().nullable().default(null),
-  vlan: z.int().min(0).max(4095).nullable().default(null),
-});
-
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
 /** More than the settings of any port. */
@@ -90,8 +74,8 @@ const BODY_BYTES_MAX = 2 ** 16;
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
- * removes it; GET, PUT and DELETE /v1/mdb and POST /v1/mdb/flush are
- * about members of groups; POST /v1/trace tells what would become
+ * removes it; GET /v1/mdb tells members of
+ * groups, PUT and DELETE /v1/mdb/:port/:group?vlan=N change one, DELETE /v1/mdb?port=NAME&vlan=N forgets what was learned; POST /v1/trace tells what would become
  * of a frame (../trace/); POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
@@ -129,22 +113,16 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return json(context, report);
   });
   api.get('/v1/mdb', (context) => json(context, source.mdb()));
-  api.put('/v1/mdb', async (context) => {
-    const { data } = GroupMember.safeParse(await jsonOf(context));
-    if (data === undefined) return refuse(context, MEMBER_ALLOWED, 400);
-    source.addGroup(data);
+  api.put('/v1/mdb/:port/:group', (context) => {
+    source.addGroup(groupChangeOf(context));
     return json(context, source.mdb());
   });
-  api.delete('/v1/mdb', async (context) => {
-    const { data } = GroupMember.safeParse(await jsonOf(context));
-    if (data === undefined) return refuse(context, MEMBER_ALLOWED, 400);
-    source.removeGroup(data);
+  api.delete('/v1/mdb/:port/:group', (context) => {
+    source.removeGroup(groupChangeOf(context));
     return json(context, source.mdb());
   });
-  api.post('/v1/mdb/flush', async (context) => {
-    const { data } = Flush.safeParse(await jsonOf(context));
-    if (data === undefined) return refuse(context, 'port and vlan may be named, nothing else', 400);
-    source.flushGroups(data);
+  api.delete('/v1/mdb', (context) => {
+    source.flushGroups({ port: context.req.query('port') ?? null, vlan: vlanIn(context) });
     return json(context, source.mdb());
   });
   api.post('/v1/trace', async (context) => {
@@ -162,6 +140,24 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.notFound((context) => refuse(context, `there is no ${context.req.method} ${context.req.path}`, 404));
   api.onError((error, context) => json(context, refusalOf(error), statusOf(error)));
   return api;
+}
+
+/** @throws ConfigError */
+function groupChangeOf(context: Context): GroupChange {
+  const { port = '', group: text = '' } = context.req.param() as Record<string, string>;
+  const group = parseIp(text);
+  if (group === null || !(group.length === 4 ? isIpv4Group(group) : isIpv6Group(group)))
+    throw new ConfigError(`${text} is not allowed (a group of IPv4 or IPv6, for example 239.1.2.3)`);
+  return { port, group, vlan: vlanIn(context) ?? 0 };
+}
+
+/** Null: none is named. @throws ConfigError */
+function vlanIn(context: Context): number | null {
+  const text = context.req.query('vlan');
+  if (text === undefined) return null;
+  if (!/^\d{1,4}$/.test(text) || Number(text) >= VLANS)
+    throw new ConfigError(`vlan: ${text} is not allowed (0 to ${VLANS - 1})`);
+  return Number(text);
 }
 
 function questionOf({ port, frame, bytes = 0, segmentBytes = null }: TraceBody): TraceQuestion {

@@ -2,6 +2,7 @@
 import type { PortKind, PortQueue, PortState } from '../../src/port/contract.ts';
 import type { EffectiveSettings } from '../config/common-port.ts';
 import type { DropReason } from '../l2/drop-reasons.ts';
+import type { ShutReport } from '../loop-guard.ts';
 import type { PortGroups } from '../snooping/report.ts';
 import type { PortCounters } from './books.ts';
 
@@ -24,6 +25,8 @@ export type PortReport = {
   readonly state: PortState;
   /** One sentence: what it waits for, what its peer did wrong, how to mend it; null when all is well. */
   readonly reason: string | null;
+  /** Not null: it is shut because of a loop, for so long from now on. */
+  readonly shut: ShutReport | null;
   /** Queue pairs in use and well. */
   readonly queuePairs: number;
   readonly mtu: number | null;

@@ -5,7 +5,9 @@
  */
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
-import type { ForwardingPort } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_LIMIT, STAGE_LOOP_PROBES } from './forwarding-port.ts';
+import type { Limits } from './limits.ts';
+import type { LoopProbes } from './loop-probes.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { BATCH_FRAMES_MAX } = BATCH;
@@ -17,12 +19,23 @@ export class Checks {
   /** One a frame of the batch; each stage begins with all of them KEPT. */
   declare readonly verdicts: Int32Array;
 
-  constructor() {
+  declare private readonly limits: Limits;
+
+  declare private readonly loopProbes: LoopProbes;
+
+  constructor(limits: Limits, loopProbes: LoopProbes) {
+    this.loopProbes = loopProbes;
+    this.limits = limits;
     this.verdicts = new Int32Array(BATCH_FRAMES_MAX);
   }
 
   /** Runs the port's stages over the batch. Answers whether frames are left. */
-  all(batch: Batch, _sender: ForwardingPort, _nowTick: number): boolean {
+  all(batch: Batch, sender: ForwardingPort, nowTick: number): boolean {
+    const { verdicts } = this;
+    const { stages } = sender;
+    if ((stages & STAGE_LOOP_PROBES) !== 0 && !this.loopProbes.all(batch, sender, verdicts, nowTick))
+      return false;
+    if ((stages & STAGE_LIMIT) !== 0 && !this.limits.sent(batch, sender, verdicts)) return false;
     return batch.count > 0;
   }
 }

@@ -46,6 +46,29 @@ export const DROP_REASONS = [
     side: 'sender',
     text: 'sent a frame of a customer VLAN that is not among its cvlans',
   },
+  { name: 'rateIn', side: 'sender', text: 'sent more than its rate-in or frames-in allows' },
+  {
+    name: 'stormBroadcast',
+    side: 'sender',
+    text: 'sent more broadcast frames than its storm-broadcast allows',
+  },
+  {
+    name: 'stormMulticast',
+    side: 'sender',
+    text: 'sent more multicast frames than its storm-multicast allows',
+  },
+  {
+    name: 'stormUnknown',
+    side: 'sender',
+    text: 'sent more frames to unknown addresses than its storm-unknown allows',
+  },
+  { name: 'protected', side: 'sender', text: 'sent a frame to another protected port' },
+  {
+    name: 'loopProbe',
+    side: 'sender',
+    text: 'sent a frame by which this switch looks for loops, or what looks like one',
+  },
+  { name: 'loopShut', side: 'sender', text: 'sent a frame while it was shut because of a loop' },
   { name: 'truncatedTag', side: 'sender', text: 'sent a frame that ends within its VLAN tag' },
   {
     name: 'vlanNotCarried',
@@ -56,6 +79,8 @@ export const DROP_REASONS = [
   { name: 'bufferTooSmall', side: 'receiver', text: 'offered a buffer too small for a frame to it' },
   { name: 'notTaken', side: 'receiver', text: 'a frame was handed over but the other side did not take it' },
   { name: 'overMtu', side: 'receiver', text: 'a frame to it was longer than its MTU' },
+  { name: 'loopShutTo', side: 'receiver', text: 'was shut because of a loop when a frame to it came' },
+  { name: 'rateOut', side: 'receiver', text: 'was sent more than its rate-out or frames-out allows' },
   { name: 'notReady', side: 'receiver', text: 'had no enabled receive queue for a frame to it' },
   {
     name: 'notTranslated',

@@ -4,6 +4,7 @@
  * to one queue. Each stage is a file beside this one; which of them run is a bit mask of the port. Hot path of one
  * worker; allocates nothing.
  */
+import assert from 'node:assert/strict';
 import { RARP_FRAME_BYTES, rarpFrame } from '../../protocol/rarp.ts';
 import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
@@ -21,9 +22,10 @@ import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { Checks } from './checks.ts';
+import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { countFlooded, takesFloods, takesGroups } from './flood.ts';
+import { countBarred, countFlooded, isBarred, takesFloods, takesGroups } from './flood.ts';
 import {
   type ForwardingPort,
   STAGE_CHECKS,
@@ -31,14 +33,18 @@ import {
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
   STAGE_RECEIVE_OFF,
+  STAGE_SHUT,
   STAGE_SNOOP,
+  STAGE_STORM_UNKNOWN,
 } from './forwarding-port.ts';
 import type { Snoop } from './groups/snoop.ts';
 import { hasPort } from './groups/table.ts';
 import { Learn } from './learn.ts';
+import { Limits } from './limits.ts';
 import { dropLinkLocal } from './link-local.ts';
 import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
+import { LoopProbes } from './loop-probes.ts';
 import { mirror } from './mirror.ts';
 import { type FaultListener, missingOffloads, OUTLETS_SCRATCH_BYTES, Outlets } from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
@@ -68,6 +74,8 @@ export class Forwarder {
   /** Of the last burst; subclasses only look at it (../trace/). */
   declare protected readonly batch: Batch;
   declare private readonly admit: Admit;
+  declare private readonly limits: Limits;
+  declare readonly loopProbes: LoopProbes;
   declare private readonly checks: Checks;
   declare private readonly learn: Learn;
   declare private readonly lookUp: LookUp;
@@ -113,14 +121,18 @@ export class Forwarder {
     onFault: FaultListener,
     scratchOffset: number,
     vlanLimit = VLAN_LIMIT_DEFAULT,
+    clock = new Clock(),
+    probeMac: Uint8Array = new Uint8Array(6),
   ) {
     this.arena = arena;
     this.batch = new Batch();
     this.admit = new Admit(arena, vlanLimit);
-    this.checks = new Checks();
+    this.limits = new Limits(clock);
+    this.loopProbes = new LoopProbes(arena, probeMac);
+    this.checks = new Checks(this.limits, this.loopProbes);
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
-    this.outlets = new Outlets(arena, onFault, scratchOffset);
+    this.outlets = new Outlets(arena, onFault, scratchOffset, this.limits);
     this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
     this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
     this.onFault = onFault;
@@ -167,6 +179,7 @@ export class Forwarder {
   #refresh(): void {
     const ports = this.#portOfId.filter((port) => port !== undefined);
     this.#switched = ports.filter((port) => port.isSwitched);
+    this.#guard();
     for (const port of ports) {
       port.setMirrors(ports.filter((other) => this.#copied.get(other.id)?.includes(port.id) === true));
       // They show what was placed.
@@ -197,22 +210,45 @@ export class Forwarder {
    * Sends a frame of our own, without a tag, in a VLAN to these ports, as far as they carry it; null: to all. In the books of
    * each port it is a copy that the port made. Never during a burst.
    */
-  emit(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): void {
+  emitInVlan(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): void {
     const { arena, batch, ownFrameOffset } = this;
     // Room for tags before it.
     const offset = ownFrameOffset + OWN_FRAME_ROOM_BYTES;
     const window = Math.floor(offset / WINDOW_BYTES);
     for (const port of this.#switched) {
-      if (portIds !== null && !portIds.includes(port.id)) continue;
+      if ((port.stages & STAGE_SHUT) !== 0 || (portIds !== null && !portIds.includes(port.id))) continue;
       arena.u8.set(frame, offset);
       batch.clear();
       batch.add(window, offset - window * WINDOW_BYTES, frame.length);
       readHeads(batch, arena.windows);
       batch.tags.outer = vlan === 0 ? 0 : tagOf(TPID_8021Q, 0, vlan);
+      batch.tags.inner = 0;
       if (!port.vlan.takesFlood(batch.tags.outer, 0)) continue;
       port.counts[COUNT_COPIES] += 1;
       this.#forwardTo(port, port, batch, AS_THEY_CAME, 1);
     }
+    this.#handOver();
+  }
+
+  /**
+   * Sends a frame of our own, without tags, out of the port, in the VLAN that frames without a tag are in there; to none
+   * where it carries no such VLAN. Never during a burst.
+   */
+  emit(portId: number, frame: Uint8Array): void {
+    const port = this.#portOfId[portId];
+    if (port === undefined || (port.stages & STAGE_SHUT) !== 0 || port.vlan.refusalOf(0) >= 0) return;
+    const { arena, batch, ownFrameOffset } = this;
+    assert(frame.length <= OWN_FRAME_BYTES, 'there is room for it');
+    arena.u8.set(frame, ownFrameOffset);
+    const window = Math.floor(ownFrameOffset / WINDOW_BYTES);
+    batch.clear();
+    batch.add(window, ownFrameOffset - window * WINDOW_BYTES, frame.length);
+    readHeads(batch, arena.windows);
+    batch.tags.outer = port.vlan.outerOf(0);
+    batch.tags.inner = 0;
+    // No queue brought it: in its books it is a copy.
+    port.counts[COUNT_COPIES] += 1;
+    this.#forwardTo(port, port, batch, AS_THEY_CAME, 1);
     this.#handOver();
   }
 
@@ -236,7 +272,17 @@ export class Forwarder {
 
   /** Has a port follow its policy. What waits for it is dropped when it might not be sent to it now, or not so. */
   follow(port: ForwardingPort, policy: PortPolicy): void {
-    if (port.follow(policy)) this.#forgetAll(port);
+    const { clock } = this.limits;
+    clock.turn();
+    if (port.follow(policy, clock.us())) this.#forgetAll(port);
+    this.#guard();
+  }
+
+  /** A probe that was sent out of one port may come in by any. */
+  #guard(): void {
+    const ports = this.#portOfId.filter((port) => port !== undefined);
+    const looksForProbes = ports.some(({ loopGuard }) => loopGuard !== 'off');
+    for (const port of ports) port.setLooksForProbes(looksForProbes);
   }
 
   #forgetAll(port: ForwardingPort): void {
@@ -272,6 +318,7 @@ export class Forwarder {
   }
 
   #takeBurst(from: IngressQueue): number {
+    this.limits.clock.turn();
     const taken = from.gather(this.batch);
     this.#forwardTaken(from, taken);
     if (from.fault !== 0) this.onFault(from);
@@ -330,20 +377,32 @@ export class Forwarder {
     }
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
-      this.#send(sender, lookUp.one(batch), AS_THEY_CAME, batch.count);
+      const target = lookUp.one(batch);
+      if ((stages & STAGE_STORM_UNKNOWN) !== 0 && this.#isFloodedTo(target)) {
+        if (!this.limits.unknownAlike(batch, sender)) return;
+      }
+      this.#send(sender, target, AS_THEY_CAME, batch.count);
       return;
     }
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
+    if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
+      if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
+    }
     this.#sendMixed(sender);
   }
 
   /** Frames some of which go to a group: those that follow one another and go to the same ports in one go. */
   #forwardGroups(sender: ForwardingPort, snoop: Snoop): void {
     const { batch, order } = this;
-    const { count, records, tags } = batch;
+    const { records, tags } = batch;
     if ((sender.stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     this.lookUp.all(batch);
+    snoop.setTargets(batch);
+    if ((sender.stages & STAGE_STORM_UNKNOWN) !== 0) {
+      if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
+    }
+    const { count } = batch;
     for (let from = 0; from < count; ) {
       const target = records[(from << RECORD_SHIFT) + AT_TARGET];
       const first = from;
@@ -398,6 +457,9 @@ export class Forwarder {
       this.#sendWithFloods(sender);
     } else this.#sendByTarget(sender);
   }
+
+  /** Of a target, whether frames to it are flooded. */
+  readonly #isFloodedTo = (target: number): boolean => target < 0 || !this.#isSwitched(target);
 
   #isSwitched(id: number): boolean {
     return this.#portOfId[id]?.isSwitched === true;
@@ -495,6 +557,10 @@ export class Forwarder {
   #deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
     if (port === sender) {
       sender.counts[DROP.samePort] += count;
+      return;
+    }
+    if (isBarred(port, sender)) {
+      countBarred(port, sender, count);
       return;
     }
     if (!this.batch.asks) this.#forwardTo(sender, port, this.batch, order, count);

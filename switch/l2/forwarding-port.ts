@@ -1,7 +1,9 @@
 /** A port as one worker's forwarder sees it: its queues, its policy as the stages need it, its counters. */
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
-import { DEFAULT_VLAN, type PortPolicy } from '../../src/queue/policy.ts';
+import { DEFAULT_VLAN, type LoopGuardPolicy, type PortPolicy } from '../../src/queue/policy.ts';
+import { DROP } from './drop-reasons.ts';
+import { PORT_METERS_BYTES, PortMeters } from './limits.ts';
 import { PortVlan } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
@@ -15,8 +17,18 @@ export const STAGE_LIMIT = 16;
 export const STAGE_GUARD = 32;
 export const STAGE_SNOOP = 64;
 export const STAGE_PLUGIN = 128;
-/** Any of those. */
-export const STAGE_CHECKS = STAGE_LIMIT | STAGE_GUARD | STAGE_SNOOP | STAGE_PLUGIN;
+/** Frames to addresses that nobody is known to have are counted. */
+export const STAGE_STORM_UNKNOWN = 256;
+/** Of the receiver: how much is sent to it is limited. */
+export const STAGE_LIMIT_OUT = 512;
+/** Of sender and receiver both: no frames go from one to the other. */
+export const STAGE_PROTECTED = 1024;
+/** Of checks.ts: looks for probes of loops that come in again. On all ports, or on none. */
+export const STAGE_LOOP_PROBES = 2048;
+/** Of the receiver: it is shut. */
+export const STAGE_SHUT = 4096;
+/** Any of those in checks.ts. */
+export const STAGE_CHECKS = STAGE_LOOP_PROBES | STAGE_LIMIT | STAGE_GUARD | STAGE_SNOOP | STAGE_PLUGIN;
 
 export class ForwardingPort {
   declare readonly id: number;
@@ -44,16 +56,26 @@ export class ForwardingPort {
   /** This worker's counters (port-counts.ts). */
   declare readonly counts: Float64Array;
 
-  constructor(id: number, counts: Float64Array) {
+  declare readonly meters: PortMeters;
+  /** Why all that comes from it is dropped, with STAGE_RECEIVE_OFF. */
+  refusal = DROP.receiveOff;
+  loopGuard: LoopGuardPolicy = 'off';
+  private probesTick = 0;
+  private probesTold = 0;
+
+  /** `meters`: of PORT_METERS_BYTES, the same for all workers. */
+  constructor(id: number, counts: Float64Array, meters = new SharedArrayBuffer(PORT_METERS_BYTES)) {
     this.id = id;
     this.counts = counts;
+    this.meters = new PortMeters(meters);
   }
 
   /**
    * What the policy says about this port alone; mirrors, which concern two ports, are the forwarder's business. Answers
-   * whether frames that were decided upon before might not be sent to it now, or not so.
+   * whether frames that were decided upon before might not be sent to it now, or not so. `nowUs`: of the workers' clock
+   * (clock.ts), for buckets that begin.
    */
-  follow(policy: PortPolicy): boolean {
+  follow(policy: PortPolicy, nowUs = 0): boolean {
     const { frameBytesMax, takes } = this;
     const vlan = JSON.stringify(policy.vlan);
     const isOtherVlan = vlan !== this.#vlan;
@@ -61,13 +83,27 @@ export class ForwardingPort {
     this.frameBytesMax = ETHERNET_HEADER_BYTES + Math.min(policy.linkMtu, policy.mtu);
     this.takes = policy.takes;
     this.isSwitched = policy.copiesOf === null;
-    this.isFlooded = this.isSwitched && policy.floods;
+    this.isFlooded = this.isSwitched && policy.floods && !policy.isShut;
     this.setStage(STAGE_LEARN, this.isSwitched);
-    this.setStage(STAGE_RECEIVE_OFF, !policy.receives);
+    this.setStage(STAGE_RECEIVE_OFF, !policy.receives || policy.isShut);
+    this.refusal = policy.receives ? DROP.loopShut : DROP.receiveOff;
+    this.setStage(STAGE_SHUT, policy.isShut);
+    this.loopGuard = policy.loopGuard;
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
     this.setStage(STAGE_SNOOP, this.isSwitched && this.isSnooped);
     this.vlan.follow(policy.vlan);
-    return isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
+    const { meters } = this;
+    meters.follow(policy, nowUs);
+    this.setStage(STAGE_LIMIT, meters.limitsWhatComesIn);
+    this.setStage(STAGE_STORM_UNKNOWN, meters.unknown.isOn);
+    this.setStage(STAGE_LIMIT_OUT, meters.limitsWhatGoesOut);
+    this.setStage(STAGE_PROTECTED, policy.isProtected);
+    return policy.isShut || isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
+  }
+
+  /** Frames from it to addresses that bridges do not pass on are dropped. */
+  get keepsLinkLocal(): boolean {
+    return (this.stages & STAGE_LINK_LOCAL) !== 0;
   }
 
   /** From now on. */
@@ -84,6 +120,20 @@ export class ForwardingPort {
   setQueues(queues: readonly EgressQueue[]): void {
     this.queues = queues;
     this.queueCount = queues.length;
+  }
+
+  /** Whether frames from it are looked at for probes of loops. */
+  setLooksForProbes(isOn: boolean): void {
+    this.setStage(STAGE_LOOP_PROBES, isOn);
+  }
+
+  /** Whether the main thread may be told of one more this second. */
+  mayTellOfProbe(nowTick: number, most: number): boolean {
+    if (nowTick !== this.probesTick) this.probesTold = 0;
+    this.probesTick = nowTick;
+    if (this.probesTold === most) return false;
+    this.probesTold++;
+    return true;
   }
 
   private setStage(stage: number, isOn: boolean): void {

@@ -23,7 +23,8 @@ import { OFFLOAD_CHECKSUM } from '../../src/queue/requests.ts';
 import { BACKLOGS_BYTES, type Backlog, Backlogs, LONG_FRAME_BYTES } from './backlog.ts';
 import { DROP } from './drop-reasons.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
-import type { ForwardingPort } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_LIMIT_OUT } from './forwarding-port.ts';
+import type { Limits } from './limits.ts';
 import { COUNT_OFFERED } from './port-counts.ts';
 
 /** Of these in the arena, where headers are made and frames wait. */
@@ -35,6 +36,7 @@ export type FaultListener = (queue: IngressQueue | EgressQueue) => void;
 export class Outlets {
   declare private readonly arena: ArenaView;
   declare private readonly onFault: FaultListener;
+  declare private readonly limits: Limits;
   readonly #open: EgressQueue[] = [];
   private openCount = 0;
   private holdsShared = false;
@@ -53,7 +55,8 @@ export class Outlets {
   private gone = 0;
 
   /** `scratchOffset`: of OUTLETS_SCRATCH_BYTES in the arena, within one window. */
-  constructor(arena: ArenaView, onFault: FaultListener, scratchOffset: number) {
+  constructor(arena: ArenaView, onFault: FaultListener, scratchOffset: number, limits: Limits) {
+    this.limits = limits;
     this.arena = arena;
     this.onFault = onFault;
     this.completion = new Completion(arena, scratchOffset);
@@ -81,6 +84,10 @@ export class Outlets {
     if (batch.bytesMax - batch.tags.pushBytes > port.frameBytesMax) {
       count = this.leaveOutLong(port, batch, order, count);
       order = this.fitting;
+      if (count === 0) return;
+    }
+    if ((port.stages & STAGE_LIMIT_OUT) !== 0) {
+      count = this.limit(port, batch, order, count);
       if (count === 0) return;
     }
     if (batch.asks) batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
@@ -133,10 +140,15 @@ export class Outlets {
       return;
     }
     batch.refusedCount = 0;
+    if ((port.stages & STAGE_LIMIT_OUT) !== 0) {
+      count = this.limit(port, batch, order, count);
+      if (count === 0) return;
+    }
+    const overRate = batch.refusedCount;
     batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
     const queue = this.opened(port.queues[0]);
     queue.placeCopies(batch, order, count, portId, isIngress);
-    if (batch.refusedCount !== 0) this.countRefused(port, queue, batch, 0);
+    if (batch.refusedCount !== overRate) this.countRefused(port, queue, batch, overRate);
   }
 
   /** After `deliver`: writes those of `order` that were placed to `placed` and answers how many. */
@@ -324,6 +336,14 @@ export class Outlets {
     return fits;
   }
 
+  /** Refuses what is more than the port may be sent. Answers how many of the frames are left, the first ones. */
+  private limit(port: ForwardingPort, batch: Batch, order: Int32Array, count: number): number {
+    const passes = this.limits.passingTo(port, batch, order, count);
+    for (let k = passes; k < count; k++) batch.refuse(order[k], REFUSED_OVER_RATE);
+    port.counts[DROP.rateOut] += count - passes;
+    return passes;
+  }
+
   /** Bytes of the VLAN tags that a frame, too long without them, goes out with: of two at most, which no MTU counts. */
   private tagBytesOf(batch: Batch, frame: number): number {
     const { pushBytes } = batch.tags;
@@ -386,3 +406,4 @@ export function missingOffloads(batch: Batch, order: Int32Array, count: number, 
 /** Refusals of ours, beside those of queues (src/queue/batch.ts). */
 const REFUSED_NOT_READY = -1;
 const REFUSED_OVER_MTU = -2;
+const REFUSED_OVER_RATE = -3;

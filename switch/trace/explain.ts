@@ -6,15 +6,18 @@ import { formatMac } from '../../protocol/ethernet.ts';
 import { vlanOf } from '../../src/queue/frame-tags.ts';
 import { OFFLOAD_CHECKSUM } from '../../src/queue/requests.ts';
 import { DROP, DROP_REASONS, type DropReason } from '../l2/drop-reasons.ts';
+import { isBarred } from '../l2/flood.ts';
 import {
   type ForwardingPort,
   STAGE_CHECKS,
   STAGE_GUARD,
   STAGE_LEARN,
   STAGE_LIMIT,
+  STAGE_LOOP_PROBES,
   STAGE_PLUGIN,
   STAGE_SNOOP,
 } from '../l2/forwarding-port.ts';
+import { GROUP_REPORT } from '../l2/groups/snoop.ts';
 import { isLinkLocal } from '../l2/link-local.ts';
 import { COUNT_OFFERED } from '../l2/port-counts.ts';
 import { type FrameTag, frameTexts, tagsOf, tagText } from './frame-text.ts';
@@ -39,6 +42,7 @@ const UNTAKEN: ReadonlySet<DropReason> = new Set([
   'badSegmentRequest',
   'tooManySegments',
   'receiveOff',
+  'loopShut',
 ]);
 const BY_VLAN: ReadonlySet<DropReason> = new Set([
   'vlanNotAllowed',
@@ -47,9 +51,17 @@ const BY_VLAN: ReadonlySet<DropReason> = new Set([
   'truncatedTag',
 ]);
 /** Those of a frame that passed all checks, and was learned from. */
-const UNSENT: ReadonlySet<DropReason> = new Set(['samePort', 'noReceiver', 'noMember', 'linkLocal']);
+const UNSENT: ReadonlySet<DropReason> = new Set([
+  'samePort',
+  'noReceiver',
+  'noMember',
+  'linkLocal',
+  'protected',
+  'stormUnknown',
+]);
 
 const CHECKS: readonly (readonly [bit: number, name: string])[] = [
+  [STAGE_LOOP_PROBES, 'loops'],
   [STAGE_LIMIT, 'limits'],
   [STAGE_GUARD, 'guards'],
   [STAGE_SNOOP, 'snooping'],
@@ -101,7 +113,7 @@ export class Explainer {
       receivers,
       passedOver: isFlooded ? this.#passedOver(receivers) : [],
       drops,
-      result: this.#result(drops, receivers, isFlooded),
+      result: this.#result(drops, receivers, isFlooded && !this.#findings.isToMembers),
     };
   }
 
@@ -181,6 +193,9 @@ export class Explainer {
         const isKept = sender.counts[DROP.linkLocal] > 0;
         return `${mac} is an address that bridges keep to their link${isKept ? '' : ', and forward-bpdu is on: flooded'}`;
       }
+      if (this.#findings.target === GROUP_REPORT)
+        return `${mac} is a group, and the frame a message about groups: to routers`;
+      if (this.#findings.isToMembers) return `${mac} is a group: to who joined it, and to routers`;
       return mac === 'ff:ff:ff:ff:ff:ff' ? 'a broadcast: flooded' : `${mac} is a group: flooded`;
     }
     const [{ vlan, found }] = fdb.lookUps;
@@ -252,6 +267,8 @@ export class Explainer {
   #whyNot(port: ForwardingPort): string {
     const { outer, inner } = this.#findings;
     if (!port.isSwitched) return 'gets copies only';
+    if (isBarred(port, this.#findings.sender)) return 'is shut, or protected as the sender is';
+    if (this.#findings.isToMembers) return 'has not joined, and has no router behind it';
     if (!port.isFlooded) return 'has flood off';
     if (!port.vlan.takesFlood(outer, inner)) return `does not carry ${this.#vlanText()}`;
     return 'is kept from it by its settings or those of the sender';

@@ -8,6 +8,7 @@ import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
 import type { Arena } from '../../src/memory/arena.ts';
 import type { ArenaView } from '../../src/memory/arena-view.ts';
 import { allocateScratch } from '../../src/memory/scratch.ts';
+import { AT_TARGET } from '../../src/queue/batch.ts';
 import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
 import { createMessageRing, MessageRing } from '../l2/groups/message-ring.ts';
@@ -55,12 +56,24 @@ export type TraceFindings = {
   /** Tags of the frame inside the switch. */
   readonly outer: number;
   readonly inner: number;
+  /** Where it goes: a port's id, or a code of look-up or of the stage that knows groups. */
+  readonly target: number;
+  /** Of a group: it goes to members and routers, not to all. */
+  readonly isToMembers: boolean;
 };
 
 /** Whose batch can be looked at. */
 class TracedForwarder extends Forwarder {
   get outer(): number {
     return this.batch.tags.outerOf(0);
+  }
+
+  isToMembers(snoop: Snoop): boolean {
+    return snoop.receiversOf(this.batch, 0) !== null;
+  }
+
+  get target(): number {
+    return this.batch.records[AT_TARGET];
   }
 
   get inner(): number {
@@ -101,15 +114,16 @@ export class Tracer {
     const forwarder = new TracedForwarder(arenaView, fdb, () => {}, this.#scratchOffset, vlanLimit);
     forwarder.nowTick = tick;
     const groupTable = this.#host.groupTable ?? null;
-    if (groupTable !== null) {
-      // Whatever the frame says of groups ends here.
-      const ring = new MessageRing(createMessageRing());
-      forwarder.snoopBy(new Snoop(arenaView, new GroupTable(groupTable), ring, () => {}));
-    }
+    // Whatever the frame says of groups ends here.
+    const snoop =
+      groupTable === null
+        ? null
+        : new Snoop(arenaView, new GroupTable(groupTable), new MessageRing(createMessageRing()), () => {});
+    if (snoop !== null) forwarder.snoopBy(snoop);
     const placed: PlacedFrame[] = [];
     const states = new Map<number, ForwardingPort>();
     for (const { id, view } of ports) {
-      const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS));
+      const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS), view.meters);
       states.set(id, port);
       forwarder.addPort(port);
       forwarder.follow(port, view.policy);
@@ -122,6 +136,8 @@ export class Tracer {
     const request = segmentBytes === null ? null : requestOf(frame, segmentBytes);
     forwarder.forwardBurst(new TraceIngress(from.id, arenaView, frameOffset, frame.length, request));
     const sender = states.get(from.id) as ForwardingPort;
-    return { sender, ports: states, fdb, placed, outer: forwarder.outer, inner: forwarder.inner };
+    const { outer, inner, target } = forwarder;
+    const isToMembers = snoop !== null && forwarder.isToMembers(snoop);
+    return { sender, ports: states, fdb, placed, outer, inner, target, isToMembers };
   }
 }

@@ -14,7 +14,9 @@ import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import type { MirrorSource, PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
+import { Clock } from '../l2/clock.ts';
 import { Fdb } from '../l2/fdb/fdb.ts';
+import { Moves } from '../l2/fdb/moves.ts';
 import { Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
 import { MessageRing } from '../l2/groups/message-ring.ts';
@@ -46,6 +48,7 @@ export class PollWorker {
   readonly #arena: ArenaView;
   readonly #control: Int32Array;
   readonly #forwarder: Forwarder;
+  readonly #moves: Moves;
   readonly #epoll = new EpollSet();
   /** Queues that this worker polls. */
   #polled: IngressQueue[] = [];
@@ -67,13 +70,18 @@ export class PollWorker {
     this.#setup = setup;
     this.#arena = new ArenaView(setup.arena);
     this.#control = new Int32Array(setup.control);
+    const fdb = new Fdb(setup.fdb);
+    this.#moves = new Moves(setup.moves);
+    fdb.moves = this.#moves;
     const onFault = (queue: IngressQueue | EgressQueue): void => this.#reportFault(queue);
     this.#forwarder = new Forwarder(
       this.#arena,
-      new Fdb(setup.fdb),
+      fdb,
       onFault,
       setup.scratchOffset,
       setup.vlanLimit,
+      new Clock(),
+      setup.probeMac,
     );
     if (setup.groups !== null) {
       const ring = new MessageRing(setup.groups.messages);
@@ -95,6 +103,7 @@ export class PollWorker {
         this.#epochSeen,
         TURNS_PER_STRETCH,
       );
+      this.#tellOfLoops();
       this.#control[CONTROL_HOLDS_FRAMES] = this.#holdsFrames ? 1 : 0;
       if (Atomics.load(this.#control, CONTROL_EPOCH) !== this.#epochSeen) {
         this.#takeOrders();
@@ -185,10 +194,11 @@ export class PollWorker {
   #obey(order: WorkerOrder): void {
     switch (order.kind) {
       case 'addPort':
-        this.#addPort(order.portId, order.counts);
+        this.#addPort(order.portId, order.counts, order.meters);
         break;
       case 'removePort':
         this.#forwarder.removePort(order.portId);
+        this.#moves.setGuarded(order.portId, false);
         this.#sources.delete(order.portId);
         break;
       case 'attach':
@@ -210,7 +220,10 @@ export class PollWorker {
         this.#forwarder.announce(order.portId, order.mac);
         break;
       case 'emit':
-        this.#forwarder.emit(order.frame, order.vlan, order.portIds);
+        this.#forwarder.emit(order.portId, order.frame);
+        break;
+      case 'emitInVlan':
+        this.#forwarder.emitInVlan(order.frame, order.vlan, order.portIds);
         break;
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
@@ -226,9 +239,9 @@ export class PollWorker {
     }
   }
 
-  #addPort(portId: number, counts: SharedArrayBuffer): void {
+  #addPort(portId: number, counts: SharedArrayBuffer, meters: SharedArrayBuffer): void {
     const own = new Float64Array(counts, this.#setup.index * PORT_COUNTS * 8, PORT_COUNTS);
-    this.#forwarder.addPort(new ForwardingPort(portId, own));
+    this.#forwarder.addPort(new ForwardingPort(portId, own, meters));
   }
 
   #attach(attachment: QueueAttachment): void {
@@ -268,6 +281,7 @@ export class PollWorker {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
     this.#forwarder.follow(port, policy);
+    this.#moves.setGuarded(portId, policy.loopGuard === 'on' && !policy.isShut);
     this.#sources.set(portId, policy.copiesOf ?? []);
     this.#forwarder.setCopies(portId, policy.copiesOf?.map((source) => source.portId) ?? null);
     this.#refreshTargets(portId);
@@ -314,6 +328,13 @@ export class PollWorker {
     this.#reported.add(queue);
     if (queue.fault > 0) this.#tell({ kind: 'queueFailed', portId, queueIndex });
     else this.#tell({ kind: 'queueWaits', portId, queueIndex, misses });
+  }
+
+  #tellOfLoops(): void {
+    const { seen } = this.#forwarder.loopProbes;
+    const { flapping } = this.#moves;
+    if (seen.length === 0 && flapping.length === 0) return;
+    this.#tell({ kind: 'loops', probes: seen.splice(0), flapping: flapping.splice(0) });
   }
 
   #tell(report: WorkerReport): void {

@@ -11,9 +11,16 @@ import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
+import type { Flapping } from '../l2/fdb/moves.ts';
+import type { ProbeSeen } from '../l2/loop-probes.ts';
 
 export type WorkerOrder =
-  | { readonly kind: 'addPort'; readonly portId: number; readonly counts: SharedArrayBuffer }
+  | {
+      readonly kind: 'addPort';
+      readonly portId: number;
+      readonly counts: SharedArrayBuffer;
+      readonly meters: SharedArrayBuffer;
+    }
   | { readonly kind: 'removePort'; readonly portId: number }
   | { readonly kind: 'attach'; readonly queue: QueueAttachment }
   | { readonly kind: 'detach'; readonly portId: number; readonly queueIndex: number }
@@ -39,11 +46,13 @@ export type WorkerOrder =
   | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
   /** A frame of the switch's own, for these ports; null: for all of the VLAN. */
   | {
-      readonly kind: 'emit';
+      readonly kind: 'emitInVlan';
       readonly frame: Uint8Array;
       readonly vlan: number;
       readonly portIds: readonly number[] | null;
     }
+  /** Send a frame of the switch's own out of the port. */
+  | { readonly kind: 'emit'; readonly portId: number; readonly frame: Uint8Array }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
   /** Nothing is to be done: the answer tells that the worker's loop turns. */
   | { readonly kind: 'answer' }
@@ -59,6 +68,12 @@ export type WorkerReport =
   | { readonly kind: 'done'; readonly numbers: readonly number[] }
   /** Messages wait in its ring (l2/groups/message-ring.ts). */
   | { readonly kind: 'snooped' }
+  /** Frames of the switch's own that came in again, and addresses that move again and again. */
+  | {
+      readonly kind: 'loops';
+      readonly probes: readonly ProbeSeen[];
+      readonly flapping: readonly Flapping[];
+    }
   | { readonly kind: 'queueFailed'; readonly portId: number; readonly queueIndex: number }
   /** It goes on when a map comes (`setMemory`) that has the first of these. */
   | {
@@ -95,6 +110,10 @@ export type WorkerSetup = {
   readonly idleUs: number;
   readonly arena: ArenaLocation;
   readonly fdb: SharedArrayBuffer;
+  /** Addresses that moved lately, of MOVES_BYTES. */
+  readonly moves: SharedArrayBuffer;
+  /** The address that frames have by which the switch looks for loops. */
+  readonly probeMac: Uint8Array;
   /** Of FORWARDER_SCRATCH_BYTES in the arena. */
   readonly scratchOffset: number;
   /** VLAN tags of a frame that are looked at, 1 or 2. */

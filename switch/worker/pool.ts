@@ -14,8 +14,11 @@ import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
 import { QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
+import type { Flapping } from '../l2/fdb/moves.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
 import { createMessageRing, MessageRing, type SnoopedMessage } from '../l2/groups/message-ring.ts';
+import { PORT_METERS_BYTES } from '../l2/limits.ts';
+import type { ProbeSeen } from '../l2/loop-probes.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import {
   CONTROL_BYTES,
@@ -51,6 +54,11 @@ export type WorkerPoolOptions = {
   readonly groupTable?: SharedArrayBuffer | null;
   /** A worker has messages about groups, see `takeMessages`. */
   readonly onSnooped?: () => void;
+  /** Of MOVES_BYTES. */
+  readonly moves: SharedArrayBuffer;
+  readonly probeMac: Uint8Array;
+  /** Workers saw signs of a loop. */
+  readonly onLoops: (probes: readonly ProbeSeen[], flapping: readonly Flapping[]) => void;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
   readonly onQueueWaits: (portId: number, queueIndex: number, misses: readonly AddressMiss[]) => void;
 };
@@ -64,6 +72,8 @@ export type PortView = {
   readonly egress: readonly number[];
   /** Who polls its first ingress queue; null: nobody, as while its other side is not there. */
   readonly worker: number | null;
+  /** A copy of its buckets, of PORT_METERS_BYTES. */
+  readonly meters: SharedArrayBuffer;
 };
 
 /** What so many workers need of the arena for themselves. */
@@ -77,6 +87,7 @@ export class WorkerPool implements DataPath {
   readonly #threads: WorkerThread[];
   readonly #cpus: readonly number[];
   readonly #countsOfPort = new Map<number, SharedArrayBuffer>();
+  readonly #metersOfPort = new Map<number, SharedArrayBuffer>();
   /** Of each worker; none where groups are flooded. */
   readonly #messages: readonly MessageRing[];
   readonly #policies = new Map<number, PortPolicy>();
@@ -103,6 +114,8 @@ export class WorkerPool implements DataPath {
             idleUs: options.idleUs,
             arena: options.arena,
             fdb: options.fdb,
+            moves: options.moves,
+            probeMac: options.probeMac,
             scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
             vlanLimit: options.vlanLimit,
             groups: table === null ? null : { table, messages: rings[index] },
@@ -125,7 +138,9 @@ export class WorkerPool implements DataPath {
   async addPort(portId: number): Promise<void> {
     const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
     this.#countsOfPort.set(portId, counts);
-    await this.#orderAll({ kind: 'addPort', portId, counts });
+    const meters = new SharedArrayBuffer(PORT_METERS_BYTES);
+    this.#metersOfPort.set(portId, meters);
+    await this.#orderAll({ kind: 'addPort', portId, counts, meters });
   }
 
   /** What workers of another process counted about the port, which no frame has come to here. */
@@ -144,6 +159,7 @@ export class WorkerPool implements DataPath {
     await this.#orderAll({ kind: 'removePort', portId });
     const counts = this.countsOf(portId);
     this.#countsOfPort.delete(portId);
+    this.#metersOfPort.delete(portId);
     this.#policies.delete(portId);
     return counts;
   }
@@ -190,8 +206,8 @@ export class WorkerPool implements DataPath {
   }
 
   /** Sends a frame of the switch's own in a VLAN to these ports; null: to all. */
-  async emit(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): Promise<void> {
-    await this.#threads[0].order({ kind: 'emit', frame, vlan, portIds });
+  async emitInVlan(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): Promise<void> {
+    await this.#threads[0].order({ kind: 'emitInVlan', frame, vlan, portIds });
   }
 
   /** Messages about groups that came since the last call. */
@@ -202,6 +218,11 @@ export class WorkerPool implements DataPath {
   /** Those that were lost because too many came. */
   get lostMessages(): number {
     return this.#messages.reduce((sum, { lost }) => sum + lost, 0);
+  }
+
+  /** Sends a frame of the switch's own out of the port. */
+  async emit(portId: number, frame: Uint8Array): Promise<void> {
+    await this.#threads[0].order({ kind: 'emit', portId, frame });
   }
 
   async setPolicy(portId: number, change: Partial<PortPolicy>): Promise<void> {
@@ -255,6 +276,7 @@ export class WorkerPool implements DataPath {
       policy: this.#policies.get(portId) ?? DEFAULT_POLICY,
       egress: usable.map(({ queueIndex }) => queueIndex).sort((a, b) => a - b),
       worker: [...this.#placement.values()].find((queue) => queue.portId === portId)?.worker ?? null,
+      meters: this.#metersOfPort.get(portId)?.slice(0) ?? new SharedArrayBuffer(PORT_METERS_BYTES),
     };
   }
 
@@ -313,10 +335,11 @@ class WorkerThread {
   constructor(
     setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
     {
+      onLoops,
       onQueueFailed,
       onQueueWaits,
       onSnooped,
-    }: Pick<WorkerPoolOptions, 'onQueueFailed' | 'onQueueWaits' | 'onSnooped'>,
+    }: Pick<WorkerPoolOptions, 'onLoops' | 'onQueueFailed' | 'onQueueWaits' | 'onSnooped'>,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
@@ -326,6 +349,7 @@ class WorkerThread {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
       else if (report.kind === 'snooped') onSnooped?.();
       else if (report.kind === 'queueWaits') onQueueWaits(report.portId, report.queueIndex, report.misses);
+      else if (report.kind === 'loops') onLoops(report.probes, report.flapping);
       else for (const number of report.numbers) this.#answered(number);
     });
     this.failed = new Promise((_, reject) => {

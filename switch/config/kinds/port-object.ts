@@ -1,6 +1,6 @@
 /** How the schema of a kind of port is put together, and what the check of its settings against each other needs. */
 import { z } from 'zod';
-import { COMMON_PORT_FIELDS, vlanClashes } from '../common-port.ts';
+import { COMMON_PORT_FIELDS, commonClashes } from '../common-port.ts';
 import { wordedIssue } from '../wording.ts';
 
 /** A strict object of the kind's own fields and those that every port has; `needed` is the endpoint's key. */
@@ -15,7 +15,7 @@ export function checkedPort<Settings>(
   context: z.core.$RefinementCtx,
 ): Settings {
   const parsed = schema.safeParse(value, { reportInput: true });
-  const clashes = vlanClashes(value);
+  const clashes = commonClashes(value);
   if (parsed.success && clashes.length === 0) return parsed.data;
   // As they are: their paths lie within this port, and their messages say what is allowed.
   for (const issue of parsed.error?.issues ?? []) context.issues.push(issue as z.core.$ZodRawIssue);

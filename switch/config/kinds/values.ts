@@ -34,6 +34,32 @@ export function wholeNumber(min: number, max: number) {
     .pipe(z.int(allowed).min(min, allowed).max(max, allowed));
 }
 
+const QUANTITY_UNITS = ['', 'K', 'M', 'G', 'T'];
+
+/** So many of `what`: a whole number, or one of thousands, millions and so on (K, M, G, T) as of rates on networks. */
+export function quantity(min: number, max: number, what: string) {
+  const allowed = `${inUnits(min)} to ${inUnits(max)} ${what}, for example 100M`;
+  return z
+    .string(allowed)
+    .transform((text) => {
+      const [, digits, unit] = /^(\d{1,13})([KMGT]?)$/i.exec(text) ?? [];
+      return digits === undefined
+        ? Number.NaN
+        : Number(digits) * 1000 ** QUANTITY_UNITS.indexOf(unit.toUpperCase());
+    })
+    .pipe(z.int(allowed).min(min, allowed).max(max, allowed));
+}
+
+/** As `quantity` is written, as short as can be. */
+export function inUnits(count: number): string {
+  let power = 0;
+  while (count >= 1000 && count % 1000 === 0 && power + 1 < QUANTITY_UNITS.length) {
+    count /= 1000;
+    power++;
+  }
+  return `${count}${QUANTITY_UNITS[power]}`;
+}
+
 export const queuePairs = wholeNumber(1, QUEUES_MAX);
 export const mtu = wholeNumber(MTU_MIN, MTU_MAX);
 

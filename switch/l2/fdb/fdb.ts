@@ -39,6 +39,7 @@ import { loadOrdered32 } from '../../../src/memory/ordered.ts';
 import { FdbHash } from './hash.ts';
 import { COUNTER, type FdbViews, HEADER, openFdbMemory, SLOT_WORDS } from './layout.ts';
 import { acquireFdbLock, releaseFdbLock, requireFdbLock } from './lock.ts';
+import type { Moves } from './moves.ts';
 import { FdbOwners } from './owners.ts';
 
 export { createFdbMemory, type FdbMemoryOptions } from './layout.ts';
@@ -94,6 +95,8 @@ export class Fdb {
   declare private readonly owners: FdbOwners;
   declare private readonly slotMask: number;
   declare private readonly probeLimit: number;
+  /** Where it is noted that addresses move between ports; null: nowhere. */
+  moves: Moves | null = null;
 
   /**
    * Opens a table that `createFdbMemory` made.
@@ -248,6 +251,13 @@ export class Fdb {
     return removed;
   }
 
+  /** No address is noted as moved from the port any more. */
+  forgetMoves(moves: Moves, port: number): void {
+    requireFdbLock(this.header);
+    moves.forget(port);
+    releaseFdbLock(this.header);
+  }
+
   /**
    * Removes every entry; what other threads learn meanwhile may remain.
    * @returns entries removed
@@ -288,6 +298,11 @@ export class Fdb {
     const oldPort = (value & PORT_MASK) - 1;
     this.slots[at + 3] = nowTick;
     if (oldPort === port) return;
+    const { moves } = this;
+    if (moves?.isOn === true) {
+      const [macLo, keyHi] = [this.slots[at], this.slots[at + 1]];
+      moves.note(macLo, keyHi, this.hash.homeOf(macLo, keyHi), oldPort, port, nowTick);
+    }
     Atomics.store(this.slots, at + 2, nextVersion(value) | (port + 1));
     this.owners.remove(oldPort, slot);
     this.owners.add(port, slot);

@@ -18,14 +18,14 @@ import { MESSAGE_BYTES_MAX, type MessageRing } from './message-ring.ts';
 import type { GroupTable } from './table.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { AT_WORD0, AT_WORD1, AT_WORD3, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
+const { AT_TARGET, AT_WORD0, AT_WORD1, AT_WORD3, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 
 /** The frame goes where look-up says, a group's to all. */
 const AS_EVER = 0;
-/** To who joined its group. */
-const DATA = 1;
-/** A host's message: to routers. */
-const REPORT = 2;
+/** For a target, beside those of look-up: to who joined the frame's group. */
+export const GROUP_DATA = -3;
+/** For a target: a host's message, to routers. */
+export const GROUP_REPORT = -4;
 
 /** EtherTypes as a record has them. */
 const WORD_IPV4 = 0x0008;
@@ -49,8 +49,8 @@ export class Snoop {
   declare private readonly ring: MessageRing;
   declare private readonly tell: () => void;
   declare private readonly head: FrameHead;
-  /** After `reads`: of each frame. */
-  declare readonly kinds: Int32Array;
+  /** After `reads`, until `setTargets`: of each frame. */
+  declare private readonly kinds: Int32Array;
 
   /** `tell`: that messages wait for the main thread. */
   constructor(arena: ArenaView, table: GroupTable, ring: MessageRing, tell: () => void) {
@@ -82,11 +82,16 @@ export class Snoop {
     return isAny;
   }
 
-  /** Whether the second of two frames of the batch, of one VLAN, goes where the first one goes. */
-  isLike({ records }: Batch, first: number, second: number): boolean {
+  /** After look-up: what `reads` found, as targets, which stay with their frames. */
+  setTargets({ records, count }: Batch): void {
     const { kinds } = this;
-    if (kinds[first] !== kinds[second]) return false;
-    if (kinds[first] !== DATA) return true;
+    for (let frame = 0; frame < count; frame++)
+      if (kinds[frame] !== AS_EVER) records[(frame << RECORD_SHIFT) + AT_TARGET] = kinds[frame];
+  }
+
+  /** Whether the second of two frames of the batch, of one target and one VLAN, goes where the first one goes. */
+  isLike({ records }: Batch, first: number, second: number): boolean {
+    if (records[(first << RECORD_SHIFT) + AT_TARGET] !== GROUP_DATA) return true;
     const a = first << RECORD_SHIFT;
     const b = second << RECORD_SHIFT;
     return (
@@ -99,11 +104,11 @@ export class Snoop {
    * The ports that a frame goes to, as a set (table.ts); null: as look-up says. It holds until the next call.
    */
   receiversOf(batch: Batch, frame: number): Int32Array | null {
-    const kind = this.kinds[frame];
-    if (kind === AS_EVER) return null;
+    const target = batch.records[(frame << RECORD_SHIFT) + AT_TARGET];
+    if (target !== GROUP_DATA && target !== GROUP_REPORT) return null;
     const { table } = this;
     const vlan = vlanOf(batch.tags.outerOf(frame));
-    if (kind === DATA) {
+    if (target === GROUP_DATA) {
       const at = frame << RECORD_SHIFT;
       if (table.find(batch.records[at + AT_WORD0], batch.records[at + AT_WORD1] & 0xffff, vlan))
         return table.found;
@@ -127,7 +132,7 @@ export class Snoop {
       if (protocol === PROTOCOL_IGMP && payload < end) {
         const type = bytes[payload];
         this.hand(batch, frame, sender, vlan, nowTick);
-        if (IGMP_REPORTS.includes(type)) return REPORT;
+        if (IGMP_REPORTS.includes(type)) return GROUP_REPORT;
         if (type === IGMP_QUERY) return AS_EVER;
       }
     } else if (!isIpv4 && ip + 40 <= end && bytes[ip + 6] === PROTOCOL_HOP_BY_HOP && ip + 49 <= end) {
@@ -136,11 +141,11 @@ export class Snoop {
         const type = bytes[payload];
         const isReport = MLD_REPORTS.includes(type);
         if (isReport || type === MLD_QUERY) this.hand(batch, frame, sender, vlan, nowTick);
-        if (isReport) return REPORT;
+        if (isReport) return GROUP_REPORT;
         if (type === MLD_QUERY) return AS_EVER;
       }
     }
-    return isAlwaysFlooded(batch.records[at + AT_WORD0], batch.records[at + AT_WORD1]) ? AS_EVER : DATA;
+    return isAlwaysFlooded(batch.records[at + AT_WORD0], batch.records[at + AT_WORD1]) ? AS_EVER : GROUP_DATA;
   }
 
   /** Copies the frame for the main thread. */

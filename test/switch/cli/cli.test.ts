@@ -247,7 +247,12 @@ describe('run', () => {
       stderr: `ringway: port c: socket: ${socket('a')} is not allowed (it is the socket of port a)\n`,
     });
     expect(await ringway('set', 'b', 'vlan-mode=native-tagged', 'tag=10', 'trunks=5+20-22')).toEqual(done);
-    expect(await ringway('set', 'b', 'trunks=', 'flood=off')).toEqual(done);
+    expect(await ringway('set', 'b', 'trunks=', 'flood=off', 'protected=on', 'loop-guard=on')).toEqual(done);
+    const limits = ['frames-in=1K', 'rate-out=10M', 'rate-out-burst=64K', 'storm-broadcast=100'];
+    expect(await ringway('set', 'b', ...limits)).toEqual(done);
+    expect((await ringway('ports')).stdout).toContain(
+      '\n  frames-in 1K, rate-out 10M, storm-broadcast 100, protected on, loop-guard on\n',
+    );
     expect(JSON.parse((await ringway('ports', '--json')).stdout)[1].settings).toEqual({
       flood: false,
       receive: true,
@@ -259,6 +264,20 @@ describe('run', () => {
       cvlans: null,
       priorityTags: 'never',
       qinqEthtype: '802.1ad',
+      rateIn: null,
+      rateInBurst: null,
+      framesIn: 1000,
+      framesInBurst: 50,
+      rateOut: 10_000_000,
+      rateOutBurst: 64_000,
+      framesOut: null,
+      framesOutBurst: null,
+      stormBroadcast: 100,
+      stormMulticast: null,
+      stormUnknown: null,
+      protected: true,
+      loopGuard: 'on',
+      loopShutSeconds: 60,
       offloads: { csum: true, tso: true, ecn: true, uso: true },
     });
     expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({

@@ -1,8 +1,21 @@
 /** Settings that every kind of port has: accepted by each, alike in a file and on the command line, and what they decide. */
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_POLICY, DEFAULT_VLAN, type PortPolicy, type VlanPolicy } from '../../../src/queue/policy.ts';
+import {
+  DEFAULT_POLICY,
+  DEFAULT_VLAN,
+  type LimitsPolicy,
+  NO_LIMITS,
+  type PortPolicy,
+  type VlanPolicy,
+} from '../../../src/queue/policy.ts';
 import { settingsOf } from '../../../switch/cli/options.ts';
-import { COMMON_PORT_FIELDS, policyOf, tuningOf } from '../../../switch/config/common-port.ts';
+import {
+  COMMON_PORT_FIELDS,
+  effectiveSettings,
+  policyOf,
+  snoopingOf,
+  tuningOf,
+} from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
 import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
 import { type PortConfig, resolveChange, resolveConfig } from '../../../switch/config/resolve.ts';
@@ -22,6 +35,7 @@ const SETTINGS = [
   { name: 'flood', inPolicy: 'floods', slip: 'flod' },
   { name: 'receive', inPolicy: 'receives', slip: 'recieve' },
   { name: 'forwardBpdu', inPolicy: 'forwardsLinkLocal', slip: 'forwardBdpu' },
+  { name: 'protected', inPolicy: 'isProtected', slip: 'protcted' },
 ] as const satisfies readonly {
   readonly name: keyof typeof COMMON_PORT_FIELDS;
   readonly inPolicy: keyof PortPolicy;
@@ -29,6 +43,11 @@ const SETTINGS = [
 }[];
 
 const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for example 10+20+100-199';
+const LIMIT_KEYS = ['rateIn', 'framesIn', 'rateOut', 'framesOut'].flatMap((key) => [key, `${key}Burst`]);
+const STORM_KEYS = ['stormBroadcast', 'stormMulticast', 'stormUnknown'];
+const LOOP_KEYS = ['loopGuard', 'loopShutSeconds'];
+const GROUP_KEYS = ['mrouter', 'fastLeave'];
+const CHANGEABLE = Object.keys(COMMON_PORT_FIELDS).join(', ');
 const VLAN_KEYS = ['vlanMode', 'tag', 'trunks', 'cvlans', 'priorityTags', 'qinqEthtype'];
 
 const fromOption = (port: string): PortConfig => resolveConfig([settingsOf({ port: [port] })]).ports[0];
@@ -41,9 +60,16 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
 
   it('has every common setting, by default', () => {
     expect(knownPortSettings(kind)).toEqual(expect.arrayContaining(Object.keys(COMMON_PORT_FIELDS)));
-    expect([...SETTINGS.map(({ name }) => name), 'mtu', ...VLAN_KEYS]).toEqual(
-      Object.keys(COMMON_PORT_FIELDS),
-    );
+    const tested = [
+      ...SETTINGS.map(({ name }) => name),
+      'mtu',
+      ...VLAN_KEYS,
+      ...LIMIT_KEYS,
+      ...STORM_KEYS,
+      ...LOOP_KEYS,
+      ...GROUP_KEYS,
+    ];
+    expect(tested.sort()).toEqual(Object.keys(COMMON_PORT_FIELDS).sort());
     expect(option('')).toMatchObject({ kind, flood: true, receive: true, forwardBpdu: false });
     expect(file('')).toEqual(option(''));
     expect({ ...DEFAULT_POLICY, ...policyOf(option('')) }).toEqual(DEFAULT_POLICY);
@@ -55,6 +81,15 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
     expect(policyOf(port)).toEqual({ ...policyOf(option('')), mtu: 1400 });
     expect(() => option(',mtu=67')).toThrow('--port a: mtu: 67 is not allowed (68 to 65535)');
     expect(() => option(',mtu=65536')).toThrow('--port a: mtu: 65536 is not allowed (68 to 65');
+  });
+
+  it('has a router behind it, or none, and hosts that leave groups at once', () => {
+    const port = option(',mrouter=off,fast-leave=on');
+    expect(file(', mrouter: off, fastLeave: on')).toEqual(port);
+    expect(snoopingOf(port)).toEqual({ mrouter: 'off', fastLeave: true });
+    expect(snoopingOf(option(''))).toEqual({ mrouter: 'auto', fastLeave: false });
+    expect(effectiveSettings(port, [])).toMatchObject({ mrouter: 'off', fastLeave: true });
+    expect(() => option(',mrouter=yes')).toThrow('mrouter: yes is not allowed (auto, on or off)');
   });
 
   it.each<[string, string, Partial<VlanPolicy>]>([
@@ -108,6 +143,66 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
     const onLine = ['--port a: trunks', '--port a: trunks'];
     expect(() => option(',trunks=10+100-99+x+100-99')).toThrow(
       expect.objectContaining({ message: told(onLine, ['100-99', 'x']) }),
+    );
+  });
+
+  it.each<[string, string, Partial<LimitsPolicy>]>([
+    ['rate-in=100M', 'rateIn: 100M', { bitsIn: { perSecond: 100_000_000, burst: 5_000_000 } }],
+    ['rate-in=1k', 'rateIn: 1000', { bitsIn: { perSecond: 1000, burst: 24_224 } }],
+    [
+      'rate-out=1G,rate-out-burst=64K',
+      'rateOut: 1G, rateOutBurst: 64K',
+      { bitsOut: { perSecond: 10 ** 9, burst: 64_000 } },
+    ],
+    ['frames-in=1000', 'framesIn: 1000', { framesIn: { perSecond: 1000, burst: 50 } }],
+    ['frames-in=1', 'framesIn: 1', { framesIn: { perSecond: 1, burst: 16 } }],
+    [
+      'frames-out=5M,frames-out-burst=1',
+      'framesOut: 5M, framesOutBurst: 1',
+      { framesOut: { perSecond: 5_000_000, burst: 1 } },
+    ],
+    [
+      'storm-broadcast=1,storm-multicast=1K,storm-unknown=2K',
+      'stormBroadcast: 1, stormMulticast: 1K, stormUnknown: 2K',
+      {
+        broadcast: { perSecond: 1, burst: 16 },
+        multicast: { perSecond: 1000, burst: 50 },
+        unknown: { perSecond: 2000, burst: 100 },
+      },
+    ],
+  ])('has limits: %s', (onLine, inFile, limits) => {
+    const port = option(`,${onLine}`);
+    expect(file(`, ${inFile}`)).toEqual(port);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), limits: { ...NO_LIMITS, ...limits } });
+    // As they are kept, and asked for again.
+    expect(resolveChange(port, { flood: 'on' })).toEqual(port);
+  });
+
+  it('says what is wrong with its limits', () => {
+    expect(() =>
+      option(',rate-in=999,frames-in=0,rate-out=1x,storm-unknown=1.5K,frames-out-burst=3'),
+    ).toThrow(
+      expect.objectContaining({
+        message:
+          '--port a: rate-in: 999 is not allowed (1K to 1T bits a second, for example 100M); ' +
+          '--port a: frames-in: 0 is not allowed (1 to 1G frames a second, for example 100M); ' +
+          '--port a: rate-out: 1x is not allowed (1K to 1T bits a second, for example 100M); ' +
+          '--port a: storm-unknown: 1.5K is not allowed (1 to 1G frames a second, for example 100M); ' +
+          '--port a: frames-out-burst: 3 is not allowed (only with frames-out)',
+      }),
+    );
+  });
+
+  it('has a loop guard', () => {
+    const port = option(',loop-guard=probe,loop-shut-seconds=5');
+    expect(file(', loopGuard: probe, loopShutSeconds: 5')).toEqual(port);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), loopGuard: 'probe' });
+    expect(effectiveSettings(port, [])).toMatchObject({ loopGuard: 'probe', loopShutSeconds: 5 });
+    expect(effectiveSettings(option(''), [])).toMatchObject({ loopGuard: 'off', loopShutSeconds: 60 });
+    expect(resolveChange(port, { flood: 'on' })).toEqual(port);
+    expect(() => option(',loop-guard=of,loop-shut-seconds=0')).toThrow(
+      '--port a: loop-guard: of is not allowed (off, probe or on); ' +
+        '--port a: loop-shut-seconds: 0 is not allowed (1 to 86400)',
     );
   });
 
@@ -182,8 +277,7 @@ describe('a change of a running port', () => {
         'port a: foo: unknown setting (did you mean flood?); ' +
         `port a: trunks.1: x is not allowed (${VLANS_ALLOWED}); ` +
         `port a: trunks.2: y is not allowed (${VLANS_ALLOWED}); ` +
-        'port a: __proto__: unknown setting (what can be changed is flood, receive, forwardBpdu, mtu, vlanMode, tag, ' +
-        'trunks, cvlans, priorityTags, qinqEthtype, offloads); ' +
+        `port a: __proto__: unknown setting (what can be changed is ${CHANGEABLE}, offloads); ` +
         'port a: vlanMode: acc is not allowed (access, trunk, native-tagged, native-untagged or dot1q-tunnel)',
     ],
     // What cannot be changed is no misspelling of what is missing.

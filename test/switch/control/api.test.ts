@@ -32,6 +32,7 @@ function portReport(name: string, changes: Partial<PortReport> = {}): PortReport
     endpoint: `/run/ringway/${name}.sock`,
     state: 'running',
     reason: null,
+    shut: null,
     queuePairs: 2,
     mtu: null,
     settings: effectiveSettings({ flood: true, receive: true, forwardBpdu: false }, []),
@@ -170,23 +171,16 @@ describe('answers', () => {
   it('members of groups, and changes them', async () => {
     await serve();
     expect(await askControl(socketPath, '/v1/mdb')).toEqual(MDB);
-    const ask = (path: string, method: 'PUT' | 'DELETE' | 'POST', body: unknown): Promise<unknown> =>
-      askControl(socketPath, path, { method, body });
-    await ask('/v1/mdb', 'PUT', { port: 'vm0', group: '239.1.1.1', vlan: 7 });
-    await ask('/v1/mdb/flush', 'POST', { vlan: 7 });
-    expect(asked.splice(0)).toEqual(['add 239.1.1.1 7', 'flush null 7']);
-    const refused = await errorOf(ask('/v1/mdb', 'DELETE', { port: 'vm0', group: 'ff05::1' }));
-    expect(refused).toMatchObject({ status: 409 });
-    expect(await errorOf(ask('/v1/mdb', 'PUT', { port: 'x', group: '239.1.1.1' }))).toMatchObject({
-      status: 404,
-    });
-    for (const group of ['10.0.0.1', 'fe80::1', '239.1.1', '', 7])
-      expect(await errorOf(ask('/v1/mdb', 'PUT', { port: 'vm0', group }))).toMatchObject({ status: 400 });
-    expect(
-      await errorOf(ask('/v1/mdb', 'PUT', { port: 'vm0', group: '239.1.1.1', vlan: 4096 })),
-    ).toMatchObject({
-      status: 400,
-    });
+    const ask = (path: string, method: 'PUT' | 'DELETE'): Promise<unknown> =>
+      askControl(socketPath, path, { method });
+    await ask('/v1/mdb/vm0/239.1.1.1?vlan=7', 'PUT');
+    await ask('/v1/mdb?vlan=7', 'DELETE');
+    await ask('/v1/mdb', 'DELETE');
+    expect(asked.splice(0)).toEqual(['add 239.1.1.1 7', 'flush null 7', 'flush null null']);
+    expect(await errorOf(ask('/v1/mdb/vm0/ff05%3A%3A1', 'DELETE'))).toMatchObject({ status: 409 });
+    expect(await errorOf(ask('/v1/mdb/x/239.1.1.1', 'PUT'))).toMatchObject({ status: 404 });
+    for (const bad of ['10.0.0.1', 'fe80::1', '239.1.1', '239.1.1.1?vlan=4096', '239.1.1.1?vlan=-1'])
+      expect(await errorOf(ask(`/v1/mdb/vm0/${bad}`, 'PUT'))).toMatchObject({ status: 400 });
     expect(formatMdb(MDB)).toBe(
       [
         'VLAN  GROUP               PORT         AGE   LEFT',

@@ -7,6 +7,7 @@ import { ETHERNET_HEADER_BYTES } from '../../../protocol/ethernet.ts';
 import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
 import { queueStates } from '../../../src/queue/state.ts';
+import { Clock } from '../../../switch/l2/clock.ts';
 import { DROP, DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
 import { createFdbMemory, Fdb } from '../../../switch/l2/fdb/fdb.ts';
 import { Forwarder } from '../../../switch/l2/forwarder.ts';
@@ -46,12 +47,22 @@ export class FakePort {
   }
 }
 
+/** Goes on by hand. */
+export class FakeClock extends Clock {
+  atUs = 0;
+
+  override us(): number {
+    return this.atUs | 0;
+  }
+}
+
 export class FakeSwitch {
   /** Of those made from now on. */
   static vlanLimit = 1;
   /** Of those made from now on; null: groups are flooded. */
   static snoop: Snoop | null = null;
   readonly log = new QueueLog();
+  readonly clock = new FakeClock();
   readonly fdbMemory = createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] });
   readonly fdb = new Fdb(this.fdbMemory);
   readonly faults: (IngressQueue | EgressQueue)[] = [];
@@ -67,6 +78,7 @@ export class FakeSwitch {
       (queue) => this.faults.push(queue),
       SCRATCH_OFFSET,
       FakeSwitch.vlanLimit,
+      this.clock,
     );
     if (FakeSwitch.snoop !== null) this.forwarder.snoopBy(FakeSwitch.snoop);
     for (const [id, count] of queueCounts.entries()) this.addPort(id, count);
@@ -93,7 +105,7 @@ export class FakeSwitch {
   /** Has the port follow a policy as a worker does when it was posted one; what is not named is as by default. */
   follow({ state }: FakePort, change: Partial<PortPolicy>): void {
     const policy = { ...DEFAULT_POLICY, linkMtu: state.frameBytesMax - ETHERNET_HEADER_BYTES, ...change };
-    state.follow(policy);
+    state.follow(policy, this.clock.us());
     this.forwarder.setCopies(state.id, policy.copiesOf?.map(({ portId }) => portId) ?? null);
   }
 

@@ -22,6 +22,7 @@ const BURSTS = 120;
 /**
  * `noReceiver` happens only to a port that is alone, see forwarder.test.ts; here it is by chance. What headers ask for is
  * known to a guest's queue, see test/switch/offloads.test.ts; so is what an IOMMU translates, see test/switch/iommu.test.ts.
+ * Limits are a matter of time, see limits.test.ts; so are loops, see loops.test.ts.
  */
 const NOT_HERE: readonly DropReason[] = [
   'noReceiver',
@@ -30,6 +31,14 @@ const NOT_HERE: readonly DropReason[] = [
   'tooManySegments',
   'heldBack',
   'notTranslated',
+  'rateIn',
+  'rateOut',
+  'stormBroadcast',
+  'stormMulticast',
+  'stormUnknown',
+  'loopProbe',
+  'loopShut',
+  'loopShutTo',
 ];
 
 afterAll(() => arena.release());
@@ -189,11 +198,14 @@ describe('random bursts', () => {
     const twin = new NaiveSwitch(ports.length, twinPorts, copiesOf);
     for (const [id, port] of ports.entries()) {
       if (copiesOf.has(id)) continue;
-      const [receives, floods, forwardsLinkLocal] = [90, 85, 20].map((percent) => random.chance(percent));
+      const [receives, floods, forwardsLinkLocal, isProtected] = [90, 85, 20, 30].map((percent) =>
+        random.chance(percent),
+      );
       const vlan = hasVlans && random.chance(80) ? randomVlan(random) : DEFAULT_VLAN;
-      world.follow(port, { receives, floods, forwardsLinkLocal, vlan });
+      world.follow(port, { receives, floods, forwardsLinkLocal, isProtected, vlan });
       twin.vlans.set(id, vlan);
       if (forwardsLinkLocal) twin.forwardsBpdu.add(id);
+      if (isProtected) twin.protectedPorts.add(id);
       if (!receives) twin.muted.add(id);
       if (!floods) twin.unflooded.add(id);
     }

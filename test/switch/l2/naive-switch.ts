@@ -32,6 +32,8 @@ export class NaiveSwitch {
   readonly muted = new Set<number>();
   /** Ports whose frames to addresses that bridges do not pass on are flooded. */
   readonly forwardsBpdu = new Set<number>();
+  /** Ports that do not talk to each other. */
+  readonly protectedPorts = new Set<number>();
   /** VLAN settings of ports that have any. */
   readonly vlans = new Map<number, VlanPolicy>();
   vlanLimit = 1;
@@ -88,16 +90,22 @@ export class NaiveSwitch {
       return;
     }
     if (owner !== undefined && !this.#copiesOf.has(owner)) {
-      if (carries(this.#vlanOf(owner), frame, false)) this.#place(owner, frame);
+      if (this.#mayNotTalk(sender, owner)) this.count(sender, 'protected');
+      else if (carries(this.#vlanOf(owner), frame, false)) this.#place(owner, frame);
       else this.count(owner, 'vlanNotCarried');
       return;
     }
     const others = Array.from({ length: this.#portCount }, (_, port) => port);
     const targets = others
       .filter((port) => port !== sender && !this.#copiesOf.has(port) && !this.unflooded.has(port))
+      .filter((port) => !this.#mayNotTalk(sender, port))
       .filter((port) => carries(this.#vlanOf(port), frame, true));
     if (targets.length === 0) this.count(sender, 'noReceiver');
     for (const target of targets) this.#place(target, frame);
+  }
+
+  #mayNotTalk(sender: number, port: number): boolean {
+    return this.protectedPorts.has(sender) && this.protectedPorts.has(port);
   }
 
   #place(target: number, inside: Inside): void {

@@ -42,7 +42,7 @@ export class SnoopedSwitch {
       table: new GroupTable(this.groupMemory),
       takeMessages: () => this.#ring.take(),
       lostMessages: () => this.#ring.lost,
-      emit: (frame, vlan, portIds) => this.fake.forwarder.emit(frame, vlan, portIds),
+      emit: (frame, vlan, portIds) => this.fake.forwarder.emitInVlan(frame, vlan, portIds),
       settingsOf: (id) => this.portSettings[id] ?? null,
       nameOf: (id) => `p${id}`,
       portIds: () => policies.map((_, id) => id),

@@ -10,6 +10,8 @@ import { Random, seeds } from '../../vring/random.ts';
 import type { FakePort } from '../l2/fake-switch.ts';
 import { arena, ethernet, type Mac } from '../l2/frames.ts';
 import { randomTagged, randomVlan } from '../l2/random-vlans.ts';
+import { data, join, query } from '../snooping/group-frames.ts';
+import { SnoopedSwitch } from '../snooping/snooped-switch.ts';
 import { TracedSwitch } from './fake-trace.ts';
 
 afterAll(() => arena.release());
@@ -109,6 +111,29 @@ describe('a trace says', () => {
       ['p2', 'p1'],
     ]);
     expect(report.result).toBe('flooded to p1; copied to p2');
+  });
+
+  it('who joined a group, and where messages about groups go', () => {
+    const snooped = new SnoopedSwitch([{}, {}, {}, {}], { floodUnregistered: false });
+    const traced = new TracedSwitch([{}, {}, {}, {}], {
+      fake: snooped.fake,
+      groupTable: snooped.groupMemory,
+    });
+    snooped.send(1, join('239.1.2.3'));
+    const report = traced.trace(0, data('239.1.2.3'));
+    expect(stepOf(report, 'checks')).toBe('snooping: passed');
+    expect(stepOf(report, 'look up')).toBe('01:00:5e:01:02:03 is a group: to who joined it, and to routers');
+    expect(report.result).toBe('goes to p1');
+    expect(report.passedOver.map(({ port }) => port)).toEqual(['p2', 'p3']);
+    expect(traced.trace(2, join('239.1.2.3')).drops).toMatchObject([{ name: 'noMember' }]);
+    snooped.send(3, query(4, null, { src: '10.0.0.1' }));
+    const message = traced.trace(2, join('239.1.2.3'));
+    expect(stepOf(message, 'look up')).toContain('a message about groups: to routers');
+    expect(message.result).toBe('goes to p3');
+    // Nothing came of it.
+    snooped.settle();
+    expect(snooped.groups()).toEqual(['0 239.1.2.3 p1']);
+    expect(traced.trace(0, data('224.0.0.251')).result).toBe('flooded to p1, p2, p3');
   });
 
   it('into which segments a frame is cut for whom, and who gets it whole', () => {

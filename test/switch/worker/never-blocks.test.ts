@@ -5,6 +5,7 @@ import { closeFd, createEventFd, signalFd } from '../../../src/host/descriptor.t
 import { Arena } from '../../../src/memory/arena.ts';
 import { allocateScratch } from '../../../src/memory/scratch.ts';
 import { createFdbMemory } from '../../../switch/l2/fdb/fdb.ts';
+import { MOVES_BYTES } from '../../../switch/l2/fdb/moves.ts';
 import {
   CONTROL_BYTES,
   CONTROL_EMPTY_TURNS,
@@ -30,6 +31,8 @@ it('once it is told so', async () => {
     idleUs: 0,
     arena: arena.location,
     fdb: createFdbMemory({ capacity: 16, maxPorts: 4 }),
+    moves: new SharedArrayBuffer(MOVES_BYTES),
+    probeMac: new Uint8Array(6),
     scratchOffset: allocateScratch(arena, { name: 'ringway-test', sizeBytes: scratchBytes(null) }).offset,
     vlanLimit: 1,
     groups: null,
