@@ -258,6 +258,8 @@ describe('run', () => {
       receive: true,
       forwardBpdu: false,
       mtu: null,
+      mrouter: 'auto',
+      fastLeave: false,
       vlanMode: 'native-tagged',
       tag: 10,
       trunks: null,
