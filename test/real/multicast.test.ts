@@ -144,9 +144,12 @@ describe.skipIf(unavailable !== null)(titleWith('groups of hosts by TAP ports', 
     },
   );
 
-  test('the kernel answers when this switch asks', { timeout: 60_000 }, async () => {
+  test('the kernel answers when this switch asks', { timeout: 90_000 }, async () => {
     const member = await runIn(1, MEMBER, ['udp4', '239.66.7.7', '10.66.0.2']);
-    await until(async () => (await membersOf('239.66.7.7')).includes('b'));
+    // It says so a second time by itself, within two seconds.
+    const isSilent = async (): Promise<boolean> =>
+      (await mdb()).groups.some(({ group, ageSeconds }) => group === '239.66.7.7' && ageSeconds >= 3);
+    await until(isSilent);
     await askControl(control(), '/v1/mdb', { method: 'DELETE' });
     expect(await membersOf('239.66.7.7')).toEqual([]);
     // The second of the questions at the start comes after half a minute, and hosts answer within ten seconds.
