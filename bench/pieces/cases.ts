@@ -45,4 +45,5 @@ export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'limits on', limits: true },
   { ...plain, name: 'limits on, 4 flows', limits: true, flows: 4 },
   { ...plain, name: 'storm control on', storms: true },
+  { ...plain, name: 'loop guard on, 4 flows', loopGuard: true, flows: 4 },
 ];

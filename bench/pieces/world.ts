@@ -45,6 +45,8 @@ export type PiecesCase = {
   readonly logs?: boolean;
   /** Bits and frames in of the one that sends, and out of the others, are limited, to more than can be. */
   readonly limits?: boolean;
+  /** Ports are guarded against loops. */
+  readonly loopGuard?: boolean;
   /** All storms of the one that sends are limited. */
   readonly storms?: boolean;
   /** All ports are in one VLAN: the one that sends as an access port or a trunk, whose frames have a tag, the others too. */
@@ -177,7 +179,12 @@ export class PiecesWorld {
       port.setQueues([guest.to]);
       const mode = id === 0 ? plan.vlan?.from : plan.vlan?.to;
       const vlan = mode === 'access' ? { ...DEFAULT_VLAN, mode, tag: VLAN } : DEFAULT_VLAN;
-      this.#forwarder.follow(port, { ...DEFAULT_POLICY, vlan, limits: limitsOf(plan, id) });
+      this.#forwarder.follow(port, {
+        ...DEFAULT_POLICY,
+        vlan,
+        limits: limitsOf(plan, id),
+        loopGuard: plan.loopGuard === true ? 'on' : 'off',
+      });
       this.#forwarder.addPort(port);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));

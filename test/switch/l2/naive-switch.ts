@@ -32,6 +32,8 @@ export class NaiveSwitch {
   readonly muted = new Set<number>();
   /** Ports whose frames to addresses that bridges do not pass on are flooded. */
   readonly forwardsBpdu = new Set<number>();
+  /** Ports that are shut because of a loop. */
+  readonly shut = new Set<number>();
   /** Ports that do not talk to each other. */
   readonly protectedPorts = new Set<number>();
   /** VLAN settings of ports that have any. */
@@ -53,6 +55,10 @@ export class NaiveSwitch {
   burst(sender: number, frames: readonly Uint8Array[], untaken: readonly DropReason[] = []): void {
     if (this.muted.has(sender)) {
       for (let left = frames.length + untaken.length; left > 0; left--) this.count(sender, 'receiveOff');
+      return;
+    }
+    if (this.shut.has(sender)) {
+      for (let left = frames.length + untaken.length; left > 0; left--) this.count(sender, 'loopShut');
       return;
     }
     for (const reason of untaken) this.count(sender, reason);
@@ -91,6 +97,7 @@ export class NaiveSwitch {
     }
     if (owner !== undefined && !this.#copiesOf.has(owner)) {
       if (this.#mayNotTalk(sender, owner)) this.count(sender, 'protected');
+      else if (this.shut.has(owner)) this.count(owner, 'loopShutTo');
       else if (carries(this.#vlanOf(owner), frame, false)) this.#place(owner, frame);
       else this.count(owner, 'vlanNotCarried');
       return;
@@ -98,7 +105,7 @@ export class NaiveSwitch {
     const others = Array.from({ length: this.#portCount }, (_, port) => port);
     const targets = others
       .filter((port) => port !== sender && !this.#copiesOf.has(port) && !this.unflooded.has(port))
-      .filter((port) => !this.#mayNotTalk(sender, port))
+      .filter((port) => !this.#mayNotTalk(sender, port) && !this.shut.has(port))
       .filter((port) => carries(this.#vlanOf(port), frame, true));
     if (targets.length === 0) this.count(sender, 'noReceiver');
     for (const target of targets) this.#place(target, frame);
