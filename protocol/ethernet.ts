@@ -14,6 +14,7 @@ export const FRAME_BYTES_MIN = ETHERNET_HEADER_BYTES;
 export const FRAME_BYTES_MAX = MTU_MAX + BESIDE_MTU_BYTES;
 
 export const ETHERTYPE_IPV4 = 0x0800;
+export const ETHERTYPE_ARP = 0x0806;
 export const ETHERTYPE_VLAN = 0x8100;
 export const ETHERTYPE_QINQ = 0x88a8;
 export const ETHERTYPE_IPV6 = 0x86dd;

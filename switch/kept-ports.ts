@@ -1,6 +1,6 @@
 /**
  * What was said of ports while the switch ran, kept in a file so that the next start, or who takes over, knows it: ports that
- * were added, with their settings as they were given, and what `ringway set` changed of any port. The configuration wins: a
+ * were added, with their settings as they were given, what `ringway set` changed of any port, and addresses that stay. The configuration wins: a
  * port that it names is there as it says, whatever was added or removed under that name; and what was set of one holds for
  * as long as the configuration says of it what it said then. Nothing in the file stops the start, and nothing of it is left
  * out without a line in the log. Main thread.
@@ -11,11 +11,13 @@ import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { kindOf, pathKeysOf } from './config/kinds/index.ts';
+import { stationMac } from './config/kinds/values.ts';
 import { type PortConfig, resolveChange, resolvePort } from './config/resolve.ts';
 import { isSettingMap } from './config/settings.ts';
 import type { ControlSource } from './control/api.ts';
 import type { Logger } from './log.ts';
 import { NoSuchPortError } from './port-errors.ts';
+import type { KeptAddress } from './static-addresses.ts';
 
 /** Of the file; one of another format is not read. */
 const STATE_FORMAT = 1;
@@ -32,9 +34,15 @@ const State = z.object({
   /** Of ports of the configuration: what it said of them, and what was set. */
   configured: SettingsOfPorts.default({}),
   set: SettingsOfPorts.default({}),
+  /** Addresses that were given to ports, or stick there. */
+  addresses: z
+    .array(
+      z.object({ mac: stationMac, vlan: z.int().min(0).max(4095), port: z.string(), sticky: z.boolean() }),
+    )
+    .default([]),
 });
 type State = z.output<typeof State>;
-const NOTHING: State = { format: STATE_FORMAT, ports: {}, configured: {}, set: {} };
+const NOTHING: State = { format: STATE_FORMAT, ports: {}, configured: {}, set: {}, addresses: [] };
 
 /** What ports are added to and taken from. */
 export type PortHost = Pick<ControlSource, 'addPort' | 'changePort' | 'removePort'>;
@@ -52,6 +60,7 @@ export class KeptPorts implements PortHost {
   readonly #configured = new Map<string, Settings>();
   /** Of those, what was set. */
   readonly #set = new Map<string, Settings>();
+  #addresses: readonly KeptAddress[] = [];
   /** Those of the file that could not be had again; they stay in it. */
   readonly #missing = new Set<string>();
 
@@ -64,6 +73,7 @@ export class KeptPorts implements PortHost {
   /** The ports of the configuration as they are to be started: with what was set of those of which it says the same still. */
   changed(configured: readonly PortConfig[], isRestored: boolean): PortConfig[] {
     this.#state = isRestored ? this.#read() : NOTHING;
+    this.#addresses = this.#state.addresses;
     const { set, configured: before } = this.#state;
     for (const port of configured) this.#configured.set(port.name, jsonOf(port));
     const gone = Object.keys(set).filter((name) => !this.#configured.has(name));
@@ -119,6 +129,16 @@ export class KeptPorts implements PortHost {
     }
     this.#isLess = this.#ports.size < kept.length || this.#set.size < Object.keys(set).length;
     return restored;
+  }
+
+  /** Addresses that stay behind ports; after `changed`. */
+  get addresses(): readonly KeptAddress[] {
+    return this.#addresses;
+  }
+
+  keepAddresses(addresses: readonly KeptAddress[]): void {
+    this.#addresses = addresses;
+    this.#write();
   }
 
   /** Nobody else goes on with the file any more: what of it does not hold here is forgotten. */
@@ -197,7 +217,7 @@ export class KeptPorts implements PortHost {
   #write(): void {
     const path = this.#path;
     if (path === null) return;
-    if (this.#ports.size === 0 && this.#set.size === 0) {
+    if (this.#ports.size === 0 && this.#set.size === 0 && this.#addresses.length === 0) {
       rmSync(path, { force: true });
       return;
     }
@@ -207,6 +227,7 @@ export class KeptPorts implements PortHost {
       ports: Object.fromEntries(this.#ports),
       configured: Object.fromEntries(configured),
       set: Object.fromEntries(this.#set),
+      addresses: [...this.#addresses],
     };
     try {
       writeFileSync(`${path}.new`, `${JSON.stringify(state, null, 2)}\n`, { mode: FILE_MODE });

@@ -23,6 +23,7 @@ import { Claims } from './config/clashes.ts';
 import { policyOf, tuningOf } from './config/common-port.ts';
 import type { CopiedPorts } from './config/kinds/contract.ts';
 import { copiesOf, createPort } from './config/kinds/index.ts';
+import { pluginClash } from './config/plugins.ts';
 import { type PortConfig, resolveChange } from './config/resolve.ts';
 import { ConfigError, faultError, portSubject } from './config/settings.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
@@ -40,7 +41,7 @@ function takeOver(port: Port, handed: HandedPort): void {
 
 /** The workers, as far as ports need them. */
 export type PortWorkers = DataPath & {
-  addPort(portId: number): Promise<void>;
+  addPort(portId: number, name: string): Promise<void>;
   /** Resolves when every worker has forgotten the port, with what they counted about it to the last frame. */
   removePort(portId: number): Promise<Float64Array>;
 };
@@ -57,9 +58,13 @@ export type PortTableOptions = {
   readonly leftOf?: (config: PortConfig) => PortNote | null;
   /** Who notes it for the next process; left out, or null: nobody. */
   readonly keeperOf?: (config: PortConfig) => KeepPort | null;
+  /** Names of the plugins that there are; left out: of none. */
+  readonly pluginNames?: () => readonly string[];
   /** Path of the control socket, which no port may have; null: there is none. */
   readonly controlSocket: string | null;
   readonly eventsOf: (portId: number, name: string) => PortEvents;
+  /** The port has its number, and no worker knows it yet; or its settings have changed. */
+  readonly onSettings?: (port: Port, config: PortConfig) => void;
   /** No worker knows the port any more; `counts` is what they counted about it. */
   readonly onForgotten: (port: Port, counts: Float64Array) => void;
 };
@@ -168,6 +173,7 @@ export class PortTable {
     const { port } = entry;
     if (entry.removed !== null) throw new NoSuchPortError(port.name);
     const config = resolveChange(entry.config, change);
+    this.#checkPlugins(config);
     const tuning = tuningOf(config);
     if (tuning.mtu !== null && tuning.mtu > port.mtuMax) {
       const path = ['ports', port.name, 'mtu'];
@@ -177,6 +183,7 @@ export class PortTable {
     await port.tune(tuning);
     entry.config = config;
     await this.#options.workers.setPolicy(port.id, policyOf(config));
+    this.#options.onSettings?.(port, config);
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError also when it is being removed already */
@@ -244,6 +251,7 @@ export class PortTable {
         `port ${name} ${other.removed === null ? 'exists already' : 'is being removed'}`,
       );
     }
+    this.#checkPlugins(config);
     const id = this.#freeId();
     const clash = this.#claims.claim(config);
     if (clash !== null) throw faultError(portSubject(clash.path), clash);
@@ -272,13 +280,27 @@ export class PortTable {
       left: left?.positions ?? null,
     };
     this.#entries.set(id, entry);
+    this.#options.onSettings?.(port, config);
     entry.added = this.#bringUp(entry);
     return entry;
   }
 
+  /** @throws ConfigError */
+  #checkPlugins(config: PortConfig): void {
+    const clash = pluginClash(config, this.#options.pluginNames?.() ?? []);
+    if (clash !== null) throw faultError(portSubject(clash.path), clash);
+  }
+
+  /** Names of the ports that name the plugin. */
+  namingPlugin(name: string): string[] {
+    return [...this.#entries.values()]
+      .filter(({ config }) => config.plugins?.includes(name) === true)
+      .map(({ port }) => port.name);
+  }
+
   async #bringUp({ port, config }: Entry): Promise<void> {
     const { workers } = this.#options;
-    await workers.addPort(port.id);
+    await workers.addPort(port.id, port.name);
     await workers.setPolicy(port.id, policyOf(config));
     await this.#tellCopied();
     // Does nothing if the port was stopped meanwhile.

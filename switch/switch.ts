@@ -23,7 +23,7 @@ import {
   queueStates,
   sumCounters,
 } from '../src/queue/state.ts';
-import { effectiveSettings, snoopingOf, vlanOf } from './config/common-port.ts';
+import { effectiveSettings, snoopingOf, staticMacsOf, untaggedVlanOf, vlanOf } from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
@@ -37,6 +37,9 @@ import { countsNamed, namedCounts } from './l2/port-counts.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
 import { type GuardedPort, LoopGuard, type LoopGuardHost, probeMac } from './loop-guard.ts';
+import type { PluginSpec } from './plugin/bundle.ts';
+import { type PluginNotes, type PluginReport, PluginTable } from './plugin/plugin-table.ts';
+import { PluginStuckError } from './plugin/plugin-watch.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
 import type { DescriptorStore } from './service/store.ts';
@@ -44,6 +47,7 @@ import { ROUTER_VLANS_MAX } from './snooping/members.ts';
 import type { MdbReport } from './snooping/report.ts';
 import { SNOOPING_DEFAULTS } from './snooping/settings.ts';
 import { Snooping } from './snooping/snooping.ts';
+import { type KeptAddress, StaticAddresses } from './static-addresses.ts';
 import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
 import { warmUp } from './takeover/warm-up.ts';
@@ -64,6 +68,7 @@ export class Switch {
   readonly #arenaView: ArenaView;
   readonly #records: RingRecords | null;
   readonly #fdb: Fdb;
+  readonly #statics: StaticAddresses;
   readonly #workers: WorkerPool;
   readonly #loopGuard: LoopGuard;
   /** As the workers have it. */
@@ -72,6 +77,8 @@ export class Switch {
   readonly #tracer: Tracer;
   /** Null: groups are flooded. */
   readonly #snooping: Snooping | null;
+  readonly #plugins: PluginTable;
+  readonly #stuck = Promise.withResolvers<never>();
   readonly #clock: NodeJS.Timeout;
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
@@ -95,6 +102,7 @@ export class Switch {
     log: Logger,
     taken: SwitchState | null,
     store: DescriptorStore | null,
+    kept: readonly KeptAddress[],
   ) {
     this.#taken = taken;
     this.#late = taken === null ? null : [];
@@ -112,6 +120,7 @@ export class Switch {
           floodsUnregistered: snooping.floodUnregistered,
           vlans: snooping.vlans,
         });
+    this.#statics = new StaticAddresses(this.#fdb, kept);
     const sizeBytes = scratchBytes(config.cpus);
     const mac = probeMac();
     const moves = new SharedArrayBuffer(MOVES_BYTES);
@@ -138,7 +147,10 @@ export class Switch {
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
       onQueueWaits: (portId, queueIndex, misses) =>
         this.#ports.withId(portId)?.queueWaits?.(queueIndex, misses),
+      onPlugin: (report) => this.#plugins.heard(report),
     });
+    this.#plugins = new PluginTable(this.#workers, log);
+    this.#stuck.promise.catch(() => {});
     const arenaView = new ArenaView(this.#arena.location);
     this.#arenaView = arenaView;
     // What there is to say of it is said once the ports are there: a start that fails is told in one line.
@@ -165,8 +177,10 @@ export class Switch {
       handedTo: ({ name }) => taken?.ports[name] ?? null,
       leftOf: (port) => store?.leftOf(port) ?? null,
       keeperOf: (port) => store?.keeperOf(port) ?? null,
+      pluginNames: () => this.#plugins.names,
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
+      onSettings: (port, settings) => this.#followAddresses(port.id, settings),
       onForgotten: (port, counts) => this.#forget(port, counts),
     });
     this.#snooping = groupTable === null ? null : this.#snoopingOn(new GroupTable(groupTable));
@@ -182,7 +196,7 @@ export class Switch {
   }
 
   /**
-   * Starts the workers and every port.
+   * Starts the workers and every port. `kept`: addresses that were given to ports before, or stick there.
    * @throws ConfigError, SocketPathError or HostError when a port cannot be; then nothing is left behind
    */
   static async start(
@@ -190,9 +204,12 @@ export class Switch {
     log: Logger,
     taken: SwitchState | null = null,
     store: DescriptorStore | null = null,
+    kept: readonly KeptAddress[] = [],
   ): Promise<Switch> {
-    const created = new Switch(config, log, taken, store);
+    const created = new Switch(config, log, taken, store, kept);
     try {
+      // Before any port: no frame passes that they do not decide on.
+      await created.#plugins.start(config.plugins);
       for (const port of config.ports) await created.addPort(port);
     } catch (error) {
       // What was taken over is still the other process's, which goes on; this one comes to its end, and lets all lie.
@@ -215,9 +232,12 @@ export class Switch {
     return created;
   }
 
-  /** Rejects when a worker died, which is a bug: the process should end with its message. */
+  /**
+   * Rejects when a worker died, which is a bug: the process should end with its message; and with PluginStuckError when one does
+   * not come back from a plugin.
+   */
   get failed(): Promise<never> {
-    return this.#workers.failed;
+    return Promise.race([this.#workers.failed, this.#stuck.promise]);
   }
 
   /** Resolves when every worker's loop has turned. */
@@ -374,9 +394,59 @@ export class Switch {
     if (typeof change === 'object' && change !== null && 'loopGuard' in change) this.#loopGuard.settle(id);
   }
 
+  plugins(): PluginReport[] {
+    return this.#plugins.reports();
+  }
+
+  /** @throws NoSuchPluginError */
+  pluginNotes(name: string): PluginNotes {
+    return this.#plugins.notes(name);
+  }
+
+  /** Frames pass it from now on, after those that are there. @throws ConfigError */
+  addPlugin(spec: PluginSpec): Promise<void> {
+    return this.#plugins.add(spec);
+  }
+
+  /** As PluginTable.reload. */
+  reloadPlugins(names?: readonly string[]): Promise<void> {
+    return this.#plugins.reload(names);
+  }
+
+  /** @throws NoSuchPluginError; PortConflictError when ports name it */
+  async removePlugin(name: string): Promise<void> {
+    const ports = this.#ports.namingPlugin(name);
+    if (ports.length > 0) throw new PortConflictError(`plugin ${name} is named by ${ports.join(', ')}`);
+    await this.#plugins.remove(name);
+  }
+
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
-  removePort(name: string): Promise<void> {
-    return this.#ports.remove(name);
+  async removePort(name: string): Promise<void> {
+    await this.#ports.remove(name);
+    this.#statics.dropPort(name);
+  }
+
+  /** Is called with the addresses that are to be given to `start` the next time, whenever they change. */
+  set onKeptAddresses(listener: (kept: readonly KeptAddress[]) => void) {
+    this.#statics.onKept = listener;
+  }
+
+  /** `vlan` null: that of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
+  addAddress(mac: string, vlan: number | null, portName: string): void {
+    const port = this.#ports.withName(portName);
+    if (port === undefined) throw new NoSuchPortError(portName);
+    const inVlan = vlan ?? untaggedVlanOf(this.#ports.configOf(port.id));
+    this.#statics.add(mac, inVlan, portName, this.#tick);
+  }
+
+  /** @throws PortConflictError */
+  removeAddress(mac: string, vlan: number): void {
+    this.#statics.remove(mac, vlan);
+  }
+
+  /** Null: of any. Answers how many there were. @throws NoSuchPortError */
+  flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number {
+    return this.#statics.flush(portName, vlan, isAll);
   }
 
   /** How many ports there are, and of how many frames may pass. */
@@ -410,8 +480,12 @@ export class Switch {
       vlan: entry.vlan,
       port: this.#ports.withId(entry.port)?.name ?? `#${entry.port}`,
       ageSeconds: this.#tick - entry.lastSeenTick,
+      static: entry.isStatic,
     }));
-    return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, entries };
+    const moved = Object.fromEntries(
+      this.#ports.ports.map(({ id, name }) => [name, this.#fdb.movesTo(id)] as const),
+    );
+    return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, moved, entries };
   }
 
   mdb(): MdbReport {
@@ -526,8 +600,8 @@ export class Switch {
   #forget(port: Port, counts: Float64Array): void {
     this.#loopGuard.forget(port.id);
     this.#fdb.forgetMoves(this.#moves, port.id);
-    this.#fdb.flushPort(port.id);
     this.#snooping?.forgetPort(port.id, true);
+    this.#statics.forgetPort(port.id, port.name);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
   }
 
@@ -535,8 +609,23 @@ export class Switch {
     this.#tick++;
     this.#workers.setTick(this.#tick);
     this.#snooping?.tick(this.#tick);
+    this.#statics.noteSticky();
+    this.#plugins.tick(this.#tick);
+    const stuck = this.#workers.stuckPlugin();
+    if (stuck !== null) {
+      const name = this.#plugins.nameOf(stuck.plugin);
+      this.#stuck.reject(new PluginStuckError(`plugin ${name} does not come back in worker ${stuck.worker}`));
+    }
     this.#loopGuard.onTick(this.#tick);
     if (this.#tick % AGEING_PERIOD_TICKS === 0) this.#fdb.age(this.#tick, this.#config.fdb.ageSeconds);
+  }
+
+  #followAddresses(id: number, config: PortConfig): void {
+    const { name, macsSticky } = config;
+    const port = { id, name, staticMacs: staticMacsOf(config), sticks: macsSticky === true };
+    for (const { mac, vlan } of this.#statics.followPort(port, this.#tick)) {
+      this.#log.warn({ port: name, mac, vlan }, 'is not static: half of the forwarding table is already');
+    }
   }
 
   #loopGuardHost(): LoopGuardHost {

@@ -12,8 +12,9 @@ import { allowedCpus, pinThread } from '../../src/host/affinity.ts';
 import { fillBuffers } from '../load/frames.ts';
 import { RingwayPeer } from '../peers/ringway.ts';
 
-const HELP = `node bench/limits/main.ts [--seconds 10] [--json]
+const HELP = `node bench/limits/main.ts [--seconds 10] [--only LIMIT] [--json]
   --seconds  how long each row is measured
+  --only     rows of this limit alone, such as framesIn
   --json     prints the rows as JSON instead of the table`;
 
 /** A limit, and frames of which size meet it. */
@@ -55,6 +56,7 @@ const RULE = '| --- | --- | --- | --- | --- | --- |';
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '10' },
+    only: { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -79,7 +81,7 @@ async function main(windowMs: number, isJson: boolean): Promise<void> {
   try {
     const results: Result[] = [];
     if (!isJson) process.stdout.write(`${TITLES}\n${RULE}\n`);
-    for (const row of ROWS) {
+    for (const row of ROWS.filter(({ setting }) => setting === (values.only ?? setting))) {
       const port = row.setting.endsWith('Out') ? RECEIVER : SENDER;
       await ringway.set(port, { [row.setting]: row.perSecond });
       const result = measure(row, guests[0], guests[1], windowMs);

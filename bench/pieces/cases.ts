@@ -2,6 +2,7 @@
 import type { PiecesCase } from './world.ts';
 
 const plain = { ports: 2, bytes: 64, flows: 1, from: 'split', to: 'split' } as const;
+const BOTH = { dhcp: true, ra: true };
 
 export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'one flow, 2 ports, 64 bytes' },
@@ -24,6 +25,14 @@ export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'logging on, 1518 bytes', logs: true, bytes: 1518 },
   { ...plain, name: 'logging on, packed', logs: true, from: 'packed', to: 'packed' },
   { ...plain, name: 'logging on, frames in two descriptors', logs: true, inTwo: true },
+  { ...plain, name: 'sources guarded', guard: { macs: [[2, 0, 0, 0, 0, 0]] } },
+  { ...plain, name: 'DHCP and RA guarded', guard: BOTH },
+  { ...plain, name: 'DHCP and RA guarded, 4 flows', guard: BOTH, flows: 4 },
+  { ...plain, name: 'DHCP and RA guarded, 1518 bytes', guard: BOTH, bytes: 1518 },
+  { ...plain, name: 'addresses guarded', guard: { addresses: [{ bytes: [10, 0, 0, 1], prefixBits: 32 }] } },
+  { ...plain, name: 'an empty plugin', plugin: 'empty' },
+  { ...plain, name: 'an access list of 100 rules', plugin: 'access list' },
+  { ...plain, name: 'an access list, 4 flows', plugin: 'access list', flows: 4 },
   { ...plain, name: 'access to access', vlan: { from: 'access', to: 'access' } },
   { ...plain, name: 'trunk to access', vlan: { from: 'trunk', to: 'access' } },
   { ...plain, name: 'access to trunk', vlan: { from: 'access', to: 'trunk' } },

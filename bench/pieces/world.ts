@@ -11,7 +11,14 @@ import { allocateScratch, type ScratchArea } from '../../src/memory/scratch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
 import { offloadBits } from '../../src/queue/offloads.ts';
-import { DEFAULT_POLICY, DEFAULT_VLAN, type LimitsPolicy, NO_LIMITS } from '../../src/queue/policy.ts';
+import {
+  DEFAULT_POLICY,
+  DEFAULT_VLAN,
+  type GuardPolicy,
+  type LimitsPolicy,
+  NO_GUARD,
+  NO_LIMITS,
+} from '../../src/queue/policy.ts';
 import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/state.ts';
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
@@ -21,6 +28,7 @@ import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { FakeRing } from './fake-ring.ts';
+import { plug, UDP_PACKET } from './plugins.ts';
 
 export const RING_SIZE = 256;
 const BUFFER_BYTES = 2048;
@@ -43,6 +51,10 @@ export type PiecesCase = {
   readonly offloads?: boolean;
   /** Guests are being migrated: what is written to them is logged. */
   readonly logs?: boolean;
+  /** The port that sends has a guard: frames' first bytes are copied and looked at. */
+  readonly guard?: Partial<GuardPolicy>;
+  /** Frames pass a plugin that does nothing, or an access list whose 100th rule allows them. */
+  readonly plugin?: 'empty' | 'access list';
   /** Bits and frames in of the one that sends, and out of the others, are limited, to more than can be. */
   readonly limits?: boolean;
   /** Ports are guarded against loops. */
@@ -55,6 +67,12 @@ export type PiecesCase = {
 
 const VLAN = 10;
 const VLAN_TAG = [0x81, 0, 0, VLAN];
+
+/** EtherType, IPv4 header from 10.0.0.1 to 10.0.0.2, UDP ports 1000 and 2000. */
+const UDP_HEADERS = [
+  ...[8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2],
+  ...[3, 232, 7, 208],
+];
 
 const ALL_OFFLOADS = offloadBits({});
 const arena = Arena.reserve(2 ** 32);
@@ -184,8 +202,10 @@ export class PiecesWorld {
         vlan,
         limits: limitsOf(plan, id),
         loopGuard: plan.loopGuard === true ? 'on' : 'off',
+        guard: plan.guard !== undefined && id === 0 ? { ...NO_GUARD, ...plan.guard } : null,
       });
       this.#forwarder.addPort(port);
+      if (id === 0 && plan.plugin !== undefined) plug(this.#forwarder, port, plan.plugin);
     }
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));
     const mac = (port: number, flow: number): number[] => [2, 0, 0, 0, flow, port];
@@ -195,6 +215,8 @@ export class PiecesWorld {
       const flow = i % flows;
       frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));
       frame.set(mac(0, 0), 6);
+      if (plan.guard !== undefined) frame.set(UDP_HEADERS, 12);
+      if (plan.plugin === 'access list') frame.set(UDP_PACKET, 12);
       return frame;
     });
     const vlan = plan.vlan === undefined ? 0 : VLAN;

@@ -68,7 +68,7 @@ export class FrameCursor {
     for (let done = 0; done < sizeBytes; ) {
       const count = this.some(sizeBytes - done);
       if (count === 0) break;
-      out.addPiece(this.window, this.index, count);
+      out.describePiece(this.window, this.index, count);
       const pieceSum = sumBytes(this.arena.windows[this.window], this.index, count);
       sum += (done & 1) === 0 ? pieceSum : swapped16(pieceSum);
       this.advance(count);
@@ -82,7 +82,7 @@ export class FrameCursor {
     for (let done = 0; done < sizeBytes; ) {
       const count = this.some(sizeBytes - done);
       if (count === 0) return;
-      out.addPiece(this.window, this.index, count);
+      out.describePiece(this.window, this.index, count);
       this.advance(count);
       done += count;
     }

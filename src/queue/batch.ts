@@ -25,8 +25,8 @@ export const BATCH_FRAMES_MAX = 64;
 export const FRAME_PIECES_MAX = 96;
 /** Most pieces of all frames of a batch; a frame for which there may be no room waits for the next one. */
 export const BATCH_PIECES_MAX = 8 * FRAME_PIECES_MAX;
-/** Besides, each frame may become one of a single piece. */
-const PIECES_MAX = BATCH_PIECES_MAX + BATCH_FRAMES_MAX;
+/** Besides, each frame may become one of a single piece, and then one more for its front (`replaceFront`). */
+const PIECES_MAX = 2 * BATCH_PIECES_MAX + 4 * BATCH_FRAMES_MAX;
 /** In place of a window: the frame lies in several pieces. */
 export const IN_PIECES = -1;
 /** In `allIn`: the frames do not all lie in one piece of one window. */
@@ -88,6 +88,8 @@ export class Batch {
   tooScattered = 0;
   /** The heads were read as the frames were taken (heads.ts). */
   headsAreRead = false;
+  /** The first bytes of all frames lie in memory of our own (switch/l2/head-copies.ts). */
+  headsAreCopied = false;
   declare readonly records: Int32Array;
   /** The side table of pieces. */
   declare readonly pieceWindow: Int32Array;
@@ -95,6 +97,8 @@ export class Batch {
   declare readonly pieceBytes: Int32Array;
   declare readonly tags: FrameTags;
   private piecesUsed = 0;
+  /** For `endFronts`. */
+  private hasFrontsInPieces = false;
   /** Pieces of the frame that is being put together. */
   private piecesOpen = 0;
   /** Frames that the last `place` did not place, in order, and why. */
@@ -134,6 +138,7 @@ export class Batch {
     this.alike = false;
     this.alikeBehind = false;
     this.headsAreRead = false;
+    this.headsAreCopied = false;
     this.tooLong = 0;
     this.tooShort = 0;
     this.tooScattered = 0;
@@ -242,12 +247,17 @@ export class Batch {
   /** False when the frame has too many. */
   addPiece(window: number, index: number, sizeBytes: number): boolean {
     if (this.piecesOpen === FRAME_PIECES_MAX) return false;
+    this.describePiece(window, index, sizeBytes);
+    return true;
+  }
+
+  /** As `addPiece`, of a frame that was taken before: the switch may have made a few more pieces of it. */
+  describePiece(window: number, index: number, sizeBytes: number): void {
     const at = this.piecesUsed + this.piecesOpen;
     this.pieceWindow[at] = window;
     this.pieceIndex[at] = index;
     this.pieceBytes[at] = sizeBytes;
     this.piecesOpen++;
-    return true;
   }
 
   /** Adds the frame of these pieces, at least one. */
@@ -292,6 +302,56 @@ export class Batch {
       this.pieceBytes[piece] -= count;
       left -= count;
     }
+  }
+
+  /**
+   * The first bytes of the frame lie there from now on, as many as it has at least; the rest where it lay. For all frames
+   * one after the other, between `beginFronts` and `endFronts`.
+   */
+  replaceFront(frame: number, window: number, index: number, sizeBytes: number): void {
+    const { records, pieceWindow, pieceIndex, pieceBytes } = this;
+    const at = frame << RECORD_SHIFT;
+    const leftBytes = records[at + AT_BYTES] - sizeBytes;
+    const oldWindow = records[at + AT_WINDOW];
+    const oldIndex = records[at + AT_INDEX];
+    if (leftBytes === 0 && sizeBytes >= HEAD_BYTES) {
+      records[at + AT_WINDOW] = window;
+      records[at + AT_INDEX] = index;
+      return;
+    }
+    this.hasFrontsInPieces = true;
+    records[at + AT_WINDOW] = IN_PIECES;
+    const front = this.#pieceAt(window, index, sizeBytes);
+    if (leftBytes === 0) {
+      records[at + AT_INDEX] = front;
+      return;
+    }
+    if (oldWindow !== IN_PIECES) {
+      this.#pieceAt(oldWindow, oldIndex + sizeBytes, leftBytes);
+      records[at + AT_INDEX] = front + (1 << 16);
+      return;
+    }
+    let piece = oldIndex & 0xffff;
+    const end = piece + (oldIndex >>> 16);
+    let skipBytes = sizeBytes;
+    for (; piece < end && pieceBytes[piece] <= skipBytes; piece++) skipBytes -= pieceBytes[piece];
+    let pieces = 1;
+    for (; piece < end; piece++, pieces++) {
+      this.#pieceAt(pieceWindow[piece], pieceIndex[piece] + skipBytes, pieceBytes[piece] - skipBytes);
+      skipBytes = 0;
+    }
+    records[at + AT_INDEX] = (front & 0xffff) | (pieces << 16);
+  }
+
+  beginFronts(): void {
+    if (this.allIn !== MIXED) this.writeWindows(0, this.count, this.allIn);
+    this.allIn = MIXED;
+    this.hasFrontsInPieces = false;
+  }
+
+  /** Those that are whole frames lie in this window. */
+  endFronts(window: number): void {
+    if (!this.hasFrontsInPieces) this.allIn = window;
   }
 
   /**
@@ -369,7 +429,7 @@ export class Batch {
     const end = first + source.pieceCountOf(frame);
     this.beginPieces();
     for (let piece = first; piece < end; piece++)
-      this.addPiece(source.pieceWindow[piece], source.pieceIndex[piece], source.pieceBytes[piece]);
+      this.describePiece(source.pieceWindow[piece], source.pieceIndex[piece], source.pieceBytes[piece]);
     this.addPieces(source.bytesOf(frame));
   }
 

@@ -35,6 +35,30 @@ export const DEFAULT_VLAN: VlanPolicy = {
   serviceTag: '802.1ad',
 };
 
+/** What a port's guest may send (switch/l2/guard/). */
+export type GuardPolicy = {
+  /** Sources, of six bytes each; null: any. */
+  readonly macs: readonly (readonly number[])[] | null;
+  /** Most addresses that are learned of the port, and from no other it may send; null: any number. */
+  readonly macsMax: number | null;
+  /** Of those the first ones stay. */
+  readonly sticky: boolean;
+  /** IPv4 (four bytes) and IPv6 (sixteen) networks that its addresses are of; null: any. */
+  readonly addresses: readonly { readonly bytes: readonly number[]; readonly prefixBits: number }[] | null;
+  /** No messages of DHCP servers, and no router's advertisements and redirects. */
+  readonly dhcp: boolean;
+  readonly ra: boolean;
+};
+
+export const NO_GUARD: GuardPolicy = {
+  macs: null,
+  macsMax: null,
+  sticky: false,
+  addresses: null,
+  dhcp: false,
+  ra: false,
+};
+
 /** So many a second, and of those that were saved up so many at once. */
 export type RatePolicy = { readonly perSecond: number; readonly burst: number };
 
@@ -84,6 +108,10 @@ export type PortPolicy = {
   /** Whether frames from the port to 01:80:C2:00:00:00 to 0F, which bridges keep to their link, are flooded as others. */
   readonly forwardsLinkLocal: boolean;
   readonly vlan: VlanPolicy;
+  /** Null: its guest may send anything. */
+  readonly guard: GuardPolicy | null;
+  /** Plugins that frames from the port pass, by name; null: all that there are. */
+  readonly plugins: readonly string[] | null;
   readonly limits: LimitsPolicy;
   /** It exchanges no frames with others that are protected. */
   readonly isProtected: boolean;
@@ -101,6 +129,8 @@ export const DEFAULT_POLICY: PortPolicy = {
   forwardsLinkLocal: false,
   takes: 0,
   vlan: DEFAULT_VLAN,
+  guard: null,
+  plugins: null,
   limits: NO_LIMITS,
   isProtected: false,
   loopGuard: 'off',

@@ -18,6 +18,7 @@ import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
 import { addFdb } from './fdb.ts';
 import { addMdb } from './mdb.ts';
+import { addPlugin } from './plugin.ts';
 import { addPorts } from './ports.ts';
 import { addRun } from './run.ts';
 import { addTrace } from './trace.ts';
@@ -64,6 +65,7 @@ function buildProgram(): Command {
   addMdb(program);
   addChangePorts(program);
   addTrace(program);
+  addPlugin(program);
   addDemo(program);
   return program;
 }
@@ -72,7 +74,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, mdb, add, set, remove, trace or demo (see --help)',
+        'name a command: run, ports, fdb, mdb, add, set, remove, trace, plugin or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

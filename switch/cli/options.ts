@@ -1,6 +1,7 @@
 /** The options of `ringway run` as settings: the same names and the same text as in a configuration file. */
 
 import { endpointKeyOf, joinedKeys, kindByLook, PORT_KINDS } from '../config/kinds/index.ts';
+import { pluginNameOf } from '../config/plugins.ts';
 import { ConfigError, type SettingMap, type SettingSource, type SettingWords } from '../config/settings.ts';
 import { nearestName, OPTION_SPELLING, toOptionKey, toSettingKey } from '../config/spelling.ts';
 
@@ -8,6 +9,7 @@ import { nearestName, OPTION_SPELLING, toOptionKey, toSettingKey } from '../conf
 export type RunOptions = {
   readonly config?: string;
   readonly port?: readonly string[];
+  readonly plugin?: readonly string[];
   readonly cpus?: string;
   readonly poll?: string;
   readonly idleUs?: string;
@@ -54,6 +56,7 @@ export function settingsOf(options: RunOptions): SettingSource {
     floodUnregistered: options.floodUnregistered,
   });
   const ports = portSettings(options.port ?? [], '--port');
+  const plugins = pluginSettings(options.plugin ?? [], '--plugin');
   return {
     values: {
       ...withoutAbsent({
@@ -69,6 +72,7 @@ export function settingsOf(options: RunOptions): SettingSource {
       ...(Object.keys(fdb).length > 0 && { fdb }),
       ...(Object.keys(snooping).length > 0 && { snooping }),
       ...(Object.keys(ports).length > 0 && { ports }),
+      ...(Object.keys(plugins).length > 0 && { plugins }),
     },
     ...OPTION_SPELLING,
     subject: subjectOf,
@@ -85,6 +89,8 @@ export const CHANGE_WORDS: SettingWords = {
 /** What the user calls a setting of `ringway run`. */
 function subjectOf(path: readonly string[]): string {
   const [top = '', name, key] = path;
+  if (top === 'plugins' && name !== undefined)
+    return key === undefined ? `--plugin ${name}` : `--plugin ${name}: ${toOptionKey(key)}`;
   if (top !== 'ports') return OPTION_BY_SETTING[path.join('.')] ?? OPTION_BY_SETTING[top] ?? `--${top}`;
   if (name === undefined) return '--port';
   return key === undefined ? `--port ${name}` : `--port ${name}: ${toOptionKey(key)}`;
@@ -103,6 +109,29 @@ export function portSettings(
     ports[name] = portFields(`${noun} ${name}`, attachedTo, rest);
   }
   return ports;
+}
+
+/** The plugins by name, of `--plugin` options or of `ringway plugin add`, where it is only `plugin`. @throws ConfigError */
+export function pluginSettings(
+  texts: readonly string[],
+  noun: '--plugin' | 'plugin',
+): Readonly<Record<string, SettingMap>> {
+  const plugins: Record<string, SettingMap> = Object.create(null);
+  for (const text of texts) {
+    const [file = '', ...pairs] = text.split(',');
+    const fields: Record<string, string> = Object.assign(Object.create(null), { file });
+    for (const [i, pair] of pairs.entries()) {
+      const [key, value] = splitPair(pair, `${noun} ${file}: ${pair}`, formOfPair(pairs, i));
+      const setting = toSettingKey(key);
+      if (Object.hasOwn(fields, setting)) throw new ConfigError(`${noun} ${file}: ${key}: given twice`);
+      fields[setting] = value;
+    }
+    const { as: name = pluginNameOf(file), ...settings } = fields;
+    if (Object.hasOwn(plugins, name))
+      throw new ConfigError(`${noun} ${name}: given twice (as=NAME gives one another name)`);
+    plugins[name] = settings;
+  }
+  return plugins;
 }
 
 /** The settings of `ringway set`; nothing behind `=` takes one back. @throws ConfigError */

@@ -84,6 +84,7 @@ function detailsOf(port: PortReport): string[] {
   return [
     ...(port.reason === null ? [] : [port.reason]),
     ...vlanTexts(port.settings),
+    ...guardTexts(port.settings),
     ...limitTexts(port.settings),
     ...otherTexts(port),
     ...groupTexts(port),
@@ -109,15 +110,28 @@ function vlanTexts({ vlanMode, tag, trunks, cvlans }: PortReport['settings']): s
   return [[`vlan-mode ${vlanMode}`, ...(tag === null ? [] : [`tag ${tag}`]), ...lists].join(', ')];
 }
 
+/** In the words of the options: what its guest may send, where that is not anything. */
+function guardTexts({ macs, macsMax, macsSticky, staticMacs, ips, guard }: PortReport['settings']): string[] {
+  const texts = [
+    ...(macs === null ? [] : [`macs ${macs.join('+')}`]),
+    ...(macsMax === null ? [] : [`macs-max ${macsMax}${macsSticky ? ', macs-sticky on' : ''}`]),
+    ...(ips === null ? [] : [`ips ${ips.join('+')}`]),
+    ...(guard.length === 0 ? [] : [`guard ${guard.join('+')}`]),
+    ...(staticMacs.length === 0 ? [] : [`static-macs ${staticMacs.join('+')}`]),
+  ];
+  return texts.length === 0 ? [] : [texts.join(', ')];
+}
+
 /** In the words of the options: what is not as it is by default, and what a guest has nevertheless. */
 function otherTexts({ settings, details }: PortReport): string[] {
-  const { flood, receive, forwardBpdu, mtu, offloads } = settings;
+  const { flood, receive, forwardBpdu, mtu, plugins, offloads } = settings;
   const off = Object.entries(offloads ?? {}).flatMap(([name, isOn]) => (isOn ? [] : [name as Offload]));
   const texts = [
     ...(flood ? [] : ['flood off']),
     ...(receive ? [] : ['receive off']),
     ...(forwardBpdu ? ['forward-bpdu on'] : []),
     ...(mtu === null ? [] : [`mtu ${mtu}`]),
+    ...(plugins === null ? [] : [`plugins ${plugins.length === 0 ? 'none' : plugins.join('+')}`]),
     ...(off.length === 0 ? [] : [`offloads ${off.map((name) => `no-${name}`).join('+')}`]),
   ];
   if (texts.length === 0) return [];

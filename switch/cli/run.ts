@@ -15,6 +15,7 @@ import { KeptPorts } from '../kept-ports.ts';
 import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
+import { PluginStuckError } from '../plugin/plugin-watch.ts';
 import { Service } from '../service/service.ts';
 import type { Switch } from '../switch.ts';
 import { type Giver, TakeoverServer } from '../takeover/give.ts';
@@ -52,21 +53,31 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   vlan-mode=MODE       access, trunk, native-tagged, native-untagged or dot1q-tunnel
   trunks=10+20-29      VLANs that a trunk carries (default: all)
   cvlans=5+6           customer VLANs that a dot1q-tunnel carries (default: all)
+  plugins=NAME+NAME    frames from the port pass these plugins only, or none (default: all)
   priority-tags=MODE   never, if-nonzero or always: keep a tag for its priority alone
   qinq-ethtype=802.1q  the kind of tag that a dot1q-tunnel's frames get (default 802.1ad)
   rate-in=100M         bits a second that the port may send; rate-out: that it may be sent; each with -burst
   frames-in=200K       the same in frames: frames-in, frames-out
   storm-broadcast=100  frames a second of a kind that are flooded: storm-broadcast, storm-multicast, storm-unknown
+  macs=A+B             the only addresses that the port may send from; macs-max=N: so many, with macs-sticky=on the first
+  ips=A+B/64           the only IP addresses and networks that it may send from, also by ARP and neighbour discovery
+  guard=dhcp+ra        no messages of DHCP servers from it, no router advertisements
+  static-macs=A+B@10   addresses that stay behind the port, in a VLAN or that of frames without a tag
   protected=on         no frames between this port and others that have it
   loop-guard=on        shut the port for loop-shut-seconds (60) when it is part of a loop; probe: only when a frame
                        of the switch's own comes back
   config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 
+A plugin is FILE.ts[,key=value]…, with as=NAME (default: the name of its file), on-fault=drop|pass, budget-us=N and whatever settings
+it has itself. docs/plugins.md in Ringway's sources describes how to write one, and those that are there as examples.
+
 The configuration file is YAML:
   ports:
     vm0: { socket: /run/ringway/vm0.sock, mode: 0660, owner: libvirt-qemu:kvm, queues: 4 }
     vm1: { socket: /run/ringway/vm1.sock, role: client }
+  plugins:
+    access: { file: /etc/ringway/access-list.ts, rules: /etc/ringway/access.rules }
   cpus: [2, 3]
   poll: adaptive
   idleUs: ${CONFIG_DEFAULTS.idleUs}
@@ -95,6 +106,11 @@ export function addRun(program: Command): void {
       ...ports,
       text,
     ])
+    .option(
+      '--plugin <file,…>',
+      'rules in TypeScript that frames from all ports pass; may be repeated',
+      (text, plugins: string[] = []) => [...plugins, text],
+    )
     .option(
       '--cpus <list>',
       'processors, for example 2,3: one worker pinned to each (default: one, not pinned)',
@@ -161,7 +177,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   await service.store?.untilLetGo();
   const kept = new KeptPorts(config.stateFile, log);
   const ports = kept.changed(config.ports, options.restore !== false);
-  const running = await Switch.start({ ...config, ports }, log, takeover?.state, service.store).catch(
+  const { store } = service;
+  const running = await Switch.start({ ...config, ports }, log, takeover?.state, store, kept.addresses).catch(
     asRefusal,
   );
   let isOurs = takeover === null;
@@ -175,6 +192,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       isOurs = true;
     } else await running.takeUp();
     kept.forgetOthers();
+    running.onKeptAddresses = (addresses) => kept.keepAddresses(addresses);
     const server =
       config.controlSocket === null
         ? null
@@ -265,6 +283,14 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     addPort: (config, settings) => kept.addPort(config, settings),
     changePort: (name, change) => kept.changePort(name, change),
     removePort: (name) => kept.removePort(name),
+    addAddress: (mac, vlan, portName) => running.addAddress(mac, vlan, portName),
+    removeAddress: (mac, vlan) => running.removeAddress(mac, vlan),
+    flushAddresses: (portName, vlan, isAll) => running.flushAddresses(portName, vlan, isAll),
+    plugins: () => running.plugins(),
+    pluginNotes: (name) => running.pluginNotes(name),
+    addPlugin: (spec) => running.addPlugin(spec),
+    reloadPlugins: (names) => running.reloadPlugins(names),
+    removePlugin: (name) => running.removePlugin(name),
     ...(server !== null && {
       takeOver: (socketName: string, formats: readonly number[]) => server.begin(socketName, formats),
     }),
@@ -313,6 +339,7 @@ async function failureOf(running: Switch): Promise<never> {
   try {
     await running.failed;
   } catch (error) {
+    if (error instanceof PluginStuckError) throw new CliError(`ended: ${error.message}`);
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     throw new CliError(`a worker failed, which is a bug in ringway: ${text}`);
   }

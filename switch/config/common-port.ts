@@ -3,10 +3,11 @@
  * `PortPolicy` (src/queue/policy.ts), and the stage that acts on it. They can be changed while the port runs. Main thread.
  */
 import { z } from 'zod';
-import { MTU_MAX } from '../../protocol/ethernet.ts';
+import { MTU_MAX, parseMac } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
 import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
 import type {
+  GuardPolicy,
   LimitsPolicy,
   LoopGuardPolicy,
   PortPolicy,
@@ -15,7 +16,21 @@ import type {
   VlanPolicy,
 } from '../../src/queue/policy.ts';
 import type { PortSnooping } from '../snooping/settings.ts';
-import { mtu, onOff, quantity, vlan, vlanList, wholeNumber } from './kinds/values.ts';
+import {
+  addressCount,
+  guardList,
+  ipList,
+  macList,
+  mtu,
+  onOff,
+  parseIpNetwork,
+  quantity,
+  staticMacList,
+  vlan,
+  vlanList,
+  wholeNumber,
+} from './kinds/values.ts';
+import { pluginNames } from './plugins.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
@@ -52,6 +67,20 @@ export const COMMON_PORT_FIELDS = {
   cvlans: vlanList.optional(),
   priorityTags: oneOf(PRIORITY_TAGS).optional(),
   qinqEthtype: oneOf(SERVICE_TAGS).optional(),
+  /** Sources that the port may send from; left out: any. */
+  macs: macList.optional(),
+  /** Most addresses that are learned of it; frames from others are dropped. Left out: any number. */
+  macsMax: addressCount.optional(),
+  /** The first ones stay, also over restarts. */
+  macsSticky: onOff.optional(),
+  /** Addresses that are behind it for good. */
+  staticMacs: staticMacList.optional(),
+  /** IP addresses and networks that it may send from, and of; left out: any. */
+  ips: ipList.optional(),
+  /** What is kept from being sent besides: DHCP servers' messages, routers' advertisements. */
+  guard: guardList.optional(),
+  /** Plugins that frames from the port pass; left out: all that there are. */
+  plugins: pluginNames.optional(),
   /** What the port may send and be sent; left out: as much as it likes. */
   rateIn: BITS.optional(),
   rateInBurst: BURST_BITS.optional(),
@@ -77,7 +106,15 @@ export const COMMON_PORT_FIELDS = {
 };
 
 /** Those that are lists. */
-export const COMMON_LIST_KEYS = ['trunks', 'cvlans'] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
+export const COMMON_LIST_KEYS = [
+  'trunks',
+  'cvlans',
+  'macs',
+  'staticMacs',
+  'ips',
+  'guard',
+  'plugins',
+] as const satisfies (keyof typeof COMMON_PORT_FIELDS)[];
 
 export type CommonPortSettings = z.output<z.ZodObject<typeof COMMON_PORT_FIELDS>>;
 
@@ -89,6 +126,8 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     forwardsLinkLocal: settings.forwardBpdu,
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
+    guard: guardOf(settings),
+    plugins: settings.plugins ?? null,
     limits: limitsOf(settings),
     isProtected: settings.protected ?? false,
     loopGuard: settings.loopGuard ?? 'off',
@@ -98,6 +137,35 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
 /** What snooping heeds of the port (switch/snooping/). */
 export function snoopingOf(settings: CommonPortSettings): PortSnooping {
   return { mrouter: settings.mrouter ?? 'auto', fastLeave: settings.fastLeave ?? false };
+}
+
+function guardOf(settings: CommonPortSettings): GuardPolicy | null {
+  const { macs, macsMax, macsSticky, ips, guard = [] } = settings;
+  if (macs === undefined && macsMax === undefined && ips === undefined && guard.length === 0) return null;
+  return {
+    macs: macs?.map((mac) => [...(parseMac(mac) ?? [])]) ?? null,
+    macsMax: macsMax ?? null,
+    sticky: macsSticky === true,
+    addresses: ips?.map(parseIpNetwork).filter((network) => network !== null) ?? null,
+    dhcp: guard.includes('dhcp'),
+    ra: guard.includes('ra'),
+  };
+}
+
+/** An address that stays behind a port, in a VLAN. */
+export type StaticMac = { readonly mac: string; readonly vlan: number };
+
+/** Those of the settings; one without a VLAN is in that of frames without a tag. */
+export function staticMacsOf(settings: CommonPortSettings): StaticMac[] {
+  return (settings.staticMacs ?? []).map((text) => {
+    const [mac = '', vlanText] = text.split('@');
+    return { mac, vlan: vlanText === undefined ? untaggedVlanOf(settings) : Number(vlanText) };
+  });
+}
+
+/** The VLAN of a port's frames without a tag. */
+export function untaggedVlanOf(settings: CommonPortSettings): number {
+  return settings.tag ?? 0;
 }
 
 /** The part of a port's settings that it takes on itself while it runs. */
@@ -164,6 +232,15 @@ export type EffectiveSettings = {
   readonly cvlans: readonly number[] | null;
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
+  /** null: any, as in the two below. */
+  readonly macs: readonly string[] | null;
+  readonly macsMax: number | null;
+  readonly ips: readonly string[] | null;
+  readonly macsSticky: boolean;
+  readonly staticMacs: readonly string[];
+  readonly guard: readonly string[];
+  /** null: all that there are. */
+  readonly plugins: readonly string[] | null;
   /** Bits or frames a second, and what may come at once. */
   readonly rateIn: number | null;
   readonly rateInBurst: number | null;
@@ -188,7 +265,7 @@ export function effectiveSettings(
   settings: CommonPortSettings & { readonly offloads?: OffloadSettings | undefined },
   offloadNames: readonly string[],
 ): EffectiveSettings {
-  const { flood, receive, forwardBpdu, mtu = null, tag = null } = settings;
+  const { flood, receive, forwardBpdu, mtu = null, tag = null, plugins = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
   const common = { flood, receive, forwardBpdu, mtu, ...snoopingOf(settings) };
   const on: readonly string[] = offloadsOn(settings.offloads ?? {});
@@ -201,9 +278,23 @@ export function effectiveSettings(
     ...common,
     ...vlans,
     ...effectiveLimits(settings),
+    ...effectiveGuards(settings),
     ...otherRules(settings),
+    plugins,
     offloads,
   };
+}
+
+function effectiveGuards(settings: CommonPortSettings) {
+  const {
+    macs = null,
+    macsMax = null,
+    macsSticky = false,
+    staticMacs = [],
+    ips = null,
+    guard = [],
+  } = settings;
+  return { macs, macsMax, macsSticky, staticMacs, ips, guard };
 }
 
 function otherRules({
@@ -253,7 +344,16 @@ const RATE_KEYS = ['rateIn', 'framesIn', 'rateOut', 'framesOut'] as const;
 
 /** Settings of a port, as they were written, that do not go together: all of them. */
 export function commonClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
-  return [...vlanClashes(settings), ...burstClashes(settings)];
+  return [...vlanClashes(settings), ...burstClashes(settings), ...stickyClashes(settings)];
+}
+
+/** Only what is limited sticks. */
+function stickyClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
+  if (typeof settings !== 'object' || settings === null) return [];
+  const { macsSticky, macsMax } = settings as Readonly<Record<string, unknown>>;
+  if (!['on', 'true'].includes(String(macsSticky)) || macsMax !== undefined) return [];
+  const needed: Worded = ({ keyName }) => `on only with ${keyName('macsMax')}, which says how many stay`;
+  return [{ key: 'macsSticky', allowed: needed }];
 }
 
 /** A burst is of a rate. */

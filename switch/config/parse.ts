@@ -5,6 +5,7 @@
 import type { z } from 'zod';
 import type { PortKind } from '../../src/port/contract.ts';
 import { changeableFields, kindOf, knownPortSettings } from './kinds/index.ts';
+import { PLUGIN_NAME_ALLOWED } from './plugins.ts';
 import { knownSettings, NAME_ALLOWED } from './schema.ts';
 import {
   type ConfigError,
@@ -113,7 +114,10 @@ function writtenAt(
 }
 
 function wrongWith(issue: z.core.$ZodIssue, value: SettingValue | undefined): Worded {
-  if (issue.code === 'invalid_key') return () => `not allowed (${NAME_ALLOWED})`;
+  if (issue.code === 'invalid_key') {
+    const allowed = issue.path[0] === 'plugins' ? PLUGIN_NAME_ALLOWED : NAME_ALLOWED;
+    return () => `not allowed (${allowed})`;
+  }
   const allowed = allowedBy(issue);
   if (value === undefined) return (spelling) => `missing (${allowed(spelling)})`;
   return (spelling) => `${shown(value)} is not allowed (${allowed(spelling)})`;

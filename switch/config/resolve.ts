@@ -18,12 +18,17 @@
  *         forwardBpdu: off               # any kind of port; on: its frames to 01:80:C2:00:00:00 to 0F are flooded
  *         mrouter: auto                  # any kind of port; on, off: a router for groups is behind it, or never one
  *         fastLeave: off                 # any kind of port; on: what leaves a group is forgotten at once
+ *         plugins: [access]              # any kind of port; left out: its frames pass all plugins, none: none
  *         mtu: 1500                      # any kind of port: no larger packets to it, 68 to 65535
  *         vlanMode: access               # any kind of port, as all of these: trunk, native-tagged, native-untagged, dot1q-tunnel
  *         tag: 10                        # its VLAN, or its native VLAN; alone it means access
  *         rateIn: 100M                   # any kind of port: bits a second from it, in frames framesIn; to it rateOut, framesOut
  *         rateInBurst: 10M               # of any of those: bits or frames at once
  *         stormBroadcast: 100            # any kind of port: frames a second that are flooded; stormMulticast, stormUnknown
+ *         macs: [02:00:00:00:00:01]      # any kind of port: it may send from no other; macsMax: 2, macsSticky: on: from the first 2
+ *         ips: [10.0.0.5, 2001:db8::/64] # any kind of port: and from no other IP address
+ *         guard: [dhcp, ra]              # any kind of port: it plays no DHCP server and no router
+ *         staticMacs: [02:00:00:00:00:01@10] # any kind of port: addresses that stay behind it, in a VLAN
  *         protected: on                  # any kind of port: no frames between it and others that have it
  *         loopGuard: on                  # any kind of port: it is shut when it is part of a loop; probe, off
  *         loopShutSeconds: 60            # for so long
@@ -45,6 +50,12 @@
  *         tag: 100
  *         cvlans: [5, 6]                 # customer's VLANs that it carries; left out: all
  *         qinqEthtype: 802.1ad           # or 802.1q: the kind of tag that its frames get
+ *     plugins:                           # in this order; or a list of files alone
+ *       access:
+ *         file: /etc/ringway/access-list.ts # relative to the folder Ringway is started in
+ *         onFault: drop                  # or pass: what becomes of frames once it failed; left out: as it says itself
+ *         budgetUs: 1000                 # microseconds that it may take for a burst
+ *         rules: /etc/ringway/access.rules # and whatever settings the plugin has
  *     cpus: [2, 3]                       # one worker pinned to each; left out: one worker, not pinned
  *     poll: adaptive                     # or busy: never block
  *     idleUs: 100                        # adaptive: look for work this long before blocking
@@ -69,11 +80,13 @@
 import { basename, dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
+import type { PluginSpec } from '../plugin/bundle.ts';
 import type { SnoopingSettings } from '../snooping/settings.ts';
 import { Claims, clashInItself } from './clashes.ts';
 import { changeableFields, claimOf, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
+import { pluginClash, pluginSpecs } from './plugins.ts';
 import { CONFIG_DEFAULTS, changeSchema, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
 import {
   ConfigError,
@@ -92,6 +105,8 @@ export type PortConfig = { readonly name: string } & PortSettings;
 
 export type SwitchConfig = {
   ports: PortConfig[];
+  /** In the order in which frames pass them. */
+  plugins: PluginSpec[];
   /** One worker for each, pinned to it; null: one worker that is not pinned. */
   cpus: number[] | null;
   poll: 'adaptive' | 'busy';
@@ -169,7 +184,8 @@ function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {
 function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchConfig {
   const ports = named(settings.ports);
   const { cpus, poll, idleUs, fdb, snooping, arena: arenaBytes, vlanLimit } = settings;
-  const common = { ports, cpus: cpus ?? null, poll, idleUs, fdb, snooping, arenaBytes, vlanLimit };
+  const plugins = pluginSpecs(settings.plugins);
+  const common = { ports, plugins, cpus: cpus ?? null, poll, idleUs, fdb, snooping, arenaBytes, vlanLimit };
   const control = controlOf(settings.control, ports);
   return { ...common, ...control, ...filesOf(settings, control.controlSocket, ports) };
 }
@@ -228,6 +244,12 @@ function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFau
   const claims = new Claims();
   const clashes = [
     ...config.ports.map((port) => clashInItself(port) ?? claims.claim(port)),
+    ...config.ports.map((port) =>
+      pluginClash(
+        port,
+        config.plugins.map(({ name }) => name),
+      ),
+    ),
     ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
     findControlClash(config.controlSocket, claims),
     fileClash(config, claims),

@@ -20,6 +20,7 @@ import {
   wholeNumber,
 } from './kinds/values.ts';
 import { VHOST_USER_QUEUES } from './kinds/vhost-user.ts';
+import { pluginMap } from './plugins.ts';
 
 export const CONFIG_DEFAULTS = {
   queues: VHOST_USER_QUEUES,
@@ -72,6 +73,7 @@ function portMap(host: HostFacts) {
 export function configSchema(host: HostFacts) {
   return z.strictObject({
     ports: portMap(host).default({}),
+    plugins: pluginMap.default({}),
     cpus: z
       .preprocess(
         (value) => (typeof value === 'string' ? value.split(',') : value),

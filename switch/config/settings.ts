@@ -68,7 +68,11 @@ export function portSubject([, name, ...keys]: readonly string[]): string {
   return keys.length > 0 ? `port ${name}: ${keys.join('.')}` : `port ${name}`;
 }
 
-/** JSON as settings are written elsewhere: text, in maps and lists. */
+/** JSON as settings are written elsewhere: text, in maps and lists. @throws ConfigError */
+export function settingOfJson(value: unknown, subject: string): SettingValue {
+  return asSetting(value, DEPTH_MAX, subject);
+}
+
 function asSetting(value: unknown, depthLeft: number, subject: string): SettingValue {
   if (typeof value !== 'object' || value === null) return String(value);
   if (depthLeft === 0)

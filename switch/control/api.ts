@@ -12,8 +12,12 @@ import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
 import { VLANS } from '../../src/queue/policy.ts';
+import { stationMac } from '../config/kinds/values.ts';
+import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
+import type { PluginSpec } from '../plugin/bundle.ts';
+import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
 import type { MdbReport } from '../snooping/report.ts';
 import type { TraceQuestion, TraceReport } from '../trace/report.ts';
@@ -41,6 +45,21 @@ export type ControlSource = {
   changePort(name: string, change: unknown): Promise<void>;
   /** @throws NoSuchPortError */
   removePort(name: string): Promise<void>;
+  /** Null: in the VLAN of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
+  addAddress(mac: string, vlan: number | null, portName: string): void;
+  /** @throws PortConflictError */
+  removeAddress(mac: string, vlan: number): void;
+  /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError */
+  flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number;
+  plugins(): PluginReport[];
+  /** @throws NoSuchPluginError */
+  pluginNotes(name: string): PluginNotes;
+  /** @throws ConfigError */
+  addPlugin(spec: PluginSpec): Promise<void>;
+  /** Left out: all. @throws ConfigError, NoSuchPluginError */
+  reloadPlugins(names?: readonly string[]): Promise<void>;
+  /** @throws NoSuchPluginError, PortConflictError */
+  removePlugin(name: string): Promise<void>;
   /** Left out: it cannot be taken over. @throws PortConflictError, HostError */
   takeOver?(socketName: string, formats: readonly number[]): void;
 };
@@ -65,8 +84,19 @@ type TraceBody = {
   readonly segmentBytes?: number | null | undefined;
 };
 const TRACE_ALLOWED = `a trace needs a port and a frame in hex digits; beside them there may be bytes, 1 to ${FRAME_BYTES_MAX}, and segmentBytes, 1 to ${MTU_MAX}`;
+const Vlan = z.int().min(0).max(4095);
+const NewAddress = z.strictObject({ port: z.string(), vlan: Vlan.optional() });
+const Flush = z.strictObject({
+  port: z.string().optional(),
+  vlan: Vlan.optional(),
+  static: z.boolean().optional(),
+});
+const ADDRESS_NEEDED = 'a body { "port": NAME, "vlan": 0 to 4095 } is needed; vlan may be left out';
+const FLUSH_NEEDED = 'a body with any of { "port": NAME, "vlan": 0 to 4095, "static": true } is needed';
 
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
+
+const Reload = z.object({ plugins: z.array(z.string()).optional() });
 
 /** More than the settings of any port. */
 const BODY_BYTES_MAX = 2 ** 16;
@@ -74,9 +104,12 @@ const BODY_BYTES_MAX = 2 ** 16;
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
- * removes it; GET /v1/mdb tells members of
- * groups, PUT and DELETE /v1/mdb/:port/:group?vlan=N change one, DELETE /v1/mdb?port=NAME&vlan=N forgets what was learned; POST /v1/trace tells what would become
- * of a frame (../trace/); POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with a status.
+ * removes it; PUT /v1/fdb/:mac with a port's name has an address stay behind that port, DELETE /v1/fdb/:mac forgets one,
+ * POST /v1/fdb/flush what was learned; GET /v1/mdb tells members of groups, PUT and DELETE /v1/mdb/:port/:group?vlan=N change
+ * one, DELETE /v1/mdb?port=NAME&vlan=N forgets what was learned; GET /v1/plugins, /v1/plugins/:name/notes, PUT and DELETE
+ * /v1/plugins/:name do the same for plugins, POST /v1/plugins reloads those that it names; POST /v1/trace tells what would
+ * become of a frame (../trace/); POST /v1/takeover hands the process over (../takeover/). Whatever goes wrong is a Refusal with
+ * a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -105,8 +138,49 @@ export function controlApi(source: ControlSource, version: string): Hono {
     await source.removePort(name);
     return json(context, { removed: name });
   });
+  api.get('/v1/plugins', (context) => json(context, source.plugins()));
+  api.post('/v1/plugins', async (context) => {
+    const { data } = Reload.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, 'the names of plugins are needed, or none', 400);
+    await source.reloadPlugins(data.plugins);
+    return json(context, source.plugins());
+  });
+  api.get('/v1/plugins/:name/notes', (context) =>
+    json(context, source.pluginNotes(context.req.param('name'))),
+  );
+  api.put('/v1/plugins/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.addPlugin(resolvePlugin(name, await jsonOf(context)));
+    return json(context, source.plugins().find((plugin) => plugin.name === name) ?? null, 201);
+  });
+  api.delete('/v1/plugins/:name', async (context) => {
+    const name = context.req.param('name');
+    await source.removePlugin(name);
+    return json(context, { removed: name });
+  });
   api.get('/v1/totals', (context) => json(context, source.totals()));
   api.get('/v1/fdb', (context) => json(context, source.fdb()));
+  api.put('/v1/fdb/:mac', async (context) => {
+    const mac = stationOf(context.req.param('mac'));
+    const { data } = NewAddress.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, ADDRESS_NEEDED, 400);
+    source.addAddress(mac, data.vlan ?? null, data.port);
+    return json(context, { added: mac }, 201);
+  });
+  api.delete('/v1/fdb/:mac', (context) => {
+    const mac = stationOf(context.req.param('mac'));
+    const text = context.req.query('vlan') ?? '0';
+    const { data: vlan } = Vlan.safeParse(/^\d{1,4}$/.test(text) ? Number(text) : null);
+    if (vlan === undefined) return refuse(context, `vlan: ${text} is not allowed (0 to 4095)`, 400);
+    source.removeAddress(mac, vlan);
+    return json(context, { removed: mac });
+  });
+  api.post('/v1/fdb/flush', async (context) => {
+    const { data } = Flush.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, FLUSH_NEEDED, 400);
+    const { port = null, vlan = null } = data;
+    return json(context, { removed: source.flushAddresses(port, vlan, data.static === true) });
+  });
   api.get('/v1/workers', (context) => json(context, source.workers()));
   api.get('/v1/version', (context) => {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
@@ -181,6 +255,16 @@ function noSuchPort(context: Context, name: string): Response {
   return refuse(context, `there is no port ${name}`, 404);
 }
 
+/** In small letters. @throws ConfigError */
+function stationOf(text: string): string {
+  const { data } = stationMac.safeParse(text);
+  if (data === undefined)
+    throw new ConfigError(
+      `${text} is not allowed (the address of a single station, for example 02:00:00:00:00:01)`,
+    );
+  return data;
+}
+
 /** @throws ConfigError when the body is not JSON, BodyTooLongError */
 async function jsonOf(context: Context): Promise<unknown> {
   const text = await bodyOf(context.req.raw);
@@ -223,6 +307,7 @@ const STATUS_OF_REFUSAL = [
   [HostError, 400],
   [TuningError, 400],
   [NoSuchPortError, 404],
+  [NoSuchPluginError, 404],
   [PortConflictError, 409],
   [BodyTooLongError, 413],
 ] as const;

@@ -53,10 +53,14 @@ export type WorkReport = {
 export type FdbReport = {
   readonly capacity: number;
   readonly ageSeconds: number;
+  /** By port: how often an address that was known elsewhere was seen there. */
+  readonly moved: Readonly<Record<string, number>>;
   readonly entries: readonly {
     readonly mac: string;
     readonly vlan: number;
     readonly port: string;
     readonly ageSeconds: number;
+    /** It stays: by the port's settings, by `ringway fdb add`, or because it sticks. */
+    readonly static: boolean;
   }[];
 };

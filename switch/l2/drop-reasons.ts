@@ -46,6 +46,12 @@ export const DROP_REASONS = [
     side: 'sender',
     text: 'sent a frame of a customer VLAN that is not among its cvlans',
   },
+  { name: 'plugin', side: 'sender', text: 'sent a frame that a plugin dropped (ringway plugin list)' },
+  {
+    name: 'pluginFailed',
+    side: 'sender',
+    text: 'sent a frame that a plugin was to decide on which failed (ringway plugin list)',
+  },
   { name: 'rateIn', side: 'sender', text: 'sent more than its rate-in or frames-in allows' },
   {
     name: 'stormBroadcast',
@@ -70,6 +76,38 @@ export const DROP_REASONS = [
   },
   { name: 'loopShut', side: 'sender', text: 'sent a frame while it was shut because of a loop' },
   { name: 'truncatedTag', side: 'sender', text: 'sent a frame that ends within its VLAN tag' },
+  { name: 'macNotAllowed', side: 'sender', text: 'sent a frame from an address that is not among its macs' },
+  {
+    name: 'macsExceeded',
+    side: 'sender',
+    text: 'sent a frame from one more address than its macs-max, or from one that is static elsewhere',
+  },
+  {
+    name: 'ipNotAllowed',
+    side: 'sender',
+    text: 'sent a packet from an IP address that is not among its ips',
+  },
+  {
+    name: 'arpNotAllowed',
+    side: 'sender',
+    text: 'sent an ARP packet in the name of an address that is not its own',
+  },
+  {
+    name: 'ndNotAllowed',
+    side: 'sender',
+    text: 'sent an IPv6 neighbour discovery packet in the name of an address that is not its own',
+  },
+  { name: 'dhcpServer', side: 'sender', text: 'sent a message of a DHCP server' },
+  {
+    name: 'routerAdvertisement',
+    side: 'sender',
+    text: 'sent a router advertisement or a redirect',
+  },
+  {
+    name: 'guardUnreadable',
+    side: 'sender',
+    text: 'sent a frame of which its guard cannot tell what it is',
+  },
   {
     name: 'vlanNotCarried',
     side: 'receiver',

@@ -21,6 +21,7 @@ import { isTag, PRIORITY_BITS, TPID_8021Q, tagOf } from '../../src/queue/frame-t
 import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import { type PluginFaultListener, PluginStage } from '../plugin/stage.ts';
 import { Checks } from './checks.ts';
 import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
@@ -32,6 +33,7 @@ import {
   STAGE_LEARN,
   STAGE_LINK_LOCAL,
   STAGE_MIRROR,
+  STAGE_PLUGIN,
   STAGE_RECEIVE_OFF,
   STAGE_SHUT,
   STAGE_SNOOP,
@@ -39,6 +41,7 @@ import {
 } from './forwarding-port.ts';
 import type { Snoop } from './groups/snoop.ts';
 import { hasPort } from './groups/table.ts';
+import { HEAD_COPIES_SCRATCH_BYTES } from './head-copies.ts';
 import { Learn } from './learn.ts';
 import { Limits } from './limits.ts';
 import { dropLinkLocal } from './link-local.ts';
@@ -63,7 +66,8 @@ const DRAINED_BURSTS = 2;
 const OWN_FRAME_BYTES = 4096;
 const OWN_FRAME_ROOM_BYTES = 64;
 /** Of a forwarder's part of the arena, where headers are made. */
-export const FORWARDER_SCRATCH_BYTES = OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES + OWN_FRAME_BYTES;
+export const FORWARDER_SCRATCH_BYTES =
+  OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES + OWN_FRAME_BYTES + HEAD_COPIES_SCRATCH_BYTES;
 /** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
 export const VLAN_LIMIT_DEFAULT = 1;
 
@@ -129,12 +133,12 @@ export class Forwarder {
     this.admit = new Admit(arena, vlanLimit);
     this.limits = new Limits(clock);
     this.loopProbes = new LoopProbes(arena, probeMac);
-    this.checks = new Checks(this.limits, this.loopProbes);
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
     this.outlets = new Outlets(arena, onFault, scratchOffset, this.limits);
     this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
     this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
+    this.checks = new Checks(arena, fdb, this.limits, this.loopProbes, this.ownFrameOffset + OWN_FRAME_BYTES);
     this.onFault = onFault;
     this.firstOf = new Int32Array(0);
     this.lastOf = new Int32Array(0);
@@ -148,6 +152,26 @@ export class Forwarder {
   /** Has groups of IP go to who wants them; before any port is added. */
   snoopBy(snoop: Snoop): void {
     this.#snoop = snoop;
+  }
+
+  /** Has plugins be asked, once ports have any. `callWords`, `nowUs`: as of PluginStage. */
+  addPlugins(callWords: Int32Array, onFault: PluginFaultListener, nowUs?: () => number): PluginStage {
+    const { arena, outlets } = this;
+    const { heads, verdicts } = this.checks;
+    const portOf = (id: number): ForwardingPort | undefined => this.#portOfId[id];
+    const clock = nowUs === undefined ? {} : { nowUs };
+    const stage = new PluginStage({
+      arena,
+      headCopies: heads,
+      outlets,
+      verdicts,
+      portOf,
+      callWords,
+      onFault,
+      ...clock,
+    });
+    this.checks.plugins = stage;
+    return stage;
   }
 
   addPort(port: ForwardingPort): void {
@@ -386,6 +410,8 @@ export class Forwarder {
     }
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
+    if ((stages & STAGE_PLUGIN) !== 0 && this.checks.plugins?.hasRedirects === true)
+      this.checks.plugins.redirect(batch);
     if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
     }

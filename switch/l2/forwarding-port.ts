@@ -1,9 +1,15 @@
 /** A port as one worker's forwarder sees it: its queues, its policy as the stages need it, its counters. */
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
-import { DEFAULT_VLAN, type LoopGuardPolicy, type PortPolicy } from '../../src/queue/policy.ts';
+import {
+  DEFAULT_VLAN,
+  type LimitsPolicy,
+  type LoopGuardPolicy,
+  type PortPolicy,
+} from '../../src/queue/policy.ts';
 import { DROP } from './drop-reasons.ts';
-import { PORT_METERS_BYTES, PortMeters } from './limits.ts';
+import { PortGuard } from './guard/port-guard.ts';
+import { NO_METERS, PORT_METERS_BYTES, PortMeters } from './port-meters.ts';
 import { PortVlan } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
@@ -49,14 +55,19 @@ export class ForwardingPort {
   isSnooped = false;
   snoopedTick = -1;
   snoopedLeft = 0;
+  readonly guard = new PortGuard();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
+  /** Plugins that its frames pass, by name; null: all. Which of them there are now is said by `setPlugins`. */
+  plugins: readonly string[] | null = null;
   /** Ports that get a copy of each frame to and from this one. */
   mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
   declare readonly counts: Float64Array;
 
-  declare readonly meters: PortMeters;
+  /** NO_METERS until a limit is set. */
+  meters = NO_METERS;
+  readonly #metersMemory: SharedArrayBuffer;
   /** Why all that comes from it is dropped, with STAGE_RECEIVE_OFF. */
   refusal = DROP.receiveOff;
   loopGuard: LoopGuardPolicy = 'off';
@@ -67,7 +78,7 @@ export class ForwardingPort {
   constructor(id: number, counts: Float64Array, meters = new SharedArrayBuffer(PORT_METERS_BYTES)) {
     this.id = id;
     this.counts = counts;
-    this.meters = new PortMeters(meters);
+    this.#metersMemory = meters;
   }
 
   /**
@@ -91,14 +102,27 @@ export class ForwardingPort {
     this.loopGuard = policy.loopGuard;
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
     this.setStage(STAGE_SNOOP, this.isSwitched && this.isSnooped);
+    this.setStage(STAGE_GUARD, policy.guard !== null);
     this.vlan.follow(policy.vlan);
+    this.guard.follow(policy.guard);
+    this.plugins = policy.plugins;
+    this.followLimits(policy.limits, nowUs);
+    const isNewlyProtected = policy.isProtected && (this.stages & STAGE_PROTECTED) === 0;
+    this.setStage(STAGE_PROTECTED, policy.isProtected);
+    const isKeptFromMore = policy.isShut || isOtherVlan || isNewlyProtected;
+    return isKeptFromMore || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
+  }
+
+  private followLimits(limits: LimitsPolicy, nowUs: number): void {
+    if (this.meters === NO_METERS) {
+      if (Object.values(limits).every((limit) => limit === null)) return;
+      this.meters = new PortMeters(this.#metersMemory);
+    }
     const { meters } = this;
-    meters.follow(policy, nowUs);
+    meters.follow(limits, nowUs);
     this.setStage(STAGE_LIMIT, meters.limitsWhatComesIn);
     this.setStage(STAGE_STORM_UNKNOWN, meters.unknown.isOn);
     this.setStage(STAGE_LIMIT_OUT, meters.limitsWhatGoesOut);
-    this.setStage(STAGE_PROTECTED, policy.isProtected);
-    return policy.isShut || isOtherVlan || this.frameBytesMax < frameBytesMax || (takes & ~this.takes) !== 0;
   }
 
   /** Frames from it to addresses that bridges do not pass on are dropped. */
@@ -115,6 +139,10 @@ export class ForwardingPort {
   setMirrors(mirrors: readonly ForwardingPort[]): void {
     this.mirrors = mirrors;
     this.setStage(STAGE_MIRROR, mirrors.length > 0);
+  }
+
+  setPlugins(isAny: boolean): void {
+    this.setStage(STAGE_PLUGIN, isAny);
   }
 
   setQueues(queues: readonly EgressQueue[]): void {

@@ -1,7 +1,7 @@
 /**
  * Stage: how much a port may send and be sent, in bits and in frames a second, and how many of its broadcast, multicast
  * and unknown unicast frames are flooded (storm control). Of a burst the first frames pass, as long as their bucket
- * (meter.ts) has anything left; the others are dropped by name. What a port sends is limited before anything is learned
+ * (port-meters.ts) has anything left; the others are dropped by name. What a port sends is limited before anything is learned
  * of it; unknown frames are known as such only after look-up.
  *
  * Bits are those of the frame from its addresses to the end of its payload, as they are counted, without checksum,
@@ -9,68 +9,21 @@
  */
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
-import type { PortPolicy } from '../../src/queue/policy.ts';
 import { leaveOut } from './checks.ts';
 import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
 import type { ForwardingPort } from './forwarding-port.ts';
 import { isLinkLocal } from './link-local.ts';
-import { METER_BYTES, Meter } from './meter.ts';
+import type { Meter } from './meter.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AS_THEY_CAME, AT_BYTES, AT_TARGET, AT_WORD0, AT_WORD1, RECORD_SHIFT } = BATCH;
 
 const BITS_PER_BYTE = 8;
-/** Tokens of the dearest frame: 64 KiB, or what is cut into 128 segments (src/offload/request.ts). */
-const BITS_MAX = 2 ** 16 * BITS_PER_BYTE;
-const FRAMES_MAX = 128;
-
-const METERS = 7;
-export const PORT_METERS_BYTES = METERS * METER_BYTES;
-
 /** Kinds of frames that are flooded. */
 export const BROADCAST = 1;
 export const MULTICAST = 2;
 const UNICAST = 0;
-
-/** The buckets of one port; `memory`, of PORT_METERS_BYTES, is that of all workers. */
-export class PortMeters {
-  declare readonly bitsIn: Meter;
-  declare readonly framesIn: Meter;
-  declare readonly bitsOut: Meter;
-  declare readonly framesOut: Meter;
-  declare readonly broadcast: Meter;
-  declare readonly multicast: Meter;
-  declare readonly unknown: Meter;
-
-  constructor(memory: SharedArrayBuffer) {
-    this.bitsIn = new Meter(memory, 0);
-    this.framesIn = new Meter(memory, 1);
-    this.bitsOut = new Meter(memory, 2);
-    this.framesOut = new Meter(memory, 3);
-    this.broadcast = new Meter(memory, 4);
-    this.multicast = new Meter(memory, 5);
-    this.unknown = new Meter(memory, 6);
-  }
-
-  follow({ limits }: PortPolicy, nowUs: number): void {
-    this.bitsIn.follow(limits.bitsIn, BITS_MAX, nowUs);
-    this.framesIn.follow(limits.framesIn, FRAMES_MAX, nowUs);
-    this.bitsOut.follow(limits.bitsOut, BITS_MAX, nowUs);
-    this.framesOut.follow(limits.framesOut, FRAMES_MAX, nowUs);
-    this.broadcast.follow(limits.broadcast, FRAMES_MAX, nowUs);
-    this.multicast.follow(limits.multicast, FRAMES_MAX, nowUs);
-    this.unknown.follow(limits.unknown, FRAMES_MAX, nowUs);
-  }
-
-  get limitsWhatComesIn(): boolean {
-    return this.bitsIn.isOn || this.framesIn.isOn || this.broadcast.isOn || this.multicast.isOn;
-  }
-
-  get limitsWhatGoesOut(): boolean {
-    return this.bitsOut.isOn || this.framesOut.isOn;
-  }
-}
 
 export class Limits {
   declare readonly clock: Clock;
@@ -105,7 +58,7 @@ export class Limits {
     return keepFirst(batch, sender, this.passingFrames(batch, sender.meters.unknown), DROP.stormUnknown);
   }
 
-  /** Frames with targets; `isUnknown` by port id says of which frames to that port are flooded. Answers whether frames are left. */
+  /** Frames with targets, of which `isFlooded` says whether nobody is known to have them. Answers whether frames are left. */
   unknown(
     batch: Batch,
     sender: ForwardingPort,

@@ -5,7 +5,8 @@
  *
  * Shared words, without a lock. SINCE_US: up to when the bucket was filled; who moves it forward (compareExchange) adds the
  * tokens of that time, so each moment is paid out once. LEVEL: the tokens, in units of which a full bucket has some 2^28:
- * as fine as an int32 allows for both many tokens and few. What is not a whole unit each worker carries on for itself.
+ * as fine as an int32 allows for both many tokens and few. What is not a whole unit each worker carries on for itself, and
+ * what it spent until that is a small part of the bucket.
  * Two workers that look at the same time may both pass what one token allowed; the debt keeps the rate.
  */
 import type { RatePolicy } from '../../src/queue/policy.ts';
@@ -27,18 +28,21 @@ const AGES_US = 2 ** 30;
 const US_PER_SECOND = 1e6;
 /** Part of the time in which a bucket fills: so much more than the burst may pass at once. */
 const MOMENT = 1 / 64;
+/** Part of a bucket that a worker spends before the others know. */
+const LUMP = 1 / 256;
 
 /** A worker's own numbers of a bucket (`real`). */
 const UNITS_PER_US = 0;
 const UNITS_PER_TOKEN = 1;
 const EARNED = 2;
-const SPENT = 3;
+const OWED = 3;
 
 export class Meter {
   isOn = false;
   private fullUnits = 0;
   /** In which a small part of a bucket comes in. */
   private momentUs = 0;
+  private lumpUnits = 0;
   declare private readonly words: Int32Array;
   declare private readonly real: Float64Array;
 
@@ -60,11 +64,12 @@ export class Meter {
     real[UNITS_PER_TOKEN] = unitsPerToken;
     real[UNITS_PER_US] = (unitsPerToken * rate.perSecond) / US_PER_SECOND;
     this.fullUnits = Math.floor(rate.burst * unitsPerToken);
+    this.lumpUnits = Math.floor(this.fullUnits * LUMP);
     this.momentUs = Math.floor((rate.burst / rate.perSecond) * US_PER_SECOND * MOMENT) | 0;
     const key = keyOf(rate);
     if (Atomics.exchange(words, KEY, key) === key) return;
     real[EARNED] = 0;
-    real[SPENT] = 0;
+    real[OWED] = 0;
     Atomics.store(words, SINCE_US, nowUs);
     Atomics.store(words, LEVEL, this.fullUnits);
   }
@@ -79,13 +84,14 @@ export class Meter {
     const sinceUs = words[SINCE_US];
     const elapsedUs = (nowUs - sinceUs) | 0;
     if (elapsedUs >= 0 && elapsedUs < this.momentUs) {
-      const level = words[LEVEL];
+      const level = (words[LEVEL] - real[OWED]) | 0;
       if (level > tokens * real[UNITS_PER_TOKEN]) return level;
     }
     // Another worker's look at the clock may be younger than ours.
-    if (elapsedUs <= 0 && elapsedUs > -AGES_US) return Atomics.load(words, LEVEL);
-    if (Atomics.compareExchange(words, SINCE_US, sinceUs, nowUs) !== sinceUs)
-      return Atomics.load(words, LEVEL);
+    const isEarlier = elapsedUs <= 0 && elapsedUs > -AGES_US;
+    if (isEarlier || Atomics.compareExchange(words, SINCE_US, sinceUs, nowUs) !== sinceUs) {
+      return (Atomics.load(words, LEVEL) - real[OWED]) | 0;
+    }
     let units = EARNED_UNITS_MAX;
     if (elapsedUs > 0) {
       const earned = elapsedUs * real[UNITS_PER_US] + real[EARNED];
@@ -95,9 +101,8 @@ export class Meter {
       }
     }
     const level = (Atomics.add(words, LEVEL, units) + units) | 0;
-    if (level <= fullUnits) return level;
-    Atomics.sub(words, LEVEL, level - fullUnits);
-    return fullUnits;
+    if (level > fullUnits) Atomics.sub(words, LEVEL, level - fullUnits);
+    return (Math.min(level, fullUnits) - real[OWED]) | 0;
   }
 
   /** Of how many equal costs, each of so many tokens, the first ones may pass at this level. */
@@ -115,10 +120,14 @@ export class Meter {
 
   spend(tokens: number): void {
     const { real } = this;
-    const spent = tokens * real[UNITS_PER_TOKEN] + real[SPENT];
+    const owed = tokens * real[UNITS_PER_TOKEN] + real[OWED];
+    if (owed < this.lumpUnits) {
+      real[OWED] = owed;
+      return;
+    }
     // Upwards, so that a full bucket does not last for one frame more than it has.
-    const units = Math.ceil(spent);
-    real[SPENT] = spent - units;
+    const units = Math.ceil(owed);
+    real[OWED] = owed - units;
     Atomics.sub(this.words, LEVEL, units);
   }
 }

@@ -72,7 +72,7 @@ async function warmUpFor(host: WarmUpHost, features: bigint, deadlineMs: number)
   const guests: EmbeddedGuest[] = [];
   try {
     for (const port of ports) {
-      await host.workers.addPort(port.id);
+      await host.workers.addPort(port.id, '');
       await port.start();
       await port.setResting(false);
       port.thaw();

@@ -65,7 +65,7 @@ const CHECKS: readonly (readonly [bit: number, name: string])[] = [
   [STAGE_LIMIT, 'limits'],
   [STAGE_GUARD, 'guards'],
   [STAGE_SNOOP, 'snooping'],
-  [STAGE_PLUGIN, 'plugins'],
+  [STAGE_PLUGIN, 'plugins (not asked here)'],
 ];
 
 export class Explainer {
@@ -181,6 +181,7 @@ export class Explainer {
     if (known === null) return `${what} is new, and would be learned behind ${this.#from.name}`;
     if (known.port === this.#from.id)
       return `${what} is known behind ${this.#from.name}, last seen ${this.#ageText(known.lastSeenTick)} ago`;
+    if (known.isStatic) return `${what} stays behind ${this.#nameOf(known.port)}, where it was put`;
     return `${what} would move here from ${this.#nameOf(known.port)}, where it was seen ${this.#ageText(known.lastSeenTick)} ago`;
   }
 

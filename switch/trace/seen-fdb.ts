@@ -2,7 +2,7 @@
  * The forwarding table as a trace has it: the switch's own, of which nothing is changed. What a worker would have learned
  * is noted, with what the table says of the address. Main thread.
  */
-import { Fdb, type FdbEntry } from '../l2/fdb/fdb.ts';
+import { Fdb, type FdbEntry, LEARNED, LEARNED_NOT } from '../l2/fdb/fdb.ts';
 
 export type SeenLearning = {
   readonly macLo: number;
@@ -30,6 +30,26 @@ export class SeenFdb extends Fdb {
     this.learnings.push({ macLo, macHi, vlan, port, nowTick, known: this.entryOf(macLo, macHi, vlan) });
   }
 
+  /** As the table would answer. */
+  override learnUpTo(
+    macLo: number,
+    macHi: number,
+    vlan: number,
+    port: number,
+    nowTick: number,
+    max: number,
+  ): number {
+    if (!isStation(macLo, macHi)) return LEARNED_NOT;
+    const known = this.entryOf(macLo, macHi, vlan);
+    if (
+      known?.port !== port &&
+      (this.countOf(port) + this.staticsOf(port) >= max || known?.isStatic === true)
+    )
+      return LEARNED_NOT;
+    this.learn(macLo, macHi, vlan, port, nowTick);
+    return LEARNED;
+  }
+
   /** With what the frame itself would have taught. */
   override lookupFrom(_home: number, macLo: number, keyHi: number): number {
     const macHi = keyHi & 0xffff;
@@ -38,9 +58,9 @@ export class SeenFdb extends Fdb {
       other.macLo === macLo && other.macHi === macHi && other.vlan === vlan;
     const learned = this.learnings.find(isSame);
     const found: FdbEntry | null =
-      learned === undefined || !isStation(macLo, macHi)
+      learned === undefined || !isStation(macLo, macHi) || learned.known?.isStatic === true
         ? this.entryOf(macLo, macHi, vlan)
-        : { macLo, macHi, vlan, port: learned.port, lastSeenTick: learned.nowTick };
+        : { macLo, macHi, vlan, port: learned.port, lastSeenTick: learned.nowTick, isStatic: false };
     this.lookUps.push({ macLo, macHi, vlan, found });
     return found?.port ?? -1;
   }

@@ -23,11 +23,13 @@ import { MessageRing } from '../l2/groups/message-ring.ts';
 import { Snoop } from '../l2/groups/snoop.ts';
 import { GroupTable } from '../l2/groups/table.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
+import { WorkerPlugins } from '../plugin/worker-plugins.ts';
 import {
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_HOLDS_FRAMES,
   CONTROL_NEVER_BLOCKS,
+  CONTROL_PLUGIN,
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type NumberedOrder,
@@ -48,6 +50,7 @@ export class PollWorker {
   readonly #arena: ArenaView;
   readonly #control: Int32Array;
   readonly #forwarder: Forwarder;
+  readonly #plugins: WorkerPlugins;
   readonly #moves: Moves;
   readonly #epoll = new EpollSet();
   /** Queues that this worker polls. */
@@ -88,6 +91,10 @@ export class PollWorker {
       const tell = (): void => this.#tell({ kind: 'snooped' });
       this.#forwarder.snoopBy(new Snoop(this.#arena, new GroupTable(setup.groups.table), ring, tell));
     }
+    const callWords = this.#control.subarray(CONTROL_PLUGIN, CONTROL_PLUGIN + 2);
+    this.#plugins = new WorkerPlugins(this.#forwarder, setup.index, callWords, (report) =>
+      this.#tell(report),
+    );
     this.#epoll.add(setup.wakeFd);
     // Before the first order: the pool adds no port until every worker has answered one.
     warmUpCopy(this.#arena);
@@ -194,10 +201,11 @@ export class PollWorker {
   #obey(order: WorkerOrder): void {
     switch (order.kind) {
       case 'addPort':
-        this.#addPort(order.portId, order.counts, order.meters);
+        this.#addPort(order.portId, order.name, order.counts, order.meters);
         break;
       case 'removePort':
         this.#forwarder.removePort(order.portId);
+        this.#plugins.portRemoved(order.portId);
         this.#moves.setGuarded(order.portId, false);
         this.#sources.delete(order.portId);
         break;
@@ -228,6 +236,12 @@ export class PollWorker {
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
         break;
+      case 'loadPlugin':
+      case 'usePlugins':
+      case 'failPlugin':
+      case 'tickPlugins':
+        this.#plugins.obey(order);
+        break;
       case 'answer':
         break;
       case 'pin':
@@ -239,9 +253,10 @@ export class PollWorker {
     }
   }
 
-  #addPort(portId: number, counts: SharedArrayBuffer, meters: SharedArrayBuffer): void {
+  #addPort(portId: number, name: string, counts: SharedArrayBuffer, meters: SharedArrayBuffer): void {
     const own = new Float64Array(counts, this.#setup.index * PORT_COUNTS * 8, PORT_COUNTS);
     this.#forwarder.addPort(new ForwardingPort(portId, own, meters));
+    this.#plugins.portAdded(portId, name);
   }
 
   #attach(attachment: QueueAttachment): void {
@@ -281,6 +296,7 @@ export class PollWorker {
     const port = this.#forwarder.port(portId);
     if (port === undefined) return;
     this.#forwarder.follow(port, policy);
+    this.#plugins.portChanged(portId);
     this.#moves.setGuarded(portId, policy.loopGuard === 'on' && !policy.isShut);
     this.#sources.set(portId, policy.copiesOf ?? []);
     this.#forwarder.setCopies(portId, policy.copiesOf?.map((source) => source.portId) ?? null);

@@ -13,11 +13,13 @@ import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { Flapping } from '../l2/fdb/moves.ts';
 import type { ProbeSeen } from '../l2/loop-probes.ts';
+import type { PluginOrder, PluginReport } from '../plugin/worker-plugins.ts';
 
 export type WorkerOrder =
   | {
       readonly kind: 'addPort';
       readonly portId: number;
+      readonly name: string;
       readonly counts: SharedArrayBuffer;
       readonly meters: SharedArrayBuffer;
     }
@@ -54,6 +56,7 @@ export type WorkerOrder =
   /** Send a frame of the switch's own out of the port. */
   | { readonly kind: 'emit'; readonly portId: number; readonly frame: Uint8Array }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
+  | PluginOrder
   /** Nothing is to be done: the answer tells that the worker's loop turns. */
   | { readonly kind: 'answer' }
   | { readonly kind: 'pin'; readonly cpu: number }
@@ -65,6 +68,7 @@ export type NumberedOrder = { readonly number: number; readonly order: WorkerOrd
 export type OrderMessage = readonly NumberedOrder[];
 
 export type WorkerReport =
+  | PluginReport
   | { readonly kind: 'done'; readonly numbers: readonly number[] }
   /** Messages wait in its ring (l2/groups/message-ring.ts). */
   | { readonly kind: 'snooped' }
@@ -95,6 +99,9 @@ export const CONTROL_EMPTY_TURNS = 3;
 export const CONTROL_NEVER_BLOCKS = 4;
 /** 1 while the worker has taken frames from queues that it could not give to anybody yet. */
 export const CONTROL_HOLDS_FRAMES = 5;
+/** Number of the plugin that the worker is calling, 0 of none, and how many calls there were: 32 bits, running. */
+export const CONTROL_PLUGIN = 6;
+export const CONTROL_PLUGIN_CALLS = 7;
 export const CONTROL_BYTES = 64;
 
 export type PollMode = 'adaptive' | 'busy';

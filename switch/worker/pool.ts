@@ -17,15 +17,20 @@ import type { WorkReport } from '../control/report.ts';
 import type { Flapping } from '../l2/fdb/moves.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
 import { createMessageRing, MessageRing, type SnoopedMessage } from '../l2/groups/message-ring.ts';
-import { PORT_METERS_BYTES } from '../l2/limits.ts';
 import type { ProbeSeen } from '../l2/loop-probes.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
+import { PORT_METERS_BYTES } from '../l2/port-meters.ts';
+import type { PluginWorkers } from '../plugin/plugin-table.ts';
+import { PluginWatch } from '../plugin/plugin-watch.ts';
+import type { PluginOrder, PluginReport } from '../plugin/worker-plugins.ts';
 import {
   CONTROL_BYTES,
   CONTROL_EMPTY_TURNS,
   CONTROL_EPOCH,
   CONTROL_HOLDS_FRAMES,
   CONTROL_NEVER_BLOCKS,
+  CONTROL_PLUGIN,
+  CONTROL_PLUGIN_CALLS,
   CONTROL_SLEEPING,
   CONTROL_TICK,
   type NumberedOrder,
@@ -61,6 +66,8 @@ export type WorkerPoolOptions = {
   readonly onLoops: (probes: readonly ProbeSeen[], flapping: readonly Flapping[]) => void;
   readonly onQueueFailed: (portId: number, queueIndex: number) => void;
   readonly onQueueWaits: (portId: number, queueIndex: number, misses: readonly AddressMiss[]) => void;
+  /** What a worker tells of a plugin. */
+  readonly onPlugin: (report: PluginReport) => void;
 };
 
 const LOOK_AGAIN_MS = 1;
@@ -81,7 +88,7 @@ export function scratchBytes(cpus: readonly number[] | null): number {
   return FORWARDER_SCRATCH_BYTES * (cpus?.length ?? 1);
 }
 
-export class WorkerPool implements DataPath {
+export class WorkerPool implements DataPath, PluginWorkers {
   /** Rejects when a worker dies: a bug of ours that must end the process. */
   readonly failed: Promise<never>;
   readonly #threads: WorkerThread[];
@@ -135,18 +142,31 @@ export class WorkerPool implements DataPath {
     await Promise.all(this.#cpus.map((cpu, i) => this.#threads[i].order({ kind: 'pin', cpu })));
   }
 
-  async addPort(portId: number): Promise<void> {
+  async addPort(portId: number, name: string): Promise<void> {
     const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
     this.#countsOfPort.set(portId, counts);
     const meters = new SharedArrayBuffer(PORT_METERS_BYTES);
     this.#metersOfPort.set(portId, meters);
-    await this.#orderAll({ kind: 'addPort', portId, counts, meters });
+    await this.#orderAll({ kind: 'addPort', portId, name, counts, meters });
   }
 
   /** What workers of another process counted about the port, which no frame has come to here. */
   takeOverCounts(portId: number, handed: Float64Array): void {
     const counts = this.#countsOfPort.get(portId);
     if (counts !== undefined) new Float64Array(counts).set(handed);
+  }
+
+  async orderPlugins(order: PluginOrder): Promise<void> {
+    await this.#orderAll(order);
+  }
+
+  /** The number of a plugin that a worker has been in for too long; null: there is none. Call once a second. */
+  stuckPlugin(): { readonly worker: number; readonly plugin: number } | null {
+    for (const [worker, thread] of this.#threads.entries()) {
+      const plugin = thread.stuckPlugin();
+      if (plugin !== null) return { worker, plugin };
+    }
+    return null;
   }
 
   /** Resolves when every worker's loop has turned, a sleeping one's too. */
@@ -336,10 +356,11 @@ class WorkerThread {
     setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
     {
       onLoops,
+      onPlugin,
       onQueueFailed,
       onQueueWaits,
       onSnooped,
-    }: Pick<WorkerPoolOptions, 'onLoops' | 'onQueueFailed' | 'onQueueWaits' | 'onSnooped'>,
+    }: Pick<WorkerPoolOptions, 'onLoops' | 'onPlugin' | 'onQueueFailed' | 'onQueueWaits' | 'onSnooped'>,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
@@ -350,7 +371,8 @@ class WorkerThread {
       else if (report.kind === 'snooped') onSnooped?.();
       else if (report.kind === 'queueWaits') onQueueWaits(report.portId, report.queueIndex, report.misses);
       else if (report.kind === 'loops') onLoops(report.probes, report.flapping);
-      else for (const number of report.numbers) this.#answered(number);
+      else if (report.kind === 'done') for (const number of report.numbers) this.#answered(number);
+      else onPlugin(report);
     });
     this.failed = new Promise((_, reject) => {
       this.#worker.on('error', reject);
@@ -390,6 +412,14 @@ class WorkerThread {
 
   setTick(seconds: number): void {
     Atomics.store(this.#words, CONTROL_TICK, seconds);
+  }
+
+  readonly #watch = new PluginWatch();
+
+  /** As WorkerPool.stuckPlugin. */
+  stuckPlugin(): number | null {
+    const words = this.#words;
+    return this.#watch.look(Atomics.load(words, CONTROL_PLUGIN), Atomics.load(words, CONTROL_PLUGIN_CALLS));
   }
 
   /** Running, 32 bits without a sign. */

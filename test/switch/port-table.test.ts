@@ -198,7 +198,10 @@ describe('requests about one port', () => {
       {
         ports: () => table.ports.map((port) => ({ name: port.name }) as never),
         port: (name) => (table.withName(name) === undefined ? null : ({ name } as never)),
-        fdb: () => ({ capacity: 1, ageSeconds: 1, entries: [] }),
+        fdb: () => ({ capacity: 1, ageSeconds: 1, moved: {}, entries: [] }),
+        addAddress: () => {},
+        removeAddress: () => {},
+        flushAddresses: () => 0,
         addPort: (config) => table.add(config),
         changePort: async (name, change) => void (await table.change(name, change)),
         totals: () => NO_BOOKS,
@@ -208,6 +211,11 @@ describe('requests about one port', () => {
         addGroup: () => expect.fail('no groups here'),
         removeGroup: () => expect.fail('no groups here'),
         flushGroups: () => expect.fail('no groups here'),
+        plugins: () => [],
+        pluginNotes: () => [],
+        addPlugin: async () => {},
+        reloadPlugins: async () => {},
+        removePlugin: async () => {},
         removePort: (name) => {
           const removed = table.remove(name);
           asked();

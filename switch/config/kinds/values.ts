@@ -5,6 +5,7 @@ import { MTU_MAX, MTU_MIN, parseMac } from '../../../protocol/ethernet.ts';
 import { parseIp } from '../../../protocol/ip-text.ts';
 import { pinnableCpus } from '../../../src/host/affinity.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../../../src/host/unix-socket.ts';
+import { parseIpPrefix } from '../../../src/port/tap/ip-prefix.ts';
 
 /** What the schemas ask of the machine; a parameter so that tests do not depend on it. */
 export type HostFacts = {
@@ -112,6 +113,61 @@ export const querierAddresses = z
       addresses.every(isSource) && new Set(addresses.map((bytes) => bytes?.length)).size === texts.length
     );
   }, GROUP_SOURCES_ALLOWED);
+const MACS_ALLOWED =
+  'addresses of single stations: a list, in an option joined by +, for example 02:00:00:00:00:01+02:00:00:00:00:02';
+const STATICS_ALLOWED =
+  'addresses of single stations, each with @VLAN or without: a list, in an option joined by +, for example 02:00:00:00:00:01@10';
+const IPS_ALLOWED =
+  'IPv4 and IPv6 addresses or networks: a list, in an option joined by +, for example 10.0.0.5+2001:db8::/64';
+const MACS_MAX = 256;
+const IPS_MAX = 64;
+const ADDRESSES_MAX = 65_535;
+
+export const addressCount = wholeNumber(1, ADDRESSES_MAX);
+
+/** A list of texts, each once; `normal` answers how one is written, or null where it is none. */
+function textList(allowed: string, max: number, normal: (text: string) => string | null) {
+  return z
+    .preprocess(
+      (value) => (typeof value === 'string' ? value.split(/[+, ]+/) : value),
+      z.array(z.string(allowed), allowed).min(1, allowed).max(max, `at most ${max}`),
+    )
+    .transform((texts, context): string[] => {
+      const written = texts.map((text) => normal(text.trim()));
+      const wrong = written.indexOf(null);
+      if (wrong < 0) return [...new Set(written.filter((text) => text !== null))];
+      context.issues.push({ code: 'custom', message: allowed, input: texts[wrong], path: [wrong] });
+      return z.NEVER;
+    });
+}
+
+export const macList = textList(MACS_ALLOWED, MACS_MAX, (text) =>
+  isStationMac(text) ? text.toLowerCase() : null,
+);
+
+/** `02:00:00:00:00:01`, or with the VLAN that it is in, `02:00:00:00:00:01@10`. */
+export const staticMacList = textList(STATICS_ALLOWED, MACS_MAX, (text) => {
+  const [mac = '', vlanText, ...rest] = text.split('@');
+  if (!isStationMac(mac) || rest.length > 0) return null;
+  if (vlanText === undefined) return mac.toLowerCase();
+  const isVlan = /^\d{1,4}$/.test(vlanText) && Number(vlanText) <= VLAN_MAX;
+  return isVlan ? `${mac.toLowerCase()}@${Number(vlanText)}` : null;
+});
+
+/** IP addresses and networks, as they were written; `parseIpNetwork` reads each. */
+export const ipList = textList(IPS_ALLOWED, IPS_MAX, (text) => (parseIpNetwork(text) === null ? null : text));
+
+/** @returns null where the text is none */
+export function parseIpNetwork(text: string): { bytes: number[]; prefixBits: number } | null {
+  const prefix = parseIpPrefix(text.includes('/') ? text : `${text}/${text.includes(':') ? 128 : 32}`);
+  return prefix === null ? null : { bytes: [...prefix.bytes], prefixBits: prefix.prefixBits };
+}
+
+export const GUARDS = ['dhcp', 'ra'] as const;
+const GUARDS_ALLOWED = `${GUARDS.join(', ')}: a list, in an option joined by +`;
+export const guardList = textList(GUARDS_ALLOWED, GUARDS.length, (text) =>
+  GUARDS.some((each) => each === text) ? text : null,
+);
 
 export const socketPath = pathOf('path of a UNIX socket').refine(
   (path) => Buffer.byteLength(path) <= SOCKET_PATH_BYTES_MAX,

@@ -34,6 +34,9 @@
  * little longer or a refresh is lost until the address's next frame; neither can misdirect a frame.
  *
  * Eviction: owners.ts says from whom, `evictFor` which entry.
+ *
+ * Static entries (`setStatic`) have a bit beside the port. They are on no list of an owner: so they are never evicted or
+ * aged, no frame moves them to another port, and neither flush takes them. They are at most half of the table.
  */
 import { loadOrdered32 } from '../../../src/memory/ordered.ts';
 import { FdbHash } from './hash.ts';
@@ -54,7 +57,10 @@ const SLOTS_PER_HOLD = 128;
 /** Sleeps of 50 µs that learning waits for the lock before it leaves the address to the next frame. */
 const LEARN_SLEEPS = 4;
 
-const PORT_MASK = 0xffff;
+const PORT_MASK = 0x7fff;
+/** Beside the port. */
+const STATIC_BIT = 0x8000;
+const VALUE_MASK = PORT_MASK | STATIC_BIT;
 const VERSION_STEP = 0x10000;
 
 /** In place of an age: entries of any age go, and do not count as aged. */
@@ -70,7 +76,13 @@ export interface FdbEntry {
   readonly port: number;
   /** Value of the seconds clock when the address last sent a frame. */
   readonly lastSeenTick: number;
+  readonly isStatic: boolean;
 }
+
+/** What `learnUpTo` answers. */
+export const LEARNED = 0;
+/** The port has as many addresses as it may have, or the address is another port's for good. */
+export const LEARNED_NOT = 1;
 
 /** Totals since the table was made, over all threads. */
 export interface FdbCounters {
@@ -93,6 +105,8 @@ export class Fdb {
   declare private readonly totals: Float64Array<SharedArrayBuffer>;
   declare private readonly hash: FdbHash;
   declare private readonly owners: FdbOwners;
+  declare private readonly portStatics: Int32Array<SharedArrayBuffer>;
+  declare private readonly portMoves: Int32Array<SharedArrayBuffer>;
   declare private readonly slotMask: number;
   declare private readonly probeLimit: number;
   /** Where it is noted that addresses move between ports; null: nowhere. */
@@ -113,6 +127,8 @@ export class Fdb {
     this.totals = views.counters;
     this.hash = new FdbHash(header[HEADER.seed0], header[HEADER.seed1], slotBits);
     this.owners = new FdbOwners(views);
+    this.portStatics = views.portStatics;
+    this.portMoves = views.portMoves;
     this.slotMask = (1 << slotBits) - 1;
     this.probeLimit = Math.min(PROBE_LIMIT, 1 << slotBits);
   }
@@ -133,9 +149,24 @@ export class Fdb {
     };
   }
 
-  /** Entries that a port owns at this moment. */
+  /** Entries that were learned of a port at this moment. */
   countOf(port: number): number {
     return this.owners.countOf(port);
+  }
+
+  /** Static entries of a port at this moment. */
+  staticsOf(port: number): number {
+    return this.portStatics[port];
+  }
+
+  /** How often an address that was known elsewhere was seen on the port, since the port's number was last forgotten. */
+  movesTo(port: number): number {
+    return this.portMoves[port] >>> 0;
+  }
+
+  /** Changes whenever static entries do; running. */
+  get staticChanges(): number {
+    return this.header[HEADER.staticChanges];
   }
 
   /**
@@ -212,13 +243,126 @@ export class Fdb {
       const value = loadOrdered32(slots, at + 2);
       if ((value & PORT_MASK) === 0) break;
       if (loadOrdered32(slots, at) === macLo && loadOrdered32(slots, at + 1) === keyHi) {
-        if ((value & PORT_MASK) !== port + 1) break;
+        if ((value & PORT_MASK) !== port + 1) {
+          if ((value & STATIC_BIT) !== 0) return;
+          break;
+        }
         // Most frames fall into a second already noted: then the cache line stays shared between the workers.
         if (slots[at + 3] !== nowTick) slots[at + 3] = nowTick;
         return;
       }
     }
     this.learnLocked(macLo, keyHi, home, port, nowTick);
+  }
+
+  /**
+   * As `learn`, but the port gets no more than `max` addresses, static ones counted: exactly, however many threads learn.
+   * `sticks`: an address that was unknown becomes a static one. Also when the table stays locked, nothing is learned.
+   * @returns LEARNED when the address is the port's now, or LEARNED_NOT
+   */
+  learnUpTo(
+    macLo: number,
+    macHi: number,
+    vlan: number,
+    port: number,
+    nowTick: number,
+    max: number,
+    sticks: boolean,
+  ): number {
+    if ((macLo & 1) !== 0 || (macLo | macHi) === 0) return LEARNED_NOT;
+    const keyHi = macHi | (vlan << 16);
+    const home = this.hash.homeOf(macLo, keyHi);
+    const known = this.lookupFrom(home, macLo, keyHi);
+    if (known === port) {
+      this.learn(macLo, macHi, vlan, port, nowTick);
+      return LEARNED;
+    }
+    // A guest that sends of ever new addresses does not come to the lock.
+    if (this.owners.countOf(port) + this.portStatics[port] >= max) return LEARNED_NOT;
+    this.requirePort(port);
+    if (!acquireFdbLock(this.header, LEARN_SLEEPS)) return LEARNED_NOT;
+    const slot = this.find(macLo, keyHi, home);
+    let answer = LEARNED;
+    if (slot >= 0 && this.portAt(slot) === port) this.refresh(slot, port, nowTick);
+    else if (this.owners.countOf(port) + this.portStatics[port] >= max) answer = LEARNED_NOT;
+    else if (slot >= 0 && this.isStaticAt(slot)) answer = LEARNED_NOT;
+    else {
+      if (slot < 0) this.insert(macLo, keyHi, home, port, nowTick);
+      else this.refresh(slot, port, nowTick);
+      const at = this.find(macLo, keyHi, home);
+      if (at < 0) answer = LEARNED_NOT;
+      else if (sticks) this.makeStatic(at);
+    }
+    releaseFdbLock(this.header);
+    return answer;
+  }
+
+  /**
+   * Has the address stay behind a port until `remove` or `forgetStatics`, whatever was known of it.
+   * @returns false when half of the table is static already
+   * @throws RangeError when the port is not 0 to maxPorts − 1, or the address is a group's or zero
+   */
+  setStatic(macLo: number, macHi: number, vlan: number, port: number, nowTick: number): boolean {
+    this.requirePort(port);
+    if ((macLo & 1) !== 0 || (macLo | macHi) === 0) throw new RangeError('not the address of a station');
+    const keyHi = macHi | (vlan << 16);
+    const home = this.hash.homeOf(macLo, keyHi);
+    requireFdbLock(this.header);
+    const old = this.find(macLo, keyHi, home);
+    if (old >= 0) this.removeAt(old);
+    let slot = -1;
+    if (this.hasRoomForStatic()) {
+      this.insert(macLo, keyHi, home, port, nowTick);
+      slot = this.find(macLo, keyHi, home);
+      this.makeStatic(slot);
+    }
+    releaseFdbLock(this.header);
+    return slot >= 0;
+  }
+
+  /** Removes an address, learned or static. @returns what it was; null: it was not known */
+  remove(macLo: number, macHi: number, vlan: number): FdbEntry | null {
+    const keyHi = macHi | (vlan << 16);
+    requireFdbLock(this.header);
+    const slot = this.find(macLo, keyHi, this.hash.homeOf(macLo, keyHi));
+    const entry = slot < 0 ? null : entryAt(this.slots, slot * SLOT_WORDS);
+    if (slot >= 0) this.removeAt(slot);
+    releaseFdbLock(this.header);
+    return entry;
+  }
+
+  /** Forgets the port's number: its learned and its static entries, and how often addresses moved to it. */
+  forgetPort(port: number): void {
+    this.flushPort(port);
+    this.removeStatics(port);
+    this.portMoves[port] = 0;
+  }
+
+  /** Removes the static entries of a port. @returns entries removed */
+  removeStatics(port: number): number {
+    this.requirePort(port);
+    let removed = 0;
+    if (this.portStatics[port] === 0) return 0;
+    for (const entry of this.entries()) {
+      if (!entry.isStatic || entry.port !== port) continue;
+      this.remove(entry.macLo, entry.macHi, entry.vlan);
+      removed++;
+    }
+    return removed;
+  }
+
+  /**
+   * Removes learned entries: of a port, of a VLAN, or those that are of both; null: of any.
+   * @returns entries removed
+   */
+  flushOf(port: number | null, vlan: number | null): number {
+    if (vlan === null) return port === null ? this.flush() : this.flushPort(port);
+    let removed = 0;
+    for (const entry of this.entries()) {
+      if (entry.isStatic || entry.vlan !== vlan || (port !== null && entry.port !== port)) continue;
+      if (this.remove(entry.macLo, entry.macHi, entry.vlan) !== null) removed++;
+    }
+    return removed;
   }
 
   /**
@@ -232,7 +376,7 @@ export class Fdb {
   }
 
   /**
-   * Removes every entry of a port. Its workers must have stopped learning on it, or new ones may remain.
+   * Removes every learned entry of a port. Its workers must have stopped learning on it, or new ones may remain.
    * @returns entries removed
    */
   flushPort(port: number): number {
@@ -259,7 +403,7 @@ export class Fdb {
   }
 
   /**
-   * Removes every entry; what other threads learn meanwhile may remain.
+   * Removes every learned entry; what other threads learn meanwhile may remain.
    * @returns entries removed
    */
   flush(): number {
@@ -296,6 +440,7 @@ export class Fdb {
     const at = slot * SLOT_WORDS;
     const value = this.slots[at + 2];
     const oldPort = (value & PORT_MASK) - 1;
+    if (oldPort !== port && (value & STATIC_BIT) !== 0) return;
     this.slots[at + 3] = nowTick;
     if (oldPort === port) return;
     const { moves } = this;
@@ -307,6 +452,32 @@ export class Fdb {
     this.owners.remove(oldPort, slot);
     this.owners.add(port, slot);
     this.totals[COUNTER.moved]++;
+    this.portMoves[port]++;
+  }
+
+  private hasRoomForStatic(): boolean {
+    return this.header[HEADER.statics] < this.capacity >> 1;
+  }
+
+  /** Under the lock. An entry that cannot be a static one stays a learned one. */
+  private makeStatic(slot: number): void {
+    const { slots } = this;
+    const at = slot * SLOT_WORDS;
+    if (slot < 0 || this.isStaticAt(slot) || !this.hasRoomForStatic()) return;
+    const port = this.portAt(slot);
+    this.owners.remove(port, slot);
+    Atomics.store(slots, at + 2, nextVersion(slots[at + 2]) | STATIC_BIT | (port + 1));
+    this.noteStatic(port, 1);
+  }
+
+  private noteStatic(port: number, change: number): void {
+    this.portStatics[port] += change;
+    this.header[HEADER.statics] += change;
+    this.header[HEADER.staticChanges]++;
+  }
+
+  private isStaticAt(slot: number): boolean {
+    return (this.slots[slot * SLOT_WORDS + 2] & STATIC_BIT) !== 0;
   }
 
   private insert(macLo: number, keyHi: number, home: number, port: number, nowTick: number): void {
@@ -314,6 +485,8 @@ export class Fdb {
     let slot = this.findEmpty(home);
     if (slot < 0) {
       slot = this.chooseNear(home);
+      // All are static: the address stays unknown.
+      if (slot < 0) return;
       this.owners.remove(this.portAt(slot), slot);
       this.header[HEADER.size]--;
       this.totals[COUNTER.evicted]++;
@@ -342,12 +515,17 @@ export class Fdb {
 
   /**
    * All slots that this home may use are taken, which chance does not bring about but an attack on the hash
-   * might: which of their entries gives way. The one whose port owns most, of these the one longest unseen.
+   * might: which of their entries gives way. The one whose port owns most, of these the one longest unseen; -1: none may.
    */
   private chooseNear(home: number): number {
-    let chosen = home;
-    for (let probe = 1; probe < this.probeLimit; probe++) {
+    let chosen = -1;
+    for (let probe = 0; probe < this.probeLimit; probe++) {
       const slot = (home + probe) & this.slotMask;
+      if (this.isStaticAt(slot)) continue;
+      if (chosen < 0) {
+        chosen = slot;
+        continue;
+      }
       const excess = this.owners.countOf(this.portAt(slot)) - this.owners.countOf(this.portAt(chosen));
       const isOlder = ((this.tickAt(slot) - this.tickAt(chosen)) | 0) < 0;
       if (excess > 0 || (excess === 0 && isOlder)) chosen = slot;
@@ -384,7 +562,8 @@ export class Fdb {
 
   private isStale(slot: number, nowTick: number, maxAgeTicks: number): boolean {
     const at = slot * SLOT_WORDS;
-    if ((this.slots[at + 2] & PORT_MASK) === 0) return false;
+    const value = this.slots[at + 2];
+    if ((value & PORT_MASK) === 0 || (value & STATIC_BIT) !== 0) return false;
     return maxAgeTicks === EVERY_AGE || ((nowTick - this.slots[at + 3]) | 0) > maxAgeTicks;
   }
 
@@ -410,7 +589,8 @@ export class Fdb {
   private removeAt(slot: number): void {
     const slots = this.slots;
     const slotMask = this.slotMask;
-    this.owners.remove(this.portAt(slot), slot);
+    if (this.isStaticAt(slot)) this.noteStatic(this.portAt(slot), -1);
+    else this.owners.remove(this.portAt(slot), slot);
     let gap = slot;
     // The table is at most half full: an empty slot ends this long before the bound does.
     for (let step = 1; step <= slotMask; step++) {
@@ -421,8 +601,9 @@ export class Fdb {
       const home = this.hash.homeOf(slots[at], slots[at + 1]);
       const mayMove = ((next - home) & slotMask) >= ((next - gap) & slotMask);
       if (!mayMove) continue;
-      this.write(gap, slots[at], slots[at + 1], port, slots[at + 3]);
-      this.owners.relocate(port, next, gap);
+      const staticBit = slots[at + 2] & STATIC_BIT;
+      this.write(gap, slots[at], slots[at + 1], port, slots[at + 3], staticBit);
+      if (staticBit === 0) this.owners.relocate(port, next, gap);
       gap = next;
     }
     const gapAt = gap * SLOT_WORDS;
@@ -431,7 +612,7 @@ export class Fdb {
   }
 
   /** Rewrites a slot in the order that lock-free readers rely on. */
-  private write(slot: number, macLo: number, keyHi: number, port: number, tick: number): void {
+  private write(slot: number, macLo: number, keyHi: number, port: number, tick: number, staticBit = 0): void {
     const slots = this.slots;
     const at = slot * SLOT_WORDS;
     const version = nextVersion(slots[at + 2]);
@@ -439,7 +620,7 @@ export class Fdb {
     Atomics.store(slots, at, macLo);
     Atomics.store(slots, at + 1, keyHi);
     slots[at + 3] = tick;
-    Atomics.store(slots, at + 2, version | (port + 1));
+    Atomics.store(slots, at + 2, version | staticBit | (port + 1));
   }
 
   private portAt(slot: number): number {
@@ -459,7 +640,7 @@ export class Fdb {
 
 /** The value word of an empty slot, one version on. */
 function nextVersion(value: number): number {
-  return ((value & ~PORT_MASK) + VERSION_STEP) | 0;
+  return ((value & ~VALUE_MASK) + VERSION_STEP) | 0;
 }
 
 function entryAt(words: Int32Array, at: number): FdbEntry {
@@ -469,5 +650,6 @@ function entryAt(words: Int32Array, at: number): FdbEntry {
     vlan: words[at + 1] >>> 16,
     port: (words[at + 2] & PORT_MASK) - 1,
     lastSeenTick: words[at + 3],
+    isStatic: (words[at + 2] & STATIC_BIT) !== 0,
   };
 }

@@ -10,9 +10,9 @@ import { randomBytes } from 'node:crypto';
 
 export const MAX_FDB_CAPACITY = 1_048_576;
 export const DEFAULT_FDB_CAPACITY = 8_192;
-export const MAX_FDB_PORTS = 65_535;
+export const MAX_FDB_PORTS = 32_767;
 
-/** Int32 words of one slot: macLo, macHi | vlan << 16, (version << 16) | (port + 1), last-seen tick. */
+/** Int32 words of one slot: macLo, macHi | vlan << 16, (version << 16) | static << 15 | (port + 1), last-seen tick. */
 export const SLOT_WORDS = 4;
 
 const MAGIC = 0x52464442;
@@ -29,6 +29,9 @@ export const HEADER = {
   lock: 16,
   size: 32,
   heaviestCount: 33,
+  /** Static entries, and how often there came to be one or one less: whoever keeps them looks whether it changed. */
+  statics: 42,
+  staticChanges: 43,
   /** Float64 × 4 from here on: learned, moved, evicted, aged. Doubles: a flood wraps an int32 in minutes. */
   counters: 34,
 } as const;
@@ -39,7 +42,7 @@ export const COUNTER = { learned: 0, moved: 1, evicted: 2, aged: 3 } as const;
 export interface FdbMemoryOptions {
   /** Addresses the table holds at most, 1 to 1,048,576; 8,192 when absent. */
   readonly capacity?: number;
-  /** Ports are numbered 0 to maxPorts − 1; 1 to 65,535. */
+  /** Ports are numbered 0 to maxPorts − 1; 1 to 32,767. */
   readonly maxPorts: number;
   /** The hash's secret, two int32. Random when absent; give one only where a run must repeat exactly. */
   readonly seed?: readonly [number, number];
@@ -55,6 +58,10 @@ export interface FdbViews {
   /** Head of each port's list of slots, + 1. */
   readonly portHeads: Int32Array<SharedArrayBuffer>;
   readonly portCounts: Int32Array<SharedArrayBuffer>;
+  /** Static entries of each port; they are on no list. */
+  readonly portStatics: Int32Array<SharedArrayBuffer>;
+  /** Addresses that were known elsewhere and then seen on each port. */
+  readonly portMoves: Int32Array<SharedArrayBuffer>;
   /** Ring links of ports on the list of ports that own equally many entries. */
   readonly portLinks: Int32Array<SharedArrayBuffer>;
   /** Head of the list of ports that own `index` entries, + 1. */
@@ -106,7 +113,9 @@ export function openFdbMemory(memory: SharedArrayBuffer): FdbViews {
     slots: view(at.slots, at.slotLinks),
     slotLinks: view(at.slotLinks, at.portHeads),
     portHeads: view(at.portHeads, at.portCounts),
-    portCounts: view(at.portCounts, at.portLinks),
+    portCounts: view(at.portCounts, at.portStatics),
+    portStatics: view(at.portStatics, at.portMoves),
+    portMoves: view(at.portMoves, at.portLinks),
     portLinks: view(at.portLinks, at.countHeads),
     countHeads: view(at.countHeads, at.end),
   };
@@ -119,9 +128,12 @@ function sectionOffsets(capacity: number, maxPorts: number, slotBits: number) {
   const slotLinks = slots + slotCount * SLOT_WORDS;
   const portHeads = slotLinks + slotCount * 2;
   const portCounts = portHeads + maxPorts;
-  const portLinks = portCounts + maxPorts;
+  const portStatics = portCounts + maxPorts;
+  const portMoves = portStatics + maxPorts;
+  const portLinks = portMoves + maxPorts;
   const countHeads = portLinks + maxPorts * 2;
-  return { slots, slotLinks, portHeads, portCounts, portLinks, countHeads, end: countHeads + capacity + 1 };
+  const end = countHeads + capacity + 1;
+  return { slots, slotLinks, portHeads, portCounts, portStatics, portMoves, portLinks, countHeads, end };
 }
 
 function requireInteger(name: string, value: number, max: number): void {

@@ -110,7 +110,7 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb, mdb, add, set, remove, trace or demo (see --help)'],
+    [[], 'name a command: run, ports, fdb, mdb, add, set, remove, trace, plugin or demo (see --help)'],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],
@@ -192,6 +192,7 @@ describe('run', () => {
     expect(JSON.parse((await ringway('fdb', '--json')).stdout)).toEqual({
       capacity: 8192,
       ageSeconds: 300,
+      moved: { a: 0, b: 0 },
       entries: [],
     });
     expect((await ringway('fdb', '--control', folder)).stdout).toMatch(/^0 of at most 8,192 addresses/);
@@ -266,6 +267,12 @@ describe('run', () => {
       cvlans: null,
       priorityTags: 'never',
       qinqEthtype: '802.1ad',
+      macs: null,
+      macsMax: null,
+      macsSticky: false,
+      staticMacs: [],
+      ips: null,
+      guard: [],
       rateIn: null,
       rateInBurst: null,
       framesIn: 1000,
@@ -280,6 +287,7 @@ describe('run', () => {
       protected: true,
       loopGuard: 'on',
       loopShutSeconds: 60,
+      plugins: null,
       offloads: { csum: true, tso: true, ecn: true, uso: true },
     });
     expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({

@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest';
 import {
   DEFAULT_POLICY,
   DEFAULT_VLAN,
+  type GuardPolicy,
   type LimitsPolicy,
+  NO_GUARD,
   NO_LIMITS,
   type PortPolicy,
   type VlanPolicy,
@@ -14,6 +16,7 @@ import {
   effectiveSettings,
   policyOf,
   snoopingOf,
+  staticMacsOf,
   tuningOf,
 } from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
@@ -49,6 +52,7 @@ const LOOP_KEYS = ['loopGuard', 'loopShutSeconds'];
 const GROUP_KEYS = ['mrouter', 'fastLeave'];
 const CHANGEABLE = Object.keys(COMMON_PORT_FIELDS).join(', ');
 const VLAN_KEYS = ['vlanMode', 'tag', 'trunks', 'cvlans', 'priorityTags', 'qinqEthtype'];
+const GUARD_KEYS = ['macs', 'macsMax', 'macsSticky', 'staticMacs', 'ips', 'guard'];
 
 const fromOption = (port: string): PortConfig => resolveConfig([settingsOf({ port: [port] })]).ports[0];
 const fromFile = (text: string): PortConfig => resolveConfig([parseConfigText('r.yaml', text)]).ports[0];
@@ -68,11 +72,26 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
       ...STORM_KEYS,
       ...LOOP_KEYS,
       ...GROUP_KEYS,
+      ...GUARD_KEYS,
+      'plugins',
     ];
     expect(tested.sort()).toEqual(Object.keys(COMMON_PORT_FIELDS).sort());
     expect(option('')).toMatchObject({ kind, flood: true, receive: true, forwardBpdu: false });
     expect(file('')).toEqual(option(''));
     expect({ ...DEFAULT_POLICY, ...policyOf(option('')) }).toEqual(DEFAULT_POLICY);
+  });
+
+  it('has plugins that its frames pass', () => {
+    const known = (port: string): PortConfig =>
+      resolveConfig([settingsOf({ port: [port], plugin: ['acl.ts', 'mac.ts'] })]).ports[0];
+    const port = known(`a=${kind}:${ENDPOINTS[kind]},plugins=acl+mac`);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), plugins: ['acl', 'mac'] });
+    expect(effectiveSettings(port, [])).toMatchObject({ plugins: ['acl', 'mac'] });
+    expect(policyOf(option(',plugins=none'))).toMatchObject({ plugins: [] });
+    expect(file(', plugins: []')).toEqual(option(',plugins=none'));
+    expect(() => option(',plugins=1')).toThrow(
+      '--port a: plugins: 1 is not allowed (names of plugins: a list, in an option joined by +, or none)',
+    );
   });
 
   it('has an MTU', () => {
@@ -90,6 +109,62 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
     expect(snoopingOf(option(''))).toEqual({ mrouter: 'auto', fastLeave: false });
     expect(effectiveSettings(port, [])).toMatchObject({ mrouter: 'off', fastLeave: true });
     expect(() => option(',mrouter=yes')).toThrow('mrouter: yes is not allowed (auto, on or off)');
+  });
+
+  it.each<[string, string, Partial<GuardPolicy>]>([
+    [
+      'macs=02:00:00:00:00:0A+02:00:00:00:00:02',
+      'macs: ["02:00:00:00:00:0a", "02:00:00:00:00:02"]',
+      {
+        macs: [
+          [2, 0, 0, 0, 0, 10],
+          [2, 0, 0, 0, 0, 2],
+        ],
+      },
+    ],
+    ['macs-max=3', 'macsMax: 3', { macsMax: 3 }],
+    ['macs-max=3,macs-sticky=on', 'macsMax: 3, macsSticky: on', { macsMax: 3, sticky: true }],
+    [
+      'ips=10.0.0.5+2001:db8::/64',
+      'ips: [10.0.0.5, "2001:db8::/64"]',
+      {
+        addresses: [
+          { bytes: [10, 0, 0, 5], prefixBits: 32 },
+          { bytes: [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], prefixBits: 64 },
+        ],
+      },
+    ],
+    ['guard=dhcp', 'guard: [dhcp]', { dhcp: true }],
+    ['guard=ra+dhcp', 'guard: [ra, dhcp]', { dhcp: true, ra: true }],
+  ])('has a guard: %s', (onLine, inFile, guard) => {
+    const port = option(`,${onLine}`);
+    expect(file(`, ${inFile}`)).toEqual(port);
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), guard: { ...NO_GUARD, ...guard } });
+    expect(resolveChange(port, {})).toEqual(port);
+  });
+
+  it('may be protected, and have addresses that stay, in a VLAN or in that of frames without a tag', () => {
+    expect(policyOf(option(',protected=on'))).toEqual({ ...policyOf(option('')), isProtected: true });
+    const port = option(',tag=7,static-macs=02:00:00:00:00:0A+02:00:00:00:00:02@9');
+    expect(file(', tag: 7, staticMacs: ["02:00:00:00:00:0a", "02:00:00:00:00:02@9"]')).toEqual(port);
+    expect(policyOf(port).guard).toBe(null);
+    expect(staticMacsOf(port)).toEqual([
+      { mac: '02:00:00:00:00:0a', vlan: 7 },
+      { mac: '02:00:00:00:00:02', vlan: 9 },
+    ]);
+  });
+
+  it.each([
+    ['macs=01:00:00:00:00:01', 'macs'],
+    ['macs=02:00:00:00:00:01+x', 'macs'],
+    ['static-macs=02:00:00:00:00:01@4096', 'static-macs'],
+    ['macs-max=0', 'macs-max'],
+    ['ips=10.0.0.0/33', 'ips'],
+    ['ips=fe80::1%eth0', 'ips'],
+    ['guard=dhcp+arp', 'guard'],
+    ['macs-sticky=on', 'macs-sticky: on is not allowed (on only with macs-max, which says how many stay)'],
+  ])('refuses %s by name', (onLine, words) => {
+    expect(() => option(`,${onLine}`)).toThrow(`--port a: ${words}`);
   });
 
   it.each<[string, string, Partial<VlanPolicy>]>([

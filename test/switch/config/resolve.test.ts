@@ -76,6 +76,7 @@ describe('snooping', () => {
 describe('accepted', () => {
   it('fills in every default', () => {
     expect(fromOptions({ port: ['a=/x/a.sock'] })).toEqual({
+      plugins: [],
       ports: [PORT_A],
       cpus: null,
       poll: 'adaptive',
@@ -194,6 +195,7 @@ state: none
       ],
       cpus: [2, 3],
       poll: 'busy',
+      plugins: [],
       idleUs: 0,
       fdb: { capacity: 1_048_576, ageSeconds: 1 },
       arenaBytes: 2 ** 39,
@@ -248,6 +250,7 @@ state: none
       ],
       cpus: [3, 0],
       poll: 'busy',
+      plugins: [],
       idleUs: 1_000_000,
       fdb: { capacity: 1, ageSeconds: 1_000_000 },
       arenaBytes: 2 ** 32,

@@ -58,10 +58,11 @@ function dropCounts(counts: Partial<Record<DropReason, number>>): Record<DropRea
 const FDB: FdbReport = {
   capacity: 8192,
   ageSeconds: 300,
+  moved: { vm0: 0, vm1: 2 },
   entries: [
-    { mac: '02:00:00:00:00:02', vlan: 7, port: 'vm1', ageSeconds: 0 },
-    { mac: '02:00:00:00:00:02', vlan: 0, port: 'vm1', ageSeconds: 12 },
-    { mac: '02:00:00:00:00:01', vlan: 0, port: 'vm0', ageSeconds: 299 },
+    { mac: '02:00:00:00:00:02', vlan: 7, port: 'vm1', ageSeconds: 0, static: false },
+    { mac: '02:00:00:00:00:02', vlan: 0, port: 'vm1', ageSeconds: 12, static: true },
+    { mac: '02:00:00:00:00:01', vlan: 0, port: 'vm0', ageSeconds: 299, static: false },
   ],
 };
 
@@ -118,6 +119,14 @@ const SOURCE: ControlSource = {
   addPort: unchanged,
   changePort: unchanged,
   removePort: unchanged,
+  addAddress: () => {},
+  removeAddress: () => {},
+  flushAddresses: () => 0,
+  plugins: () => [],
+  pluginNotes: () => [],
+  addPlugin: unchanged,
+  reloadPlugins: unchanged,
+  removePlugin: unchanged,
 };
 const API = controlApi(SOURCE, '1.2.3');
 
@@ -349,6 +358,44 @@ describe('answers', () => {
     const body = { tag: 10, trunks: null };
     expect(await askControl(socketPath, '/v1/ports/vm0', { method: 'PATCH', body })).toEqual(PORTS[0]);
     expect(changes).toEqual([['vm0', body]]);
+  });
+
+  it('addresses that are added, forgotten and flushed', async () => {
+    const asked: unknown[] = [];
+    const source: ControlSource = {
+      ...SOURCE,
+      addAddress: (...all) => void asked.push(['add', ...all]),
+      removeAddress: (...all) => void asked.push(['remove', ...all]),
+      flushAddresses: (...all) => asked.push(['flush', ...all]),
+    };
+    await serve(controlApi(source, '1'));
+    const ask = (path: string, method: 'PUT' | 'DELETE' | 'POST', body?: unknown): Promise<unknown> =>
+      askControl(socketPath, path, { method, ...(body !== undefined && { body }) });
+    const path = '/v1/fdb/02:00:00:00:00:0A';
+    expect(await ask(path, 'PUT', { port: 'vm0', vlan: 7 })).toEqual({ added: '02:00:00:00:00:0a' });
+    await ask(path, 'PUT', { port: 'vm0' });
+    expect(await ask(`${path}?vlan=7`, 'DELETE')).toEqual({ removed: '02:00:00:00:00:0a' });
+    await ask(path, 'DELETE');
+    expect(await ask('/v1/fdb/flush', 'POST', { port: 'vm0', vlan: 3, static: true })).toEqual({
+      removed: 5,
+    });
+    await ask('/v1/fdb/flush', 'POST', {});
+    expect(asked).toEqual([
+      ['add', '02:00:00:00:00:0a', 7, 'vm0'],
+      ['add', '02:00:00:00:00:0a', null, 'vm0'],
+      ['remove', '02:00:00:00:00:0a', 7],
+      ['remove', '02:00:00:00:00:0a', 0],
+      ['flush', 'vm0', 3, true],
+      ['flush', null, null, false],
+    ]);
+    for (const wrong of [
+      ask('/v1/fdb/01:00:00:00:00:01', 'PUT', { port: 'vm0' }),
+      ask(path, 'PUT', { port: 'vm0', vlan: 4096 }),
+      ask(path, 'PUT', { vlan: 1 }),
+      ask(`${path}?vlan=x`, 'DELETE'),
+      ask('/v1/fdb/flush', 'POST', { ports: 'vm0' }),
+    ])
+      expect(await errorOf(wrong)).toMatchObject({ status: 400 });
   });
 
   it('500 and the reason when the source throws', async () => {
@@ -592,9 +639,10 @@ describe('for people', () => {
     expect(formatFdb(FDB).split('\n')).toEqual([
       'ADDRESS            VLAN  PORT  SILENT FOR',
       '02:00:00:00:00:01     0  vm0        299 s',
-      '02:00:00:00:00:02     0  vm1         12 s',
+      '02:00:00:00:00:02     0  vm1       static',
       '02:00:00:00:00:02     7  vm1          0 s',
       '3 of at most 8,192 addresses; each is forgotten after 300 s of silence',
+      'moved there from another port: vm1 2',
       '',
     ]);
     expect(formatFdb({ ...FDB, entries: [] })).toMatch(/^0 of at most/);

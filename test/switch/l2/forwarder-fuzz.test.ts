@@ -33,12 +33,23 @@ const NOT_HERE: readonly DropReason[] = [
   'tooManySegments',
   'heldBack',
   'notTranslated',
+  'plugin',
+  'pluginFailed',
   'rateIn',
   'rateOut',
   'stormBroadcast',
   'stormMulticast',
   'stormUnknown',
   'loopProbe',
+  // Guards are tested in guard/.
+  'macNotAllowed',
+  'macsExceeded',
+  'ipNotAllowed',
+  'arpNotAllowed',
+  'ndNotAllowed',
+  'dhcpServer',
+  'routerAdvertisement',
+  'guardUnreadable',
 ];
 
 afterAll(() => arena.release());

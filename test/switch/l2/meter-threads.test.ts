@@ -47,7 +47,7 @@ it('of four threads', async () => {
   );
   const sum = passed.reduce((total, count) => total + count, 0);
   const allowed = RATE.burst + (THREADS * LOOKS * RATE.perSecond) / 1e6;
-  // Each thread may be in debt at the end, and have looked at the clock before the others did.
+  // Each thread may be in debt at the end, and the others need not know of a small part of a bucket.
   expect(sum).toBeGreaterThan(allowed * 0.99);
-  expect(sum).toBeLessThanOrEqual(allowed + THREADS);
+  expect(sum).toBeLessThanOrEqual(allowed + THREADS * (1 + RATE.burst / 256));
 });

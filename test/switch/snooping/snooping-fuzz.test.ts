@@ -36,7 +36,7 @@ class Twin {
     if (kind === 'report') return routers;
     const members = this.members.get(`${vlan} ${group}`);
     if (members === undefined || members.size === 0) return floods ? null : routers;
-    return members.union(routers);
+    return new Set([...members, ...routers]);
   }
 
   set(map: 'members' | 'routers', vlan: number, group: string, port: number, isIn: boolean): void {

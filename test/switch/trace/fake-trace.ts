@@ -1,6 +1,6 @@
 /** Traces on a FakeSwitch: the same policies, tables and queues that its forwarder has. */
 import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
-import { PORT_METERS_BYTES } from '../../../switch/l2/limits.ts';
+import { PORT_METERS_BYTES } from '../../../switch/l2/port-meters.ts';
 import type { TraceReport } from '../../../switch/trace/report.ts';
 import { Tracer } from '../../../switch/trace/tracer.ts';
 import { FakeSwitch } from '../l2/fake-switch.ts';

@@ -46,7 +46,9 @@ describe('Fdb', () => {
     expect(fdb.lookup(2, 4, 0)).toBe(-1);
     expect(fdb.lookup(4, 3, 0)).toBe(-1);
     expect(fdb.size).toBe(1);
-    expect(fdb.entries()).toEqual([{ macLo: 2, macHi: 3, vlan: 0, port: 5, lastSeenTick: 100 }]);
+    expect(fdb.entries()).toEqual([
+      { macLo: 2, macHi: 3, vlan: 0, port: 5, lastSeenTick: 100, isStatic: false },
+    ]);
   });
 
   it('keeps the same address in two VLANs apart', () => {
@@ -80,12 +82,12 @@ describe('Fdb', () => {
   });
 
   it('accepts the highest port and refuses the one after it', () => {
-    const fdb = makeFdb({ maxPorts: 65_535 });
-    fdb.learn(2, 3, 0, 65_534, 1);
-    expect(fdb.lookup(2, 3, 0)).toBe(65_534);
-    expect(() => fdb.learn(4, 3, 0, 65_535, 1)).toThrow(RangeError);
+    const fdb = makeFdb({ maxPorts: 32_767 });
+    fdb.learn(2, 3, 0, 32_766, 1);
+    expect(fdb.lookup(2, 3, 0)).toBe(32_766);
+    expect(() => fdb.learn(4, 3, 0, 32_767, 1)).toThrow(RangeError);
     expect(() => fdb.learn(4, 3, 0, -1, 1)).toThrow(RangeError);
-    expect(() => fdb.flushPort(65_535)).toThrow(RangeError);
+    expect(() => fdb.flushPort(32_767)).toThrow(RangeError);
     fdb.learn(4, 3, 0, 0, 1);
     expect(fdb.lookup(4, 3, 0)).toBe(0);
   });

@@ -12,6 +12,7 @@ export interface NaiveEntry {
   readonly vlan: number;
   port: number;
   lastSeenTick: number;
+  isStatic: boolean;
 }
 
 export type ChooseVictim = (candidates: NaiveEntry[]) => NaiveEntry;
@@ -44,7 +45,7 @@ export class NaiveFdb {
     const known = this.#byVlan.get(vlan)?.get(addressNumber(macLo, macHi));
     if (known === undefined) {
       if (this.size >= this.#capacity) this.#evictFor(port);
-      this.#insert({ macLo, macHi, vlan, port, lastSeenTick: nowTick });
+      this.#insert({ macLo, macHi, vlan, port, lastSeenTick: nowTick, isStatic: false });
       return;
     }
     if (known.port !== port) this.moved++;

@@ -1,0 +1,65 @@
+/**
+ * Tries a plugin before any frame meets it, in a thread of its own that is ended when it takes too long. Main thread.
+ */
+import { Worker } from 'node:worker_threads';
+import { printable } from '../../src/host/printable.ts';
+import { ConfigError, type SettingFault } from '../config/settings.ts';
+import type { PluginBundle, PluginSpec } from './bundle.ts';
+import type { PluginSettingFault } from './settings.ts';
+import type { TrialResult } from './trial-run.ts';
+
+const TRIAL_MS = 10_000;
+const PROGRAM = new URL(
+  import.meta.url.endsWith('.ts') ? './trial-thread.ts' : './trial-thread.js',
+  import.meta.url,
+);
+
+let lastNumber = 0;
+
+/** A plugin that cannot be: the message names its file, its settings and all that is wrong with them. */
+export function refusedPlugin(
+  { name, file }: PluginSpec,
+  faults: readonly PluginSettingFault[],
+): ConfigError {
+  const told = faults.map((fault): { subject: string; fault: SettingFault } => ({
+    subject: `plugin ${name} (${file})${fault.name === '' ? '' : `: ${fault.name}`}`,
+    fault: {
+      path: ['plugins', name, ...(fault.name === '' ? [] : [fault.name])],
+      text: printable(fault.text),
+    },
+  }));
+  return new ConfigError(told.map(({ subject, fault }) => `${subject}: ${fault.text}`).join('; '));
+}
+
+/** @throws ConfigError, also when it has not come to an end after `limitMs` */
+export async function tryPlugin(spec: PluginSpec, limitMs = TRIAL_MS): Promise<PluginBundle> {
+  const result = await resultOf(spec, limitMs);
+  if ('faults' in result) throw refusedPlugin(spec, result.faults);
+  return result.bundle;
+}
+
+function resultOf(spec: PluginSpec, limitMs: number): Promise<TrialResult> {
+  const workerData = { number: ++lastNumber, spec };
+  const fault = (text: string): TrialResult => ({ faults: [{ name: '', text }] });
+  return new Promise((resolve) => {
+    const worker = new Worker(PROGRAM, {
+      workerData,
+      name: `trial of ${spec.name}`,
+      stdout: true,
+      stderr: true,
+    });
+    const timer = setTimeout(() => {
+      resolve(fault(`it did not come to an end within ${limitMs / 1000} s when it was tried`));
+      void worker.terminate();
+    }, limitMs);
+    worker.once('message', (result: TrialResult) => {
+      resolve(result);
+      void worker.terminate();
+    });
+    worker.once('error', (error) => resolve(fault(error.message)));
+    worker.once('exit', () => {
+      clearTimeout(timer);
+      resolve(fault('it ended its thread when it was tried'));
+    });
+  });
+}
