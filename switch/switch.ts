@@ -23,6 +23,8 @@ import {
   queueStates,
   sumCounters,
 } from '../src/queue/state.ts';
+import { type CaptureReport, Captures, type StartedCapture } from './capture/captures.ts';
+import { captureRequestOf } from './capture/request.ts';
 import { effectiveSettings, snoopingOf, staticMacsOf, untaggedVlanOf, vlanOf } from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
@@ -77,6 +79,7 @@ export class Switch {
   readonly #tracer: Tracer;
   /** Null: groups are flooded. */
   readonly #snooping: Snooping | null;
+  readonly #captures: Captures;
   readonly #plugins: PluginTable;
   readonly #stuck = Promise.withResolvers<never>();
   readonly #clock: NodeJS.Timeout;
@@ -192,6 +195,13 @@ export class Switch {
       vlanLimit: config.vlanLimit,
       workerCount: this.#workers.workerCount,
     });
+    this.#captures = new Captures({
+      arena: this.#arena,
+      arenaView,
+      workers: this.#workers,
+      workerCount: config.cpus?.length ?? 1,
+      ports: () => this.#ports.ports,
+    });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
 
@@ -247,6 +257,8 @@ export class Switch {
 
   /** As of Giver (takeover/give.ts), with `handOver`, `rest`, `positions` and `goOn`. */
   async freeze(): Promise<void> {
+    // What they have copied is not handed over.
+    this.#captures.endAll('the switch is being taken over');
     this.#frozen = await this.#ports.freeze();
   }
 
@@ -449,6 +461,20 @@ export class Switch {
     return this.#statics.flush(portName, vlan, isAll);
   }
 
+  /** As Captures.start, of what was asked for. @throws ConfigError besides */
+  async startCapture(query: unknown): Promise<StartedCapture> {
+    return this.#captures.start(captureRequestOf(query));
+  }
+
+  captures(): CaptureReport[] {
+    return this.#captures.reports();
+  }
+
+  /** False: there is none of that number. */
+  endCapture(id: number): boolean {
+    return this.#captures.end(id, 'whoever asked for it ended it');
+  }
+
   /** How many ports there are, and of how many frames may pass. */
   portCounts(): { readonly running: number; readonly all: number } {
     const { ports } = this.#ports;
@@ -586,6 +612,7 @@ export class Switch {
   async stop(): Promise<void> {
     clearInterval(this.#clock);
     this.#snooping?.close();
+    await this.#captures.close();
     await this.#ports.close();
     await this.#workers.stop();
     this.#records?.close();
@@ -601,6 +628,7 @@ export class Switch {
     this.#loopGuard.forget(port.id);
     this.#fdb.forgetMoves(this.#moves, port.id);
     this.#snooping?.forgetPort(port.id, true);
+    this.#captures.forgetPort(port.id);
     this.#statics.forgetPort(port.id, port.name);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
   }

@@ -10,7 +10,7 @@ import { vlanOf } from '../../src/queue/frame-tags.ts';
 import type { HeadCopies } from '../l2/head-copies.ts';
 import * as FIELDS from './header-fields.ts';
 import { HeaderFields } from './header-fields.ts';
-import type { DropReason, Frames, PluginPort } from './interface.ts';
+import type { DropReason, FrameHeaders, Frames, PluginPort } from './interface.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AT_BYTES, AT_WORD0, AT_WORD1, AT_WORD2, AT_WORD3, BATCH_FRAMES_MAX, IN_PIECES, RECORD_SHIFT } = BATCH;
@@ -169,6 +169,14 @@ export class BatchFrames implements Frames {
 
   get l4Offsets(): Int32Array {
     return this.parsed().field(SPREAD_L4_OFFSETS);
+  }
+
+  get firsts(): FrameHeaders {
+    return this.parsed();
+  }
+
+  get runEnds(): Int32Array {
+    return this.parsed().runEnds;
   }
 
   get repeats(): Int32Array {

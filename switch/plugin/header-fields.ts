@@ -8,6 +8,7 @@ import * as IP from '../../protocol/ip.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import type { HeadCopies } from '../l2/head-copies.ts';
+import type { FrameHeaders } from './interface.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AT_BYTES, AT_INDEX, AT_WORD0, AT_WORD1, AT_WORD2, BATCH_FRAMES_MAX, MIXED, RECORD_SHIFT } = BATCH;
@@ -26,6 +27,7 @@ const PLAIN_IPV4 = 0x450008;
 const TYPE_AND_VERSION = 0xffffff;
 /** Of the word at 20: fragment flags and offset but for "don't fragment", and the protocol. */
 const FRAGMENT_AND_PROTOCOL = 0xff00ffbf | 0;
+const NO_WORD = ~FRAGMENT_AND_PROTOCOL;
 /** Bytes of a frame with IPv4 and ports. */
 const PORTS_END = IP_START + IPV4_HEADER_BYTES_MIN + 4;
 
@@ -38,37 +40,43 @@ export const SPREAD_L4_SOURCES = 16;
 export const SPREAD_L4_DESTINATIONS = 32;
 export const SPREAD_L4_OFFSETS = 64;
 
-export class HeaderFields {
-  declare private readonly versions: Int32Array;
-  declare private readonly sources4: Int32Array;
-  declare private readonly destinations4: Int32Array;
+/** Its fields by name are those of the first frame of each run alone: `Frames.firsts`. */
+export class HeaderFields implements FrameHeaders {
+  declare readonly ipVersions: Int32Array;
+  declare readonly ipv4Sources: Int32Array;
+  declare readonly ipv4Destinations: Int32Array;
   declare private readonly sources6: Int32Array;
   declare private readonly destinations6: Int32Array;
-  declare private readonly protocols: Int32Array;
-  declare private readonly l4Sources: Int32Array;
-  declare private readonly l4Destinations: Int32Array;
-  declare private readonly l4Offsets: Int32Array;
+  declare readonly protocols: Int32Array;
+  declare readonly l4Sources: Int32Array;
+  declare readonly l4Destinations: Int32Array;
+  declare readonly l4Offsets: Int32Array;
   /** 1: the frame has all that `Frames.repeats` names of the one before it. */
   declare readonly repeats: Int32Array;
   /** Frames with the IPv4 fields of the one before them are a run: where each begins; behind the last one stands `count`. */
   declare private readonly runs: Int32Array;
+  /** Of each frame that does not repeat the one before it: the next one of which the same holds, or `count`. */
+  declare readonly runEnds: Int32Array;
   private runCount = 0;
   private count = 0;
   private isSpread = 0;
+  /** Others than those that begin runs do not repeat. */
+  private areRepeatsAnyhow = false;
   private hasSix = false;
 
   constructor() {
-    this.versions = new Int32Array(BATCH_FRAMES_MAX);
-    this.sources4 = new Int32Array(BATCH_FRAMES_MAX);
-    this.destinations4 = new Int32Array(BATCH_FRAMES_MAX);
+    this.ipVersions = new Int32Array(BATCH_FRAMES_MAX);
+    this.ipv4Sources = new Int32Array(BATCH_FRAMES_MAX);
+    this.ipv4Destinations = new Int32Array(BATCH_FRAMES_MAX);
     this.sources6 = new Int32Array(4 * BATCH_FRAMES_MAX);
     this.destinations6 = new Int32Array(4 * BATCH_FRAMES_MAX);
     this.protocols = new Int32Array(BATCH_FRAMES_MAX);
     this.l4Sources = new Int32Array(BATCH_FRAMES_MAX);
     this.l4Destinations = new Int32Array(BATCH_FRAMES_MAX);
     this.l4Offsets = new Int32Array(BATCH_FRAMES_MAX);
-    this.repeats = new Int32Array(BATCH_FRAMES_MAX);
+    this.repeats = new Int32Array(BATCH_FRAMES_MAX).fill(1);
     this.runs = new Int32Array(BATCH_FRAMES_MAX + 1);
+    this.runEnds = new Int32Array(BATCH_FRAMES_MAX);
   }
 
   /** One of the fields, SPREAD_*, of all frames. */
@@ -92,11 +100,11 @@ export class HeaderFields {
   private arrayOf(which: number): Int32Array {
     switch (which) {
       case SPREAD_VERSIONS:
-        return this.versions;
+        return this.ipVersions;
       case SPREAD_SOURCES:
-        return this.sources4;
+        return this.ipv4Sources;
       case SPREAD_DESTINATIONS:
-        return this.destinations4;
+        return this.ipv4Destinations;
       case SPREAD_PROTOCOLS:
         return this.protocols;
       case SPREAD_L4_SOURCES:
@@ -119,21 +127,31 @@ export class HeaderFields {
   }
 
   private clearOthers(words: Int32Array): void {
-    const versions = this.field(SPREAD_VERSIONS);
+    const ipVersions = this.field(SPREAD_VERSIONS);
     if (!this.hasSix) words.fill(0, 0, 4 * this.count);
-    else for (let i = 0; i < 4 * this.count; i++) if (versions[i >> 2] !== 6) words[i] = 0;
+    else for (let i = 0; i < 4 * this.count; i++) if (ipVersions[i >> 2] !== 6) words[i] = 0;
   }
 
   /** Of all frames of a batch whose heads are copied. */
   fill(batch: Batch, copies: HeadCopies): void {
+    this.forgetRuns();
     this.count = batch.count;
-    this.runCount = 0;
     this.isSpread = 0;
     this.hasSix = false;
     const isAlike = batch.allIn !== MIXED && batch.alike && batch.alikeBehind && batch.tags.isUniform;
     if (isAlike && (batch.word3Of(0) & TYPE_AND_VERSION) === PLAIN_IPV4) this.fillAlike(batch, copies);
     else this.fillAny(batch, copies);
     this.runs[this.runCount] = batch.count;
+    this.findEnds();
+  }
+
+  /** All of `repeats` are 1 again. */
+  private forgetRuns(): void {
+    const { repeats, runs } = this;
+    if (this.areRepeatsAnyhow) repeats.fill(1);
+    else for (let run = 0; run < this.runCount; run++) repeats[runs[run]] = 1;
+    this.areRepeatsAnyhow = false;
+    this.runCount = 0;
   }
 
   /** Frames in one piece each, with the same addresses, VLAN and plain IPv4 header. */
@@ -142,40 +160,46 @@ export class HeaderFields {
     const { records } = batch;
     const count = batch.count | 0;
     const { i32 } = copies.window;
-    let before5 = 0;
+    // As no frame has it.
+    let before5 = NO_WORD;
     let before6 = 0;
     let before7 = 0;
     let before8 = 0;
     let before9 = 0;
-    // Whether the frame before had room for ports; 0: there was none.
-    let beforeBits = 0;
-    repeats.fill(1, 0, count);
     for (let frame = 0; frame < count; frame++) {
       const at = frame << RECORD_SHIFT;
-      const word = (records[at + AT_INDEX] >> 2) | 0;
-      if (records[at + AT_BYTES] >= PORTS_END) {
-        const word5 = i32[word + 5] & FRAGMENT_AND_PROTOCOL;
-        const word6 = i32[word + 6] >>> 16;
-        const word7 = i32[word + 7];
-        const word8 = i32[word + 8];
-        const word9 = i32[word + 9] & 0xffff;
+      const word = records[(at + AT_INDEX) | 0] >> 2;
+      if (records[(at + AT_BYTES) | 0] >= PORTS_END) {
+        const word5 = i32[(word + 5) | 0] & FRAGMENT_AND_PROTOCOL;
+        const word6 = i32[(word + 6) | 0] >>> 16;
+        const word7 = i32[(word + 7) | 0];
+        const word8 = i32[(word + 8) | 0];
+        const word9 = i32[(word + 9) | 0] & 0xffff;
         const difference =
-          (word5 ^ before5) |
-          (word6 ^ before6) |
-          (word7 ^ before7) |
-          (word8 ^ before8) |
-          (word9 ^ before9) |
-          (beforeBits ^ 1);
+          (word5 ^ before5) | (word6 ^ before6) | (word7 ^ before7) | (word8 ^ before8) | (word9 ^ before9);
         if (difference === 0) continue;
         before5 = word5;
         before6 = word6;
         before7 = word7;
         before8 = word8;
         before9 = word9;
-        beforeBits = 1;
-      } else beforeBits = 0;
+      } else before5 = NO_WORD;
       repeats[frame] = 0;
       this.readFrame(batch, copies, frame);
+    }
+  }
+
+  private findEnds(): void {
+    const { runs, runEnds, repeats, runCount, count } = this;
+    if (!this.areRepeatsAnyhow) {
+      for (let run = 0; run < runCount; run++) runEnds[runs[run]] = runs[run + 1];
+      return;
+    }
+    let end = count;
+    for (let frame = count - 1; frame >= 0; frame--) {
+      if (repeats[frame] !== 0) continue;
+      runEnds[frame] = end;
+      end = frame;
     }
   }
 
@@ -184,6 +208,7 @@ export class HeaderFields {
     const { count, records, alike, tags } = batch;
     const { i32 } = copies.window;
     let before = 0;
+    this.areRepeatsAnyhow = true;
     for (let frame = 0; frame < count; frame++) {
       const word = copies.indexOf(batch, frame) >> 2;
       const hasPorts = batch.bytesOf(frame) >= PORTS_END;
@@ -219,9 +244,9 @@ export class HeaderFields {
 
   /** `end` bytes of the frame lie at `index`. */
   private read(u8: Uint8Array, index: number, end: number, frame: number, etherType: number): void {
-    this.versions[frame] = 0;
-    this.sources4[frame] = 0;
-    this.destinations4[frame] = 0;
+    this.ipVersions[frame] = 0;
+    this.ipv4Sources[frame] = 0;
+    this.ipv4Destinations[frame] = 0;
     this.protocols[frame] = NONE;
     this.l4Sources[frame] = NONE;
     this.l4Destinations[frame] = NONE;
@@ -235,10 +260,10 @@ export class HeaderFields {
     const headerBytes = (u8[ip] & 0x0f) << 2;
     if (end < IP_START + IPV4_HEADER_BYTES_MIN || u8[ip] >> 4 !== 4 || headerBytes < IPV4_HEADER_BYTES_MIN)
       return;
-    this.versions[frame] = 4;
+    this.ipVersions[frame] = 4;
     this.protocols[frame] = u8[ip + 9];
-    this.sources4[frame] = be32(u8, ip + 12);
-    this.destinations4[frame] = be32(u8, ip + 16);
+    this.ipv4Sources[frame] = be32(u8, ip + 12);
+    this.ipv4Destinations[frame] = be32(u8, ip + 16);
     const fragment = be16(u8, ip + 6);
     if ((fragment & IPV4_OFFSET_BITS) !== 0) return;
     const isFragment = (fragment & IPV4_FRAGMENT_MASK) !== 0;
@@ -248,7 +273,7 @@ export class HeaderFields {
   private readIpv6(u8: Uint8Array, index: number, end: number, frame: number): void {
     const ip = index + IP_START;
     if (end < IP_START + IPV6_HEADER_BYTES || u8[ip] >> 4 !== 6) return;
-    this.versions[frame] = 6;
+    this.ipVersions[frame] = 6;
     this.hasSix = true;
     for (let word = 0; word < 4; word++) {
       this.sources6[4 * frame + word] = be32(u8, ip + 8 + 4 * word);

@@ -94,8 +94,27 @@ export type PluginSettings = {
 /** Numbers by frame, 0 to `count` - 1. */
 export type Numbers = { readonly [frame: number]: number };
 
+/** What stands in the headers behind Ethernet's, by frame; only with `reads: 'headers'`, as `firsts`, `repeats` and bytes. */
+export type FrameHeaders = {
+  /** 4 or 6; 0: neither, or its header is cut short. */
+  readonly ipVersions: Numbers;
+  /** Of IPv4 (`ipv4('10.0.0.1')`); 0 otherwise. 32 bits with a sign. */
+  readonly ipv4Sources: Numbers;
+  readonly ipv4Destinations: Numbers;
+  /** Of IPv6: the words 4 * frame to 4 * frame + 3, each of 32 bits with a sign. */
+  readonly ipv6Sources: Numbers;
+  readonly ipv6Destinations: Numbers;
+  /** Of IPv4 the protocol, of IPv6 that behind the extension headers; -1: neither. */
+  readonly protocols: Numbers;
+  /** Ports of TCP, UDP and SCTP; -1: it has none, it is a fragment, or they lie behind what can be read. */
+  readonly l4Sources: Numbers;
+  readonly l4Destinations: Numbers;
+  /** Where what follows the IP header begins; 0: nowhere within what can be read, or it is a later fragment. */
+  readonly l4Offsets: Numbers;
+};
+
 /** A burst: up to 64 frames that came in from one port, in order. */
-export type Frames = {
+export type Frames = FrameHeaders & {
   readonly count: number;
   readonly port: PluginPort;
   /** Since the switch was started. */
@@ -112,23 +131,12 @@ export type Frames = {
   /** What an earlier plugin marked the frame with; 0: nothing. */
   readonly marks: Numbers;
 
-  /** From here on only with `reads: 'headers'`. 4 or 6; 0: neither, or its header is cut short. */
-  readonly ipVersions: Numbers;
-  /** Of IPv4 (`ipv4('10.0.0.1')`); 0 otherwise. 32 bits with a sign. */
-  readonly ipv4Sources: Numbers;
-  readonly ipv4Destinations: Numbers;
-  /** Of IPv6: the words 4 * frame to 4 * frame + 3, each of 32 bits with a sign. */
-  readonly ipv6Sources: Numbers;
-  readonly ipv6Destinations: Numbers;
-  /** Of IPv4 the protocol, of IPv6 that behind the extension headers; -1: neither. */
-  readonly protocols: Numbers;
-  /** Ports of TCP, UDP and SCTP; -1: it has none, it is a fragment, or they lie behind what can be read. */
-  readonly l4Sources: Numbers;
-  readonly l4Destinations: Numbers;
-  /** Where what follows the IP header begins; 0: nowhere within what can be read, or it is a later fragment. */
-  readonly l4Offsets: Numbers;
+  /** The fields of headers again, but only those of frames whose `repeats` is 0: so these need not be copied to the others. */
+  readonly firsts: FrameHeaders;
   /** 1: it has the addresses, VLAN, EtherType, IP addresses, protocol and ports of the frame before it. */
   readonly repeats: Numbers;
+  /** Of a frame whose `repeats` is 0: the next one of which that holds, or `count`; so a run of one flow is decided on at once. */
+  readonly runEnds: Numbers;
   /** Bytes from the frame's first one, big-endian; 0 where they lie behind the first 128 or the frame's end. */
   u8(frame: number, at: number): number;
   u16(frame: number, at: number): number;

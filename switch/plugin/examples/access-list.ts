@@ -6,7 +6,7 @@
  * address or a range with a port or several behind it, as 10.0.0.0/8:1024-65535. What is neither IPv4 nor IPv6 passes; a rule with
  * an address is about IPv4 alone.
  */
-import { type Frames, ipv4Range, type PluginFactory, PROTOCOL } from 'ringway/plugin';
+import { type FrameHeaders, ipv4Range, type PluginFactory, PROTOCOL } from 'ringway/plugin';
 
 const PROTOCOLS: Readonly<Record<string, number>> = { any: -1, ...PROTOCOL };
 const PORT_MAX = 65_535;
@@ -64,6 +64,7 @@ const factory: PluginFactory = (settings, context) => {
     }
   }
   const rules = Int32Array.from(parsed);
+  const rulesEnd = rules.length;
   const denied = context.dropReason('denied', 'sent a frame that a rule of the access list denies');
   const unlisted = context.dropReason('unlisted', 'sent a frame that no rule of the access list is about');
   const newFlows = context.counter('newFlows');
@@ -78,7 +79,7 @@ const factory: PluginFactory = (settings, context) => {
     to: number,
     is4: boolean,
   ): number {
-    for (let at = 0; at < rules.length; at += RULE_WORDS) {
+    for (let at = 0; at < rulesEnd; at += RULE_WORDS) {
       if (rules[at + 1] >= 0 && rules[at + 1] !== protocol) continue;
       if (is4) {
         if ((source & rules[at + 3]) !== rules[at + 2] || (destination & rules[at + 5]) !== rules[at + 4])
@@ -91,14 +92,14 @@ const factory: PluginFactory = (settings, context) => {
   }
 
   /** The same, of flows that were met before without looking at the rules. */
-  function decisionOn(frames: Frames, frame: number): number {
-    const version = frames.ipVersions[frame];
+  function decisionOn(headers: FrameHeaders, frame: number): number {
+    const version = headers.ipVersions[frame];
     if (version === 0) return 1;
-    const protocol = frames.protocols[frame];
-    const source = frames.ipv4Sources[frame];
-    const destination = frames.ipv4Destinations[frame];
-    const from = frames.l4Sources[frame];
-    const to = frames.l4Destinations[frame];
+    const protocol = headers.protocols[frame];
+    const source = headers.ipv4Sources[frame];
+    const destination = headers.ipv4Destinations[frame];
+    const from = headers.l4Sources[frame];
+    const to = headers.l4Destinations[frame];
     const hash = Math.imul(source ^ Math.imul(destination, 31) ^ (from << 16) ^ to ^ protocol, 0x9e3779b1);
     const at = (hash >>> 20) * FLOW_WORDS;
     const isKnown =
@@ -125,14 +126,13 @@ const factory: PluginFactory = (settings, context) => {
     version: 1,
     reads: 'headers',
     decide(frames) {
-      const { count, repeats } = frames;
-      let decision = 1;
-      for (let frame = 0; frame < count; frame++) {
-        // Most frames are of the flow of the one before.
-        if (repeats[frame] === 0) decision = decisionOn(frames, frame);
-        if (decision === 1) continue;
-        if (decision === 0) frames.drop(frame, denied);
-        else if (!isAllowedByDefault) frames.drop(frame, unlisted);
+      const { count, firsts, runEnds } = frames;
+      // Most frames are of the flow of the one before: a run of them is decided on at once.
+      for (let first = 0; first < count; first = runEnds[first]) {
+        const decision = decisionOn(firsts, first);
+        if (decision === 1 || (decision < 0 && isAllowedByDefault)) continue;
+        const reason = decision === 0 ? denied : unlisted;
+        for (let frame = first; frame < runEnds[first]; frame++) frames.drop(frame, reason);
       }
     },
   };

@@ -110,7 +110,10 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb, mdb, add, set, remove, trace, plugin or demo (see --help)'],
+    [
+      [],
+      'name a command: run, ports, fdb, mdb, add, set, remove, trace, capture, plugin or demo (see --help)',
+    ],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],
@@ -267,6 +270,10 @@ describe('run', () => {
       cvlans: null,
       priorityTags: 'never',
       qinqEthtype: '802.1ad',
+      mirror: null,
+      mirrorDirection: null,
+      mirrorVlans: null,
+      outputVlan: null,
       macs: null,
       macsMax: null,
       macsSticky: false,

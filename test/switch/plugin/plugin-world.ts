@@ -14,7 +14,9 @@ import {
 import type { PluginFactory } from '../../../switch/plugin/interface.ts';
 import { SettingReader } from '../../../switch/plugin/settings.ts';
 import type { PluginStage } from '../../../switch/plugin/stage.ts';
+import { runTrial } from '../../../switch/plugin/trial-run.ts';
 import { installTurns } from '../../../switch/plugin/turn-budget.ts';
+import { instanceOf } from '../../../switch/plugin/worker-plugins.ts';
 import { type FakePort, FakeSwitch } from '../l2/fake-switch.ts';
 
 const DECLARED_MAX = 32;
@@ -66,6 +68,27 @@ export class PluginWorld extends FakeSwitch {
   }
 }
 
+/** Loads a plugin's file as a worker does, and has the frames of all ports pass it. `texts`: files that it reads, by path. */
+export function plugFile(
+  world: PluginWorld,
+  spec: PluginSpec,
+  texts: Readonly<Record<string, string>> = {},
+): PluginInstance {
+  const result = runTrial({ number: ++lastNumber, spec }, new Map(Object.entries(texts)));
+  if ('faults' in result)
+    throw new Error(result.faults.map(({ name, text }) => `${name}: ${text}`).join('; '));
+  const bundle = { ...result.bundle, number: ++lastNumber };
+  const instance = instanceOf(bundle, world.names, new Float64Array(countsOf(bundle)));
+  for (const port of world.ports) {
+    world.stage.setRun(port.state, world.nameOf(port), [instance]);
+    instance.plugin.portAdded?.(world.nameOf(port));
+  }
+  return instance;
+}
+
+/** Other than those of trials in threads. */
+let lastNumber = 1_000_000;
+
 /** A folder of files of plugins. */
 export class PluginFolder {
   readonly path = mkdtempSync(join(tmpdir(), 'ringway-plugins-'));
@@ -88,5 +111,3 @@ export function specOf(
 ): PluginSpec {
   return { name: 'rule', file, settings, folder: '/', onFault: null, budgetUs: 1_000_000, ...change };
 }
-
-export { countsOf };
