@@ -11,6 +11,7 @@ export const BLOCK_INTERFACE = 1;
 /** Obsolete, and still written: an EPB with another beginning. */
 export const BLOCK_PACKET = 2;
 export const BLOCK_SIMPLE = 3;
+export const BLOCK_STATISTICS = 5;
 export const BLOCK_ENHANCED = 6;
 /** Names, statistics, journal entries, secrets, custom blocks: kinds that are known to hold no packet. */
 export const BLOCKS_WITHOUT_PACKET: readonly number[] = [4, 5, 9, 10, 0xbad, 0x40000bad];
@@ -19,12 +20,18 @@ export const BLOCK_BYTES_MIN = 12;
 export const SECTION_ORDER = 0x1a2b3c4d;
 export const SECTION_VERSION_MAJOR = 1;
 export const OPTION_END = 0;
+export const OPTION_COMMENT = 1;
 export const OPTION_INTERFACE_NAME = 2;
+export const OPTION_DESCRIPTION = 3;
 export const OPTION_RESOLUTION = 9;
 export const OPTION_CHECK_SEQUENCE = 13;
 export const OPTION_TIME_OFFSET = 14;
 export const OPTION_FLAGS = 2;
 export const OPTION_APPLICATION = 4;
+/** Of an ISB: packets that came by, that were lost for want of room, and that were given to the user. */
+export const OPTION_RECEIVED = 4;
+export const OPTION_DROPPED = 5;
+export const OPTION_DELIVERED = 8;
 export const LINK_TYPE_ETHERNET = 1;
 export const NS_PER_SECOND = 1_000_000_000;
 const RESOLUTION_NANOSECONDS = 9;
@@ -47,15 +54,60 @@ export function encodeSection(application: string): Uint8Array {
 }
 
 /** An IDB of an Ethernet interface with times in nanoseconds; `snapBytes` 0: packets are not cut. */
-export function encodeInterface(name: string, snapBytes: number): Uint8Array {
+export function encodeInterface(name: string, snapBytes: number, description = ''): Uint8Array {
   const body = new Uint8Array(8);
   const view = new DataView(body.buffer);
   view.setUint16(0, LINK_TYPE_ETHERNET, true);
   view.setUint32(4, snapBytes, true);
   return encodeBlock(BLOCK_INTERFACE, body, [
     [OPTION_INTERFACE_NAME, new TextEncoder().encode(name)],
+    ...(description === '' ? [] : [[OPTION_DESCRIPTION, new TextEncoder().encode(description)] as const]),
     [OPTION_RESOLUTION, Uint8Array.of(RESOLUTION_NANOSECONDS)],
   ]);
+}
+
+export type InterfaceStatistics = {
+  readonly received: number;
+  readonly lost: number;
+  readonly delivered: number;
+};
+
+/** An ISB; `comment` '': without one. */
+export function encodeStatistics(
+  interfaceIndex: number,
+  timeWords: Int32Array,
+  { received, lost, delivered }: InterfaceStatistics,
+  comment: string,
+): Uint8Array {
+  const body = new Uint8Array(12);
+  const view = new DataView(body.buffer);
+  view.setUint32(0, interfaceIndex, true);
+  view.setInt32(4, timeWords[0], true);
+  view.setInt32(8, timeWords[1], true);
+  const options: (readonly [number, Uint8Array])[] = [
+    [OPTION_RECEIVED, bytesOfCount(received)],
+    [OPTION_DROPPED, bytesOfCount(lost)],
+    [OPTION_DELIVERED, bytesOfCount(delivered)],
+  ];
+  if (comment !== '') options.unshift([OPTION_COMMENT, new TextEncoder().encode(comment)]);
+  return encodeBlock(BLOCK_STATISTICS, body, options);
+}
+
+function bytesOfCount(count: number): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(count), true);
+  return bytes;
+}
+
+/** An option as it stands in a block, padded. */
+export function encodeOption(code: number, text: string): Uint8Array {
+  const value = new TextEncoder().encode(text);
+  const option = new Uint8Array(4 + ((value.length + 3) & ~3));
+  const view = new DataView(option.buffer);
+  view.setUint16(0, code, true);
+  view.setUint16(2, value.length, true);
+  option.set(value, 4);
+  return option;
 }
 
 function encodeBlock(

@@ -72,8 +72,6 @@ export type PortTableOptions = {
 type Entry = {
   readonly port: Port;
   config: PortConfig;
-  /** Null: frames are switched to it. */
-  readonly copiesOf: CopiedPorts | null;
   /** Set right after the entry is made. Rejects when the port cannot be. */
   added: Promise<void>;
   /** The last change so far. Never rejects. */
@@ -105,7 +103,7 @@ export class PortTable {
   get settled(): { readonly port: Port; readonly config: PortConfig; readonly isSwitched: boolean }[] {
     return [...this.#entries.values()]
       .filter(({ removed }) => removed === null)
-      .map(({ port, config, copiesOf }) => ({ port, config, isSwitched: copiesOf === null }));
+      .map(({ port, config }) => ({ port, config, isSwitched: copiesOf(config) === null }));
   }
 
   withId(id: number): Port | undefined {
@@ -118,7 +116,8 @@ export class PortTable {
 
   /** What is to be said of a port's place among the others: of whom it should get copies and cannot; null: nothing. */
   remarkOn(port: Port): string | null {
-    const names = this.#entries.get(port.id)?.copiesOf ?? [];
+    const entry = this.#entries.get(port.id);
+    const names = entry === undefined ? [] : (copiesOf(entry.config) ?? []);
     if (names === 'all') return null;
     const missing = names.filter((name) => this.#named(name)?.removed !== null);
     if (missing.length === 0) return null;
@@ -182,7 +181,10 @@ export class PortTable {
     }
     await port.tune(tuning);
     entry.config = config;
-    await this.#options.workers.setPolicy(port.id, policyOf(config));
+    // In one, so that it gets no frame by what it was and is not.
+    const names = copiesOf(config);
+    const copied = { copiesOf: names === null ? null : this.#sourcesOf(entry, names) };
+    await this.#options.workers.setPolicy(port.id, { ...policyOf(config), ...copied });
     this.#options.onSettings?.(port, config);
   }
 
@@ -273,7 +275,6 @@ export class PortTable {
     const entry: Entry = {
       port,
       config,
-      copiesOf: copiesOf(config),
       added: Promise.resolve(),
       changed: Promise.resolve(),
       removed: null,
@@ -329,8 +330,9 @@ export class PortTable {
   async #tellCopied(): Promise<void> {
     for (const entry of [...this.#entries.values()]) {
       // Looked at right before each order: ports come and go while this waits.
-      if (entry.copiesOf === null || entry.removed !== null) continue;
-      const sources = this.#sourcesOf(entry, entry.copiesOf);
+      const names = copiesOf(entry.config);
+      if (names === null || entry.removed !== null) continue;
+      const sources = this.#sourcesOf(entry, names);
       await this.#options.workers.setPolicy(entry.port.id, { copiesOf: sources });
     }
   }

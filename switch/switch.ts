@@ -22,6 +22,8 @@ import {
   queueStates,
   sumCounters,
 } from '../src/queue/state.ts';
+import { type CaptureReport, Captures, type StartedCapture } from './capture/captures.ts';
+import { captureRequestOf } from './capture/request.ts';
 import { effectiveSettings, staticMacsOf, untaggedVlanOf } from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
@@ -65,6 +67,7 @@ export class Switch {
   /** As the workers have it. */
   readonly #moves: Moves;
   readonly #ports: PortTable;
+  readonly #captures: Captures;
   readonly #plugins: PluginTable;
   readonly #stuck = Promise.withResolvers<never>();
   readonly #clock: NodeJS.Timeout;
@@ -160,6 +163,13 @@ export class Switch {
       onSettings: (port, settings) => this.#followAddresses(port.id, settings),
       onForgotten: (port, counts) => this.#forget(port, counts),
     });
+    this.#captures = new Captures({
+      arena: this.#arena,
+      arenaView,
+      workers: this.#workers,
+      workerCount: config.cpus?.length ?? 1,
+      ports: () => this.#ports.ports,
+    });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
 
@@ -215,6 +225,8 @@ export class Switch {
 
   /** As of Giver (takeover/give.ts), with `handOver`, `rest`, `positions` and `goOn`. */
   async freeze(): Promise<void> {
+    // What they have copied is not handed over.
+    this.#captures.endAll('the switch is being taken over');
     this.#frozen = await this.#ports.freeze();
   }
 
@@ -412,6 +424,20 @@ export class Switch {
     return this.#statics.flush(portName, vlan, isAll);
   }
 
+  /** As Captures.start, of what was asked for. @throws ConfigError besides */
+  async startCapture(query: unknown): Promise<StartedCapture> {
+    return this.#captures.start(captureRequestOf(query));
+  }
+
+  captures(): CaptureReport[] {
+    return this.#captures.reports();
+  }
+
+  /** False: there is none of that number. */
+  endCapture(id: number): boolean {
+    return this.#captures.end(id, 'whoever asked for it ended it');
+  }
+
   /** How many ports there are, and of how many frames may pass. */
   portCounts(): { readonly running: number; readonly all: number } {
     const { ports } = this.#ports;
@@ -460,6 +486,7 @@ export class Switch {
   /** Stops every ring, removes the sockets and ends the workers. */
   async stop(): Promise<void> {
     clearInterval(this.#clock);
+    await this.#captures.close();
     await this.#ports.close();
     await this.#workers.stop();
     this.#records?.close();
@@ -474,6 +501,7 @@ export class Switch {
   #forget(port: Port, counts: Float64Array): void {
     this.#loopGuard.forget(port.id);
     this.#fdb.forgetMoves(this.#moves, port.id);
+    this.#captures.forgetPort(port.id);
     this.#statics.forgetPort(port.id, port.name);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
   }

@@ -6,7 +6,7 @@
 import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView } from '../../src/memory/arena-view.ts';
+import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { allocateScratch, type ScratchArea } from '../../src/memory/scratch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
@@ -23,6 +23,16 @@ import { queueStates, STATE_AVAIL_NEXT, STATE_USED_NEXT } from '../../src/queue/
 import type { RingAttachment, RingLayoutKind } from '../../src/vring/attachment.ts';
 import { FromGuest } from '../../src/vring/from-guest.ts';
 import { ToGuest } from '../../src/vring/to-guest.ts';
+import {
+  CAPTURE_AREA_BYTES,
+  CAPTURE_COUNTS,
+  CAPTURE_IN,
+  CAPTURE_OUT,
+  CAPTURE_RING_BYTES,
+  CAPTURE_RING_OFFSET,
+  type CaptureSetup,
+  RING_WORDS,
+} from '../../switch/l2/capture-ring.ts';
 import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
 import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts';
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
@@ -241,6 +251,35 @@ export class PiecesWorld {
       if (taken === 0) throw new Error('nothing was taken although frames were offered');
       left -= taken;
     }
+  }
+
+  /** Captures everything that passes its ports, for a reader in this thread. */
+  capture(): CaptureSetup {
+    const area = allocateScratch(arena, { name: 'pieces-capture', sizeBytes: CAPTURE_AREA_BYTES });
+    const portIds = this.#guests.map((_, id) => id);
+    const setup: CaptureSetup = {
+      id: 1,
+      portIds,
+      directions: CAPTURE_IN | CAPTURE_OUT,
+      vlan: null,
+      snapBytes: 262_144,
+      program: null,
+      areaOffsets: [area.offset],
+      areaAddresses: [area.address],
+      indices: new SharedArrayBuffer(4 * RING_WORDS),
+      counts: new SharedArrayBuffer(8 * CAPTURE_COUNTS * portIds.length),
+    };
+    this.#forwarder.startCapture(setup, 0);
+    return setup;
+  }
+
+  /** The ring of a capture. */
+  ringOf({ areaOffsets: [offset] }: CaptureSetup): Uint8Array {
+    const start = offset + CAPTURE_RING_OFFSET;
+    return view.windows[Math.floor(start / WINDOW_BYTES)].u8.subarray(
+      start % WINDOW_BYTES,
+      (start % WINDOW_BYTES) + CAPTURE_RING_BYTES,
+    );
   }
 
   close(): void {

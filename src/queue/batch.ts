@@ -96,6 +96,8 @@ export class Batch {
   declare readonly pieceIndex: Int32Array;
   declare readonly pieceBytes: Int32Array;
   declare readonly tags: FrameTags;
+  /** After `noteOrigins`: as which of the burst each frame came, whatever was left out of the batch since. */
+  declare private readonly origins: Int32Array;
   private piecesUsed = 0;
   /** For `endFronts`. */
   private hasFrontsInPieces = false;
@@ -127,6 +129,7 @@ export class Batch {
     this.pieceIndex = new Int32Array(PIECES_MAX);
     this.pieceBytes = new Int32Array(PIECES_MAX);
     this.tags = new FrameTags(BATCH_FRAMES_MAX);
+    this.origins = new Int32Array(BATCH_FRAMES_MAX);
     this.requests = new Requests(BATCH_FRAMES_MAX);
     this.badRequests = new Int32Array(BAD_REQUEST_KINDS);
   }
@@ -409,9 +412,19 @@ export class Batch {
     for (let word = 0; word < 1 << RECORD_SHIFT; word++) {
       records[(to << RECORD_SHIFT) + word] = records[(frame << RECORD_SHIFT) + word];
     }
+    this.origins[to] = this.origins[frame];
     tags.outers[to] = tags.outers[frame];
     tags.inners[to] = tags.inners[frame];
     if (this.asks) this.requests.copy(to, this.requests, frame);
+  }
+
+  /** Before frames are left out, if it is to be known afterwards as which each came. */
+  noteOrigins(): void {
+    for (let frame = 0; frame < this.count; frame++) this.origins[frame] = frame;
+  }
+
+  originOf(frame: number): number {
+    return this.origins[frame];
   }
 
   /** Adds a frame of another batch as it lies, with what it asks for; its addresses are read anew or copied. */

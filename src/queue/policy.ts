@@ -35,6 +35,19 @@ export const DEFAULT_VLAN: VlanPolicy = {
   serviceTag: '802.1ad',
 };
 
+/** Which copies a port gets that gets copies. */
+export type CopiesPolicy = {
+  /** Of frames from those ports; of frames to them. */
+  readonly in: boolean;
+  readonly out: boolean;
+  /** Only of these VLANs; null: of all. */
+  readonly vlans: readonly number[] | null;
+  /** Each copy gets a tag of this VLAN in front of its own ones; null: none. */
+  readonly outputVlan: number | null;
+};
+
+export const DEFAULT_COPIES: CopiesPolicy = { in: true, out: true, vlans: null, outputVlan: null };
+
 /** What a port's guest may send (switch/l2/guard/). */
 export type GuardPolicy = {
   /** Sources, of six bytes each; null: any. */
@@ -99,6 +112,7 @@ export type PortPolicy = {
    * nothing else, and the addresses behind it are not learned, because nothing could be sent to them.
    */
   readonly copiesOf: readonly MirrorSource[] | null;
+  readonly copies: CopiesPolicy;
   /** Whether broadcast, multicast and unknown unicast frames are flooded to the port. */
   readonly floods: boolean;
   /** Whether what comes in from the port is forwarded; otherwise all of it is dropped. It can be sent to either way. */
@@ -124,6 +138,7 @@ export const DEFAULT_POLICY: PortPolicy = {
   linkMtu: MTU_MAX,
   mtu: MTU_MAX,
   copiesOf: null,
+  copies: DEFAULT_COPIES,
   floods: true,
   receives: true,
   forwardsLinkLocal: false,

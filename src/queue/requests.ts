@@ -101,6 +101,10 @@ export class Requests {
     return this.words[(frame << REQUEST_SHIFT) + AT_SEGMENT_BYTES];
   }
 
+  networkStartOf(frame: number): number {
+    return this.words[(frame << REQUEST_SHIFT) + AT_NETWORK_START];
+  }
+
   /** For `Batch.segmentCountOf`. */
   segmentCountOf(frame: number, frameBytes: number): number {
     if ((this.needsOf(frame) & OFFLOAD_SEGMENTS) === 0) return 1;

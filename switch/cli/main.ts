@@ -13,9 +13,11 @@ import { ConfigError } from '../config/settings.ts';
 import { ControlError } from '../control/client.ts';
 import { heededSignals } from '../ignored-signals.ts';
 import { linesOut } from '../lines-out.ts';
+import { addCapture } from './capture.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
+import { addExtcap } from './extcap.ts';
 import { addFdb } from './fdb.ts';
 import { addPlugin } from './plugin.ts';
 import { addPorts } from './ports.ts';
@@ -59,6 +61,8 @@ function buildProgram(): Command {
   addPorts(program);
   addFdb(program);
   addChangePorts(program);
+  addCapture(program);
+  addExtcap(program);
   addPlugin(program);
   addDemo(program);
   return program;
@@ -68,7 +72,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, add, set, remove, plugin or demo (see --help)',
+        'name a command: run, ports, fdb, add, set, remove, capture, plugin or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

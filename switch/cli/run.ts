@@ -47,6 +47,8 @@ docs/ports.md in Ringway's sources describes each with all its settings. After c
   features=no-packed   not to offer: no-packed, no-in-order, no-mergeable, no-indirect, no-event-idx, joined by +
   flood=off            no broadcast, multicast and unknown unicast frames to the port
   receive=off          drop every frame that comes in from the port
+  mirror=a+b           copies of the frames of these ports (or all) and nothing else; mirror-direction=in|out,
+                       mirror-vlans=1+5-9, output-vlan=99 (a tag on each copy)
   forward-bpdu=on      let spanning tree, LACP, LLDP and PAUSE frames from the port pass
   mtu=1400             no larger packets to the port (default: what its other side has)
   tag=10               the port's VLAN: an access port of it, unless vlan-mode says otherwise
@@ -268,6 +270,9 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     totals: () => running.totals(),
     fdb: () => running.fdb(),
     workers: () => running.workers(),
+    startCapture: (query) => running.startCapture(query),
+    captures: () => running.captures(),
+    endCapture: (id) => running.endCapture(id),
     addPort: (config, settings) => kept.addPort(config, settings),
     changePort: (name, change) => kept.changePort(name, change),
     removePort: (name) => kept.removePort(name),

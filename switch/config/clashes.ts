@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert';
 import { resolve } from 'node:path';
-import { claimOf, copiesOf, endpointKeyOf, endpointOf } from './kinds/index.ts';
+import { claimOf, copiesOf, endpointKeyOf, endpointOf, getsNothing } from './kinds/index.ts';
 import type { PortConfig } from './resolve.ts';
 import type { SettingFault } from './settings.ts';
 
@@ -42,8 +42,10 @@ export class Claims {
 
 /** What cannot be whatever other ports there are. */
 export function clashInItself(port: PortConfig): SettingFault | null {
+  const path = ['ports', port.name, 'mirror'];
+  if (port.mirror !== undefined && getsNothing(port)) return { path, text: 'only with direction write' };
   const copied = copiesOf(port);
   if (copied === null || copied === 'all' || !copied.includes(port.name)) return null;
   const text = `${port.name} is not allowed (a port cannot mirror itself)`;
-  return { path: ['ports', port.name, 'mirror'], text };
+  return { path, text };
 }

@@ -7,6 +7,7 @@ import { MTU_MAX, parseMac } from '../../protocol/ethernet.ts';
 import type { PortTuning } from '../../src/port/contract.ts';
 import { type Offload, type OffloadSettings, offloadsOn } from '../../src/queue/offloads.ts';
 import type {
+  CopiesPolicy,
   GuardPolicy,
   LimitsPolicy,
   LoopGuardPolicy,
@@ -15,6 +16,7 @@ import type {
   VlanMode,
   VlanPolicy,
 } from '../../src/queue/policy.ts';
+import type { CopiedPorts } from './kinds/contract.ts';
 import {
   addressCount,
   guardList,
@@ -36,6 +38,16 @@ const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1
 const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
 const LOOP_GUARDS = ['off', 'probe', 'on'] as const;
 const SERVICE_TAGS = ['802.1ad', '802.1q'] as const;
+
+const MIRROR_DIRECTIONS = ['in', 'out', 'both'] as const;
+const MIRROR_ALLOWED = 'all, or names of ports: a list, in an option joined by +, for example vm0+vm1';
+
+const mirrored = z
+  .preprocess(
+    (value) => (typeof value === 'string' ? value.split(/[+, ]+/) : value),
+    z.array(z.string(MIRROR_ALLOWED).min(1, MIRROR_ALLOWED), MIRROR_ALLOWED).min(1, MIRROR_ALLOWED),
+  )
+  .transform((names): CopiedPorts => (names.length === 1 && names[0] === 'all' ? 'all' : names));
 
 const BITS = quantity(1_000, 10 ** 12, 'bits a second');
 const BURST_BITS = quantity(1, 10 ** 12, 'bits');
@@ -65,6 +77,14 @@ export const COMMON_PORT_FIELDS = {
   cvlans: vlanList.optional(),
   priorityTags: oneOf(PRIORITY_TAGS).optional(),
   qinqEthtype: oneOf(SERVICE_TAGS).optional(),
+  /** Of which ports it gets copies, and nothing else; left out: frames are switched to it. */
+  mirror: mirrored.optional(),
+  /** Of a mirror: copies of frames from those ports, to them, or both. */
+  mirrorDirection: oneOf(MIRROR_DIRECTIONS).optional(),
+  /** Of a mirror: only of these VLANs. */
+  mirrorVlans: vlanList.optional(),
+  /** Of a mirror: the tag that each copy gets in front of its own ones. */
+  outputVlan: vlan.optional(),
   /** Sources that the port may send from; left out: any. */
   macs: macList.optional(),
   /** Most addresses that are learned of it; frames from others are dropped. Left out: any number. */
@@ -103,6 +123,8 @@ export const COMMON_PORT_FIELDS = {
 export const COMMON_LIST_KEYS = [
   'trunks',
   'cvlans',
+  'mirror',
+  'mirrorVlans',
   'macs',
   'staticMacs',
   'ips',
@@ -120,12 +142,22 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     forwardsLinkLocal: settings.forwardBpdu,
     mtu: settings.mtu ?? MTU_MAX,
     vlan: vlanOf(settings),
+    copies: copiesPolicyOf(settings),
     guard: guardOf(settings),
     plugins: settings.plugins ?? null,
     limits: limitsOf(settings),
     isProtected: settings.protected ?? false,
     loopGuard: settings.loopGuard ?? 'off',
   };
+}
+
+function copiesPolicyOf({
+  mirrorDirection: direction = 'both',
+  mirrorVlans,
+  outputVlan,
+}: CommonPortSettings): CopiesPolicy {
+  const vlans = mirrorVlans ?? null;
+  return { in: direction !== 'out', out: direction !== 'in', vlans, outputVlan: outputVlan ?? null };
 }
 
 function guardOf(settings: CommonPortSettings): GuardPolicy | null {
@@ -219,6 +251,13 @@ export type EffectiveSettings = {
   readonly cvlans: readonly number[] | null;
   readonly priorityTags: VlanPolicy['priorityTags'];
   readonly qinqEthtype: VlanPolicy['serviceTag'];
+  /** null: frames are switched to it, and the settings behind it say nothing. */
+  readonly mirror: CopiedPorts | null;
+  readonly mirrorDirection: (typeof MIRROR_DIRECTIONS)[number] | null;
+  /** null: all. */
+  readonly mirrorVlans: readonly number[] | null;
+  /** null: copies get no tag. */
+  readonly outputVlan: number | null;
   /** null: any, as in the two below. */
   readonly macs: readonly string[] | null;
   readonly macsMax: number | null;
@@ -254,6 +293,9 @@ export function effectiveSettings(
 ): EffectiveSettings {
   const { flood, receive, forwardBpdu, mtu = null, tag = null, plugins = null } = settings;
   const { mode, trunks, cvlans, priorityTags, serviceTag } = vlanOf(settings);
+  const { mirror = null, mirrorVlans = null, outputVlan = null } = settings;
+  const mirrorDirection = mirror === null ? null : (settings.mirrorDirection ?? 'both');
+  const copies = { mirror, mirrorDirection, mirrorVlans, outputVlan };
   const common = { flood, receive, forwardBpdu, mtu };
   const on: readonly string[] = offloadsOn(settings.offloads ?? {});
   const offloads =
@@ -264,6 +306,7 @@ export function effectiveSettings(
   return {
     ...common,
     ...vlans,
+    ...copies,
     ...effectiveLimits(settings),
     ...effectiveGuards(settings),
     ...otherRules(settings),
@@ -331,7 +374,9 @@ const RATE_KEYS = ['rateIn', 'framesIn', 'rateOut', 'framesOut'] as const;
 
 /** Settings of a port, as they were written, that do not go together: all of them. */
 export function commonClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
-  return [...vlanClashes(settings), ...burstClashes(settings), ...stickyClashes(settings)];
+  return [vlanClashes, burstClashes, stickyClashes, mirrorClashes].flatMap((clashesOf) =>
+    clashesOf(settings),
+  );
 }
 
 /** Only what is limited sticks. */
@@ -372,4 +417,15 @@ function vlanClashes(settings: unknown): { readonly key: string; readonly allowe
     clashes.push({ key: 'tag', allowed: needed });
   }
   return clashes;
+}
+
+const MIRROR_KEYS = ['mirrorDirection', 'mirrorVlans', 'outputVlan'] as const;
+
+/** Settings of a mirror on a port, as they were written, that is none: all of them. */
+function mirrorClashes(settings: unknown): { readonly key: string; readonly allowed: Worded }[] {
+  if (typeof settings !== 'object' || settings === null) return [];
+  const written = settings as Readonly<Record<string, unknown>>;
+  if (written.mirror !== undefined) return [];
+  const unfit = MIRROR_KEYS.filter((key) => written[key] !== undefined);
+  return unfit.map((key) => ({ key, allowed: () => 'only with mirror' }));
 }

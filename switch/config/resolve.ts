@@ -164,7 +164,10 @@ export function resolveChange(port: PortConfig, change: unknown): PortConfig {
   const running = { kind, asked: isAsked };
   const { ports } = parseSettings(changeSchema(kind), source.values, [source], running);
   const fixed = Object.entries(port).filter(([key]) => !isChangeable(key));
-  return { ...Object.fromEntries(fixed), ...ports[name] } as PortConfig;
+  const changed = { ...Object.fromEntries(fixed), ...ports[name] } as PortConfig;
+  const clash = clashInItself(changed);
+  if (clash !== null) throw faultError(source.subject(clash.path), clash);
+  return changed;
 }
 
 function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {

@@ -8,6 +8,7 @@ import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
+import type { CaptureReport, StartedCapture } from '../capture/captures.ts';
 import { stationMac } from '../config/kinds/values.ts';
 import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
@@ -16,6 +17,7 @@ import type { PluginSpec } from '../plugin/bundle.ts';
 import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
 import type { Books } from './books.ts';
+import { LASTING_TYPE } from './client-stream.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
 
 /** What the API reports from and changes. */
@@ -32,6 +34,11 @@ export type ControlSource = {
   changePort(name: string, change: unknown): Promise<void>;
   /** @throws NoSuchPortError */
   removePort(name: string): Promise<void>;
+  /** `query`: as CaptureQuery. @throws ConfigError, NoSuchPortError, PortConflictError, HostError */
+  startCapture(query: unknown): Promise<StartedCapture>;
+  captures(): CaptureReport[];
+  /** False: there is none of that number. */
+  endCapture(id: number): boolean;
   /** Null: in the VLAN of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
   addAddress(mac: string, vlan: number | null, portName: string): void;
   /** @throws PortConflictError */
@@ -68,14 +75,21 @@ const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
 const Reload = z.object({ plugins: z.array(z.string()).optional() });
 
-/** More than the settings of any port. */
+/** Of an answer with a capture: its number. */
+export const CAPTURE_HEADER = 'X-Ringway-Capture';
+const SETTINGS_NEEDED = 'the settings of a port are needed, as a JSON object';
+const CAPTURE_NEEDED = 'what to capture is needed, as a JSON object';
+
+/** More than the settings of any port, and the longest program of a filter. */
 const BODY_BYTES_MAX = 2 ** 16;
+const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
 
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
  * removes it; PUT /v1/fdb/:mac with a port's name has an address stay behind that port, DELETE /v1/fdb/:mac forgets one,
- * POST /v1/fdb/flush what was learned; GET /v1/plugins, /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the
+ * POST /v1/fdb/flush what was learned; POST /v1/captures is answered with a stream of pcapng that
+ * lasts as long as the capture, GET tells which there are, DELETE /v1/captures/:id ends one; GET /v1/plugins, /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the
  * same for plugins, POST /v1/plugins reloads those that it names; POST /v1/takeover hands the process over (../takeover/).
  * Whatever goes wrong is a Refusal with a status.
  */
@@ -154,6 +168,19 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);
   });
+  api.get('/v1/captures', (context) => json(context, source.captures()));
+  api.post('/v1/captures', async (context) => {
+    const { id, stream } = await source.startCapture(
+      await jsonOf(context, CAPTURE_NEEDED, CAPTURE_BODY_BYTES_MAX),
+    );
+    return context.body(stream, 200, { 'Content-Type': LASTING_TYPE, [CAPTURE_HEADER]: String(id) });
+  });
+  api.delete('/v1/captures/:id', (context) => {
+    const id = context.req.param('id');
+    return source.endCapture(Number(id))
+      ? json(context, { ended: Number(id) })
+      : refuse(context, `there is no capture ${id}`, 404);
+  });
   api.post('/v1/takeover', async (context) => {
     const { data } = Takeover.safeParse(await jsonOf(context));
     if (data === undefined) return refuse(context, 'a takeover needs a socket and its formats', 400);
@@ -191,12 +218,16 @@ function stationOf(text: string): string {
 }
 
 /** @throws ConfigError when the body is not JSON, BodyTooLongError */
-async function jsonOf(context: Context): Promise<unknown> {
-  const text = await bodyOf(context.req.raw);
+async function jsonOf(
+  context: Context,
+  needed = SETTINGS_NEEDED,
+  bytesMax = BODY_BYTES_MAX,
+): Promise<unknown> {
+  const text = await bodyOf(context.req.raw, bytesMax);
   try {
     return JSON.parse(text);
   } catch {
-    throw new ConfigError('the settings of a port are needed, as a JSON object');
+    throw new ConfigError(needed);
   }
 }
 
@@ -205,13 +236,12 @@ class BodyTooLongError extends Error {
 }
 
 /** Read in parts, so that of one without end no more than the limit is ever held. */
-async function bodyOf({ body }: Request): Promise<string> {
+async function bodyOf({ body }: Request, bytesMax: number): Promise<string> {
   const parts: Uint8Array[] = [];
   let sizeBytes = 0;
   for await (const part of body ?? []) {
     sizeBytes += part.length;
-    if (sizeBytes > BODY_BYTES_MAX)
-      throw new BodyTooLongError(`more than ${BODY_BYTES_MAX} bytes of settings`);
+    if (sizeBytes > bytesMax) throw new BodyTooLongError(`more than ${bytesMax} bytes of settings`);
     parts.push(part);
   }
   return Buffer.concat(parts).toString();

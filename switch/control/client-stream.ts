@@ -10,6 +10,8 @@ import { Duplex } from 'node:stream';
 import { turnBudget } from '../../src/host/turn-budget.ts';
 
 const LINE_FEED = 0x0a;
+/** Of an answer that lasts until somebody ends it; all others come to their end by themselves. */
+export const LASTING_TYPE = 'application/x-pcapng';
 
 export class ClientStream extends Duplex {
   readonly #socket: Socket;
@@ -18,6 +20,7 @@ export class ClientStream extends Duplex {
   #hasEnded = false;
   #isWanted = false;
   #isScheduled = false;
+  #isStreaming = false;
   #request: IncomingMessage | null = null;
   #answer: ServerResponse | null = null;
 
@@ -26,10 +29,14 @@ export class ClientStream extends Duplex {
     // Nothing is asked for before what was handed on last is used up.
     super({ readableHighWaterMark: 1 });
     this.#socket = socket;
-    socket.on('readable', () => this.#schedule());
+    socket.on('readable', () => {
+      if (this.#isStreaming) this.#endWithPeer();
+      else this.#schedule();
+    });
     socket.on('end', () => {
       this.#hasEnded = true;
-      this.#schedule();
+      if (this.#isStreaming) this.destroy();
+      else this.#schedule();
     });
     socket.on('timeout', () => this.emit('timeout'));
     socket.on('error', (error) => this.destroy(error));
@@ -45,6 +52,21 @@ export class ClientStream extends Duplex {
       this.#answer = null;
       this.#schedule();
     });
+  }
+
+  /**
+   * The answer lasts, and nothing else is asked for on this connection: it ends at once when the client hangs up or says
+   * anything. It may move nothing for so long.
+   */
+  beginStream(idleMs: number): void {
+    this.#isStreaming = true;
+    this.setTimeout(idleMs);
+    this.#endWithPeer();
+  }
+
+  #endWithPeer(): void {
+    // The end is only told to who reads.
+    if (this.#socket.read() !== null || this.#rest.length > 0 || this.#hasEnded) this.destroy();
   }
 
   /** Something of an answer has gone out, and nothing else can. */

@@ -53,15 +53,39 @@ export type ControlRequest = {
 export async function askControl<T>(socketPath: string, path: string, request?: ControlRequest): Promise<T> {
   const response = await send(socketPath, path, request);
   const value = parseAnswer(await bodyOf(response), socketPath);
-  const status = response.statusCode ?? 0;
-  if (status === 200 || status === 201) return value as T;
+  if (isGranted(response)) return value as T;
+  throw refusalError(response.statusCode ?? 0, value, socketPath);
+}
+
+/**
+ * An answer that lasts: its headers are there, its body comes for as long as the other side sends it, or this one does not
+ * destroy it. @throws ControlError
+ */
+export async function streamControl(
+  socketPath: string,
+  path: string,
+  request?: ControlRequest,
+): Promise<IncomingMessage> {
+  const response = await send(socketPath, path, request);
+  if (!isGranted(response))
+    throw refusalError(response.statusCode ?? 0, parseAnswer(await bodyOf(response), socketPath), socketPath);
+  // Nothing may come for long.
+  response.setTimeout(0);
+  return response;
+}
+
+function isGranted({ statusCode }: IncomingMessage): boolean {
+  return statusCode === 200 || statusCode === 201;
+}
+
+function refusalError(status: number, value: unknown, socketPath: string): ControlError {
   const refusal = RefusalJson.safeParse(value);
   const kind = status >= 400 && status < 500 ? 'refused' : 'failed';
   const { error, faults } = refusal.data ?? { error: 'no reason' };
   // A refusal in words is all that there is to say; anything else is a matter of who answered.
   const isWorded = kind === 'refused' && refusal.success;
   const message = isWorded ? error : `${socketPath} answered ${status}: ${error}`;
-  throw new ControlError(message, kind, faults, status);
+  return new ControlError(message, kind, faults, status);
 }
 
 function send(socketPath: string, path: string, wanted?: ControlRequest): Promise<IncomingMessage> {

@@ -11,7 +11,7 @@ import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import { BoundSocket } from '../../src/host/bound-socket.ts';
 import { printable } from '../../src/host/printable.ts';
 import { listenUnix } from '../../src/host/unix-socket.ts';
-import { ClientStream } from './client-stream.ts';
+import { ClientStream, LASTING_TYPE } from './client-stream.ts';
 
 /** Only the user that runs Ringway (and root) may ask: reports name other users' sockets and addresses. */
 const CONTROL_SOCKET_MODE = 0o600;
@@ -28,6 +28,8 @@ export type ControlLimits = {
 };
 
 const LIMITS: ControlLimits = { headMs: 5000, requestMs: 10_000, idleMs: 30_000, connectionsMax: 64 };
+/** An answer that lasts is not read on for so long: by a process that was stopped, and forgotten. */
+const STREAM_IDLE_MS = 600_000;
 /** How often Node looks for requests that take too long, in parts of the shortest time for one. */
 const LOOKS = 5;
 
@@ -79,7 +81,15 @@ function httpServer(
   api: ControlHandler,
   { headMs, requestMs, idleMs, connectionsMax }: ControlLimits,
 ): Server {
-  const answer = getRequestListener((request, bindings) => api.fetch(request, bindings as HttpBindings), {
+  const fetch = async (request: Request, bindings: HttpBindings): Promise<Response> => {
+    const response = await api.fetch(request, bindings);
+    if (response.headers.get('Content-Type') === LASTING_TYPE) {
+      const client: unknown = bindings.incoming.socket;
+      if (client instanceof ClientStream) client.beginStream(STREAM_IDLE_MS);
+    }
+    return response;
+  };
+  const answer = getRequestListener((request, bindings) => fetch(request, bindings as HttpBindings), {
     overrideGlobalObjects: false,
     errorHandler: (error) => refusal(400, error instanceof Error ? error.message : String(error)),
   });

@@ -7,9 +7,11 @@ import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import type { PluginStage } from '../plugin/stage.ts';
+import { noteDropped } from './capture.ts';
 import type { Fdb } from './fdb/fdb.ts';
 import {
   type ForwardingPort,
+  STAGE_CAPTURE,
   STAGE_GUARD,
   STAGE_LIMIT,
   STAGE_LOOP_PROBES,
@@ -67,7 +69,8 @@ export class Checks {
  * Leaves out the frames that have a verdict, in the books of their sender, and sets the verdicts back. What was known of
  * all frames still holds of the others. Answers whether any are left.
  */
-export function leaveOut(batch: Batch, verdicts: Int32Array, { counts }: ForwardingPort): boolean {
+export function leaveOut(batch: Batch, verdicts: Int32Array, sender: ForwardingPort): boolean {
+  const { counts } = sender;
   const { count, alike, alikeBehind } = batch;
   batch.spread();
   let kept = 0;
@@ -75,6 +78,7 @@ export function leaveOut(batch: Batch, verdicts: Int32Array, { counts }: Forward
     const verdict = verdicts[frame];
     if (verdict !== KEPT) {
       counts[verdict - 1] += 1;
+      if ((sender.stages & STAGE_CAPTURE) !== 0) noteDropped(sender, batch, frame, verdict - 1);
       verdicts[frame] = KEPT;
       continue;
     }

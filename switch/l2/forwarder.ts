@@ -22,13 +22,16 @@ import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { type PluginFaultListener, PluginStage } from '../plugin/stage.ts';
+import { Capture, NO_REASON, noteAllDropped, noteDropped, Tap } from './capture.ts';
+import type { CaptureSetup } from './capture-ring.ts';
 import { Checks } from './checks.ts';
 import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { countBarred, countFlooded, isBarred, takesFloods } from './flood.ts';
+import { areProtected, countBarred, countFlooded, isBarred, takesFloods } from './flood.ts';
 import {
   type ForwardingPort,
+  STAGE_CAPTURE,
   STAGE_CHECKS,
   STAGE_LEARN,
   STAGE_LINK_LOCAL,
@@ -46,7 +49,13 @@ import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
 import { LoopProbes } from './loop-probes.ts';
 import { mirror } from './mirror.ts';
-import { type FaultListener, missingOffloads, OUTLETS_SCRATCH_BYTES, Outlets } from './outlets.ts';
+import {
+  dropOfRefusal,
+  type FaultListener,
+  missingOffloads,
+  OUTLETS_SCRATCH_BYTES,
+  Outlets,
+} from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
 import { dropAll } from './receive-off.ts';
 import { Admit } from './vlan/admit.ts';
@@ -72,6 +81,7 @@ export class Forwarder {
   nowTick = 0;
   declare private readonly arena: ArenaView;
   declare private readonly batch: Batch;
+  declare private readonly capture: Capture;
   declare private readonly admit: Admit;
   declare private readonly limits: Limits;
   declare readonly loopProbes: LoopProbes;
@@ -103,6 +113,8 @@ export class Forwarder {
   declare private readonly order: Int32Array;
   /** Of those, some that follow one another and get as many tags. */
   declare private readonly stretch: Int32Array;
+  /** One frame. */
+  declare private readonly order1: Int32Array;
   /** Ports that each flooded frame of several VLANs goes to. */
   declare private readonly receiversOf: Int32Array;
 
@@ -121,6 +133,7 @@ export class Forwarder {
   ) {
     this.arena = arena;
     this.batch = new Batch();
+    this.capture = new Capture();
     this.admit = new Admit(arena, vlanLimit);
     this.limits = new Limits(clock);
     this.loopProbes = new LoopProbes(arena, probeMac);
@@ -137,6 +150,7 @@ export class Forwarder {
     this.targets = new Int32Array(BATCH_FRAMES_MAX);
     this.order = new Int32Array(BATCH_FRAMES_MAX);
     this.stretch = new Int32Array(BATCH_FRAMES_MAX);
+    this.order1 = new Int32Array(1);
     this.receiversOf = new Int32Array(BATCH_FRAMES_MAX);
   }
 
@@ -185,14 +199,30 @@ export class Forwarder {
     this.#refresh();
   }
 
+  /** Copies frames for a capture, by the ring of this worker, from now on; again: other ports of the same one. */
+  startCapture(setup: CaptureSetup, worker: number): void {
+    // What was written stands in the ring's indices.
+    this.capture.publish();
+    const others = this.capture.taps.filter(({ id }) => id !== setup.id);
+    this.capture.setTaps([...others, new Tap(this.arena, setup, worker)]);
+    this.#refresh();
+  }
+
+  endCapture(id: number): void {
+    this.capture.publish();
+    this.capture.setTaps(this.capture.taps.filter((tap) => tap.id !== id));
+    this.#refresh();
+  }
+
   #refresh(): void {
     const ports = this.#portOfId.filter((port) => port !== undefined);
+    for (const port of ports) port.setTaps(this.capture.taps.filter((tap) => tap.wants(port.id)));
     this.#switched = ports.filter((port) => port.isSwitched);
     this.#guard();
     for (const port of ports) {
       port.setMirrors(ports.filter((other) => this.#copied.get(other.id)?.includes(port.id) === true));
       // They show what was placed.
-      if (port.mirrors.length > 0) this.#forgetAll(port);
+      if (port.mirrorsOut.length > 0) this.#forgetAll(port);
     }
   }
 
@@ -315,8 +345,10 @@ export class Forwarder {
     if (taken === 0) return;
     const { batch } = this;
     const sender = this.#portOfId[from.portId] as ForwardingPort;
-    if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) dropAll(sender, taken);
-    else {
+    if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) {
+      if ((sender.stages & STAGE_CAPTURE) !== 0 && batch.count !== 0) this.#captureReceiveOff(sender);
+      dropAll(sender, taken);
+    } else {
       if (batch.count !== 0) {
         if (batch.asks) this.#forwardCharging(sender, from);
         else this.#forward(sender);
@@ -325,6 +357,13 @@ export class Forwarder {
     }
     this.#unfinished[this.unfinishedCount++] = from;
     if (!this.outlets.areWorthHolding) this.#handOver();
+  }
+
+  #captureReceiveOff(sender: ForwardingPort): void {
+    const { batch } = this;
+    readHeads(batch, this.arena.windows);
+    this.capture.incoming(batch, sender);
+    noteAllDropped(sender, batch, AS_THEY_CAME, batch.count, sender.refusal);
   }
 
   /** Of one frame may come as many segments as two bursts have frames, for each receiver. */
@@ -339,6 +378,7 @@ export class Forwarder {
   /** What was placed becomes visible first: a frame that its sender was given back is never lost. */
   #handOver(): void {
     this.outlets.close();
+    if (this.capture.hasNews) this.capture.publish();
     for (let i = 0; i < this.unfinishedCount; i++) this.#unfinished[i].finish();
     this.unfinishedCount = 0;
   }
@@ -347,8 +387,10 @@ export class Forwarder {
     const { batch, lookUp } = this;
     readHeads(batch, this.arena.windows);
     const { stages } = sender;
-    if ((stages & STAGE_MIRROR) !== 0) {
-      mirror(this.outlets, sender, sender, batch, AS_THEY_CAME, batch.count, true);
+    if ((stages & (STAGE_MIRROR | STAGE_CAPTURE)) !== 0) {
+      if ((stages & STAGE_CAPTURE) !== 0) this.capture.incoming(batch, sender);
+      if ((stages & STAGE_MIRROR) !== 0)
+        mirror(this.outlets, sender, sender, batch, AS_THEY_CAME, batch.count, true);
     }
     // One look where no frame has a tag and none gets one.
     const isPlain = sender.vlan.isPlain && batch.alikeBehind && !isTag(batch.records[AT_WORD3]);
@@ -377,8 +419,10 @@ export class Forwarder {
   #send(sender: ForwardingPort, target: number, order: Int32Array, count: number): void {
     const port = target < 0 ? undefined : this.#portOfId[target];
     if (port === undefined || !port.isSwitched) {
-      if (target === LINK_LOCAL && (sender.stages & STAGE_LINK_LOCAL) !== 0) dropLinkLocal(sender, count);
-      else this.#flood(sender, order, count);
+      if (target === LINK_LOCAL && (sender.stages & STAGE_LINK_LOCAL) !== 0) {
+        dropLinkLocal(sender, count);
+        this.#noteDropped(sender, order, count, DROP.linkLocal);
+      } else this.#flood(sender, order, count);
     } else this.#deliver(sender, port, order, count);
   }
 
@@ -405,11 +449,25 @@ export class Forwarder {
     else if (hasFlood && isUniform && batch.asks) this.#sendInStretches(sender);
     else if (hasFlood) {
       // No port's target is LINK_LOCAL, so those are passed over.
-      if (kept !== 0) dropLinkLocal(sender, kept);
+      if (kept !== 0) this.#dropLinkLocalAmong(sender, kept);
       this.#sendWithFloods(sender);
     } else this.#sendByTarget(sender);
   }
 
+  #dropLinkLocalAmong(sender: ForwardingPort, kept: number): void {
+    dropLinkLocal(sender, kept);
+    if ((sender.stages & STAGE_CAPTURE) === 0) return;
+    const { count, records } = this.batch;
+    for (let i = 0; i < count; i++) {
+      if (records[(i << RECORD_SHIFT) + AT_TARGET] === LINK_LOCAL)
+        noteDropped(sender, this.batch, i, DROP.linkLocal);
+    }
+  }
+
+  /** Frames of this burst, for who captures those of their sender. */
+  #noteDropped(sender: ForwardingPort, order: Int32Array, count: number, reason: number): void {
+    if ((sender.stages & STAGE_CAPTURE) !== 0) noteAllDropped(sender, this.batch, order, count, reason);
+  }
   /** Of a target, whether frames to it are flooded. */
   readonly #isFloodedTo = (target: number): boolean => target < 0 || !this.#isSwitched(target);
 
@@ -477,12 +535,12 @@ export class Forwarder {
       }
       if (frames > 0) this.#deliver(sender, port, order, frames);
     }
-    if (isUniform) {
-      countFlooded(sender, floods, receivers);
-      return;
-    }
+    if (isUniform) countFlooded(sender, floods, receivers);
     for (let i = 0; i < count; i++) {
-      if (records[(i << RECORD_SHIFT) + AT_TARGET] === FLOOD) countFlooded(sender, 1, receiversOf[i]);
+      if (records[(i << RECORD_SHIFT) + AT_TARGET] !== FLOOD) continue;
+      if (!isUniform) countFlooded(sender, 1, receiversOf[i]);
+      if (receiversOf[i] === 0 && (sender.stages & STAGE_CAPTURE) !== 0)
+        noteDropped(sender, batch, i, DROP.noReceiver);
     }
   }
 
@@ -500,15 +558,18 @@ export class Forwarder {
     }
     if (asks) this.#complete(sender, receiverCount, order, count);
     countFlooded(sender, count, receiverCount);
+    if (receiverCount === 0) this.#noteDropped(sender, order, count, DROP.noReceiver);
   }
 
   #deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
     if (port === sender) {
       sender.counts[DROP.samePort] += count;
+      this.#noteDropped(sender, order, count, DROP.samePort);
       return;
     }
     if (isBarred(port, sender)) {
       countBarred(port, sender, count);
+      this.#captureBarred(sender, port, order, count);
       return;
     }
     if (!this.batch.asks) this.#forwardTo(sender, port, this.batch, order, count);
@@ -550,6 +611,13 @@ export class Forwarder {
     }
   }
 
+  /** Frames to a port that is barred, for who captures at either. */
+  #captureBarred(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
+    if (areProtected(port, sender)) this.#noteDropped(sender, order, count, DROP.protected);
+    else if ((port.stages & STAGE_CAPTURE) !== 0)
+      for (let k = 0; k < count; k++) this.capture.notPlaced(port, this.batch, order[k], DROP.loopShutTo);
+  }
+
   /** Frames that ask for nothing that the port does not take, with the tags that it gets them with. */
   #forwardTo(
     sender: ForwardingPort,
@@ -572,6 +640,8 @@ export class Forwarder {
     }
     if (!port.vlan.takes(outer, inner)) {
       countNotCarried(port, count);
+      if ((port.stages & STAGE_CAPTURE) !== 0)
+        for (let k = 0; k < count; k++) this.capture.notPlaced(port, batch, order[k], DROP.vlanNotCarried);
       return;
     }
     port.vlan.choose(outer, inner, priorityOf(sender, outer, inner));
@@ -601,6 +671,8 @@ export class Forwarder {
       const frame = order[k];
       if (!vlan.takes(outers[frame], inners[frame])) {
         countNotCarried(port, 1);
+        if ((port.stages & STAGE_CAPTURE) !== 0)
+          this.capture.notPlaced(port, batch, frame, DROP.vlanNotCarried);
         continue;
       }
       vlan.choose(outers[frame], inners[frame], priorityOf(sender, outers[frame], inners[frame]));
@@ -638,12 +710,26 @@ export class Forwarder {
     for (let k = 0; k < count; k++) batch.makeRoom(order[k], -pushBytes);
   }
 
+  /** Those that `deliver` could not place. */
+  #captureRefused(port: ForwardingPort, batch: Batch): void {
+    const { refused, refusedWhy, refusedCount } = batch;
+    for (let r = 0; r < refusedCount; r++) {
+      this.order1[0] = refused[r];
+      this.capture.outgoing(port, batch, this.order1, 1, dropOfRefusal(port, refusedWhy[r]));
+    }
+  }
+
   #place(sender: ForwardingPort, port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
     const { outlets } = this;
     outlets.deliver(port, batch, order, count);
-    if ((port.stages & STAGE_MIRROR) === 0) return;
+    if ((port.stages & (STAGE_MIRROR | STAGE_CAPTURE)) === 0) return;
+    if ((port.stages & STAGE_CAPTURE) !== 0 && batch.refusedCount > 0) this.#captureRefused(port, batch);
     const placed = outlets.listPlaced(batch, order, count);
-    if (placed > 0) mirror(outlets, port, sender, batch, outlets.placed, placed, false);
+    if (placed === 0) return;
+    if ((port.stages & STAGE_CAPTURE) !== 0)
+      this.capture.outgoing(port, batch, outlets.placed, placed, NO_REASON);
+    if ((port.stages & STAGE_MIRROR) !== 0)
+      mirror(outlets, port, sender, batch, outlets.placed, placed, false);
   }
 }
 

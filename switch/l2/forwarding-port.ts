@@ -1,16 +1,18 @@
 /** A port as one worker's forwarder sees it: its queues, its policy as the stages need it, its counters. */
 import { ETHERNET_HEADER_BYTES, MTU_MAX } from '../../protocol/ethernet.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
+import { TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
 import {
   DEFAULT_VLAN,
   type LimitsPolicy,
   type LoopGuardPolicy,
   type PortPolicy,
 } from '../../src/queue/policy.ts';
+import type { Tap } from './capture.ts';
 import { DROP } from './drop-reasons.ts';
 import { PortGuard } from './guard/port-guard.ts';
 import { NO_METERS, PORT_METERS_BYTES, PortMeters } from './port-meters.ts';
-import { PortVlan } from './vlan/port-vlan.ts';
+import { PortVlan, tableOf } from './vlan/port-vlan.ts';
 
 /** Which stages run for frames from a port (`stages`), as a bit mask. */
 export const STAGE_LEARN = 1;
@@ -18,6 +20,8 @@ export const STAGE_MIRROR = 2;
 /** Runs instead of all others. */
 export const STAGE_RECEIVE_OFF = 4;
 export const STAGE_LINK_LOCAL = 8;
+/** Its frames are copied for those who capture them (capture.ts). */
+export const STAGE_CAPTURE = 2 ** 16;
 /** Stages of checks.ts, in their order: limits and storms, guards, snooping, plugins. */
 export const STAGE_LIMIT = 16;
 export const STAGE_GUARD = 32;
@@ -54,10 +58,18 @@ export class ForwardingPort {
   readonly guard = new PortGuard();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
+  /** Ports that get copies of the frames from this one, and to it. */
+  mirrorsIn: readonly ForwardingPort[] = [];
+  mirrorsOut: readonly ForwardingPort[] = [];
+  /** Where it gets copies: which ones. `copyVlans`: null: of all VLANs; `copyTag`: 0: it gets them without a tag of its own. */
+  copiesIn = true;
+  copiesOut = true;
+  copyVlans: Uint8Array | null = null;
+  copyTag = 0;
+  /** Captures of its frames. */
+  taps: readonly Tap[] = [];
   /** Plugins that its frames pass, by name; null: all. Which of them there are now is said by `setPlugins`. */
   plugins: readonly string[] | null = null;
-  /** Ports that get a copy of each frame to and from this one. */
-  mirrors: readonly ForwardingPort[] = [];
   /** This worker's counters (port-counts.ts). */
   declare readonly counts: Float64Array;
 
@@ -91,6 +103,11 @@ export class ForwardingPort {
     this.takes = policy.takes;
     this.isSwitched = policy.copiesOf === null;
     this.isFlooded = this.isSwitched && policy.floods && !policy.isShut;
+    const { copies } = policy;
+    this.copiesIn = copies.in;
+    this.copiesOut = copies.out;
+    this.copyVlans = tableOf(copies.vlans);
+    this.copyTag = copies.outputVlan === null ? 0 : tagOf(TPID_8021Q, 0, copies.outputVlan);
     this.setStage(STAGE_LEARN, this.isSwitched);
     this.setStage(STAGE_RECEIVE_OFF, !policy.receives || policy.isShut);
     this.refusal = policy.receives ? DROP.loopShut : DROP.receiveOff;
@@ -125,9 +142,16 @@ export class ForwardingPort {
     return (this.stages & STAGE_LINK_LOCAL) !== 0;
   }
 
+  /** Those that get copies of its frames. */
   setMirrors(mirrors: readonly ForwardingPort[]): void {
-    this.mirrors = mirrors;
-    this.setStage(STAGE_MIRROR, mirrors.length > 0);
+    this.mirrorsIn = mirrors.filter(({ copiesIn }) => copiesIn);
+    this.mirrorsOut = mirrors.filter(({ copiesOut }) => copiesOut);
+    this.setStage(STAGE_MIRROR, this.mirrorsIn.length + this.mirrorsOut.length > 0);
+  }
+
+  setTaps(taps: readonly Tap[]): void {
+    this.taps = taps;
+    this.setStage(STAGE_CAPTURE, taps.length > 0);
   }
 
   setPlugins(isAny: boolean): void {

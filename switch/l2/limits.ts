@@ -9,10 +9,11 @@
  */
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
+import { noteDropped } from './capture.ts';
 import { leaveOut } from './checks.ts';
 import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
-import type { ForwardingPort } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_CAPTURE } from './forwarding-port.ts';
 import { isLinkLocal } from './link-local.ts';
 import type { Meter } from './meter.ts';
 
@@ -196,9 +197,11 @@ function framesOf(batch: Batch, order: Int32Array, count: number): number {
 }
 
 /** Of a whole batch the first frames pass, the others are dropped. Answers whether any are left. */
-function keepFirst(batch: Batch, { counts }: ForwardingPort, passes: number, reason: number): boolean {
+function keepFirst(batch: Batch, sender: ForwardingPort, passes: number, reason: number): boolean {
   if (passes !== batch.count) {
-    counts[reason] += batch.count - passes;
+    sender.counts[reason] += batch.count - passes;
+    if ((sender.stages & STAGE_CAPTURE) !== 0)
+      for (let frame = passes; frame < batch.count; frame++) noteDropped(sender, batch, frame, reason);
     batch.count = passes;
   }
   return passes > 0;

@@ -140,15 +140,20 @@ export class Outlets {
       return;
     }
     batch.refusedCount = 0;
+    if (batch.bytesMax - batch.tags.pushBytes > port.frameBytesMax) {
+      count = this.leaveOutLong(port, batch, order, count);
+      order = this.fitting;
+      if (count === 0) return;
+    }
     if ((port.stages & STAGE_LIMIT_OUT) !== 0) {
       count = this.limit(port, batch, order, count);
       if (count === 0) return;
     }
-    const overRate = batch.refusedCount;
     batch.tellsValid = (port.takes & OFFLOAD_CHECKSUM) !== 0;
     const queue = this.opened(port.queues[0]);
+    const refusedBefore = batch.refusedCount;
     queue.placeCopies(batch, order, count, portId, isIngress);
-    if (batch.refusedCount !== overRate) this.countRefused(port, queue, batch, overRate);
+    if (batch.refusedCount !== refusedBefore) this.countRefused(port, queue, batch, refusedBefore);
   }
 
   /** After `deliver`: writes those of `order` that were placed to `placed` and answers how many. */
@@ -407,3 +412,21 @@ export function missingOffloads(batch: Batch, order: Int32Array, count: number, 
 const REFUSED_NOT_READY = -1;
 const REFUSED_OVER_MTU = -2;
 const REFUSED_OVER_RATE = -3;
+
+/** DROP.* of a frame that was refused on a port, as it was counted there. */
+export function dropOfRefusal(port: ForwardingPort, why: number): number {
+  switch (why) {
+    case REFUSED_NOT_READY:
+      return DROP.notReady;
+    case REFUSED_OVER_MTU:
+      return DROP.overMtu;
+    case REFUSED_OVER_RATE:
+      return DROP.rateOut;
+    case REFUSED_FAULT:
+      return DROP.queueStopped;
+    case REFUSED_NO_BUFFER:
+      return port.queues.some(({ fault }) => fault < 0) ? DROP.notTranslated : DROP.noBuffer;
+    default:
+      return DROP.bufferTooSmall;
+  }
+}

@@ -7,9 +7,10 @@ import type { ArenaView } from '../../src/memory/arena-view.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import { PRIORITY_BITS, TAG_BYTES, TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
+import { noteAllDropped } from '../l2/capture.ts';
 import { leaveOut } from '../l2/checks.ts';
 import { DROP } from '../l2/drop-reasons.ts';
-import type { ForwardingPort } from '../l2/forwarding-port.ts';
+import { type ForwardingPort, STAGE_CAPTURE } from '../l2/forwarding-port.ts';
 import type { HeadCopies } from '../l2/head-copies.ts';
 import type { Outlets } from '../l2/outlets.ts';
 import * as PORT_COUNTS_TABLE from '../l2/port-counts.ts';
@@ -21,7 +22,7 @@ import { withoutRooms } from './modules.ts';
 import { allowTurns, CALL_TURNS_MAX } from './turn-budget.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
-const { AT_TARGET, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
+const { AS_THEY_CAME, AT_TARGET, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { COUNT_COPIES, COUNT_FORWARDED } = PORT_COUNTS_TABLE;
 const { COUNT_MIRRORED, COUNT_NOWHERE, COUNT_REDIRECTED, COUNT_SEEN, COUNTS_FIRST } = BUNDLE;
 const { NOBODY, NOWHERE, SAID_DROP, SAID_MIRROR, SAID_REDIRECT, SAID_VLAN, VLAN_KEPT } = FRAMES;
@@ -105,6 +106,8 @@ export class PluginStage {
       }
       if (instance.onFault === 'pass') continue;
       sender.counts[DROP.pluginFailed] += batch.count;
+      if ((sender.stages & STAGE_CAPTURE) !== 0)
+        noteAllDropped(sender, batch, AS_THEY_CAME, batch.count, DROP.pluginFailed);
       batch.count = 0;
       return false;
     }

@@ -225,6 +225,12 @@ export class PollWorker {
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);
         break;
+      case 'startCapture':
+        this.#forwarder.startCapture(order.capture, this.#setup.index);
+        break;
+      case 'endCapture':
+        this.#forwarder.endCapture(order.id);
+        break;
       case 'loadPlugin':
       case 'usePlugins':
       case 'failPlugin':

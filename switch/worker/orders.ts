@@ -11,6 +11,7 @@ import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
+import type { CaptureSetup } from '../l2/capture-ring.ts';
 import type { Flapping } from '../l2/fdb/moves.ts';
 import type { ProbeSeen } from '../l2/loop-probes.ts';
 import type { PluginOrder, PluginReport } from '../plugin/worker-plugins.ts';
@@ -49,6 +50,8 @@ export type WorkerOrder =
   /** Send a frame of the switch's own out of the port. */
   | { readonly kind: 'emit'; readonly portId: number; readonly frame: Uint8Array }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
+  | { readonly kind: 'startCapture'; readonly capture: CaptureSetup }
+  | { readonly kind: 'endCapture'; readonly id: number }
   | PluginOrder
   /** Nothing is to be done: the answer tells that the worker's loop turns. */
   | { readonly kind: 'answer' }

@@ -13,6 +13,7 @@ import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
+import type { CaptureSetup } from '../l2/capture-ring.ts';
 import type { Flapping } from '../l2/fdb/moves.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
 import type { ProbeSeen } from '../l2/loop-probes.ts';
@@ -208,6 +209,16 @@ export class WorkerPool implements DataPath, PluginWorkers {
     const policy = { ...(this.#policies.get(portId) ?? DEFAULT_POLICY), ...change };
     this.#policies.set(portId, policy);
     await this.#orderAll({ kind: 'setPolicy', portId, policy });
+  }
+
+  /** Resolves when every worker copies frames for it; again, with the same id: for other ports. */
+  async startCapture(capture: CaptureSetup): Promise<void> {
+    await this.#orderAll({ kind: 'startCapture', capture });
+  }
+
+  /** Resolves when no worker touches its memory any more. */
+  async endCapture(id: number): Promise<void> {
+    await this.#orderAll({ kind: 'endCapture', id });
   }
 
   /**

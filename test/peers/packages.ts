@@ -26,7 +26,9 @@ export type PeerName =
   | 'iproute2'
   | 'ethtool'
   | 'frr'
-  | 'systemd';
+  | 'systemd'
+  | 'libpcap'
+  | 'tshark';
 
 /**
  * Debian's two builds of the same kernel. `cloud` boots faster and has the drivers of virtual cards only;
@@ -85,6 +87,8 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
   ethtool: [{ package: 'ethtool', provides: 'ethtool' }],
   frr: [{ package: 'frr', provides: '/usr/lib/frr/bgpd' }],
   systemd: [{ package: 'systemd', provides: '/usr/lib/systemd/systemd' }],
+  libpcap: [{ package: 'libpcap0.8', provides: '/usr/lib/*/libpcap.so.0.8' }],
+  tshark: [{ package: 'tshark', provides: 'tshark' }],
 };
 
 const kernelMetaPackages: Record<KernelFlavor, string> = {

@@ -161,7 +161,7 @@ export class PcapPort implements Port, HandOver {
   }
 
   get details(): Readonly<Record<string, unknown>> {
-    const { direction, mirror, snapBytes, repeat, pace } = this.#options;
+    const { direction, snapBytes, repeat, pace } = this.#options;
     const common = { direction, snapBytes: snapBytes === 0 ? null : snapBytes };
     if (!this.#isWriting) {
       const progress = this.#progress;
@@ -179,7 +179,7 @@ export class PcapPort implements Port, HandOver {
       };
     }
     const interfaces = new InterfaceTable(this.#interfaces).count;
-    return { ...common, mirror, interfaces, bytesWritten: this.#progress[PROGRESS_WRITTEN] };
+    return { ...common, interfaces, bytesWritten: this.#progress[PROGRESS_WRITTEN] };
   }
 
   start(): Promise<void> {

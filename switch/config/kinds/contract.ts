@@ -15,8 +15,8 @@ export type PortKindSpec<Settings extends { readonly kind: PortKind }> = {
   readonly claimOf: (settings: Settings) => string;
   /** Path of its UNIX socket, beside which the control socket lies; null: it has none. */
   readonly socketOf: (settings: Settings) => string | null;
-  /** Null: frames are switched to it. Otherwise it gets copies of these ports' frames and nothing else. */
-  readonly copiesOf: (settings: Settings) => CopiedPorts | null;
+  /** Neither frames nor copies go to it. */
+  readonly getsNothing: (settings: Settings) => boolean;
   /** Settings that are paths, relative to where they are given. */
   readonly pathKeys: readonly (keyof Settings & string)[];
   /** Settings that are maps, and the keys in them. */

@@ -65,7 +65,7 @@ export const DPDK: PortKindSpec<DpdkSettings> = {
   endpointLook: /^([0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b|^net_/i,
   claimOf: (settings) => `device ${settings.device}`,
   socketOf: () => null,
-  copiesOf: () => null,
+  getsNothing: () => false,
   pathKeys: [],
   mapKeys: { offloads: DPDK_OFFLOAD_NAMES },
   listKeys: [],

@@ -59,7 +59,13 @@ export function socketOf<Kind extends PortKind>(settings: PortSettings<Kind>): s
  * to any other.
  */
 export function copiesOf<Kind extends PortKind>(settings: PortSettings<Kind>): CopiedPorts | null {
-  return SPECS[settings.kind].copiesOf(settings);
+  if (getsNothing(settings)) return [];
+  return settings.mirror ?? null;
+}
+
+/** Neither frames nor copies go to the port. */
+export function getsNothing<Kind extends PortKind>(settings: PortSettings<Kind>): boolean {
+  return SPECS[settings.kind].getsNothing(settings);
 }
 
 /** The setting that says what a port of that kind is attached to. */

@@ -4,27 +4,18 @@ import { z } from 'zod';
 import { CAPTURED_BYTES_MAX } from '../../../protocol/pcap.ts';
 import type { Port, PortContext } from '../../../src/port/contract.ts';
 import { PcapPort } from '../../../src/port/pcap/port.ts';
-import type { CopiedPorts, PortKindSpec } from './contract.ts';
+import type { PortKindSpec } from './contract.ts';
 import { portObject, refusing } from './port-object.ts';
 import { pathOf, wholeNumber } from './values.ts';
 
-const MIRROR_ALLOWED = 'all, or names of ports: a list, in an option joined by +, for example vm0+vm1';
 /** The longest Ethernet header with two tags, so that a frame remains one. */
 const SNAP_BYTES_MIN = 22;
-
-const mirror = z
-  .preprocess(
-    (value) => (typeof value === 'string' ? value.split(/[+, ]+/) : value),
-    z.array(z.string(MIRROR_ALLOWED).min(1, MIRROR_ALLOWED), MIRROR_ALLOWED).min(1, MIRROR_ALLOWED),
-  )
-  .transform((names): CopiedPorts => (names.length === 1 && names[0] === 'all' ? 'all' : names));
 
 function schema() {
   return portObject('file', {
     kind: z.literal('pcap'),
     file: pathOf('path of a capture file'),
     direction: z.enum(['write', 'read'], 'write or read').default('write'),
-    mirror: mirror.optional(),
     snapBytes: wholeNumber(SNAP_BYTES_MIN, CAPTURED_BYTES_MAX).optional(),
     repeat: z.enum(['once', 'loop'], 'once or loop').optional(),
     pace: z.enum(['recorded', 'full'], 'recorded or full').optional(),
@@ -60,10 +51,10 @@ export const PCAP: PortKindSpec<PcapSettings> = {
   claimOf: (settings) => resolve(settings.file),
   socketOf: () => null,
   // Nothing is switched to a port that reads its capture, and there is nothing to copy to it.
-  copiesOf: (settings) => (settings.direction === 'read' ? [] : (settings.mirror ?? null)),
+  getsNothing: (settings) => settings.direction === 'read',
   pathKeys: ['file'],
   mapKeys: {},
-  listKeys: ['mirror'],
+  listKeys: [],
   changeable: {},
   schema,
   create,

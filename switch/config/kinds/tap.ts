@@ -73,7 +73,7 @@ export const TAP: PortKindSpec<TapSettings> = {
   endpointLook: null,
   claimOf: (settings) => `interface ${settings.interface} in ${settings.namespace ?? 'our namespace'}`,
   socketOf: () => null,
-  copiesOf: () => null,
+  getsNothing: () => false,
   pathKeys: [],
   mapKeys: { offloads: OFFLOAD_NAMES },
   listKeys: ['addresses'],

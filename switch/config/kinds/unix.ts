@@ -53,7 +53,7 @@ export const UNIX: PortKindSpec<UnixSettings> = {
   endpointLook: null,
   claimOf: (settings) => resolve(settings.socket),
   socketOf: (settings) => settings.socket,
-  copiesOf: () => null,
+  getsNothing: () => false,
   pathKeys: ['socket', 'peer'],
   mapKeys: {},
   listKeys: [],

@@ -74,7 +74,7 @@ export const VHOST_USER: PortKindSpec<VhostUserSettings> = {
   endpointLook: null,
   claimOf: (settings) => resolve(settings.socket),
   socketOf: (settings) => settings.socket,
-  copiesOf: () => null,
+  getsNothing: () => false,
   pathKeys: ['socket'],
   mapKeys: { features: SWITCHABLE_FEATURE_NAMES, offloads: OFFLOAD_NAMES },
   listKeys: [],

@@ -10,8 +10,9 @@ import * as BATCH from '../../../src/queue/batch.ts';
 import * as TAGS from '../../../src/queue/frame-tags.ts';
 import { isTag } from '../../../src/queue/frame-tags.ts';
 import { readWord3 } from '../../../src/queue/heads.ts';
+import { noteDropped } from '../capture.ts';
 import { DROP } from '../drop-reasons.ts';
-import type { ForwardingPort } from '../forwarding-port.ts';
+import { type ForwardingPort, STAGE_CAPTURE } from '../forwarding-port.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AT_BYTES, AT_INDEX, AT_WORD3, HEAD_BYTES, RECORD_SHIFT } = BATCH;
@@ -89,14 +90,14 @@ export class Admit {
       let tag = 0;
       if (isTag(word)) {
         if (records[at + AT_BYTES] < TAGGED_BYTES_MIN) {
-          sender.counts[DROP.truncatedTag] += 1;
+          drop(batch, sender, frame, DROP.truncatedTag);
           continue;
         }
         tag = word;
         batch.cut(frame, TAG_BYTES);
         records[at + AT_WORD3] = readWord3(batch, frame, windows);
         if (!batch.dropRequestFront(frame, TAG_BYTES)) {
-          sender.counts[DROP.badChecksumRequest] += 1;
+          drop(batch, sender, frame, DROP.badChecksumRequest);
           continue;
         }
       }
@@ -112,7 +113,7 @@ export class Admit {
     const { vlan } = sender;
     const refusal = vlan.refusalOf(tag);
     if (refusal >= 0) {
-      sender.counts[refusal] += batch.count;
+      for (let frame = 0; frame < batch.count; frame++) drop(batch, sender, frame, refusal);
       batch.count = 0;
       return false;
     }
@@ -135,7 +136,7 @@ export class Admit {
       const tag = outers[frame];
       const refusal = vlan.refusalOf(tag);
       if (refusal >= 0) {
-        sender.counts[refusal] += 1;
+        drop(batch, sender, frame, refusal);
         continue;
       }
       let second = 0;
@@ -145,7 +146,7 @@ export class Admit {
         batch.cut(frame, TAG_BYTES);
         records[at + AT_WORD3] = readWord3(batch, frame, windows);
         if (!batch.dropRequestFront(frame, TAG_BYTES)) {
-          sender.counts[DROP.badChecksumRequest] += 1;
+          drop(batch, sender, frame, DROP.badChecksumRequest);
           continue;
         }
       }
@@ -161,6 +162,11 @@ export class Admit {
     tags.inner = inners[0];
     return kept > 0;
   }
+}
+
+function drop(batch: Batch, sender: ForwardingPort, frame: number, reason: number): void {
+  sender.counts[reason] += 1;
+  if ((sender.stages & STAGE_CAPTURE) !== 0) noteDropped(sender, batch, frame, reason);
 }
 
 /** Of frames whose fourth words differ. */

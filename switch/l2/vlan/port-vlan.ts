@@ -151,7 +151,8 @@ function withTpid(tag: number): number {
   return (tag & TPID_BITS) === 0 ? tag | TPID_8021Q : tag;
 }
 
-function tableOf(vlans: readonly number[] | null): Uint8Array | null {
+/** By VLAN, 1: it is one of these; null: all are. */
+export function tableOf(vlans: readonly number[] | null): Uint8Array | null {
   if (vlans === null) return null;
   const table = new Uint8Array(VLANS);
   for (const vlan of vlans) table[vlan] = 1;

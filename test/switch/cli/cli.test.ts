@@ -110,7 +110,7 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb, add, set, remove, plugin or demo (see --help)'],
+    [[], 'name a command: run, ports, fdb, add, set, remove, capture, plugin or demo (see --help)'],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],
@@ -256,6 +256,10 @@ describe('run', () => {
       cvlans: null,
       priorityTags: 'never',
       qinqEthtype: '802.1ad',
+      mirror: null,
+      mirrorDirection: null,
+      mirrorVlans: null,
+      outputVlan: null,
       macs: null,
       macsMax: null,
       macsSticky: false,

@@ -19,7 +19,12 @@ import {
   tuningOf,
 } from '../../../switch/config/common-port.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
-import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
+import {
+  copiesOf,
+  endpointKeyOf,
+  knownPortSettings,
+  PORT_KINDS,
+} from '../../../switch/config/kinds/index.ts';
 import { type PortConfig, resolveChange, resolveConfig } from '../../../switch/config/resolve.ts';
 import { toOptionKey } from '../../../switch/config/spelling.ts';
 
@@ -45,6 +50,7 @@ const SETTINGS = [
 }[];
 
 const VLANS_ALLOWED = 'VLANs, 0 to 4095: a list, in an option joined by +, for example 10+20+100-199';
+const MIRROR_KEYS = ['mirror', 'mirrorDirection', 'mirrorVlans', 'outputVlan'];
 const LIMIT_KEYS = ['rateIn', 'framesIn', 'rateOut', 'framesOut'].flatMap((key) => [key, `${key}Burst`]);
 const STORM_KEYS = ['stormBroadcast', 'stormMulticast', 'stormUnknown'];
 const LOOP_KEYS = ['loopGuard', 'loopShutSeconds'];
@@ -69,6 +75,7 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
       ...LIMIT_KEYS,
       ...STORM_KEYS,
       ...LOOP_KEYS,
+      ...MIRROR_KEYS,
       ...GUARD_KEYS,
       'plugins',
     ];
@@ -175,6 +182,45 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
     const port = option(`,${onLine}`);
     expect(file(`, ${inFile}`)).toEqual(port);
     expect(policyOf(port)).toEqual({ ...policyOf(option('')), vlan: { ...DEFAULT_VLAN, ...vlan } });
+  });
+
+  it('may be a mirror of other ports', () => {
+    const port = option(',mirror=vm0+vm1,mirror-direction=in,mirror-vlans=5+7-8,output-vlan=100');
+    expect(file(', mirror: [vm0, vm1], mirrorDirection: in, mirrorVlans: [5, 7-8], outputVlan: 100')).toEqual(
+      port,
+    );
+    expect(copiesOf(port)).toEqual(['vm0', 'vm1']);
+    const copies = { in: true, out: false, vlans: [5, 7, 8], outputVlan: 100 };
+    expect(policyOf(port)).toEqual({ ...policyOf(option('')), copies });
+    expect(effectiveSettings(port, [])).toMatchObject({
+      mirror: ['vm0', 'vm1'],
+      mirrorDirection: 'in',
+      outputVlan: 100,
+    });
+    expect(effectiveSettings(option(',mirror=all'), [])).toMatchObject({
+      mirror: 'all',
+      mirrorDirection: 'both',
+    });
+    expect(() => option(',mirror=a')).toThrow(
+      '--port a: mirror: a is not allowed (a port cannot mirror itself)',
+    );
+    expect(() => option(',mirror-direction=up,output-vlan=7')).toThrow(
+      '--port a: mirror-direction: up is not allowed (in, out or both); ' +
+        '--port a: mirror-direction: up is not allowed (only with mirror); ' +
+        '--port a: output-vlan: 7 is not allowed (only with mirror)',
+    );
+    // A running one can be made another one, or none.
+    const changed = resolveChange(port, { mirror: ['vm2'], mirrorVlans: null });
+    expect(policyOf(changed).copies).toEqual({ ...copies, vlans: null });
+    expect(() => resolveChange(port, { mirror: null })).toThrow('only with mirror');
+    const none = resolveChange(port, {
+      mirror: null,
+      mirrorDirection: null,
+      mirrorVlans: null,
+      outputVlan: null,
+    });
+    expect(copiesOf(none)).toBeNull();
+    expect(() => resolveChange(port, { mirror: ['a'] })).toThrow('a port cannot mirror itself');
   });
 
   it('says all that is wrong with its VLANs at once, and where each stands', () => {

@@ -5,7 +5,12 @@
 import { expect } from 'vitest';
 import { ETHERNET_HEADER_BYTES } from '../../../protocol/ethernet.ts';
 import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
-import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
+import {
+  type CopiesPolicy,
+  DEFAULT_COPIES,
+  DEFAULT_POLICY,
+  type PortPolicy,
+} from '../../../src/queue/policy.ts';
 import { queueStates } from '../../../src/queue/state.ts';
 import { Clock } from '../../../switch/l2/clock.ts';
 import { DROP, DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
@@ -93,8 +98,9 @@ export class FakeSwitch {
     return port;
   }
 
-  setMirror(port: FakePort, sourceIds: readonly number[]): void {
-    this.follow(port, { copiesOf: sourceIds.map((portId) => ({ portId, name: `vm${portId}` })) });
+  setMirror(port: FakePort, sourceIds: readonly number[], copies: Partial<CopiesPolicy> = {}): void {
+    const copiesOf = sourceIds.map((portId) => ({ portId, name: `vm${portId}` }));
+    this.follow(port, { copiesOf, copies: { ...DEFAULT_COPIES, ...copies } });
   }
 
   /** Has the port follow a policy as a worker does when it was posted one; what is not named is as by default. */

@@ -3,11 +3,13 @@
  * its own loss. Queues without guests.
  */
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { DEFAULT_VLAN } from '../../../src/queue/policy.ts';
 import type { Forwarder } from '../../../switch/l2/forwarder.ts';
-import { Random } from '../../vring/random.ts';
+import { Random, seeds } from '../../vring/random.ts';
 import type { FakeEgressQueue } from './fake-queues.ts';
 import { type FakePort, FakeSwitch } from './fake-switch.ts';
 import { arena, ethernet, type Mac } from './frames.ts';
+import { randomTagged, randomVlan } from './random-vlans.ts';
 
 const BROADCAST: Mac = [255, 255, 255, 255, 255, 255];
 
@@ -183,6 +185,80 @@ describe('any traffic', () => {
         }
       }
       for (const id of [5, 6]) forwarder.removePort(id);
+    }
+  });
+});
+
+describe('a mirror of some frames', () => {
+  it('gets those of one direction', () => {
+    const [inwards, outwards] = [addMirror(5, []), addMirror(6, [])];
+    world.setMirror(inwards.port, [0], { out: false });
+    world.setMirror(outwards.port, [0], { in: false });
+    ports[0].send(ethernet(2, 1));
+    ports[1].send(ethernet(1, 2));
+    expect(inwards.to.ways).toEqual(['vm0>']);
+    expect(outwards.to.ways).toEqual(['vm0<']);
+  });
+
+  it('gets those of its VLANs, an access port’s too, and another list once that is set', () => {
+    world.follow(ports[1].port, { vlan: { ...DEFAULT_VLAN, mode: 'access', tag: 5 } });
+    const mirror = addMirror(5, []);
+    world.setMirror(mirror.port, [0, 1], { vlans: [5] });
+    ports[0].send(ethernet(9, 1, { tags: [5] }), ethernet(9, 1, { tags: [6] }), ethernet(9, 1));
+    ports[1].send(ethernet(8, 2));
+    expect(mirror.to.ways).toEqual(['vm0>', 'vm1<', 'vm1>', 'vm0<']);
+    world.setMirror(mirror.port, [0, 1], { vlans: [0, 6] });
+    mirror.to.ways.length = 0;
+    ports[0].send(ethernet(9, 1, { tags: [5] }), ethernet(9, 1, { tags: [6] }), ethernet(9, 1));
+    expect(mirror.to.ways).toEqual(['vm0>', 'vm0>']);
+  });
+
+  it('gets none that are longer than its MTU allows, tags aside', () => {
+    const mirror = addMirror(5, []);
+    world.setMirror(mirror.port, [0], { outputVlan: 9 });
+    mirror.port.state.frameBytesMax = 1514;
+    ports[0].send(
+      ethernet(2, 1, { sizeBytes: 1514 }),
+      ethernet(2, 1, { tags: [3], sizeBytes: 1518 }),
+      ethernet(2, 1, { sizeBytes: 1515 }),
+    );
+    expect(mirror.to.received.map(({ length }) => length)).toEqual([1518, 1522]);
+    expect(mirror.drops).toEqual({ overMtu: 1 });
+  });
+
+  it.each(seeds(30))('gets a tag in front of all others, and nobody else does, seed %i', (seed) => {
+    const random = new Random(seed);
+    for (const { port } of ports) world.follow(port, { vlan: randomVlan(random) });
+    const [plain, tagged] = [addMirror(5, []), addMirror(6, [])];
+    world.setMirror(tagged.port, [0, 1, 2], { outputVlan: 0x123 });
+    world.setMirror(plain.port, [0, 1, 2]);
+    for (let burst = 0; burst < 30; burst++) {
+      const sender = random.pick(ports);
+      const same = random.chance(50) ? randomTagged(random, 0) : null;
+      const frames = Array.from({ length: random.between(1, 20) }, (_, i) => {
+        const head = ethernet(random.pick([1, 2, 3, 9, BROADCAST]), sender.port.state.id + 1).subarray(0, 12);
+        const tags = same ?? randomTagged(random, 5);
+        return Uint8Array.from([...head, ...tags, 8, 0, i, burst, ...random.bytes(40)]);
+      });
+      sender.send(...frames);
+    }
+    expect(tagged.to.ways).toEqual(plain.to.ways);
+    expect(tagged.to.received.length).toBeGreaterThan(20);
+    for (const [i, frame] of plain.to.received.entries()) {
+      const rest = frame.subarray(12);
+      const copy = Buffer.from(tagged.to.received[i]);
+      const expected = Buffer.from([...frame.subarray(0, 12), 0x81, 0, 0x01, 0x23, ...rest]);
+      // Two that are pushed are as many as can be: the first one gives way.
+      const instead = Buffer.from([...frame.subarray(0, 12), 0x81, 0, 0x01, 0x23, ...rest.subarray(4)]);
+      expect(
+        copy.equals(expected) || copy.equals(instead),
+        `${copy.toString('hex')} of ${Buffer.from(frame).toString('hex')}`,
+      ).toBe(true);
+      if (tagged.to.ways[i].endsWith('>')) expect(copy.equals(expected)).toBe(true);
+    }
+    for (const [i, port] of ports.entries()) {
+      const seen = plain.to.received.filter((_, k) => plain.to.ways[k] === `vm${i}<`);
+      expect(seen).toEqual(port.to.received);
     }
   });
 });
