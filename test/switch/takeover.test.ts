@@ -287,9 +287,14 @@ describe('a Ringway that is taken over with other settings', () => {
     await addPort(switching, 'c');
     const body = { forwardBpdu: true };
     await askControl(switching.controlSocket, '/v1/ports/a', { method: 'PATCH', body });
+    const address = { mac: '02:00:00:00:00:0a', vlan: 7, port: 'c', static: true };
+    const [{ mac, vlan, port }, path] = [address, `/v1/fdb/${address.mac}`];
+    await askControl(switching.controlSocket, path, { method: 'PUT', body: { port, vlan } });
     const guest = await EmbeddedGuest.connect({ socketPath: switching.socket('c'), waitMs: WAIT_MS });
     closing.push(() => guest.close());
     await world.runUntil(switching.takeOver());
+    const { entries } = await switching.fdb();
+    expect(entries.find((entry) => entry.mac === mac)).toMatchObject(address);
     expect((await switching.ports()).map(({ name }) => name).sort()).toEqual([...NAMES, 'c']);
     expect((await switching.port('a')).settings.forwardBpdu).toBe(true);
     expect((await switching.port('b')).settings.forwardBpdu).toBe(false);

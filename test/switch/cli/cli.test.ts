@@ -283,6 +283,18 @@ describe('run', () => {
       plugins: null,
       offloads: { csum: true, tso: true, ecn: true, uso: true },
     });
+    expect(await ringway('fdb', 'add', '02:00:00:00:00:0A', 'b')).toEqual(done);
+    expect(await ringway('fdb', 'add', '02:00:00:00:00:0a', 'b', '--vlan', '7')).toEqual(done);
+    expect((await ringway('fdb')).stdout).toMatch(
+      /\n02:00:00:00:00:0a {5}7 {2}b +static\n02:00:00:00:00:0a {4}10 {2}b +static\n2 of/,
+    );
+    expect(await ringway('fdb', 'del', '02:00:00:00:00:0a', '--vlan', '10')).toEqual(done);
+    expect((await ringway('fdb', 'flush', '--port', 'b')).stdout).toBe('forgot 0 addresses\n');
+    expect((await ringway('fdb', 'flush', '--static', '--vlan', '7')).stdout).toBe('forgot 1 address\n');
+    expect(await ringway('fdb', 'del', '02:00:00:00:00:0a')).toMatchObject({
+      code: 2,
+      stderr: 'ringway: 02:00:00:00:00:0a is not known in VLAN 0\n',
+    });
     expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({
       code: 2,
       signal: null,

@@ -93,7 +93,7 @@ function randomFrame(random: Random): Uint8Array {
     const snap = [0xaa, 0xaa, random.pick([3, 3, 4]), 0, 0, random.pick([0, 0, 1]), ...P.be16(type)];
     inner = { type: 200, payload: [...snap, ...payload] };
   }
-  for (let tags = random.pick([0, 0, 0, 0, 1, 2, 3]); tags > 0; tags--)
+  for (let tags = random.pick([0, 0, 0, 0, 1, 2, 3, 4]); tags > 0; tags--)
     inner = { type: random.pick([0x8100, 0x88a8]), payload: [0, 5, ...P.be16(inner.type), ...inner.payload] };
   const sizeBytes = random.pick([0, 60, 60, 200, 1514]);
   const frame = ethernet(random.between(1, 9), random.between(1, 3), { ...inner, sizeBytes });
