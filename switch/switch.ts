@@ -4,6 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { formatMac } from '../protocol/ethernet.ts';
+import { formatIp } from '../protocol/ip-text.ts';
 import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
@@ -24,14 +25,16 @@ import {
 } from '../src/queue/state.ts';
 import { type CaptureReport, Captures, type StartedCapture } from './capture/captures.ts';
 import { captureRequestOf } from './capture/request.ts';
-import { effectiveSettings, staticMacsOf, untaggedVlanOf } from './config/common-port.ts';
+import { effectiveSettings, snoopingOf, staticMacsOf, untaggedVlanOf, vlanOf } from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
+import type { GroupChange } from './control/api.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import { MOVES_BYTES, Moves } from './l2/fdb/moves.ts';
+import { createGroupMemory, GroupTable } from './l2/groups/table.ts';
 import { countsNamed, namedCounts } from './l2/port-counts.ts';
 import type { Logger } from './log.ts';
 import { LogRate } from './log-rate.ts';
@@ -42,10 +45,16 @@ import { PluginStuckError } from './plugin/plugin-watch.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 import { PORTS_MAX, PortTable } from './port-table.ts';
 import type { DescriptorStore } from './service/store.ts';
+import { ROUTER_VLANS_MAX } from './snooping/members.ts';
+import type { MdbReport } from './snooping/report.ts';
+import { SNOOPING_DEFAULTS } from './snooping/settings.ts';
+import { Snooping } from './snooping/snooping.ts';
 import { type KeptAddress, StaticAddresses } from './static-addresses.ts';
 import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
 import { warmUp } from './takeover/warm-up.ts';
+import type { TraceQuestion, TraceReport } from './trace/report.ts';
+import { Tracer } from './trace/tracer.ts';
 import { scratchBytes, WorkerPool } from './worker/pool.ts';
 
 const TICK_MS = 1000;
@@ -67,6 +76,9 @@ export class Switch {
   /** As the workers have it. */
   readonly #moves: Moves;
   readonly #ports: PortTable;
+  readonly #tracer: Tracer;
+  /** Null: groups are flooded. */
+  readonly #snooping: Snooping | null;
   readonly #captures: Captures;
   readonly #plugins: PluginTable;
   readonly #stuck = Promise.withResolvers<never>();
@@ -102,6 +114,15 @@ export class Switch {
     this.#arena = reserveArena(config.arenaBytes);
     const fdbMemory = createFdbMemory({ capacity: config.fdb.capacity, maxPorts: PORTS_MAX });
     this.#fdb = new Fdb(fdbMemory);
+    const { snooping } = config;
+    const groupTable = !snooping.enabled
+      ? null
+      : createGroupMemory({
+          capacity: snooping.groups + ROUTER_VLANS_MAX,
+          portsMax: PORTS_MAX,
+          floodsUnregistered: snooping.floodUnregistered,
+          vlans: snooping.vlans,
+        });
     this.#statics = new StaticAddresses(this.#fdb, kept);
     const sizeBytes = scratchBytes(config.cpus);
     const mac = probeMac();
@@ -124,6 +145,8 @@ export class Switch {
       fdb: fdbMemory,
       scratchOffset: allocateScratch(this.#arena, { name: 'ringway-workers', sizeBytes }).offset,
       vlanLimit: config.vlanLimit,
+      groupTable,
+      onSnooped: () => this.#snooping?.read(),
       onQueueFailed: (portId, queueIndex) => this.#ports.withId(portId)?.queueFailed(queueIndex),
       onQueueWaits: (portId, queueIndex, misses) =>
         this.#ports.withId(portId)?.queueWaits?.(queueIndex, misses),
@@ -162,6 +185,15 @@ export class Switch {
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
       onSettings: (port, settings) => this.#followAddresses(port.id, settings),
       onForgotten: (port, counts) => this.#forget(port, counts),
+    });
+    this.#snooping = groupTable === null ? null : this.#snoopingOn(new GroupTable(groupTable));
+    this.#tracer = new Tracer({
+      arena: this.#arena,
+      arenaView,
+      fdb: fdbMemory,
+      groupTable,
+      vlanLimit: config.vlanLimit,
+      workerCount: this.#workers.workerCount,
     });
     this.#captures = new Captures({
       arena: this.#arena,
@@ -245,6 +277,7 @@ export class Switch {
           nameOf(port),
           this.#tick - lastSeenTick,
         ]),
+      ...(this.#snooping !== null && { groups: this.#snooping.handOver() as SwitchState['groups'] }),
     };
   }
 
@@ -286,6 +319,9 @@ export class Switch {
       const port = this.#ports.withName(name);
       if (port !== undefined) this.#fdb.learn(macLo, macHi, vlan, port.id, this.#tick - age);
     }
+    const groups = this.#taken?.groups;
+    if (groups !== undefined)
+      this.#snooping?.takeOver(groups, (name) => this.#ports.withName(name)?.id ?? null);
   }
 
   /** Once `takenOver`: what takes up the rings and uses them is compiled and has run. */
@@ -366,6 +402,7 @@ export class Switch {
   async changePort(name: string, change: unknown): Promise<void> {
     const id = await this.#ports.change(name, change);
     this.#fdb.flushPort(id);
+    this.#snooping?.forgetPort(id, false);
     if (typeof change === 'object' && change !== null && 'loopGuard' in change) this.#loopGuard.settle(id);
   }
 
@@ -477,15 +514,104 @@ export class Switch {
     return { capacity: this.#fdb.capacity, ageSeconds: this.#config.fdb.ageSeconds, moved, entries };
   }
 
+  mdb(): MdbReport {
+    return (
+      this.#snooping?.report() ?? {
+        enabled: false,
+        capacity: this.#config.snooping.groups,
+        ageSeconds: SNOOPING_DEFAULTS.ageSeconds,
+        floodUnregistered: true,
+        groups: [],
+        routers: [],
+        queriers: [],
+        lostMessages: 0,
+        evicted: 0,
+      }
+    );
+  }
+
+  /** Has the port be a member for good. @throws NoSuchPortError, PortConflictError */
+  addGroup({ port, vlan, group }: GroupChange): void {
+    const id = this.#idOf(port);
+    if (!this.#snoopingOrRefusal().add(vlan, group, id))
+      throw new PortConflictError('there is no room for another group');
+  }
+
+  /** @throws NoSuchPortError, PortConflictError */
+  removeGroup({ port, vlan, group }: GroupChange): void {
+    const id = this.#idOf(port);
+    if (!this.#snoopingOrRefusal().remove(vlan, group, id))
+      throw new PortConflictError(`${port} is no member of ${formatIp(group)} in VLAN ${vlan}`);
+  }
+
+  /** Forgets what was learned; null: of all. @throws NoSuchPortError, PortConflictError */
+  flushGroups({ port, vlan }: { readonly port: string | null; readonly vlan: number | null }): void {
+    const id = port === null ? null : this.#idOf(port);
+    this.#snoopingOrRefusal().flush(vlan, id);
+  }
+
+  #idOf(name: string): number {
+    const port = this.#ports.withName(name);
+    if (port === undefined) throw new NoSuchPortError(name);
+    return port.id;
+  }
+
+  #snoopingOrRefusal(): Snooping {
+    if (this.#snooping === null)
+      throw new PortConflictError('groups are not looked at: snooping is off (ringway run --snooping)');
+    return this.#snooping;
+  }
+
+  #snoopingOn(table: GroupTable): Snooping {
+    return new Snooping(this.#config.snooping, {
+      table,
+      takeMessages: () => this.#workers.takeMessages(),
+      lostMessages: () => this.#workers.lostMessages,
+      emit: (frame, vlan, portIds) => void this.#workers.emitInVlan(frame, vlan, portIds),
+      settingsOf: (portId) =>
+        this.#ports.withId(portId) === undefined ? null : snoopingOf(this.#ports.configOf(portId)),
+      nameOf: (portId) => this.#ports.withId(portId)?.name ?? null,
+      portIds: () => this.#ports.ports.map(({ id }) => id),
+      vlansInUse: () => this.#vlansInUse(),
+    });
+  }
+
+  /** VLANs that ports are set to, and 0, which frames without a tag are in elsewhere. */
+  #vlansInUse(): number[] {
+    const vlans = new Set([0]);
+    for (const { id } of this.#ports.ports) {
+      const { tag, trunks } = vlanOf(this.#ports.configOf(id));
+      vlans.add(tag);
+      for (const vlan of trunks ?? []) vlans.add(vlan);
+    }
+    return [...vlans].sort((a, b) => a - b);
+  }
+
+  /** What would become of a frame; nothing is changed by it. @throws NoSuchPortError */
+  trace(question: TraceQuestion): TraceReport {
+    if (this.#ports.withName(question.port) === undefined) throw new NoSuchPortError(question.port);
+    const ports = this.#ports.ports.map((port) => ({
+      id: port.id,
+      name: port.name,
+      text: [`${port.name}: ${port.kind}, ${port.status.state}`, shown(port.status.reason)]
+        .filter((text) => text !== null)
+        .join(': '),
+      view: this.#workers.viewOf(port.id),
+    }));
+    return this.#tracer.trace(question, ports, this.#tick);
+  }
+
   /** All is another process's: ends the workers, which use no ring, and touches nothing else. The process is to end. */
   async leave(): Promise<void> {
     clearInterval(this.#clock);
+    this.#snooping?.close();
     await this.#workers.stop();
   }
 
   /** Stops every ring, removes the sockets and ends the workers. */
   async stop(): Promise<void> {
     clearInterval(this.#clock);
+    this.#snooping?.close();
     await this.#captures.close();
     await this.#ports.close();
     await this.#workers.stop();
@@ -501,6 +627,7 @@ export class Switch {
   #forget(port: Port, counts: Float64Array): void {
     this.#loopGuard.forget(port.id);
     this.#fdb.forgetMoves(this.#moves, port.id);
+    this.#snooping?.forgetPort(port.id, true);
     this.#captures.forgetPort(port.id);
     this.#statics.forgetPort(port.id, port.name);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
@@ -509,6 +636,7 @@ export class Switch {
   #onTick(): void {
     this.#tick++;
     this.#workers.setTick(this.#tick);
+    this.#snooping?.tick(this.#tick);
     this.#statics.noteSticky();
     this.#plugins.tick(this.#tick);
     const stuck = this.#workers.stuckPlugin();
@@ -554,7 +682,10 @@ export class Switch {
     const rate = new LogRate((level, message) => this.#log[level]({ port }, message));
     return {
       // Who lived behind it may turn up behind another port.
-      disconnected: () => this.#fdb.flushPort(id),
+      disconnected: () => {
+        this.#fdb.flushPort(id);
+        this.#snooping?.forgetPort(id, false);
+      },
       info: (message) => rate.note('info', message),
       warn: (message) => rate.note('warn', message),
     };
@@ -579,6 +710,7 @@ export class Switch {
       mtu: smaller(port.mtu, settings.mtu),
       settings,
       details: port.details,
+      ...(this.#snooping !== null && { groups: this.#snooping.groupsOf(port.id) }),
       queues,
       ...this.#booksOf(port),
     };

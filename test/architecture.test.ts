@@ -198,6 +198,8 @@ describe('what is said', () => {
     const short = [
       'switch/cli/ports.ts',
       'switch/cli/fdb.ts',
+      'switch/cli/mdb.ts',
+      'switch/cli/trace.ts',
       'switch/cli/change-ports.ts',
       'switch/cli/plugin.ts',
       'switch/demo/',

@@ -19,9 +19,11 @@ import { CliError, EXIT } from './cli-error.ts';
 import { addDemo } from './demo.ts';
 import { addExtcap } from './extcap.ts';
 import { addFdb } from './fdb.ts';
+import { addMdb } from './mdb.ts';
 import { addPlugin } from './plugin.ts';
 import { addPorts } from './ports.ts';
 import { addRun } from './run.ts';
+import { addTrace } from './trace.ts';
 import { ringwayVersion } from './version.ts';
 
 const EXAMPLES = `
@@ -37,6 +39,8 @@ Examples:
   ringway add vm2=/run/ringway/vm2.sock
   # In another VLAN, without a break
   ringway set vm2 tag=10
+  # Where a frame would go, and why
+  ringway trace --in vm0 --dst 02:00:00:00:00:02 --vlan 10
   # Two guests built in, no QEMU needed
   ringway demo
 
@@ -60,7 +64,9 @@ function buildProgram(): Command {
   addRun(program);
   addPorts(program);
   addFdb(program);
+  addMdb(program);
   addChangePorts(program);
+  addTrace(program);
   addCapture(program);
   addExtcap(program);
   addPlugin(program);
@@ -72,7 +78,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, add, set, remove, capture, plugin or demo (see --help)',
+        'name a command: run, ports, fdb, mdb, add, set, remove, trace, capture, plugin or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

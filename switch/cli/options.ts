@@ -16,6 +16,9 @@ export type RunOptions = {
   readonly arena?: string;
   readonly fdbCapacity?: string;
   readonly fdbAge?: string;
+  readonly snooping?: true;
+  readonly querier?: string;
+  readonly floodUnregistered?: string;
   readonly vlanLimit?: string;
   readonly control?: string;
   readonly positions?: string;
@@ -37,6 +40,9 @@ const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
   control: '--control',
   positions: '--positions',
   state: '--state',
+  'snooping.enabled': '--snooping',
+  'snooping.querier': '--querier',
+  'snooping.floodUnregistered': '--flood-unregistered',
   'fdb.capacity': '--fdb-capacity',
   'fdb.ageSeconds': '--fdb-age',
 };
@@ -44,6 +50,11 @@ const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
 /** @throws ConfigError when a --port is not NAME=[KIND:]ENDPOINT[,key=value]… or names a port twice */
 export function settingsOf(options: RunOptions): SettingSource {
   const fdb = withoutAbsent({ capacity: options.fdbCapacity, ageSeconds: options.fdbAge });
+  const snooping = withoutAbsent({
+    enabled: options.snooping === true ? 'on' : undefined,
+    querier: options.querier,
+    floodUnregistered: options.floodUnregistered,
+  });
   const ports = portSettings(options.port ?? [], '--port');
   const plugins = pluginSettings(options.plugin ?? [], '--plugin');
   return {
@@ -59,6 +70,7 @@ export function settingsOf(options: RunOptions): SettingSource {
         state: options.state,
       }),
       ...(Object.keys(fdb).length > 0 && { fdb }),
+      ...(Object.keys(snooping).length > 0 && { snooping }),
       ...(Object.keys(ports).length > 0 && { ports }),
       ...(Object.keys(plugins).length > 0 && { plugins }),
     },

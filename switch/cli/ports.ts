@@ -87,6 +87,7 @@ function detailsOf(port: PortReport): string[] {
     ...guardTexts(port.settings),
     ...limitTexts(port.settings),
     ...otherTexts(port),
+    ...groupTexts(port),
     ...port.queues.flatMap((queue) => queueDetails(queue, port.reason)),
     ...drops.map(({ name, text }) => `dropped ${formatCount(port.drops[name])}: ${text} (${name})`),
   ];
@@ -153,6 +154,23 @@ function limitTexts(settings: PortReport['settings']): string[] {
     ...(settings.loopGuard === 'off' ? [] : [`loop-guard ${settings.loopGuard}`]),
   ];
   return texts.length === 0 ? [] : [texts.join(', ')];
+}
+
+/** What snooping knows of the port, if there is anything. */
+function groupTexts({ settings, groups }: PortReport): string[] {
+  const { mrouter, fastLeave } = settings;
+  const set = [
+    ...(mrouter === 'auto' ? [] : [`mrouter ${mrouter}`]),
+    ...(fastLeave ? ['fast-leave on'] : []),
+  ];
+  if (groups === undefined) return set.length === 0 ? [] : [set.join(', ')];
+  const bad = Object.entries(groups.bad).map(([why, count]) => `${formatCount(count)} ${why}`);
+  return [
+    ...(set.length === 0 ? [] : [set.join(', ')]),
+    ...(groups.groups === 0 ? [] : [`has joined ${formatCount(groups.groups)} groups`]),
+    ...(groups.refused === 0 ? [] : [`wanted ${formatCount(groups.refused)} groups too many`]),
+    ...(bad.length === 0 ? [] : [`sent bad messages about groups: ${bad.join(', ')}`]),
+  ];
 }
 
 /** `1+5-7` of ascending numbers. */

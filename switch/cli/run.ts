@@ -84,6 +84,7 @@ The configuration file is YAML:
   poll: adaptive
   idleUs: ${CONFIG_DEFAULTS.idleUs}
   fdb: { capacity: ${CONFIG_DEFAULTS.fdb.capacity}, ageSeconds: ${CONFIG_DEFAULTS.fdb.ageSeconds} }
+  snooping: { floodUnregistered: off, querier: [10.0.0.254, fe80::1] }
   arena: 1TiB
   control: /run/ringway/ringway.sock
   positions: /run/ringway/ringway.positions
@@ -127,6 +128,12 @@ export function addRun(program: Command): void {
       '--fdb-age <seconds>',
       `silence before an address is forgotten (default: ${CONFIG_DEFAULTS.fdb.ageSeconds})`,
     )
+    .option('--snooping', 'have frames to groups of IP go to who joined them (IGMP, MLD)')
+    .option(
+      '--querier <addresses>',
+      'snooping: ask who wants groups as these, for example 10.0.0.254+fe80::1',
+    )
+    .option('--flood-unregistered <on|off>', 'snooping: flood groups that nobody joined (default: on)')
     .option(
       '--vlan-limit <n>',
       'VLAN tags of a frame that are looked at: 1, 2, or 0 for all that can be (default: 1)',
@@ -270,6 +277,11 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     totals: () => running.totals(),
     fdb: () => running.fdb(),
     workers: () => running.workers(),
+    trace: (question) => running.trace(question),
+    mdb: () => running.mdb(),
+    addGroup: (change) => running.addGroup(change),
+    removeGroup: (change) => running.removeGroup(change),
+    flushGroups: (which) => running.flushGroups(which),
     startCapture: (query) => running.startCapture(query),
     captures: () => running.captures(),
     endCapture: (id) => running.endCapture(id),

@@ -16,6 +16,7 @@ import type {
   VlanMode,
   VlanPolicy,
 } from '../../src/queue/policy.ts';
+import type { PortSnooping } from '../snooping/settings.ts';
 import type { CopiedPorts } from './kinds/contract.ts';
 import {
   addressCount,
@@ -36,6 +37,7 @@ import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
 const PRIORITY_TAGS = ['never', 'if-nonzero', 'always'] as const;
+const MROUTER_WORDS = ['auto', 'on', 'off'] as const;
 const LOOP_GUARDS = ['off', 'probe', 'on'] as const;
 const SERVICE_TAGS = ['802.1ad', '802.1q'] as const;
 
@@ -117,6 +119,10 @@ export const COMMON_PORT_FIELDS = {
   /** Whether it is shut when it is part of a loop: when frames of our own come back, or when addresses move too. */
   loopGuard: oneOf(LOOP_GUARDS).optional(),
   loopShutSeconds: wholeNumber(1, 86_400).optional(),
+  /** Whether a router for groups is behind the port: as it shows (auto, if left out), always, or never. */
+  mrouter: oneOf(MROUTER_WORDS).optional(),
+  /** Whether what leaves a group is forgotten at once, as where one host is behind the port; left out: off. */
+  fastLeave: onOff.optional(),
 };
 
 /** Those that are lists. */
@@ -149,6 +155,11 @@ export function policyOf(settings: CommonPortSettings): Partial<PortPolicy> {
     isProtected: settings.protected ?? false,
     loopGuard: settings.loopGuard ?? 'off',
   };
+}
+
+/** What snooping heeds of the port (switch/snooping/). */
+export function snoopingOf(settings: CommonPortSettings): PortSnooping {
+  return { mrouter: settings.mrouter ?? 'auto', fastLeave: settings.fastLeave ?? false };
 }
 
 function copiesPolicyOf({
@@ -244,6 +255,8 @@ export type EffectiveSettings = {
   readonly receive: boolean;
   readonly forwardBpdu: boolean;
   readonly mtu: number | null;
+  readonly mrouter: PortSnooping['mrouter'];
+  readonly fastLeave: boolean;
   readonly vlanMode: VlanMode;
   readonly tag: number | null;
   /** null: all. */
@@ -296,7 +309,7 @@ export function effectiveSettings(
   const { mirror = null, mirrorVlans = null, outputVlan = null } = settings;
   const mirrorDirection = mirror === null ? null : (settings.mirrorDirection ?? 'both');
   const copies = { mirror, mirrorDirection, mirrorVlans, outputVlan };
-  const common = { flood, receive, forwardBpdu, mtu };
+  const common = { flood, receive, forwardBpdu, mtu, ...snoopingOf(settings) };
   const on: readonly string[] = offloadsOn(settings.offloads ?? {});
   const offloads =
     offloadNames.length === 0

@@ -16,6 +16,8 @@
  *         flood: on                      # any kind of port; off: no broadcast, multicast and unknown unicast frames
  *         receive: on                    # any kind of port; off: every frame that comes in from it is dropped
  *         forwardBpdu: off               # any kind of port; on: its frames to 01:80:C2:00:00:00 to 0F are flooded
+ *         mrouter: auto                  # any kind of port; on, off: a router for groups is behind it, or never one
+ *         fastLeave: off                 # any kind of port; on: what leaves a group is forgotten at once
  *         plugins: [access]              # any kind of port; left out: its frames pass all plugins, none: none
  *         mtu: 1500                      # any kind of port: no larger packets to it, 68 to 65535
  *         vlanMode: access               # any kind of port, as all of these: trunk, native-tagged, native-untagged, dot1q-tunnel
@@ -60,6 +62,12 @@
  *     fdb:
  *       capacity: 8192                   # addresses remembered at most
  *       ageSeconds: 300                  # and forgotten when silent this long
+ *     snooping:                          # IGMP and MLD; or on, or off as if left out
+ *       floodUnregistered: on            # off: frames to groups that nobody joined go to routers alone
+ *       vlans: [10, 20]                  # left out: all
+ *       querier: [10.0.0.254, fe80::1]   # ask as these where nobody else does; left out: ask nothing
+ *       ageSeconds: 300                  # a member is forgotten when silent this long
+ *       groups: 2048                     # remembered at most
  *     arena: 1TiB                        # addresses reserved for guests' memory (not memory itself)
  *     vlanLimit: 1                       # VLAN tags of a frame that are looked at: 1 or 2; 0: as many as can be, 2
  *     control: /run/ringway/ringway.sock # or none; left out: ringway.sock beside a port's socket (the first where it can be)
@@ -73,6 +81,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
+import type { SnoopingSettings } from '../snooping/settings.ts';
 import { Claims, clashInItself } from './clashes.ts';
 import { changeableFields, claimOf, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, THIS_HOST } from './kinds/values.ts';
@@ -104,6 +113,7 @@ export type SwitchConfig = {
   /** Adaptive polling: microseconds without work before a worker blocks. */
   idleUs: number;
   fdb: { capacity: number; ageSeconds: number };
+  snooping: SnoopingSettings;
   arenaBytes: number;
   /** VLAN tags of a frame that are looked at, 1 or 2. */
   vlanLimit: number;
@@ -176,9 +186,9 @@ function named(ports: Readonly<Record<string, PortSettings>>): PortConfig[] {
 
 function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchConfig {
   const ports = named(settings.ports);
-  const { cpus, poll, idleUs, fdb, arena: arenaBytes, vlanLimit } = settings;
+  const { cpus, poll, idleUs, fdb, snooping, arena: arenaBytes, vlanLimit } = settings;
   const plugins = pluginSpecs(settings.plugins);
-  const common = { ports, plugins, cpus: cpus ?? null, poll, idleUs, fdb, arenaBytes, vlanLimit };
+  const common = { ports, plugins, cpus: cpus ?? null, poll, idleUs, fdb, snooping, arenaBytes, vlanLimit };
   const control = controlOf(settings.control, ports);
   return { ...common, ...control, ...filesOf(settings, control.controlSocket, ports) };
 }

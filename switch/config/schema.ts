@@ -6,9 +6,19 @@ import { z } from 'zod';
 import { ARENA_BYTES_DEFAULT, ARENA_BYTES_MIN } from '../../src/memory/arena.ts';
 import type { PortKind } from '../../src/port/contract.ts';
 import { DEFAULT_FDB_CAPACITY, MAX_FDB_CAPACITY } from '../l2/fdb/layout.ts';
+import { GROUPS_MAX, SNOOPING_DEFAULTS, type SnoopingSettings } from '../snooping/settings.ts';
 import { changeableFields, knownPortSettings, portSchema } from './kinds/index.ts';
 import { checkedPort } from './kinds/port-object.ts';
-import { type HostFacts, pathOf, socketPath, THIS_HOST, wholeNumber } from './kinds/values.ts';
+import {
+  type HostFacts,
+  onOff,
+  pathOf,
+  querierAddresses,
+  socketPath,
+  THIS_HOST,
+  vlanList,
+  wholeNumber,
+} from './kinds/values.ts';
 import { VHOST_USER_QUEUES } from './kinds/vhost-user.ts';
 import { pluginMap } from './plugins.ts';
 
@@ -81,6 +91,30 @@ export function configSchema(host: HostFacts) {
         'a map with capacity and ageSeconds',
       )
       .default(CONFIG_DEFAULTS.fdb),
+    snooping: z
+      .preprocess(
+        // One word for all.
+        (value) => (typeof value === 'string' ? { enabled: value } : value),
+        z.strictObject(
+          {
+            enabled: onOff.default(true),
+            floodUnregistered: onOff.default(SNOOPING_DEFAULTS.floodUnregistered),
+            vlans: vlanList.optional(),
+            querier: querierAddresses.optional(),
+            ageSeconds: wholeNumber(1, AGE_SECONDS_MAX).default(SNOOPING_DEFAULTS.ageSeconds),
+            groups: wholeNumber(1, GROUPS_MAX).default(SNOOPING_DEFAULTS.groups),
+          },
+          'on, off, or a map with enabled, floodUnregistered, vlans, querier, ageSeconds and groups',
+        ),
+      )
+      .transform(
+        (settings): SnoopingSettings => ({
+          ...settings,
+          vlans: settings.vlans ?? null,
+          querier: settings.querier ?? [],
+        }),
+      )
+      .default(SNOOPING_DEFAULTS),
     arena: z
       .string(ARENA_ALLOWED)
       .transform(parseSize)
@@ -112,5 +146,6 @@ function formatSize(sizeBytes: number): string {
 /** Names of the settings that may stand in the map at `path`, which is written for a port of `kind` if for one. */
 export function knownSettings(path: readonly string[], kind: string): readonly string[] {
   if (path[0] === 'ports') return knownPortSettings(kind, path[2]);
+  if (path[0] === 'snooping') return Object.keys(SNOOPING_DEFAULTS);
   return Object.keys(path[0] === 'fdb' ? CONFIG_DEFAULTS.fdb : configSchema(THIS_HOST).shape);
 }

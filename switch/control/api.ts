@@ -4,10 +4,14 @@
  */
 import { type Context, Hono } from 'hono';
 import { z } from 'zod';
+import { FRAME_BYTES_MAX, MTU_MAX } from '../../protocol/ethernet.ts';
+import { isIpv4Group, isIpv6Group } from '../../protocol/group-messages.ts';
+import { parseIp } from '../../protocol/ip-text.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
+import { VLANS } from '../../src/queue/policy.ts';
 import type { CaptureReport, StartedCapture } from '../capture/captures.ts';
 import { stationMac } from '../config/kinds/values.ts';
 import { resolvePlugin } from '../config/plugins.ts';
@@ -16,6 +20,8 @@ import { ConfigError, type SettingFault } from '../config/settings.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
+import type { MdbReport } from '../snooping/report.ts';
+import type { TraceQuestion, TraceReport } from '../trace/report.ts';
 import type { Books } from './books.ts';
 import { LASTING_TYPE } from './client-stream.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
@@ -28,6 +34,13 @@ export type ControlSource = {
   totals(): Books;
   fdb(): FdbReport;
   workers(): WorkReport[];
+  /** @throws NoSuchPortError */
+  trace(question: TraceQuestion): TraceReport;
+  mdb(): MdbReport;
+  /** @throws NoSuchPortError, PortConflictError */
+  addGroup(change: GroupChange): void;
+  removeGroup(change: GroupChange): void;
+  flushGroups(which: { readonly port: string | null; readonly vlan: number | null }): void;
   /** `settings`: as they were given. @throws ConfigError, SocketPathError, HostError, PortConflictError */
   addPort(config: PortConfig, settings: unknown): Promise<void>;
   /** Settings by name, as JSON has them; null: as if left out. @throws ConfigError, TuningError, NoSuchPortError */
@@ -58,9 +71,26 @@ export type ControlSource = {
   takeOver?(socketName: string, formats: readonly number[]): void;
 };
 
+/** A member of a group, of four or sixteen bytes. */
+export type GroupChange = { readonly port: string; readonly vlan: number; readonly group: Uint8Array };
+
 /** Answer of GET /v1/version. */
 export type VersionReport = { readonly version: string; readonly node: string; readonly pid: number };
 
+/** `bytes`: zeros are added up to so many; `segmentBytes`: the frame is to be cut into segments with so much payload. */
+const Trace = z.object({
+  port: z.string(),
+  frame: z.string().regex(/^([0-9a-f]{2})+$/i),
+  bytes: z.int().min(1).max(FRAME_BYTES_MAX).optional(),
+  segmentBytes: z.int().min(1).max(MTU_MAX).optional(),
+});
+type TraceBody = {
+  readonly port: string;
+  readonly frame: string;
+  readonly bytes?: number | undefined;
+  readonly segmentBytes?: number | null | undefined;
+};
+const TRACE_ALLOWED = `a trace needs a port and a frame in hex digits; beside them there may be bytes, 1 to ${FRAME_BYTES_MAX}, and segmentBytes, 1 to ${MTU_MAX}`;
 const Vlan = z.int().min(0).max(4095);
 const NewAddress = z.strictObject({ port: z.string(), vlan: Vlan.optional() });
 const Flush = z.strictObject({
@@ -88,10 +118,12 @@ const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
  * removes it; PUT /v1/fdb/:mac with a port's name has an address stay behind that port, DELETE /v1/fdb/:mac forgets one,
- * POST /v1/fdb/flush what was learned; POST /v1/captures is answered with a stream of pcapng that
- * lasts as long as the capture, GET tells which there are, DELETE /v1/captures/:id ends one; GET /v1/plugins, /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the
- * same for plugins, POST /v1/plugins reloads those that it names; POST /v1/takeover hands the process over (../takeover/).
- * Whatever goes wrong is a Refusal with a status.
+ * POST /v1/fdb/flush what was learned; GET /v1/mdb tells members of groups, PUT and DELETE /v1/mdb/:port/:group?vlan=N change
+ * one, DELETE /v1/mdb?port=NAME&vlan=N forgets what was learned; POST /v1/captures is answered with a stream of pcapng that
+ * lasts as long as the capture, GET tells which there are, DELETE /v1/captures/:id ends one; GET /v1/plugins,
+ * /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the same for plugins, POST /v1/plugins reloads those that it
+ * names; POST /v1/trace tells what would become of a frame (../trace/); POST /v1/takeover hands the process over
+ * (../takeover/). Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
@@ -168,6 +200,24 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);
   });
+  api.get('/v1/mdb', (context) => json(context, source.mdb()));
+  api.put('/v1/mdb/:port/:group', (context) => {
+    source.addGroup(groupChangeOf(context));
+    return json(context, source.mdb());
+  });
+  api.delete('/v1/mdb/:port/:group', (context) => {
+    source.removeGroup(groupChangeOf(context));
+    return json(context, source.mdb());
+  });
+  api.delete('/v1/mdb', (context) => {
+    source.flushGroups({ port: context.req.query('port') ?? null, vlan: vlanIn(context) });
+    return json(context, source.mdb());
+  });
+  api.post('/v1/trace', async (context) => {
+    const { data } = Trace.safeParse(await jsonOf(context));
+    if (data === undefined) return refuse(context, TRACE_ALLOWED, 400);
+    return json(context, source.trace(questionOf(data)));
+  });
   api.get('/v1/captures', (context) => json(context, source.captures()));
   api.post('/v1/captures', async (context) => {
     const { id, stream } = await source.startCapture(
@@ -191,6 +241,31 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.notFound((context) => refuse(context, `there is no ${context.req.method} ${context.req.path}`, 404));
   api.onError((error, context) => json(context, refusalOf(error), statusOf(error)));
   return api;
+}
+
+/** @throws ConfigError */
+function groupChangeOf(context: Context): GroupChange {
+  const { port = '', group: text = '' } = context.req.param() as Record<string, string>;
+  const group = parseIp(text);
+  if (group === null || !(group.length === 4 ? isIpv4Group(group) : isIpv6Group(group)))
+    throw new ConfigError(`${text} is not allowed (a group of IPv4 or IPv6, for example 239.1.2.3)`);
+  return { port, group, vlan: vlanIn(context) ?? 0 };
+}
+
+/** Null: none is named. @throws ConfigError */
+function vlanIn(context: Context): number | null {
+  const text = context.req.query('vlan');
+  if (text === undefined) return null;
+  if (!/^\d{1,4}$/.test(text) || Number(text) >= VLANS)
+    throw new ConfigError(`vlan: ${text} is not allowed (0 to ${VLANS - 1})`);
+  return Number(text);
+}
+
+function questionOf({ port, frame, bytes = 0, segmentBytes = null }: TraceBody): TraceQuestion {
+  const given = Buffer.from(frame, 'hex');
+  const whole = new Uint8Array(Math.max(given.length, bytes));
+  whole.set(given);
+  return { port, frame: whole.subarray(0, FRAME_BYTES_MAX), segmentBytes };
 }
 
 /** What text of others is in it stays what it is, and does nothing to a terminal that it is shown on as it came. */

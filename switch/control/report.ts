@@ -3,6 +3,7 @@ import type { PortKind, PortQueue, PortState } from '../../src/port/contract.ts'
 import type { EffectiveSettings } from '../config/common-port.ts';
 import type { DropReason } from '../l2/drop-reasons.ts';
 import type { ShutReport } from '../loop-guard.ts';
+import type { PortGroups } from '../snooping/report.ts';
 import type { PortCounters } from './books.ts';
 
 export type { PortKind, PortState };
@@ -33,6 +34,8 @@ export type PortReport = {
   readonly settings: EffectiveSettings;
   /** What only ports of this kind have to tell; vhost-user: role, features, protocolFeatures, memoryBytes. */
   readonly details: Readonly<Record<string, unknown>>;
+  /** With snooping only. */
+  readonly groups?: PortGroups;
   readonly queues: readonly QueueReport[];
   readonly counters: PortCounters;
   readonly drops: Readonly<Record<DropReason, number>>;

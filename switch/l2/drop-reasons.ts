@@ -25,6 +25,11 @@ export const DROP_REASONS = [
   { name: 'samePort', side: 'sender', text: 'sent a frame to an address on its own port' },
   { name: 'noReceiver', side: 'sender', text: 'sent a frame that no other port takes' },
   {
+    name: 'noMember',
+    side: 'sender',
+    text: 'sent a frame to a group, or a message about one, that no other port has joined or routes',
+  },
+  {
     name: 'linkLocal',
     side: 'sender',
     text: 'sent a frame to an address that is not forwarded (01:80:c2:00:00:00 to 0f)',

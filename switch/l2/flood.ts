@@ -33,6 +33,11 @@ export function countBarred(port: ForwardingPort, sender: ForwardingPort, frames
   port.counts[DROP.loopShutTo] += frames;
 }
 
+/** Whether frames of `sender` to a group that `port` has joined, or routes, go there; whether it takes floods does not matter. */
+export function takesGroups(port: ForwardingPort, sender: ForwardingPort): boolean {
+  return port.isSwitched && port !== sender && !isBarred(port, sender);
+}
+
 /** Books `frames` that were flooded to so many receivers; to none is a drop. */
 export function countFlooded(sender: ForwardingPort, frames: number, receivers: number): void {
   if (receivers === 0) sender.counts[DROP.noReceiver] += frames;

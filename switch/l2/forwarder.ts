@@ -17,7 +17,7 @@ import {
 import * as BATCH from '../../src/queue/batch.ts';
 import { Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
-import { isTag, PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
+import { isTag, PRIORITY_BITS, TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
@@ -28,7 +28,7 @@ import { Checks } from './checks.ts';
 import { Clock } from './clock.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { areProtected, countBarred, countFlooded, isBarred, takesFloods } from './flood.ts';
+import { areProtected, countBarred, countFlooded, isBarred, takesFloods, takesGroups } from './flood.ts';
 import {
   type ForwardingPort,
   STAGE_CAPTURE,
@@ -39,8 +39,11 @@ import {
   STAGE_PLUGIN,
   STAGE_RECEIVE_OFF,
   STAGE_SHUT,
+  STAGE_SNOOP,
   STAGE_STORM_UNKNOWN,
 } from './forwarding-port.ts';
+import type { Snoop } from './groups/snoop.ts';
+import { hasPort } from './groups/table.ts';
 import { HEAD_COPIES_SCRATCH_BYTES } from './head-copies.ts';
 import { Learn } from './learn.ts';
 import { Limits } from './limits.ts';
@@ -70,6 +73,7 @@ const NOBODY = -1;
 const DRAINED_BURSTS = 2;
 /** For a frame of our own. */
 const OWN_FRAME_BYTES = 4096;
+const OWN_FRAME_ROOM_BYTES = 64;
 /** Of a forwarder's part of the arena, where headers are made. */
 export const FORWARDER_SCRATCH_BYTES =
   OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES + OWN_FRAME_BYTES + HEAD_COPIES_SCRATCH_BYTES;
@@ -80,7 +84,8 @@ export class Forwarder {
   /** The running seconds clock that ages addresses. */
   nowTick = 0;
   declare private readonly arena: ArenaView;
-  declare private readonly batch: Batch;
+  /** Of the last burst; subclasses only look at it (../trace/). */
+  declare protected readonly batch: Batch;
   declare private readonly capture: Capture;
   declare private readonly admit: Admit;
   declare private readonly limits: Limits;
@@ -117,6 +122,10 @@ export class Forwarder {
   declare private readonly order1: Int32Array;
   /** Ports that each flooded frame of several VLANs goes to. */
   declare private readonly receiversOf: Int32Array;
+  /** Null: groups of IP are flooded as others. */
+  #snoop: Snoop | null = null;
+  /** While frames of one group are sent: the ports that get them (groups/table.ts); null: all. */
+  #members: Int32Array | null = null;
 
   /**
    * `scratchOffset`: of FORWARDER_SCRATCH_BYTES in the arena, within one window. `vlanLimit`: VLAN tags of a frame that are
@@ -154,6 +163,11 @@ export class Forwarder {
     this.receiversOf = new Int32Array(BATCH_FRAMES_MAX);
   }
 
+  /** Has groups of IP go to who wants them; before any port is added. */
+  snoopBy(snoop: Snoop): void {
+    this.#snoop = snoop;
+  }
+
   /** Has plugins be asked, once ports have any. `callWords`, `nowUs`: as of PluginStage. */
   addPlugins(callWords: Int32Array, onFault: PluginFaultListener, nowUs?: () => number): PluginStage {
     const { arena, outlets } = this;
@@ -175,6 +189,7 @@ export class Forwarder {
   }
 
   addPort(port: ForwardingPort): void {
+    if (this.#snoop !== null) port.snoop();
     while (this.#portOfId.length <= port.id) this.#portOfId.push(undefined);
     this.#portOfId[port.id] = port;
     this.firstOf = new Int32Array(this.#portOfId.length).fill(NOBODY);
@@ -242,6 +257,30 @@ export class Forwarder {
     sender.counts[COUNT_COPIES] += 1;
     if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) dropAll(sender, 1);
     else this.#forward(sender);
+    this.#handOver();
+  }
+
+  /**
+   * Sends a frame of our own, without a tag, in a VLAN to these ports, as far as they carry it; null: to all. In the books of
+   * each port it is a copy that the port made. Never during a burst.
+   */
+  emitInVlan(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): void {
+    const { arena, batch, ownFrameOffset } = this;
+    // Room for tags before it.
+    const offset = ownFrameOffset + OWN_FRAME_ROOM_BYTES;
+    const window = Math.floor(offset / WINDOW_BYTES);
+    for (const port of this.#switched) {
+      if ((port.stages & STAGE_SHUT) !== 0 || (portIds !== null && !portIds.includes(port.id))) continue;
+      arena.u8.set(frame, offset);
+      batch.clear();
+      batch.add(window, offset - window * WINDOW_BYTES, frame.length);
+      readHeads(batch, arena.windows);
+      batch.tags.outer = vlan === 0 ? 0 : tagOf(TPID_8021Q, 0, vlan);
+      batch.tags.inner = 0;
+      if (!port.vlan.takesFlood(batch.tags.outer, 0)) continue;
+      port.counts[COUNT_COPIES] += 1;
+      this.#forwardTo(port, port, batch, AS_THEY_CAME, 1);
+    }
     this.#handOver();
   }
 
@@ -395,7 +434,13 @@ export class Forwarder {
     // One look where no frame has a tag and none gets one.
     const isPlain = sender.vlan.isPlain && batch.alikeBehind && !isTag(batch.records[AT_WORD3]);
     if (!isPlain && !this.admit.all(batch, sender)) return;
-    if ((stages & STAGE_CHECKS) !== 0 && !this.checks.all(batch, sender, this.nowTick)) return;
+    if ((stages & STAGE_CHECKS) !== 0) {
+      if (!this.checks.all(batch, sender, this.nowTick)) return;
+      if ((stages & STAGE_SNOOP) !== 0 && this.#snoop?.reads(batch, sender, this.nowTick) === true) {
+        this.#forwardGroups(sender, this.#snoop);
+        return;
+      }
+    }
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
       const target = lookUp.one(batch);
@@ -413,6 +458,35 @@ export class Forwarder {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
     }
     this.#sendMixed(sender);
+  }
+
+  /** Frames some of which go to a group: those that follow one another and go to the same ports in one go. */
+  #forwardGroups(sender: ForwardingPort, snoop: Snoop): void {
+    const { batch, order } = this;
+    const { records, tags } = batch;
+    if ((sender.stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
+    this.lookUp.all(batch);
+    snoop.setTargets(batch);
+    if ((sender.stages & STAGE_STORM_UNKNOWN) !== 0) {
+      if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
+    }
+    const { count } = batch;
+    for (let from = 0; from < count; ) {
+      const target = records[(from << RECORD_SHIFT) + AT_TARGET];
+      const first = from;
+      let frames = 0;
+      do order[frames++] = from++;
+      while (
+        from < count &&
+        records[(from << RECORD_SHIFT) + AT_TARGET] === target &&
+        snoop.isLike(batch, first, from) &&
+        tags.outerOf(first) === tags.outerOf(from) &&
+        tags.innerOf(first) === tags.innerOf(from)
+      );
+      this.#members = snoop.receiversOf(batch, first);
+      this.#send(sender, target, order, frames);
+    }
+    this.#members = null;
   }
 
   /** Frames that all have one target. */
@@ -544,21 +618,27 @@ export class Forwarder {
     }
   }
 
-  /** Frames of one VLAN. */
+  /** Frames of one VLAN, and while there are `#members` of one group. */
   #flood(sender: ForwardingPort, order: Int32Array, count: number): void {
-    const { outer, inner } = this.batch.tags;
+    const outer = this.batch.tags.outerOf(order[0]);
+    const inner = this.batch.tags.innerOf(order[0]);
+    const members = this.#members;
     const ports = this.#switched;
     const receivers = this.#receivers;
     const { asks } = this.batch;
     let receiverCount = 0;
     for (let i = 0; i < ports.length; i++) {
-      if (!takesFloods(ports[i], sender) || !ports[i].vlan.takesFlood(outer, inner)) continue;
+      if (members === null ? !takesFloods(ports[i], sender) : !isMember(members, ports[i], sender)) continue;
+      if (!ports[i].vlan.takesFlood(outer, inner)) continue;
       receivers[receiverCount++] = ports[i];
       if (!asks) this.#forwardTo(sender, ports[i], this.batch, order, count);
     }
     if (asks) this.#complete(sender, receiverCount, order, count);
-    countFlooded(sender, count, receiverCount);
-    if (receiverCount === 0) this.#noteDropped(sender, order, count, DROP.noReceiver);
+    const isToNobody = members !== null && receiverCount === 0;
+    if (isToNobody) sender.counts[DROP.noMember] += count;
+    else countFlooded(sender, count, receiverCount);
+    if (receiverCount === 0)
+      this.#noteDropped(sender, order, count, isToNobody ? DROP.noMember : DROP.noReceiver);
   }
 
   #deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
@@ -731,6 +811,10 @@ export class Forwarder {
     if ((port.stages & STAGE_MIRROR) !== 0)
       mirror(outlets, port, sender, batch, outlets.placed, placed, false);
   }
+}
+
+function isMember(members: Int32Array, port: ForwardingPort, sender: ForwardingPort): boolean {
+  return hasPort(members, port.id) && takesGroups(port, sender);
 }
 
 function hasBefore(receivers: readonly ForwardingPort[], end: number, takes: number): boolean {

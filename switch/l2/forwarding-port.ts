@@ -55,6 +55,10 @@ export class ForwardingPort {
   /** Broadcast, multicast and unknown frames go to it. */
   isFlooded = true;
   readonly vlan = new PortVlan();
+  /** Messages about groups are looked for in its frames; of those, how many more are read in this second. */
+  isSnooped = false;
+  snoopedTick = -1;
+  snoopedLeft = 0;
   readonly guard = new PortGuard();
   /** The VLAN policy that it follows, as text to compare. */
   #vlan = JSON.stringify(DEFAULT_VLAN);
@@ -114,6 +118,7 @@ export class ForwardingPort {
     this.setStage(STAGE_SHUT, policy.isShut);
     this.loopGuard = policy.loopGuard;
     this.setStage(STAGE_LINK_LOCAL, !policy.forwardsLinkLocal);
+    this.setStage(STAGE_SNOOP, this.isSwitched && this.isSnooped);
     this.setStage(STAGE_GUARD, policy.guard !== null);
     this.vlan.follow(policy.vlan);
     this.guard.follow(policy.guard);
@@ -140,6 +145,12 @@ export class ForwardingPort {
   /** Frames from it to addresses that bridges do not pass on are dropped. */
   get keepsLinkLocal(): boolean {
     return (this.stages & STAGE_LINK_LOCAL) !== 0;
+  }
+
+  /** From now on. */
+  snoop(): void {
+    this.isSnooped = true;
+    this.setStage(STAGE_SNOOP, this.isSwitched);
   }
 
   /** Those that get copies of its frames. */

@@ -53,15 +53,13 @@ export class HeaderFields implements FrameHeaders {
   declare readonly l4Offsets: Int32Array;
   /** 1: the frame has all that `Frames.repeats` names of the one before it. */
   declare readonly repeats: Int32Array;
-  /** Frames with the IPv4 fields of the one before them are a run: where each begins; behind the last one stands `count`. */
+  /** Where frames begin that do not repeat the one before them; behind the last one stands `count`. */
   declare private readonly runs: Int32Array;
   /** Of each frame that does not repeat the one before it: the next one of which the same holds, or `count`. */
   declare readonly runEnds: Int32Array;
   private runCount = 0;
   private count = 0;
   private isSpread = 0;
-  /** Others than those that begin runs do not repeat. */
-  private areRepeatsAnyhow = false;
   private hasSix = false;
 
   constructor() {
@@ -148,9 +146,7 @@ export class HeaderFields implements FrameHeaders {
   /** All of `repeats` are 1 again. */
   private forgetRuns(): void {
     const { repeats, runs } = this;
-    if (this.areRepeatsAnyhow) repeats.fill(1);
-    else for (let run = 0; run < this.runCount; run++) repeats[runs[run]] = 1;
-    this.areRepeatsAnyhow = false;
+    for (let run = 0; run < this.runCount; run++) repeats[runs[run]] = 1;
     this.runCount = 0;
   }
 
@@ -190,40 +186,22 @@ export class HeaderFields implements FrameHeaders {
   }
 
   private findEnds(): void {
-    const { runs, runEnds, repeats, runCount, count } = this;
-    if (!this.areRepeatsAnyhow) {
-      for (let run = 0; run < runCount; run++) runEnds[runs[run]] = runs[run + 1];
-      return;
-    }
-    let end = count;
-    for (let frame = count - 1; frame >= 0; frame--) {
-      if (repeats[frame] !== 0) continue;
-      runEnds[frame] = end;
-      end = frame;
-    }
+    const { runs, runEnds, runCount } = this;
+    for (let run = 0; run < runCount; run++) runEnds[runs[run]] = runs[run + 1];
   }
 
   private fillAny(batch: Batch, copies: HeadCopies): void {
     const { repeats } = this;
-    const { count, records, alike, tags } = batch;
+    const { count } = batch;
     const { i32 } = copies.window;
     let before = 0;
-    this.areRepeatsAnyhow = true;
     for (let frame = 0; frame < count; frame++) {
       const word = copies.indexOf(batch, frame) >> 2;
       const hasPorts = batch.bytesOf(frame) >= PORTS_END;
-      repeats[frame] = 0;
-      if (hasPorts && repeatsWords(i32, word, before)) {
-        const at = frame << RECORD_SHIFT;
-        const last = at - (1 << RECORD_SHIFT);
-        const isAlike =
-          (alike ||
-            (records[at + AT_WORD0] === records[last + AT_WORD0] &&
-              records[at + AT_WORD1] === records[last + AT_WORD1] &&
-              records[at + AT_WORD2] === records[last + AT_WORD2])) &&
-          (tags.isUniform || tags.outers[frame] === tags.outers[frame - 1]);
-        if (isAlike) repeats[frame] = 1;
-      } else this.readFrame(batch, copies, frame);
+      if (!hasPorts || !repeatsWords(i32, word, before) || !isAlikeTheLast(batch, frame)) {
+        repeats[frame] = 0;
+        this.readFrame(batch, copies, frame);
+      }
       // Of what has no room for ports nothing is told by comparing words.
       before = hasPorts ? word : 0;
     }
@@ -316,6 +294,19 @@ export class HeaderFields implements FrameHeaders {
     this.l4Sources[frame] = be16(u8, index + at);
     this.l4Destinations[frame] = be16(u8, index + at + 2);
   }
+}
+
+/** Whether it has the addresses and the VLAN of the frame before it. */
+function isAlikeTheLast({ records, alike, tags }: Batch, frame: number): boolean {
+  if (!tags.isUniform && tags.outers[frame] !== tags.outers[frame - 1]) return false;
+  const at = frame << RECORD_SHIFT;
+  const last = at - (1 << RECORD_SHIFT);
+  return (
+    alike ||
+    (records[at + AT_WORD0] === records[last + AT_WORD0] &&
+      records[at + AT_WORD1] === records[last + AT_WORD1] &&
+      records[at + AT_WORD2] === records[last + AT_WORD2])
+  );
 }
 
 /** Whether both are IPv4 without options, and have the same addresses, protocol and four bytes behind, fragment or none. */

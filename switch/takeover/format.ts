@@ -161,6 +161,13 @@ export const RECORDS = {
     /** The file of positions, whose lock goes with it; null: there is none. */
     positionsFile: z.object({ path: z.string(), fd: Descriptor }).nullable(),
     fdb: z.array(Address),
+    /** Members of groups and ports of routers (switch/snooping/snooping.ts); left out: none are known. */
+    groups: z
+      .object({
+        members: z.array(z.tuple([z.int(), z.string(), z.string(), z.int().nullable()])),
+        routers: z.array(z.tuple([z.int(), z.string(), z.int()])),
+      })
+      .optional(),
     /** What the process was told as a service (switch/service/service.ts); null: it is none. */
     service: z
       .object({

@@ -19,6 +19,9 @@ import { Fdb } from '../l2/fdb/fdb.ts';
 import { Moves } from '../l2/fdb/moves.ts';
 import { Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
+import { MessageRing } from '../l2/groups/message-ring.ts';
+import { Snoop } from '../l2/groups/snoop.ts';
+import { GroupTable } from '../l2/groups/table.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import { WorkerPlugins } from '../plugin/worker-plugins.ts';
 import {
@@ -83,6 +86,11 @@ export class PollWorker {
       new Clock(),
       setup.probeMac,
     );
+    if (setup.groups !== null) {
+      const ring = new MessageRing(setup.groups.messages);
+      const tell = (): void => this.#tell({ kind: 'snooped' });
+      this.#forwarder.snoopBy(new Snoop(this.#arena, new GroupTable(setup.groups.table), ring, tell));
+    }
     const callWords = this.#control.subarray(CONTROL_PLUGIN, CONTROL_PLUGIN + 2);
     this.#plugins = new WorkerPlugins(this.#forwarder, setup.index, callWords, (report) =>
       this.#tell(report),
@@ -221,6 +229,9 @@ export class PollWorker {
         break;
       case 'emit':
         this.#forwarder.emit(order.portId, order.frame);
+        break;
+      case 'emitInVlan':
+        this.#forwarder.emitInVlan(order.frame, order.vlan, order.portIds);
         break;
       case 'setPolicy':
         this.#setPolicy(order.portId, order.policy);

@@ -47,6 +47,13 @@ export type WorkerOrder =
       readonly log: RingLog | null;
     }
   | { readonly kind: 'announce'; readonly portId: number; readonly mac: readonly number[] }
+  /** A frame of the switch's own, for these ports; null: for all of the VLAN. */
+  | {
+      readonly kind: 'emitInVlan';
+      readonly frame: Uint8Array;
+      readonly vlan: number;
+      readonly portIds: readonly number[] | null;
+    }
   /** Send a frame of the switch's own out of the port. */
   | { readonly kind: 'emit'; readonly portId: number; readonly frame: Uint8Array }
   | { readonly kind: 'setPolicy'; readonly portId: number; readonly policy: PortPolicy }
@@ -66,6 +73,8 @@ export type OrderMessage = readonly NumberedOrder[];
 export type WorkerReport =
   | PluginReport
   | { readonly kind: 'done'; readonly numbers: readonly number[] }
+  /** Messages wait in its ring (l2/groups/message-ring.ts). */
+  | { readonly kind: 'snooped' }
   /** Frames of the switch's own that came in again, and addresses that move again and again. */
   | {
       readonly kind: 'loops';
@@ -119,6 +128,8 @@ export type WorkerSetup = {
   readonly scratchOffset: number;
   /** VLAN tags of a frame that are looked at, 1 or 2. */
   readonly vlanLimit: number;
+  /** Where groups of IP go, and where messages about them are handed over; null: they are flooded. */
+  readonly groups: { readonly table: SharedArrayBuffer; readonly messages: SharedArrayBuffer } | null;
   readonly control: SharedArrayBuffer;
   /** An eventfd that wakes the worker when it blocks. */
   readonly wakeFd: number;

@@ -11,11 +11,13 @@ import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import type { QueueAttachment } from '../../src/port/kinds.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { DEFAULT_POLICY, type PortPolicy } from '../../src/queue/policy.ts';
+import { QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import type { CaptureSetup } from '../l2/capture-ring.ts';
 import type { Flapping } from '../l2/fdb/moves.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
+import { createMessageRing, MessageRing, type SnoopedMessage } from '../l2/groups/message-ring.ts';
 import type { ProbeSeen } from '../l2/loop-probes.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
 import { PORT_METERS_BYTES } from '../l2/port-meters.ts';
@@ -54,6 +56,10 @@ export type WorkerPoolOptions = {
   /** Of `scratchBytes` in the arena. */
   readonly scratchOffset: number;
   readonly vlanLimit: number;
+  /** Where groups of IP go; left out, or null: they are flooded. */
+  readonly groupTable?: SharedArrayBuffer | null;
+  /** A worker has messages about groups, see `takeMessages`. */
+  readonly onSnooped?: () => void;
   /** Of MOVES_BYTES. */
   readonly moves: SharedArrayBuffer;
   readonly probeMac: Uint8Array;
@@ -67,6 +73,17 @@ export type WorkerPoolOptions = {
 
 const LOOK_AGAIN_MS = 1;
 
+/** A port as the workers see it. */
+export type PortView = {
+  readonly policy: PortPolicy;
+  /** Indices of the egress queues that can be given frames, in order. */
+  readonly egress: readonly number[];
+  /** Who polls its first ingress queue; null: nobody, as while its other side is not there. */
+  readonly worker: number | null;
+  /** A copy of its buckets, of PORT_METERS_BYTES. */
+  readonly meters: SharedArrayBuffer;
+};
+
 /** What so many workers need of the arena for themselves. */
 export function scratchBytes(cpus: readonly number[] | null): number {
   return FORWARDER_SCRATCH_BYTES * (cpus?.length ?? 1);
@@ -78,7 +95,12 @@ export class WorkerPool implements DataPath, PluginWorkers {
   readonly #threads: WorkerThread[];
   readonly #cpus: readonly number[];
   readonly #countsOfPort = new Map<number, SharedArrayBuffer>();
+  readonly #metersOfPort = new Map<number, SharedArrayBuffer>();
+  /** Of each worker; none where groups are flooded. */
+  readonly #messages: readonly MessageRing[];
   readonly #policies = new Map<number, PortPolicy>();
+  /** Egress queues that all workers have, by `portId:queueIndex`. */
+  readonly #egress = new Map<string, QueueAttachment>();
   /** Worker that polls each ingress queue, by `portId:queueIndex`. */
   readonly #placement = new Map<string, PlacedQueue>();
 
@@ -86,6 +108,9 @@ export class WorkerPool implements DataPath, PluginWorkers {
     const cpus = options.cpus ?? [null];
     this.#cpus = options.cpus ?? [];
     setWorkerFlags();
+    const table = options.groupTable ?? null;
+    const rings = table === null ? [] : cpus.map(() => createMessageRing());
+    this.#messages = rings.map((memory) => new MessageRing(memory));
     this.#threads = cpus.map(
       (cpu, index) =>
         new WorkerThread(
@@ -101,6 +126,7 @@ export class WorkerPool implements DataPath, PluginWorkers {
             probeMac: options.probeMac,
             scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
             vlanLimit: options.vlanLimit,
+            groups: table === null ? null : { table, messages: rings[index] },
           },
           options,
         ),
@@ -121,6 +147,7 @@ export class WorkerPool implements DataPath, PluginWorkers {
     const counts = new SharedArrayBuffer(PORT_COUNTS * 8 * this.#threads.length);
     this.#countsOfPort.set(portId, counts);
     const meters = new SharedArrayBuffer(PORT_METERS_BYTES);
+    this.#metersOfPort.set(portId, meters);
     await this.#orderAll({ kind: 'addPort', portId, name, counts, meters });
   }
 
@@ -128,10 +155,6 @@ export class WorkerPool implements DataPath, PluginWorkers {
   takeOverCounts(portId: number, handed: Float64Array): void {
     const counts = this.#countsOfPort.get(portId);
     if (counts !== undefined) new Float64Array(counts).set(handed);
-  }
-
-  get workerCount(): number {
-    return this.#threads.length;
   }
 
   async orderPlugins(order: PluginOrder): Promise<void> {
@@ -157,12 +180,14 @@ export class WorkerPool implements DataPath, PluginWorkers {
     await this.#orderAll({ kind: 'removePort', portId });
     const counts = this.countsOf(portId);
     this.#countsOfPort.delete(portId);
+    this.#metersOfPort.delete(portId);
     this.#policies.delete(portId);
     return counts;
   }
 
   async attach(queue: QueueAttachment): Promise<void> {
     if (queue.direction === 'egress') {
+      this.#egress.set(queueKey(queue.portId, queue.queueIndex), queue);
       await this.#orderAll({ kind: 'attach', queue });
       return;
     }
@@ -174,6 +199,7 @@ export class WorkerPool implements DataPath, PluginWorkers {
 
   async detach(portId: number, queueIndex: number): Promise<void> {
     await this.#orderAll({ kind: 'detach', portId, queueIndex });
+    this.#egress.delete(queueKey(portId, queueIndex));
     this.#placement.delete(queueKey(portId, queueIndex));
   }
 
@@ -198,6 +224,21 @@ export class WorkerPool implements DataPath, PluginWorkers {
   async announce(portId: number, mac: readonly number[]): Promise<void> {
     const placed = [...this.#placement.values()].find((queue) => queue.portId === portId);
     await this.#threads[placed?.worker ?? 0].order({ kind: 'announce', portId, mac });
+  }
+
+  /** Sends a frame of the switch's own in a VLAN to these ports; null: to all. */
+  async emitInVlan(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): Promise<void> {
+    await this.#threads[0].order({ kind: 'emitInVlan', frame, vlan, portIds });
+  }
+
+  /** Messages about groups that came since the last call. */
+  takeMessages(): SnoopedMessage[] {
+    return this.#messages.flatMap((ring) => ring.take());
+  }
+
+  /** Those that were lost because too many came. */
+  get lostMessages(): number {
+    return this.#messages.reduce((sum, { lost }) => sum + lost, 0);
   }
 
   /** Sends a frame of the switch's own out of the port. */
@@ -251,6 +292,23 @@ export class WorkerPool implements DataPath, PluginWorkers {
   /** The worker that polls a queue; null when none does. */
   workerOf(portId: number, queueIndex: number): number | null {
     return this.#placement.get(queueKey(portId, queueIndex))?.worker ?? null;
+  }
+
+  get workerCount(): number {
+    return this.#threads.length;
+  }
+
+  viewOf(portId: number): PortView {
+    const egress = [...this.#egress.values()].filter((queue) => queue.portId === portId);
+    const usable = egress.filter(
+      ({ states, queueIndex }) => new QueueState(states, queueIndex).words[STATE_FAULT] <= 0,
+    );
+    return {
+      policy: this.#policies.get(portId) ?? DEFAULT_POLICY,
+      egress: usable.map(({ queueIndex }) => queueIndex).sort((a, b) => a - b),
+      worker: [...this.#placement.values()].find((queue) => queue.portId === portId)?.worker ?? null,
+      meters: this.#metersOfPort.get(portId)?.slice(0) ?? new SharedArrayBuffer(PORT_METERS_BYTES),
+    };
   }
 
   /** What all workers counted about a port (l2/port-counts.ts), added up. */
@@ -312,7 +370,8 @@ class WorkerThread {
       onPlugin,
       onQueueFailed,
       onQueueWaits,
-    }: Pick<WorkerPoolOptions, 'onLoops' | 'onPlugin' | 'onQueueFailed' | 'onQueueWaits'>,
+      onSnooped,
+    }: Pick<WorkerPoolOptions, 'onLoops' | 'onPlugin' | 'onQueueFailed' | 'onQueueWaits' | 'onSnooped'>,
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
@@ -320,6 +379,7 @@ class WorkerThread {
     this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
+      else if (report.kind === 'snooped') onSnooped?.();
       else if (report.kind === 'queueWaits') onQueueWaits(report.portId, report.queueIndex, report.misses);
       else if (report.kind === 'loops') onLoops(report.probes, report.flapping);
       else if (report.kind === 'done') for (const number of report.numbers) this.#answered(number);

@@ -70,6 +70,67 @@ export class OvsDummy {
     return this.#portsOf(bridge).map((port) => port.take());
   }
 
+  /** What `ofproto/trace` says of a frame. It learns from it as from one that came. */
+  async trace(bridge: string, port: number, frame: Uint8Array): Promise<OvsTrace> {
+    const shown = await this.#ask('dpif/show');
+    const portOfDatapath = new Map<number, number>();
+    let ofPort = '';
+    for (const [i, { name }] of this.#portsOf(bridge).entries()) {
+      const [, of = '', datapath = ''] = new RegExp(`\\b${name} (\\d+)/(\\d+)`).exec(shown) ?? [];
+      portOfDatapath.set(Number(datapath), i);
+      if (i === port) ofPort = of;
+    }
+    const text = await this.#ask(
+      'ofproto/trace',
+      bridge,
+      `in_port=${ofPort}`,
+      Buffer.from(frame).toString('hex'),
+    );
+    const actions = /^Datapath actions: (.*)$/m.exec(text)?.[1] ?? '';
+    return { text, outputs: outputsOf(actions, frame, portOfDatapath) };
+  }
+
+  /** The port gets copies of all that comes in from another one; null: no port of the bridge does. */
+  async mirror(bridge: string, output: number | null, source = 0): Promise<void> {
+    if (output === null) {
+      await this.#daemons.vsctl('clear', 'Bridge', bridge, 'mirrors');
+      return;
+    }
+    const ports = this.#portsOf(bridge);
+    await this.#daemons.vsctl(
+      ...['--', '--id=@out', 'get', 'Port', ports[output].name],
+      ...['--', '--id=@from', 'get', 'Port', ports[source].name],
+      ...['--', '--id=@m', 'create', 'Mirror', 'name=m', 'select_src_port=@from', 'output_port=@out'],
+      ...['--', 'set', 'Bridge', bridge, 'mirrors=@m'],
+    );
+  }
+
+  /** Has the bridge snoop on IGMP and MLD, with nothing learned yet. */
+  async snoop(bridge: string, floodsUnregistered: boolean): Promise<void> {
+    await this.#daemons.vsctl(
+      ...['set', 'Bridge', bridge, 'mcast_snooping_enable=true'],
+      `other_config:mcast-snooping-disable-flood-unregistered=${!floodsUnregistered}`,
+    );
+    await this.#ask('mdb/flush', bridge);
+    for (const port of this.#portsOf(bridge)) port.take();
+  }
+
+  /** `10 239.1.1.1 p0` and `10 querier p1`, in order. */
+  async groups(bridge: string): Promise<string[]> {
+    const [shown, table] = [await this.#ask('dpif/show'), await this.#ask('mdb/show', bridge)];
+    const numberOf = new Map<string, number>();
+    for (const [i, { name }] of this.#portsOf(bridge).entries()) {
+      numberOf.set(name, i);
+      numberOf.set(new RegExp(`\\b${name} (\\d+)/`).exec(shown)?.[1] ?? '', i);
+    }
+    return table
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/))
+      .filter((words) => words.length === 4 && words[0] !== 'port')
+      .map(([port, vlan, group]) => `${vlan} ${group} p${numberOf.get(port)}`)
+      .sort();
+  }
+
   async version(): Promise<string> {
     return (await this.#ask('version')).split('\n')[0];
   }
@@ -116,6 +177,44 @@ export class OvsDummy {
     if (this.#control === null) throw new Error('Open vSwitch is not running');
     return this.#control.ask(method, params);
   }
+}
+
+export type OvsTrace = {
+  readonly text: string;
+  /** Of each copy of the frame: the port that gets it, and the tags that it has then, the outermost first. */
+  readonly outputs: readonly { readonly port: number; readonly tags: readonly string[] }[];
+};
+
+/** What these datapath actions do with the frame: `push_vlan(vid=10,pcp=0),2,pop_vlan,3`. */
+function outputsOf(
+  actions: string,
+  frame: Uint8Array,
+  portOf: ReadonlyMap<number, number>,
+): { port: number; tags: string[] }[] {
+  const tags: string[] = tagWords(frame);
+  const outputs: { port: number; tags: string[] }[] = [];
+  for (const action of actions.match(/\w+(?:\([^)]*\))?/g) ?? []) {
+    if (action === 'drop') continue;
+    if (action === 'pop_vlan') tags.shift();
+    else if (action.startsWith('push_vlan')) {
+      const field = (name: string, fallback: string): string =>
+        new RegExp(`\\b${name}=(\\w+)`).exec(action)?.[1] ?? fallback;
+      tags.unshift(`${Number(field('tpid', '0x8100')).toString(16)}:${field('vid', '0')}`);
+    } else if (/^\d+$/.test(action)) {
+      const port = portOf.get(Number(action));
+      if (port !== undefined) outputs.push({ port, tags: [...tags] });
+    } else throw new Error(`Open vSwitch has an action that nobody reads here: ${actions}`);
+  }
+  return outputs;
+}
+
+/** `8100:10` for each tag of a frame. */
+export function tagWords(frame: Uint8Array): string[] {
+  const words: string[] = [];
+  const be16 = (at: number): number => (frame[at] << 8) | frame[at + 1];
+  for (let at = 12; at + 4 <= frame.length && [0x8100, 0x88a8].includes(be16(at)); at += 4)
+    words.push(`${be16(at).toString(16)}:${be16(at + 2) & 0xfff}`);
+  return words;
 }
 
 /** The capture file of one port. */

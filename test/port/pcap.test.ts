@@ -371,6 +371,26 @@ describe('a file that is written', () => {
     expect(port.status).toEqual({ state: 'running', reason: null });
   });
 
+  it('is begun anew when it is as long as it may be, and so many are kept', async () => {
+    await startPort({ rotateBytes: 10_000, files: 3 });
+    const frames = Array.from({ length: 4 }, (_, i) => new Uint8Array(10_000).fill(i + 1));
+    for (const [i, frame] of frames.entries()) {
+      place(frame);
+      if (i < 3)
+        await vi.waitUntil(() => said.filter((text) => text === 'running').length === i + 2, NOTICED);
+    }
+    expect([file, `${file}.1`, `${file}.2`].map(framesIn)).toEqual([[frames[3]], [frames[2]], [frames[1]]]);
+    expect(existsSync(`${file}.3`)).toBe(false);
+    expect(port.status).toEqual({ state: 'running', reason: null });
+  });
+
+  it('is begun anew when it is old, if there are frames in it', async () => {
+    await startPort({ rotateSeconds: 1 });
+    place(first!);
+    await untilAnew();
+    expect([framesIn(file), framesIn(`${file}.1`)]).toEqual([[], [first]]);
+  });
+
   it('is written on where it was moved to while another stands in its place, and that is said', async () => {
     await startPort();
     renameSync(file, `${file}.1`);

@@ -10,6 +10,8 @@ import {
   fstatSync,
   ftruncateSync,
   openSync,
+  renameSync,
+  rmSync,
   type Stats,
   statfsSync,
   statSync,
@@ -57,6 +59,9 @@ import {
 const RETRY_MS = 2000;
 /** How often is looked whether the file is still there, and what is to be said of what was read. */
 const LOOK_PERIOD_MS = 2000;
+/** The same where files are begun anew by their size: so much longer than asked for may one become. */
+const ROTATION_LOOK_MS = 100;
+const FILES_KEPT = 10;
 const BURST_FRAMES = 64;
 /** Frames hold whatever guests say to each other: the file is for its owner. */
 const FILE_MODE = 0o600;
@@ -69,6 +74,10 @@ export type PcapPortOptions = {
   readonly snapBytes: number;
   /** Writing: of which ports frames are copied; null: what the switch sends to this port is written. */
   readonly mirror: 'all' | readonly string[] | null;
+  /** Writing: the file is begun anew when it has so many bytes, or is so old; 0: never. So many files are kept, with the one that is written. */
+  readonly rotateBytes?: number;
+  readonly rotateSeconds?: number;
+  readonly files?: number;
   /** Reading. */
   readonly repeat: 'once' | 'loop';
   readonly pace: 'recorded' | 'full';
@@ -93,6 +102,8 @@ export class PcapPort implements Port, HandOver {
   #region: ScratchArea | null = null;
   readonly #supervisor: Supervisor;
   #lookTimer: NodeJS.Timeout | null = null;
+  /** When the file that is written was begun, or taken over. */
+  #begunMs = performance.now();
   /** Writing: what stands at the path although it is not the file that is written; null: nothing does. */
   #stranger: string | null = null;
   /** What was logged of the capture that is read. */
@@ -308,7 +319,9 @@ export class PcapPort implements Port, HandOver {
   /** With the file that is open. */
   async #goOn(): Promise<void> {
     await this.#attachQueue();
-    this.#lookTimer = setInterval(() => this.#look(), LOOK_PERIOD_MS);
+    const { rotateBytes = 0, rotateSeconds = 0 } = this.#options;
+    const isRotated = this.#isWriting && rotateBytes + rotateSeconds > 0;
+    this.#lookTimer = setInterval(() => this.#look(), isRotated ? ROTATION_LOOK_MS : LOOK_PERIOD_MS);
     this.#lookTimer.unref();
   }
 
@@ -318,8 +331,38 @@ export class PcapPort implements Port, HandOver {
       this.#tellRemarks();
       return;
     }
+    if (this.#isDue()) this.#shiftFiles();
     const why = this.#whyAnew();
     if (why !== null) this.#supervisor.lose({ reason: `${why}: begun anew`, retry: 'now', isFine: true });
+  }
+
+  /** Whether the file that is written is long or old enough, and has frames. */
+  #isDue(): boolean {
+    const { rotateBytes = 0, rotateSeconds = 0 } = this.#options;
+    const writtenBytes = this.#progress[PROGRESS_WRITTEN];
+    const isOld = rotateSeconds > 0 && performance.now() - this.#begunMs >= rotateSeconds * 1000;
+    const isLong = rotateBytes > 0 && writtenBytes >= rotateBytes;
+    if (!isOld && !isLong) return false;
+    const there = statOrNull(this.endpoint);
+    const open = fstatSync(this.#fd);
+    // Somebody else's file stays where it is, and so does what is no file.
+    if (there === null || !open.isFile() || there.ino !== open.ino || there.dev !== open.dev) return false;
+    return writtenBytes > this.#header().length;
+  }
+
+  /** FILE becomes FILE.1, that FILE.2 and so on; the oldest one goes. The file that is open is begun anew by that. */
+  #shiftFiles(): void {
+    const { files = FILES_KEPT } = this.#options;
+    const nameOf = (age: number): string => (age === 0 ? this.endpoint : `${this.endpoint}.${age}`);
+    try {
+      if (files === 1) rmSync(this.endpoint, { force: true });
+      for (let age = files - 2; age >= 0; age--)
+        if (statOrNull(nameOf(age)) !== null) renameSync(nameOf(age), nameOf(age + 1));
+    } catch (error) {
+      // It is written on, and tried again when it is as old, or at the next look.
+      this.#begunMs = performance.now();
+      this.#context.events.warn(`${this.endpoint} cannot be rotated: ${(error as Error).message}`);
+    }
   }
 
   /** Once of each kind of doubt, and once that a pause is long: the status has the numbers. */
@@ -405,6 +448,7 @@ export class PcapPort implements Port, HandOver {
       throw error;
     }
     this.#fd = fd;
+    this.#begunMs = performance.now();
     const oldBytes = before?.isFile() ? before.size : 0;
     const suffix = oldBytes > 0 ? `, which held ${oldBytes} bytes and was emptied` : '';
     this.#context.events.info(`writes frames to ${this.endpoint}${suffix}`);

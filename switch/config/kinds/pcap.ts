@@ -10,6 +10,7 @@ import { pathOf, wholeNumber } from './values.ts';
 
 /** The longest Ethernet header with two tags, so that a frame remains one. */
 const SNAP_BYTES_MIN = 22;
+const ROTATE_BYTES_MIN = 10_000;
 
 function schema() {
   return portObject('file', {
@@ -17,12 +18,19 @@ function schema() {
     file: pathOf('path of a capture file'),
     direction: z.enum(['write', 'read'], 'write or read').default('write'),
     snapBytes: wholeNumber(SNAP_BYTES_MIN, CAPTURED_BYTES_MAX).optional(),
+    rotateBytes: wholeNumber(ROTATE_BYTES_MIN, Number.MAX_SAFE_INTEGER).optional(),
+    rotateSeconds: wholeNumber(1, 10 ** 9).optional(),
+    files: wholeNumber(1, 10_000).optional(),
     repeat: z.enum(['once', 'loop'], 'once or loop').optional(),
     pace: z.enum(['recorded', 'full'], 'recorded or full').optional(),
   }).check(
     refusing((port, refuse) => {
       const isRead = port.direction === 'read';
       if (isRead && port.mirror !== undefined) refuse('mirror', 'only with direction write');
+      const isRotated = port.rotateBytes !== undefined || port.rotateSeconds !== undefined;
+      if (isRead && port.rotateBytes !== undefined) refuse('rotateBytes', 'only with direction write');
+      if (isRead && port.rotateSeconds !== undefined) refuse('rotateSeconds', 'only with direction write');
+      if (!isRotated && port.files !== undefined) refuse('files', 'only with rotateBytes or rotateSeconds');
       if (!isRead && port.repeat !== undefined) refuse('repeat', 'only with direction read');
       if (!isRead && port.pace !== undefined) refuse('pace', 'only with direction read');
     }),
@@ -38,6 +46,9 @@ function create(settings: PcapSettings, context: PortContext): Port {
       direction: settings.direction,
       mirror: settings.mirror ?? null,
       snapBytes: settings.snapBytes ?? 0,
+      ...(settings.rotateBytes !== undefined && { rotateBytes: settings.rotateBytes }),
+      ...(settings.rotateSeconds !== undefined && { rotateSeconds: settings.rotateSeconds }),
+      ...(settings.files !== undefined && { files: settings.files }),
       repeat: settings.repeat ?? 'once',
       pace: settings.pace ?? 'recorded',
     },

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { MTU_MAX, MTU_MIN, parseMac } from '../../../protocol/ethernet.ts';
+import { parseIp } from '../../../protocol/ip-text.ts';
 import { pinnableCpus } from '../../../src/host/affinity.ts';
 import { SOCKET_PATH_BYTES_MAX } from '../../../src/host/unix-socket.ts';
 import { parseIpPrefix } from '../../../src/port/tap/ip-prefix.ts';
@@ -91,6 +92,27 @@ export const vlanList = z
     return [...vlans].sort((a, b) => a - b);
   });
 
+const GROUP_SOURCES_ALLOWED =
+  'an address of IPv4, one of IPv6 of the link (fe80::…), or both joined by +, for example 10.0.0.254+fe80::1';
+
+/** Sources of queries about groups: one a family at most. */
+export const querierAddresses = z
+  .preprocess(
+    (value) => (typeof value === 'string' ? value.split(/[+, ]+/) : value),
+    z
+      .array(z.string(GROUP_SOURCES_ALLOWED), GROUP_SOURCES_ALLOWED)
+      .min(1, GROUP_SOURCES_ALLOWED)
+      .max(2, GROUP_SOURCES_ALLOWED),
+  )
+  .refine((texts) => {
+    const addresses = texts.map(parseIp);
+    const isSource = (bytes: Uint8Array | null): boolean =>
+      bytes !== null &&
+      (bytes.length === 4 ? bytes[0] > 0 && bytes[0] < 224 : bytes[0] === 0xfe && (bytes[1] & 0xc0) === 0x80);
+    return (
+      addresses.every(isSource) && new Set(addresses.map((bytes) => bytes?.length)).size === texts.length
+    );
+  }, GROUP_SOURCES_ALLOWED);
 const MACS_ALLOWED =
   'addresses of single stations: a list, in an option joined by +, for example 02:00:00:00:00:01+02:00:00:00:00:02';
 const STATICS_ALLOWED =

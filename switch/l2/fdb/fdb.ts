@@ -199,6 +199,16 @@ export class Fdb {
     return -1;
   }
 
+  /** What is known of an address; null: nothing. Not for the hot path. */
+  entryOf(macLo: number, macHi: number, vlan: number): FdbEntry | null {
+    const keyHi = macHi | (vlan << 16);
+    requireFdbLock(this.header);
+    const slot = this.find(macLo, keyHi, this.hash.homeOf(macLo, keyHi));
+    const entry = slot < 0 ? null : entryAt(this.slots, slot * SLOT_WORDS);
+    releaseFdbLock(this.header);
+    return entry;
+  }
+
   /** Where the search for an address begins; for `touch`. `keyHi` as of `lookupFrom`. */
   homeOf(macLo: number, keyHi: number): number {
     return this.hash.homeOf(macLo, keyHi);

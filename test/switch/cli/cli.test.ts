@@ -110,7 +110,10 @@ function leftBehind(): string[] {
 
 describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
-    [[], 'name a command: run, ports, fdb, add, set, remove, capture, plugin or demo (see --help)'],
+    [
+      [],
+      'name a command: run, ports, fdb, mdb, add, set, remove, trace, capture, plugin or demo (see --help)',
+    ],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
     [['run', '--prot', 'a=/x'], "unknown option '--prot' (Did you mean --port?)"],
@@ -196,6 +199,15 @@ describe('run', () => {
       entries: [],
     });
     expect((await ringway('fdb', '--control', folder)).stdout).toMatch(/^0 of at most 8,192 addresses/);
+    const traced = await ringway('trace', '--in', 'a', '--arp', '10.0.0.1,10.0.0.2');
+    expect(traced).toMatchObject({ code: 0, stderr: '' });
+    expect(traced.stdout).toMatch(
+      /^frame .*\n +ARP: who has 10\.0\.0\.2, tell 10\.0\.0\.1\n[\s\S]*\(notReady\)\n$/,
+    );
+    expect(await ringway('trace', '--in', 'c')).toMatchObject({
+      code: 2,
+      stderr: 'ringway: there is no port c\n',
+    });
 
     program.child.kill('SIGTERM');
     const ended = await program.ended;
@@ -250,6 +262,8 @@ describe('run', () => {
       receive: true,
       forwardBpdu: false,
       mtu: null,
+      mrouter: 'auto',
+      fastLeave: false,
       vlanMode: 'native-tagged',
       tag: 10,
       trunks: null,

@@ -15,6 +15,7 @@ import {
   COMMON_PORT_FIELDS,
   effectiveSettings,
   policyOf,
+  snoopingOf,
   staticMacsOf,
   tuningOf,
 } from '../../../switch/config/common-port.ts';
@@ -54,6 +55,7 @@ const MIRROR_KEYS = ['mirror', 'mirrorDirection', 'mirrorVlans', 'outputVlan'];
 const LIMIT_KEYS = ['rateIn', 'framesIn', 'rateOut', 'framesOut'].flatMap((key) => [key, `${key}Burst`]);
 const STORM_KEYS = ['stormBroadcast', 'stormMulticast', 'stormUnknown'];
 const LOOP_KEYS = ['loopGuard', 'loopShutSeconds'];
+const GROUP_KEYS = ['mrouter', 'fastLeave'];
 const CHANGEABLE = Object.keys(COMMON_PORT_FIELDS).join(', ');
 const VLAN_KEYS = ['vlanMode', 'tag', 'trunks', 'cvlans', 'priorityTags', 'qinqEthtype'];
 const GUARD_KEYS = ['macs', 'macsMax', 'macsSticky', 'staticMacs', 'ips', 'guard'];
@@ -75,6 +77,7 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
       ...LIMIT_KEYS,
       ...STORM_KEYS,
       ...LOOP_KEYS,
+      ...GROUP_KEYS,
       ...MIRROR_KEYS,
       ...GUARD_KEYS,
       'plugins',
@@ -104,6 +107,15 @@ describe.each(PORT_KINDS)('a port of kind %s', (kind) => {
     expect(policyOf(port)).toEqual({ ...policyOf(option('')), mtu: 1400 });
     expect(() => option(',mtu=67')).toThrow('--port a: mtu: 67 is not allowed (68 to 65535)');
     expect(() => option(',mtu=65536')).toThrow('--port a: mtu: 65536 is not allowed (68 to 65');
+  });
+
+  it('has a router behind it, or none, and hosts that leave groups at once', () => {
+    const port = option(',mrouter=off,fast-leave=on');
+    expect(file(', mrouter: off, fastLeave: on')).toEqual(port);
+    expect(snoopingOf(port)).toEqual({ mrouter: 'off', fastLeave: true });
+    expect(snoopingOf(option(''))).toEqual({ mrouter: 'auto', fastLeave: false });
+    expect(effectiveSettings(port, [])).toMatchObject({ mrouter: 'off', fastLeave: true });
+    expect(() => option(',mrouter=yes')).toThrow('mrouter: yes is not allowed (auto, on or off)');
   });
 
   it.each<[string, string, Partial<GuardPolicy>]>([

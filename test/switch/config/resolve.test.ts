@@ -10,6 +10,7 @@ import { socketOf } from '../../../switch/config/kinds/index.ts';
 import type { HostFacts } from '../../../switch/config/kinds/values.ts';
 import { resolveConfig, type SwitchConfig } from '../../../switch/config/resolve.ts';
 import { ConfigError } from '../../../switch/config/settings.ts';
+import { SNOOPING_DEFAULTS } from '../../../switch/snooping/settings.ts';
 
 const HOST: HostFacts = {
   pinnableCpus: () => [0, 2, 3],
@@ -47,6 +48,31 @@ const PORT_A = {
   forwardBpdu: false,
 };
 
+describe('snooping', () => {
+  const of = (text: string): SwitchConfig['snooping'] =>
+    resolveConfig([parseConfigText('r.yaml', `ports: { a: { socket: /x/a.sock } }\nsnooping: ${text}\n`)])
+      .snooping;
+
+  it('is off, or on, or as a map says', () => {
+    expect(of('on')).toEqual({ ...SNOOPING_DEFAULTS, enabled: true });
+    expect(of('off')).toEqual(SNOOPING_DEFAULTS);
+    expect(of('{ enabled: off, groups: 5 }')).toEqual({ ...SNOOPING_DEFAULTS, groups: 5 });
+    expect(of('{}')).toEqual({ ...SNOOPING_DEFAULTS, enabled: true });
+  });
+
+  it.each([
+    ['maybe', 'maybe is not allowed (on or off)'],
+    ['{ querier: [10.0.0.1, 10.0.0.2] }', 'querier: a list is not allowed (an address of IPv4, one of IPv6'],
+    ['{ querier: 239.1.1.1 }', 'querier: 239.1.1.1 is not allowed'],
+    ['{ querier: 2001:db8::1 }', 'querier: 2001:db8::1 is not allowed'],
+    ['{ groups: 0 }', 'groups: 0 is not allowed (1 to 65536)'],
+    ['{ group: 7 }', 'group: unknown setting (did you mean groups?)'],
+    ['{ vlans: 4096 }', 'vlans: 4096 is not allowed'],
+  ])('cannot be %s', (text, message) => {
+    expect(() => of(text)).toThrow(message);
+  });
+});
+
 describe('accepted', () => {
   it('fills in every default', () => {
     expect(fromOptions({ port: ['a=/x/a.sock'] })).toEqual({
@@ -58,6 +84,7 @@ describe('accepted', () => {
       fdb: { capacity: 8192, ageSeconds: 300 },
       arenaBytes: 2 ** 40,
       vlanLimit: 1,
+      snooping: SNOOPING_DEFAULTS,
       controlSocket: '/x/ringway.sock',
       positionsFile: '/x/ringway.positions',
       stateFile: '/x/ringway.ports.json',
@@ -127,6 +154,12 @@ idleUs: 0
 fdb: { capacity: 1048576, ageSeconds: 1 }
 arena: 512GiB
 vlanLimit: 0
+snooping:
+  floodUnregistered: off
+  vlans: [10, 20-21]
+  querier: [10.0.0.254, fe80::1]
+  ageSeconds: 260
+  groups: 64
 control: /run/c.sock
 positions: /dev/shm/positions
 state: none
@@ -167,6 +200,14 @@ state: none
       fdb: { capacity: 1_048_576, ageSeconds: 1 },
       arenaBytes: 2 ** 39,
       vlanLimit: 2,
+      snooping: {
+        enabled: true,
+        floodUnregistered: false,
+        vlans: [10, 20, 21],
+        querier: ['10.0.0.254', 'fe80::1'],
+        ageSeconds: 260,
+        groups: 64,
+      },
       controlSocket: '/run/c.sock',
       positionsFile: '/dev/shm/positions',
       stateFile: null,
@@ -183,6 +224,8 @@ state: none
       fdbCapacity: '1',
       fdbAge: '1000000',
       vlanLimit: '2',
+      snooping: true,
+      querier: '10.0.0.254',
       control: 'none',
       positions: 'none',
       state: '/x/state',
@@ -212,6 +255,7 @@ state: none
       fdb: { capacity: 1, ageSeconds: 1_000_000 },
       arenaBytes: 2 ** 32,
       vlanLimit: 2,
+      snooping: { ...SNOOPING_DEFAULTS, enabled: true, querier: ['10.0.0.254'] },
       controlSocket: null,
       positionsFile: null,
       stateFile: '/x/state',

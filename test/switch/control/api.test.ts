@@ -9,6 +9,7 @@ import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
 import type { PortKind } from '../../../src/port/contract.ts';
 import { formatFdb } from '../../../switch/cli/fdb.ts';
+import { formatMdb } from '../../../switch/cli/mdb.ts';
 import { formatPorts } from '../../../switch/cli/ports.ts';
 import { jsonText } from '../../../switch/cli/table.ts';
 import { effectiveSettings } from '../../../switch/config/common-port.ts';
@@ -21,6 +22,8 @@ import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
 import { serveControl } from '../../../switch/control/serve.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
 import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
+import type { MdbReport } from '../../../switch/snooping/report.ts';
+import type { TraceReport } from '../../../switch/trace/report.ts';
 
 function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
   return {
@@ -65,6 +68,34 @@ const FDB: FdbReport = {
 
 const PORTS = [portReport('vm0'), portReport('vm1', { state: 'waiting', reason: 'waits for a front-end' })];
 const WORKERS = [{ index: 0, atMs: 12.5, emptyTurns: 4_294_967_295 }];
+const TRACE: TraceReport = {
+  port: 'vm0',
+  bytes: 0,
+  frame: [],
+  steps: [],
+  vlan: null,
+  learns: null,
+  receivers: [],
+  passedOver: [],
+  drops: [],
+  result: '',
+};
+const MDB: MdbReport = {
+  enabled: true,
+  capacity: 2048,
+  ageSeconds: 300,
+  floodUnregistered: false,
+  groups: [
+    { vlan: 10, group: '239.1.1.1', port: 'vm0', ageSeconds: 3, leftSeconds: 297 },
+    { vlan: 10, group: 'ff05::7', port: 'vm1', ageSeconds: 9, leftSeconds: null },
+  ],
+  routers: [{ vlan: null, port: 'up', leftSeconds: null }],
+  queriers: [{ vlan: 10, address: '10.0.0.254', port: null, ageSeconds: 0 }],
+  lostMessages: 4,
+  evicted: 0,
+};
+/** Of groups. */
+const asked: string[] = [];
 const unchanged = (): Promise<void> => Promise.reject(new Error('nothing is to be changed here'));
 const SOURCE: ControlSource = {
   ports: () => PORTS,
@@ -72,6 +103,19 @@ const SOURCE: ControlSource = {
   fdb: () => FDB,
   totals: () => NO_BOOKS,
   workers: () => WORKERS,
+  trace: ({ port, frame, segmentBytes }) => {
+    if (port !== 'vm0') throw new NoSuchPortError(port);
+    return { ...TRACE, bytes: frame.length, result: `${Buffer.from(frame).toString('hex')} ${segmentBytes}` };
+  },
+  mdb: () => MDB,
+  addGroup: ({ port, vlan, group }) => {
+    if (port !== 'vm0') throw new NoSuchPortError(port);
+    asked.push(`add ${group.join('.')} ${vlan}`);
+  },
+  removeGroup: () => {
+    throw new PortConflictError('it is no member');
+  },
+  flushGroups: ({ port, vlan }) => void asked.push(`flush ${port} ${vlan}`),
   addPort: unchanged,
   changePort: unchanged,
   removePort: unchanged,
@@ -134,6 +178,50 @@ describe('answers', () => {
     await serve(controlApi({ ...SOURCE, ports: () => [portReport(`p${asked++}`)] }, '1'));
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p0' }]);
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p1' }]);
+  });
+
+  it('members of groups, and changes them', async () => {
+    await serve();
+    expect(await askControl(socketPath, '/v1/mdb')).toEqual(MDB);
+    const ask = (path: string, method: 'PUT' | 'DELETE'): Promise<unknown> =>
+      askControl(socketPath, path, { method });
+    await ask('/v1/mdb/vm0/239.1.1.1?vlan=7', 'PUT');
+    await ask('/v1/mdb?vlan=7', 'DELETE');
+    await ask('/v1/mdb', 'DELETE');
+    expect(asked.splice(0)).toEqual(['add 239.1.1.1 7', 'flush null 7', 'flush null null']);
+    expect(await errorOf(ask('/v1/mdb/vm0/ff05%3A%3A1', 'DELETE'))).toMatchObject({ status: 409 });
+    expect(await errorOf(ask('/v1/mdb/x/239.1.1.1', 'PUT'))).toMatchObject({ status: 404 });
+    for (const bad of ['10.0.0.1', 'fe80::1', '239.1.1', '239.1.1.1?vlan=4096', '239.1.1.1?vlan=-1'])
+      expect(await errorOf(ask(`/v1/mdb/vm0/${bad}`, 'PUT'))).toMatchObject({ status: 400 });
+    expect(formatMdb(MDB)).toBe(
+      [
+        'VLAN  GROUP               PORT         AGE   LEFT',
+        '  10  239.1.1.1           vm0          3 s  297 s',
+        '  10  ff05::7             vm1          9 s  stays',
+        ' all  router              up                stays',
+        '  10  querier 10.0.0.254  this switch',
+        '2 of at most 2,048 groups; frames to others go to routers alone',
+        '4 messages were lost: too many came at once',
+        '',
+      ].join('\n'),
+    );
+  });
+
+  it('what would become of a frame', async () => {
+    const trace = (body: unknown): Promise<TraceReport> =>
+      askControl<TraceReport>(socketPath, '/v1/trace', { method: 'POST', body });
+    await serve();
+    expect(await trace({ port: 'vm0', frame: '00fF', bytes: 4, segmentBytes: 9 })).toEqual({
+      ...TRACE,
+      bytes: 4,
+      result: '00ff0000 9',
+    });
+    expect(await trace({ port: 'vm0', frame: '0102' })).toMatchObject({ result: '0102 null' });
+    expect(await errorOf(trace({ port: 'vm7', frame: '00' }))).toMatchObject({ status: 404 });
+    for (const frame of ['', '0', '0g', 7, undefined])
+      expect(await errorOf(trace({ port: 'vm0', frame }))).toMatchObject({ status: 400 });
+    for (const bytes of [0, 65_558, 1.5, '60'])
+      expect(await errorOf(trace({ port: 'vm0', frame: '00', bytes }))).toMatchObject({ status: 400 });
   });
 
   it('a table of 20,000 addresses whole', async () => {

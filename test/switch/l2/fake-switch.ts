@@ -17,6 +17,7 @@ import { DROP, DROP_REASONS, type DropReason } from '../../../switch/l2/drop-rea
 import { createFdbMemory, Fdb } from '../../../switch/l2/fdb/fdb.ts';
 import { Forwarder } from '../../../switch/l2/forwarder.ts';
 import { ForwardingPort } from '../../../switch/l2/forwarding-port.ts';
+import type { Snoop } from '../../../switch/l2/groups/snoop.ts';
 import { PORT_COUNTS } from '../../../switch/l2/port-counts.ts';
 import { imbalancesOf } from './conservation.ts';
 import { FakeEgressQueue, FakeIngressQueue, QueueLog, type Waiting } from './fake-queues.ts';
@@ -63,9 +64,12 @@ export class FakeClock extends Clock {
 export class FakeSwitch {
   /** Of those made from now on. */
   static vlanLimit = 1;
+  /** Of those made from now on; null: groups are flooded. */
+  static snoop: Snoop | null = null;
   readonly log = new QueueLog();
   readonly clock = new FakeClock();
-  readonly fdb = new Fdb(createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] }));
+  readonly fdbMemory = createFdbMemory({ capacity: 256, maxPorts: 64, seed: [1, 2] });
+  readonly fdb = new Fdb(this.fdbMemory);
   readonly faults: (IngressQueue | EgressQueue)[] = [];
   readonly forwarder: Forwarder;
   /** All that were ever added, by number; their ids need not be the same. */
@@ -81,6 +85,7 @@ export class FakeSwitch {
       FakeSwitch.vlanLimit,
       this.clock,
     );
+    if (FakeSwitch.snoop !== null) this.forwarder.snoopBy(FakeSwitch.snoop);
     for (const [id, count] of queueCounts.entries()) this.addPort(id, count);
   }
 

@@ -22,9 +22,11 @@ const BURSTS = 120;
 /**
  * `noReceiver` happens only to a port that is alone, see forwarder.test.ts; here it is by chance. What headers ask for is
  * known to a guest's queue, see test/switch/offloads.test.ts; so is what an IOMMU translates, see test/switch/iommu.test.ts.
- * Limits are a matter of time, see limits.test.ts; what is seen of loops, see loops.test.ts.
+ * Limits are a matter of time, see limits.test.ts; what is seen of loops, see loops.test.ts;
+ * groups have a fuzz of their own, ../snooping/snooping-fuzz.test.ts.
  */
 const NOT_HERE: readonly DropReason[] = [
+  'noMember',
   'noReceiver',
   'badChecksumRequest',
   'badSegmentRequest',

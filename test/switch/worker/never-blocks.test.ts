@@ -35,6 +35,7 @@ it('once it is told so', async () => {
     probeMac: new Uint8Array(6),
     scratchOffset: allocateScratch(arena, { name: 'ringway-test', sizeBytes: scratchBytes(null) }).offset,
     vlanLimit: 1,
+    groups: null,
     control,
     wakeFd,
     orders: port2,

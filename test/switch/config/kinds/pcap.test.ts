@@ -64,6 +64,9 @@ describe('refused', () => {
     ],
     ['cap0=pcap:a,snap-bytes=21', '--port cap0: snap-bytes: 21 is not allowed (22 to 262144)'],
     ['cap0=pcap:a,mirror=vm0+cap0', '--port cap0: mirror: cap0 is not allowed (a port cannot mirror itself)'],
+    ['cap0=pcap:a,files=3', '--port cap0: files: 3 is not allowed (only with rotateBytes or rotateSeconds)'],
+    ['cap0=pcap:a,direction=read,rotate-seconds=5', '(only with direction write)'],
+    ['cap0=pcap:a,rotate-bytes=10', '--port cap0: rotate-bytes: 10 is not allowed (10000 to '],
     ['cap0=pcap:a,socket=b', 'unknown setting'],
   ])('%s', (option, message) => {
     expect(() => fromOptions(option)).toThrow(message);
