@@ -13,7 +13,7 @@ while read -r key value; do
 done </proc/$$/status
 
 is_new_enough() {
-  case $("$1" --version 2>/dev/null) in
+  case $1 in
     v2[4-9].* | v[3-9][0-9].*) return 0 ;;
   esac
   return 1
@@ -25,12 +25,23 @@ become() {
   exec "$node" --disable-sigusr1 "$folder/ringway.js" "$@"
 }
 
-if is_new_enough node; then become node "$@"; fi
-# The npm package `node`, in this folder's packages or those of a folder above.
+# The npm package `node`, in this folder's packages or those of a folder above. What version it is stands in a file: to ask
+# Node itself would take as long as a third of the whole start.
 above=$folder
 while [ -n "$above" ]; do
-  if is_new_enough "$above/node_modules/node/bin/node"; then become "$above/node_modules/node/bin/node" "$@"; fi
+  packaged=$above/node_modules/node
+  if [ -x "$packaged/bin/node" ] && [ -r "$packaged/package.json" ]; then
+    version=
+    while [ -z "$version" ] && read -r key value; do
+      if [ "$key" = '"version":' ]; then
+        version=${value#\"}
+        version=v${version%%\"*}
+      fi
+    done <"$packaged/package.json"
+    if is_new_enough "$version"; then become "$packaged/bin/node" "$@"; fi
+  fi
   above=${above%/*}
 done
+if is_new_enough "$(node --version 2>/dev/null)"; then become node "$@"; fi
 # Too old: it says so. Or there is none: the shell does.
 exec node "$folder/ringway.js" "$@"
