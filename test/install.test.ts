@@ -28,6 +28,7 @@ describe('what a project’s tests need', () => {
         [...list.matchAll(/'([^']+)'/g)].map(([, peer]) => peer),
       );
       if (/whyNoDpdk\(/.test(text)) peers.push('dpdk');
+      if (/whyNoLibpcap\(/.test(text)) peers.push('libpcap');
       if (/'ethtool'/.test(text)) peers.push('ethtool');
       return peers.map((peer) => ({ peer, project: isReal(name) ? 'real peers' : 'unit' }));
     });
@@ -55,7 +56,8 @@ describe('what a project’s tests need', () => {
     for (const name of TEST_FILES) {
       const text = readFileSync(join(FOLDER, name), 'utf8');
       const isAsked = /skipIf\(/.test(text) && name !== 'install.test.ts';
-      const words = /softwareMissing|peersForTests|whyNoDpdk|tapUnavailable|needs root|needs Linux [0-9]/;
+      const words =
+        /softwareMissing|peersForTests|whyNoDpdk|whyNoLibpcap|tapUnavailable|needs root|needs Linux [0-9]/;
       if (isAsked) expect(text, name).toMatch(words);
     }
   });
