@@ -78,8 +78,19 @@ export function sourceReader(
 ): (path: string) => string {
   return (path) => {
     const text = readFileSync(path, 'utf8');
-    const javaScript = /\.[cm]?ts$/.test(path) ? stripTypeScriptTypes(text, { mode: 'strip' }) : text;
+    const javaScript = /\.[cm]?ts$/.test(path) ? withoutTypes(text) : text;
     modules[path] = guard(javaScript);
     return modules[path];
   };
+}
+
+/** Node would say on stderr, once a thread, that this is an experiment of its own. */
+function withoutTypes(text: string): string {
+  const { emitWarning } = process;
+  process.emitWarning = () => {};
+  try {
+    return stripTypeScriptTypes(text, { mode: 'strip' });
+  } finally {
+    process.emitWarning = emitWarning;
+  }
 }
