@@ -178,11 +178,10 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const service = new Service(environment, log, takeover?.state.service);
   await service.store?.untilLetGo();
   const kept = new KeptPorts(config.stateFile, log);
-  const ports = kept.changed(config.ports, options.restore !== false);
+  const { ports, plugins } = kept.changed(config, options.restore !== false);
   const { store } = service;
-  const running = await Switch.start({ ...config, ports }, log, takeover?.state, store, kept.addresses).catch(
-    asRefusal,
-  );
+  const changed = { ...config, ports, plugins };
+  const running = await Switch.start(changed, log, takeover?.state, store, kept.addresses).catch(asRefusal);
   let isOurs = takeover === null;
   try {
     const restored = await kept.restore(running);
@@ -192,7 +191,12 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       });
       await Promise.race([finishTakeover(takeover, running, log), stopped, failureOf(running)]);
       isOurs = true;
-    } else await running.takeUp();
+      // Also of ports that only this one has.
+      kept.restoreGroups();
+    } else {
+      kept.restoreGroups();
+      await running.takeUp();
+    }
     kept.forgetOthers();
     running.onKeptAddresses = (addresses) => kept.keepAddresses(addresses);
     const server =
@@ -201,7 +205,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
         : new TakeoverServer(giverOf(running, service), config.controlSocket, log);
     const source = withKept(running, kept, server);
     const all = [...ports, ...restored];
-    const isGone = await runUntil(stop, running, { ...config, ports: all }, source, server, log, service);
+    const isGone = await runUntil(stop, running, { ...changed, ports: all }, source, server, log, service);
     if (isGone) {
       service.close();
       await running.leave();
@@ -279,8 +283,8 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     workers: () => running.workers(),
     trace: (question) => running.trace(question),
     mdb: () => running.mdb(),
-    addGroup: (change) => running.addGroup(change),
-    removeGroup: (change) => running.removeGroup(change),
+    addGroup: (change) => kept.addGroup(change),
+    removeGroup: (change) => kept.removeGroup(change),
     flushGroups: (which) => running.flushGroups(which),
     startCapture: (query) => running.startCapture(query),
     captures: () => running.captures(),
@@ -293,9 +297,9 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     flushAddresses: (portName, vlan, isAll) => running.flushAddresses(portName, vlan, isAll),
     plugins: () => running.plugins(),
     pluginNotes: (name) => running.pluginNotes(name),
-    addPlugin: (spec) => running.addPlugin(spec),
+    addPlugin: (spec) => kept.addPlugin(spec),
     reloadPlugins: (names) => running.reloadPlugins(names),
-    removePlugin: (name) => running.removePlugin(name),
+    removePlugin: (name) => kept.removePlugin(name),
     ...(server !== null && {
       takeOver: (socketName: string, formats: readonly number[]) => server.begin(socketName, formats),
     }),

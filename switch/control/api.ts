@@ -56,14 +56,14 @@ export type ControlSource = {
   addAddress(mac: string, vlan: number | null, portName: string): void;
   /** @throws PortConflictError */
   removeAddress(mac: string, vlan: number): void;
-  /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError */
+  /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError, PortConflictError */
   flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number;
   plugins(): PluginReport[];
   /** @throws NoSuchPluginError */
   pluginNotes(name: string): PluginNotes;
-  /** @throws ConfigError */
+  /** @throws ConfigError, PortConflictError */
   addPlugin(spec: PluginSpec): Promise<void>;
-  /** Left out: all. @throws ConfigError, NoSuchPluginError */
+  /** Left out: all. @throws ConfigError, NoSuchPluginError, PortConflictError */
   reloadPlugins(names?: readonly string[]): Promise<void>;
   /** @throws NoSuchPluginError, PortConflictError */
   removePlugin(name: string): Promise<void>;

@@ -17,6 +17,8 @@ export type PluginSpec = {
   readonly onFault: OnFault | null;
   /** Microseconds that a call for a burst may take, again and again. */
   readonly budgetUs: number;
+  /** It was added at run time, and the file of that names it (../kept-ports.ts). */
+  readonly isKept?: true;
 };
 
 export type PluginBundle = {

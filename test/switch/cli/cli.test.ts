@@ -492,6 +492,71 @@ describe('run that cannot be: exit code 2, one line, nothing left behind', () =>
     expect(leftBehind()).toEqual([]);
   });
 
+  const answering = (object: string, factory = ''): string =>
+    `export default (settings, context) => { ${factory} return ${object}; };\n`;
+  const RULE = '{ version: 1, decide() {} }';
+
+  it.each<[string, string, string, RegExp]>([
+    ['with a syntax error', 'export default (;\n', '', /: syntax error: /],
+    ['without a default export', 'export const a = 1;\n', '', /: it has no default export$/],
+    [
+      'of another interface',
+      answering('{ version: 2, decide() {} }'),
+      '',
+      /: it is for version 2 of the interf/,
+    ],
+    [
+      'that throws',
+      answering(RULE, "throw new Error('not today');"),
+      '',
+      /: Error: not today \(\S*rule\.ts:1:/,
+    ],
+    [
+      'with bad settings',
+      answering(RULE, "settings.number('most', { min: 1, max: 9 }); settings.text('who');"),
+      ',most=10,limit=1',
+      /: most: 10 is not allowed \(1 to 9\); .*: who: .*; .*: limit: unknown setting/,
+    ],
+    [
+      'whose file of rules is missing',
+      answering(RULE, "settings.lines('rules');"),
+      ',rules=/nowhere/a.rules',
+      /: rules: .*nowhere\/a\.rules/,
+    ],
+  ])('a plugin %s', async (_, text, settings, message) => {
+    const path = join(folder, 'rule.ts');
+    writeFileSync(path, text);
+    const told = await refused([...good(), '--plugin', `${path}${settings}`]);
+    expect(told.startsWith(`ringway: plugin rule (${path}): `)).toBe(true);
+    expect(told.trimEnd()).toMatch(message);
+    expect(leftBehind()).toEqual(['rule.ts']);
+  });
+
+  it('a plugin that is no file, or a folder', async () => {
+    const missing = join(folder, 'missing.ts');
+    expect(await refused([...good(), '--plugin', missing, '--plugin', `${folder},as=folder`])).toBe(
+      `ringway: plugin missing (${missing}): no such file; plugin folder (${folder}): it is a folder\n`,
+    );
+    expect(leftBehind()).toEqual([]);
+  });
+
+  it('a plugin that was added at run time, and how to begin without it', async () => {
+    const path = join(folder, 'rule.ts');
+    writeFileSync(path, answering(RULE));
+    const program = await running(...good());
+    expect(await ringway('plugin', 'add', path)).toMatchObject({ code: 0, stderr: '' });
+    program.child.kill('SIGTERM');
+    await program.ended;
+    writeFileSync(path, 'export const a = 1;\n');
+    expect(await refused(good())).toBe(
+      `ringway: plugin rule (${path}, added at run time: \`ringway run --no-restore\` begins without what was): it has no default export\n`,
+    );
+    const without = await running(...good(), '--no-restore');
+    expect((await ringway('plugin', 'list')).stdout).toBe('There are no plugins.\n');
+    without.child.kill('SIGTERM');
+    expect((await without.ended).code).toBe(0);
+  });
+
   it('a processor that does not exist', async () => {
     expect(await refused([...good(), '--cpus', '1023'])).toContain(
       '--cpus: 1023 is not allowed (this process',
