@@ -154,8 +154,9 @@ export class KeptPorts implements PortHost {
   #asItWasSet(port: PortConfig, before: Settings, set: Settings, pluginNames: readonly string[]): PortConfig {
     const { name } = port;
     const now = this.#configured.get(name) ?? {};
-    // What a later version knows besides was not known then.
-    if (!Object.entries(before).every(([key, value]) => isDeepStrictEqual(now[key], value))) {
+    // What a later version knows besides was not known then, and nobody can have set it.
+    const saysNew = Object.keys(set).some((key) => Object.hasOwn(now, key) && !Object.hasOwn(before, key));
+    if (saysNew || !Object.entries(before).every(([key, value]) => isDeepStrictEqual(now[key], value))) {
       this.#log.info({ port: name }, 'is as the configuration says now, not as it was set at run time');
       return port;
     }

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { printable } from '../../src/host/printable.ts';
 import { queueStoppedText } from '../../src/port/contract.ts';
 import type { Offload } from '../../src/queue/offloads.ts';
+import { LOOP_SHUT_SECONDS } from '../config/common-port.ts';
 import { inUnits } from '../config/kinds/values.ts';
 import { askControl } from '../control/client.ts';
 import type { PortReport, QueueReport } from '../control/report.ts';
@@ -31,9 +32,13 @@ const FEATURES_OF_OFFLOAD: Readonly<Record<Offload, readonly string[]>> = {
 
 const LIMITS = [
   ['rateIn', 'rate-in'],
+  ['rateInBurst', 'rate-in-burst'],
   ['framesIn', 'frames-in'],
+  ['framesInBurst', 'frames-in-burst'],
   ['rateOut', 'rate-out'],
+  ['rateOutBurst', 'rate-out-burst'],
   ['framesOut', 'frames-out'],
+  ['framesOutBurst', 'frames-out-burst'],
   ['stormBroadcast', 'storm-broadcast'],
   ['stormMulticast', 'storm-multicast'],
   ['stormUnknown', 'storm-unknown'],
@@ -148,10 +153,14 @@ function limitTexts(settings: PortReport['settings']): string[] {
     const limit = settings[key];
     return limit === null ? [] : [`${word} ${inUnits(limit)}`];
   });
+  const { loopGuard, loopShutSeconds } = settings;
   const texts = [
     ...limits,
     ...(settings.protected ? ['protected on'] : []),
-    ...(settings.loopGuard === 'off' ? [] : [`loop-guard ${settings.loopGuard}`]),
+    ...(loopGuard === 'off' ? [] : [`loop-guard ${loopGuard}`]),
+    ...(loopGuard === 'off' || loopShutSeconds === LOOP_SHUT_SECONDS
+      ? []
+      : [`loop-shut-seconds ${loopShutSeconds}`]),
   ];
   return texts.length === 0 ? [] : [texts.join(', ')];
 }

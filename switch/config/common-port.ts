@@ -57,7 +57,7 @@ const FRAMES = quantity(1, 10 ** 9, 'frames a second');
 const BURST_FRAMES = quantity(1, 10 ** 9, 'frames');
 
 /** How long a port is shut because of a loop, where nobody says otherwise. */
-const LOOP_SHUT_SECONDS = 60;
+export const LOOP_SHUT_SECONDS = 60;
 
 const oneOf = <const Texts extends readonly string[]>(texts: Texts) =>
   z.enum(texts, `${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`);

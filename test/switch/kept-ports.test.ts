@@ -235,6 +235,13 @@ describe('what was set of ports of the configuration', () => {
     expect(existsSync(path)).toBe(false);
   });
 
+  it('is over once the configuration says something of what was set, where it said nothing', async () => {
+    const { kept } = await startWith({ socket: VM0.socket });
+    await kept.changePort('vm0', { tag: 8 });
+    expect((await startWith({ ...VM0, tag: 9 })).vm0).toMatchObject({ tag: 9 });
+    expect(existsSync(path)).toBe(false);
+  });
+
   it('holds in a later version, which knows more settings', async () => {
     const { kept } = await startWith(VM0);
     await kept.changePort('vm0', { tag: 8 });

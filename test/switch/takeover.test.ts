@@ -327,7 +327,7 @@ describe('what goes on beside frames', () => {
     const frame = new Uint8Array(60).fill(0xff, 0, 6);
     frame.set(guests[0].mac, 6);
     expect(guests[0].send(frame)).toBe(true);
-    await switching.until(async () => (await switching.port('b')).drops.loopShutTo > 0);
+    await switching.until(async () => (await switching.port('a')).drops.noReceiver === 1);
     await switching.set('b', { loopGuard: 'off' });
     await world.runFor(1000);
     await world.expectAllThere();
