@@ -16,6 +16,7 @@ import { linesOut } from '../lines-out.ts';
 import { addCapture } from './capture.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
+import { addConfiguration } from './configuration.ts';
 import { addDemo } from './demo.ts';
 import { addExtcap } from './extcap.ts';
 import { addFdb } from './fdb.ts';
@@ -66,6 +67,7 @@ function buildProgram(): Command {
   addFdb(program);
   addMdb(program);
   addChangePorts(program);
+  addConfiguration(program);
   addTrace(program);
   addCapture(program);
   addExtcap(program);
@@ -78,7 +80,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, mdb, add, set, remove, trace, capture, plugin or demo (see --help)',
+        'name a command: run, ports, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });
