@@ -40,6 +40,8 @@ Examples:
   ringway add vm2=/run/ringway/vm2.sock
   # In another VLAN, without a break
   ringway set vm2 tag=10
+  # All as a file says by now; what does not differ goes on
+  ringway apply /etc/ringway.yaml --dry-run
   # Where a frame would go, and why
   ringway trace --in vm0 --dst 02:00:00:00:00:02 --vlan 10
   # Two guests built in, no QEMU needed

@@ -95,7 +95,8 @@ The configuration file is YAML:
 Ports that "ringway add" adds are kept and there again after a restart, as is what "ringway set" changes; a port that the file or an
 option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
 
-Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the lines that plug guests in to stdout.
+Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. Without a terminal SIGHUP has
+it read the file again, as "ringway apply" would. The log goes to stderr, the lines that plug guests in to stdout.
 
 Examples:
   ringway run --port vm0=/run/ringway/vm0.sock,mode=0660,owner=libvirt-qemu:kvm,queues=4
