@@ -82,7 +82,7 @@ type Configured = { readonly ports: readonly PortConfig[]; readonly plugins: rea
 export type PortHost = Pick<
   ControlSource,
   'addPort' | 'changePort' | 'removePort' | 'addGroup' | 'removeGroup' | 'addPlugin' | 'removePlugin'
->;
+> & { setPlugins(specs: readonly PluginSpec[]): Promise<void> };
 
 export class KeptPorts implements PortHost {
   readonly #path: string | null;
@@ -101,6 +101,8 @@ export class KeptPorts implements PortHost {
   /** By VLAN, group and port; of ports that are not there too. */
   readonly #groups = new Map<string, KeptGroup>();
   readonly #plugins = new Map<string, PluginSpec>();
+  /** Names of those of the configuration. */
+  #configuredPlugins: readonly string[] = [];
   /** Ports of the file that could not be had again; they stay in it. */
   readonly #missing = new Set<string>();
 
@@ -121,6 +123,7 @@ export class KeptPorts implements PortHost {
     this.#state = isRestored ? this.#read() : NOTHING;
     this.#addresses = this.#state.addresses;
     for (const each of this.#state.groups) this.#groups.set(keyOf(each), each);
+    this.#configuredPlugins = named.map(({ name }) => name);
     const { set, configured: before } = this.#state;
     const plugins = [...named, ...this.#pluginsBeside(named)];
     const pluginNames = plugins.map(({ name }) => name);
@@ -282,6 +285,49 @@ export class KeptPorts implements PortHost {
   async addPlugin(spec: PluginSpec): Promise<void> {
     await this.#running.addPlugin(spec);
     this.#plugins.set(spec.name, spec);
+    this.#write();
+  }
+
+  /** Has these be the plugins, in this order. @throws ConfigError, PortConflictError */
+  async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    await this.#running.setPlugins(specs);
+    this.#plugins.clear();
+    for (const spec of specs)
+      if (!this.#configuredPlugins.includes(spec.name)) this.#plugins.set(spec.name, spec);
+    this.#write();
+  }
+
+  /** Answers what has everything be kept again as it is now. */
+  memento(): () => void {
+    const maps = [this.#ports, this.#set, this.#groups, this.#plugins] as Map<string, unknown>[];
+    const before = maps.map((map) => [...map]);
+    const missing = [...this.#missing];
+    return () => {
+      for (const [i, map] of maps.entries()) {
+        map.clear();
+        for (const [name, value] of before[i]) map.set(name, value);
+      }
+      for (const name of missing) this.#missing.add(name);
+      this.#write();
+    };
+  }
+
+  /** Settings of a port that was added, as they were given; undefined: it is of the configuration. */
+  settingsOf(name: string): Settings | undefined {
+    return this.#ports.get(name);
+  }
+
+  /** What was set of a port of the configuration; null: as if left out there. */
+  setOf(name: string): Settings {
+    return this.#set.get(name) ?? {};
+  }
+
+  /** All is as the configuration says, which says this now. */
+  configuredAs({ ports, plugins }: Configured): void {
+    this.#configured.clear();
+    for (const port of ports) this.#configured.set(port.name, jsonOf(port));
+    this.#configuredPlugins = plugins.map(({ name }) => name);
+    for (const kept of [this.#ports, this.#set, this.#plugins, this.#missing]) kept.clear();
     this.#write();
   }
 

@@ -447,6 +447,25 @@ export class Switch {
     await this.#plugins.remove(name);
   }
 
+  /** As PluginTable.replaceAll. @throws PortConflictError besides */
+  async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    this.#ports.refuseWhileFrozen();
+    await this.#plugins.replaceAll(specs);
+  }
+
+  /** As PluginTable.try. */
+  tryPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    return this.#plugins.try(specs);
+  }
+
+  get pluginSpecs(): readonly PluginSpec[] {
+    return this.#plugins.specs;
+  }
+
+  get portConfigs(): readonly PortConfig[] {
+    return this.#ports.settled.map(({ config }) => config);
+  }
+
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
   async removePort(name: string): Promise<void> {
     await this.#ports.remove(name);

@@ -1,4 +1,5 @@
 /** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { HandOverError } from '../../src/device/hand-over.ts';
@@ -7,9 +8,10 @@ import { HostError } from '../../src/host/errors.ts';
 import { favour } from '../../src/host/favour.ts';
 import { takeServiceEnvironment } from '../../src/host/notify.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
+import { Configuration } from '../apply/configuration.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
-import { ConfigError } from '../config/settings.ts';
+import { ConfigError, jsonSource } from '../config/settings.ts';
 import type { ControlSource } from '../control/api.ts';
 import { KeptPorts } from '../kept-ports.ts';
 import { launcherGone } from '../launcher.ts';
@@ -25,7 +27,7 @@ import { CliError, EXIT } from './cli-error.ts';
 import { guestLineText } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
 import { recordRunning } from './running.ts';
-import { stopRequested } from './signals.ts';
+import { onReload, stopRequested } from './signals.ts';
 import { ringwayVersion } from './version.ts';
 
 const STOP_AFTER_FAILURE_MS = 2000;
@@ -93,7 +95,8 @@ The configuration file is YAML:
 Ports and plugins that "ringway add" and "ringway plugin add" add are kept and there again after a restart, as is what "ringway set"
 changes; what the file or an option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
 
-Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the lines that plug guests in to stdout.
+Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. Without a terminal SIGHUP has
+it read the file again, as "ringway apply" would. The log goes to stderr, the lines that plug guests in to stdout.
 
 Examples:
   ringway run --port vm0=/run/ringway/vm0.sock,mode=0660,owner=libvirt-qemu:kvm,queues=4
@@ -163,7 +166,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const environment = takeServiceEnvironment();
   const file =
     options.config === undefined ? [] : [(await import('../config/file.ts')).readConfigFile(options.config)];
-  const config = resolveConfig([...file, settingsOf(options)]);
+  const given = settingsOf(options);
+  const config = resolveConfig([...file, given]);
   // Workers poll there without a pause, of this process and of one that it takes over from: whatever else ran there would
   // keep frames waiting for as long as the scheduler lets it.
   if (config.cpus !== null) keepOff(config.cpus);
@@ -203,7 +207,13 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       config.controlSocket === null
         ? null
         : new TakeoverServer(giverOf(running, service), config.controlSocket, log);
-    const source = withKept(running, kept, server);
+    const configuration = new Configuration({
+      ...{ running, kept, log, started: config },
+      ...{ file: file[0] ?? null, options: given },
+    });
+    const own = options.config === undefined ? null : resolve(options.config);
+    if (own !== null) onReload(() => void reload(configuration, own, log));
+    const source = withKept(running, kept, server, configuration, own);
     const all = [...ports, ...restored];
     const isGone = await runUntil(stop, running, { ...changed, ports: all }, source, server, log, service);
     if (isGone) {
@@ -274,8 +284,19 @@ function asRefusal(error: unknown): never {
 }
 
 /** What the control API reports from and changes. */
-function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | null): ControlSource {
+function withKept(
+  running: Switch,
+  kept: KeptPorts,
+  server: TakeoverServer | null,
+  configuration: Configuration,
+  ownFile: string | null,
+): ControlSource {
   return {
+    configuration: {
+      shown: () => configuration.shown(),
+      apply: ({ settings, path, dryRun }) =>
+        configuration.apply(jsonSource(settings), dryRun, path !== null && path === ownFile),
+    },
     ports: () => running.ports(),
     port: (name) => running.port(name),
     totals: () => running.totals(),
@@ -304,6 +325,17 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
       takeOver: (socketName: string, formats: readonly number[]) => server.begin(socketName, formats),
     }),
   };
+}
+
+/** SIGHUP: the file that it was started with may say something else now. What it says wrong changes nothing. */
+async function reload(configuration: Configuration, path: string, log: Logger): Promise<void> {
+  try {
+    const { readConfigFile } = await import('../config/file.ts');
+    const { lines } = await configuration.apply(readConfigFile(path), false, true);
+    if (lines.length === 0) log.info({ path }, 'says what runs already');
+  } catch (error) {
+    log.error({ path }, `was not applied: ${error instanceof Error ? error.message : String(error)}`);
+  }
 }
 
 /** Answers whether another process has taken over. @throws CliError when the switch fails by itself */

@@ -1,4 +1,5 @@
 /** A plugin that was tried, as the main thread hands it to the workers: plain data. */
+import { isDeepStrictEqual } from 'node:util';
 import type { PluginModules } from './modules.ts';
 import type { PluginSettingValues } from './settings.ts';
 
@@ -20,6 +21,11 @@ export type PluginSpec = {
   /** It was added at run time, and the file of that names it (../kept-ports.ts). */
   readonly isKept?: true;
 };
+
+/** Whether they are configured alike. */
+export function isSamePlugin(a: PluginSpec, b: PluginSpec): boolean {
+  return isDeepStrictEqual({ ...a, isKept: null }, { ...b, isKept: null });
+}
 
 export type PluginBundle = {
   /** Of this load; no other has it. */

@@ -82,6 +82,11 @@ class FakeHost implements PortHost {
   async removePlugin(name: string): Promise<void> {
     this.plugins.delete(name);
   }
+
+  async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    this.plugins.clear();
+    for (const { name } of specs) this.plugins.add(name);
+  }
 }
 
 /** As a start of the switch, with these ports in its configuration. */
