@@ -179,6 +179,8 @@ export class KeptPorts implements PortHost {
   /** Adds the ports of the file that the configuration does not name; answers those that are there. Once, after `changed`. */
   async restore(host: PortHost): Promise<PortConfig[]> {
     this.#host = host;
+    for (const plugin of this.#plugins.keys())
+      this.#log.info({ plugin }, 'is there again, as it was added at run time');
     const restored: PortConfig[] = [];
     const { ports, set } = this.#state ?? NOTHING;
     this.#state = null;

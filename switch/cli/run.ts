@@ -92,8 +92,8 @@ The configuration file is YAML:
   positions: /run/ringway/ringway.positions
   state: /run/ringway/ringway.ports.json
 
-Ports that "ringway add" adds are kept and there again after a restart, as is what "ringway set" changes; a port that the file or an
-option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
+Ports and plugins that "ringway add" and "ringway plugin add" add are kept and there again after a restart, as is what "ringway set"
+changes; what the file or an option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
 
 Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. Without a terminal SIGHUP has
 it read the file again, as "ringway apply" would. The log goes to stderr, the lines that plug guests in to stdout.
@@ -151,7 +151,7 @@ export function addRun(program: Command): void {
     )
     .option(
       '--state <file>',
-      'where it is kept which ports are added and set while it runs, or none (default: beside the control socket)',
+      'where it is kept what is added and set while it runs, or none (default: beside the control socket)',
     )
     .option('--no-restore', 'begin without what that file has')
     .option('--takeover', 'take over from the Ringway that runs at the control socket; guests notice nothing')

@@ -15,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix } from '../../../src/host/unix-socket.ts';
 import { guestLine } from '../../../switch/cli/guest-line.ts';
@@ -26,6 +26,9 @@ import type { PortConfig } from '../../../switch/config/resolve.ts';
 
 const MAIN = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
 const WRAPPER = fileURLToPath(new URL('../../../switch/cli/ringway.js', import.meta.url));
+
+// Many start a process or ten, one after the other.
+vi.setConfig({ testTimeout: 120_000 });
 
 type Ended = { code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string };
 
@@ -218,7 +221,7 @@ describe('run', () => {
   });
 
   // Some twenty processes, one after the other.
-  it('gains and loses ports while it runs', { timeout: 120_000 }, async () => {
+  it('gains and loses ports while it runs', async () => {
     const socket = (name: string): string => join(folder, `${name}.sock`);
     const names = async (): Promise<string[]> =>
       JSON.parse((await ringway('ports', '--json')).stdout).map(({ name }: { name: string }) => name);
@@ -255,7 +258,7 @@ describe('run', () => {
     const limits = ['frames-in=1K', 'rate-out=10M', 'rate-out-burst=64K', 'storm-broadcast=100'];
     expect(await ringway('set', 'b', ...limits)).toEqual(done);
     expect((await ringway('ports')).stdout).toContain(
-      '\n  frames-in 1K, rate-out 10M, storm-broadcast 100, protected on, loop-guard on\n',
+      '\n  frames-in 1K, rate-out 10M, rate-out-burst 64K, storm-broadcast 100, protected on, loop-guard on\n',
     );
     expect(JSON.parse((await ringway('ports', '--json')).stdout)[1].settings).toEqual({
       flood: false,
@@ -363,9 +366,16 @@ describe('run', () => {
 
   it('says below a mirror which port it is to mirror and is not there', async () => {
     const port = (name: string): string => `${name}=${join(folder, `${name}.sock`)}`;
-    await running('--port', port('a'), '--port', `rec=pcap:${join(folder, 'rec')},mirror=a+vm99`);
+    await running(
+      '--port',
+      port('a'),
+      '--port',
+      `rec=pcap:${join(folder, 'rec')},mirror=a+vm99,mirror-vlans=5+6`,
+    );
     const { stdout } = await ringway('ports');
-    expect(stdout).toMatch(/^rec +running .*\n {2}vm99 is not there: it is mirrored once it is added$/m);
+    expect(stdout).toMatch(
+      /^rec +running .*\n {2}vm99 is not there: it is mirrored once it is added\n {2}mirror a\+vm99, mirror-vlans 5-6$/m,
+    );
     await ringway('add', port('vm99'));
     expect((await ringway('ports')).stdout).not.toContain('is not there');
   });
@@ -540,7 +550,7 @@ describe('run that cannot be: exit code 2, one line, nothing left behind', () =>
     expect(leftBehind()).toEqual([]);
   });
 
-  it('a plugin that was added at run time, and how to begin without it', { timeout: 120_000 }, async () => {
+  it('a plugin that was added at run time, and how to begin without it', async () => {
     const path = join(folder, 'rule.ts');
     writeFileSync(path, answering(RULE));
     const program = await running(...good());
