@@ -277,6 +277,8 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     totals: () => running.totals(),
     fdb: () => running.fdb(),
     workers: () => running.workers(),
+    figures: (version) => running.figures(version),
+    figuresReport: (version) => running.figuresReport(version),
     trace: (question) => running.trace(question),
     mdb: () => running.mdb(),
     addGroup: (change) => running.addGroup(change),

@@ -17,6 +17,9 @@ import { stationMac } from '../config/kinds/values.ts';
 import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
+import { EXPOSITION_TYPE, expositionStream } from '../figures/exposition.ts';
+import type { FiguresReport } from '../figures/report.ts';
+import type { FiguresSnapshot } from '../figures/snapshot.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
@@ -34,6 +37,8 @@ export type ControlSource = {
   totals(): Books;
   fdb(): FdbReport;
   workers(): WorkReport[];
+  figures(version: string): FiguresSnapshot;
+  figuresReport(version: string): FiguresReport;
   /** @throws NoSuchPortError */
   trace(question: TraceQuestion): TraceReport;
   mdb(): MdbReport;
@@ -115,7 +120,7 @@ const BODY_BYTES_MAX = 2 ** 16;
 const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
 
 /**
- * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
+ * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/figures, /v1/version, and /metrics for Prometheus; PUT /v1/ports/:name with a port's
  * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
  * removes it; PUT /v1/fdb/:mac with a port's name has an address stay behind that port, DELETE /v1/fdb/:mac forgets one,
  * POST /v1/fdb/flush what was learned; GET /v1/mdb tells members of groups, PUT and DELETE /v1/mdb/:port/:group?vlan=N change
@@ -196,6 +201,10 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return json(context, { removed: source.flushAddresses(port, vlan, data.static === true) });
   });
   api.get('/v1/workers', (context) => json(context, source.workers()));
+  api.get('/v1/figures', (context) => json(context, source.figuresReport(version)));
+  api.get('/metrics', (context) =>
+    context.body(expositionStream(source.figures(version)), 200, { 'Content-Type': EXPOSITION_TYPE }),
+  );
   api.get('/v1/version', (context) => {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);

@@ -42,6 +42,7 @@ import {
   STAGE_SNOOP,
   STAGE_STORM_UNKNOWN,
 } from './forwarding-port.ts';
+import { countSizes } from './frame-classes.ts';
 import type { Snoop } from './groups/snoop.ts';
 import { hasPort } from './groups/table.ts';
 import { HEAD_COPIES_SCRATCH_BYTES } from './head-copies.ts';
@@ -66,7 +67,7 @@ import { Admit } from './vlan/admit.ts';
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AS_THEY_CAME, AT_TARGET, AT_WORD3, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { FLOOD, LINK_LOCAL } = LOOK_UP;
-const { COUNT_COPIES, COUNT_FORWARDED, COUNT_OFFERED } = PORT_COUNTS_TABLE;
+const { COUNT_BROADCAST, COUNT_COPIES, COUNT_FORWARDED, COUNT_MULTICAST, COUNT_OFFERED } = PORT_COUNTS_TABLE;
 
 const NOBODY = -1;
 /** Of a queue that holds frames and is closed: two frames of 64 KiB, as most that a driver of today leaves there. */
@@ -80,9 +81,16 @@ export const FORWARDER_SCRATCH_BYTES =
 /** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
 export const VLAN_LIMIT_DEFAULT = 1;
 
+/** Bursts by size: counters of those of 1, 2, 3 to 4, 5 to 8 and so on to 64 frames; then of the frames of all of them. */
+export const BURST_CLASSES = 7;
+export const BURST_FRAMES = BURST_CLASSES;
+export const BURST_COUNTS = BURST_CLASSES + 1;
+
 export class Forwarder {
   /** The running seconds clock that ages addresses. */
   nowTick = 0;
+  /** BURST_COUNTS. */
+  bursts: Float64Array = new Float64Array(BURST_COUNTS);
   declare private readonly arena: ArenaView;
   /** Of the last burst; subclasses only look at it (../trace/). */
   declare protected readonly batch: Batch;
@@ -382,8 +390,11 @@ export class Forwarder {
   /** What stands in the batch, of so many frames that were taken. */
   #forwardTaken(from: IngressQueue, taken: number): void {
     if (taken === 0) return;
-    const { batch } = this;
+    const { batch, bursts } = this;
     const sender = this.#portOfId[from.portId] as ForwardingPort;
+    bursts[32 - Math.clz32(taken - 1)] += 1;
+    bursts[BURST_FRAMES] += taken;
+    if (batch.count !== 0) countSizes(sender, batch);
     if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) {
       if ((sender.stages & STAGE_CAPTURE) !== 0 && batch.count !== 0) this.#captureReceiveOff(sender);
       dropAll(sender, taken);
@@ -444,6 +455,7 @@ export class Forwarder {
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
       const target = lookUp.one(batch);
+      if (lookUp.groups !== 0) countGroups(sender, lookUp);
       if ((stages & STAGE_STORM_UNKNOWN) !== 0 && this.#isFloodedTo(target)) {
         if (!this.limits.unknownAlike(batch, sender)) return;
       }
@@ -452,6 +464,7 @@ export class Forwarder {
     }
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
+    if (lookUp.groups !== 0) countGroups(sender, lookUp);
     if ((stages & STAGE_PLUGIN) !== 0 && this.checks.plugins?.hasRedirects === true)
       this.checks.plugins.redirect(batch);
     if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
@@ -466,6 +479,7 @@ export class Forwarder {
     const { records, tags } = batch;
     if ((sender.stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     this.lookUp.all(batch);
+    if (this.lookUp.groups !== 0) countGroups(sender, this.lookUp);
     snoop.setTargets(batch);
     if ((sender.stages & STAGE_STORM_UNKNOWN) !== 0) {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
@@ -825,6 +839,14 @@ function hasBefore(receivers: readonly ForwardingPort[], end: number, takes: num
 /** Of the tag that a frame came in with, which of a tunnel is the inner one. */
 function priorityOf(sender: ForwardingPort, outer: number, inner: number): number {
   return (sender.vlan.isTunnel ? inner : outer) & PRIORITY_BITS;
+}
+
+function countGroups({ counts }: ForwardingPort, lookUp: LookUp): void {
+  const { groups, broadcasts } = lookUp;
+  lookUp.groups = 0;
+  lookUp.broadcasts = 0;
+  counts[COUNT_MULTICAST] += groups - broadcasts;
+  counts[COUNT_BROADCAST] += broadcasts;
 }
 
 function countNotCarried({ counts }: ForwardingPort, frames: number): void {
