@@ -82,7 +82,8 @@ class WorkerEntry {
     const turns = (now.emptyTurns - this.#last.emptyTurns + COUNTER_RANGE) % COUNTER_RANGE;
     const sleptMs = now.sleptMs - this.#last.sleptMs;
     const idleMs = sleptMs + (turns * now.emptyTurnNs) / NS_PER_MS;
-    this.busyMs += Math.max(0, now.atMs - this.#last.atMs - idleMs);
+    const sinceMs = Math.max(this.#last.atMs, now.beganMs);
+    if (now.beganMs !== 0) this.busyMs += Math.max(0, now.atMs - sinceMs - idleMs);
     this.emptyTurns += turns;
     this.#last = now;
   }

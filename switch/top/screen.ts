@@ -135,8 +135,8 @@ const WORKER_COLUMNS: readonly Column<WorkerFiguresReport>[] = [
   numbers('SLEEPS/S', 9, ({ rates }, span) => rate(rates.sleeps, span)),
   numbers('GC', 5, ({ totals }) => totals.collections),
   {
-    title: '% OF BURSTS 1/2/4/8/16/32/64',
-    width: 28,
+    title: '% BURSTS 1/2/4/8/16/32/64',
+    width: 26,
     isLeft: true,
     isWide: true,
     cell: ({ totals: { bursts } }) => ({ text: sharesText(bursts) }),
@@ -183,14 +183,15 @@ export function tableOf(seen: Seen, choice: Choice, width: number, style: Style)
 }
 
 function laidOut<Row>(
-  columns: readonly Column<Row>[],
+  all: readonly Column<Row>[],
   rows: readonly Row[],
   { view, sort, isReversed, span }: Choice,
   width: number,
   style: Style,
 ): Table {
+  const columns = fittingColumns(all, width);
   const fixed = columns.reduce((sum, column) => sum + column.width + 1, -1);
-  const spare = Math.max(0, width - fixed);
+  const spare = width - fixed;
   const widthOf = (column: Column<Row>): number => column.width + (column.isWide === true ? spare : 0);
   const padded = (column: Column<Row>, { text, how }: Cell): string => {
     const cut = fitted(printable(text), widthOf(column));
@@ -198,7 +199,7 @@ function laidOut<Row>(
     const shown = how === undefined ? cut : style(cut, how);
     return column.isLeft === true ? shown + room : room + shown;
   };
-  const by = columns.find(({ title }) => title === sort[view]) ?? columns[0];
+  const by = all.find(({ title }) => title === sort[view]) ?? all[0];
   // The column that is sorted by is marked in letters too.
   const titles = columns.map((column) =>
     padded(column, { text: column === by ? `${isReversed ? '^' : '*'}${column.title}` : column.title }),
@@ -209,6 +210,18 @@ function laidOut<Row>(
     columns.map((column) => padded(column, column.cell(row, span))).join(' '),
   );
   return { title: style(fitted(titles.join(' '), width), 'title'), rows: lines };
+}
+
+/** The first ones that have room; what of the very first one has none is cut. */
+function fittingColumns<Row>(columns: readonly Column<Row>[], width: number): readonly Column<Row>[] {
+  const fitting: Column<Row>[] = [];
+  let left = width;
+  for (const column of columns) {
+    if (column.width > left) break;
+    fitting.push(column);
+    left -= column.width + 1;
+  }
+  return fitting.length > 0 ? fitting : [{ ...columns[0], width }];
 }
 
 function compared<Row>({ order, cell }: Column<Row>, a: Row, b: Row, span: number): number {

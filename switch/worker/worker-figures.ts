@@ -14,7 +14,9 @@ const ASLEEP_SINCE_MS = BURST_COUNTS + 2;
 const EMPTY_TURN_NS = BURST_COUNTS + 3;
 const COLLECTIONS = BURST_COUNTS + 4;
 const COLLECTED_MS = BURST_COUNTS + 5;
-export const WORKER_FIGURES_BYTES = (BURST_COUNTS + 6) * 8;
+/** By the machine's clock; 0: its thread is still being started. */
+const BEGAN_MS = BURST_COUNTS + 6;
+export const WORKER_FIGURES_BYTES = (BURST_COUNTS + 7) * 8;
 
 const NS_PER_MS = 1e6;
 /** Turns that are timed together, and how often that is tried a second until it was without a frame a few times. */
@@ -35,6 +37,7 @@ export class WorkerFigures {
 
   constructor(memory: SharedArrayBuffer) {
     this.#words = new Float64Array(memory);
+    this.#words[BEGAN_MS] = this.#startMs + performance.now();
   }
 
   /** Where the forwarder counts. */
@@ -92,6 +95,8 @@ export class WorkerFigures {
 export type WorkerCounts = {
   /** By the machine's clock, when the rest was read. */
   readonly atMs: number;
+  /** When it began to turn; 0: it did not yet. */
+  readonly beganMs: number;
   /** By size: BURST_CLASSES. */
   readonly bursts: readonly number[];
   readonly frames: number;
@@ -114,6 +119,7 @@ export function readWorkerCounts(words: Float64Array, emptyTurns: number): Worke
   const sinceMs = words[ASLEEP_SINCE_MS];
   return {
     atMs,
+    beganMs: words[BEGAN_MS],
     bursts: [...words.subarray(0, BURST_CLASSES)],
     frames: words[BURST_FRAMES],
     sleeps: words[SLEEPS],

@@ -37,6 +37,7 @@ beforeEach(() => {
   counts.fill(0);
   worker = {
     atMs: 0,
+    beganMs: -1,
     bursts: [0, 0, 0, 0, 0, 0, 0],
     frames: 0,
     sleeps: 0,
@@ -111,6 +112,16 @@ describe('a snapshot', () => {
     worker = { ...worker, atMs: 1001, emptyTurns: 30_999_999 };
     expect(busySeconds()).toBeCloseTo(0.5);
   });
+});
+
+it('does not take for work that a worker is started', () => {
+  worker = { ...worker, beganMs: 0 };
+  const busySeconds = (): number => keeper.snapshot('1').workers[0].busySeconds;
+  busySeconds();
+  worker = { ...worker, atMs: 500 };
+  expect(busySeconds()).toBe(0);
+  worker = { ...worker, beganMs: 900, atMs: 1000 };
+  expect(busySeconds()).toBeCloseTo(0.1);
 });
 
 describe('the report', () => {
