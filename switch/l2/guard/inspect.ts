@@ -36,6 +36,7 @@ const TAGS_MAX = 2;
 /** Below, the field is a length, and an LLC header follows (IEEE 802.3). */
 const ETHERTYPE_MIN = 0x600;
 const SNAP_BYTES = 8;
+const ORGANISATION_BRIDGES = 0x00f8;
 const EXTENSIONS_MAX = 8;
 const ARP_BYTES = 28;
 
@@ -81,7 +82,8 @@ export function verdictOf(
     if (next + SNAP_BYTES > end || !isSnap(bytes, next)) return PASSES;
     type = be16(bytes, next + 6);
     next += SNAP_BYTES;
-    // A tag there is no tag to anybody.
+    // No tag to most, but to some, and so is what follows.
+    if (type === ETHERTYPE_VLAN || type === ETHERTYPE_QINQ) return UNREADABLE;
   }
   switch (type) {
     case ETHERTYPE_IPV4:
@@ -97,10 +99,10 @@ export function verdictOf(
 }
 
 function isSnap(bytes: Uint8Array, at: number): boolean {
-  // DSAP, SSAP, control, and an organisation of zeros: an EtherType follows (RFC 1042).
-  return (
-    be16(bytes, at) === 0xaaaa && bytes[at + 2] === 3 && bytes[at + 3] === 0 && be16(bytes, at + 4) === 0
-  );
+  // DSAP, SSAP, control, and an organisation after which an EtherType follows: none (RFC 1042), or that of bridges (802.1H).
+  if (be16(bytes, at) !== 0xaaaa || bytes[at + 2] !== 3) return false;
+  const organisation = be16(bytes, at + 4);
+  return bytes[at + 3] === 0 && (organisation === 0 || organisation === ORGANISATION_BRIDGES);
 }
 
 function arp(guard: PortGuard, bytes: Uint8Array, at: number, arpAt: number, end: number): number {
@@ -132,27 +134,37 @@ function ipv4(guard: PortGuard, bytes: Uint8Array, ipAt: number, end: number): n
     const source = be32(bytes, ipAt + 12);
     if (source === 0) {
       if (!isWhole || protocol !== PROTOCOL_UDP) return BAD_IP;
-      if (next + UDP_HEADER_BYTES > end) return UNREADABLE;
+      if (next + UDP_HEADER_BYTES > endOf(ipAt, be16(bytes, ipAt + 2), end)) return UNREADABLE;
       const isClient = be16(bytes, next) === PORT_DHCP_CLIENT && be16(bytes, next + 2) === PORT_DHCP_SERVER;
       if (!isClient) return BAD_IP;
     } else if (!guard.hasIpv4(source)) return BAD_IP;
   }
   if (!isFirst) return PASSES;
+  const packetEnd = endOf(ipAt, be16(bytes, ipAt + 2), end);
   if (guard.dhcp && protocol === PROTOCOL_UDP) {
-    if (next + UDP_HEADER_BYTES > end) return UNREADABLE;
+    if (next + UDP_HEADER_BYTES > packetEnd) return UNREADABLE;
     const from = be16(bytes, next);
     const to = be16(bytes, next + 2);
     if (from === PORT_DHCP_SERVER || to === PORT_DHCP_CLIENT) return DHCP_SERVER;
     if (to === PORT_DHCP_SERVER) {
-      if (next + UDP_HEADER_BYTES >= end) return UNREADABLE;
+      if (next + UDP_HEADER_BYTES >= packetEnd) return UNREADABLE;
       if (bytes[next + UDP_HEADER_BYTES] === BOOTP_REPLY) return DHCP_SERVER;
     }
   }
   if (guard.ra && protocol === PROTOCOL_ICMP) {
-    if (next >= end) return UNREADABLE;
+    if (next >= packetEnd) return UNREADABLE;
     if (bytes[next] === ICMP_REDIRECT || bytes[next] === ICMP_ROUTER_ADVERTISEMENT) return ROUTER;
   }
   return PASSES;
+}
+
+/**
+ * Behind the last byte of a packet that says to have so many, as far as it may be looked at. What stands behind it in the
+ * frame is nobody's: a first fragment could show there what its next one replaces. Of 0, which some leave to whoever cuts a
+ * packet into segments, all is looked at; without that nobody takes it.
+ */
+function endOf(ipAt: number, sizeBytes: number, end: number): number {
+  return sizeBytes === 0 ? end : Math.min(end, ipAt + sizeBytes);
 }
 
 function ipv6(
@@ -160,13 +172,15 @@ function ipv6(
   bytes: Uint8Array,
   at: number,
   ipAt: number,
-  end: number,
+  seenEnd: number,
   frameEnd: number,
 ): number {
-  if (ipAt + IPV6_HEADER_BYTES > end || bytes[ipAt] >> 4 !== 6) return UNREADABLE;
+  if (ipAt + IPV6_HEADER_BYTES > seenEnd || bytes[ipAt] >> 4 !== 6) return UNREADABLE;
   const isUnspecified =
     (be32(bytes, ipAt + 8) | be32(bytes, ipAt + 12) | be32(bytes, ipAt + 16) | be32(bytes, ipAt + 20)) === 0;
   if (guard.checksAddresses && !isUnspecified && !mayBe(guard, bytes, at, ipAt + 8)) return BAD_IP;
+  const payloadBytes = be16(bytes, ipAt + 4);
+  const end = endOf(ipAt, payloadBytes === 0 ? 0 : IPV6_HEADER_BYTES + payloadBytes, seenEnd);
   let next = ipAt + IPV6_HEADER_BYTES;
   let protocol = bytes[ipAt + 6];
   let hasFragment = false;
@@ -199,7 +213,7 @@ function ipv6(
   if (type < ROUTER_SOLICITATION || type > ND_REDIRECT) return PASSES;
   // Nobody is to take neighbour discovery in fragments (RFC 6980).
   if (hasFragment) return UNREADABLE;
-  const icmpEnd = ipAt + IPV6_HEADER_BYTES + be16(bytes, ipAt + 4);
+  const icmpEnd = ipAt + IPV6_HEADER_BYTES + payloadBytes;
   if (icmpEnd > end || icmpEnd > frameEnd) return UNREADABLE;
   return discovery(guard, bytes, at, next, icmpEnd, type, isUnspecified);
 }

@@ -54,7 +54,9 @@ function randomPacket(random: Random): { type: number; payload: number[] } {
     const rest = protocol === 1 ? [random.pick([5, 8, 9]), 0, 0, 0] : udp;
     const fragment = random.pick([0, 0, 0, 0x2000, 0x4000, 3, 0x2003]);
     const options = new Array<number>(random.pick([0, 0, 4, 40])).fill(1);
-    return { type: 0x0800, payload: P.ipv4(random.pick(IP4S), protocol, rest, { fragment, options }) };
+    const lengthBytes = random.chance(20) ? random.between(0, 40 + options.length) : -1;
+    const more = { fragment, options, lengthBytes };
+    return { type: 0x0800, payload: P.ipv4(random.pick(IP4S), protocol, rest, more) };
   }
   const options = Array.from({ length: random.pick([0, 1, 1, 2]) }, () =>
     random.chance(80)
@@ -90,8 +92,9 @@ function randomFrame(random: Random): Uint8Array {
   const { type, payload } = randomPacket(random);
   let inner: { type: number; payload: readonly number[] } = { type, payload };
   if (random.chance(10)) {
-    const snap = [0xaa, 0xaa, random.pick([3, 3, 4]), 0, 0, random.pick([0, 0, 1]), ...P.be16(type)];
-    inner = { type: 200, payload: [...snap, ...payload] };
+    const snap = [0xaa, 0xaa, random.pick([3, 3, 4]), 0, 0, random.pick([0, 0, 1, 0xf8])];
+    const tag = random.chance(20) ? [0x81, 0, 0, 5] : [];
+    inner = { type: 200, payload: [...snap, ...tag, ...P.be16(type), ...payload] };
   }
   for (let tags = random.pick([0, 0, 0, 0, 1, 2, 3, 4]); tags > 0; tags--)
     inner = { type: random.pick([0x8100, 0x88a8]), payload: [0, 5, ...P.be16(inner.type), ...inner.payload] };

@@ -261,6 +261,74 @@ const CASES: readonly [string, keyof typeof GUARDS, Uint8Array, DropReason | nul
     frame(100, [0xaa, 0xaa, 3, 0, 0, 0, 0x86, 0xdd, ...P.ipv6(MY_IP6, 58, P.routerAdvertisement())]),
     'routerAdvertisement',
   ],
+  [
+    'one of those that bridges make',
+    'ra',
+    frame(100, [0xaa, 0xaa, 3, 0, 0, 0xf8, 0x86, 0xdd, ...P.ipv6(MY_IP6, 58, P.routerAdvertisement())]),
+    'routerAdvertisement',
+  ],
+  [
+    'a tag in an LLC frame',
+    'ra',
+    frame(100, [
+      ...[0xaa, 0xaa, 3, 0, 0, 0, 0x81, 0, 0, 0, 0x86, 0xdd],
+      ...P.ipv6(MY_IP6, 58, P.routerAdvertisement()),
+    ]),
+    'guardUnreadable',
+  ],
+  // What stands behind the packet's end is not what the next fragment says in its place.
+  [
+    'a first fragment that shows a harmless message behind its end',
+    'ra',
+    v6(
+      P.ipv6(MY_IP6, 58, P.icmp6(128, [0, 0, 0, 0]), {
+        extensions: [P.fragment(0, true), P.destination()],
+        lengthBytes: 16,
+      }),
+    ),
+    'guardUnreadable',
+  ],
+  [
+    'a first fragment that shows another header behind its end',
+    'dhcp',
+    v6(
+      P.ipv6(MY_IP6, 59, [], {
+        extensions: [P.fragment(0, true), P.destination(), P.destination()],
+        lengthBytes: 16,
+      }),
+    ),
+    'guardUnreadable',
+  ],
+  [
+    'a first fragment that shows a request behind its end',
+    'dhcp',
+    v4(P.ipv4(MY_IP, 17, P.udp(1067, 67, [1]), { fragment: 0x2000, lengthBytes: 28 })),
+    'guardUnreadable',
+  ],
+  [
+    'IPv4 that ends before its UDP header',
+    'dhcp',
+    v4(P.ipv4(MY_IP, 17, P.udp(53, 53), { lengthBytes: 24 })),
+    'guardUnreadable',
+  ],
+  [
+    'IPv4 that ends before its ICMP message',
+    'ra',
+    v4(P.ipv4(MY_IP, 1, [8, 0, 0, 0], { fragment: 0x2000, lengthBytes: 20 })),
+    'guardUnreadable',
+  ],
+  [
+    'no address for a packet that ends before its ports',
+    'addresses',
+    v4(P.ipv4(P.ip4('0.0.0.0'), 17, P.udp(68, 67), { lengthBytes: 24 })),
+    'guardUnreadable',
+  ],
+  [
+    'a packet whose length is left to whoever cuts it into segments',
+    'dhcp',
+    v4(P.ipv4(MY_IP, 17, P.udp(53, 53), { lengthBytes: 0 })),
+    null,
+  ],
 ];
 
 describe('a guard', () => {

@@ -34,6 +34,10 @@ class Reader {
     const [a, b] = this.slice(at, 2);
     return a * 256 + b;
   }
+  /** The first so many bytes, which may be fewer; 0: all. */
+  upTo(count: number): Reader {
+    return new Reader(count === 0 ? this.#bytes : this.#bytes.slice(0, count));
+  }
   from(at: number): Reader {
     return new Reader(this.#bytes.slice(at));
   }
@@ -70,9 +74,12 @@ function look(policy: GuardPolicy, source: readonly number[], frame: readonly nu
   let type = seen.word(at);
   at += 2;
   if (type < 1536) {
-    if (seen.length < at + 8 || !same(seen.slice(at, 6), [0xaa, 0xaa, 3, 0, 0, 0])) return;
+    if (seen.length < at + 8) return;
+    const isSnap = [0, 0xf8].some((last) => same(seen.slice(at, 6), [0xaa, 0xaa, 3, 0, 0, last]));
+    if (!isSnap) return;
     type = seen.word(at + 6);
     at += 8;
+    if (type === 0x8100 || type === 0x88a8) throw new Unreadable();
   }
   const packet = seen.from(at);
   const bindsMacs = policy.macs !== null || policy.macsMax !== null;
@@ -103,7 +110,7 @@ function lookAtIpv4(policy: GuardPolicy, packet: Reader): void {
   if (packet.byte(0) >> 4 !== 4 || headerBytes < 20) throw new Unreadable();
   const protocol = packet.byte(9);
   const fragment = packet.word(6) % 0x4000;
-  const rest = packet.from(headerBytes);
+  const rest = packet.upTo(packet.word(2)).from(headerBytes);
   const source = packet.slice(12, 4);
   if (policy.addresses !== null && !isListed(policy, source)) {
     const isNone = same(source, [0, 0, 0, 0]);
@@ -127,10 +134,12 @@ function lookAtIpv6(
   policy: GuardPolicy,
   bindsMacs: boolean,
   source: readonly number[],
-  packet: Reader,
+  frameRest: Reader,
   packetBytes: number,
 ): void {
-  packet.slice(0, 40);
+  frameRest.slice(0, 40);
+  const payloadBytes = frameRest.word(4);
+  const packet = frameRest.upTo(payloadBytes === 0 ? 0 : 40 + payloadBytes);
   if (packet.byte(0) >> 4 !== 6) throw new Unreadable();
   const [a, b, c, d, e, f] = source;
   const own = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];

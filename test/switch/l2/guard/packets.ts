@@ -31,12 +31,13 @@ export function ipv4(
   src: readonly number[],
   protocol: number,
   payload: readonly number[],
-  { fragment = 0, options = [] as readonly number[], version = 4 } = {},
+  { fragment = 0, options = [] as readonly number[], version = 4, lengthBytes = -1 } = {},
 ): number[] {
   const header = 20 + options.length;
+  const length = lengthBytes >= 0 ? lengthBytes : header + payload.length;
   return [
     (version << 4) | (header >> 2),
-    ...[0, ...be16(header + payload.length), ...be16(1), ...be16(fragment), 64, protocol, ...be16(0)],
+    ...[0, ...be16(length), ...be16(1), ...be16(fragment), 64, protocol, ...be16(0)],
     ...src,
     ...ip4('10.0.0.99'),
     ...options,
