@@ -38,7 +38,9 @@ export function addPlugin(program: Command): void {
   });
   const add = plugin
     .command('add <file,…>')
-    .description('Add a plugin until the switch ends; the form is that of `ringway run --plugin`.');
+    .description(
+      'Add a plugin behind those that are there, until it is removed; the form is that of `ringway run --plugin`.',
+    );
   addControlOption(add).action(async (text: string, options: AskOptions) => {
     const [name, { file, ...settings }] = Object.entries(pluginSettings([text], 'plugin'))[0];
     const body = { ...settings, file: resolve(String(file)), folder: process.cwd() };
@@ -94,7 +96,9 @@ function detailsOf(plugin: PluginReport): string[] {
       .map((drop) => `dropped ${formatCount(drop.frames)}: ${drop.text} (${drop.name})`),
     ...did.filter(([count]) => count > 0).map(([count, text]) => `${formatCount(count)} ${text}`),
     ...Object.entries(plugin.counters).map(([counter, count]) => `${counter} ${formatCount(count)}`),
-    ...(noteCount > 0 ? [`${formatCount(noteCount)} notes (ringway plugin show ${name})`] : []),
+    ...(noteCount > 0
+      ? [`${formatCount(noteCount)} ${noteCount === 1 ? 'note' : 'notes'} (ringway plugin show ${name})`]
+      : []),
   ];
 }
 

@@ -8,15 +8,16 @@ import { FRAME_BYTES_MAX, MTU_MAX } from '../../protocol/ethernet.ts';
 import { isIpv4Group, isIpv6Group } from '../../protocol/group-messages.ts';
 import { parseIp } from '../../protocol/ip-text.ts';
 import { HostError } from '../../src/host/errors.ts';
-import { printable, printableJson } from '../../src/host/printable.ts';
+import { printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
 import { VLANS } from '../../src/queue/policy.ts';
+import type { ApplyReport } from '../apply/configuration.ts';
 import type { CaptureReport, StartedCapture } from '../capture/captures.ts';
 import { stationMac } from '../config/kinds/values.ts';
 import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
-import { ConfigError, type SettingFault } from '../config/settings.ts';
+import { ConfigError, type SettingFault, type SettingMap } from '../config/settings.ts';
 import { EXPOSITION_TYPE, expositionStream } from '../figures/exposition.ts';
 import type { FiguresReport } from '../figures/report.ts';
 import type { FiguresSnapshot } from '../figures/snapshot.ts';
@@ -27,6 +28,7 @@ import type { MdbReport } from '../snooping/report.ts';
 import type { TraceQuestion, TraceReport } from '../trace/report.ts';
 import type { Books } from './books.ts';
 import { LASTING_TYPE } from './client-stream.ts';
+import { PROBLEM_TYPE, problemText } from './problem.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
 
 /** What the API reports from and changes. */
@@ -61,19 +63,33 @@ export type ControlSource = {
   addAddress(mac: string, vlan: number | null, portName: string): void;
   /** @throws PortConflictError */
   removeAddress(mac: string, vlan: number): void;
-  /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError */
+  /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError, PortConflictError */
   flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number;
   plugins(): PluginReport[];
   /** @throws NoSuchPluginError */
   pluginNotes(name: string): PluginNotes;
-  /** @throws ConfigError */
+  /** @throws ConfigError, PortConflictError */
   addPlugin(spec: PluginSpec): Promise<void>;
-  /** Left out: all. @throws ConfigError, NoSuchPluginError */
+  /** Left out: all. @throws ConfigError, NoSuchPluginError, PortConflictError */
   reloadPlugins(names?: readonly string[]): Promise<void>;
   /** @throws NoSuchPluginError, PortConflictError */
   removePlugin(name: string): Promise<void>;
+  /** Left out: there is none that could be shown or applied. */
+  readonly configuration?: {
+    /** What runs, as a configuration. */
+    shown(): SettingMap;
+    /** Has the switch be as these settings say, or tells what would be done. @throws as Configuration.apply */
+    apply(request: ApplyRequest): Promise<ApplyReport>;
+  };
   /** Left out: it cannot be taken over. @throws PortConflictError, HostError */
   takeOver?(socketName: string, formats: readonly number[]): void;
+};
+
+/** `path`: of the file that they were read from, whole; null: of none. */
+export type ApplyRequest = {
+  readonly settings: unknown;
+  readonly path: string | null;
+  readonly dryRun: boolean;
 };
 
 /** A member of a group, of four or sixteen bytes. */
@@ -106,6 +122,16 @@ const Flush = z.strictObject({
 const ADDRESS_NEEDED = 'a body { "port": NAME, "vlan": 0 to 4095 } is needed; vlan may be left out';
 const FLUSH_NEEDED = 'a body with any of { "port": NAME, "vlan": 0 to 4095, "static": true } is needed';
 
+const Apply = z.strictObject({
+  settings: z.unknown(),
+  path: z.string().optional(),
+  dryRun: z.boolean().optional(),
+});
+const APPLY_NEEDED =
+  'a body { "settings": CONFIGURATION } is needed; beside it there may be dryRun, true or false, and path, where they were read';
+
+const NO_CONFIGURATION = 'this Ringway has no configuration';
+
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
 const Reload = z.object({ plugins: z.array(z.string()).optional() });
@@ -118,18 +144,10 @@ const CAPTURE_NEEDED = 'what to capture is needed, as a JSON object';
 /** More than the settings of any port, and the longest program of a filter. */
 const BODY_BYTES_MAX = 2 ** 16;
 const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
+/** Of a configuration: as many ports as there can be, with a good deal of settings each. */
+const CONFIG_BODY_BYTES_MAX = 2 ** 24;
 
-/**
- * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/figures, /v1/version, and /metrics for Prometheus; PUT /v1/ports/:name with a port's
- * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
- * removes it; PUT /v1/fdb/:mac with a port's name has an address stay behind that port, DELETE /v1/fdb/:mac forgets one,
- * POST /v1/fdb/flush what was learned; GET /v1/mdb tells members of groups, PUT and DELETE /v1/mdb/:port/:group?vlan=N change
- * one, DELETE /v1/mdb?port=NAME&vlan=N forgets what was learned; POST /v1/captures is answered with a stream of pcapng that
- * lasts as long as the capture, GET tells which there are, DELETE /v1/captures/:id ends one; GET /v1/plugins,
- * /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the same for plugins, POST /v1/plugins reloads those that it
- * names; POST /v1/trace tells what would become of a frame (../trace/); POST /v1/takeover hands the process over
- * (../takeover/). Whatever goes wrong is a Refusal with a status.
- */
+/** Every request is told in openapi.ts. Whatever goes wrong is a problem (problem.ts). */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
   api.get('/v1/ports', (context) => json(context, source.ports()));
@@ -209,6 +227,10 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);
   });
+  api.get('/v1/openapi.json', async (context) => {
+    const { openApi } = await import('./openapi.ts');
+    return json(context, openApi(version, { Apply, NewAddress, Flush, Reload, Trace, Takeover }));
+  });
   api.get('/v1/mdb', (context) => json(context, source.mdb()));
   api.put('/v1/mdb/:port/:group', (context) => {
     source.addGroup(groupChangeOf(context));
@@ -240,6 +262,19 @@ export function controlApi(source: ControlSource, version: string): Hono {
       ? json(context, { ended: Number(id) })
       : refuse(context, `there is no capture ${id}`, 404);
   });
+  api.get('/v1/config', (context) => {
+    const { configuration } = source;
+    return configuration === undefined
+      ? refuse(context, NO_CONFIGURATION, 409)
+      : json(context, configuration.shown());
+  });
+  api.post('/v1/config', async (context) => {
+    const { data } = Apply.safeParse(await jsonOf(context, APPLY_NEEDED, CONFIG_BODY_BYTES_MAX));
+    if (data?.settings === undefined) return refuse(context, APPLY_NEEDED, 400);
+    if (source.configuration === undefined) return refuse(context, NO_CONFIGURATION, 409);
+    const { settings, path = null, dryRun = false } = data;
+    return json(context, await source.configuration.apply({ settings, path, dryRun }));
+  });
   api.post('/v1/takeover', async (context) => {
     const { data } = Takeover.safeParse(await jsonOf(context));
     if (data === undefined) return refuse(context, 'a takeover needs a socket and its formats', 400);
@@ -248,7 +283,9 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return json(context, { pid: process.pid });
   });
   api.notFound((context) => refuse(context, `there is no ${context.req.method} ${context.req.path}`, 404));
-  api.onError((error, context) => json(context, refusalOf(error), statusOf(error)));
+  api.onError((error, context) =>
+    refuse(context, error.message, statusOf(error), error instanceof ConfigError ? error.faults : []),
+  );
   return api;
 }
 
@@ -278,13 +315,18 @@ function questionOf({ port, frame, bytes = 0, segmentBytes = null }: TraceBody):
 }
 
 /** What text of others is in it stays what it is, and does nothing to a terminal that it is shown on as it came. */
-function json(context: Context, value: unknown, status: 200 | 201 | Status = 200): Response {
+function json(context: Context, value: unknown, status: 200 | 201 = 200): Response {
   const headers = { 'Content-Type': 'application/json' };
   return context.body(printableJson(JSON.stringify(value)), status, headers);
 }
 
-function refuse(context: Context, text: string, status: Status): Response {
-  return json(context, { error: printable(text) }, status);
+function refuse(
+  context: Context,
+  text: string,
+  status: Status,
+  faults: readonly SettingFault[] = [],
+): Response {
+  return context.body(problemText(status, text, faults), status, { 'Content-Type': PROBLEM_TYPE });
 }
 
 function noSuchPort(context: Context, name: string): Response {
@@ -329,14 +371,6 @@ async function bodyOf({ body }: Request, bytesMax: number): Promise<string> {
     parts.push(part);
   }
   return Buffer.concat(parts).toString();
-}
-
-/** Answer to whatever goes wrong; `faults` say which settings it is about, for who words it another way. */
-export type Refusal = { readonly error: string; readonly faults?: readonly SettingFault[] };
-
-function refusalOf(error: Error): Refusal {
-  const faults = error instanceof ConfigError ? error.faults : [];
-  return { error: printable(error.message), ...(faults.length > 0 && { faults }) };
 }
 
 /** What was asked for cannot be; whatever else is thrown is a bug of ours. */
