@@ -32,6 +32,29 @@ export function guestLine<Kind extends PortKind>(port: NamedPort<Kind>): string 
   return lineOf === null ? null : lineOf(port);
 }
 
+/** What plugs a guest in that libvirt runs, for its `<devices>`; null where there is none. */
+export function libvirtInterface<Kind extends PortKind>(port: NamedPort<Kind>): string | null {
+  if (port.kind !== 'vhost-user') return null;
+  const { name, role, socket, queues, mac } = port as Named<VhostUserSettings>;
+  const mode = role === 'client' ? 'server' : 'client';
+  const source = `<source type='unix' path='${xmlQuoted(resolve(socket))}' mode='${mode}'`;
+  const shown = Math.min(queues, QUEUES_SHOWN_MAX);
+  return [
+    "<interface type='vhostuser'>",
+    `  <mac address='${mac ?? macFor(name)}'/>`,
+    ...(mode === 'client'
+      ? [`  ${source}>`, "    <reconnect enabled='yes' timeout='1'/>", '  </source>']
+      : [`  ${source}/>`]),
+    "  <model type='virtio'/>",
+    ...(shown > 1 ? [`  <driver queues='${shown}'/>`] : []),
+    '</interface>',
+  ].join('\n');
+}
+
+function xmlQuoted(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll("'", '&apos;');
+}
+
 /** The line below the port's name, as the commands print it; nothing where there is none. */
 export function guestLineText<Kind extends PortKind>(port: NamedPort<Kind>): string {
   const line = guestLine(port);

@@ -25,6 +25,8 @@ export type RunOptions = {
   readonly state?: string;
   readonly metrics?: string;
   readonly metricsToken?: string;
+  readonly web?: string;
+  readonly webToken?: string;
   /** False: `--no-restore`. */
   readonly restore?: boolean;
   readonly takeover?: boolean;
@@ -44,6 +46,8 @@ const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
   state: '--state',
   metrics: '--metrics',
   metricsToken: '--metrics-token',
+  web: '--web',
+  webToken: '--web-token',
   'snooping.enabled': '--snooping',
   'snooping.querier': '--querier',
   'snooping.floodUnregistered': '--flood-unregistered',
@@ -74,6 +78,8 @@ export function settingsOf(options: RunOptions): SettingSource {
         state: options.state,
         metrics: options.metrics,
         metricsToken: options.metricsToken,
+        web: options.web,
+        webToken: options.webToken,
       }),
       ...(Object.keys(fdb).length > 0 && { fdb }),
       ...(Object.keys(snooping).length > 0 && { snooping }),

@@ -24,7 +24,7 @@ import { type Giver, TakeoverServer } from '../takeover/give.ts';
 import { TakeoverError } from '../takeover/link.ts';
 import { beginTakeover, type Takeover } from '../takeover/take.ts';
 import { CliError, EXIT } from './cli-error.ts';
-import { guestLineText } from './guest-line.ts';
+import { guestLine, guestLineText, libvirtInterface } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
 import { recordRunning } from './running.ts';
 import { onReload, stopRequested } from './signals.ts';
@@ -92,6 +92,8 @@ The configuration file is YAML:
   positions: /run/ringway/ringway.positions
   state: /run/ringway/ringway.ports.json
   metrics: 127.0.0.1:9600
+  web: 127.0.0.1:8600
+  webToken: /etc/ringway/web-token
 
 Ports and plugins that "ringway add" and "ringway plugin add" add are kept and there again after a restart, as is what "ringway set"
 changes; what the file or an option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
@@ -162,6 +164,11 @@ export function addRun(program: Command): void {
       '--metrics-token <file>',
       'file with the token that it must have; needed where other hosts can ask',
     )
+    .option(
+      '--web <address>',
+      'a web page, and the control API with it, at ADDRESS:PORT, for example 127.0.0.1:8600, or the path of a socket',
+    )
+    .option('--web-token <file>', 'file with the token for it; needed but for a socket')
     .option('--no-restore', 'begin without what that file has')
     .option('--takeover', 'take over from the Ringway that runs at the control socket; guests notice nothing')
     .addOption(new Option('--log-level <level>', 'least severe to log').choices(LOG_LEVELS).default('info'))
@@ -367,13 +374,14 @@ async function runUntil(
   if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
   const control = await openControl(config.controlSocket, source, log);
   let isGone = false;
-  let figures: { close(): Promise<void> } | null = null;
+  const listeners: ({ close(): Promise<void> } | null)[] = [];
   const takenOver = server?.handedOver.then(() => {
     isGone = true;
     return { reason: 'another process has taken over' };
   });
   try {
-    figures = await openFigures(config, running, log, hasGuests);
+    listeners.push(await openFigures(config, running, log, hasGuests));
+    listeners.push(await openWeb(config, source, running, log, hasGuests));
     const lines = config.ports.map(guestLineText).join('');
     if (lines !== '') linesOut(STDOUT_FD).write(lines);
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
@@ -385,7 +393,7 @@ async function runUntil(
     if (!isGone) service.stopping();
   } finally {
     control.forget();
-    await figures?.close();
+    await Promise.all(listeners.map((listener) => listener?.close()));
     // It goes with the process: who comes after us has its own in its place.
     if (!isGone) await control.close();
   }
@@ -425,12 +433,48 @@ async function openFigures(
   const { readToken, serveFigures } = await import('../figures/listener.ts');
   const version = ringwayVersion();
   try {
-    const token = metrics.tokenFile === null ? null : readToken(metrics.tokenFile);
+    const token = metrics.tokenFile === null ? null : readToken('metricsToken', metrics.tokenFile);
     const warn = (message: string): void => log.warn(message);
     return await serveFigures(metrics.address, token, () => running.figures(version), warn);
   } catch (error) {
     if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
     const refusal = error instanceof ConfigError ? error : new ConfigError(`metrics: ${error.message}`);
+    if (!hasGuests) throw refusal;
+    log.warn(refusal.message);
+    return null;
+  }
+}
+
+/** As `openFigures`. @throws ConfigError */
+async function openWeb(
+  { web }: SwitchConfig,
+  source: ControlSource,
+  running: Switch,
+  log: Logger,
+  hasGuests: boolean,
+): Promise<{ close(): Promise<void> } | null> {
+  if (web === undefined) return null;
+  const [{ serveWeb }, { readToken }, { controlApi }] = await Promise.all([
+    import('../web/listener.ts'),
+    import('../figures/listener.ts'),
+    import('../control/api.ts'),
+  ]);
+  const version = ringwayVersion();
+  const webSource = {
+    figures: () => running.figuresReport(version),
+    ports: () => running.ports(),
+    plug: (name: string) => {
+      const config = running.portConfigs.find((port) => port.name === name);
+      return config === undefined ? null : { qemu: guestLine(config), libvirt: libvirtInterface(config) };
+    },
+  };
+  try {
+    const token = web.tokenFile === null ? null : readToken('webToken', web.tokenFile);
+    const api = controlApi(source, version);
+    return await serveWeb(web.address, token, api, webSource, (message) => log.warn(message));
+  } catch (error) {
+    if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
+    const refusal = error instanceof ConfigError ? error : new ConfigError(`web: ${error.message}`);
     if (!hasGuests) throw refusal;
     log.warn(refusal.message);
     return null;

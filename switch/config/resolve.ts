@@ -76,6 +76,8 @@
  *                                        # both left out: beside the control socket, by its name
  *     metrics: 127.0.0.1:9600            # or a path, or none: where Prometheus may ask; left out: only at the control socket
  *     metricsToken: /etc/ringway/token   # file with the token that it must have; needed where other hosts can ask
+ *     web: 127.0.0.1:8600                # or a path, or none: a web page, and the control API with it
+ *     webToken: /etc/ringway/web-token   # file with the token for it; needed but for a path
  *
  * A number's leading zeros and YAML's types do not matter: every value is read as text first.
  */
@@ -128,11 +130,13 @@ export type SwitchConfig = {
   /** Path of the file in which ports are kept that are added at run time (../kept-ports.ts); null: nowhere. */
   stateFile: string | null;
   /** Where figures are told to Prometheus, beside the control socket. */
-  metrics?: MetricsConfig;
+  metrics?: ListenerConfig;
+  /** Where there is a web page, and the control API with it. */
+  web?: ListenerConfig;
 };
 
 /** `tokenFile`: of the token that whoever asks must have; null: nobody needs one. */
-export type MetricsConfig = { readonly address: ListenAddress; readonly tokenFile: string | null };
+export type ListenerConfig = { readonly address: ListenAddress; readonly tokenFile: string | null };
 
 /**
  * The configuration that the sources describe together; a later one adds to and overrides an earlier one,
@@ -197,9 +201,12 @@ function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchCo
   const plugins = pluginSpecs(settings.plugins);
   const common = { ports, plugins, cpus: cpus ?? null, poll, idleUs, fdb, snooping, arenaBytes, vlanLimit };
   const control = controlOf(settings.control, ports);
-  const { metrics: address = null, metricsToken: tokenFile = null } = settings;
-  const metrics = address === null ? {} : { metrics: { address, tokenFile } };
-  return { ...common, ...control, ...filesOf(settings, control.controlSocket, ports), ...metrics };
+  const { metrics, metricsToken, web, webToken } = settings;
+  const listeners = {
+    ...(metrics != null && { metrics: { address: metrics, tokenFile: metricsToken ?? null } }),
+    ...(web != null && { web: { address: web, tokenFile: webToken ?? null } }),
+  };
+  return { ...common, ...control, ...filesOf(settings, control.controlSocket, ports), ...listeners };
 }
 
 function controlOf(
@@ -265,7 +272,7 @@ function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFau
     ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
     findControlClash(config.controlSocket, claims),
     fileClash(config, claims),
-    metricsClash(config, claims),
+    ...listenerClashes(config, claims),
   ];
   return clashes.filter((clash) => clash !== null);
 }
@@ -293,18 +300,36 @@ function fileClash(
   return null;
 }
 
-/** Whoever can reach it learns the names of ports and what they do. */
-function metricsClash({ metrics, controlSocket }: SwitchConfig, claims: Claims): SettingFault | null {
-  if (metrics === undefined) return null;
-  const { address, tokenFile } = metrics;
-  const refuse = (why: string): SettingFault => ({
-    path: ['metrics'],
-    text: `${listenText(address)} is not allowed (${why})`,
+/** By the one figures are told, which are no secret on this host; by the other everything can be changed. */
+function listenerClashes(config: SwitchConfig, claims: Claims): (SettingFault | null)[] {
+  const { metrics, web } = config;
+  const isForAll = (address: ListenAddress): boolean => !isOfThisHost(address);
+  const isTcp = (address: ListenAddress): boolean => !('path' in address);
+  return [
+    listenerClash('metrics', metrics, config, claims, isForAll, 'other hosts can ask there'),
+    listenerClash('web', web, config, claims, isTcp, 'all of this host can ask there'),
+    metrics !== undefined && web !== undefined && listenText(metrics.address) === listenText(web.address)
+      ? { path: ['web'], text: `${listenText(web.address)} is not allowed (it is that of metrics)` }
+      : null,
+  ];
+}
+
+function listenerClash(
+  key: 'metrics' | 'web',
+  listener: ListenerConfig | undefined,
+  { controlSocket }: SwitchConfig,
+  claims: Claims,
+  needsToken: (address: ListenAddress) => boolean,
+  why: string,
+): SettingFault | null {
+  if (listener === undefined) return null;
+  const { address, tokenFile } = listener;
+  const refuse = (text: string): SettingFault => ({
+    path: [key],
+    text: `${listenText(address)} is not allowed (${text})`,
   });
-  if (!('path' in address)) {
-    if (isOfThisHost(address) || tokenFile !== null) return null;
-    return refuse('other hosts can ask there: name a file with a token as well');
-  }
+  if (needsToken(address) && tokenFile === null) return refuse(`${why}: name a file with a token as well`);
+  if (!('path' in address)) return null;
   if (controlSocket !== null && resolve(controlSocket) === resolve(address.path))
     return refuse('it is the control socket');
   const owner = claims.ownerOf(resolve(address.path));

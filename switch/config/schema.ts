@@ -130,6 +130,8 @@ export function configSchema(host: HostFacts) {
     state: pathOf('path of a file, or none').optional(),
     metrics: listenAddress.optional(),
     metricsToken: pathOf('path of a file with the token').optional(),
+    web: listenAddress.optional(),
+    webToken: pathOf('path of a file with the token').optional(),
   });
 }
 

@@ -10,8 +10,9 @@ import { Duplex } from 'node:stream';
 import { turnBudget } from '../../src/host/turn-budget.ts';
 
 const LINE_FEED = 0x0a;
-/** Of an answer that lasts until somebody ends it; all others come to their end by themselves. */
+/** Of answers that last until somebody ends them; all others come to their end by themselves. */
 export const LASTING_TYPE = 'application/x-pcapng';
+export const EVENTS_TYPE = 'text/event-stream';
 
 export class ClientStream extends Duplex {
   readonly #socket: Socket;

@@ -16,7 +16,7 @@ import type { Duplex } from 'node:stream';
 import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import { BoundSocket } from '../../src/host/bound-socket.ts';
 import { listenUnix } from '../../src/host/unix-socket.ts';
-import { ClientStream, LASTING_TYPE } from './client-stream.ts';
+import { ClientStream, EVENTS_TYPE, LASTING_TYPE } from './client-stream.ts';
 import { PROBLEM_TYPE, problemText } from './problem.ts';
 
 /** Only the user that runs Ringway (and root) may ask: reports name other users' sockets and addresses. */
@@ -104,7 +104,7 @@ function httpServer(
 ): Server {
   const fetch = async (request: Request, bindings: HttpBindings): Promise<Response> => {
     const response = await api.fetch(request, bindings);
-    if (response.headers.get('Content-Type') === LASTING_TYPE) {
+    if ([LASTING_TYPE, EVENTS_TYPE].includes(response.headers.get('Content-Type') ?? '')) {
       const client: unknown = bindings.incoming.socket;
       if (client instanceof ClientStream) client.beginStream(STREAM_IDLE_MS);
     }

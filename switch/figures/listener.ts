@@ -17,16 +17,16 @@ const SOCKET_MODE = 0o660;
 const TOKEN_CHARS_MIN = 16;
 const TOKEN_ALLOWED = `a file with a token of at least ${TOKEN_CHARS_MIN} characters`;
 
-/** @throws ConfigError */
-export function readToken(path: string): string {
+/** `setting`: what the file is named by. @throws ConfigError */
+export function readToken(setting: 'metricsToken' | 'webToken', path: string): string {
   let token: string;
   try {
     token = readFileSync(path, 'utf8').trim();
   } catch (error) {
-    throw new ConfigError(`metricsToken: ${(error as Error).message} (${TOKEN_ALLOWED})`);
+    throw new ConfigError(`${setting}: ${(error as Error).message} (${TOKEN_ALLOWED})`);
   }
   if (token.length >= TOKEN_CHARS_MIN && /^[\x21-\x7e]+$/.test(token)) return token;
-  throw new ConfigError(`metricsToken: ${path} is not allowed (${TOKEN_ALLOWED})`);
+  throw new ConfigError(`${setting}: ${path} is not allowed (${TOKEN_ALLOWED})`);
 }
 
 /** Serves figures until the answered object is closed. @throws ConfigError, SocketPathError */

@@ -134,14 +134,14 @@ describe('a token', () => {
   };
 
   it('is what a file has, without the end of the line', () => {
-    expect(readToken(fileWith(`${TOKEN}\n`))).toBe(TOKEN);
+    expect(readToken('metricsToken', fileWith(`${TOKEN}\n`))).toBe(TOKEN);
   });
 
   it.each(['', 'short', 'of some length but with blanks'])('is not %o', (text) => {
-    expect(() => readToken(fileWith(text))).toThrow(/metricsToken: .* is not allowed \(a file with a token/);
+    expect(() => readToken('metricsToken', fileWith(text))).toThrow(/metricsToken: .* is not allowed \(a file with a token/);
   });
 
   it('must be there', () => {
-    expect(() => readToken(join(folder, 'none'))).toThrow(/metricsToken: ENOENT/);
+    expect(() => readToken('metricsToken', join(folder, 'none'))).toThrow(/metricsToken: ENOENT/);
   });
 });
