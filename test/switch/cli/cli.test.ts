@@ -27,8 +27,8 @@ import type { PortConfig } from '../../../switch/config/resolve.ts';
 const MAIN = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
 const WRAPPER = fileURLToPath(new URL('../../../switch/cli/ringway.js', import.meta.url));
 
-// Many start a process or ten, one after the other.
-vi.setConfig({ testTimeout: 120_000 });
+// Many start a process or twenty, one after the other, and a busy machine takes five seconds for each.
+vi.setConfig({ testTimeout: 300_000 });
 
 type Ended = { code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string };
 
