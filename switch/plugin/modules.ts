@@ -7,7 +7,8 @@
  * under its name, so each load has names of its own. Loading is synchronous, as a worker never returns to its event loop.
  */
 import { readFileSync } from 'node:fs';
-import { createRequire, registerHooks, stripTypeScriptTypes } from 'node:module';
+import { createRequire, registerHooks } from 'node:module';
+import { withoutTypes } from '../strip-types.ts';
 import { installTurns } from './turn-budget.ts';
 
 /** Path and JavaScript of each file; plain data. */
@@ -82,15 +83,4 @@ export function sourceReader(
     modules[path] = guard(javaScript);
     return modules[path];
   };
-}
-
-/** Node would say on stderr, once a thread, that this is an experiment of its own. */
-function withoutTypes(text: string): string {
-  const { emitWarning } = process;
-  process.emitWarning = () => {};
-  try {
-    return stripTypeScriptTypes(text, { mode: 'strip' });
-  } finally {
-    process.emitWarning = emitWarning;
-  }
 }

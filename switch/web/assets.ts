@@ -4,9 +4,10 @@
  * small, so it is kept, compressed. Main thread; loaded only where there is a page.
  */
 import { readFileSync } from 'node:fs';
-import { createRequire, stripTypeScriptTypes } from 'node:module';
+import { createRequire } from 'node:module';
 import { dirname, extname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { withoutTypes } from '../strip-types.ts';
 
 export type Asset = { readonly type: string; readonly gzip: Uint8Array; readonly bytes: number };
 
@@ -81,7 +82,7 @@ function read(path: string): [type: string, text: string] {
     return [path.endsWith('.css') ? CSS : SCRIPT, text.replace(/^\/\/# sourceMappingURL=.*$/m, '')];
   }
   const text = ownText(path.slice(1));
-  return [SCRIPT, MODULE_ENDING === '.ts' ? stripTypeScriptTypes(text) : text];
+  return [SCRIPT, MODULE_ENDING === '.ts' ? withoutTypes(text) : text];
 }
 
 function ownText(file: string): string {
