@@ -29,7 +29,8 @@ export type PeerName =
   | 'systemd'
   | 'libpcap'
   | 'tshark'
-  | 'prometheus';
+  | 'prometheus'
+  | 'chromium';
 
 /**
  * Debian's two builds of the same kernel. `cloud` boots faster and has the drivers of virtual cards only;
@@ -95,6 +96,7 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
     { package: 'prometheus', provides: 'prometheus' },
     { package: 'prometheus', provides: 'promtool' },
   ],
+  chromium: [{ package: 'chromium', provides: 'chromium' }],
 };
 
 const kernelMetaPackages: Record<KernelFlavor, string> = {
