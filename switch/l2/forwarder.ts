@@ -452,12 +452,17 @@ export class Forwarder {
     }
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
-    if ((stages & STAGE_PLUGIN) !== 0 && this.checks.plugins?.hasRedirects === true)
-      this.checks.plugins.redirect(batch);
+    this.#redirect(sender);
     if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
     }
     this.#sendMixed(sender);
+  }
+
+  /** After the look-up: what plugins said of targets is the last word. */
+  #redirect({ stages }: ForwardingPort): void {
+    const { plugins } = this.checks;
+    if ((stages & STAGE_PLUGIN) !== 0 && plugins?.hasRedirects === true) plugins.redirect(this.batch);
   }
 
   /** Frames some of which go to a group: those that follow one another and go to the same ports in one go. */
@@ -467,6 +472,7 @@ export class Forwarder {
     if ((sender.stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     this.lookUp.all(batch);
     snoop.setTargets(batch);
+    this.#redirect(sender);
     if ((sender.stages & STAGE_STORM_UNKNOWN) !== 0) {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
     }

@@ -3,10 +3,15 @@
  * (fake-switch.ts).
  */
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { createMessageRing, MessageRing } from '../../../switch/l2/groups/message-ring.ts';
+import { Snoop } from '../../../switch/l2/groups/snoop.ts';
+import { createGroupMemory, GroupTable } from '../../../switch/l2/groups/table.ts';
 import type { Frames, Plugin } from '../../../switch/plugin/interface.ts';
 import { ipv4, ipv4Range, ipv4Text, mac, macText } from '../../../switch/plugin/interface.ts';
 import { MEASURED_EVERY, SLOW_IN_A_ROW_MAX } from '../../../switch/plugin/stage.ts';
+import { FakeSwitch } from '../l2/fake-switch.ts';
 import { arena, arenaView, ethernet, ipPacket, type Mac } from '../l2/frames.ts';
+import { data } from '../snooping/group-frames.ts';
 import { PluginWorld } from './plugin-world.ts';
 
 const ALL: Mac = [255, 255, 255, 255, 255, 255];
@@ -103,6 +108,25 @@ describe('a plugin', () => {
     expect(received()).toEqual([0, 2, 5]);
     world.send(world.ports[2], frames[1]);
     expect(drops()).toEqual([{}, {}, { samePort: 1 }]);
+  });
+
+  it('sends frames there also where groups are snooped and some of the burst go to one', () => {
+    const options = { capacity: 8, portsMax: 64, floodsUnregistered: true, vlans: null };
+    const table = new GroupTable(createGroupMemory(options));
+    FakeSwitch.snoop = new Snoop(arenaView, table, new MessageRing(createMessageRing()), () => {});
+    world = new PluginWorld(1, 1, 1);
+    FakeSwitch.snoop = null;
+    world.send(world.ports[1], ethernet(9, 2));
+    for (const { to } of world.ports) for (const queue of to) queue.received.length = 0;
+    const to2 = world.names.named('vm2');
+    plug((frames, i) => {
+      if (frames.sizes[i] !== 60) frames.redirect(i, to2);
+    });
+    const [plain, group] = [ethernet(2, 1), data('239.1.2.3')];
+    const long = [ethernet(2, 1, { sizeBytes: 70 }), Uint8Array.of(...data('239.1.2.3'), 0, 0)];
+    world.send(world.ports[0], group, long[0], plain, long[1]);
+    expect(world.ports[1].received).toEqual([group, plain]);
+    expect(world.ports[2].received).toEqual([group, ...long]);
   });
 
   it('loses what it sends to a port that is not there, or that gets nothing but copies', () => {
