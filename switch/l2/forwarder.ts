@@ -436,8 +436,9 @@ export class Forwarder {
     if (!isPlain && !this.admit.all(batch, sender)) return;
     if ((stages & STAGE_CHECKS) !== 0) {
       if (!this.checks.all(batch, sender, this.nowTick)) return;
-      if ((stages & STAGE_SNOOP) !== 0 && this.#snoop?.reads(batch, sender, this.nowTick) === true) {
-        this.#forwardGroups(sender, this.#snoop);
+      const snoop = (stages & STAGE_SNOOP) !== 0 ? this.#snoop : null;
+      if (snoop?.reads(batch, sender, this.nowTick, this.checks.heads) === true) {
+        this.#forwardGroups(sender, snoop);
         return;
       }
     }

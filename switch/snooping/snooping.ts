@@ -9,6 +9,7 @@ import {
   type GroupMessage,
   groupMac,
   type IpFamily,
+  isQueryToWhomItAsks,
   readGroupMessage,
 } from '../../protocol/group-messages.ts';
 import { groupQueryFrame } from '../../protocol/group-queries.ts';
@@ -86,7 +87,9 @@ export class Snooping {
       const port = this.#host.settingsOf(portId);
       if (port === null) continue;
       const etherType = (frame[12] << 8) | frame[13];
-      this.#heed(readGroupMessage(etherType, frame.subarray(14)), vlan, portId, port);
+      const message = readGroupMessage(etherType, frame.subarray(14));
+      const isAstray = message.kind === 'query' && !isQueryToWhomItAsks(frame, message.family, message.group);
+      this.#heed(isAstray ? { kind: 'bad', why: 'destination' } : message, vlan, portId, port);
     }
   }
 

@@ -262,6 +262,29 @@ const CASES: readonly [string, keyof typeof GUARDS, Uint8Array, DropReason | nul
     'routerAdvertisement',
   ],
   [
+    'who asks who wants groups',
+    'ra',
+    v4(P.ipv4(MY_IP, 2, [0x11, 100, 0, 0, 0, 0, 0, 0])),
+    'routerAdvertisement',
+  ],
+  ['who says what groups it wants', 'ra', v4(P.ipv4(MY_IP, 2, [0x16, 0, 0, 0, 239, 1, 1, 1])), null],
+  [
+    'who asks by IPv6, behind headers that not all look behind',
+    'ra',
+    icmp(MY_LINK_LOCAL, P.icmp6(130, new Array<number>(20).fill(0)), {
+      extensions: [P.hopByHop(), P.destination()],
+    }),
+    'routerAdvertisement',
+  ],
+  [
+    'who asks in a frame to all',
+    'ra',
+    v4(P.ipv4(MY_IP, 2, [0x11, 0, 0, 0, 0, 0, 0, 0])),
+    'routerAdvertisement',
+  ],
+  ['PIM', 'ra', v4(P.ipv4(MY_IP, 103, [0x20, 0, 0, 0])), 'routerAdvertisement'],
+  ['PIM by IPv6', 'ra', v6(P.ipv6(MY_LINK_LOCAL, 103, [0x20, 0, 0, 0])), 'routerAdvertisement'],
+  [
     'one of those that bridges make',
     'ra',
     frame(100, [0xaa, 0xaa, 3, 0, 0, 0xf8, 0x86, 0xdd, ...P.ipv6(MY_IP6, 58, P.routerAdvertisement())]),
