@@ -40,10 +40,17 @@ export const pluginNames = z.preprocess(
   z.array(z.string(NAMES_ALLOWED).regex(NAME, NAMES_ALLOWED), NAMES_ALLOWED),
 );
 
-/** A list of files: each has the name of its file. */
-function listed(value: unknown): unknown {
+/** A list of files: each has the name of its file, and no two the same, or one of them would be none without a word. */
+function listed(value: unknown, context: z.RefinementCtx): unknown {
   if (!Array.isArray(value) || !value.every((file) => typeof file === 'string')) return value;
-  return Object.fromEntries(value.map((file) => [pluginNameOf(file), { file }]));
+  const names = value.map(pluginNameOf);
+  for (const [i, name] of names.entries()) {
+    const first = names.indexOf(name);
+    if (first === i) continue;
+    const message = `a file with another name than ${value[first]}, or a map in which each has a name`;
+    context.addIssue({ code: 'custom', path: [i], input: value[i], message });
+  }
+  return Object.fromEntries(value.map((file, i) => [names[i], { file }]));
 }
 
 /** What a plugin is called that nobody named: `access-list` of `/etc/ringway/access-list.ts`. */
