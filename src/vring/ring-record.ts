@@ -99,7 +99,7 @@ export class StandingWords {
   declare readonly bytes: Int32Array;
 
   /** `recordOffset` in the arena; undefined: nobody reads them. */
-  constructor(arena: ArenaView, recordOffset: number | undefined) {
+  constructor(arena: Pick<ArenaView, 'buffer'>, recordOffset: number | undefined) {
     const buffer = recordOffset === undefined ? new ArrayBuffer(RECORD_BYTES) : arena.buffer;
     const at = recordOffset ?? 0;
     this.words = new Int32Array(buffer, at + STANDING * 4, STANDING_WORDS);
@@ -116,7 +116,7 @@ export class RingRecord {
   readonly #words: Int32Array;
   #identity: RingIdentity | null;
 
-  constructor(arena: ArenaView, offset: number) {
+  constructor(arena: Pick<ArenaView, 'buffer'>, offset: number) {
     this.offset = offset;
     this.#words = new Int32Array(arena.buffer, offset, RECORD_WORDS);
     this.standing = new StandingWords(arena, offset);

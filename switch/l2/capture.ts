@@ -321,7 +321,7 @@ export function noteDropped({ taps }: ForwardingPort, batch: Batch, frame: numbe
   for (let i = 0; i < taps.length; i++) taps[i].noteReason(cameAs, reason);
 }
 
-/** The same of some of them. */
+/** The same of some of them; of a port without STAGE_CAPTURE: nothing. */
 export function noteAllDropped(
   port: ForwardingPort,
   batch: Batch,
@@ -329,5 +329,6 @@ export function noteAllDropped(
   count: number,
   reason: number,
 ): void {
+  if (port.taps.length === 0) return;
   for (let k = 0; k < count; k++) noteDropped(port, batch, order[k], reason);
 }

@@ -5,7 +5,7 @@
  * worker; allocates nothing.
  */
 import assert from 'node:assert/strict';
-import { RARP_FRAME_BYTES, rarpFrame } from '../../protocol/rarp.ts';
+import { rarpFrame } from '../../protocol/rarp.ts';
 import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
 import {
@@ -17,18 +17,19 @@ import {
 import * as BATCH from '../../src/queue/batch.ts';
 import { Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
-import { isTag, PRIORITY_BITS, TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
+import { isTag, TPID_8021Q, tagOf } from '../../src/queue/frame-tags.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { type PluginFaultListener, PluginStage } from '../plugin/stage.ts';
-import { Capture, NO_REASON, noteAllDropped, noteDropped, Tap } from './capture.ts';
+import { Capture, noteAllDropped, noteDropped, Tap } from './capture.ts';
 import type { CaptureSetup } from './capture-ring.ts';
 import { Checks } from './checks.ts';
 import { Clock } from './clock.ts';
+import { Delivery } from './delivery.ts';
 import { DROP } from './drop-reasons.ts';
 import type { Fdb } from './fdb/fdb.ts';
-import { areProtected, countBarred, countFlooded, isBarred, takesFloods, takesGroups } from './flood.ts';
+import { countFlooded, takesFloods, takesGroups } from './flood.ts';
 import {
   type ForwardingPort,
   STAGE_CAPTURE,
@@ -52,13 +53,7 @@ import * as LOOK_UP from './look-up.ts';
 import { LookUp } from './look-up.ts';
 import { LoopProbes } from './loop-probes.ts';
 import { mirror } from './mirror.ts';
-import {
-  dropOfRefusal,
-  type FaultListener,
-  missingOffloads,
-  OUTLETS_SCRATCH_BYTES,
-  Outlets,
-} from './outlets.ts';
+import { type FaultListener, OUTLETS_SCRATCH_BYTES, Outlets } from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
 import { dropAll } from './receive-off.ts';
 import { Admit } from './vlan/admit.ts';
@@ -66,7 +61,7 @@ import { Admit } from './vlan/admit.ts';
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AS_THEY_CAME, AT_TARGET, AT_WORD3, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { FLOOD, LINK_LOCAL } = LOOK_UP;
-const { COUNT_COPIES, COUNT_FORWARDED, COUNT_OFFERED } = PORT_COUNTS_TABLE;
+const { COUNT_COPIES, COUNT_FORWARDED } = PORT_COUNTS_TABLE;
 
 const NOBODY = -1;
 /** Of a queue that holds frames and is closed: two frames of 64 KiB, as most that a driver of today leaves there. */
@@ -94,6 +89,7 @@ export class Forwarder {
   declare private readonly learn: Learn;
   declare private readonly lookUp: LookUp;
   declare private readonly outlets: Outlets;
+  declare private readonly delivery: Delivery;
   declare private readonly onFault: FaultListener;
   /** In the arena, of OWN_FRAME_BYTES. */
   declare private readonly ownFrameOffset: number;
@@ -111,15 +107,8 @@ export class Forwarder {
   private unfinishedCount = 0;
   /** Ids of the ports that have such a list. */
   declare private readonly targets: Int32Array;
-  /** What receivers do not do themselves; and the ports of one flood, so that it is done once for all of them. */
-  declare private readonly completion: Completion;
-  readonly #receivers: ForwardingPort[] = [];
   /** Frames of one port, for placing. */
   declare private readonly order: Int32Array;
-  /** Of those, some that follow one another and get as many tags. */
-  declare private readonly stretch: Int32Array;
-  /** One frame. */
-  declare private readonly order1: Int32Array;
   /** Ports that each flooded frame of several VLANs goes to. */
   declare private readonly receiversOf: Int32Array;
   /** Null: groups of IP are flooded as others. */
@@ -149,7 +138,8 @@ export class Forwarder {
     this.learn = new Learn(fdb);
     this.lookUp = new LookUp(fdb);
     this.outlets = new Outlets(arena, onFault, scratchOffset, this.limits);
-    this.completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
+    const completion = new Completion(arena, scratchOffset + OUTLETS_SCRATCH_BYTES);
+    this.delivery = new Delivery(this.batch, this.capture, this.outlets, completion);
     this.ownFrameOffset = scratchOffset + OUTLETS_SCRATCH_BYTES + COMPLETION_SCRATCH_BYTES;
     this.checks = new Checks(arena, fdb, this.limits, this.loopProbes, this.ownFrameOffset + OWN_FRAME_BYTES);
     this.onFault = onFault;
@@ -158,8 +148,6 @@ export class Forwarder {
     this.nextOf = new Int32Array(BATCH_FRAMES_MAX);
     this.targets = new Int32Array(BATCH_FRAMES_MAX);
     this.order = new Int32Array(BATCH_FRAMES_MAX);
-    this.stretch = new Int32Array(BATCH_FRAMES_MAX);
-    this.order1 = new Int32Array(1);
     this.receiversOf = new Int32Array(BATCH_FRAMES_MAX);
   }
 
@@ -248,11 +236,7 @@ export class Forwarder {
   announce(portId: number, mac: readonly number[]): void {
     const sender = this.#portOfId[portId];
     if (sender === undefined) return;
-    const { arena, batch, ownFrameOffset } = this;
-    arena.u8.set(rarpFrame(mac), ownFrameOffset);
-    const window = Math.floor(ownFrameOffset / WINDOW_BYTES);
-    batch.clear();
-    batch.add(window, ownFrameOffset - window * WINDOW_BYTES, RARP_FRAME_BYTES);
+    this.#lay(rarpFrame(mac));
     // No queue brought it.
     sender.counts[COUNT_COPIES] += 1;
     if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) dropAll(sender, 1);
@@ -265,21 +249,10 @@ export class Forwarder {
    * each port it is a copy that the port made. Never during a burst.
    */
   emitInVlan(frame: Uint8Array, vlan: number, portIds: readonly number[] | null): void {
-    const { arena, batch, ownFrameOffset } = this;
-    // Room for tags before it.
-    const offset = ownFrameOffset + OWN_FRAME_ROOM_BYTES;
-    const window = Math.floor(offset / WINDOW_BYTES);
+    const outer = vlan === 0 ? 0 : tagOf(TPID_8021Q, 0, vlan);
     for (const port of this.#switched) {
       if ((port.stages & STAGE_SHUT) !== 0 || (portIds !== null && !portIds.includes(port.id))) continue;
-      arena.u8.set(frame, offset);
-      batch.clear();
-      batch.add(window, offset - window * WINDOW_BYTES, frame.length);
-      readHeads(batch, arena.windows);
-      batch.tags.outer = vlan === 0 ? 0 : tagOf(TPID_8021Q, 0, vlan);
-      batch.tags.inner = 0;
-      if (!port.vlan.takesFlood(batch.tags.outer, 0)) continue;
-      port.counts[COUNT_COPIES] += 1;
-      this.#forwardTo(port, port, batch, AS_THEY_CAME, 1);
+      if (port.vlan.takesFlood(outer, 0)) this.#emit(port, frame, outer);
     }
     this.#handOver();
   }
@@ -291,19 +264,30 @@ export class Forwarder {
   emit(portId: number, frame: Uint8Array): void {
     const port = this.#portOfId[portId];
     if (port === undefined || (port.stages & STAGE_SHUT) !== 0 || port.vlan.refusalOf(0) >= 0) return;
-    const { arena, batch, ownFrameOffset } = this;
-    assert(frame.length <= OWN_FRAME_BYTES, 'there is room for it');
-    arena.u8.set(frame, ownFrameOffset);
-    const window = Math.floor(ownFrameOffset / WINDOW_BYTES);
-    batch.clear();
-    batch.add(window, ownFrameOffset - window * WINDOW_BYTES, frame.length);
-    readHeads(batch, arena.windows);
-    batch.tags.outer = port.vlan.outerOf(0);
+    this.#emit(port, frame, port.vlan.outerOf(0));
+    this.#handOver();
+  }
+
+  #emit(port: ForwardingPort, frame: Uint8Array, outer: number): void {
+    const { batch } = this;
+    this.#lay(frame);
+    readHeads(batch, this.arena.windows);
+    batch.tags.outer = outer;
     batch.tags.inner = 0;
     // No queue brought it: in its books it is a copy.
     port.counts[COUNT_COPIES] += 1;
-    this.#forwardTo(port, port, batch, AS_THEY_CAME, 1);
-    this.#handOver();
+    this.delivery.forwardTo(port, port, batch, AS_THEY_CAME, 1);
+  }
+
+  /** A frame of our own is all of the batch, with room for tags before it. */
+  #lay(frame: Uint8Array): void {
+    const { arena, batch } = this;
+    assert(frame.length <= OWN_FRAME_BYTES - OWN_FRAME_ROOM_BYTES, 'there is room for it');
+    const offset = this.ownFrameOffset + OWN_FRAME_ROOM_BYTES;
+    arena.u8.set(frame, offset);
+    const window = Math.floor(offset / WINDOW_BYTES);
+    batch.clear();
+    batch.add(window, offset - window * WINDOW_BYTES, frame.length);
   }
 
   /** Forwards a burst of each of these queues. Answers how many frames it took. */
@@ -502,9 +486,9 @@ export class Forwarder {
     if (port === undefined || !port.isSwitched) {
       if (target === LINK_LOCAL && (sender.stages & STAGE_LINK_LOCAL) !== 0) {
         dropLinkLocal(sender, count);
-        this.#noteDropped(sender, order, count, DROP.linkLocal);
+        noteAllDropped(sender, this.batch, order, count, DROP.linkLocal);
       } else this.#flood(sender, order, count);
-    } else this.#deliver(sender, port, order, count);
+    } else this.delivery.deliver(sender, port, order, count);
   }
 
   /** Frames of several targets: each port's in one go. */
@@ -545,10 +529,6 @@ export class Forwarder {
     }
   }
 
-  /** Frames of this burst, for who captures those of their sender. */
-  #noteDropped(sender: ForwardingPort, order: Int32Array, count: number, reason: number): void {
-    if ((sender.stages & STAGE_CAPTURE) !== 0) noteAllDropped(sender, this.batch, order, count, reason);
-  }
   /** Of a target, whether frames to it are flooded. */
   readonly #isFloodedTo = (target: number): boolean => target < 0 || !this.#isSwitched(target);
 
@@ -574,7 +554,7 @@ export class Forwarder {
       let frames = 0;
       for (let i = firstOf[id]; i !== NOBODY; i = nextOf[i]) order[frames++] = i;
       firstOf[id] = NOBODY;
-      this.#deliver(sender, this.#portOfId[id] as ForwardingPort, order, frames);
+      this.delivery.deliver(sender, this.#portOfId[id] as ForwardingPort, order, frames);
     }
   }
 
@@ -614,7 +594,7 @@ export class Forwarder {
           receiversOf[i] += 1;
         }
       }
-      if (frames > 0) this.#deliver(sender, port, order, frames);
+      if (frames > 0) this.delivery.deliver(sender, port, order, frames);
     }
     if (isUniform) countFlooded(sender, floods, receivers);
     for (let i = 0; i < count; i++) {
@@ -631,212 +611,26 @@ export class Forwarder {
     const inner = this.batch.tags.innerOf(order[0]);
     const members = this.#members;
     const ports = this.#switched;
-    const receivers = this.#receivers;
+    const { receivers } = this.delivery;
     const { asks } = this.batch;
     let receiverCount = 0;
     for (let i = 0; i < ports.length; i++) {
       if (members === null ? !takesFloods(ports[i], sender) : !isMember(members, ports[i], sender)) continue;
       if (!ports[i].vlan.takesFlood(outer, inner)) continue;
       receivers[receiverCount++] = ports[i];
-      if (!asks) this.#forwardTo(sender, ports[i], this.batch, order, count);
+      if (!asks) this.delivery.forwardTo(sender, ports[i], this.batch, order, count);
     }
-    if (asks) this.#complete(sender, receiverCount, order, count);
+    if (asks) this.delivery.complete(sender, receiverCount, order, count);
     const isToNobody = members !== null && receiverCount === 0;
     if (isToNobody) sender.counts[DROP.noMember] += count;
     else countFlooded(sender, count, receiverCount);
     if (receiverCount === 0)
-      this.#noteDropped(sender, order, count, isToNobody ? DROP.noMember : DROP.noReceiver);
-  }
-
-  #deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
-    if (port === sender) {
-      sender.counts[DROP.samePort] += count;
-      this.#noteDropped(sender, order, count, DROP.samePort);
-      return;
-    }
-    if (isBarred(port, sender)) {
-      countBarred(port, sender, count);
-      this.#captureBarred(sender, port, order, count);
-      return;
-    }
-    if (!this.batch.asks) this.#forwardTo(sender, port, this.batch, order, count);
-    else {
-      this.#receivers[0] = port;
-      this.#complete(sender, 1, order, count);
-    }
-  }
-
-  /** Frames some of which ask for something, to the first `receiverCount` of `#receivers`. */
-  #complete(sender: ForwardingPort, receiverCount: number, order: Int32Array, count: number): void {
-    const { batch, completion } = this;
-    const receivers = this.#receivers;
-    for (let i = 0; i < receiverCount; i++) {
-      const { takes } = receivers[i];
-      // Those that take the same are served together, at the first of them.
-      if (hasBefore(receivers, i, takes)) continue;
-      const isWhole = missingOffloads(batch, order, count, takes) === 0;
-      if (!isWhole) {
-        // Tags are pushed into what is made.
-        if (batch.tags.pushBytes !== 0) batch.makeRoomForAll(0);
-        completion.begin(batch, order, count, takes);
-      }
-      let made = 0;
-      let together = 0;
-      while (isWhole ? made === 0 : completion.next()) {
-        const from = isWhole ? batch : completion.batch;
-        const placed = isWhole ? order : AS_THEY_CAME;
-        const frames = isWhole ? count : completion.batch.count;
-        together = 0;
-        for (let r = i; r < receiverCount; r++) {
-          if (receivers[r].takes !== takes) continue;
-          together++;
-          this.#forwardTo(sender, receivers[r], from, placed, frames);
-        }
-        made += frames;
-      }
-      sender.counts[COUNT_COPIES] += (made - count) * together;
-    }
-  }
-
-  /** Frames to a port that is barred, for who captures at either. */
-  #captureBarred(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
-    if (areProtected(port, sender)) this.#noteDropped(sender, order, count, DROP.protected);
-    else if ((port.stages & STAGE_CAPTURE) !== 0)
-      for (let k = 0; k < count; k++) this.capture.notPlaced(port, this.batch, order[k], DROP.loopShutTo);
-  }
-
-  /** Frames that ask for nothing that the port does not take, with the tags that it gets them with. */
-  #forwardTo(
-    sender: ForwardingPort,
-    port: ForwardingPort,
-    batch: Batch,
-    order: Int32Array,
-    count: number,
-  ): void {
-    sender.counts[COUNT_FORWARDED] += count;
-    const { tags } = batch;
-    if (!tags.isUniform) {
-      this.#deliverEach(sender, port, batch, order, count);
-      return;
-    }
-    const { outer, inner } = tags;
-    if (port.vlan.isPlain && outer === 0) {
-      if (tags.pushBytes !== 0) batch.makeRoomForAll(0);
-      this.#place(sender, port, batch, order, count);
-      return;
-    }
-    if (!port.vlan.takes(outer, inner)) {
-      countNotCarried(port, count);
-      if ((port.stages & STAGE_CAPTURE) !== 0)
-        for (let k = 0; k < count; k++) this.capture.notPlaced(port, batch, order[k], DROP.vlanNotCarried);
-      return;
-    }
-    port.vlan.choose(outer, inner, priorityOf(sender, outer, inner));
-    tags.isPushUniform = true;
-    tags.push0 = port.vlan.push0;
-    tags.push1 = port.vlan.push1;
-    // Stays so for the next port, which mostly gets the same.
-    if (tags.pushBytes !== port.vlan.pushBytes) batch.makeRoomForAll(port.vlan.pushBytes);
-    this.#place(sender, port, batch, order, count);
-  }
-
-  /** Frames of several VLANs: those that follow one another and get as many tags in one go. */
-  #deliverEach(
-    sender: ForwardingPort,
-    port: ForwardingPort,
-    batch: Batch,
-    order: Int32Array,
-    count: number,
-  ): void {
-    const { stretch } = this;
-    const { vlan } = port;
-    const { outers, inners, pushes0, pushes1 } = batch.tags;
-    batch.tags.isPushUniform = false;
-    let frames = 0;
-    let pushBytes = 0;
-    for (let k = 0; k < count; k++) {
-      const frame = order[k];
-      if (!vlan.takes(outers[frame], inners[frame])) {
-        countNotCarried(port, 1);
-        if ((port.stages & STAGE_CAPTURE) !== 0)
-          this.capture.notPlaced(port, batch, frame, DROP.vlanNotCarried);
-        continue;
-      }
-      vlan.choose(outers[frame], inners[frame], priorityOf(sender, outers[frame], inners[frame]));
-      pushes0[frame] = vlan.push0;
-      pushes1[frame] = vlan.push1;
-      if (vlan.pushBytes !== pushBytes && frames > 0) {
-        this.#placeTagged(sender, port, batch, stretch, frames, pushBytes);
-        frames = 0;
-      }
-      pushBytes = vlan.pushBytes;
-      stretch[frames++] = frame;
-    }
-    if (frames > 0) this.#placeTagged(sender, port, batch, stretch, frames, pushBytes);
-  }
-
-  /** Each of the frames gets so many bytes of tags, while it is placed. */
-  #placeTagged(
-    sender: ForwardingPort,
-    port: ForwardingPort,
-    batch: Batch,
-    order: Int32Array,
-    count: number,
-    pushBytes: number,
-  ): void {
-    if (pushBytes === 0) {
-      this.#place(sender, port, batch, order, count);
-      return;
-    }
-    for (let k = 0; k < count; k++) batch.makeRoom(order[k], pushBytes);
-    batch.tags.pushBytes = pushBytes;
-    batch.bytesMax += pushBytes;
-    this.#place(sender, port, batch, order, count);
-    batch.bytesMax -= pushBytes;
-    batch.tags.pushBytes = 0;
-    for (let k = 0; k < count; k++) batch.makeRoom(order[k], -pushBytes);
-  }
-
-  /** Those that `deliver` could not place. */
-  #captureRefused(port: ForwardingPort, batch: Batch): void {
-    const { refused, refusedWhy, refusedCount } = batch;
-    for (let r = 0; r < refusedCount; r++) {
-      this.order1[0] = refused[r];
-      this.capture.outgoing(port, batch, this.order1, 1, dropOfRefusal(port, refusedWhy[r]));
-    }
-  }
-
-  #place(sender: ForwardingPort, port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
-    const { outlets } = this;
-    outlets.deliver(port, batch, order, count);
-    if ((port.stages & (STAGE_MIRROR | STAGE_CAPTURE)) === 0) return;
-    if ((port.stages & STAGE_CAPTURE) !== 0 && batch.refusedCount > 0) this.#captureRefused(port, batch);
-    const placed = outlets.listPlaced(batch, order, count);
-    if (placed === 0) return;
-    if ((port.stages & STAGE_CAPTURE) !== 0)
-      this.capture.outgoing(port, batch, outlets.placed, placed, NO_REASON);
-    if ((port.stages & STAGE_MIRROR) !== 0)
-      mirror(outlets, port, sender, batch, outlets.placed, placed, false);
+      noteAllDropped(sender, this.batch, order, count, isToNobody ? DROP.noMember : DROP.noReceiver);
   }
 }
 
 function isMember(members: Int32Array, port: ForwardingPort, sender: ForwardingPort): boolean {
   return hasPort(members, port.id) && takesGroups(port, sender);
-}
-
-function hasBefore(receivers: readonly ForwardingPort[], end: number, takes: number): boolean {
-  for (let i = 0; i < end; i++) if (receivers[i].takes === takes) return true;
-  return false;
-}
-
-/** Of the tag that a frame came in with, which of a tunnel is the inner one. */
-function priorityOf(sender: ForwardingPort, outer: number, inner: number): number {
-  return (sender.vlan.isTunnel ? inner : outer) & PRIORITY_BITS;
-}
-
-function countNotCarried({ counts }: ForwardingPort, frames: number): void {
-  counts[COUNT_OFFERED] += frames;
-  counts[DROP.vlanNotCarried] += frames;
 }
 
 function countUntaken({ counts }: ForwardingPort, batch: Batch): void {

@@ -10,7 +10,7 @@ import { PRIORITY_BITS, TAG_BYTES, TPID_8021Q, tagOf } from '../../src/queue/fra
 import { noteAllDropped } from '../l2/capture.ts';
 import { leaveOut } from '../l2/checks.ts';
 import { DROP } from '../l2/drop-reasons.ts';
-import { type ForwardingPort, STAGE_CAPTURE } from '../l2/forwarding-port.ts';
+import type { ForwardingPort } from '../l2/forwarding-port.ts';
 import type { HeadCopies } from '../l2/head-copies.ts';
 import type { Outlets } from '../l2/outlets.ts';
 import * as PORT_COUNTS_TABLE from '../l2/port-counts.ts';
@@ -106,8 +106,7 @@ export class PluginStage {
       }
       if (instance.onFault === 'pass') continue;
       sender.counts[DROP.pluginFailed] += batch.count;
-      if ((sender.stages & STAGE_CAPTURE) !== 0)
-        noteAllDropped(sender, batch, AS_THEY_CAME, batch.count, DROP.pluginFailed);
+      noteAllDropped(sender, batch, AS_THEY_CAME, batch.count, DROP.pluginFailed);
       batch.count = 0;
       return false;
     }

@@ -12,6 +12,7 @@ import { LinuxGuest, peersForTests, runIperf3, startIperf3Server, vhostUserArgs 
 import { naiveRead } from '../protocol/naive-capture.ts';
 import { readGuestMemory } from './guest-memory-file.ts';
 import { RingwayProcess } from './ringway-process.ts';
+import { tellStandstill } from './standstill.ts';
 
 const peers = await peersForTests(['qemu']);
 const MEMORY_MIB = 192;
@@ -64,7 +65,8 @@ async function start(layout: Layout, target: readonly string[], properties = '')
     kinds: { capture: 'pcap' },
   });
   const guests: LinuxGuest[] = [];
-  onTestFinished(async () => {
+  onTestFinished(async (context) => {
+    await tellStandstill(context, ringway, guests);
     await Promise.all(guests.map((guest) => guest.stop()));
     expect(await ringway.stop()).toBe(0);
   });

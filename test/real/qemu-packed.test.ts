@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { VhostUserDetails } from '../../src/port/vhost-user/port.ts';
 import { LinuxGuest, peersForTests, runIperf3, startIperf3Server, vhostUserArgs } from '../peers/index.ts';
 import { RingwayProcess } from './ringway-process.ts';
+import { tellStandstill } from './standstill.ts';
 
 const peers = await peersForTests(['qemu']);
 const QUEUE_PAIRS = 2;
@@ -114,7 +115,8 @@ describe.skipIf(peers.skip)(peers.title('two QEMU guests with packed rings'), ()
   }) => {
     const ringway = await RingwayProcess.start({ ports: NAMES });
     const guests: LinuxGuest[] = [];
-    onTestFinished(async () => {
+    onTestFinished(async (context) => {
+      await tellStandstill(context, ringway, guests);
       await Promise.all(guests.map((guest) => guest.stop()));
       expect(await ringway.stop()).toBe(0);
     });
@@ -153,7 +155,8 @@ describe.skipIf(peers.skip)(peers.title('two QEMU guests with packed rings'), ()
   test('that reboot while Ringway is away begin anew', async () => {
     const ringway = await RingwayProcess.start({ ports: NAMES });
     const guests: LinuxGuest[] = [];
-    onTestFinished(async () => {
+    onTestFinished(async (context) => {
+      await tellStandstill(context, ringway, guests);
       await Promise.all(guests.map((guest) => guest.stop()));
       expect(await ringway.stop()).toBe(0);
     });

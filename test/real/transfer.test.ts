@@ -8,6 +8,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { LinuxGuest, peersForTests, vhostUserArgs } from '../peers/index.ts';
 import { LongTransfer, TimeLine } from './long-transfer.ts';
 import { RingwayProcess } from './ringway-process.ts';
+import { tellStandstill } from './standstill.ts';
 
 const peers = await peersForTests(['qemu']);
 const MEMORY_MIB = 192;
@@ -23,7 +24,8 @@ describe.skipIf(peers.skip).each(LAYOUTS)(
     test('goes on through kill -9, takeover and migration, and comes whole', async ({ annotate }) => {
       const ringway = await RingwayProcess.start({ ports: ['stayer', 'mover', 'moved'] });
       const guests: LinuxGuest[] = [];
-      onTestFinished(async () => {
+      onTestFinished(async (context) => {
+        await tellStandstill(context, ringway, guests);
         await Promise.all(guests.map((guest) => guest.stop()));
         expect(await ringway.stop()).toBe(0);
       });
