@@ -435,6 +435,15 @@ describe('at most so many addresses', () => {
     expect(world.fdb.countOf(1)).toBe(0);
   });
 
+  it('do not stay where a guest has taken them from another', () => {
+    limited({ sticky: true });
+    world.send(other, from(11));
+    world.send(port, from(11), from(11));
+    expect(world.fdb.staticsOf(0)).toBe(0);
+    world.send(other, from(11));
+    expect(world.fdb.entryOf(2, 11 << 8, 0)).toMatchObject({ port: 1, isStatic: false });
+  });
+
   it('are not taken by a frame that is dropped for what is in it', () => {
     limited({ ra: true });
     world.send(port, frame(0x86dd, P.ipv6(MY_IP6, 58, P.routerAdvertisement()), 11), from(12), from(13));
