@@ -3,6 +3,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { readGroupMessage } from '../../../protocol/group-messages.ts';
 import { DEFAULT_VLAN } from '../../../src/queue/policy.ts';
 import { DROP } from '../../../switch/l2/drop-reasons.ts';
+import { ASKED_A_SECOND, CHANGES_A_SECOND, pauseAfter } from '../../../switch/snooping/snooping.ts';
 import { arena, arenaView, ethernet } from '../l2/frames.ts';
 import { data, igmp, ip, join, leave, packetOf, query, records } from './group-frames.ts';
 import { SnoopedSwitch } from './snooped-switch.ts';
@@ -264,6 +265,45 @@ it('a burst of all kinds of frames keeps its order at each receiver', () => {
 });
 
 describe('a guest that means harm', () => {
+  const groupOf = (n: number): string => `239.1.${n >> 8}.${n & 255}`;
+  /** Joins (4) or leaves (3), a hundred to a message. */
+  const reports = (type: 3 | 4, groups: readonly number[]): Uint8Array[] =>
+    Array.from({ length: Math.ceil(groups.length / 100) }, (_, n) =>
+      records(groups.slice(100 * n, 100 * n + 100).map((each) => ({ type, group: groupOf(each) }))),
+    );
+  const numbers = (count: number): number[] => Array.from({ length: count }, (_, n) => n);
+
+  it('does not keep others out by joining the same groups as its friend', () => {
+    const snooped = new SnoopedSwitch(PLAIN, { groups: 20 });
+    snooped.send(0, ...reports(4, numbers(20)));
+    snooped.send(1, ...reports(4, numbers(20)));
+    snooped.send(2, join('239.9.9.9'));
+    expect(snooped.groups()).toContain('0 239.9.9.9 p2');
+    expect(snooped.groups()).toHaveLength(2 * 19 + 1);
+  });
+
+  it('has so many of its wishes read in a second, and of those it leaves so many asked for', () => {
+    const snooped = new SnoopedSwitch(PLAIN, { querier: ['10.0.0.1'] });
+    snooped.pass(1);
+    snooped.taken();
+    for (let round = 0; round < 3; round++) snooped.send(1, ...reports(4, numbers(500)));
+    expect(snooped.snooping.groupsOf(1)).toMatchObject({
+      groups: 500,
+      refused: 5,
+    });
+    snooped.pass(1);
+    snooped.send(1, ...reports(3, numbers(500)));
+    expect(snooped.taken()).toHaveLength(ASKED_A_SECOND);
+    snooped.pass(1);
+    expect(snooped.taken()).toHaveLength(ASKED_A_SECOND);
+    snooped.pass(2);
+    expect(snooped.groups()).toEqual([]);
+  });
+
+  it('does not have the table written more than a tenth of the time', () => {
+    expect([0, 0.5, 5].map(pauseAfter)).toEqual([10, 10, 50]);
+  });
+
   const ALL = [255, 255, 255, 255, 255, 255];
   const ALL_NODES = [0x33, 0x33, 0, 0, 0, 1];
   const sentTo = (frame: Uint8Array, address: readonly number[]): Uint8Array => {
