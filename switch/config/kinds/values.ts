@@ -137,7 +137,8 @@ function textList(allowed: string, max: number, normal: (text: string) => string
       const right = written.filter((text) => text !== null);
       if (right.length === written.length) return [...new Set(right)];
       for (const [i, text] of written.entries()) {
-        if (text === null) context.issues.push({ code: 'custom', message: allowed, input: texts[i], path: [i] });
+        if (text === null)
+          context.issues.push({ code: 'custom', message: allowed, input: texts[i], path: [i] });
       }
       return z.NEVER;
     });
