@@ -48,23 +48,36 @@ export function ignoredSignals(facts: StartFacts): Set<StopSignal> {
   return ignored;
 }
 
-let ofThisProcess: Set<StopSignal> | null = null;
+/** Whether SIGHUP is left to ask for something else: no terminal's end is told by it, and nobody wanted it to be ignored. */
+export function isHangUpFree(facts: StartFacts): boolean {
+  return !facts.hasTerminal && !ignoredSignals({ ...facts, hasTerminal: true }).has('SIGHUP');
+}
+
+type OfThisProcess = { readonly ignored: Set<StopSignal>; readonly isHangUpFree: boolean };
+let ofThisProcess: OfThisProcess | null = null;
 
 /** The stop signals that this process heeds. The others do nothing from the first call on. */
 export function heededSignals(): StopSignal[] {
   ofThisProcess ??= ignoreForGood();
-  return STOP_SIGNALS.filter((signal) => !ofThisProcess?.has(signal));
+  return STOP_SIGNALS.filter((signal) => !ofThisProcess?.ignored.has(signal));
 }
 
-function ignoreForGood(): Set<StopSignal> {
-  const ignored = ignoredSignals({
-    environment: process.env,
+/** As `isHangUpFree`, of this process. */
+export function hangUpIsFree(): boolean {
+  ofThisProcess ??= ignoreForGood();
+  return ofThisProcess.isHangUpFree;
+}
+
+function ignoreForGood(): OfThisProcess {
+  const facts: StartFacts = {
+    environment: { ...process.env },
     hasTerminal: hasTerminal(),
     hasStdinOfNohup: hasStdinOfNohup(),
-  });
+  };
+  const ignored = ignoredSignals(facts);
   delete process.env[IGNORED_VARIABLE];
   for (const signal of ignored) process.on(signal, () => {});
-  return ignored;
+  return { ignored, isHangUpFree: isHangUpFree(facts) };
 }
 
 function hasTerminal(): boolean {

@@ -1,21 +1,25 @@
 /**
- * What was said of ports while the switch ran, kept in a file so that the next start, or who takes over, knows it: ports that
- * were added, with their settings as they were given, what `ringway set` changed of any port, and addresses that stay. The configuration wins: a
- * port that it names is there as it says, whatever was added or removed under that name; and what was set of one holds for
- * as long as the configuration says of it what it said then. Nothing in the file stops the start, and nothing of it is left
- * out without a line in the log. Main thread.
+ * What was said while the switch ran, kept in a file so that the next start, or who takes over, knows it: ports that were
+ * added, with their settings as they were given, what `ringway set` changed of any port, addresses that stay, members of
+ * groups by hand, and plugins that were added. The configuration wins: a port or a plugin that it names is there as it says,
+ * whatever was added or removed under that name; and what was set of a port holds for as long as the configuration says of
+ * it what it said then. Nothing in the file stops the start, and nothing of it is left out without a line in the log; but
+ * for a plugin: without a rule that was to keep something out, frames would pass that must not. Main thread.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
+import { formatIp, parseIp } from '../protocol/ip-text.ts';
 import { kindOf, pathKeysOf } from './config/kinds/index.ts';
 import { stationMac } from './config/kinds/values.ts';
-import { type PortConfig, resolveChange, resolvePort } from './config/resolve.ts';
+import { pluginClash } from './config/plugins.ts';
+import { type PortConfig, resolveChange, resolvePort, type SwitchConfig } from './config/resolve.ts';
 import { isSettingMap } from './config/settings.ts';
-import type { ControlSource } from './control/api.ts';
+import type { ControlSource, GroupChange } from './control/api.ts';
 import type { Logger } from './log.ts';
+import type { PluginSpec } from './plugin/bundle.ts';
 import { NoSuchPortError } from './port-errors.ts';
 import type { KeptAddress } from './static-addresses.ts';
 
@@ -27,6 +31,7 @@ const FILE_BYTES_MAX = 2 ** 24;
 /** Settings of one port by name, as JSON has them. */
 type Settings = Readonly<Record<string, unknown>>;
 
+const Vlan = z.int().min(0).max(4095);
 const SettingsOfPorts = z.record(z.string(), z.record(z.string(), z.unknown()));
 const State = z.object({
   format: z.int(),
@@ -36,16 +41,48 @@ const State = z.object({
   set: SettingsOfPorts.default({}),
   /** Addresses that were given to ports, or stick there. */
   addresses: z
+    .array(z.object({ mac: stationMac, vlan: Vlan, port: z.string(), sticky: z.boolean() }))
+    .default([]),
+  /** Members of groups by hand. */
+  groups: z
     .array(
-      z.object({ mac: stationMac, vlan: z.int().min(0).max(4095), port: z.string(), sticky: z.boolean() }),
+      z.object({ vlan: Vlan, group: z.string().refine((text) => parseIp(text) !== null), port: z.string() }),
+    )
+    .default([]),
+  /** In the order in which they were added. */
+  plugins: z
+    .array(
+      z.object({
+        name: z.string(),
+        file: z.string(),
+        settings: z.record(z.string(), z.union([z.string(), z.array(z.string()).readonly()])),
+        folder: z.string(),
+        onFault: z.enum(['drop', 'pass']).nullable(),
+        budgetUs: z.int(),
+      }),
     )
     .default([]),
 });
 type State = z.output<typeof State>;
-const NOTHING: State = { format: STATE_FORMAT, ports: {}, configured: {}, set: {}, addresses: [] };
+type KeptGroup = State['groups'][number];
+const NOTHING: State = {
+  format: STATE_FORMAT,
+  ports: {},
+  configured: {},
+  set: {},
+  addresses: [],
+  groups: [],
+  plugins: [],
+};
 
-/** What ports are added to and taken from. */
-export type PortHost = Pick<ControlSource, 'addPort' | 'changePort' | 'removePort'>;
+/** What a configuration names. */
+type Configured = { readonly ports: readonly PortConfig[]; readonly plugins: readonly PluginSpec[] };
+
+/** What ports, members and plugins are added to and taken from. */
+export type PortHost = Pick<
+  ControlSource,
+  'addPort' | 'changePort' | 'removePort' | 'addGroup' | 'removeGroup' | 'addPlugin' | 'removePlugin'
+> & { setPlugins(specs: readonly PluginSpec[]): Promise<void> };
 
 export class KeptPorts implements PortHost {
   readonly #path: string | null;
@@ -61,7 +98,12 @@ export class KeptPorts implements PortHost {
   /** Of those, what was set. */
   readonly #set = new Map<string, Settings>();
   #addresses: readonly KeptAddress[] = [];
-  /** Those of the file that could not be had again; they stay in it. */
+  /** By VLAN, group and port; of ports that are not there too. */
+  readonly #groups = new Map<string, KeptGroup>();
+  readonly #plugins = new Map<string, PluginSpec>();
+  /** Names of those of the configuration. */
+  #configuredPlugins: readonly string[] = [];
+  /** Ports of the file that could not be had again; they stay in it. */
   readonly #missing = new Set<string>();
 
   /** `path`: null where nothing is kept. */
@@ -70,31 +112,61 @@ export class KeptPorts implements PortHost {
     this.#log = log;
   }
 
-  /** The ports of the configuration as they are to be started: with what was set of those of which it says the same still. */
-  changed(configured: readonly PortConfig[], isRestored: boolean): PortConfig[] {
+  /**
+   * The ports and plugins of the configuration as they are to be started: with what was set of those ports of which it says
+   * the same still, and with the plugins that were added.
+   */
+  changed(
+    { ports: configured, plugins: named }: Configured,
+    isRestored: boolean,
+  ): Pick<SwitchConfig, 'ports' | 'plugins'> {
     this.#state = isRestored ? this.#read() : NOTHING;
     this.#addresses = this.#state.addresses;
+    for (const each of this.#state.groups) this.#groups.set(keyOf(each), each);
+    this.#configuredPlugins = named.map(({ name }) => name);
     const { set, configured: before } = this.#state;
+    const plugins = [...named, ...this.#pluginsBeside(named)];
+    const pluginNames = plugins.map(({ name }) => name);
     for (const port of configured) this.#configured.set(port.name, jsonOf(port));
     const gone = Object.keys(set).filter((name) => !this.#configured.has(name));
     for (const port of gone)
       this.#log.info({ port }, 'was set at run time, and is not in the configuration any more');
-    return configured.map((port) =>
-      Object.hasOwn(set, port.name) ? this.#asItWasSet(port, before[port.name] ?? {}, set[port.name]) : port,
+    const ports = configured.map((port) =>
+      Object.hasOwn(set, port.name)
+        ? this.#asItWasSet(port, before[port.name] ?? {}, set[port.name], pluginNames)
+        : port,
     );
+    return { ports, plugins };
+  }
+
+  /** Those of the file that the configuration does not name. */
+  #pluginsBeside(named: readonly PluginSpec[]): readonly PluginSpec[] {
+    for (const spec of this.#state?.plugins ?? []) {
+      if (named.some(({ name }) => name === spec.name)) {
+        this.#log.info(
+          { plugin: spec.name },
+          'is as the configuration says, not as it was added at run time',
+        );
+        this.#isLess = true;
+      } else this.#plugins.set(spec.name, { ...spec, isKept: true });
+    }
+    return [...this.#plugins.values()];
   }
 
   /** The port as it was set when the configuration said `before` of it; as it is, where that does not hold. */
-  #asItWasSet(port: PortConfig, before: Settings, set: Settings): PortConfig {
+  #asItWasSet(port: PortConfig, before: Settings, set: Settings, pluginNames: readonly string[]): PortConfig {
     const { name } = port;
     const now = this.#configured.get(name) ?? {};
-    // What a later version knows besides was not known then.
-    if (!Object.entries(before).every(([key, value]) => isDeepStrictEqual(now[key], value))) {
+    // What a later version knows besides was not known then, and nobody can have set it.
+    const saysNew = Object.keys(set).some((key) => Object.hasOwn(now, key) && !Object.hasOwn(before, key));
+    if (saysNew || !Object.entries(before).every(([key, value]) => isDeepStrictEqual(now[key], value))) {
       this.#log.info({ port: name }, 'is as the configuration says now, not as it was set at run time');
       return port;
     }
     try {
       const changed = resolveChange(port, set);
+      const clash = pluginClash(changed, pluginNames);
+      if (clash !== null) throw new Error(`plugins: ${clash.text}`);
       this.#set.set(name, set);
       this.#log.info({ port: name, set }, 'is as it was set at run time');
       return changed;
@@ -107,6 +179,8 @@ export class KeptPorts implements PortHost {
   /** Adds the ports of the file that the configuration does not name; answers those that are there. Once, after `changed`. */
   async restore(host: PortHost): Promise<PortConfig[]> {
     this.#host = host;
+    for (const plugin of this.#plugins.keys())
+      this.#log.info({ plugin }, 'is there again, as it was added at run time');
     const restored: PortConfig[] = [];
     const { ports, set } = this.#state ?? NOTHING;
     this.#state = null;
@@ -127,8 +201,23 @@ export class KeptPorts implements PortHost {
         this.#log.warn({ port: name }, `was added at run time, and cannot be had again: ${messageOf(error)}`);
       }
     }
-    this.#isLess = this.#ports.size < kept.length || this.#set.size < Object.keys(set).length;
+    this.#isLess ||= this.#ports.size < kept.length || this.#set.size < Object.keys(set).length;
     return restored;
+  }
+
+  /** Has ports be members again that were by hand, once those are there that are to be; after `restore`. */
+  restoreGroups(): void {
+    for (const each of this.#groups.values()) this.#restoreGroup(each);
+  }
+
+  #restoreGroup(each: KeptGroup): void {
+    const { vlan, port, group } = each;
+    try {
+      this.#running.addGroup(changeOf(each));
+    } catch (error) {
+      const text = `was made a member of ${group} in VLAN ${vlan} at run time, and cannot be one again`;
+      this.#log.warn({ port }, `${text}: ${messageOf(error)}`);
+    }
   }
 
   /** Addresses that stay behind ports; after `changed`. */
@@ -149,6 +238,7 @@ export class KeptPorts implements PortHost {
   async addPort(config: PortConfig, settings: unknown): Promise<void> {
     await this.#running.addPort(config, settings);
     this.#missing.delete(config.name);
+    for (const each of this.#groups.values()) if (each.port === config.name) this.#restoreGroup(each);
     this.#ports.set(config.name, withWholePaths(isSettingMap(settings) ? settings : {}));
     this.#write();
   }
@@ -174,12 +264,80 @@ export class KeptPorts implements PortHost {
     } catch (error) {
       if (!(error instanceof NoSuchPortError) || !this.#missing.delete(name)) throw error;
     }
+    const groups = [...this.#groups].filter(([, { port }]) => port === name);
+    for (const [key] of groups) this.#groups.delete(key);
     const wasSet = this.#set.delete(name);
-    if (this.#ports.delete(name) || wasSet) this.#write();
+    if (this.#ports.delete(name) || wasSet || groups.length > 0) this.#write();
+  }
+
+  addGroup(change: GroupChange): void {
+    this.#running.addGroup(change);
+    const each = { vlan: change.vlan, group: formatIp(change.group), port: change.port };
+    this.#groups.set(keyOf(each), each);
+    this.#write();
+  }
+
+  removeGroup(change: GroupChange): void {
+    this.#running.removeGroup(change);
+    if (this.#groups.delete(keyOf({ ...change, group: formatIp(change.group) }))) this.#write();
+  }
+
+  async addPlugin(spec: PluginSpec): Promise<void> {
+    await this.#running.addPlugin(spec);
+    this.#plugins.set(spec.name, spec);
+    this.#write();
+  }
+
+  /** Has these be the plugins, in this order. @throws ConfigError, PortConflictError */
+  async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    await this.#running.setPlugins(specs);
+    this.#plugins.clear();
+    for (const spec of specs)
+      if (!this.#configuredPlugins.includes(spec.name)) this.#plugins.set(spec.name, spec);
+    this.#write();
+  }
+
+  /** Answers what has everything be kept again as it is now. */
+  memento(): () => void {
+    const maps = [this.#ports, this.#set, this.#groups, this.#plugins] as Map<string, unknown>[];
+    const before = maps.map((map) => [...map]);
+    const missing = [...this.#missing];
+    return () => {
+      for (const [i, map] of maps.entries()) {
+        map.clear();
+        for (const [name, value] of before[i]) map.set(name, value);
+      }
+      for (const name of missing) this.#missing.add(name);
+      this.#write();
+    };
+  }
+
+  /** Settings of a port that was added, as they were given; undefined: it is of the configuration. */
+  settingsOf(name: string): Settings | undefined {
+    return this.#ports.get(name);
+  }
+
+  /** What was set of a port of the configuration; null: as if left out there. */
+  setOf(name: string): Settings {
+    return this.#set.get(name) ?? {};
+  }
+
+  /** All is as the configuration says, which says this now. */
+  configuredAs({ ports, plugins }: Configured): void {
+    this.#configured.clear();
+    for (const port of ports) this.#configured.set(port.name, jsonOf(port));
+    this.#configuredPlugins = plugins.map(({ name }) => name);
+    for (const kept of [this.#ports, this.#set, this.#plugins, this.#missing]) kept.clear();
+    this.#write();
+  }
+
+  async removePlugin(name: string): Promise<void> {
+    await this.#running.removePlugin(name);
+    if (this.#plugins.delete(name)) this.#write();
   }
 
   get #running(): PortHost {
-    assert(this.#host !== null, 'ports are restored before any is changed');
+    assert(this.#host !== null, 'ports are restored before anything is changed');
     return this.#host;
   }
 
@@ -217,7 +375,8 @@ export class KeptPorts implements PortHost {
   #write(): void {
     const path = this.#path;
     if (path === null) return;
-    if (this.#ports.size === 0 && this.#set.size === 0 && this.#addresses.length === 0) {
+    const sizes = [this.#ports, this.#set, this.#groups, this.#plugins].map(({ size }) => size);
+    if (Math.max(...sizes, this.#addresses.length) === 0) {
       rmSync(path, { force: true });
       return;
     }
@@ -228,6 +387,11 @@ export class KeptPorts implements PortHost {
       configured: Object.fromEntries(configured),
       set: Object.fromEntries(this.#set),
       addresses: [...this.#addresses],
+      groups: [...this.#groups.values()],
+      plugins: [...this.#plugins.values()].map(({ isKept: _, ...spec }) => ({
+        ...spec,
+        settings: { ...spec.settings },
+      })),
     };
     try {
       writeFileSync(`${path}.new`, `${JSON.stringify(state, null, 2)}\n`, { mode: FILE_MODE });
@@ -236,6 +400,16 @@ export class KeptPorts implements PortHost {
       this.#log.warn(`ports will not be as they are now after a restart: ${path}: ${messageOf(error)}`);
     }
   }
+}
+
+function keyOf({ vlan, group, port }: KeptGroup): string {
+  return `${vlan} ${group} ${port}`;
+}
+
+function changeOf({ vlan, group, port }: KeptGroup): GroupChange {
+  const address = parseIp(group);
+  assert(address !== null, 'the file is checked when it is read');
+  return { vlan, port, group: address };
 }
 
 /** As it comes back from the file. */

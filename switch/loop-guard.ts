@@ -152,6 +152,15 @@ export class LoopGuard {
     return { why: shut.why, secondsLeft: Math.max(0, shut.untilTick - this.#tick) };
   }
 
+  /** The port is shut as it was in the process before this one, if it is still guarded. */
+  takeOver(portId: number, { why, secondsLeft }: ShutReport): void {
+    const port = this.#host.ports().find(({ id }) => id === portId);
+    if (port === undefined || port.guard === 'off') return;
+    this.#shut.set(portId, { why, untilTick: this.#tick + secondsLeft });
+    this.#host.setShut(portId, true);
+    this.#host.warn(port.name, `is shut for ${secondsLeft} s more because of a loop: ${why}`);
+  }
+
   /** Somebody said anew how the port is guarded: it is open. */
   settle(portId: number): void {
     const port = this.#host.ports().find(({ id }) => id === portId);

@@ -156,7 +156,7 @@ export class PortTable {
    * interrupted. Answers its id. @throws ConfigError, TuningError, then nothing has changed; NoSuchPortError
    */
   async change(name: string, change: unknown): Promise<number> {
-    this.#refuseWhileFrozen();
+    this.refuseWhileFrozen();
     const entry = this.#named(name);
     if (entry === undefined || entry.removed !== null) throw new NoSuchPortError(name);
     await entry.added;
@@ -190,7 +190,7 @@ export class PortTable {
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError also when it is being removed already */
   async remove(name: string): Promise<void> {
-    this.#refuseWhileFrozen();
+    this.refuseWhileFrozen();
     const entry = this.#named(name);
     if (entry === undefined || entry.removed !== null) throw new NoSuchPortError(name);
     await this.#remove(entry);
@@ -232,7 +232,8 @@ export class PortTable {
     this.#isFrozen = false;
   }
 
-  #refuseWhileFrozen(): void {
+  /** What another process was told is not changed here. @throws PortConflictError */
+  refuseWhileFrozen(): void {
     if (this.#isFrozen) throw new PortConflictError('the switch is being taken over');
   }
 
@@ -245,7 +246,7 @@ export class PortTable {
   /** Takes name, number and endpoint, and begins to add: nothing is awaited before they are taken. */
   #enter(config: PortConfig): Entry {
     const { name } = config;
-    this.#refuseWhileFrozen();
+    this.refuseWhileFrozen();
     if (this.#isClosed) throw new PortConflictError('the switch is being stopped');
     const other = this.#named(name);
     if (other !== undefined) {

@@ -278,7 +278,15 @@ export class Switch {
           this.#tick - lastSeenTick,
         ]),
       ...(this.#snooping !== null && { groups: this.#snooping.handOver() as SwitchState['groups'] }),
+      shut: this.#shutPorts(),
     };
+  }
+
+  #shutPorts(): NonNullable<SwitchState['shut']> {
+    const shut = this.#ports.ports.map(({ id, name }) => [name, this.#loopGuard.shutOf(id)] as const);
+    return Object.fromEntries(
+      shut.flatMap(([name, report]) => (report === null ? [] : [[name, report] as const])),
+    );
   }
 
   async rest(): Promise<void> {
@@ -318,6 +326,10 @@ export class Switch {
     for (const [macLo, macHi, vlan, name, age] of this.#taken?.fdb ?? []) {
       const port = this.#ports.withName(name);
       if (port !== undefined) this.#fdb.learn(macLo, macHi, vlan, port.id, this.#tick - age);
+    }
+    for (const [name, report] of Object.entries(this.#taken?.shut ?? {})) {
+      const port = this.#ports.withName(name);
+      if (port !== undefined) this.#loopGuard.takeOver(port.id, report);
     }
     const groups = this.#taken?.groups;
     if (groups !== undefined)
@@ -415,21 +427,43 @@ export class Switch {
     return this.#plugins.notes(name);
   }
 
-  /** Frames pass it from now on, after those that are there. @throws ConfigError */
-  addPlugin(spec: PluginSpec): Promise<void> {
-    return this.#plugins.add(spec);
+  /** Frames pass it from now on, after those that are there. @throws ConfigError, PortConflictError */
+  async addPlugin(spec: PluginSpec): Promise<void> {
+    this.#ports.refuseWhileFrozen();
+    await this.#plugins.add(spec);
   }
 
-  /** As PluginTable.reload. */
-  reloadPlugins(names?: readonly string[]): Promise<void> {
-    return this.#plugins.reload(names);
+  /** As PluginTable.reload. @throws PortConflictError besides */
+  async reloadPlugins(names?: readonly string[]): Promise<void> {
+    this.#ports.refuseWhileFrozen();
+    await this.#plugins.reload(names);
   }
 
   /** @throws NoSuchPluginError; PortConflictError when ports name it */
   async removePlugin(name: string): Promise<void> {
+    this.#ports.refuseWhileFrozen();
     const ports = this.#ports.namingPlugin(name);
     if (ports.length > 0) throw new PortConflictError(`plugin ${name} is named by ${ports.join(', ')}`);
     await this.#plugins.remove(name);
+  }
+
+  /** As PluginTable.replaceAll. @throws PortConflictError besides */
+  async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    this.#ports.refuseWhileFrozen();
+    await this.#plugins.replaceAll(specs);
+  }
+
+  /** As PluginTable.try. */
+  tryPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    return this.#plugins.try(specs);
+  }
+
+  get pluginSpecs(): readonly PluginSpec[] {
+    return this.#plugins.specs;
+  }
+
+  get portConfigs(): readonly PortConfig[] {
+    return this.#ports.settled.map(({ config }) => config);
   }
 
   /** Resolves when nothing of the port is left. @throws NoSuchPortError */
@@ -445,6 +479,7 @@ export class Switch {
 
   /** `vlan` null: that of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
   addAddress(mac: string, vlan: number | null, portName: string): void {
+    this.#ports.refuseWhileFrozen();
     const port = this.#ports.withName(portName);
     if (port === undefined) throw new NoSuchPortError(portName);
     const inVlan = vlan ?? untaggedVlanOf(this.#ports.configOf(port.id));
@@ -453,16 +488,19 @@ export class Switch {
 
   /** @throws PortConflictError */
   removeAddress(mac: string, vlan: number): void {
+    this.#ports.refuseWhileFrozen();
     this.#statics.remove(mac, vlan);
   }
 
-  /** Null: of any. Answers how many there were. @throws NoSuchPortError */
+  /** Null: of any. Answers how many there were. @throws NoSuchPortError, PortConflictError */
   flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number {
+    this.#ports.refuseWhileFrozen();
     return this.#statics.flush(portName, vlan, isAll);
   }
 
   /** As Captures.start, of what was asked for. @throws ConfigError besides */
   async startCapture(query: unknown): Promise<StartedCapture> {
+    this.#ports.refuseWhileFrozen();
     return this.#captures.start(captureRequestOf(query));
   }
 
@@ -532,6 +570,7 @@ export class Switch {
 
   /** Has the port be a member for good. @throws NoSuchPortError, PortConflictError */
   addGroup({ port, vlan, group }: GroupChange): void {
+    this.#ports.refuseWhileFrozen();
     const id = this.#idOf(port);
     if (!this.#snoopingOrRefusal().add(vlan, group, id))
       throw new PortConflictError('there is no room for another group');
@@ -539,6 +578,7 @@ export class Switch {
 
   /** @throws NoSuchPortError, PortConflictError */
   removeGroup({ port, vlan, group }: GroupChange): void {
+    this.#ports.refuseWhileFrozen();
     const id = this.#idOf(port);
     if (!this.#snoopingOrRefusal().remove(vlan, group, id))
       throw new PortConflictError(`${port} is no member of ${formatIp(group)} in VLAN ${vlan}`);
@@ -546,6 +586,7 @@ export class Switch {
 
   /** Forgets what was learned; null: of all. @throws NoSuchPortError, PortConflictError */
   flushGroups({ port, vlan }: { readonly port: string | null; readonly vlan: number | null }): void {
+    this.#ports.refuseWhileFrozen();
     const id = port === null ? null : this.#idOf(port);
     this.#snoopingOrRefusal().flush(vlan, id);
   }

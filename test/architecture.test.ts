@@ -202,6 +202,7 @@ describe('what is said', () => {
       'switch/cli/trace.ts',
       'switch/cli/change-ports.ts',
       'switch/cli/plugin.ts',
+      'switch/cli/configuration.ts',
       'switch/demo/',
     ];
     expect(saying(/\bprocess\.std(out|err)\.write\(|\bconsole\./, ...short)).toEqual([]);

@@ -17,6 +17,8 @@ export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'packed to packed', from: 'packed', to: 'packed' },
   { ...plain, name: 'packed to packed, 1518 bytes', from: 'packed', to: 'packed', bytes: 1518 },
   { ...plain, name: 'flood to 8 ports', ports: 9, floods: true },
+  { ...plain, name: 'snooping on, one flow', snooping: 'unicast' },
+  { ...plain, name: 'a group of 4 of 16 ports', ports: 17, snooping: 'group' },
   { ...plain, name: 'frames in two descriptors', inTwo: true },
   { ...plain, name: 'offloads agreed on, none asked for', offloads: true },
   { ...plain, name: 'the same, 4 flows', offloads: true, flows: 4 },

@@ -3,6 +3,7 @@
  * A guest's memory holds its two rings and their buffers; the fake driver offers all descriptors of a ring at once (a
  * lap), which is not part of what is measured.
  */
+import { macHiOf, macLoOf } from '../../protocol/ethernet.ts';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
@@ -36,6 +37,9 @@ import {
 import { createFdbMemory, Fdb } from '../../switch/l2/fdb/fdb.ts';
 import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../../switch/l2/forwarder.ts';
 import { ForwardingPort } from '../../switch/l2/forwarding-port.ts';
+import { createMessageRing, MessageRing } from '../../switch/l2/groups/message-ring.ts';
+import { Snoop } from '../../switch/l2/groups/snoop.ts';
+import { createGroupMemory, GroupTable } from '../../switch/l2/groups/table.ts';
 import { PORT_COUNTS } from '../../switch/l2/port-counts.ts';
 import { FakeRing } from './fake-ring.ts';
 import { plug, UDP_PACKET } from './plugins.ts';
@@ -69,6 +73,8 @@ export type PiecesCase = {
   readonly limits?: boolean;
   /** Ports are guarded against loops. */
   readonly loopGuard?: boolean;
+  /** Groups are looked at, and no frame is to one; or all frames are to one that the first four receivers joined. */
+  readonly snooping?: 'unicast' | 'group';
   /** All storms of the one that sends are limited. */
   readonly storms?: boolean;
   /** All ports are in one VLAN: the one that sends as an access port or a trunk, whose frames have a tag, the others too. */
@@ -83,6 +89,21 @@ const UDP_HEADERS = [
   ...[8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2],
   ...[3, 232, 7, 208],
 ];
+
+/** Of 239.1.1.1. */
+const GROUP_MAC = [1, 0, 0x5e, 1, 1, 1];
+const MEMBERS = [1, 2, 3, 4];
+
+function snoopOfGroup(): Snoop {
+  const memory = createGroupMemory({ capacity: 2048, portsMax: 64, floodsUnregistered: true, vlans: null });
+  const table = new GroupTable(memory);
+  const group = Uint8Array.from(GROUP_MAC);
+  const set = { vlan: 0, macLo: macLoOf(group), macHi: macHiOf(group), portIds: new Set(MEMBERS) };
+  table.publish([set], []);
+  return new Snoop(view, table, new MessageRing(createMessageRing()), () => {
+    throw new Error('no frame is a message');
+  });
+}
 
 const ALL_OFFLOADS = offloadBits({});
 const arena = Arena.reserve(2 ** 32);
@@ -201,6 +222,7 @@ export class PiecesWorld {
       throw new Error(`a queue of port ${queue.portId} failed with ${queue.fault}`);
     };
     this.#forwarder = new Forwarder(view, fdb, onFault, SCRATCH_OFFSET);
+    if (plan.snooping !== undefined) this.#forwarder.snoopBy(snoopOfGroup());
     this.#guests = Array.from({ length: ports }, (_, id) => new FakeGuest(id, plan));
     for (const [id, guest] of this.#guests.entries()) {
       const port = new ForwardingPort(id, new Float64Array(PORT_COUNTS));
@@ -225,7 +247,8 @@ export class PiecesWorld {
       const flow = i % flows;
       frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));
       frame.set(mac(0, 0), 6);
-      if (plan.guard !== undefined) frame.set(UDP_HEADERS, 12);
+      if (plan.snooping === 'group') frame.set(GROUP_MAC);
+      if (plan.guard !== undefined || plan.snooping !== undefined) frame.set(UDP_HEADERS, 12);
       if (plan.plugin === 'access list') frame.set(UDP_PACKET, 12);
       return frame;
     });

@@ -138,7 +138,8 @@ export async function captureTo(
   const lost =
     counter.lost === 0 ? '' : `, ${formatCount(counter.lost)} lost (whoever reads it was too slow)`;
   const comment = why ?? (counter.comment === '' ? 'the connection to the switch ended' : counter.comment);
-  linesOut(STDERR_FD).write(`ringway: ${formatCount(counter.packets)} frames captured${lost}; ${comment}\n`);
+  const frames = `${formatCount(counter.packets)} ${counter.packets === 1 ? 'frame' : 'frames'}`;
+  linesOut(STDERR_FD).write(`ringway: ${frames} captured${lost}; ${comment}\n`);
 }
 
 /** Whole blocks as they come. Answers why it ended, where that was the output's doing; null: the stream ended. */

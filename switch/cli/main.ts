@@ -16,6 +16,7 @@ import { linesOut } from '../lines-out.ts';
 import { addCapture } from './capture.ts';
 import { addChangePorts } from './change-ports.ts';
 import { CliError, EXIT } from './cli-error.ts';
+import { addConfiguration } from './configuration.ts';
 import { addDemo } from './demo.ts';
 import { addExtcap } from './extcap.ts';
 import { addFdb } from './fdb.ts';
@@ -39,6 +40,8 @@ Examples:
   ringway add vm2=/run/ringway/vm2.sock
   # In another VLAN, without a break
   ringway set vm2 tag=10
+  # All as a file says by now; what does not differ goes on
+  ringway apply /etc/ringway.yaml --dry-run
   # Where a frame would go, and why
   ringway trace --in vm0 --dst 02:00:00:00:00:02 --vlan 10
   # Two guests built in, no QEMU needed
@@ -66,6 +69,7 @@ function buildProgram(): Command {
   addFdb(program);
   addMdb(program);
   addChangePorts(program);
+  addConfiguration(program);
   addTrace(program);
   addCapture(program);
   addExtcap(program);
@@ -78,7 +82,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, mdb, add, set, remove, trace, capture, plugin or demo (see --help)',
+        'name a command: run, ports, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

@@ -38,7 +38,9 @@ export function addPlugin(program: Command): void {
   });
   const add = plugin
     .command('add <file,…>')
-    .description('Add a plugin until the switch ends; the form is that of `ringway run --plugin`.');
+    .description(
+      'Add a plugin behind those that are there, until it is removed; the form is that of `ringway run --plugin`.',
+    );
   addControlOption(add).action(async (text: string, options: AskOptions) => {
     const [name, { file, ...settings }] = Object.entries(pluginSettings([text], 'plugin'))[0];
     const body = { ...settings, file: resolve(String(file)), folder: process.cwd() };

@@ -3,6 +3,12 @@ import type { Command } from 'commander';
 import { printable } from '../../src/host/printable.ts';
 import { queueStoppedText } from '../../src/port/contract.ts';
 import type { Offload } from '../../src/queue/offloads.ts';
+import {
+  BURST_BITS_MIN,
+  BURST_FRAMES_MIN,
+  burstByDefault,
+  LOOP_SHUT_SECONDS,
+} from '../config/common-port.ts';
 import { inUnits } from '../config/kinds/values.ts';
 import { askControl } from '../control/client.ts';
 import type { PortReport, QueueReport } from '../control/report.ts';
@@ -30,14 +36,16 @@ const FEATURES_OF_OFFLOAD: Readonly<Record<Offload, readonly string[]>> = {
 };
 
 const LIMITS = [
-  ['rateIn', 'rate-in'],
-  ['framesIn', 'frames-in'],
-  ['rateOut', 'rate-out'],
-  ['framesOut', 'frames-out'],
+  ['rateIn', 'rate-in', BURST_BITS_MIN],
+  ['framesIn', 'frames-in', BURST_FRAMES_MIN],
+  ['rateOut', 'rate-out', BURST_BITS_MIN],
+  ['framesOut', 'frames-out', BURST_FRAMES_MIN],
+] as const;
+const STORMS = [
   ['stormBroadcast', 'storm-broadcast'],
   ['stormMulticast', 'storm-multicast'],
   ['stormUnknown', 'storm-unknown'],
-] as const satisfies readonly (readonly [keyof PortReport['settings'], string])[];
+] as const;
 
 const COLUMNS: readonly Column[] = [
   { title: 'PORT', align: 'left' },
@@ -84,6 +92,7 @@ function detailsOf(port: PortReport): string[] {
   return [
     ...(port.reason === null ? [] : [port.reason]),
     ...vlanTexts(port.settings),
+    ...mirrorTexts(port.settings),
     ...guardTexts(port.settings),
     ...limitTexts(port.settings),
     ...otherTexts(port),
@@ -108,6 +117,19 @@ function vlanTexts({ vlanMode, tag, trunks, cvlans }: PortReport['settings']): s
     ...(cvlans === null ? [] : [`cvlans ${rangesOf(cvlans)}`]),
   ];
   return [[`vlan-mode ${vlanMode}`, ...(tag === null ? [] : [`tag ${tag}`]), ...lists].join(', ')];
+}
+
+/** In the words of the options: whose frames it gets copies of. */
+function mirrorTexts(settings: PortReport['settings']): string[] {
+  const { mirror, mirrorDirection, mirrorVlans, outputVlan } = settings;
+  if (mirror === null) return [];
+  const texts = [
+    `mirror ${mirror === 'all' ? mirror : mirror.join('+')}`,
+    ...(mirrorDirection === 'in' || mirrorDirection === 'out' ? [`mirror-direction ${mirrorDirection}`] : []),
+    ...(mirrorVlans === null ? [] : [`mirror-vlans ${rangesOf(mirrorVlans)}`]),
+    ...(outputVlan === null ? [] : [`output-vlan ${outputVlan}`]),
+  ];
+  return [texts.join(', ')];
 }
 
 /** In the words of the options: what its guest may send, where that is not anything. */
@@ -144,14 +166,25 @@ function otherTexts({ settings, details }: PortReport): string[] {
 
 /** In the words of the options, what a port may send and be sent. */
 function limitTexts(settings: PortReport['settings']): string[] {
-  const limits = LIMITS.flatMap(([key, word]) => {
+  const limits = LIMITS.flatMap(([key, word, burstMin]) => {
+    const [limit, burst] = [settings[key], settings[`${key}Burst`]];
+    if (limit === null) return [];
+    const isDefault = burst === null || burst === burstByDefault(limit, burstMin);
+    return [`${word} ${inUnits(limit)}`, ...(isDefault ? [] : [`${word}-burst ${inUnits(burst)}`])];
+  });
+  const storms = STORMS.flatMap(([key, word]) => {
     const limit = settings[key];
     return limit === null ? [] : [`${word} ${inUnits(limit)}`];
   });
+  const { loopGuard, loopShutSeconds } = settings;
   const texts = [
     ...limits,
+    ...storms,
     ...(settings.protected ? ['protected on'] : []),
-    ...(settings.loopGuard === 'off' ? [] : [`loop-guard ${settings.loopGuard}`]),
+    ...(loopGuard === 'off' ? [] : [`loop-guard ${loopGuard}`]),
+    ...(loopGuard === 'off' || loopShutSeconds === LOOP_SHUT_SECONDS
+      ? []
+      : [`loop-shut-seconds ${loopShutSeconds}`]),
   ];
   return texts.length === 0 ? [] : [texts.join(', ')];
 }

@@ -1,4 +1,5 @@
 /** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { HandOverError } from '../../src/device/hand-over.ts';
@@ -7,9 +8,10 @@ import { HostError } from '../../src/host/errors.ts';
 import { favour } from '../../src/host/favour.ts';
 import { takeServiceEnvironment } from '../../src/host/notify.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
+import { Configuration } from '../apply/configuration.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
-import { ConfigError } from '../config/settings.ts';
+import { ConfigError, jsonSource } from '../config/settings.ts';
 import type { ControlSource } from '../control/api.ts';
 import { KeptPorts } from '../kept-ports.ts';
 import { launcherGone } from '../launcher.ts';
@@ -25,7 +27,7 @@ import { CliError, EXIT } from './cli-error.ts';
 import { guestLineText } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
 import { recordRunning } from './running.ts';
-import { stopRequested } from './signals.ts';
+import { onReload, stopRequested } from './signals.ts';
 import { ringwayVersion } from './version.ts';
 
 const STOP_AFTER_FAILURE_MS = 2000;
@@ -90,10 +92,11 @@ The configuration file is YAML:
   positions: /run/ringway/ringway.positions
   state: /run/ringway/ringway.ports.json
 
-Ports that "ringway add" adds are kept and there again after a restart, as is what "ringway set" changes; a port that the file or an
-option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
+Ports and plugins that "ringway add" and "ringway plugin add" add are kept and there again after a restart, as is what "ringway set"
+changes; what the file or an option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
 
-Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. The log goes to stderr, the lines that plug guests in to stdout.
+Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. Without a terminal SIGHUP has
+it read the file again, as "ringway apply" would. The log goes to stderr, the lines that plug guests in to stdout.
 
 Examples:
   ringway run --port vm0=/run/ringway/vm0.sock,mode=0660,owner=libvirt-qemu:kvm,queues=4
@@ -148,7 +151,7 @@ export function addRun(program: Command): void {
     )
     .option(
       '--state <file>',
-      'where it is kept which ports are added and set while it runs, or none (default: beside the control socket)',
+      'where it is kept what is added and set while it runs, or none (default: beside the control socket)',
     )
     .option('--no-restore', 'begin without what that file has')
     .option('--takeover', 'take over from the Ringway that runs at the control socket; guests notice nothing')
@@ -163,7 +166,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const environment = takeServiceEnvironment();
   const file =
     options.config === undefined ? [] : [(await import('../config/file.ts')).readConfigFile(options.config)];
-  const config = resolveConfig([...file, settingsOf(options)]);
+  const given = settingsOf(options);
+  const config = resolveConfig([...file, given]);
   // Workers poll there without a pause, of this process and of one that it takes over from: whatever else ran there would
   // keep frames waiting for as long as the scheduler lets it.
   if (config.cpus !== null) keepOff(config.cpus);
@@ -178,11 +182,10 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const service = new Service(environment, log, takeover?.state.service);
   await service.store?.untilLetGo();
   const kept = new KeptPorts(config.stateFile, log);
-  const ports = kept.changed(config.ports, options.restore !== false);
+  const { ports, plugins } = kept.changed(config, options.restore !== false);
   const { store } = service;
-  const running = await Switch.start({ ...config, ports }, log, takeover?.state, store, kept.addresses).catch(
-    asRefusal,
-  );
+  const changed = { ...config, ports, plugins };
+  const running = await Switch.start(changed, log, takeover?.state, store, kept.addresses).catch(asRefusal);
   let isOurs = takeover === null;
   try {
     const restored = await kept.restore(running);
@@ -192,16 +195,27 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       });
       await Promise.race([finishTakeover(takeover, running, log), stopped, failureOf(running)]);
       isOurs = true;
-    } else await running.takeUp();
+      // Also of ports that only this one has.
+      kept.restoreGroups();
+    } else {
+      kept.restoreGroups();
+      await running.takeUp();
+    }
     kept.forgetOthers();
     running.onKeptAddresses = (addresses) => kept.keepAddresses(addresses);
     const server =
       config.controlSocket === null
         ? null
         : new TakeoverServer(giverOf(running, service), config.controlSocket, log);
-    const source = withKept(running, kept, server);
+    const configuration = new Configuration({
+      ...{ running, kept, log, started: config },
+      ...{ file: file[0] ?? null, options: given },
+    });
+    const own = options.config === undefined ? null : resolve(options.config);
+    if (own !== null) onReload(() => void reload(configuration, own, log));
+    const source = withKept(running, kept, server, configuration, own);
     const all = [...ports, ...restored];
-    const isGone = await runUntil(stop, running, { ...config, ports: all }, source, server, log, service);
+    const isGone = await runUntil(stop, running, { ...changed, ports: all }, source, server, log, service);
     if (isGone) {
       service.close();
       await running.leave();
@@ -270,8 +284,19 @@ function asRefusal(error: unknown): never {
 }
 
 /** What the control API reports from and changes. */
-function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | null): ControlSource {
+function withKept(
+  running: Switch,
+  kept: KeptPorts,
+  server: TakeoverServer | null,
+  configuration: Configuration,
+  ownFile: string | null,
+): ControlSource {
   return {
+    configuration: {
+      shown: () => configuration.shown(),
+      apply: ({ settings, path, dryRun }) =>
+        configuration.apply(jsonSource(settings), dryRun, path !== null && path === ownFile),
+    },
     ports: () => running.ports(),
     port: (name) => running.port(name),
     totals: () => running.totals(),
@@ -279,8 +304,8 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     workers: () => running.workers(),
     trace: (question) => running.trace(question),
     mdb: () => running.mdb(),
-    addGroup: (change) => running.addGroup(change),
-    removeGroup: (change) => running.removeGroup(change),
+    addGroup: (change) => kept.addGroup(change),
+    removeGroup: (change) => kept.removeGroup(change),
     flushGroups: (which) => running.flushGroups(which),
     startCapture: (query) => running.startCapture(query),
     captures: () => running.captures(),
@@ -293,13 +318,24 @@ function withKept(running: Switch, kept: KeptPorts, server: TakeoverServer | nul
     flushAddresses: (portName, vlan, isAll) => running.flushAddresses(portName, vlan, isAll),
     plugins: () => running.plugins(),
     pluginNotes: (name) => running.pluginNotes(name),
-    addPlugin: (spec) => running.addPlugin(spec),
+    addPlugin: (spec) => kept.addPlugin(spec),
     reloadPlugins: (names) => running.reloadPlugins(names),
-    removePlugin: (name) => running.removePlugin(name),
+    removePlugin: (name) => kept.removePlugin(name),
     ...(server !== null && {
       takeOver: (socketName: string, formats: readonly number[]) => server.begin(socketName, formats),
     }),
   };
+}
+
+/** SIGHUP: the file that it was started with may say something else now. What it says wrong changes nothing. */
+async function reload(configuration: Configuration, path: string, log: Logger): Promise<void> {
+  try {
+    const { readConfigFile } = await import('../config/file.ts');
+    const { lines } = await configuration.apply(readConfigFile(path), false, true);
+    if (lines.length === 0) log.info({ path }, 'says what runs already');
+  } catch (error) {
+    log.error({ path }, `was not applied: ${error instanceof Error ? error.message : String(error)}`);
+  }
 }
 
 /** Answers whether another process has taken over. @throws CliError when the switch fails by itself */

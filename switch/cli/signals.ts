@@ -1,6 +1,6 @@
 /** Turns signals into one orderly stop. Main thread of `ringway run`. */
 import type { EventEmitter } from 'node:events';
-import { heededSignals, type StopSignal } from '../ignored-signals.ts';
+import { hangUpIsFree, heededSignals, type StopSignal } from '../ignored-signals.ts';
 
 /**
  * One Ctrl-C arrives twice when a wrapper (npm, ringway.js) passes on what the terminal sent to the whole
@@ -32,6 +32,14 @@ export function stopRequested(options: StopOptions = {}): Promise<NodeJS.Signals
     };
     for (const signal of heeded) signals.on(signal, () => onSignal(signal));
   });
+}
+
+/**
+ * Has SIGHUP ask for the configuration to be read again, where it does not tell of a terminal's end and nobody wanted it to be
+ * ignored: of a service, and of whatever else runs without a terminal.
+ */
+export function onReload(listener: () => void, signals: EventEmitter = process): void {
+  if (hangUpIsFree()) signals.on('SIGHUP', listener);
 }
 
 /** Not process.exit(): that waits for the worker threads, and one that blocks in the kernel may be the trouble. */

@@ -58,7 +58,7 @@ const FRAMES = quantity(1, 10 ** 9, 'frames a second');
 const BURST_FRAMES = quantity(1, 10 ** 9, 'frames');
 
 /** How long a port is shut because of a loop, where nobody says otherwise. */
-const LOOP_SHUT_SECONDS = 60;
+export const LOOP_SHUT_SECONDS = 60;
 
 const oneOf = <const Texts extends readonly string[]>(texts: Texts) =>
   z.enum(texts, `${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`);
@@ -238,9 +238,9 @@ export function vlanOf(settings: CommonPortSettings): VlanPolicy {
 
 /** Of a rate, when nobody says how many may be saved up: this part of a second, and so many at least. */
 const BURST_SECONDS = 1 / 20;
-const BURST_FRAMES_MIN = 16;
+export const BURST_FRAMES_MIN = 16;
 /** Two frames of 1,514 bytes. */
-const BURST_BITS_MIN = 2 * 1514 * 8;
+export const BURST_BITS_MIN = 2 * 1514 * 8;
 
 function rateOf(
   perSecond: number | undefined,
@@ -248,7 +248,7 @@ function rateOf(
   burstMin: number,
 ): RatePolicy | null {
   if (perSecond === undefined) return null;
-  return { perSecond, burst: burst ?? Math.max(Math.ceil(perSecond * BURST_SECONDS), burstMin) };
+  return { perSecond, burst: burst ?? burstByDefault(perSecond, burstMin) };
 }
 
 /** What holds for what the port sends and is sent, with what was left out. */
@@ -416,6 +416,11 @@ function stickyClashes(settings: unknown): { readonly key: string; readonly allo
   if (!['on', 'true'].includes(String(macsSticky)) || macsMax !== undefined) return [];
   const needed: Worded = ({ keyName }) => `on only with ${keyName('macsMax')}, which says how many stay`;
   return [{ key: 'macsSticky', allowed: needed }];
+}
+
+/** The burst of a rate where none is set. */
+export function burstByDefault(perSecond: number, burstMin: number): number {
+  return Math.max(Math.ceil(perSecond * BURST_SECONDS), burstMin);
 }
 
 /** A burst is of a rate. */

@@ -63,6 +63,13 @@ export function jsonPortSource(name: string, settings: unknown): SettingSource {
   return { ...JSON_WORDS, values: { ports: { [name]: asSetting(settings, DEPTH_MAX, subject) } } };
 }
 
+/** A whole configuration from JSON, numbers and switches as JSON has them or as text. @throws ConfigError */
+export function jsonSource(settings: unknown): SettingSource {
+  if (!isSettingMap(settings)) throw new ConfigError('a configuration is needed, as a JSON object');
+  const values = asSetting(settings, DEPTH_MAX, 'the configuration') as SettingMap;
+  return { ...MAP_SPELLING, subject: (path) => path.join('.'), values };
+}
+
 /** What a setting of a port is called where nobody wrote it in a file or on a command line. */
 export function portSubject([, name, ...keys]: readonly string[]): string {
   return keys.length > 0 ? `port ${name}: ${keys.join('.')}` : `port ${name}`;

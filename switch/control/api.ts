@@ -12,11 +12,12 @@ import { printable, printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
 import { VLANS } from '../../src/queue/policy.ts';
+import type { ApplyReport } from '../apply/configuration.ts';
 import type { CaptureReport, StartedCapture } from '../capture/captures.ts';
 import { stationMac } from '../config/kinds/values.ts';
 import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
-import { ConfigError, type SettingFault } from '../config/settings.ts';
+import { ConfigError, type SettingFault, type SettingMap } from '../config/settings.ts';
 import { isAlwaysFlooded } from '../l2/groups/snoop.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
@@ -57,19 +58,33 @@ export type ControlSource = {
   addAddress(mac: string, vlan: number | null, portName: string): void;
   /** @throws PortConflictError */
   removeAddress(mac: string, vlan: number): void;
-  /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError */
+  /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError, PortConflictError */
   flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number;
   plugins(): PluginReport[];
   /** @throws NoSuchPluginError */
   pluginNotes(name: string): PluginNotes;
-  /** @throws ConfigError */
+  /** @throws ConfigError, PortConflictError */
   addPlugin(spec: PluginSpec): Promise<void>;
-  /** Left out: all. @throws ConfigError, NoSuchPluginError */
+  /** Left out: all. @throws ConfigError, NoSuchPluginError, PortConflictError */
   reloadPlugins(names?: readonly string[]): Promise<void>;
   /** @throws NoSuchPluginError, PortConflictError */
   removePlugin(name: string): Promise<void>;
+  /** Left out: there is none that could be shown or applied. */
+  readonly configuration?: {
+    /** What runs, as a configuration. */
+    shown(): SettingMap;
+    /** Has the switch be as these settings say, or tells what would be done. @throws as Configuration.apply */
+    apply(request: ApplyRequest): Promise<ApplyReport>;
+  };
   /** Left out: it cannot be taken over. @throws PortConflictError, HostError */
   takeOver?(socketName: string, formats: readonly number[]): void;
+};
+
+/** `path`: of the file that they were read from, whole; null: of none. */
+export type ApplyRequest = {
+  readonly settings: unknown;
+  readonly path: string | null;
+  readonly dryRun: boolean;
 };
 
 /** A member of a group, of four or sixteen bytes. */
@@ -102,6 +117,16 @@ const Flush = z.strictObject({
 const ADDRESS_NEEDED = 'a body { "port": NAME, "vlan": 0 to 4095 } is needed; vlan may be left out';
 const FLUSH_NEEDED = 'a body with any of { "port": NAME, "vlan": 0 to 4095, "static": true } is needed';
 
+const Apply = z.strictObject({
+  settings: z.unknown(),
+  path: z.string().optional(),
+  dryRun: z.boolean().optional(),
+});
+const APPLY_NEEDED =
+  'a body { "settings": CONFIGURATION } is needed; beside it there may be dryRun, true or false, and path, where they were read';
+
+const NO_CONFIGURATION = 'this Ringway has no configuration';
+
 const Takeover = z.object({ socket: z.string(), formats: z.array(z.int()) });
 
 const Reload = z.object({ plugins: z.array(z.string()).optional() });
@@ -117,6 +142,8 @@ const CAPTURE_NEEDED = 'what to capture is needed, as a JSON object';
 /** More than the settings of any port, and the longest program of a filter. */
 const BODY_BYTES_MAX = 2 ** 16;
 const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
+/** Of a configuration: as many ports as there can be, with a good deal of settings each. */
+const CONFIG_BODY_BYTES_MAX = 2 ** 24;
 
 /**
  * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
@@ -126,7 +153,8 @@ const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
  * one, DELETE /v1/mdb?port=NAME&vlan=N forgets what was learned; POST /v1/captures is answered with a stream of pcapng that
  * lasts as long as the capture, GET tells which there are, DELETE /v1/captures/:id ends one; GET /v1/plugins,
  * /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the same for plugins, POST /v1/plugins reloads those that it
- * names; POST /v1/trace tells what would become of a frame (../trace/); POST /v1/takeover hands the process over
+ * names; GET /v1/config tells what runs as a configuration, POST /v1/config has the switch be as another one says (../apply/);
+ * POST /v1/trace tells what would become of a frame (../trace/); POST /v1/takeover hands the process over
  * (../takeover/). Whatever goes wrong is a Refusal with a status.
  */
 export function controlApi(source: ControlSource, version: string): Hono {
@@ -234,6 +262,19 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return source.endCapture(Number(id))
       ? json(context, { ended: Number(id) })
       : refuse(context, `there is no capture ${id}`, 404);
+  });
+  api.get('/v1/config', (context) => {
+    const { configuration } = source;
+    return configuration === undefined
+      ? refuse(context, NO_CONFIGURATION, 409)
+      : json(context, configuration.shown());
+  });
+  api.post('/v1/config', async (context) => {
+    const { data } = Apply.safeParse(await jsonOf(context, APPLY_NEEDED, CONFIG_BODY_BYTES_MAX));
+    if (data?.settings === undefined) return refuse(context, APPLY_NEEDED, 400);
+    if (source.configuration === undefined) return refuse(context, NO_CONFIGURATION, 409);
+    const { settings, path = null, dryRun = false } = data;
+    return json(context, await source.configuration.apply({ settings, path, dryRun }));
   });
   api.post('/v1/takeover', async (context) => {
     const { data } = Takeover.safeParse(await jsonOf(context, TAKEOVER_NEEDED));

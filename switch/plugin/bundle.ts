@@ -1,4 +1,5 @@
 /** A plugin that was tried, as the main thread hands it to the workers: plain data. */
+import { isDeepStrictEqual } from 'node:util';
 import type { PluginModules } from './modules.ts';
 import type { PluginSettingValues } from './settings.ts';
 
@@ -17,7 +18,14 @@ export type PluginSpec = {
   readonly onFault: OnFault | null;
   /** Microseconds that a call for a burst may take, again and again. */
   readonly budgetUs: number;
+  /** It was added at run time, and the file of that names it (../kept-ports.ts). */
+  readonly isKept?: true;
 };
+
+/** Whether they are configured alike. */
+export function isSamePlugin(a: PluginSpec, b: PluginSpec): boolean {
+  return isDeepStrictEqual({ ...a, isKept: null }, { ...b, isKept: null });
+}
 
 export type PluginBundle = {
   /** Of this load; no other has it. */

@@ -15,6 +15,7 @@ import {
   COUNT_UNSAID,
   COUNTS_FIRST,
   countsOf,
+  isSamePlugin,
   type OnFault,
   type PluginBundle,
   type PluginSpec,
@@ -90,7 +91,8 @@ class Entry {
 export class PluginTable {
   readonly #workers: PluginWorkers;
   readonly #log: Logger;
-  readonly #entries = new Map<string, Entry>();
+  /** In the order in which frames pass them. */
+  #entries = new Map<string, Entry>();
   /** What workers refused to load, by the bundle's number. */
   readonly #refusals = new Map<number, string>();
   /** What is asked for, one after the other. Never rejects. */
@@ -171,6 +173,51 @@ export class PluginTable {
     });
   }
 
+  /**
+   * Has these be the plugins from now on, in this order. Those that are there already with the same settings go on as they
+   * are; no frame passes undecided. @throws ConfigError with all that cannot be: then all is as it was
+   */
+  replaceAll(specs: readonly PluginSpec[]): Promise<void> {
+    return this.#inTurn(async () => {
+      const olds = specs.map((spec) => this.#entries.get(spec.name));
+      const isSame = specs.map((spec, i) => olds[i] !== undefined && isSamePlugin(olds[i].bundle.spec, spec));
+      const tried = await Promise.allSettled(
+        specs.filter((_, i) => !isSame[i]).map((spec) => tryPlugin(spec)),
+      );
+      throwAll(tried);
+      const bundles = tried.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+      const entries = new Map<string, Entry>();
+      for (const [i, { name }] of specs.entries()) {
+        const old = olds[i];
+        const bundle = isSame[i] ? undefined : bundles.shift();
+        const entry = bundle === undefined ? old : this.#entryOf(bundle, await this.#loaded(bundle));
+        if (entry !== undefined) entries.set(name, entry);
+      }
+      this.#entries = entries;
+      await this.#use();
+      // Only now nobody counts in what was before.
+      for (const [i, { name }] of specs.entries()) {
+        const [old, entry] = [olds[i], entries.get(name)];
+        if (old !== undefined && entry !== undefined && old !== entry)
+          entry.before = countedBy(old, this.#workers.workerCount);
+      }
+      this.#log.info({ plugins: this.names }, 'are the plugins now');
+    });
+  }
+
+  /** Of those that are not there with the same settings. @throws ConfigError with all that cannot be */
+  async try(specs: readonly PluginSpec[]): Promise<void> {
+    const fresh = specs.filter((spec) => {
+      const old = this.#entries.get(spec.name);
+      return old === undefined || !isSamePlugin(old.bundle.spec, spec);
+    });
+    throwAll(await Promise.allSettled(fresh.map((spec) => tryPlugin(spec))));
+  }
+
+  get specs(): readonly PluginSpec[] {
+    return [...this.#entries.values()].map(({ bundle }) => bundle.spec);
+  }
+
   /** What a worker tells. */
   heard(report: WorkerReport): void {
     if (report.kind === 'pluginRefused') {
@@ -216,9 +263,12 @@ export class PluginTable {
   }
 
   #enter(bundle: PluginBundle, counts: SharedArrayBuffer): void {
-    const { name } = bundle.spec;
-    const rate = new LogRate((level, message) => this.#log[level]({ plugin: name }, message));
-    this.#entries.set(name, new Entry(bundle, counts, rate));
+    this.#entries.set(bundle.spec.name, this.#entryOf(bundle, counts));
+  }
+
+  #entryOf(bundle: PluginBundle, counts: SharedArrayBuffer): Entry {
+    const plugin = bundle.spec.name;
+    return new Entry(bundle, counts, new LogRate((level, message) => this.#log[level]({ plugin }, message)));
   }
 
   /** Every worker has it. Answers what they will count into. @throws ConfigError; then none has it for long */

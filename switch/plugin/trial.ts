@@ -14,15 +14,18 @@ const PROGRAM = new URL(
   import.meta.url,
 );
 
+/** Nobody finds it in the configuration. */
+const KEPT = ', added at run time: `ringway run --no-restore` begins without what was';
+
 let lastNumber = 0;
 
 /** A plugin that cannot be: the message names its file, its settings and all that is wrong with them. */
 export function refusedPlugin(
-  { name, file }: PluginSpec,
+  { name, file, isKept }: PluginSpec,
   faults: readonly PluginSettingFault[],
 ): ConfigError {
   const told = faults.map((fault): { subject: string; fault: SettingFault } => ({
-    subject: `plugin ${name} (${file})${fault.name === '' ? '' : `: ${fault.name}`}`,
+    subject: `plugin ${name} (${file}${isKept ? KEPT : ''})${fault.name === '' ? '' : `: ${fault.name}`}`,
     fault: {
       path: ['plugins', name, ...(fault.name === '' ? [] : [fault.name])],
       text: printable(fault.text),

@@ -168,6 +168,8 @@ export const RECORDS = {
         routers: z.array(z.tuple([z.int(), z.string(), z.int()])),
       })
       .optional(),
+    /** Ports that are shut because of a loop, by name (switch/loop-guard.ts); left out: none is. */
+    shut: z.record(z.string(), z.object({ why: z.string(), secondsLeft: z.int().nonnegative() })).optional(),
     /** What the process was told as a service (switch/service/service.ts); null: it is none. */
     service: z
       .object({

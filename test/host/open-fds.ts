@@ -3,6 +3,7 @@
  * descriptors use it: take a snapshot before, ask what is new after.
  */
 import { readdirSync, readlinkSync } from 'node:fs';
+import { getCACertificates } from 'node:tls';
 import { closingElsewhere } from '../../src/host/closing.ts';
 import { peerSignalsNeverWait } from '../../src/host/peer-signal.ts';
 
@@ -10,6 +11,9 @@ import { peerSignalsNeverWait } from '../../src/host/peer-signal.ts';
 export type OpenFds = ReadonlyMap<number, string>;
 
 export function openFds(): OpenFds {
+  // Where NODE_EXTRA_CA_CERTS is set, Node reads that file in a thread of its own once anything loads TLS, when the machine lets it:
+  // it is read to its end here, and never again.
+  getCACertificates('extra');
   // Opens a file of the thread at its first signal: not a leak of the test that happens to be first.
   peerSignalsNeverWait();
   const open = new Map<number, string>();

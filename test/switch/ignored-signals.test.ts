@@ -1,6 +1,11 @@
 /** Which signals are left alone, by how the process was started. */
 import { describe, expect, it } from 'vitest';
-import { IGNORED_VARIABLE, ignoredSignals, type StartFacts } from '../../switch/ignored-signals.ts';
+import {
+  IGNORED_VARIABLE,
+  ignoredSignals,
+  isHangUpFree,
+  type StartFacts,
+} from '../../switch/ignored-signals.ts';
 
 const FROM_TERMINAL: StartFacts = { environment: {}, hasTerminal: true, hasStdinOfNohup: false };
 const noted = (mask: string): StartFacts => ({
@@ -21,5 +26,14 @@ describe('ignored signals', () => {
     ['without a terminal', { ...FROM_TERMINAL, hasTerminal: false }, ['SIGHUP']],
   ])('%s', (_, facts, signals) => {
     expect([...ignoredSignals(facts)]).toEqual(signals);
+  });
+
+  it('leave SIGHUP free where it tells of no terminal and nobody wanted it ignored', () => {
+    const service = { ...FROM_TERMINAL, hasTerminal: false };
+    expect(isHangUpFree(service)).toBe(true);
+    expect(isHangUpFree({ ...noted('0000000000000000'), hasTerminal: false })).toBe(true);
+    expect(isHangUpFree({ ...noted('0000000000000001'), hasTerminal: false })).toBe(false);
+    expect(isHangUpFree({ ...service, hasStdinOfNohup: true })).toBe(false);
+    expect(isHangUpFree(FROM_TERMINAL)).toBe(false);
   });
 });

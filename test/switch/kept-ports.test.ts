@@ -13,9 +13,13 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type PortConfig, resolvePort } from '../../switch/config/resolve.ts';
+import type { GroupChange } from '../../switch/control/api.ts';
 import { KeptPorts, type PortHost } from '../../switch/kept-ports.ts';
 import type { Logger } from '../../switch/log.ts';
+import type { PluginSpec } from '../../switch/plugin/bundle.ts';
 import { NoSuchPortError } from '../../switch/port-errors.ts';
+
+const NOTHING = { ports: [], plugins: [] };
 
 let folder = '';
 let path = '';
@@ -34,13 +38,18 @@ const log = {
 } as unknown as Logger;
 
 function textOf(about: unknown, text?: string): string {
-  return typeof about === 'string' ? about : `${(about as { port: string }).port} ${text}`;
+  if (typeof about === 'string') return about;
+  const { port, plugin } = about as { port?: string; plugin?: string };
+  return `${port ?? plugin} ${text}`;
 }
 
 /** A switch that has the ports that it is given, and refuses those of some names. */
 class FakeHost implements PortHost {
   readonly ports = new Map<string, PortConfig>();
   readonly refused = new Set<string>();
+  /** PORT GROUP VLAN */
+  readonly members = new Set<string>();
+  readonly plugins = new Set<string>();
 
   async addPort(config: PortConfig): Promise<void> {
     if (this.refused.has(config.name)) throw new Error('its socket is taken');
@@ -53,6 +62,30 @@ class FakeHost implements PortHost {
 
   async removePort(name: string): Promise<void> {
     if (!this.ports.delete(name)) throw new NoSuchPortError(name);
+    for (const member of this.members) if (member.startsWith(`${name} `)) this.members.delete(member);
+  }
+
+  addGroup({ port, group, vlan }: GroupChange): void {
+    if (!this.ports.has(port)) throw new NoSuchPortError(port);
+    this.members.add(`${port} ${group.join('.')} ${vlan}`);
+  }
+
+  removeGroup({ port, group, vlan }: GroupChange): void {
+    this.members.delete(`${port} ${group.join('.')} ${vlan}`);
+  }
+
+  async addPlugin({ name }: PluginSpec): Promise<void> {
+    if (this.refused.has(name)) throw new Error('a syntax error');
+    this.plugins.add(name);
+  }
+
+  async removePlugin(name: string): Promise<void> {
+    this.plugins.delete(name);
+  }
+
+  async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    this.plugins.clear();
+    for (const { name } of specs) this.plugins.add(name);
   }
 }
 
@@ -65,11 +98,15 @@ async function start(...configured: string[]): Promise<{ host: FakeHost; kept: K
 async function startAt(
   host: FakeHost,
   configured: readonly string[],
+  plugins: readonly PluginSpec[] = [],
 ): Promise<{ host: FakeHost; kept: KeptPorts; names: string[] }> {
   const kept = new KeptPorts(path, log);
   const configs = configured.map((name) => resolvePort(name, { socket: `/x/${name}.sock` }));
-  for (const config of kept.changed(configs, true)) host.ports.set(config.name, config);
+  const changed = kept.changed({ ports: configs, plugins }, true);
+  for (const { name } of changed.plugins) host.plugins.add(name);
+  for (const config of changed.ports) host.ports.set(config.name, config);
   const restored = await kept.restore(host);
+  kept.restoreGroups();
   kept.forgetOthers();
   return { host, kept, names: restored.map(({ name }) => name) };
 }
@@ -148,7 +185,7 @@ describe('ports that were added at run time', () => {
 
   it('are kept nowhere without a file', async () => {
     const kept = new KeptPorts(null, log);
-    expect(kept.changed([], true)).toEqual([]);
+    expect(kept.changed(NOTHING, true)).toEqual(NOTHING);
     expect(await kept.restore(new FakeHost())).toEqual([]);
     await add(kept, 'vm2');
     expect(readdirSync(folder)).toEqual([]);
@@ -162,10 +199,12 @@ describe('what was set of ports of the configuration', () => {
   async function startWith(
     settings: object,
     isRestored = true,
+    plugins: readonly PluginSpec[] = [],
   ): Promise<{ kept: KeptPorts; vm0: PortConfig }> {
     const host = new FakeHost();
     const kept = new KeptPorts(path, log);
-    const [vm0] = kept.changed([resolvePort('vm0', settings)], isRestored);
+    const configured = { ports: [resolvePort('vm0', settings)], plugins };
+    const [vm0] = kept.changed(configured, isRestored).ports;
     host.ports.set('vm0', vm0);
     await kept.restore(host);
     kept.forgetOthers();
@@ -201,6 +240,13 @@ describe('what was set of ports of the configuration', () => {
     expect(existsSync(path)).toBe(false);
   });
 
+  it('is over once the configuration says something of what was set, where it said nothing', async () => {
+    const { kept } = await startWith({ socket: VM0.socket });
+    await kept.changePort('vm0', { tag: 8 });
+    expect((await startWith({ ...VM0, tag: 9 })).vm0).toMatchObject({ tag: 9 });
+    expect(existsSync(path)).toBe(false);
+  });
+
   it('holds in a later version, which knows more settings', async () => {
     const { kept } = await startWith(VM0);
     await kept.changePort('vm0', { tag: 8 });
@@ -218,11 +264,103 @@ describe('what was set of ports of the configuration', () => {
     expect(lines.at(-1)).toMatch(/^warn vm0 was set at run time, and cannot be so again: .*8000/);
   });
 
+  it('is left out where it names a plugin that is not there any more', async () => {
+    const { kept } = await startWith(VM0, true, [pluginOf('access')]);
+    await kept.changePort('vm0', { plugins: ['access'] });
+    expect((await startWith(VM0, true, [pluginOf('access')])).vm0).toMatchObject({ plugins: ['access'] });
+    expect((await startWith(VM0)).vm0).not.toHaveProperty('plugins');
+    expect(lines.at(-1)).toBe(
+      'warn vm0 was set at run time, and cannot be so again: plugins: access is not allowed (there are no plugins)',
+    );
+  });
+
   it('is not there without being restored, and goes with its port', async () => {
     const { kept } = await startWith(VM0);
     await kept.changePort('vm0', { tag: 8 });
     expect((await startWith(VM0, false)).vm0).toMatchObject({ tag: 7 });
     await kept.removePort('vm0');
+    expect(existsSync(path)).toBe(false);
+  });
+});
+
+describe('members of groups by hand', () => {
+  const GROUP = Uint8Array.of(239, 1, 1, 1);
+  const change = (port: string, vlan = 10): GroupChange => ({ port, vlan, group: GROUP });
+
+  it('are members again, of ports of the configuration and of added ones', async () => {
+    const { kept } = await start('vm0');
+    await add(kept, 'vm1');
+    kept.addGroup(change('vm0'));
+    kept.addGroup(change('vm1'));
+    kept.addGroup(change('vm1', 11));
+    kept.removeGroup(change('vm1', 11));
+    for (let i = 0; i < 2; i++) {
+      const { host } = await start('vm0');
+      expect([...host.members]).toEqual(['vm0 239.1.1.1 10', 'vm1 239.1.1.1 10']);
+    }
+  });
+
+  it('are kept while their port is not there, and gone once it is removed', async () => {
+    const { kept } = await start('vm0');
+    kept.addGroup(change('vm0'));
+    const { kept: next, host } = await start();
+    expect([...host.members]).toEqual([]);
+    expect(lines).toEqual([
+      'warn vm0 was made a member of 239.1.1.1 in VLAN 10 at run time, and cannot be one again: there is no port vm0',
+    ]);
+    await add(next, 'vm0');
+    expect([...host.members]).toEqual(['vm0 239.1.1.1 10']);
+    await next.removePort('vm0');
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it('are not kept when there is no such port', async () => {
+    const { kept } = await start();
+    expect(() => kept.addGroup(change('vm9'))).toThrow('there is no port vm9');
+    expect(existsSync(path)).toBe(false);
+  });
+});
+
+function pluginOf(name: string): PluginSpec {
+  return {
+    name,
+    file: `/etc/${name}.ts`,
+    settings: { rules: 'a.rules', ports: ['x', 'y'] },
+    folder: '/etc',
+    onFault: null,
+    budgetUs: 1000,
+  };
+}
+
+describe('plugins that were added at run time', () => {
+  it('are there again behind those of the configuration, in the order in which they were added', async () => {
+    const { kept } = await startAt(new FakeHost(), [], [pluginOf('first')]);
+    for (const name of ['b', 'a', 'c']) await kept.addPlugin(pluginOf(name));
+    await kept.removePlugin('c');
+    for (let i = 0; i < 2; i++) {
+      const { plugins } = new KeptPorts(path, log).changed({ ports: [], plugins: [pluginOf('first')] }, true);
+      const added = ['b', 'a'].map((name) => ({ ...pluginOf(name), isKept: true }));
+      expect(plugins).toEqual([pluginOf('first'), ...added]);
+    }
+    const { kept: next, host } = await start();
+    expect([...host.plugins]).toEqual(['b', 'a']);
+    for (const name of ['a', 'b']) await next.removePlugin(name);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it('are as the configuration says when it names them, and then forgotten', async () => {
+    const { kept } = await start();
+    await kept.addPlugin(pluginOf('a'));
+    const { host } = await startAt(new FakeHost(), [], [{ ...pluginOf('a'), file: '/other.ts' }]);
+    expect([...host.plugins]).toEqual(['a']);
+    expect(lines).toEqual(['info a is as the configuration says, not as it was added at run time']);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  it('are not kept when they cannot be', async () => {
+    const { kept, host } = await start();
+    host.refused.add('a');
+    await expect(kept.addPlugin(pluginOf('a'))).rejects.toThrow('a syntax error');
     expect(existsSync(path)).toBe(false);
   });
 });

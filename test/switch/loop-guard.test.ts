@@ -48,6 +48,25 @@ function comes(from: number, by: number, vlan = 0): void {
   guard.probeSeen({ portId: by, vlan, number: probe?.number ?? '' });
 }
 
+describe('a port that was shut in the process before', () => {
+  it('is shut for as long as was left, and then open', () => {
+    guard.takeOver(1, { why: 'a loop', secondsLeft: 7 });
+    expect([...shut]).toEqual([1]);
+    expect(log).toEqual(['vm1 is shut for 7 s more because of a loop: a loop']);
+    pass(6);
+    expect(guard.shutOf(1)).toEqual({ why: 'a loop', secondsLeft: 1 });
+    pass(1);
+    expect([guard.shutOf(1), ...shut]).toEqual([null]);
+  });
+
+  it('is open where it is not guarded any more, or is gone', () => {
+    ports = [port(0, { guard: 'off' })];
+    guard.takeOver(0, { why: 'a loop', secondsLeft: 7 });
+    guard.takeOver(1, { why: 'a loop', secondsLeft: 7 });
+    expect([...shut]).toEqual([]);
+  });
+});
+
 describe('probes', () => {
   it('go out of guarded ports that run, every two seconds, each with a number of its own', () => {
     ports = [port(0), port(1, { guard: 'off' }), port(2, { guard: 'probe' }), port(3, { isRunning: false })];

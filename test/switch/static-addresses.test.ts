@@ -139,16 +139,17 @@ describe('the file of ports', () => {
   it('has them, and is gone when there is nothing in it', () => {
     const path = join(folder, 'state.json');
     const log = pino({ level: 'silent' });
+    const NOTHING = { ports: [], plugins: [] };
     const one: KeptAddress = { mac: MAC, vlan: 7, port: 'vm1', sticky: true };
     const file = new KeptPorts(path, log);
-    file.changed([], true);
+    file.changed(NOTHING, true);
     expect(file.addresses).toEqual([]);
     file.keepAddresses([one]);
     const next = new KeptPorts(path, log);
-    next.changed([], true);
+    next.changed(NOTHING, true);
     expect(next.addresses).toEqual([one]);
     const without = new KeptPorts(path, log);
-    without.changed([], false);
+    without.changed(NOTHING, false);
     expect(without.addresses).toEqual([]);
     next.keepAddresses([]);
     expect(() => readFileSync(path)).toThrow('ENOENT');

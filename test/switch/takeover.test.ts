@@ -3,12 +3,15 @@
  * numbered frames both ways, each of which comes once. A successor that comes to nothing at any step before the last
  * changes nothing.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
-import { askControl } from '../../switch/control/client.ts';
+import { BlockCounter } from '../../switch/cli/block-counter.ts';
+import { askControl, streamControl } from '../../switch/control/client.ts';
+import type { PluginReport } from '../../switch/plugin/plugin-table.ts';
+import type { MdbReport } from '../../switch/snooping/report.ts';
 import { beginTakeover } from '../../switch/takeover/take.ts';
 import { NumberedFlow } from '../numbered-flow.ts';
 import { naiveRead } from '../protocol/naive-capture.ts';
@@ -31,6 +34,7 @@ type Setup = {
   readonly cpus?: string;
   /** The guests' cards are behind one. */
   readonly iommu?: true;
+  readonly args?: readonly string[];
 };
 
 class World {
@@ -46,12 +50,15 @@ class World {
   }
 
   /** `captures`: names of ports that write what comes and goes at all others. */
-  static async start({ layout, role, cpus, iommu }: Setup, captures: readonly string[] = []): Promise<World> {
+  static async start(
+    { layout, role, cpus, iommu, args = [] }: Setup,
+    captures: readonly string[] = [],
+  ): Promise<World> {
     const isClient = role === 'client';
     const options = `${isClient ? ',role=client' : ''}${iommu === true ? ',features=iommu' : ''}`;
     const switching = await RingwayProcess.start({
       ports: [...NAMES, ...captures],
-      args: cpus === undefined ? [] : ['--cpus', cpus],
+      args: cpus === undefined ? args : [...args, '--cpus', cpus],
       kinds: Object.fromEntries(captures.map((name) => [name, 'pcap'])),
       portOptions: {
         a: options,
@@ -126,6 +133,14 @@ const addPort = (switching: RingwayProcess, name: string): Promise<unknown> =>
     method: 'PUT',
     body: { socket: switching.socket(name) },
   });
+
+/** The next probe that the switch sends to the guest. */
+async function loopProbeOf(guest: EmbeddedGuest): Promise<Uint8Array> {
+  for (;;) {
+    const frame = await guest.received();
+    if (frame[12] === 0x88 && frame[13] === 0xb5) return frame;
+  }
+}
 
 /** Of a test with one takeover or two, on a machine with much else to do. */
 const TIMEOUT_MS = 120_000;
@@ -205,6 +220,35 @@ describe('a successor that comes to nothing', () => {
     ).rejects.toThrow('takeover in format 7 was asked for');
   });
 
+  it('because a plugin of its does not load says which, and the rules of before hold on', {
+    timeout: TIMEOUT_MS,
+  }, async () => {
+    const world = await World.start({ layout: 'split', role: 'server' });
+    const { switching } = world;
+    const rule = join(switching.folder, 'rule.ts');
+    const add = { method: 'PUT', body: { file: rule } } as const;
+    writeFileSync(rule, 'export default () => ({ version: 1, decide() {} });\n');
+    await askControl(switching.controlSocket, '/v1/plugins/rule', add);
+    await world.runFor(1000);
+    writeFileSync(rule, 'export default (;\n');
+    await world.runUntil(switching.failTakeOver(null));
+    expect(switching.log).toMatch(
+      /^ringway: plugin rule \(.*rule\.ts, added at run time: .*\): syntax error: /m,
+    );
+    await world.runFor(1000);
+    expect(await askControl(switching.controlSocket, '/v1/plugins')).toMatchObject([
+      { name: 'rule', state: 'running', frames: world.flows[0].sent + world.flows[1].sent },
+    ]);
+    // And once it does.
+    writeFileSync(rule, 'export default () => ({ version: 1, decide() {} });\n');
+    await world.runUntil(switching.takeOver());
+    await world.runFor(1000);
+    await world.expectAllThere();
+    const [{ name, frames }] = await askControl<PluginReport[]>(switching.controlSocket, '/v1/plugins');
+    expect(name).toBe('rule');
+    expect(frames).toBeGreaterThanOrEqual(2000);
+  });
+
   it.each([
     ['kind', (file: string) => `pcap:${file}`, /its kind is vhost-user in the running Ringway, and pcap in/],
     ['place', (file: string) => file, /its place is .*c.sock in the running Ringway, and .*other in/],
@@ -248,6 +292,47 @@ describe('what goes on beside frames', () => {
     expect(new Set(packets.map(({ interfaceIndex }) => interfaceIndex)).size).toBe(2);
   });
 
+  it('is not what captures show: their readers are told why they end', { timeout: TIMEOUT_MS }, async () => {
+    const world = await World.start({ layout: 'packed', role: 'server' });
+    const { switching, flows } = world;
+    const body = { ports: ['a'], direction: 'in' };
+    const stream = await streamControl(switching.controlSocket, '/v1/captures', { method: 'POST', body });
+    const chunks: Buffer[] = [];
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+    const ended = new Promise((resolve) => stream.once('end', resolve));
+    await world.runFor(100);
+    const before = flows[0].sent;
+    await world.runUntil(switching.takeOver());
+    await ended;
+    const counter = new BlockCounter();
+    counter.wholeBlocks(Buffer.concat(chunks));
+    expect(counter.packets).toBeGreaterThanOrEqual(before);
+    expect(counter.comment).toBe('the capture ended: the switch is being taken over');
+    await world.runFor(100);
+    await world.expectAllThere();
+  });
+
+  it('is that a port is shut because of a loop', { timeout: TIMEOUT_MS }, async () => {
+    const world = await World.start({ layout: 'split', role: 'server' });
+    const { switching, guests } = world;
+    await switching.set('b', { loopGuard: 'probe', loopShutSeconds: 3600 });
+    const probe = await loopProbeOf(guests[1]);
+    expect(guests[1].send(probe)).toBe(true);
+    await switching.until(async () => (await switching.port('b')).shut !== null);
+    await switching.takeOver();
+    const { shut } = await switching.port('b');
+    expect(shut?.why).toBe('a frame that was sent out of it came in by it again');
+    expect(shut?.secondsLeft).toBeGreaterThan(3000);
+    // Nothing goes to it.
+    const frame = new Uint8Array(60).fill(0xff, 0, 6);
+    frame.set(guests[0].mac, 6);
+    expect(guests[0].send(frame)).toBe(true);
+    await switching.until(async () => (await switching.port('a')).drops.noReceiver === 1);
+    await switching.set('b', { loopGuard: 'off' });
+    await world.runFor(1000);
+    await world.expectAllThere();
+  });
+
   it('is how old addresses are', { timeout: TIMEOUT_MS }, async () => {
     const world = await World.start({ layout: 'split', role: 'server' });
     const { switching, guests } = world;
@@ -282,7 +367,7 @@ describe('a Ringway that is taken over with other settings', () => {
   });
 
   it('keeps what was added and set at run time', { timeout: TIMEOUT_MS }, async () => {
-    const world = await World.start({ layout: 'packed', role: 'server' });
+    const world = await World.start({ layout: 'packed', role: 'server', args: ['--snooping'] });
     const { switching } = world;
     await addPort(switching, 'c');
     const body = { forwardBpdu: true };
@@ -292,7 +377,12 @@ describe('a Ringway that is taken over with other settings', () => {
     await askControl(switching.controlSocket, path, { method: 'PUT', body: { port, vlan } });
     const guest = await EmbeddedGuest.connect({ socketPath: switching.socket('c'), waitMs: WAIT_MS });
     closing.push(() => guest.close());
+    const groupPath = '/v1/mdb/c/239.1.1.1?vlan=10';
+    await askControl(switching.controlSocket, groupPath, { method: 'PUT' });
     await world.runUntil(switching.takeOver());
+    expect((await askControl<MdbReport>(switching.controlSocket, '/v1/mdb')).groups).toMatchObject([
+      { vlan: 10, group: '239.1.1.1', port: 'c', leftSeconds: null },
+    ]);
     const { entries } = await switching.fdb();
     expect(entries.find((entry) => entry.mac === mac && entry.vlan === vlan)).toMatchObject(address);
     expect((await switching.ports()).map(({ name }) => name).sort()).toEqual([...NAMES, 'c']);

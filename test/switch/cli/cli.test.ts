@@ -15,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix } from '../../../src/host/unix-socket.ts';
 import { guestLine } from '../../../switch/cli/guest-line.ts';
@@ -26,6 +26,9 @@ import type { PortConfig } from '../../../switch/config/resolve.ts';
 
 const MAIN = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
 const WRAPPER = fileURLToPath(new URL('../../../switch/cli/ringway.js', import.meta.url));
+
+// Many start a process or ten, one after the other.
+vi.setConfig({ testTimeout: 120_000 });
 
 type Ended = { code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string };
 
@@ -112,7 +115,7 @@ describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
     [
       [],
-      'name a command: run, ports, fdb, mdb, add, set, remove, trace, capture, plugin or demo (see --help)',
+      'name a command: run, ports, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin or demo (see --help)',
     ],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],
@@ -218,7 +221,7 @@ describe('run', () => {
   });
 
   // Some twenty processes, one after the other.
-  it('gains and loses ports while it runs', { timeout: 120_000 }, async () => {
+  it('gains and loses ports while it runs', async () => {
     const socket = (name: string): string => join(folder, `${name}.sock`);
     const names = async (): Promise<string[]> =>
       JSON.parse((await ringway('ports', '--json')).stdout).map(({ name }: { name: string }) => name);
@@ -255,7 +258,7 @@ describe('run', () => {
     const limits = ['frames-in=1K', 'rate-out=10M', 'rate-out-burst=64K', 'storm-broadcast=100'];
     expect(await ringway('set', 'b', ...limits)).toEqual(done);
     expect((await ringway('ports')).stdout).toContain(
-      '\n  frames-in 1K, rate-out 10M, storm-broadcast 100, protected on, loop-guard on\n',
+      '\n  frames-in 1K, rate-out 10M, rate-out-burst 64K, storm-broadcast 100, protected on, loop-guard on\n',
     );
     expect(JSON.parse((await ringway('ports', '--json')).stdout)[1].settings).toEqual({
       flood: false,
@@ -363,9 +366,16 @@ describe('run', () => {
 
   it('says below a mirror which port it is to mirror and is not there', async () => {
     const port = (name: string): string => `${name}=${join(folder, `${name}.sock`)}`;
-    await running('--port', port('a'), '--port', `rec=pcap:${join(folder, 'rec')},mirror=a+vm99`);
+    await running(
+      '--port',
+      port('a'),
+      '--port',
+      `rec=pcap:${join(folder, 'rec')},mirror=a+vm99,mirror-vlans=5+6`,
+    );
     const { stdout } = await ringway('ports');
-    expect(stdout).toMatch(/^rec +running .*\n {2}vm99 is not there: it is mirrored once it is added$/m);
+    expect(stdout).toMatch(
+      /^rec +running .*\n {2}vm99 is not there: it is mirrored once it is added\n {2}mirror a\+vm99, mirror-vlans 5-6$/m,
+    );
     await ringway('add', port('vm99'));
     expect((await ringway('ports')).stdout).not.toContain('is not there');
   });
@@ -490,6 +500,71 @@ describe('run that cannot be: exit code 2, one line, nothing left behind', () =>
       /^ringway: there is no room for the smallest arena: raise the limit on addresses \(ulimit -v, LimitAS=\): [^\n]*ENOMEM[^\n]*\n$/,
     );
     expect(leftBehind()).toEqual([]);
+  });
+
+  const answering = (object: string, factory = ''): string =>
+    `export default (settings, context) => { ${factory} return ${object}; };\n`;
+  const RULE = '{ version: 1, decide() {} }';
+
+  it.each<[string, string, string, RegExp]>([
+    ['with a syntax error', 'export default (;\n', '', /: syntax error: /],
+    ['without a default export', 'export const a = 1;\n', '', /: it has no default export$/],
+    [
+      'of another interface',
+      answering('{ version: 2, decide() {} }'),
+      '',
+      /: it is for version 2 of the interf/,
+    ],
+    [
+      'that throws',
+      answering(RULE, "throw new Error('not today');"),
+      '',
+      /: Error: not today \(\S*rule\.ts:1:/,
+    ],
+    [
+      'with bad settings',
+      answering(RULE, "settings.number('most', { min: 1, max: 9 }); settings.text('who');"),
+      ',most=10,limit=1',
+      /: most: 10 is not allowed \(a number, 1 to 9\); .*: who: .*; .*: limit: unknown setting/,
+    ],
+    [
+      'whose file of rules is missing',
+      answering(RULE, "settings.lines('rules');"),
+      ',rules=/nowhere/a.rules',
+      /: rules: .*nowhere\/a\.rules/,
+    ],
+  ])('a plugin %s', async (_, text, settings, message) => {
+    const path = join(folder, 'rule.ts');
+    writeFileSync(path, text);
+    const told = await refused([...good(), '--plugin', `${path}${settings}`]);
+    expect(told.startsWith(`ringway: plugin rule (${path}): `)).toBe(true);
+    expect(told.trimEnd()).toMatch(message);
+    expect(leftBehind()).toEqual(['rule.ts']);
+  });
+
+  it('a plugin that is no file, or a folder', async () => {
+    const missing = join(folder, 'missing.ts');
+    expect(await refused([...good(), '--plugin', missing, '--plugin', `${folder},as=folder`])).toBe(
+      `ringway: plugin missing (${missing}): no such file; plugin folder (${folder}): it is a folder\n`,
+    );
+    expect(leftBehind()).toEqual([]);
+  });
+
+  it('a plugin that was added at run time, and how to begin without it', async () => {
+    const path = join(folder, 'rule.ts');
+    writeFileSync(path, answering(RULE));
+    const program = await running(...good());
+    expect(await ringway('plugin', 'add', path)).toMatchObject({ code: 0, stderr: '' });
+    program.child.kill('SIGTERM');
+    await program.ended;
+    writeFileSync(path, 'export const a = 1;\n');
+    expect(await refused(good())).toBe(
+      `ringway: plugin rule (${path}, added at run time: \`ringway run --no-restore\` begins without what was): it has no default export\n`,
+    );
+    const without = await running(...good(), '--no-restore');
+    expect((await ringway('plugin', 'list')).stdout).toBe('There are no plugins.\n');
+    without.child.kill('SIGTERM');
+    expect((await without.ended).code).toBe(0);
   });
 
   it('a processor that does not exist', async () => {

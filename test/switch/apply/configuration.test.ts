@@ -1,0 +1,313 @@
+/**
+ * A running switch that becomes as a configuration says, against a host that is only a table: what is told, that only what
+ * differs is touched, that a refusal anywhere leaves all as it was, and that what is shown starts the same again. Seeded.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Configuration } from '../../../switch/apply/configuration.ts';
+import { parseConfigText } from '../../../switch/config/file.ts';
+import {
+  type PortConfig,
+  resolveChange,
+  resolveConfig,
+  type SwitchConfig,
+} from '../../../switch/config/resolve.ts';
+import { jsonSource, type SettingSource } from '../../../switch/config/settings.ts';
+import { KeptPorts, type PortHost } from '../../../switch/kept-ports.ts';
+import type { Logger } from '../../../switch/log.ts';
+import type { PluginSpec } from '../../../switch/plugin/bundle.ts';
+import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
+import { Random, seeds } from '../../vring/random.ts';
+
+const NO_OPTIONS: SettingSource = jsonSource({});
+
+let folder = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'ringway-apply-'));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const log = { info: () => {}, warn: () => {}, error: () => {} } as unknown as Logger;
+
+/** Ports and plugins as the switch has them. */
+class FakeHost implements PortHost {
+  readonly ports = new Map<string, PortConfig>();
+  pluginSpecs: readonly PluginSpec[] = [];
+  /** What was done, in order. */
+  readonly done: string[] = [];
+  /** How many more things may be done before one is refused. */
+  left = Number.POSITIVE_INFINITY;
+
+  get portConfigs(): readonly PortConfig[] {
+    return [...this.ports.values()];
+  }
+
+  #note(text: string): void {
+    if (this.left-- === 0) throw new PortConflictError('refused by the test');
+    this.done.push(text);
+  }
+
+  async addPort(config: PortConfig): Promise<void> {
+    this.#note(`add ${config.name}`);
+    if (this.ports.has(config.name)) throw new PortConflictError(`port ${config.name} exists already`);
+    const socket = (port: PortConfig): unknown => Object.entries(port).find(([key]) => key === 'socket')?.[1];
+    if (this.portConfigs.some((port) => socket(port) === socket(config)))
+      throw new PortConflictError('taken');
+    this.ports.set(config.name, config);
+  }
+
+  async changePort(name: string, change: unknown): Promise<void> {
+    this.#note(`change ${name}`);
+    const port = this.ports.get(name);
+    if (port === undefined) throw new NoSuchPortError(name);
+    this.ports.set(name, resolveChange(port, change));
+  }
+
+  async removePort(name: string): Promise<void> {
+    this.#note(`remove ${name}`);
+    if (!this.ports.delete(name)) throw new NoSuchPortError(name);
+  }
+
+  async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
+    this.#note(`plugins ${specs.map(({ name }) => name).join(' ')}`);
+    const names = specs.map(({ name }) => name);
+    const orphan = this.portConfigs.find(
+      ({ plugins }) => plugins?.some((name) => !names.includes(name)) === true,
+    );
+    // A frame would pass that was not decided on.
+    if (orphan !== undefined) throw new Error(`${orphan.name} names a plugin that is gone`);
+    this.pluginSpecs = specs;
+  }
+
+  async tryPlugins(): Promise<void> {}
+  addGroup(): void {}
+  removeGroup(): void {}
+  async addPlugin(): Promise<void> {}
+  async removePlugin(): Promise<void> {}
+}
+
+type World = {
+  readonly host: FakeHost;
+  readonly kept: KeptPorts;
+  readonly configuration: Configuration;
+  readonly started: SwitchConfig;
+};
+
+/** A switch that was started with that file. */
+async function start(file: SettingSource, options: SettingSource = NO_OPTIONS): Promise<World> {
+  const host = new FakeHost();
+  const kept = new KeptPorts(join(folder, 'state.json'), log);
+  const started = resolveConfig([file, options]);
+  const { ports, plugins } = kept.changed(started, true);
+  for (const port of ports) await host.addPort(port);
+  host.pluginSpecs = plugins;
+  await kept.restore(host);
+  const configuration = new Configuration({ running: host, kept, log, started, file, options });
+  host.done.length = 0;
+  return { host, kept, configuration, started };
+}
+
+const yaml = (text: string): SettingSource => parseConfigText('new.yaml', text);
+const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
+const byName = (ports: readonly PortConfig[]): unknown =>
+  plain([...ports].sort((a, b) => (a.name < b.name ? -1 : 1)));
+const state = (): string | null => {
+  const path = join(folder, 'state.json');
+  return existsSync(path) ? readFileSync(path, 'utf8') : null;
+};
+
+const BEFORE = `
+ports:
+  a: { socket: /r/a.sock, tag: 10 }
+  b: { socket: /r/b.sock, queues: 2, rateIn: 10M }
+  c: { socket: /r/c.sock }
+plugins:
+  one: { file: /p/one.ts }
+  two: { file: /p/two.ts, rules: x }
+`;
+const AFTER = `
+ports:
+  a: { socket: /r/a.sock, tag: 20, trunks: [1, 2], vlanMode: native-untagged }
+  b: { socket: /r/b.sock, queues: 4 }
+  d: { socket: /r/c.sock, plugins: [three] }
+plugins:
+  two: { file: /p/two.ts, rules: y }
+  three: { file: /p/three.ts }
+`;
+
+describe('a configuration that is applied', () => {
+  it('is told in lines, and with a dry run only told', async () => {
+    const { host, configuration } = await start(yaml(BEFORE));
+    const before = plain([host.portConfigs, host.pluginSpecs]);
+    const report = await configuration.apply(yaml(AFTER), true, false);
+    expect(report.lines).toEqual([
+      '- plugin one',
+      '~ plugin two: rules x -> y',
+      '+ plugin three',
+      '- port c, socket /r/c.sock',
+      '! port b: queues 2 -> 4, rateIn 10000000 -> default (it is removed and added again: its link goes down for a moment)',
+      '~ port a: tag 10 -> 20, vlanMode default -> native-untagged, trunks default -> [1,2]',
+      '+ port d, socket /r/c.sock',
+    ]);
+    expect(report.applied).toBe(false);
+    expect(host.done).toEqual([]);
+    expect(plain([host.portConfigs, host.pluginSpecs])).toEqual(before);
+  });
+
+  it('comes about, and touches nothing else', async () => {
+    const { host, configuration } = await start(yaml(BEFORE));
+    expect(await configuration.apply(yaml(AFTER), false, false)).toMatchObject({ applied: true });
+    const wanted = resolveConfig([yaml(AFTER)]);
+    expect(byName(host.portConfigs)).toEqual(byName(wanted.ports));
+    expect(host.pluginSpecs).toEqual(wanted.plugins);
+    expect(host.done).toEqual([
+      'plugins two three one',
+      'change a',
+      'remove c',
+      'remove b',
+      'add b',
+      'add d',
+      'plugins two three',
+    ]);
+    const again = await configuration.apply(yaml(AFTER), false, false);
+    expect(again).toEqual({ differences: [], lines: [], applied: true });
+  });
+
+  it('leaves all as it was when any step is refused', async () => {
+    for (let steps = 0; ; steps++) {
+      rmSync(join(folder, 'state.json'), { force: true });
+      const { host, kept, configuration } = await start(yaml(BEFORE));
+      await kept.changePort('c', { tag: '7' });
+      const before = plain([byName(host.portConfigs), host.pluginSpecs, configuration.shown()]);
+      const stateBefore = state();
+      host.left = steps;
+      const result = await configuration.apply(yaml(AFTER), false, false).catch((error: Error) => error);
+      if (!(result instanceof Error)) {
+        expect(steps).toBe(7);
+        return;
+      }
+      expect(result.message).toBe('refused by the test');
+      expect(plain([byName(host.portConfigs), host.pluginSpecs, configuration.shown()])).toEqual(before);
+      expect(state()).toBe(stateBefore);
+    }
+  });
+
+  it('is not, where only another process can have it; and the options of the start hold', async () => {
+    const options = jsonSource({ idleUs: 50 });
+    const { host, configuration } = await start(yaml(`${BEFORE}\ncpus: [0]\n`), options);
+    const other = `${BEFORE}\nfdb: { ageSeconds: 10 }\nidleUs: 7\n`;
+    const { lines } = await configuration.apply(yaml(other), true, false);
+    expect(lines).toEqual([
+      'x cpus: [0] -> default (not while it runs: start another one with --takeover)',
+      'x fdb: ageSeconds 300 -> 10 (not while it runs: start another one with --takeover)',
+    ]);
+    await expect(configuration.apply(yaml(other), false, false)).rejects.toThrow(
+      'nothing was changed, because a running switch keeps cpus, fdb',
+    );
+    expect(host.done).toEqual([]);
+  });
+
+  it('says all that is wrong, by the line on which it stands', async () => {
+    const { configuration } = await start(yaml(BEFORE));
+    const wrong = yaml('ports:\n  a: { socket: /r/a.sock, tag: 9999 }\n  b: { sockt: /r/b.sock }\n');
+    await expect(configuration.apply(wrong, true, false)).rejects.toThrow(
+      /new\.yaml:2: ports\.a\.tag: 9999 is not allowed .*; new\.yaml:3: ports\.b\.sockt: unknown setting/,
+    );
+  });
+
+  it('is what the next start has anyway, where it is its own file; otherwise what was done is kept', async () => {
+    const own = await start(yaml(BEFORE));
+    await own.kept.changePort('a', { tag: '11' });
+    await own.configuration.apply(yaml(AFTER), false, true);
+    expect(state()).toBeNull();
+    expect(byName((await start(yaml(AFTER))).host.portConfigs)).toEqual(byName(own.host.portConfigs));
+
+    const other = await start(yaml(BEFORE));
+    await other.configuration.apply(yaml(`${BEFORE}  `.replace('tag: 10', 'tag: 12')), false, false);
+    const { host, kept } = { host: new FakeHost(), kept: new KeptPorts(join(folder, 'state.json'), log) };
+    const { ports } = kept.changed(resolveConfig([yaml(BEFORE)]), true);
+    for (const port of ports) await host.addPort(port);
+    expect(host.ports.get('a')).toMatchObject({ tag: 12 });
+  });
+});
+
+const KEYS: Readonly<Record<string, readonly string[]>> = {
+  flood: ['on', 'off'],
+  mtu: ['1400', '9000'],
+  rateIn: ['10M', '20M'],
+  framesOut: ['1000'],
+  guard: ['dhcp', 'ra'],
+  macs: ['02:00:00:00:00:01'],
+  queues: ['2', '4'],
+  mode: ['0660', '0600'],
+  tag: ['5', '6'],
+  offloads: ['no-tso'],
+  features: ['no-packed'],
+  staticMacs: ['02:00:00:00:00:02@9'],
+};
+
+function shuffled<T>(random: Random, items: readonly T[]): T[] {
+  const left = [...items];
+  return items.map(() => left.splice(random.between(0, left.length - 1), 1)[0]);
+}
+
+function randomFile(random: Random): SettingSource {
+  const plugins = ['p', 'q', 'r'].filter(() => random.chance(50));
+  const ports: Record<string, Record<string, unknown>> = {};
+  // Sockets are shared by names: one that moves from a port to another must be free first.
+  const sockets = shuffled(random, ['1', '2', '3', '4', '5', '6']);
+  for (const [i, name] of ['a', 'b', 'c', 'd', 'e', 'f'].entries()) {
+    if (i > 0 && random.chance(33)) continue;
+    const port: Record<string, unknown> = {
+      socket: `/r/${random.chance(25) ? sockets[i] : `${i}`}x${sockets[i]}`,
+    };
+    for (const [key, values] of Object.entries(KEYS)) {
+      if (random.chance(33)) port[key] = random.pick(values);
+    }
+    for (const key of ['offloads', 'features']) {
+      if (port[key] !== undefined) port[key] = { [key === 'offloads' ? 'tso' : 'packed']: 'off' };
+    }
+    if (random.chance(25)) port.plugins = plugins.length === 0 ? 'none' : [random.pick(plugins)];
+    ports[name] = port;
+  }
+  const settings = Object.fromEntries(
+    shuffled(random, plugins).map((name) => [
+      name,
+      { file: `/p/${name}.ts`, x: String(random.between(0, 1)) },
+    ]),
+  );
+  return jsonSource({ ports, plugins: settings });
+}
+
+describe('random configurations', () => {
+  it('come about from one another, are shown so that a start is the same, and are taken back whole', async () => {
+    for (const seed of seeds(15)) {
+      const random = new Random(seed);
+      rmSync(join(folder, 'state.json'), { force: true });
+      const { host, configuration } = await start(randomFile(random));
+      for (let round = 0; round < 4; round++) {
+        const file = randomFile(random);
+        const before = plain([byName(host.portConfigs), host.pluginSpecs, configuration.shown()]);
+        host.left = random.chance(33) ? random.between(0, 5) : Number.POSITIVE_INFINITY;
+        const result = await configuration
+          .apply(file, false, random.chance(50))
+          .catch((error: Error) => error);
+        host.left = Number.POSITIVE_INFINITY;
+        if (result instanceof Error) {
+          expect(result.message, `seed ${seed}`).toBe('refused by the test');
+          const now = [byName(host.portConfigs), host.pluginSpecs, configuration.shown()];
+          expect(plain(now), `seed ${seed}`).toEqual(before);
+        } else {
+          const wanted = resolveConfig([file]);
+          expect(byName(host.portConfigs), `seed ${seed}`).toEqual(byName(wanted.ports));
+          expect(plain(host.pluginSpecs), `seed ${seed}`).toEqual(plain(wanted.plugins));
+        }
+        const shown = resolveConfig([jsonSource(configuration.shown())]);
+        expect(byName(shown.ports), `seed ${seed}`).toEqual(byName(host.portConfigs));
+        expect(plain(shown.plugins), `seed ${seed}`).toEqual(plain(host.pluginSpecs));
+      }
+    }
+  });
+});

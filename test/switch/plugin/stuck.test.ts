@@ -1,0 +1,44 @@
+/**
+ * A plugin from which a worker does not come back: the process ends as after a fault of its own, and the next one serves. How
+ * many looks it takes is PluginWatch's, which is tried without a clock in header-fields-fuzz.test.ts.
+ */
+import { expect, it } from 'vitest';
+import { EmbeddedGuest } from '../../../src/frontend/index.ts';
+import { RingwayProcess } from '../../real/ringway-process.ts';
+import { PluginFolder } from './plugin-world.ts';
+
+/** What no count of turns bounds; trials have no frame of that EtherType. */
+const WAYS: readonly [string, string][] = [
+  ['waits', 'Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);'],
+  ['tries all ways of a regular expression', "/^(a+)+$/.test('a'.repeat(60) + 'b');"],
+];
+
+const ruleOf = (body: string): string => `export default () => ({ version: 1, decide(frames) {
+  for (let i = 0; i < frames.count; i++) if (frames.etherTypes[i] === 0x88b6) ${body}
+} });\n`;
+
+it.each(WAYS)(
+  'a plugin that %s ends the process with code 1 and its name',
+  {
+    timeout: 60_000,
+  },
+  async (_, code) => {
+    const folder = new PluginFolder();
+    const args = ['--plugin', folder.write('rule.ts', ruleOf(code))];
+    const ringway = await RingwayProcess.start({ ports: ['a'], args });
+    try {
+      const guest = await EmbeddedGuest.connect({ socketPath: ringway.socket('a'), waitMs: 10_000 });
+      const frame = new Uint8Array(64);
+      frame.set([2, 0, 0, 0, 0, 1, ...guest.mac, 0x88, 0xb6]);
+      expect(guest.send(frame)).toBe(true);
+      expect(await ringway.ended).toBe(1);
+      expect(ringway.log).toMatch(/^ringway: ended: plugin rule does not come back in worker 0$/m);
+      guest.close();
+      folder.write('rule.ts', ruleOf('frames.u8(i, 0);'));
+      await ringway.restart();
+    } finally {
+      expect(await ringway.stop()).toBe(0);
+      folder.close();
+    }
+  },
+);
