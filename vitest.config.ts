@@ -20,6 +20,8 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: REAL_PEERS,
           testTimeout: 30_000,
+          // They start switches, as tests do.
+          hookTimeout: 30_000,
           // Most of them wait for other processes most of the time.
           maxWorkers: '100%',
           sequence: { groupOrder: 0 },

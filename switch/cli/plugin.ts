@@ -96,7 +96,9 @@ function detailsOf(plugin: PluginReport): string[] {
       .map((drop) => `dropped ${formatCount(drop.frames)}: ${drop.text} (${drop.name})`),
     ...did.filter(([count]) => count > 0).map(([count, text]) => `${formatCount(count)} ${text}`),
     ...Object.entries(plugin.counters).map(([counter, count]) => `${counter} ${formatCount(count)}`),
-    ...(noteCount > 0 ? [`${formatCount(noteCount)} notes (ringway plugin show ${name})`] : []),
+    ...(noteCount > 0
+      ? [`${formatCount(noteCount)} ${noteCount === 1 ? 'note' : 'notes'} (ringway plugin show ${name})`]
+      : []),
   ];
 }
 

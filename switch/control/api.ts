@@ -8,7 +8,7 @@ import { FRAME_BYTES_MAX, MTU_MAX, macHiOf, macLoOf } from '../../protocol/ether
 import { groupMac, isIpv4Group, isIpv6Group } from '../../protocol/group-messages.ts';
 import { formatIp, parseIp } from '../../protocol/ip-text.ts';
 import { HostError } from '../../src/host/errors.ts';
-import { printable, printableJson } from '../../src/host/printable.ts';
+import { printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
 import { TuningError } from '../../src/port/contract.ts';
 import { VLANS } from '../../src/queue/policy.ts';
@@ -26,6 +26,7 @@ import type { MdbReport } from '../snooping/report.ts';
 import type { TraceQuestion, TraceReport } from '../trace/report.ts';
 import type { Books } from './books.ts';
 import { LASTING_TYPE } from './client-stream.ts';
+import { PROBLEM_TYPE, problemText } from './problem.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
 
 /** What the API reports from and changes. */
@@ -145,18 +146,7 @@ const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
 /** Of a configuration: as many ports as there can be, with a good deal of settings each. */
 const CONFIG_BODY_BYTES_MAX = 2 ** 24;
 
-/**
- * GET /v1/ports, /v1/ports/:name, /v1/totals, /v1/fdb, /v1/workers, /v1/version; PUT /v1/ports/:name with a port's
- * settings adds it, PATCH /v1/ports/:name with some of its settings changes those while it runs, DELETE /v1/ports/:name
- * removes it; PUT /v1/fdb/:mac with a port's name has an address stay behind that port, DELETE /v1/fdb/:mac forgets one,
- * POST /v1/fdb/flush what was learned; GET /v1/mdb tells members of groups, PUT and DELETE /v1/mdb/:port/:group?vlan=N change
- * one, DELETE /v1/mdb?port=NAME&vlan=N forgets what was learned; POST /v1/captures is answered with a stream of pcapng that
- * lasts as long as the capture, GET tells which there are, DELETE /v1/captures/:id ends one; GET /v1/plugins,
- * /v1/plugins/:name/notes, PUT and DELETE /v1/plugins/:name do the same for plugins, POST /v1/plugins reloads those that it
- * names; GET /v1/config tells what runs as a configuration, POST /v1/config has the switch be as another one says (../apply/);
- * POST /v1/trace tells what would become of a frame (../trace/); POST /v1/takeover hands the process over
- * (../takeover/). Whatever goes wrong is a Refusal with a status.
- */
+/** Every request is told in openapi.ts. Whatever goes wrong is a problem (problem.ts). */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
   api.get('/v1/ports', (context) => json(context, source.ports()));
@@ -232,6 +222,10 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);
   });
+  api.get('/v1/openapi.json', async (context) => {
+    const { openApi } = await import('./openapi.ts');
+    return json(context, openApi(version, { Apply, NewAddress, Flush, Reload, Trace, Takeover }));
+  });
   api.get('/v1/mdb', (context) => json(context, source.mdb()));
   api.put('/v1/mdb/:port/:group', (context) => {
     source.addGroup(joinableOf(groupChangeOf(context)));
@@ -284,7 +278,9 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return json(context, { pid: process.pid });
   });
   api.notFound((context) => refuse(context, `there is no ${context.req.method} ${context.req.path}`, 404));
-  api.onError((error, context) => json(context, refusalOf(error), statusOf(error)));
+  api.onError((error, context) =>
+    refuse(context, error.message, statusOf(error), error instanceof ConfigError ? error.faults : []),
+  );
   return api;
 }
 
@@ -324,13 +320,18 @@ function questionOf({ port, frame, bytes = 0, segmentBytes = null }: TraceBody):
 }
 
 /** What text of others is in it stays what it is, and does nothing to a terminal that it is shown on as it came. */
-function json(context: Context, value: unknown, status: 200 | 201 | Status = 200): Response {
+function json(context: Context, value: unknown, status: 200 | 201 = 200): Response {
   const headers = { 'Content-Type': 'application/json' };
   return context.body(printableJson(JSON.stringify(value)), status, headers);
 }
 
-function refuse(context: Context, text: string, status: Status): Response {
-  return json(context, { error: printable(text) }, status);
+function refuse(
+  context: Context,
+  text: string,
+  status: Status,
+  faults: readonly SettingFault[] = [],
+): Response {
+  return context.body(problemText(status, text, faults), status, { 'Content-Type': PROBLEM_TYPE });
 }
 
 function noSuchPort(context: Context, name: string): Response {
@@ -375,14 +376,6 @@ async function bodyOf({ body }: Request, bytesMax: number): Promise<string> {
     parts.push(part);
   }
   return Buffer.concat(parts).toString();
-}
-
-/** Answer to whatever goes wrong; `faults` say which settings it is about, for who words it another way. */
-export type Refusal = { readonly error: string; readonly faults?: readonly SettingFault[] };
-
-function refusalOf(error: Error): Refusal {
-  const faults = error instanceof ConfigError ? error.faults : [];
-  return { error: printable(error.message), ...(faults.length > 0 && { faults }) };
 }
 
 /** What was asked for cannot be; whatever else is thrown is a bug of ours. */

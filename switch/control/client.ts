@@ -2,7 +2,7 @@
 import { type IncomingMessage, request } from 'node:http';
 import { z } from 'zod';
 import type { SettingFault } from '../config/settings.ts';
-import type { Refusal } from './api.ts';
+import type { Problem } from './problem.ts';
 
 /** `unserved`: nobody listens at the socket; `refused`: what was asked for cannot be; `failed`: no proper answer came. */
 export type ControlErrorKind = 'unserved' | 'refused' | 'failed';
@@ -34,8 +34,8 @@ const FaultJson: z.ZodType<SettingFault> = z.object({
   text: z.string(),
   optionText: z.string().exactOptional(),
 });
-const RefusalJson: z.ZodType<Refusal> = z.object({
-  error: z.string(),
+const ProblemJson: z.ZodType<Pick<Problem, 'detail' | 'faults'>> = z.object({
+  detail: z.string(),
   faults: z.array(FaultJson).exactOptional(),
 });
 const ANSWER_TIMEOUT_MS = 10_000;
@@ -79,12 +79,12 @@ function isGranted({ statusCode }: IncomingMessage): boolean {
 }
 
 function refusalError(status: number, value: unknown, socketPath: string): ControlError {
-  const refusal = RefusalJson.safeParse(value);
+  const problem = ProblemJson.safeParse(value);
   const kind = status >= 400 && status < 500 ? 'refused' : 'failed';
-  const { error, faults } = refusal.data ?? { error: 'no reason' };
+  const { detail, faults } = problem.data ?? { detail: 'no reason' };
   // A refusal in words is all that there is to say; anything else is a matter of who answered.
-  const isWorded = kind === 'refused' && refusal.success;
-  const message = isWorded ? error : `${socketPath} answered ${status}: ${error}`;
+  const isWorded = kind === 'refused' && problem.success;
+  const message = isWorded ? detail : `${socketPath} answered ${status}: ${detail}`;
   return new ControlError(message, kind, faults, status);
 }
 

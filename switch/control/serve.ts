@@ -4,14 +4,20 @@
  * may keep another one from being answered, hold memory for ever, or take all descriptors. Main thread.
  */
 import assert from 'node:assert';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import { BoundSocket } from '../../src/host/bound-socket.ts';
-import { printable } from '../../src/host/printable.ts';
 import { listenUnix } from '../../src/host/unix-socket.ts';
 import { ClientStream, LASTING_TYPE } from './client-stream.ts';
+import { PROBLEM_TYPE, problemText } from './problem.ts';
 
 /** Only the user that runs Ringway (and root) may ask: reports name other users' sockets and addresses. */
 const CONTROL_SOCKET_MODE = 0o600;
@@ -176,28 +182,25 @@ class Connections {
 
 /** What cannot be understood as a request is refused in the form that all refusals have. */
 function rawRefusal(error: NodeJS.ErrnoException): string {
-  const [status, text] = REFUSALS[error.code ?? ''] ?? [
-    '400 Bad Request',
-    `no HTTP request: ${error.message}`,
-  ];
-  const body = JSON.stringify({ error: printable(text) });
+  const [status, text] = REFUSALS[error.code ?? ''] ?? [400, `no HTTP request: ${error.message}`];
+  const body = problemText(status, text);
   const head = [
-    `HTTP/1.1 ${status}`,
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
     'Connection: close',
-    'Content-Type: application/json',
+    `Content-Type: ${PROBLEM_TYPE}`,
     `Content-Length: ${Buffer.byteLength(body)}`,
   ];
   return `${head.join('\r\n')}\r\n\r\n${body}`;
 }
 
-const REFUSALS: Readonly<Record<string, readonly [status: string, text: string]>> = {
-  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request did not come to its end in time'],
-  HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', 'the head of the request is too long'],
+const REFUSALS: Readonly<Record<string, readonly [status: number, text: string]>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: [408, 'the request did not come to its end in time'],
+  HPE_HEADER_OVERFLOW: [431, 'the head of the request is too long'],
 };
 
 function refusal(status: number, text: string): Response {
-  const headers = { 'Content-Type': 'application/json' };
-  return new Response(JSON.stringify({ error: printable(text) }), { status, headers });
+  const headers = { 'Content-Type': PROBLEM_TYPE };
+  return new Response(problemText(status, text), { status, headers });
 }
 
 function listening(server: Server, fd: number): Promise<void> {

@@ -31,6 +31,7 @@ export class SettingReader implements PluginSettings {
   }
 
   text(name: string, fallback?: string): string {
+    checkDefault(name, fallback, typeof fallback === 'string', 'a text');
     const value = this.#valueOf(name);
     if (value === undefined) return fallback ?? this.#missing(name, 'a text');
     if (typeof value === 'string') return value;
@@ -46,6 +47,7 @@ export class SettingReader implements PluginSettings {
       default: fallback,
     }: { min?: number; max?: number; default?: number } = {},
   ): number {
+    checkDefault(name, fallback, typeof fallback === 'number', 'a number');
     const value = this.#valueOf(name);
     const allowed =
       min === -Number.MAX_VALUE && max === Number.MAX_VALUE
@@ -66,6 +68,7 @@ export class SettingReader implements PluginSettings {
   }
 
   flag(name: string, fallback?: boolean): boolean {
+    checkDefault(name, fallback, typeof fallback === 'boolean', 'true or false');
     const word = this.choice(
       name,
       ['on', 'off'],
@@ -79,6 +82,7 @@ export class SettingReader implements PluginSettings {
     choices: Choices,
     fallback?: Choices[number],
   ): Choices[number] {
+    checkDefault(name, fallback, choices.includes(fallback ?? ''), 'one of its choices');
     const value = this.#valueOf(name);
     const allowed =
       choices.length === 1 ? choices[0] : `${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}`;
@@ -92,6 +96,7 @@ export class SettingReader implements PluginSettings {
   }
 
   list(name: string, fallback?: readonly string[]): readonly string[] {
+    checkDefault(name, fallback, Array.isArray(fallback), 'a list');
     const value = this.#valueOf(name);
     if (value === undefined) {
       if (fallback === undefined) this.#missing(name, 'a list');
@@ -166,4 +171,10 @@ function instead(name: string, known: readonly string[]): string {
   if (known.length === 0) return 'it has none';
   const nearest = nearestName(name, known);
   return nearest.distance <= 2 ? `did you mean ${nearest.name}?` : `there are ${known.join(', ')}`;
+}
+
+/** Nobody compiles a plugin: what its types would have said is said here. @throws TypeError */
+function checkDefault(name: string, fallback: unknown, isRight: boolean, what: string): void {
+  if (fallback !== undefined && !isRight)
+    throw new TypeError(`the default of its setting ${name} is not ${what}`);
 }

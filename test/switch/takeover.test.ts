@@ -220,6 +220,38 @@ describe('a successor that comes to nothing', () => {
     ).rejects.toThrow('takeover in format 7 was asked for');
   });
 
+  it('is told all there is: nothing is changed meanwhile', { timeout: TIMEOUT_MS }, async () => {
+    const world = await World.start({ layout: 'split', role: 'server', args: ['--snooping'] });
+    const { switching } = world;
+    const rule = join(switching.folder, 'rule.ts');
+    writeFileSync(rule, 'export default () => ({ version: 1, decide() {} });\n');
+    const changes = [
+      ['PUT', '/v1/fdb/02:00:00:00:00:0a', { port: 'a' }],
+      ['DELETE', '/v1/fdb/02:00:00:00:00:0a', undefined],
+      ['POST', '/v1/fdb/flush', {}],
+      ['PUT', '/v1/mdb/a/239.1.1.1', undefined],
+      ['DELETE', '/v1/mdb', undefined],
+      ['PUT', '/v1/plugins/rule', { file: rule }],
+      ['POST', '/v1/plugins', {}],
+      ['DELETE', '/v1/plugins/rule', undefined],
+      ['POST', '/v1/captures', { ports: ['a'] }],
+      ['PUT', '/v1/ports/c', { socket: switching.socket('c') }],
+      ['PATCH', '/v1/ports/a', { tag: 5 }],
+      ['DELETE', '/v1/ports/a', undefined],
+    ] as const;
+    const takeover = await beginTakeover(switching.controlSocket);
+    for (const [method, path, body] of changes) {
+      const asked = askControl(switching.controlSocket, path, { method, ...(body && { body }) });
+      await expect(asked, path).rejects.toThrow('the switch is being taken over');
+    }
+    takeover.abandon();
+    await switching.until(async () => switching.log.includes('takeover came to nothing'));
+    const [method, path, body] = changes[5];
+    await askControl(switching.controlSocket, path, { method, body });
+    await world.runFor(100);
+    await world.expectAllThere();
+  });
+
   it('because a plugin of its does not load says which, and the rules of before hold on', {
     timeout: TIMEOUT_MS,
   }, async () => {

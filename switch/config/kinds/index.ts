@@ -114,6 +114,11 @@ export function changeableFields(kind: PortKind): Readonly<Record<string, z.ZodT
   return { ...COMMON_PORT_FIELDS, ...SPECS[kind].changeable };
 }
 
+/** What a port of that kind may be told, for who describes it; one is checked by `portSchema`. */
+export function settingsSchemaOf(kind: PortKind, host: HostFacts): z.ZodType {
+  return SPECS[kind].schema(host);
+}
+
 /** The schema of one port: its `kind`, or its absence, decides which settings it may have. */
 export function portSchema(host: HostFacts) {
   return z.unknown().transform((value, context): PortSettings => {

@@ -239,7 +239,7 @@ describe('answers', () => {
   ])('%s with status %i', async (path, status, error) => {
     const response = await API.request(path);
     expect(response.status).toBe(status);
-    expect(await response.json()).toEqual({ error });
+    expect(await response.json()).toMatchObject({ status, detail: error });
     await serve();
     // A refusal in words needs no number.
     expect(await errorOf(askControl(socketPath, path))).toMatchObject({ message: error, status });
@@ -248,7 +248,7 @@ describe('answers', () => {
   it('nothing to other methods', async () => {
     const response = await API.request('/v1/ports', { method: 'POST', body: '{}' });
     expect(response.status).toBe(404);
-    expect(await response.json()).toEqual({ error: 'there is no POST /v1/ports' });
+    expect(await response.json()).toMatchObject({ detail: 'there is no POST /v1/ports' });
   });
 
   it('a port added with its settings, and removed again', async () => {
@@ -314,7 +314,7 @@ describe('answers', () => {
   ])('%s %s with %s is refused, and by what is needed there', async (method, path, body, message) => {
     const response = await controlApi(SOURCE, '1').request(path, { method, ...(body !== '' && { body }) });
     expect(response.status).toBe(400);
-    expect(((await response.json()) as { error: string }).error).toContain(message);
+    expect(((await response.json()) as { detail: string }).detail).toContain(message);
   });
 
   it.each([
@@ -344,14 +344,14 @@ describe('answers', () => {
     const path = `/v1/ports/${encodeURIComponent(name)}`;
     const response = await api.request(path, { method: 'PUT', body });
     expect(response.status).toBe(400);
-    expect(((await response.json()) as { error: string }).error).toContain(reason);
+    expect(((await response.json()) as { detail: string }).detail).toContain(reason);
   });
 
   it('413 for more settings than there can be', async () => {
     const body = JSON.stringify({ socket: 'x'.repeat(2 ** 16) });
     const response = await controlApi(SOURCE, '1').request('/v1/ports/vm7', { method: 'PUT', body });
     expect(response.status).toBe(413);
-    expect(await response.json()).toEqual({ error: 'more than 65536 bytes of settings' });
+    expect(await response.json()).toMatchObject({ detail: 'more than 65536 bytes of settings' });
   });
 
   it('text of a peer so that a terminal shows it, and as it is', async () => {
@@ -360,8 +360,8 @@ describe('answers', () => {
     const text = await (await api.request('/v1/ports')).text();
     expect(text).toMatch(/^[\x20-\x7e]*$/);
     expect(JSON.parse(text)).toMatchObject([{ reason }]);
-    expect(await (await api.request('/v1/ports/x%1by')).json()).toEqual({
-      error: 'there is no port x\\x1by',
+    expect(await (await api.request('/v1/ports/x%1by')).json()).toMatchObject({
+      detail: 'there is no port x\\x1by',
     });
   });
 
@@ -431,7 +431,7 @@ describe('answers', () => {
     };
     const response = await controlApi(source, '1').request('/v1/fdb');
     expect(response.status).toBe(500);
-    expect(await response.json()).toEqual({ error: 'out of order' });
+    expect(await response.json()).toMatchObject({ detail: 'out of order' });
     await serve(controlApi(source, '1'));
     const error = await errorOf(askControl(socketPath, '/v1/fdb'));
     expect(error.message).toBe(`${socketPath} answered 500: out of order`);

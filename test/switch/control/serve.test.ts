@@ -128,8 +128,8 @@ describe('a request', () => {
     if (status === 408) await beImpatient();
     const [head, body] = (await untilClosed(await client(text))).split('\r\n\r\n');
     expect(head).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
-    expect(head).toMatch(/^content-type: application\/json/im);
-    expect((JSON.parse(body) as { error: string }).error).toContain(reason);
+    expect(head).toMatch(/^content-type: application\/problem\+json/im);
+    expect((JSON.parse(body) as { detail: string }).detail).toContain(reason);
   });
 });
 
