@@ -175,9 +175,6 @@ describe('a plugin that cannot be', () => {
     ],
     ['one in the factory', factory('while (true) {}'), /: TurnsError: a loop did not end/],
     ['one in its module', `do {} while (1 < 2)\n${factory('')}`, /: TurnsError: a loop did not end/],
-<<<<<<< HEAD
-=======
->>>>>>> work
     ['an exit', factory('process.exit(0);'), /: it ended its thread when it was tried$/],
     ['code that waits', `await null;\n${factory('')}`, /await/],
   ])('has %s', async (_, text, message) => {
