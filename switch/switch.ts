@@ -32,6 +32,9 @@ import { ConfigError } from './config/settings.ts';
 import type { GroupChange } from './control/api.ts';
 import { type Books, booksOf, NO_BOOKS, sumBooks } from './control/books.ts';
 import type { FdbReport, PortReport, QueueReport, WorkReport } from './control/report.ts';
+import { FiguresKeeper } from './figures/keeper.ts';
+import type { FiguresReport } from './figures/report.ts';
+import type { FiguresSnapshot } from './figures/snapshot.ts';
 import { createFdbMemory, Fdb } from './l2/fdb/fdb.ts';
 import { MOVES_BYTES, Moves } from './l2/fdb/moves.ts';
 import { createGroupMemory, GroupTable } from './l2/groups/table.ts';
@@ -82,6 +85,7 @@ export class Switch {
   readonly #captures: Captures;
   readonly #plugins: PluginTable;
   readonly #stuck = Promise.withResolvers<never>();
+  readonly #figures: FiguresKeeper;
   readonly #clock: NodeJS.Timeout;
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
@@ -201,6 +205,16 @@ export class Switch {
       workers: this.#workers,
       workerCount: config.cpus?.length ?? 1,
       ports: () => this.#ports.ports,
+    });
+    this.#figures = new FiguresKeeper({
+      ports: () => this.#ports.ports,
+      isShut: (portId) => this.#loopGuard.shutOf(portId) !== null,
+      mtuOf: (port) => smaller(port.mtu, this.#ports.configOf(port.id).mtu ?? null),
+      countsOf: (portId) => this.#workers.countsOf(portId),
+      workers: () => this.#workers.workerCounts(),
+      plugins: () => this.#plugins.reports(),
+      fdb: () => ({ ...this.#fdb.counters, entries: this.#fdb.size, capacity: this.#fdb.capacity }),
+      totals: () => this.totals(),
     });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
@@ -534,6 +548,14 @@ export class Switch {
     return sumBooks([this.#gone, ...this.#ports.ports.map((port) => this.#booksOf(port))]);
   }
 
+  figures(version: string): FiguresSnapshot {
+    return this.#figures.snapshot(version);
+  }
+
+  figuresReport(version: string): FiguresReport {
+    return this.#figures.report(version);
+  }
+
   workers(): WorkReport[] {
     return this.#workers.work();
   }
@@ -670,6 +692,7 @@ export class Switch {
     this.#fdb.forgetMoves(this.#moves, port.id);
     this.#snooping?.forgetPort(port.id, true);
     this.#captures.forgetPort(port.id);
+    this.#figures.forgetPort(port.id);
     this.#statics.forgetPort(port.id, port.name);
     this.#gone = sumBooks([this.#gone, booksOf(port.counters, port.states, counts)]);
   }
@@ -679,6 +702,7 @@ export class Switch {
     this.#workers.setTick(this.#tick);
     this.#snooping?.tick(this.#tick);
     this.#statics.noteSticky();
+    this.#figures.tick();
     this.#plugins.tick(this.#tick);
     const stuck = this.#workers.stuckPlugin();
     if (stuck !== null) {

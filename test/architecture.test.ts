@@ -203,6 +203,7 @@ describe('what is said', () => {
       'switch/cli/change-ports.ts',
       'switch/cli/plugin.ts',
       'switch/cli/configuration.ts',
+      'switch/cli/top.ts',
       'switch/demo/',
     ];
     expect(saying(/\bprocess\.std(out|err)\.write\(|\bconsole\./, ...short)).toEqual([]);

@@ -94,22 +94,22 @@ export class RingwayPeer implements Peer {
   }
 
   ports(): Promise<PortReport[]> {
-    return askControl<PortReport[]>(this.#controlSocket, '/v1/ports');
+    return askControl<PortReport[]>(this.controlSocket, '/v1/ports');
   }
 
   /** As `ringway set`; null takes a setting back. */
   async set(port: string, change: Readonly<Record<string, unknown>>): Promise<void> {
-    await askControl(this.#controlSocket, `/v1/ports/${port}`, { method: 'PATCH', body: change });
+    await askControl(this.controlSocket, `/v1/ports/${port}`, { method: 'PATCH', body: change });
   }
 
   async learned(): Promise<readonly string[]> {
-    const { entries } = await askControl<FdbReport>(this.#controlSocket, '/v1/fdb');
+    const { entries } = await askControl<FdbReport>(this.controlSocket, '/v1/fdb');
     return entries.map(({ mac }) => mac.toLowerCase());
   }
 
   /** Null for a checkout from before workers told of it. */
   async workMeter(): Promise<WorkMeter | null> {
-    const ask = (): Promise<WorkReport[]> => askControl(this.#controlSocket, '/v1/workers');
+    const ask = (): Promise<WorkReport[]> => askControl(this.controlSocket, '/v1/workers');
     try {
       await ask();
     } catch (error) {
@@ -138,7 +138,7 @@ export class RingwayPeer implements Peer {
     await this.#child.exited;
   }
 
-  get #controlSocket(): string {
+  get controlSocket(): string {
     return join(this.#options.folder, 'ctl.sock');
   }
 }

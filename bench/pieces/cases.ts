@@ -9,6 +9,7 @@ export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'one flow, 2 ports, 256 bytes', bytes: 256 },
   { ...plain, name: 'one flow, 2 ports, 512 bytes', bytes: 512 },
   { ...plain, name: 'one flow, 2 ports, 1518 bytes', bytes: 1518 },
+  { ...plain, name: 'one flow, 64 and 1518 bytes in turn', otherBytes: 1518 },
   { ...plain, name: '4 flows, 2 ports, 64 bytes', flows: 4 },
   { ...plain, name: '64 flows, 4 ports, 64 bytes', flows: 64, ports: 4 },
   { ...plain, name: '7 flows in turn, 8 ports, 64 bytes', flows: 7, ports: 8 },

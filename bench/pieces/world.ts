@@ -53,6 +53,8 @@ export type PiecesCase = {
   readonly name: string;
   readonly ports: number;
   readonly bytes: number;
+  /** Every other frame is so long. */
+  readonly otherBytes?: number;
   /** Destinations, in turn. */
   readonly flows: number;
   readonly from: RingLayoutKind;
@@ -242,7 +244,7 @@ export class PiecesWorld {
     const portOf = (flow: number): number => 1 + (flow % (ports - 1));
     const mac = (port: number, flow: number): number[] => [2, 0, 0, 0, flow, port];
     const frames = Array.from({ length: RING_SIZE }, (_, i) => {
-      const frame = new Uint8Array(bytes);
+      const frame = new Uint8Array(i % 2 === 0 ? bytes : (plan.otherBytes ?? bytes));
       if (plan.vlan?.from === 'trunk') frame.set(VLAN_TAG, 12);
       const flow = i % flows;
       frame.set(plan.floods === true ? [255, 255, 255, 255, 255, 255] : mac(portOf(flow), flow));

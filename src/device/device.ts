@@ -38,6 +38,7 @@ import { PeerError } from '../vhost-user/peer-error.ts';
 import type { RingAttachment } from '../vring/attachment.ts';
 import { DirtyLog, type RingLog } from '../vring/dirty-log.ts';
 import { faultMessage, RING_FAULT } from '../vring/faults.ts';
+import { waitingIn } from '../vring/occupancy.ts';
 import { finish } from '../vring/packed/recovery.ts';
 import type { RingRecord } from '../vring/ring-record.ts';
 import type { DeviceKind, OwnQueue } from './device-kind.ts';
@@ -315,6 +316,15 @@ export class Device {
   /** Why a ring waits for its IOMMU, and longer than it should; otherwise null. */
   waitReasonOf({ index }: Ring): string | null {
     return this.#translations?.reasonOf(index) ?? null;
+  }
+
+  /** As Port.waitingIn. */
+  waitingIn(index: number): number | null {
+    const ring = this.#rings.get(index);
+    if (ring?.user !== 'workers' || ring.isPaused) return null;
+    const { places, ranAs, size, state } = ring;
+    if (places === null || ranAs === null) return null;
+    return waitingIn(this.#context.arenaView.buffer, { ...places, layout: ranAs, size }, state.words);
   }
 
   /** The first such ring. */

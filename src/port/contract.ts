@@ -112,6 +112,11 @@ export interface Port {
    * changed. One call at a time, and after `start`.
    */
   tune(tuning: PortTuning): Promise<void>;
+  /**
+   * Virtqueues in use: how many chains, or descriptors of a packed ring, its driver has made available that nobody has taken; null:
+   * that cannot be said.
+   */
+  waitingIn?(queueIndex: number): number | null;
   /** A worker stopped one of its queues because of a fault of the other side; QueueState has the code. */
   queueFailed(queueIndex: number): void;
   /** Virtqueues: a worker parked one until these are translated, the first one before all. */

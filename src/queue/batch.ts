@@ -76,6 +76,8 @@ export class Batch {
   count = 0;
   /** Length of the longest of them, in bytes. */
   bytesMax = 0;
+  /** Of all of them as they were taken, in bytes. */
+  bytesTaken = 0;
   /** The window that all frames lie in, each in one piece; otherwise MIXED. */
   allIn = MIXED;
   /** All frames have the addresses of the first one; the others' records need not have them. */
@@ -137,6 +139,7 @@ export class Batch {
   clear(): void {
     this.count = 0;
     this.bytesMax = 0;
+    this.bytesTaken = 0;
     this.allIn = MIXED;
     this.alike = false;
     this.alikeBehind = false;
@@ -217,6 +220,7 @@ export class Batch {
     this.records[at + AT_INDEX] = index;
     this.records[at + AT_BYTES] = sizeBytes;
     if (sizeBytes > this.bytesMax) this.bytesMax = sizeBytes;
+    this.bytesTaken += sizeBytes;
     this.count = frame + 1;
     this.noteWindow(frame, window);
   }

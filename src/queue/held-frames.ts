@@ -31,7 +31,10 @@ export class HeldFrames {
     if (left === count) return 0;
     this.batch.clear();
     this.next = 0;
-    for (let frame = left; frame < count; frame++) this.batch.addOf(batch, frame);
+    for (let frame = left; frame < count; frame++) {
+      this.batch.addOf(batch, frame);
+      batch.bytesTaken -= batch.bytesOf(frame);
+    }
     batch.count = left;
     return count - left;
   }

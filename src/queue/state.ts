@@ -23,6 +23,8 @@ export const COUNT_BYTES = 1;
 export const COUNT_CALLS = 2;
 /** Egress: frames that were placed but that the other side did not take after all (the drop `notTaken`). */
 export const COUNT_LOST = 3;
+/** Bursts after which the driver was not signalled: it had said that it does not want to be, or not yet. */
+export const COUNT_SUPPRESSED = 4;
 
 export const QUEUE_STATE_BYTES = 128;
 const COUNTERS_OFFSET_BYTES = 64;

@@ -7,7 +7,14 @@ import { PeerSignal } from '../host/peer-signal.ts';
 import type { ArenaView } from '../memory/arena-view.ts';
 import { type AddressMap, GpaTranslator, isIovaMap } from '../memory/gpa-translator.ts';
 import { ACCESS_READ, ACCESS_WRITE, type AddressMiss } from '../memory/iotlb.ts';
-import { COUNT_BYTES, COUNT_CALLS, COUNT_FRAMES, QueueState, STATE_FAULT } from '../queue/state.ts';
+import {
+  COUNT_BYTES,
+  COUNT_CALLS,
+  COUNT_FRAMES,
+  COUNT_SUPPRESSED,
+  QueueState,
+  STATE_FAULT,
+} from '../queue/state.ts';
 import { missesAhead } from './address-misses.ts';
 import type { RingAttachment } from './attachment.ts';
 import type { DescriptorList } from './descriptor-list.ts';
@@ -114,13 +121,15 @@ export class Ring {
 
   /** Makes used chains visible to the driver, keeps the shared state up to date, signals if asked for. */
   publish(): void {
-    if (this.layout.publish()) this.signal();
+    const isWanted = this.layout.publish();
+    if (isWanted) this.signal();
     if (this.log !== null) this.log.markOwn();
     this.layout.store(this.state.words);
     if (this.burstFrames !== 0) {
       const { counts } = this.state;
       counts[COUNT_FRAMES] += this.burstFrames;
       counts[COUNT_BYTES] += this.burstBytes;
+      if (!isWanted) counts[COUNT_SUPPRESSED] += 1;
       this.burstFrames = 0;
       this.burstBytes = 0;
     }

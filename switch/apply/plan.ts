@@ -5,6 +5,7 @@
 import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { changeableFields, endpointKeyOf, endpointOf, pathKeysOf } from '../config/kinds/index.ts';
+import { listenText } from '../config/kinds/values.ts';
 import type { PortConfig, SwitchConfig } from '../config/resolve.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 
@@ -47,7 +48,7 @@ export type Difference =
 
 /** What runs, or what is to. */
 export type Whole = {
-  readonly config: Pick<SwitchConfig, SwitchSetting>;
+  readonly config: Pick<SwitchConfig, SwitchSetting | 'metrics'>;
   readonly ports: readonly PortConfig[];
   readonly plugins: readonly PluginSpec[];
 };
@@ -194,7 +195,13 @@ function switchDifferences(
   isNamed: (name: string) => boolean,
 ): Difference[] {
   const files = SWITCH_FILES.filter((key) => isNamed(NAME_IN_FILE[key] ?? key));
-  return [...SWITCH_SETTINGS, ...files].flatMap((key) => {
+  const fromMetrics = metricsText(from.metrics);
+  const toMetrics = metricsText(to.metrics);
+  const metrics: Difference[] =
+    fromMetrics === toMetrics
+      ? []
+      : [{ what: 'switch', name: 'metrics', values: [{ key: '', from: fromMetrics, to: toMetrics }] }];
+  const others = [...SWITCH_SETTINGS, ...files].flatMap((key): Difference[] => {
     if (isDeepStrictEqual(wholePath(key, from[key]), wholePath(key, to[key]))) return [];
     const values =
       isMap(from[key]) && isMap(to[key])
@@ -202,6 +209,14 @@ function switchDifferences(
         : [{ key: '', from: from[key], to: to[key] }];
     return [{ what: 'switch' as const, name: NAME_IN_FILE[key] ?? key, values }];
   });
+  return [...others, ...metrics];
+}
+
+/** Where they are told, and whether a token is needed. */
+function metricsText(metrics: SwitchConfig['metrics']): string | undefined {
+  if (metrics === undefined) return undefined;
+  const { address, tokenFile } = metrics;
+  return tokenFile === null ? listenText(address) : `${listenText(address)} with the token in ${tokenFile}`;
 }
 
 function isMap(value: unknown): value is Readonly<Record<string, unknown>> {

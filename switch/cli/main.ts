@@ -24,6 +24,7 @@ import { addMdb } from './mdb.ts';
 import { addPlugin } from './plugin.ts';
 import { addPorts } from './ports.ts';
 import { addRun } from './run.ts';
+import { addTop } from './top.ts';
 import { addTrace } from './trace.ts';
 import { ringwayVersion } from './version.ts';
 
@@ -36,6 +37,8 @@ Examples:
   # What the running one does
   ringway ports
   ringway fdb --json
+  # What passes it, live
+  ringway top
   # Another guest, while it runs
   ringway add vm2=/run/ringway/vm2.sock
   # In another VLAN, without a break
@@ -69,6 +72,7 @@ function buildProgram(): Command {
   addFdb(program);
   addMdb(program);
   addChangePorts(program);
+  addTop(program);
   addConfiguration(program);
   addTrace(program);
   addCapture(program);
@@ -82,7 +86,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     if (args.length === 0)
       throw new CliError(
-        'name a command: run, ports, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin or demo (see --help)',
+        'name a command: run, ports, top, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin or demo (see --help)',
         EXIT.usage,
       );
     await buildProgram().parseAsync(args, { from: 'user' });

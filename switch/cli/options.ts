@@ -23,6 +23,8 @@ export type RunOptions = {
   readonly control?: string;
   readonly positions?: string;
   readonly state?: string;
+  readonly metrics?: string;
+  readonly metricsToken?: string;
   /** False: `--no-restore`. */
   readonly restore?: boolean;
   readonly takeover?: boolean;
@@ -40,6 +42,8 @@ const OPTION_BY_SETTING: Readonly<Record<string, string>> = {
   control: '--control',
   positions: '--positions',
   state: '--state',
+  metrics: '--metrics',
+  metricsToken: '--metrics-token',
   'snooping.enabled': '--snooping',
   'snooping.querier': '--querier',
   'snooping.floodUnregistered': '--flood-unregistered',
@@ -68,6 +72,8 @@ export function settingsOf(options: RunOptions): SettingSource {
         control: options.control,
         positions: options.positions,
         state: options.state,
+        metrics: options.metrics,
+        metricsToken: options.metricsToken,
       }),
       ...(Object.keys(fdb).length > 0 && { fdb }),
       ...(Object.keys(snooping).length > 0 && { snooping }),

@@ -91,6 +91,7 @@ The configuration file is YAML:
   control: /run/ringway/ringway.sock
   positions: /run/ringway/ringway.positions
   state: /run/ringway/ringway.ports.json
+  metrics: 127.0.0.1:9600
 
 Ports and plugins that "ringway add" and "ringway plugin add" add are kept and there again after a restart, as is what "ringway set"
 changes; what the file or an option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
@@ -152,6 +153,14 @@ export function addRun(program: Command): void {
     .option(
       '--state <file>',
       'where it is kept what is added and set while it runs, or none (default: beside the control socket)',
+    )
+    .option(
+      '--metrics <address>',
+      'where Prometheus may ask for figures: ADDRESS:PORT, for example 127.0.0.1:9600, or the path of a socket',
+    )
+    .option(
+      '--metrics-token <file>',
+      'file with the token that it must have; needed where other hosts can ask',
     )
     .option('--no-restore', 'begin without what that file has')
     .option('--takeover', 'take over from the Ringway that runs at the control socket; guests notice nothing')
@@ -215,7 +224,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
     if (own !== null) onReload(() => void reload(configuration, own, log));
     const source = withKept(running, kept, server, configuration, own);
     const all = [...ports, ...restored];
-    const isGone = await runUntil(stop, running, { ...changed, ports: all }, source, server, log, service);
+    const settings = { ...changed, ports: all };
+    const isGone = await runUntil(stop, running, settings, source, server, log, service, takeover !== null);
     if (isGone) {
       service.close();
       await running.leave();
@@ -302,6 +312,8 @@ function withKept(
     totals: () => running.totals(),
     fdb: () => running.fdb(),
     workers: () => running.workers(),
+    figures: (version) => running.figures(version),
+    figuresReport: (version) => running.figuresReport(version),
     trace: (question) => running.trace(question),
     mdb: () => running.mdb(),
     addGroup: (change) => kept.addGroup(change),
@@ -347,6 +359,7 @@ async function runUntil(
   server: TakeoverServer | null,
   log: Logger,
   service: Service,
+  hasGuests: boolean,
 ): Promise<boolean> {
   const failure = failureOf(running);
   // It may fail before anybody waits for it; the race below still learns of it.
@@ -354,11 +367,13 @@ async function runUntil(
   if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
   const control = await openControl(config.controlSocket, source, log);
   let isGone = false;
+  let figures: { close(): Promise<void> } | null = null;
   const takenOver = server?.handedOver.then(() => {
     isGone = true;
     return { reason: 'another process has taken over' };
   });
   try {
+    figures = await openFigures(config, running, log, hasGuests);
     const lines = config.ports.map(guestLineText).join('');
     if (lines !== '') linesOut(STDOUT_FD).write(lines);
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
@@ -370,6 +385,7 @@ async function runUntil(
     if (!isGone) service.stopping();
   } finally {
     control.forget();
+    await figures?.close();
     // It goes with the process: who comes after us has its own in its place.
     if (!isGone) await control.close();
   }
@@ -396,6 +412,29 @@ async function openControl(
   if (path === null) return { forget: () => {}, close: async () => {} };
   const server = await serveControlAt(path, source, log);
   return { forget: recordRunningOrWarn(path, log), close: () => server.close() };
+}
+
+/** `hasGuests`: those of another process, which are not left because of figures. @throws ConfigError */
+async function openFigures(
+  { metrics }: SwitchConfig,
+  running: Switch,
+  log: Logger,
+  hasGuests: boolean,
+): Promise<{ close(): Promise<void> } | null> {
+  if (metrics === undefined) return null;
+  const { readToken, serveFigures } = await import('../figures/listener.ts');
+  const version = ringwayVersion();
+  try {
+    const token = metrics.tokenFile === null ? null : readToken(metrics.tokenFile);
+    const warn = (message: string): void => log.warn(message);
+    return await serveFigures(metrics.address, token, () => running.figures(version), warn);
+  } catch (error) {
+    if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
+    const refusal = error instanceof ConfigError ? error : new ConfigError(`metrics: ${error.message}`);
+    if (!hasGuests) throw refusal;
+    log.warn(refusal.message);
+    return null;
+  }
 }
 
 async function serveControlAt(

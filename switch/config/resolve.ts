@@ -74,6 +74,8 @@
  *     positions: /run/ringway/ringway.positions # or none: where the guests' rings stand, for the next start
  *     state: /run/ringway/ringway.ports.json # or none: the ports that were added at run time, for the next start
  *                                        # both left out: beside the control socket, by its name
+ *     metrics: 127.0.0.1:9600            # or a path, or none: where Prometheus may ask; left out: only at the control socket
+ *     metricsToken: /etc/ringway/token   # file with the token that it must have; needed where other hosts can ask
  *
  * A number's leading zeros and YAML's types do not matter: every value is read as text first.
  */
@@ -85,7 +87,7 @@ import type { SnoopingSettings } from '../snooping/settings.ts';
 import { Claims, clashInItself } from './clashes.ts';
 import { staticMacsClash } from './common-port.ts';
 import { changeableFields, claimOf, type PortSettings, socketOf } from './kinds/index.ts';
-import { type HostFacts, THIS_HOST } from './kinds/values.ts';
+import { type HostFacts, isOfThisHost, type ListenAddress, listenText, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
 import { pluginClash, pluginSpecs } from './plugins.ts';
 import { CONFIG_DEFAULTS, changeSchema, configSchema, NAME_ALLOWED, portsSchema } from './schema.ts';
@@ -126,7 +128,12 @@ export type SwitchConfig = {
   positionsFile: string | null;
   /** Path of the file in which ports are kept that are added at run time (../kept-ports.ts); null: nowhere. */
   stateFile: string | null;
+  /** Where figures are told to Prometheus, beside the control socket. */
+  metrics?: MetricsConfig;
 };
+
+/** `tokenFile`: of the token that whoever asks must have; null: nobody needs one. */
+export type MetricsConfig = { readonly address: ListenAddress; readonly tokenFile: string | null };
 
 /**
  * The configuration that the sources describe together; a later one adds to and overrides an earlier one,
@@ -191,7 +198,9 @@ function assemble(settings: z.output<ReturnType<typeof configSchema>>): SwitchCo
   const plugins = pluginSpecs(settings.plugins);
   const common = { ports, plugins, cpus: cpus ?? null, poll, idleUs, fdb, snooping, arenaBytes, vlanLimit };
   const control = controlOf(settings.control, ports);
-  return { ...common, ...control, ...filesOf(settings, control.controlSocket, ports) };
+  const { metrics: address = null, metricsToken: tokenFile = null } = settings;
+  const metrics = address === null ? {} : { metrics: { address, tokenFile } };
+  return { ...common, ...control, ...filesOf(settings, control.controlSocket, ports), ...metrics };
 }
 
 function controlOf(
@@ -258,6 +267,7 @@ function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFau
     ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
     findControlClash(config.controlSocket, claims),
     fileClash(config, claims),
+    metricsClash(config, claims),
   ];
   return clashes.filter((clash) => clash !== null);
 }
@@ -283,6 +293,24 @@ function fileClash(
     if (owner !== null) return { path: [key], text: `${path} is not allowed (${owner})` };
   }
   return null;
+}
+
+/** Whoever can reach it learns the names of ports and what they do. */
+function metricsClash({ metrics, controlSocket }: SwitchConfig, claims: Claims): SettingFault | null {
+  if (metrics === undefined) return null;
+  const { address, tokenFile } = metrics;
+  const refuse = (why: string): SettingFault => ({
+    path: ['metrics'],
+    text: `${listenText(address)} is not allowed (${why})`,
+  });
+  if (!('path' in address)) {
+    if (isOfThisHost(address) || tokenFile !== null) return null;
+    return refuse('other hosts can ask there: name a file with a token as well');
+  }
+  if (controlSocket !== null && resolve(controlSocket) === resolve(address.path))
+    return refuse('it is the control socket');
+  const owner = claims.ownerOf(resolve(address.path));
+  return owner === null ? null : refuse(owner);
 }
 
 function cpuClash(

@@ -11,6 +11,7 @@ import { changeableFields, knownPortSettings, portSchema } from './kinds/index.t
 import { checkedPort } from './kinds/port-object.ts';
 import {
   type HostFacts,
+  listenAddress,
   onOff,
   pathOf,
   querierAddresses,
@@ -127,6 +128,8 @@ export function configSchema(host: HostFacts) {
     control: socketPath.optional(),
     positions: pathOf('path of a file, or none').optional(),
     state: pathOf('path of a file, or none').optional(),
+    metrics: listenAddress.optional(),
+    metricsToken: pathOf('path of a file with the token').optional(),
   });
 }
 

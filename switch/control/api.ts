@@ -18,6 +18,9 @@ import { stationMac } from '../config/kinds/values.ts';
 import { resolvePlugin } from '../config/plugins.ts';
 import { type PortConfig, resolvePort } from '../config/resolve.ts';
 import { ConfigError, type SettingFault, type SettingMap } from '../config/settings.ts';
+import { EXPOSITION_TYPE, expositionStream } from '../figures/exposition.ts';
+import type { FiguresReport } from '../figures/report.ts';
+import type { FiguresSnapshot } from '../figures/snapshot.ts';
 import { isAlwaysFlooded } from '../l2/groups/snoop.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
@@ -37,6 +40,8 @@ export type ControlSource = {
   totals(): Books;
   fdb(): FdbReport;
   workers(): WorkReport[];
+  figures(version: string): FiguresSnapshot;
+  figuresReport(version: string): FiguresReport;
   /** @throws NoSuchPortError */
   trace(question: TraceQuestion): TraceReport;
   mdb(): MdbReport;
@@ -218,6 +223,10 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return json(context, { removed: source.flushAddresses(port, vlan, data.static === true) });
   });
   api.get('/v1/workers', (context) => json(context, source.workers()));
+  api.get('/v1/figures', (context) => json(context, source.figuresReport(version)));
+  api.get('/metrics', (context) =>
+    context.body(expositionStream(source.figures(version)), 200, { 'Content-Type': EXPOSITION_TYPE }),
+  );
   api.get('/v1/version', (context) => {
     const report: VersionReport = { version, node: process.versions.node, pid: process.pid };
     return json(context, report);

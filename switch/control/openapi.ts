@@ -60,6 +60,13 @@ const ENDPOINTS: readonly Endpoint[] = [
   },
   { method: 'get', path: '/v1/totals', summary: 'Books of the whole switch' },
   { method: 'get', path: '/v1/workers', summary: 'Turns of the workers that found no frame' },
+  { method: 'get', path: '/v1/figures', summary: 'Totals, and rates over 1, 10 and 60 seconds' },
+  {
+    method: 'get',
+    path: '/metrics',
+    summary: 'Figures for Prometheus',
+    type: 'text/plain; version=0.0.4; charset=utf-8',
+  },
   { method: 'get', path: '/v1/fdb', summary: 'The forwarding table' },
   {
     ...{ method: 'put', path: '/v1/fdb/{mac}', summary: 'Has an address stay behind a port' },

@@ -1,5 +1,5 @@
 /**
- * The control API's transport: HTTP on a UNIX socket, without knowledge of the API. Only the user of this process can
+ * The control API's transport: HTTP on a UNIX socket, without knowledge of the API, and on TCP for the figures. Only the user of this process can
  * connect, so clients are not hostile, but they are forgotten in a debugger, stopped, or leak connections: none of that
  * may keep another one from being answered, hold memory for ever, or take all descriptors. Main thread.
  */
@@ -54,23 +54,24 @@ export async function serveControl(
   api: ControlHandler,
   warn: (message: string) => void = () => {},
   limits: ControlLimits = LIMITS,
+  mode = CONTROL_SOCKET_MODE,
 ): Promise<{ close(): Promise<void> }> {
   const servers = [httpServer(api, limits)];
   // Bound by our own code, which knows stale sockets and sets the mode before anyone can connect.
-  const bind = (): number => listenUnix(socketPath, { mode: CONTROL_SOCKET_MODE, refusesDescriptors: true });
+  const bind = (): number => listenUnix(socketPath, { mode, refusesDescriptors: true });
   const socket = new BoundSocket(socketPath, bind, {
     renewed: (fd) => {
       // It closes its socket, and ends when its last connection does.
       servers[0].close();
       servers.unshift(httpServer(api, limits));
-      void listening(servers[0], fd).catch((error: Error) => warn(`control API: ${error.message}`));
+      void listening(servers[0], { fd }).catch((error: Error) => warn(`control API: ${error.message}`));
     },
     info: (message) => warn(`control API: ${message}`),
     warn: (message) => warn(`control API: ${message}`),
   });
   socket.open();
   try {
-    await listening(servers[0], socket.fd);
+    await listening(servers[0], { fd: socket.fd });
   } catch (error) {
     socket.release();
     throw error;
@@ -81,6 +82,20 @@ export async function serveControl(
       await Promise.all(servers.map(closed));
     },
   };
+}
+
+/** As `serveControl`, at an address and port. @throws Error of Node, with a code */
+export async function serveTcp(
+  host: string,
+  port: number,
+  api: ControlHandler,
+  limits: ControlLimits = LIMITS,
+): Promise<{ readonly port: number; close(): Promise<void> }> {
+  const server = httpServer(api, limits);
+  await listening(server, { host, port });
+  const address = server.address();
+  assert(address !== null && typeof address === 'object', 'it listens at an address');
+  return { port: address.port, close: () => closed(server) };
 }
 
 function httpServer(
@@ -203,10 +218,12 @@ function refusal(status: number, text: string): Response {
   return new Response(problemText(status, text), { status, headers });
 }
 
-function listening(server: Server, fd: number): Promise<void> {
+type Where = { readonly fd: number } | { readonly host: string; readonly port: number };
+
+function listening(server: Server, where: Where): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ fd }, () => {
+    server.listen(where, () => {
       server.off('error', reject);
       resolve();
     });

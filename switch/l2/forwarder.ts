@@ -43,6 +43,7 @@ import {
   STAGE_SNOOP,
   STAGE_STORM_UNKNOWN,
 } from './forwarding-port.ts';
+import { countSizes } from './frame-classes.ts';
 import type { Snoop } from './groups/snoop.ts';
 import { hasPort } from './groups/table.ts';
 import { HEAD_COPIES_SCRATCH_BYTES } from './head-copies.ts';
@@ -61,7 +62,7 @@ import { Admit } from './vlan/admit.ts';
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
 const { AS_THEY_CAME, AT_TARGET, AT_WORD3, BATCH_FRAMES_MAX, RECORD_SHIFT } = BATCH;
 const { FLOOD, LINK_LOCAL } = LOOK_UP;
-const { COUNT_COPIES, COUNT_FORWARDED } = PORT_COUNTS_TABLE;
+const { COUNT_BROADCAST, COUNT_COPIES, COUNT_FORWARDED, COUNT_MULTICAST } = PORT_COUNTS_TABLE;
 
 const NOBODY = -1;
 /** Of a queue that holds frames and is closed: two frames of 64 KiB, as most that a driver of today leaves there. */
@@ -75,9 +76,16 @@ export const FORWARDER_SCRATCH_BYTES =
 /** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
 export const VLAN_LIMIT_DEFAULT = 1;
 
+/** Bursts by size: counters of those of 1, 2, 3 to 4, 5 to 8 and so on to 64 frames; then of the frames of all of them. */
+export const BURST_CLASSES = 7;
+export const BURST_FRAMES = BURST_CLASSES;
+export const BURST_COUNTS = BURST_CLASSES + 1;
+
 export class Forwarder {
   /** The running seconds clock that ages addresses. */
   nowTick = 0;
+  /** BURST_COUNTS. */
+  bursts: Float64Array = new Float64Array(BURST_COUNTS);
   declare private readonly arena: ArenaView;
   /** Of the last burst; subclasses only look at it (../trace/). */
   declare protected readonly batch: Batch;
@@ -366,8 +374,11 @@ export class Forwarder {
   /** What stands in the batch, of so many frames that were taken. */
   #forwardTaken(from: IngressQueue, taken: number): void {
     if (taken === 0) return;
-    const { batch } = this;
+    const { batch, bursts } = this;
     const sender = this.#portOfId[from.portId] as ForwardingPort;
+    bursts[32 - Math.clz32(taken - 1)] += 1;
+    bursts[BURST_FRAMES] += taken;
+    if (batch.count !== 0) countSizes(sender, batch);
     if ((sender.stages & STAGE_RECEIVE_OFF) !== 0) {
       if ((sender.stages & STAGE_CAPTURE) !== 0 && batch.count !== 0) this.#captureReceiveOff(sender);
       dropAll(sender, taken);
@@ -429,6 +440,7 @@ export class Forwarder {
     if (batch.alike) {
       if ((stages & STAGE_LEARN) !== 0) this.learn.one(batch, sender.id, this.nowTick);
       const target = lookUp.one(batch);
+      if (lookUp.groups !== 0) countGroups(sender, lookUp);
       if ((stages & STAGE_STORM_UNKNOWN) !== 0 && this.#isFloodedTo(target)) {
         if (!this.limits.unknownAlike(batch, sender)) return;
       }
@@ -437,6 +449,7 @@ export class Forwarder {
     }
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
+    if (lookUp.groups !== 0) countGroups(sender, lookUp);
     this.#redirect(sender);
     if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
@@ -456,6 +469,7 @@ export class Forwarder {
     const { records, tags } = batch;
     if ((sender.stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     this.lookUp.all(batch);
+    if (this.lookUp.groups !== 0) countGroups(sender, this.lookUp);
     snoop.setTargets(batch);
     this.#redirect(sender);
     if ((sender.stages & STAGE_STORM_UNKNOWN) !== 0) {
@@ -631,6 +645,14 @@ export class Forwarder {
 
 function isMember(members: Int32Array, port: ForwardingPort, sender: ForwardingPort): boolean {
   return hasPort(members, port.id) && takesGroups(port, sender);
+}
+
+function countGroups({ counts }: ForwardingPort, lookUp: LookUp): void {
+  const { groups, broadcasts } = lookUp;
+  lookUp.groups = 0;
+  lookUp.broadcasts = 0;
+  counts[COUNT_MULTICAST] += groups - broadcasts;
+  counts[COUNT_BROADCAST] += broadcasts;
 }
 
 function countUntaken({ counts }: ForwardingPort, batch: Batch): void {

@@ -83,6 +83,8 @@ export class ForwardingPort {
   /** Why all that comes from it is dropped, with STAGE_RECEIVE_OFF. */
   refusal = DROP.receiveOff;
   loopGuard: LoopGuardPolicy = 'off';
+  /** Bursts with frames of several lengths that are not looked at before the next one that is (frame-classes.ts). */
+  burstsToSkip = 0;
   private probesTick = 0;
   private probesTold = 0;
 

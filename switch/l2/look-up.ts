@@ -21,17 +21,20 @@ export class LookUp {
   declare private readonly homes: Int32Array;
   /** Keeps what `touch` answered, where nobody looks. */
   touched = 0;
+  /** Frames to groups since somebody set this to 0, and of those the broadcast ones. */
+  groups = 0;
+  broadcasts = 0;
 
   constructor(fdb: Fdb) {
     this.fdb = fdb;
     this.homes = new Int32Array(BATCH_FRAMES_MAX);
   }
 
-  /** The target of the first frame. */
-  one({ records, tags }: Batch): number {
+  /** The target of the first frame, which is that of all. */
+  one({ records, tags, count }: Batch): number {
     const word0 = records[AT_WORD0];
     // Bit 0 of the first byte: a group address.
-    if ((word0 & 1) !== 0) return groupTarget(word0, records[AT_WORD1]);
+    if ((word0 & 1) !== 0) return this.groupTarget(word0, records[AT_WORD1], count);
     return this.fdb.lookup(word0, records[AT_WORD1] & 0xffff, vlanOf(tags.outer));
   }
 
@@ -57,7 +60,7 @@ export class LookUp {
       const word0 = records[at + AT_WORD0];
       records[at + AT_TARGET] =
         (word0 & 1) !== 0
-          ? groupTarget(word0, records[at + AT_WORD1])
+          ? this.groupTarget(word0, records[at + AT_WORD1], 1)
           : fdb.lookupFrom(homes[frame], word0, (records[at + AT_WORD1] & 0xffff) | vlanBits);
     }
   }
@@ -70,12 +73,15 @@ export class LookUp {
       const word1 = records[at + AT_WORD1];
       records[at + AT_TARGET] =
         (word0 & 1) !== 0
-          ? groupTarget(word0, word1)
+          ? this.groupTarget(word0, word1, 1)
           : this.fdb.lookup(word0, word1 & 0xffff, vlanOf(tags.outers[frame]));
     }
   }
-}
 
-function groupTarget(word0: number, word1: number): number {
-  return isLinkLocal(word0, word1) ? LINK_LOCAL : FLOOD;
+  /** Of so many frames to that address. */
+  private groupTarget(word0: number, word1: number, frames: number): number {
+    this.groups += frames;
+    if (word0 === -1 && (word1 & 0xffff) === 0xffff) this.broadcasts += frames;
+    return isLinkLocal(word0, word1) ? LINK_LOCAL : FLOOD;
+  }
 }

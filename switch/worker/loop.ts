@@ -39,6 +39,7 @@ import {
   type WorkerSetup,
 } from './orders.ts';
 import { egressOfWorker } from './placement.ts';
+import { TIMED_TURNS, WorkerFigures } from './worker-figures.ts';
 
 /** Turns of the loop between looks at the clock while idle. */
 const TURNS_PER_STRETCH = 64;
@@ -52,6 +53,7 @@ export class PollWorker {
   readonly #forwarder: Forwarder;
   readonly #plugins: WorkerPlugins;
   readonly #moves: Moves;
+  readonly #figures: WorkerFigures;
   readonly #epoll = new EpollSet();
   /** Queues that this worker polls. */
   #polled: IngressQueue[] = [];
@@ -86,6 +88,8 @@ export class PollWorker {
       new Clock(),
       setup.probeMac,
     );
+    this.#figures = new WorkerFigures(setup.figures);
+    this.#forwarder.bursts = this.#figures.bursts;
     if (setup.groups !== null) {
       const ring = new MessageRing(setup.groups.messages);
       const tell = (): void => this.#tell({ kind: 'snooped' });
@@ -103,13 +107,7 @@ export class PollWorker {
   run(): void {
     let idleStretches = 0;
     while (this.#running) {
-      const hadWork = pollStretch(
-        this.#forwarder,
-        this.#polled,
-        this.#control,
-        this.#epochSeen,
-        TURNS_PER_STRETCH,
-      );
+      const hadWork = this.#pollStretch();
       this.#tellOfLoops();
       this.#control[CONTROL_HOLDS_FRAMES] = this.#holdsFrames ? 1 : 0;
       if (Atomics.load(this.#control, CONTROL_EPOCH) !== this.#epochSeen) {
@@ -124,6 +122,18 @@ export class PollWorker {
     }
     this.#epoll.close();
     closePeerSignals();
+  }
+
+  /** A stretch, or a shorter one whose time is taken. */
+  #pollStretch(): boolean {
+    const figures = this.#figures;
+    figures.at(this.#control[CONTROL_TICK]);
+    if (!figures.wantsTime)
+      return pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen, TURNS_PER_STRETCH);
+    const startMs = figures.begin();
+    const hadWork = pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen, TIMED_TURNS);
+    figures.end(startMs, !hadWork && Atomics.load(this.#control, CONTROL_EPOCH) === this.#epochSeen);
+    return hadWork;
   }
 
   get #holdsFrames(): boolean {
@@ -163,12 +173,19 @@ export class PollWorker {
       if (!queue.armWake()) mayBlock = false;
       if (queue.wakeFd < 0) timeoutMs = UNTOLD_SLEEP_MS;
     }
-    const count = mayBlock ? this.#epoll.wait(timeoutMs) : 0;
+    const count = mayBlock ? this.#block(timeoutMs) : 0;
     Atomics.store(this.#control, CONTROL_SLEEPING, 0);
     // The frame that ended the sleep first; a signal that is forgotten after it is not lost, as polling goes on.
     pollStretch(this.#forwarder, this.#polled, this.#control, this.#epochSeen, 1);
     for (let i = 0; i < count; i++) this.#acknowledge(this.#epoll.readyFd(i));
     for (const queue of this.#polled) queue.disarmWake();
+  }
+
+  #block(timeoutMs: number): number {
+    this.#figures.fallsAsleep();
+    const count = this.#epoll.wait(timeoutMs);
+    this.#figures.wakesUp();
+    return count;
   }
 
   #acknowledge(fd: number): void {

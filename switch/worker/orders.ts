@@ -131,6 +131,8 @@ export type WorkerSetup = {
   /** Where groups of IP go, and where messages about them are handed over; null: they are flooded. */
   readonly groups: { readonly table: SharedArrayBuffer; readonly messages: SharedArrayBuffer } | null;
   readonly control: SharedArrayBuffer;
+  /** Of WORKER_FIGURES_BYTES (worker-figures.ts). */
+  readonly figures: SharedArrayBuffer;
   /** An eventfd that wakes the worker when it blocks. */
   readonly wakeFd: number;
   readonly orders: MessagePort;

@@ -43,6 +43,7 @@ import {
 } from './orders.ts';
 import { type PlacedQueue, workerForQueue } from './placement.ts';
 import { setWorkerFlags } from './v8-flags.ts';
+import { readWorkerCounts, WORKER_FIGURES_BYTES, type WorkerCounts } from './worker-figures.ts';
 
 export type WorkerPoolOptions = {
   /** One worker for each, pinned; null: one worker, not pinned. */
@@ -315,8 +316,13 @@ export class WorkerPool implements DataPath, PluginWorkers {
   countsOf(portId: number): Float64Array {
     const sums = new Float64Array(PORT_COUNTS);
     const counts = new Float64Array(this.#countsOfPort.get(portId) ?? new SharedArrayBuffer(0));
-    for (const [at, count] of counts.entries()) sums[at % PORT_COUNTS] += count;
+    for (let at = 0; at < counts.length; at++) sums[at % PORT_COUNTS] += counts[at];
     return sums;
+  }
+
+  /** What each worker counted about itself. */
+  workerCounts(): WorkerCounts[] {
+    return this.#threads.map((thread) => thread.counts);
   }
 
   /** How busy each worker was so far. */
@@ -355,6 +361,7 @@ class WorkerThread {
   readonly #worker: Worker;
   readonly #orders: MessagePort;
   readonly #control = new SharedArrayBuffer(CONTROL_BYTES);
+  readonly #figures = new SharedArrayBuffer(WORKER_FIGURES_BYTES);
   readonly #words = new Int32Array(this.#control);
   readonly #wakeFd = createEventFd();
   readonly #waiting = new Map<number, () => void>();
@@ -364,7 +371,7 @@ class WorkerThread {
   #stopping = false;
 
   constructor(
-    setup: Omit<WorkerSetup, 'control' | 'wakeFd' | 'orders'>,
+    setup: Omit<WorkerSetup, 'control' | 'figures' | 'wakeFd' | 'orders'>,
     {
       onLoops,
       onPlugin,
@@ -375,7 +382,8 @@ class WorkerThread {
   ) {
     const { port1, port2 } = new MessageChannel();
     this.#orders = port1;
-    const workerData: WorkerSetup = { ...setup, control: this.#control, wakeFd: this.#wakeFd, orders: port2 };
+    const own = { control: this.#control, figures: this.#figures, wakeFd: this.#wakeFd, orders: port2 };
+    const workerData: WorkerSetup = { ...setup, ...own };
     this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
@@ -436,6 +444,10 @@ class WorkerThread {
   /** Running, 32 bits without a sign. */
   get emptyTurns(): number {
     return Atomics.load(this.#words, CONTROL_EMPTY_TURNS) >>> 0;
+  }
+
+  get counts(): WorkerCounts {
+    return readWorkerCounts(new Float64Array(this.#figures), this.emptyTurns);
   }
 
   get holdsFrames(): boolean {

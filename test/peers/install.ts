@@ -23,6 +23,7 @@ export const PEERS_OF_PROJECT: Readonly<Record<string, readonly PeerName[]>> = {
     'systemd',
     'ovs-dummy',
     'tshark',
+    'prometheus',
   ],
 };
 

@@ -28,7 +28,8 @@ export type PeerName =
   | 'frr'
   | 'systemd'
   | 'libpcap'
-  | 'tshark';
+  | 'tshark'
+  | 'prometheus';
 
 /**
  * Debian's two builds of the same kernel. `cloud` boots faster and has the drivers of virtual cards only;
@@ -89,6 +90,11 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
   systemd: [{ package: 'systemd', provides: '/usr/lib/systemd/systemd' }],
   libpcap: [{ package: 'libpcap0.8', provides: '/usr/lib/*/libpcap.so.0.8' }],
   tshark: [{ package: 'tshark', provides: 'tshark' }],
+  // It brings promtool.
+  prometheus: [
+    { package: 'prometheus', provides: 'prometheus' },
+    { package: 'prometheus', provides: 'promtool' },
+  ],
 };
 
 const kernelMetaPackages: Record<KernelFlavor, string> = {
@@ -222,7 +228,7 @@ async function aptGet(args: readonly string[], cwd?: string): Promise<void> {
 }
 
 /**
- * Installing Open vSwitch or FRR starts daemons where a service manager runs. A policy helper that says no prevents
+ * Installing Open vSwitch, FRR or Prometheus starts daemons where a service manager runs. A policy helper that says no prevents
  * it; an existing helper is left as it is, and daemons that are new afterwards are ended.
  */
 async function withoutNewDaemons(work: () => Promise<void>): Promise<void> {

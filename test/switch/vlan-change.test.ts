@@ -39,7 +39,8 @@ describe('VLANs of ports that run', () => {
       body: JSON.stringify(change),
     });
     const answer = await response.json();
-    if (response.status !== 200) throw new Error(`${response.status} ${(answer as { detail: string }).detail}`);
+    if (response.status !== 200)
+      throw new Error(`${response.status} ${(answer as { detail: string }).detail}`);
     return answer as PortReport;
   }
 

@@ -207,6 +207,10 @@ export class VhostUserPort implements Port, HandOver, TakeUp {
     }));
   }
 
+  waitingIn(queueIndex: number): number | null {
+    return this.device?.waitingIn(queueIndex) ?? null;
+  }
+
   get counters(): PortCounters {
     return sumCounters(this.states, this.options.device.queuePairsMax);
   }

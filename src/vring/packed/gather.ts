@@ -74,6 +74,7 @@ export function gatherPlain(layout: PackedLayout, ring: FromGuest, batch: Batch)
     const first = batch.count;
     batch.count = count;
     batch.bytesMax = bytesMax;
+    batch.bytesTaken += sumBytes;
     if (count > first) batch.noteWindow(first, hitWindow);
     ring.burstBytes += sumBytes;
     layout.availAt = at;

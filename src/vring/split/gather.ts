@@ -68,6 +68,7 @@ export function gatherPlain(layout: SplitLayout, ring: FromGuest, batch: Batch):
     const first = batch.count;
     batch.count = count;
     batch.bytesMax = bytesMax;
+    batch.bytesTaken += sumBytes;
     if (count > first) batch.noteWindow(first, hitWindow);
     ring.burstBytes += sumBytes;
     layout.availNext = (layout.availNext + taken - start) & 0xffff;

@@ -1,5 +1,6 @@
 /** Values that several settings share, as schemas from text; every message says what is allowed. */
 import { readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import { MTU_MAX, MTU_MIN, parseMac } from '../../../protocol/ethernet.ts';
 import { parseIp } from '../../../protocol/ip-text.ts';
@@ -23,6 +24,7 @@ export const THIS_HOST: HostFacts = {
 };
 
 const QUEUES_MAX = 127;
+const PORT_MAX = 65_535;
 const MODE_ALLOWED = 'permission bits in octal, 0000 to 0777, for example 0660';
 const MAC_ALLOWED = 'the address of a single station, for example 02:00:00:00:00:01';
 
@@ -178,6 +180,45 @@ export const socketPath = pathOf('path of a UNIX socket').refine(
     error: ({ input }) => `at most ${SOCKET_PATH_BYTES_MAX} bytes, not ${Buffer.byteLength(String(input))}`,
   },
 );
+
+/** Where something listens: an address and port, or the path of a UNIX socket. */
+export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+const LISTEN_ALLOWED =
+  'ADDRESS:PORT, for example 127.0.0.1:9600 or [::1]:9600, the path of a UNIX socket, for example ./metrics.sock, or none';
+
+/** Null: `none`. */
+export const listenAddress = z.string(LISTEN_ALLOWED).transform((text, context): ListenAddress | null => {
+  const address = text === 'none' ? null : parseListenAddress(text);
+  if (address !== undefined) return address;
+  context.issues.push({ code: 'custom', message: LISTEN_ALLOWED, input: text });
+  return z.NEVER;
+});
+
+/** Undefined: it is none. */
+function parseListenAddress(text: string): ListenAddress | undefined {
+  if (text.includes('/')) {
+    const isPath = !text.includes('\0') && Buffer.byteLength(text) <= SOCKET_PATH_BYTES_MAX;
+    return isPath ? { path: text } : undefined;
+  }
+  const [, v6, v4, portText] = /^(?:\[([0-9a-f:.]+)\]|([0-9.]+)):(\d{1,5})$/i.exec(text) ?? [];
+  const host = v6 ?? v4;
+  const port = Number(portText);
+  if (host === undefined || isIP(host) !== (v6 === undefined ? 4 : 6) || port < 1 || port > PORT_MAX)
+    return undefined;
+  return { host, port };
+}
+
+/** As it was written. */
+export function listenText(address: ListenAddress): string {
+  if ('path' in address) return address.path;
+  return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`;
+}
+
+/** Only processes of this host come by it. */
+export function isOfThisHost(address: ListenAddress): boolean {
+  return 'path' in address || address.host.startsWith('127.') || address.host === '::1';
+}
 
 /** A path; `what` says of what. */
 export function pathOf(what: string) {

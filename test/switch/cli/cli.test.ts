@@ -27,8 +27,8 @@ import type { PortConfig } from '../../../switch/config/resolve.ts';
 const MAIN = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
 const WRAPPER = fileURLToPath(new URL('../../../switch/cli/ringway.js', import.meta.url));
 
-// Many start a process or ten, one after the other.
-vi.setConfig({ testTimeout: 120_000 });
+// Many start a process or twenty, one after the other, and a busy machine takes five seconds for each.
+vi.setConfig({ testTimeout: 300_000 });
 
 type Ended = { code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string };
 
@@ -115,7 +115,7 @@ describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
     [
       [],
-      'name a command: run, ports, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin or demo (see --help)',
+      'name a command: run, ports, top, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin or demo (see --help)',
     ],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],

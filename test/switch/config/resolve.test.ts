@@ -645,3 +645,61 @@ describe('files', () => {
     expect(messageOf(() => readConfigFile(folder))).toBe(`cannot read ${folder}: it is a folder`);
   });
 });
+
+describe('metrics', () => {
+  const PORTS = 'ports: { a: { socket: /x/a.sock } }\n';
+  const of = (text: string): SwitchConfig['metrics'] => fromFile(PORTS + text).metrics;
+
+  it.each([
+    ['127.0.0.1:9600', { host: '127.0.0.1', port: 9600 }],
+    ['"[::1]:1"', { host: '::1', port: 1 }],
+    ['/run/r/metrics.sock', { path: '/run/r/metrics.sock' }],
+    ['./m.sock', { path: './m.sock' }],
+  ])('are told at %s', (text, address) => {
+    expect(of(`metrics: ${text}\n`)).toEqual({ address, tokenFile: null });
+  });
+
+  it('are told nowhere unless somebody says where', () => {
+    expect(of('')).toBeUndefined();
+    expect(of('metrics: none\n')).toBeUndefined();
+    expect(fromOptions({ port: ['a=/x/a.sock'], metrics: '127.0.0.1:9600' }).metrics?.address).toEqual({
+      host: '127.0.0.1',
+      port: 9600,
+    });
+  });
+
+  it.each([
+    '9600',
+    ':9600',
+    'localhost:9600',
+    '127.0.0.1',
+    '127.0.0.1:0',
+    '127.0.0.1:65536',
+    '::1:9600',
+    '"[127.0.0.1]:1"',
+  ])('are not told at %s', (text) => {
+    expect(messageOf(() => of(`metrics: ${text}\n`))).toMatch(
+      /^r\.yaml:2: metrics: .* is not allowed \(ADDRESS:PORT, for example 127\.0\.0\.1:9600/,
+    );
+  });
+
+  it('are told to other hosts only with a token', () => {
+    expect(messageOf(() => of('metrics: 0.0.0.0:9600\n'))).toBe(
+      'r.yaml:2: metrics: 0.0.0.0:9600 is not allowed (other hosts can ask there: name a file with a token as well)',
+    );
+    expect(messageOf(() => fromOptions({ port: ['a=/x/a.sock'], metrics: '[::]:9600' }))).toBe(
+      '--metrics: [::]:9600 is not allowed (other hosts can ask there: name a file with a token as well)',
+    );
+    expect(of('metrics: 10.0.0.1:9600\nmetricsToken: /etc/ringway/token\n')).toEqual({
+      address: { host: '10.0.0.1', port: 9600 },
+      tokenFile: '/etc/ringway/token',
+    });
+  });
+
+  it('are not told at a socket that is something else', () => {
+    expect(messageOf(() => of('metrics: /x/a.sock\n'))).toContain('it is the socket of port a');
+    expect(messageOf(() => of('metrics: /x/c.sock\ncontrol: /x/c.sock\n'))).toContain(
+      'it is the control socket',
+    );
+  });
+});

@@ -24,6 +24,7 @@ import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.t
 import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
 import type { MdbReport } from '../../../switch/snooping/report.ts';
 import type { TraceReport } from '../../../switch/trace/report.ts';
+import { NO_FDB, portSnapshot, snapshot } from '../figures/snapshots.ts';
 
 function portReport(name: string, changes: Partial<PortReport> = {}): PortReport {
   return {
@@ -103,6 +104,15 @@ const SOURCE: ControlSource = {
   fdb: () => FDB,
   totals: () => NO_BOOKS,
   workers: () => WORKERS,
+  figures: () => snapshot({ ports: [portSnapshot('vm0')] }),
+  figuresReport: (version) => ({
+    version,
+    upSeconds: 1,
+    fdb: NO_FDB,
+    drops: NO_BOOKS.drops,
+    ports: [],
+    workers: [],
+  }),
   trace: ({ port, frame, segmentBytes }) => {
     if (port !== 'vm0') throw new NoSuchPortError(port);
     return { ...TRACE, bytes: frame.length, result: `${Buffer.from(frame).toString('hex')} ${segmentBytes}` };
@@ -171,6 +181,15 @@ describe('answers', () => {
     expect(await askControl(socketPath, '/v1/workers')).toEqual(WORKERS);
     const version = { version: '1.2.3', node: process.versions.node, pid: process.pid };
     expect(await askControl(socketPath, '/v1/version')).toEqual(version);
+    expect(await askControl(socketPath, '/v1/figures')).toMatchObject({ version: '1.2.3', ports: [] });
+  });
+
+  it('as text for Prometheus', async () => {
+    const response = await API.request('/metrics');
+    expect(response.headers.get('Content-Type')).toBe('text/plain; version=0.0.4; charset=utf-8');
+    expect(await response.text()).toContain(
+      'ringway_interface_rx_packets_total{port="vm0",type="vhost-user"} ',
+    );
   });
 
   it('what the source says at that moment, not what it said first', async () => {

@@ -20,7 +20,7 @@ const ruleOf = (body: string): string => `export default () => ({ version: 1, de
 it.each(WAYS)(
   'a plugin that %s ends the process with code 1 and its name',
   {
-    timeout: 60_000,
+    timeout: 120_000,
   },
   async (_, code) => {
     const folder = new PluginFolder();

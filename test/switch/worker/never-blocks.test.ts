@@ -14,6 +14,7 @@ import {
   type WorkerSetup,
 } from '../../../switch/worker/orders.ts';
 import { scratchBytes } from '../../../switch/worker/pool.ts';
+import { WORKER_FIGURES_BYTES } from '../../../switch/worker/worker-figures.ts';
 
 const MANY_TURNS = 100_000;
 
@@ -37,6 +38,7 @@ it('once it is told so', async () => {
     vlanLimit: 1,
     groups: null,
     control,
+    figures: new SharedArrayBuffer(WORKER_FIGURES_BYTES),
     wakeFd,
     orders: port2,
   };
