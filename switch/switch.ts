@@ -214,7 +214,7 @@ export class Switch {
       workers: () => this.#workers.workerCounts(),
       plugins: () => this.#plugins.reports(),
       fdb: () => ({ ...this.#fdb.counters, entries: this.#fdb.size, capacity: this.#fdb.capacity }),
-      totals: () => this.totals(),
+      gone: () => this.#gone,
     });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
