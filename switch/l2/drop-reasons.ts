@@ -101,7 +101,7 @@ export const DROP_REASONS = [
   {
     name: 'routerAdvertisement',
     side: 'sender',
-    text: 'sent what only routers do: an advertisement, a redirect, PIM, or the question who wants groups',
+    text: 'sent a router advertisement or a redirect',
   },
   {
     name: 'guardUnreadable',

@@ -170,25 +170,8 @@ export class Context implements PluginContext {
   }
 }
 
-/**
- * What `decide` or a hook answered, which is to be nothing: an object is that of an async function or a generator, which has
- * not decided yet, and what it says later would be said of other frames. @throws PluginError
- */
-export function checkAnswer(of: 'decide' | 'portAdded' | 'portRemoved' | 'tick', answer: unknown): void {
-  if (typeof answer !== 'object' || answer === null) return;
-  // What becomes of it nobody asks.
-  if (answer instanceof Promise) answer.catch(() => {});
-  throw new PluginError(
-    `its ${of} answers an object: it has to be done when it returns, and may be no async function and no generator`,
-  );
-}
-
 /** What a factory answered, if it is a plugin. @throws PluginError, which says what is wrong */
 export function checkedPlugin(value: unknown): Plugin {
-  if (value instanceof Promise) {
-    value.catch(() => {});
-    throw new PluginError('its factory answers a promise: it may be no async function');
-  }
   if (typeof value !== 'object' || value === null) throw new PluginError('its factory answers no object');
   const plugin = value as Plugin;
   const { version, decide, reads, onFault } = plugin as Readonly<Record<keyof Plugin, unknown>>;

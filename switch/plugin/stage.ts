@@ -17,7 +17,7 @@ import * as PORT_COUNTS_TABLE from '../l2/port-counts.ts';
 import * as BUNDLE from './bundle.ts';
 import * as FRAMES from './frames.ts';
 import { BatchFrames } from './frames.ts';
-import { checkAnswer, type NamedPort, PluginError, type PluginInstance } from './instance.ts';
+import { type NamedPort, PluginError, type PluginInstance } from './instance.ts';
 import { withoutRooms } from './modules.ts';
 import { allowTurns, CALL_TURNS_MAX } from './turn-budget.ts';
 
@@ -133,7 +133,7 @@ export class PluginStage {
     allowTurns(CALL_TURNS_MAX);
     try {
       instance.untilMeasured--;
-      if (instance.untilMeasured > 0) decide(instance, frames);
+      if (instance.untilMeasured > 0) instance.plugin.decide(frames);
       else this.measure(instance);
     } catch (error) {
       this.fail(instance, reasonOf(error));
@@ -142,22 +142,9 @@ export class PluginStage {
     return !instance.isFailed;
   }
 
-  /** Calls a hook of the plugin, which the main thread sees. @throws whatever it does */
-  callHook({ number }: PluginInstance, hook: () => void): void {
-    const { callWords } = this;
-    callWords[0] = number;
-    callWords[1] = (callWords[1] + 1) | 0;
-    allowTurns(CALL_TURNS_MAX);
-    try {
-      hook();
-    } finally {
-      callWords[0] = 0;
-    }
-  }
-
   private measure(instance: PluginInstance): void {
     const startUs = this.#nowUs();
-    decide(instance, this.frames);
+    instance.plugin.decide(this.frames);
     const tookUs = this.#nowUs() - startUs;
     if (tookUs <= instance.budgetUs) {
       instance.slowInARow = 0;
@@ -325,25 +312,8 @@ function changeVlans(batch: Batch, actions: Int32Array): void {
   if (!tags.isUniform) batch.spread();
 }
 
-function decide({ plugin }: PluginInstance, frames: BatchFrames): void {
-  const answer: unknown = plugin.decide(frames);
-  if (answer !== undefined) checkAnswer('decide', answer);
-}
-
-/** Of a reason; longer ones are cut. */
-const REASON_LENGTH_MAX = 1000;
-
-/** One line, with the place in the plugin's file. Whatever was thrown, and whatever happens when it is asked for its text. */
+/** One line, with the place in the plugin's file. */
 export function reasonOf(error: unknown): string {
-  try {
-    const text = textOf(error);
-    return text.length > REASON_LENGTH_MAX ? `${text.slice(0, REASON_LENGTH_MAX)}…` : text;
-  } catch {
-    return 'it threw what cannot be shown';
-  }
-}
-
-function textOf(error: unknown): string {
   if (error instanceof PluginError) return error.message;
   if (!(error instanceof Error)) return `it threw ${String(error)}`;
   const place =

@@ -6,7 +6,6 @@ import type { Forwarder } from '../l2/forwarder.ts';
 import { COUNTS_FIRST, countsOf, type PluginBundle } from './bundle.ts';
 import {
   Context,
-  checkAnswer,
   checkedPlugin,
   Declared,
   type NamedPort,
@@ -18,7 +17,7 @@ import { loadModules } from './modules.ts';
 import { SettingReader } from './settings.ts';
 import { type PluginFaultListener, type PluginStage, reasonOf } from './stage.ts';
 import { factoryOf } from './trial-run.ts';
-import { allowTurns, LOAD_TURNS_MAX } from './turn-budget.ts';
+import { allowTurns, CALL_TURNS_MAX, LOAD_TURNS_MAX } from './turn-budget.ts';
 
 /** What the main thread orders of plugins. */
 export type PluginOrder =
@@ -89,7 +88,7 @@ export class WorkerPlugins {
   portAdded(id: number, name: string): void {
     if (name === '') return;
     const port = this.#ports.add(id, name);
-    for (const instance of this.#used) this.#call(instance, 'portAdded', port);
+    for (const instance of this.#used) this.#call(instance, () => instance.plugin.portAdded?.(port));
     this.#refresh(port);
   }
 
@@ -102,7 +101,7 @@ export class WorkerPlugins {
   portRemoved(id: number): void {
     const port = this.#ports.remove(id);
     if (port === undefined) return;
-    for (const instance of this.#used) this.#call(instance, 'portRemoved', port);
+    for (const instance of this.#used) this.#call(instance, () => instance.plugin.portRemoved?.(port));
   }
 
   #load(bundle: PluginBundle, counts: SharedArrayBuffer): void {
@@ -125,7 +124,7 @@ export class WorkerPlugins {
     for (const number of [...this.#loaded.keys()]) if (!numbers.includes(number)) this.#loaded.delete(number);
     for (const instance of this.#used) {
       if (before.includes(instance)) continue;
-      for (const port of this.#ports.all) this.#call(instance, 'portAdded', port);
+      for (const port of this.#ports.all) this.#call(instance, () => instance.plugin.portAdded?.(port));
     }
     for (const port of this.#ports.all) this.#refresh(port);
   }
@@ -140,7 +139,7 @@ export class WorkerPlugins {
 
   #tick(seconds: number): void {
     for (const instance of this.#used) {
-      this.#call(instance, 'tick', seconds);
+      this.#call(instance, () => instance.plugin.tick?.(seconds));
       this.#tellSayings(instance);
     }
   }
@@ -151,14 +150,11 @@ export class WorkerPlugins {
   }
 
   /** A hook: what it throws is the plugin's fault. */
-  #call(instance: PluginInstance, hook: 'portAdded' | 'portRemoved', port: NamedPort): void;
-  #call(instance: PluginInstance, hook: 'tick', seconds: number): void;
-  #call(instance: PluginInstance, hook: 'portAdded' | 'portRemoved' | 'tick', of: NamedPort | number): void {
+  #call(instance: PluginInstance, hook: () => void): void {
     if (instance.isFailed) return;
-    const call = instance.plugin[hook] as ((of: NamedPort | number) => unknown) | undefined;
-    if (call === undefined) return;
+    allowTurns(CALL_TURNS_MAX);
     try {
-      this.#stage.callHook(instance, () => checkAnswer(hook, call.call(instance.plugin, of)));
+      hook();
     } catch (error) {
       instance.isFailed = true;
       this.#tell({ kind: 'pluginFailed', number: instance.number, reason: reasonOf(error) });

@@ -86,17 +86,13 @@ export function ipPacket(
 const ROOM_BYTES = 64;
 /** Behind what forwarders have for themselves. */
 const BENCH_OFFSET = 2 ** 26;
-/** Of one port's. */
-export const BENCH_BYTES = 2 ** 24;
 
 /** Lays frames in the arena, one after the other, and describes them in a batch. */
 export class FrameBench {
-  readonly #start: number;
   #at: number;
 
   constructor(startOffset = 0) {
-    this.#start = BENCH_OFFSET + startOffset + ROOM_BYTES;
-    this.#at = this.#start;
+    this.#at = BENCH_OFFSET + startOffset + ROOM_BYTES;
   }
 
   /** In one piece, at an offset that is a multiple of 4 plus `misalignment`. */
@@ -121,7 +117,7 @@ export class FrameBench {
 
   #put(bytes: Uint8Array, misalignment: number): number {
     // Wraps long after a frame was delivered.
-    if (this.#at > this.#start + BENCH_BYTES / 2) this.#at = this.#start;
+    if (this.#at > 2 ** 24) this.#at = ROOM_BYTES;
     const offset = this.#at + misalignment;
     arenaView.u8.set(bytes, offset);
     this.#at = (offset + bytes.length + 4) & ~3;
