@@ -302,11 +302,14 @@ export class PortTable {
 
   async #bringUp({ port, config }: Entry): Promise<void> {
     const { workers } = this.#options;
-    await workers.addPort(port.id, port.name);
-    await workers.setPolicy(port.id, policyOf(config));
-    await this.#tellCopied();
+    // They follow orders one after the other, so what the port has them do comes after these.
+    const told = [
+      workers.addPort(port.id, port.name),
+      workers.setPolicy(port.id, policyOf(config)),
+      this.#tellCopied(),
+    ];
     // Does nothing if the port was stopped meanwhile.
-    await port.start();
+    await Promise.all([...told, port.start()]);
   }
 
   #remove(entry: Entry): Promise<void> {
@@ -329,13 +332,13 @@ export class PortTable {
 
   /** Tells the workers which ports there are now of those that others get copies of. */
   async #tellCopied(): Promise<void> {
-    for (const entry of [...this.#entries.values()]) {
-      // Looked at right before each order: ports come and go while this waits.
+    // All at once: ports come and go while this waits.
+    const told = [...this.#entries.values()].map((entry) => {
       const names = copiesOf(entry.config);
-      if (names === null || entry.removed !== null) continue;
-      const sources = this.#sourcesOf(entry, names);
-      await this.#options.workers.setPolicy(entry.port.id, { copiesOf: sources });
-    }
+      if (names === null || entry.removed !== null) return null;
+      return this.#options.workers.setPolicy(entry.port.id, { copiesOf: this.#sourcesOf(entry, names) });
+    });
+    await Promise.all(told);
   }
 
   #sourcesOf(entry: Entry, names: CopiedPorts): { portId: number; name: string }[] {

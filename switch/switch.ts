@@ -55,9 +55,8 @@ import { Snooping } from './snooping/snooping.ts';
 import { type KeptAddress, StaticAddresses } from './static-addresses.ts';
 import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
-import { warmUp } from './takeover/warm-up.ts';
 import type { TraceQuestion, TraceReport } from './trace/report.ts';
-import { Tracer } from './trace/tracer.ts';
+import type { Tracer } from './trace/tracer.ts';
 import { scratchBytes, WorkerPool } from './worker/pool.ts';
 
 const TICK_MS = 1000;
@@ -79,7 +78,10 @@ export class Switch {
   /** As the workers have it. */
   readonly #moves: Moves;
   readonly #ports: PortTable;
-  readonly #tracer: Tracer;
+  /** Made by the first question. */
+  #tracer: Tracer | null = null;
+  readonly #fdbMemory: SharedArrayBuffer;
+  readonly #groupMemory: SharedArrayBuffer | null;
   /** Null: groups are flooded. */
   readonly #snooping: Snooping | null;
   readonly #captures: Captures;
@@ -118,6 +120,7 @@ export class Switch {
     this.#arena = reserveArena(config.arenaBytes);
     const fdbMemory = createFdbMemory({ capacity: config.fdb.capacity, maxPorts: PORTS_MAX });
     this.#fdb = new Fdb(fdbMemory);
+    this.#fdbMemory = fdbMemory;
     const { snooping } = config;
     const groupTable = !snooping.enabled
       ? null
@@ -127,6 +130,7 @@ export class Switch {
           floodsUnregistered: snooping.floodUnregistered,
           vlans: snooping.vlans,
         });
+    this.#groupMemory = groupTable;
     this.#statics = new StaticAddresses(this.#fdb, kept);
     const sizeBytes = scratchBytes(config.cpus);
     const mac = probeMac();
@@ -191,14 +195,6 @@ export class Switch {
       onForgotten: (port, counts) => this.#forget(port, counts),
     });
     this.#snooping = groupTable === null ? null : this.#snoopingOn(new GroupTable(groupTable));
-    this.#tracer = new Tracer({
-      arena: this.#arena,
-      arenaView,
-      fdb: fdbMemory,
-      groupTable,
-      vlanLimit: config.vlanLimit,
-      workerCount: this.#workers.workerCount,
-    });
     this.#captures = new Captures({
       arena: this.#arena,
       arenaView,
@@ -214,7 +210,7 @@ export class Switch {
       workers: () => this.#workers.workerCounts(),
       plugins: () => this.#plugins.reports(),
       fdb: () => ({ ...this.#fdb.counters, entries: this.#fdb.size, capacity: this.#fdb.capacity }),
-      totals: () => this.totals(),
+      gone: () => this.#gone,
     });
     this.#clock = setInterval(() => this.#onTick(), TICK_MS);
   }
@@ -234,7 +230,10 @@ export class Switch {
     try {
       // Before any port: no frame passes that they do not decide on.
       await created.#plugins.start(config.plugins);
-      for (const port of config.ports) await created.addPort(port);
+      // Their sockets are there while workers still load their program; which of two faults is told does not hang on chance.
+      const added = config.ports.map((port) => created.addPort(port));
+      for (const each of added) each.catch(() => {});
+      for (const each of added) await each;
     } catch (error) {
       // What was taken over is still the other process's, which goes on; this one comes to its end, and lets all lie.
       await (taken === null ? created.stop() : created.leave());
@@ -358,6 +357,8 @@ export class Switch {
     const workers = this.#workers;
     const workerCount = this.#config.cpus?.length ?? 1;
     const host = { arena, arenaView: this.#arenaView, workers, workerCount, fdb: this.#fdb, portIds };
+    // With the embedded guest, which nobody else needs.
+    const { warmUp } = await import('./takeover/warm-up.ts');
     if (portIds.length === 2) await warmUp(host, this.#taken);
     await this.#arena.enterPages();
     await workers.pin();
@@ -651,7 +652,17 @@ export class Switch {
   }
 
   /** What would become of a frame; nothing is changed by it. @throws NoSuchPortError */
-  trace(question: TraceQuestion): TraceReport {
+  async trace(question: TraceQuestion): Promise<TraceReport> {
+    // With a forwarder of its own, whose program only workers have otherwise.
+    const { Tracer } = await import('./trace/tracer.ts');
+    this.#tracer ??= new Tracer({
+      arena: this.#arena,
+      arenaView: this.#arenaView,
+      fdb: this.#fdbMemory,
+      groupTable: this.#groupMemory,
+      vlanLimit: this.#config.vlanLimit,
+      workerCount: this.#workers.workerCount,
+    });
     if (this.#ports.withName(question.port) === undefined) throw new NoSuchPortError(question.port);
     const ports = this.#ports.ports.map((port) => ({
       id: port.id,

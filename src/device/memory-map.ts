@@ -3,7 +3,9 @@
  * away before those who use it know (`follow`), what stays lies where it lay, and a message that is refused changes
  * nothing. The log of migration is memory that comes and goes in the same way. Main thread; messages reach it one at a time. vhost-user.rst, "Memory region description".
  */
+
 import type { LogDescription, MemRegion } from '../../protocol/vhost-user/codec.ts';
+import { ADVICE } from '../advice.ts';
 import type { DescriptorShare } from '../host/budgets.ts';
 import { knowsSeals } from '../host/descriptor.ts';
 import type { PeerFds } from '../host/peer-fds.ts';
@@ -27,8 +29,7 @@ export const MEMORY_SLOTS_MAX = 509;
  */
 export type FollowMemory = (next: GuestMemory, isLonger: boolean) => Promise<void>;
 
-const PRIVATE_MEMORY =
-  'the guest writes to a private copy of its memory: add share=on to its memory-backend object';
+const PRIVATE_MEMORY = ADVICE.notShared.reason;
 const LOSS_CAUSES =
   'its file was shortened or got a hole, or the tmpfs or the hugepages that it is made of are used up';
 

@@ -3,6 +3,7 @@
  * VIRTIO calls them in both layouts. Each area's whole length must be shared memory and aligned as VIRTIO 1.3,
  * sections 2.7 (split) and 2.8 (packed), demands. Pure. Main thread.
  */
+
 import type { VringAddr } from '../../protocol/vhost-user/codec.ts';
 import { EVENT_SUPPRESS_ALIGN, EVENT_SUPPRESS_BYTES } from '../../protocol/virtio/packed-ring.ts';
 import {
@@ -13,6 +14,7 @@ import {
   USED_ALIGN,
   usedRingBytes,
 } from '../../protocol/virtio/split-ring.ts';
+import { ADVICE } from '../advice.ts';
 import { ACCESS_READ, ACCESS_WRITE, type Access, type AddressMiss } from '../memory/iotlb.ts';
 import type { RingAttachment, RingLayoutKind } from '../vring/attachment.ts';
 
@@ -79,8 +81,7 @@ const AREAS: { readonly [Layout in RingLayoutKind]: (size: number) => Areas } = 
   ],
 };
 
-const NO_MEMORY =
-  'the front-end shared no memory (QEMU: give the guest a memory-backend object with share=on, and -numa node,memdev=)';
+const NO_MEMORY = ADVICE.noMemoryBackend.reason;
 
 /** What `placeRing` answers. */
 type Placed = RingPlaces | RingMisses | string;

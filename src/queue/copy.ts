@@ -7,7 +7,7 @@
  * as copying 150 bytes. Elements of a BigUint64Array are moved without becoming BigInt objects as long as one
  * is assigned straight to another. Float64Array would be as fast, but may change NaN bits.
  */
-import type { ArenaView, Window } from '../memory/arena-view.ts';
+import { type ArenaView, WINDOW_BYTES, type Window } from '../memory/arena-view.ts';
 import { ADDRESSES_BYTES, type Batch, IN_PIECES } from './batch.ts';
 import { TAG_BYTES } from './frame-tags.ts';
 
@@ -112,12 +112,13 @@ const WARM_UP_CALLS = 400_000;
 
 /**
  * Brings the 64-bit loop into its compiled form: until then each word becomes a BigInt object, and the first
- * frames would cost a garbage collection. Copies within the first page of the arena, so it must be called
- * before any guest's memory is mapped.
+ * frames would cost a garbage collection. Copies within the page of the arena that begins at `offset`, which must be
+ * nobody else's: without one, it must be called before any guest's memory is mapped.
  */
-export function warmUpCopy(arena: ArenaView): void {
-  const first = arena.windows[0];
-  for (let call = 0; call < WARM_UP_CALLS; call++) copyBytes(arena, first, 0, first, 2048, 64);
+export function warmUpCopy(arena: ArenaView, offset = 0): void {
+  const window = arena.windows[Math.floor(offset / WINDOW_BYTES)];
+  const index = offset % WINDOW_BYTES;
+  for (let call = 0; call < WARM_UP_CALLS; call++) copyBytes(arena, window, index, window, index + 2048, 64);
 }
 
 /** Both indices are alike modulo 8 and multiples of 4; for WORD64_LOOP_BYTES_MAX at most. */

@@ -3,10 +3,9 @@
  * certain folder, again and again, with the options that are named in its manual (extcap(4)): which interfaces there are,
  * of which kind, with which settings; and to capture, into a named pipe. `--install` puts a program there that calls this.
  */
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { CAPTURED_BYTES_MAX } from '../../protocol/pcap.ts';
 import { compileExpression } from '../../src/filter/libpcap.ts';
@@ -19,15 +18,13 @@ import { addControlOption } from './ask-options.ts';
 import { captureTo, openOutput, queryOf } from './capture.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { findControl } from './running.ts';
-import { ringwayVersion } from './version.ts';
+import { ownCommand, ringwayVersion } from './version.ts';
 
 const STDOUT_FD = 1;
 /** Before a port's name, in the names of interfaces. */
 const PREFIX = 'ringway-';
 const ALL = 'all';
 const DEFAULT_FOLDER = join(homedir(), '.local/lib/wireshark/extcap');
-/** Of the checkout, and of the package from its `dist`. */
-const COMMANDS = ['./ringway.sh', '../../../switch/cli/ringway.sh'];
 
 type ExtcapOptions = {
   readonly install?: string | true;
@@ -157,11 +154,9 @@ async function capture(options: ExtcapOptions): Promise<void> {
 
 /** @throws CliError */
 function install(folder: string, control: string | undefined): string[] {
-  const commands = COMMANDS.map((path) => fileURLToPath(new URL(path, import.meta.url)));
-  const command = commands.find((path) => existsSync(path)) ?? commands[0];
   const path = join(resolve(folder), 'ringway');
   const asked = control === undefined ? '' : ` --control ${quoted(resolve(control))}`;
-  const script = `#!/bin/sh\n# Ports of a running Ringway as interfaces of Wireshark.\nexec ${quoted(command)} extcap${asked} "$@"\n`;
+  const script = `#!/bin/sh\n# Ports of a running Ringway as interfaces of Wireshark.\nexec ${quoted(ownCommand())} extcap${asked} "$@"\n`;
   try {
     mkdirSync(resolve(folder), { recursive: true });
     writeFileSync(path, script);

@@ -7,10 +7,10 @@
  * In a checkout it runs the source; in an installed package, where Node strips no types, the compiled copy.
  */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { lstatSync, mkdirSync, readFileSync } from 'node:fs';
 import module, { createRequire } from 'node:module';
 import { constants } from 'node:os';
-import { dirname, join, sep } from 'node:path';
+import { dirname, isAbsolute, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const NODE_MAJOR_MIN = 24;
@@ -22,8 +22,8 @@ process.on('SIGUSR1', () => {});
 
 if (majorOf(process.versions.node) >= NODE_MAJOR_MIN) {
   const installed = thisFile.includes(`${sep}node_modules${sep}`);
-  if (!installed) keepCompiledSource();
-  await import(installed ? '../../dist/switch/cli/main.js' : './main.ts');
+  keepCompiled(installed);
+  await import(installed ? '../../dist/program/main.js' : './main.ts');
 } else {
   const binary = newerNode();
   if (binary === null) {
@@ -39,14 +39,36 @@ if (majorOf(process.versions.node) >= NODE_MAJOR_MIN) {
 }
 
 /**
- * Keeps what Node makes of the TypeScript source, for this thread and the workers. From the second start on
- * the type stripper is not loaded at all, which spares 40 MB. Beside the checkout's packages and not in a
- * shared folder, where somebody else could put code into it.
+ * Keeps what Node makes of the source, for this thread and the workers: from the second start on less is to be compiled,
+ * and in a checkout the type stripper is not loaded at all, which spares 40 MB. Where nothing can be written, or what is
+ * there is somebody else's, it is done without.
+ * @param {boolean} installed
  */
-function keepCompiledSource() {
-  const folder = join(dirname(thisFile), '../../node_modules/.cache/ringway/compiled');
+function keepCompiled(installed) {
+  const folder = compiledFolder(installed);
+  if (folder === null) return;
   module.enableCompileCache(folder);
   process.env.NODE_COMPILE_CACHE = folder;
+}
+
+/**
+ * Never a folder that others may write to, who could put code into it. A checkout's is beside its packages. Of an installed
+ * package, which is often root's while another user runs it: the service's own (systemd's CacheDirectory=), else the user's.
+ * @param {boolean} installed
+ */
+function compiledFolder(installed) {
+  if (!installed) return join(dirname(thisFile), '../../node_modules/.cache/ringway/compiled');
+  const { CACHE_DIRECTORY, XDG_CACHE_HOME, HOME } = process.env;
+  const base = CACHE_DIRECTORY?.split(':')[0] || (XDG_CACHE_HOME ?? (HOME && join(HOME, '.cache')));
+  if (!base || !isAbsolute(base)) return null;
+  const folder = join(base, 'ringway');
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const { uid, mode } = lstatSync(folder);
+    return uid === process.getuid?.() && (mode & 0o022) === 0 ? folder : null;
+  } catch {
+    return null;
+  }
 }
 
 /** @param {string} version */

@@ -5,10 +5,9 @@ import { type Command, Option } from 'commander';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { keepOff } from '../../src/host/affinity.ts';
 import { HostError } from '../../src/host/errors.ts';
-import { favour } from '../../src/host/favour.ts';
 import { takeServiceEnvironment } from '../../src/host/notify.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
-import { Configuration } from '../apply/configuration.ts';
+import type { Configuration } from '../apply/configuration.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
 import { ConfigError, jsonSource } from '../config/settings.ts';
@@ -20,9 +19,9 @@ import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts'
 import { PluginStuckError } from '../plugin/plugin-watch.ts';
 import { Service } from '../service/service.ts';
 import type { Switch } from '../switch.ts';
-import { type Giver, TakeoverServer } from '../takeover/give.ts';
-import { TakeoverError } from '../takeover/link.ts';
-import { beginTakeover, type Takeover } from '../takeover/take.ts';
+import type { Giver, TakeoverServer } from '../takeover/give.ts';
+import type { Takeover } from '../takeover/take.ts';
+import { TakeoverError } from '../takeover/takeover-error.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { guestLine, guestLineText, libvirtInterface } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
@@ -222,7 +221,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
     const server =
       config.controlSocket === null
         ? null
-        : new TakeoverServer(giverOf(running, service), config.controlSocket, log);
+        : await takeoverServer(config.controlSocket, running, service, log);
+    const { Configuration } = await import('../apply/configuration.ts');
     const configuration = new Configuration({
       ...{ running, kept, log, started: config },
       ...{ file: file[0] ?? null, options: given },
@@ -254,11 +254,23 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   log.info('stopped');
 }
 
+/** Loaded late, as all that is of use only when frames flow. */
+async function takeoverServer(
+  controlSocket: string,
+  running: Switch,
+  service: Service,
+  log: Logger,
+): Promise<TakeoverServer> {
+  const { TakeoverServer } = await import('../takeover/give.ts');
+  return new TakeoverServer(giverOf(running, service), controlSocket, log);
+}
+
 /** @throws CliError, ControlError */
 async function takeoverFor({ controlSocket }: SwitchConfig): Promise<Takeover> {
   if (controlSocket === null)
     throw new CliError('--takeover needs the control socket: --control PATH', EXIT.usage);
   try {
+    const { beginTakeover } = await import('../takeover/take.ts');
     return await beginTakeover(controlSocket);
   } catch (error) {
     throw error instanceof TakeoverError ? new CliError(error.message) : error;
@@ -284,6 +296,7 @@ function giverOf(running: Switch, service: Service): Giver {
 async function finishTakeover(takeover: Takeover, running: Switch, log: Logger): Promise<void> {
   await running.takenOver();
   await running.warmUp();
+  const { favour } = await import('../../src/host/favour.ts');
   const disfavour = favour();
   await running.goOnAt(await takeover.ready());
   await takeover.done();

@@ -15,10 +15,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { z } from 'zod';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
 import type { VersionReport } from '../control/api.ts';
-import { askControl, ControlError } from '../control/client.ts';
+import { ControlError } from '../control/control-error.ts';
 import { CliError, EXIT } from './cli-error.ts';
 
 export const CONTROL_VARIABLE = 'RINGWAY_CONTROL';
@@ -26,7 +25,7 @@ const FOLDER_MODE = 0o700;
 const NOTE_BYTES_MAX = 4096;
 const LOOK_PERIOD_MS = 60_000;
 
-const Note = z.object({ pid: z.int(), control: z.string() });
+type Note = { readonly pid: number; readonly control: string };
 
 /** The environment as far as it matters here. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -74,7 +73,7 @@ function leaveNote(controlSocket: string, environment: Environment): string {
   mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
   if (!isOurs(folder)) throw new Error(`${folder} is not a folder that only this user can write to`);
   const path = join(folder, `${process.pid}.json`);
-  const note: z.input<typeof Note> = { pid: process.pid, control: resolve(controlSocket) };
+  const note: Note = { pid: process.pid, control: resolve(controlSocket) };
   writeFileSync(path, `${JSON.stringify(note)}\n`, { mode: 0o600 });
   return path;
 }
@@ -103,7 +102,7 @@ function socketIn(path: string): string {
   return isFolder ? join(path, CONFIG_DEFAULTS.controlSocketName) : path;
 }
 
-async function runningProcesses(environment: Environment): Promise<z.output<typeof Note>[]> {
+async function runningProcesses(environment: Environment): Promise<Note[]> {
   const folders = noteFolders(environment, userId()).filter(isOurs);
   const notes = folders.flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)));
   const running = await Promise.all(notes.sort().map(runningProcess));
@@ -111,11 +110,13 @@ async function runningProcesses(environment: Environment): Promise<z.output<type
 }
 
 /** The process that left the note, if it still answers; the note of one that is gone is removed. */
-async function runningProcess(path: string): Promise<z.output<typeof Note> | null> {
+async function runningProcess(path: string): Promise<Note | null> {
   const note = readNote(path);
   if (note === null) return null;
   try {
     // A socket can have a new owner after its old one was killed: whose it is, it says itself.
+    // Loaded late: a switch leaves its note, and asks nobody.
+    const { askControl } = await import('../control/client.ts');
     const { pid } = await askControl<VersionReport>(note.control, '/v1/version');
     if (pid === note.pid) return note;
   } catch (error) {
@@ -125,10 +126,11 @@ async function runningProcess(path: string): Promise<z.output<typeof Note> | nul
   return null;
 }
 
-function readNote(path: string): z.output<typeof Note> | null {
+function readNote(path: string): Note | null {
   try {
     if (!path.endsWith('.json') || statSync(path).size > NOTE_BYTES_MAX) return null;
-    return Note.parse(JSON.parse(readFileSync(path, 'utf8')));
+    const { pid, control } = JSON.parse(readFileSync(path, 'utf8'));
+    return Number.isInteger(pid) && typeof control === 'string' ? { pid, control } : null;
   } catch {
     // Removed meanwhile, or not ours to understand.
     return null;

@@ -1,6 +1,7 @@
 /** `ringway top`: what passes the running process, live in a terminal; into a pipe one snapshot. */
 import type { Command } from 'commander';
-import { askControl, ControlError } from '../control/client.ts';
+import { askControl } from '../control/client.ts';
+import { ControlError } from '../control/control-error.ts';
 import { RATE_SECONDS } from '../figures/rates.ts';
 import type { FiguresReport } from '../figures/report.ts';
 import { heededSignals } from '../ignored-signals.ts';

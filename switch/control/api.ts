@@ -42,7 +42,7 @@ export type ControlSource = {
   figures(version: string): FiguresSnapshot;
   figuresReport(version: string): FiguresReport;
   /** @throws NoSuchPortError */
-  trace(question: TraceQuestion): TraceReport;
+  trace(question: TraceQuestion): Promise<TraceReport>;
   mdb(): MdbReport;
   /** @throws NoSuchPortError, PortConflictError */
   addGroup(change: GroupChange): void;
@@ -247,7 +247,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.post('/v1/trace', async (context) => {
     const { data } = Trace.safeParse(await jsonOf(context));
     if (data === undefined) return refuse(context, TRACE_ALLOWED, 400);
-    return json(context, source.trace(questionOf(data)));
+    return json(context, await source.trace(questionOf(data)));
   });
   api.get('/v1/captures', (context) => json(context, source.captures()));
   api.post('/v1/captures', async (context) => {

@@ -11,8 +11,9 @@ import {
   COUNT_SUPPRESSED,
   QUEUE_STATE_BYTES,
 } from '../../src/queue/state.ts';
-import type { Books } from '../control/books.ts';
+import { type Books, booksOf, sumBooks } from '../control/books.ts';
 import { DROP, DROP_REASONS } from '../l2/drop-reasons.ts';
+import { PORT_COUNTS } from '../l2/port-counts.ts';
 import type { PluginReport } from '../plugin/plugin-table.ts';
 import { Collections } from '../worker/collections.ts';
 import { machineMs, type WorkerCounts } from '../worker/worker-figures.ts';
@@ -37,7 +38,8 @@ export type FiguresHost = {
   workers(): readonly WorkerCounts[];
   plugins(): PluginReport[];
   fdb(): FdbSnapshot;
-  totals(): Books;
+  /** The books of ports that were removed. */
+  gone(): Books;
 };
 
 /** Of a port, what rates are kept of; `PORT_RATES.rxPackets` is the counter of that name. */
@@ -133,26 +135,28 @@ export class FiguresKeeper {
   snapshot(version: string): FiguresSnapshot {
     const host = this.#host;
     this.#collections.look();
+    const ports = host.ports().map((port) => this.#portSnapshot(port));
     return {
       version,
       startSeconds: this.#startSeconds,
-      ports: host.ports().map((port) => this.#portSnapshot(port)),
+      ports,
       workers: host.workers().map((counts, index) => this.#workerSnapshot(index, counts)),
       plugins: host.plugins(),
       fdb: host.fdb(),
-      totals: host.totals(),
+      totals: sumBooks([host.gone(), booksTogether(ports)]),
       collections: { count: this.#collections.count, seconds: this.#collections.spentMs / MS_PER_S },
     };
   }
 
   report(version: string): FiguresReport {
     const { ports, workers, startSeconds, fdb, totals } = this.snapshot(version);
+    const all = this.#host.ports();
     return {
       version,
       upSeconds: Date.now() / MS_PER_S - startSeconds,
       fdb,
       drops: totals.drops,
-      ports: ports.map((port, i) => this.#portFigures(port, this.#host.ports()[i].id)),
+      ports: ports.map((port, i) => this.#portFigures(port, all[i].id)),
       workers: workers.map((worker) => this.#workerFigures(worker)),
     };
   }
@@ -259,6 +263,20 @@ export class FiguresKeeper {
       queues: queuesOf(port, entry),
     };
   }
+}
+
+/** Of a thousand ports, without an object for each. */
+function booksTogether(ports: readonly PortSnapshot[]): Books {
+  const sums = { ingressFrames: 0, ingressBytes: 0, egressFrames: 0, egressBytes: 0 };
+  const counts = new Float64Array(PORT_COUNTS);
+  for (const port of ports) {
+    sums.ingressFrames += port.rxPackets;
+    sums.ingressBytes += port.rxBytes;
+    sums.egressFrames += port.txPackets;
+    sums.egressBytes += port.txBytes;
+    for (let at = 0; at < PORT_COUNTS; at++) counts[at] += port.counts[at];
+  }
+  return booksOf(sums, new SharedArrayBuffer(0), counts);
 }
 
 function queuesOf(port: Port, { words, labels, queueLabels }: PortEntry): QueueSnapshot[] {

@@ -9,7 +9,8 @@ import { withDescriptors } from '../../src/port/hand-over.ts';
 import type { Logger } from '../log.ts';
 import { PortConflictError } from '../port-errors.ts';
 import { FORMAT, type SwitchPositions, type SwitchState } from './format.ts';
-import { TakeoverError, TakeoverLink } from './link.ts';
+import { TakeoverLink } from './link.ts';
+import { TakeoverError } from './takeover-error.ts';
 
 /** To map, compile and warm up; frames flow meanwhile. */
 const READY_MS = 120_000;

@@ -7,16 +7,12 @@ import { closeFd, closeFds } from '../../src/host/descriptor.ts';
 import { descriptorLoop, type Watch } from '../../src/host/event-loop.ts';
 import { peerPid, receive, SCM_FDS_MAX, send } from '../../src/host/unix-socket.ts';
 import { RECORDS, type RecordName, type RecordOf } from './format.ts';
+import { TakeoverError } from './takeover-error.ts';
 
 const HEAD_BYTES = 8;
 const JSON_BYTES_MAX = 2 ** 28;
 const READ_BYTES = 8192;
 const FULL_SOCKET_MS = 1;
-
-/** The hand-over came to nothing; the message says why, for the user. */
-export class TakeoverError extends Error {
-  override name = 'TakeoverError';
-}
 
 export type Incoming<Name extends RecordName> = {
   readonly value: RecordOf<Name>;

@@ -8,7 +8,8 @@ import { acceptUnix, datagramObstacle, listenUnix } from '../../src/host/unix-so
 import { askControl } from '../control/client.ts';
 import { FORMAT, type SwitchPositions, type SwitchState } from './format.ts';
 import { withStateDescriptors } from './give.ts';
-import { TakeoverError, TakeoverLink } from './link.ts';
+import { TakeoverLink } from './link.ts';
+import { TakeoverError } from './takeover-error.ts';
 
 const CONNECT_MS = 10_000;
 const STATE_MS = 30_000;

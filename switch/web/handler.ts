@@ -101,7 +101,7 @@ function answerWith({ type, gzip }: Asset): Response {
 
 const SAFE_HEADERS = {
   'X-Content-Type-Options': 'nosniff',
-  'Referrer-Policy': 'no-referrer',
+  'Referrer-Policy': 'same-origin',
   'X-Frame-Options': 'DENY',
 };
 

@@ -2,6 +2,7 @@
  * One worker's state and loop: which queues it polls, which ports it can deliver to, and when it sleeps.
  * Worker thread only.
  */
+import assert from 'node:assert/strict';
 import { receiveMessageOnPort } from 'node:worker_threads';
 import { pinThread } from '../../src/host/affinity.ts';
 import { drainFd } from '../../src/host/descriptor.ts';
@@ -17,7 +18,7 @@ import type { RingLog } from '../../src/vring/dirty-log.ts';
 import { Clock } from '../l2/clock.ts';
 import { Fdb } from '../l2/fdb/fdb.ts';
 import { Moves } from '../l2/fdb/moves.ts';
-import { Forwarder } from '../l2/forwarder.ts';
+import { FORWARDER_SCRATCH_BYTES, Forwarder } from '../l2/forwarder.ts';
 import { ForwardingPort } from '../l2/forwarding-port.ts';
 import { MessageRing } from '../l2/groups/message-ring.ts';
 import { Snoop } from '../l2/groups/snoop.ts';
@@ -34,6 +35,7 @@ import {
   CONTROL_TICK,
   type NumberedOrder,
   type OrderMessage,
+  WORKER_SCRATCH_BYTES,
   type WorkerOrder,
   type WorkerReport,
   type WorkerSetup,
@@ -100,8 +102,9 @@ export class PollWorker {
       this.#tell(report),
     );
     this.#epoll.add(setup.wakeFd);
-    // Before the first order: the pool adds no port until every worker has answered one.
-    warmUpCopy(this.#arena);
+    assert(FORWARDER_SCRATCH_BYTES <= WORKER_SCRATCH_BYTES, 'there is room for what the forwarder needs');
+    // In its own part of the arena: ports may be there already, and guests.
+    warmUpCopy(this.#arena, setup.scratchOffset);
   }
 
   run(): void {

@@ -90,6 +90,12 @@ export type WorkerReport =
       readonly misses: readonly AddressMiss[];
     };
 
+/**
+ * A worker's part of the arena. A little more than its forwarder needs, and a figure of its own, so that the main thread
+ * does not load the forwarder for it; pages cost nothing until they are touched.
+ */
+export const WORKER_SCRATCH_BYTES = 2 ** 24;
+
 /** Words (int32) of a worker's control block; each worker has a cache line of its own. */
 export const CONTROL_EPOCH = 0;
 /** 1 while the worker is about to block or blocks; orders then also need its wake-up descriptor. */
@@ -124,7 +130,7 @@ export type WorkerSetup = {
   readonly moves: SharedArrayBuffer;
   /** The address that frames have by which the switch looks for loops. */
   readonly probeMac: Uint8Array;
-  /** Of FORWARDER_SCRATCH_BYTES in the arena. */
+  /** Of WORKER_SCRATCH_BYTES in the arena. */
   readonly scratchOffset: number;
   /** VLAN tags of a frame that are looked at, 1 or 2. */
   readonly vlanLimit: number;

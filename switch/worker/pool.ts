@@ -16,7 +16,6 @@ import type { RingLog } from '../../src/vring/dirty-log.ts';
 import type { WorkReport } from '../control/report.ts';
 import type { CaptureSetup } from '../l2/capture-ring.ts';
 import type { Flapping } from '../l2/fdb/moves.ts';
-import { FORWARDER_SCRATCH_BYTES } from '../l2/forwarder.ts';
 import { createMessageRing, MessageRing, type SnoopedMessage } from '../l2/groups/message-ring.ts';
 import type { ProbeSeen } from '../l2/loop-probes.ts';
 import { PORT_COUNTS } from '../l2/port-counts.ts';
@@ -37,6 +36,7 @@ import {
   type NumberedOrder,
   type OrderMessage,
   type PollMode,
+  WORKER_SCRATCH_BYTES,
   type WorkerOrder,
   type WorkerReport,
   type WorkerSetup,
@@ -87,7 +87,7 @@ export type PortView = {
 
 /** What so many workers need of the arena for themselves. */
 export function scratchBytes(cpus: readonly number[] | null): number {
-  return FORWARDER_SCRATCH_BYTES * (cpus?.length ?? 1);
+  return WORKER_SCRATCH_BYTES * (cpus?.length ?? 1);
 }
 
 export class WorkerPool implements DataPath, PluginWorkers {
@@ -125,7 +125,7 @@ export class WorkerPool implements DataPath, PluginWorkers {
             fdb: options.fdb,
             moves: options.moves,
             probeMac: options.probeMac,
-            scratchOffset: options.scratchOffset + index * FORWARDER_SCRATCH_BYTES,
+            scratchOffset: options.scratchOffset + index * WORKER_SCRATCH_BYTES,
             vlanLimit: options.vlanLimit,
             groups: table === null ? null : { table, messages: rings[index] },
           },

@@ -10,7 +10,7 @@ import { ensurePeers, type PeerName, type PeersReport, REQUIRED } from './packag
 
 /** What the tests of each project ask for, by its name. */
 export const PEERS_OF_PROJECT: Readonly<Record<string, readonly PeerName[]>> = {
-  unit: ['dpdk', 'assemblers', 'iproute2', 'ethtool', 'libpcap'],
+  unit: ['dpdk', 'assemblers', 'iproute2', 'ethtool', 'libpcap', 'systemd', 'fish', 'zsh'],
   'real peers': [
     'qemu',
     'emulated-cards',
@@ -24,6 +24,7 @@ export const PEERS_OF_PROJECT: Readonly<Record<string, readonly PeerName[]>> = {
     'ovs-dummy',
     'tshark',
     'prometheus',
+    'chromium',
   ],
 };
 

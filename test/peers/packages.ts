@@ -29,6 +29,10 @@ export type PeerName =
   | 'systemd'
   | 'libpcap'
   | 'tshark'
+  | 'libvirt'
+  | 'debootstrap'
+  | 'fish'
+  | 'zsh'
   | 'prometheus'
   | 'chromium';
 
@@ -91,6 +95,20 @@ const requirements: Record<PeerName, { package: string; provides: string }[]> = 
   systemd: [{ package: 'systemd', provides: '/usr/lib/systemd/systemd' }],
   libpcap: [{ package: 'libpcap0.8', provides: '/usr/lib/*/libpcap.so.0.8' }],
   tshark: [{ package: 'tshark', provides: 'tshark' }],
+  // The daemon by itself, without what its services, networks and firewalls need.
+  libvirt: [
+    { package: 'libvirt-daemon', provides: '/usr/sbin/libvirtd' },
+    { package: 'libvirt-daemon', provides: '/usr/sbin/virtlogd' },
+    {
+      package: 'libvirt-daemon-driver-qemu',
+      provides: '/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so',
+    },
+    { package: 'libvirt-clients', provides: 'virsh' },
+    { package: 'qemu-utils', provides: 'qemu-img' },
+  ],
+  debootstrap: [{ package: 'debootstrap', provides: '/usr/sbin/debootstrap' }],
+  fish: [{ package: 'fish', provides: 'fish' }],
+  zsh: [{ package: 'zsh', provides: 'zsh' }],
   // It brings promtool.
   prometheus: [
     { package: 'prometheus', provides: 'prometheus' },

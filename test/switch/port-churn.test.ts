@@ -17,7 +17,8 @@ import { bindDatagram, connectUnix, listenUnix, send } from '../../src/host/unix
 import { settingsOf } from '../../switch/cli/options.ts';
 import { resolveConfig } from '../../switch/config/resolve.ts';
 import { controlApi } from '../../switch/control/api.ts';
-import { askControl, ControlError } from '../../switch/control/client.ts';
+import { askControl } from '../../switch/control/client.ts';
+import { ControlError } from '../../switch/control/control-error.ts';
 import type { FdbReport, PortReport } from '../../switch/control/report.ts';
 import { serveControl } from '../../switch/control/serve.ts';
 import { createLogger } from '../../switch/log.ts';

@@ -7,7 +7,7 @@ import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/co
 import { type PortConfig, resolveChange, resolvePort } from '../../../switch/config/resolve.ts';
 import { ConfigError, faultError, portSubject, type SettingFault } from '../../../switch/config/settings.ts';
 import { toOptionKey } from '../../../switch/config/spelling.ts';
-import { ControlError } from '../../../switch/control/client.ts';
+import { ControlError } from '../../../switch/control/control-error.ts';
 
 /** As the control API refuses, and the client throws. */
 function refusal(text: string, otherwise?: SettingFault): ControlError {

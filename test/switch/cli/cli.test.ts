@@ -115,7 +115,7 @@ describe('wrong usage: exit code 2 and one line', () => {
   it.each<[string[], string]>([
     [
       [],
-      'name a command: run, ports, top, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin or demo (see --help)',
+      'name a command: run, ports, top, fdb, mdb, add, set, remove, apply, show, trace, capture, plugin, demo, doctor, install-service or completion (see --help)',
     ],
     [['prots'], "unknown command 'prots' (Did you mean ports?)"],
     [['--frob'], "unknown option '--frob'"],

@@ -17,7 +17,8 @@ import { offloadNamesOf } from '../../../switch/config/kinds/index.ts';
 import type { PortConfig } from '../../../switch/config/resolve.ts';
 import { type ControlSource, controlApi } from '../../../switch/control/api.ts';
 import { NO_BOOKS } from '../../../switch/control/books.ts';
-import { askControl, ControlError } from '../../../switch/control/client.ts';
+import { askControl } from '../../../switch/control/client.ts';
+import { ControlError } from '../../../switch/control/control-error.ts';
 import type { FdbReport, PortReport } from '../../../switch/control/report.ts';
 import { serveControl } from '../../../switch/control/serve.ts';
 import { DROP_REASONS, type DropReason } from '../../../switch/l2/drop-reasons.ts';
@@ -113,7 +114,7 @@ const SOURCE: ControlSource = {
     ports: [],
     workers: [],
   }),
-  trace: ({ port, frame, segmentBytes }) => {
+  trace: async ({ port, frame, segmentBytes }) => {
     if (port !== 'vm0') throw new NoSuchPortError(port);
     return { ...TRACE, bytes: frame.length, result: `${Buffer.from(frame).toString('hex')} ${segmentBytes}` };
   },

@@ -70,7 +70,7 @@ beforeEach(() => {
     workers: () => [worker],
     plugins: () => [],
     fdb: () => NO_FDB,
-    totals: () => NO_BOOKS,
+    gone: () => NO_BOOKS,
   });
 });
 
@@ -85,6 +85,9 @@ describe('a snapshot', () => {
     count(2, COUNT_LOST, 9);
     counts[DROP.noBuffer] = 1;
     counts[DROP.samePort] = 2;
+    const { counters, drops } = keeper.snapshot('1').totals;
+    expect(counters).toMatchObject({ ingressFrames: 11, ingressBytes: 60, egressFrames: 4 });
+    expect([drops.notTaken, drops.noBuffer, drops.samePort]).toEqual([9, 1, 2]);
     const [{ queues, ...snapshot }] = keeper.snapshot('1').ports;
     expect(snapshot).toMatchObject({ rxPackets: 11, rxBytes: 60, txPackets: 4, txBytes: 0, mtu: 1500 });
     expect(snapshot.counts[DROP.notTaken]).toBe(9);

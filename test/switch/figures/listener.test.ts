@@ -138,7 +138,9 @@ describe('a token', () => {
   });
 
   it.each(['', 'short', 'of some length but with blanks'])('is not %o', (text) => {
-    expect(() => readToken('metricsToken', fileWith(text))).toThrow(/metricsToken: .* is not allowed \(a file with a token/);
+    expect(() => readToken('metricsToken', fileWith(text))).toThrow(
+      /metricsToken: .* is not allowed \(a file with a token/,
+    );
   });
 
   it('must be there', () => {
