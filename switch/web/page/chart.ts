@@ -4,6 +4,7 @@ import type { VNode } from 'preact';
 import { useEffect, useRef } from 'preact/hooks';
 import type uPlotType from 'uplot';
 import { short } from './format.ts';
+import { HISTORY_SECONDS } from './store.ts';
 
 /** From a script of its own, which has no module. */
 declare const uPlot: typeof uPlotType;
@@ -62,7 +63,11 @@ function optionsFor(element: HTMLElement, labels: readonly string[]): uPlotType.
     width: element.clientWidth,
     height: HEIGHT_PX,
     cursor: { drag: { x: false, y: false } },
-    scales: { y: { range: (_, __, max) => [0, Math.max(max * 1.1, 1)] } },
+    scales: {
+      // As long from the first second on.
+      x: { range: (_, __, max) => [max - HISTORY_SECONDS, max] },
+      y: { range: (_, __, max) => [0, Math.max(max * 1.1, 1)] },
+    },
     axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map(short) }],
     series: [
       {},

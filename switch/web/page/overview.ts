@@ -34,11 +34,17 @@ export function Overview({ state }: { state: State }): VNode {
       ${figures.workers.map(
         ({ index, rates }) => html`<div key=${index}>
         <${Meter} label=${`Worker ${index} busy`} share=${rates.busyShare[0] ?? 0} />
-        <p class="hint">${short(rates.packets[0] ?? 0)} frames/s, ${Math.round(rates.nsPerPacket[0] ?? 0)} ns a frame,
-          ${short(rates.packetsPerBurst[0] ?? 0)} frames a burst, ${short(rates.sleeps[0] ?? 0)} sleeps/s</p>
+        <p class="hint">${workText(rates)}</p>
       </div>`,
       )}
     </section>`;
+}
+
+type WorkerRates = FiguresReport['workers'][number]['rates'];
+
+function workText({ packets, nsPerPacket, packetsPerBurst, sleeps }: WorkerRates): string {
+  const ns = Math.round(nsPerPacket[0] ?? 0);
+  return `${short(packets[0] ?? 0)} frames/s, ${ns} ns a frame, ${short(packetsPerBurst[0] ?? 0)} frames a burst, ${short(sleeps[0] ?? 0)} sleeps/s`;
 }
 
 const ROW_PX = 34;

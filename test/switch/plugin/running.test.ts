@@ -86,8 +86,8 @@ describe('plugins of a switch that runs', () => {
   async function ask<T>(path: string, method = 'GET', body?: object): Promise<T> {
     const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
     const response = await api.request(path, init);
-    const answer = (await response.json()) as T & { error?: string };
-    if (response.status >= 300) throw new Error(`${response.status} ${answer.error}`);
+    const answer = (await response.json()) as T & { detail?: string };
+    if (response.status >= 300) throw new Error(`${response.status} ${answer.detail}`);
     return answer;
   }
   const reload = (): Promise<PluginReport[]> => ask('/v1/plugins', 'POST', {});
