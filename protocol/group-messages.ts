@@ -23,6 +23,8 @@ const MLD_V2_QUERY_BYTES_MIN = 28;
 /** Without sources; behind it are sources, and words that nobody uses. */
 const IGMP_RECORD_BYTES = 8;
 const MLD_RECORD_BYTES = 20;
+export const ALL_HOSTS_IPV4 = Uint8Array.from([224, 0, 0, 1]);
+export const ALL_HOSTS_IPV6 = Uint8Array.from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 const OPTION_PAD1 = 0;
 const OPTION_ROUTER_ALERT = 5;
 
@@ -53,6 +55,7 @@ export type BadMessage =
   | 'checksum'
   | 'timeToLive'
   | 'source'
+  | 'destination'
   | 'routerAlert'
   | 'group'
   | 'records';
@@ -61,6 +64,18 @@ const OTHER: GroupMessage = { kind: 'other' };
 
 function bad(why: BadMessage): GroupMessage {
   return { kind: 'bad', why };
+}
+
+/**
+ * Whether a frame with a query goes to those whom it asks: a general one to all hosts, another to the group. What is addressed
+ * otherwise they need not get, and would not answer. `frame`: as `readGroupMessage` read it from its 14th byte on.
+ */
+export function isQueryToWhomItAsks(frame: Uint8Array, family: IpFamily, group: Uint8Array | null): boolean {
+  const to = group ?? (family === 4 ? ALL_HOSTS_IPV4 : ALL_HOSTS_IPV6);
+  const at = 14 + (family === 4 ? 16 : 24);
+  const isEqual = (bytes: Uint8Array, start: number): boolean =>
+    bytes.every((byte, i) => byte === frame[start + i]);
+  return isEqual(to, at) && isEqual(groupMac(to), 0);
 }
 
 /** `packet`: from the IP header on, with padding behind it as it may have; what is cut off is as if it were not there. */

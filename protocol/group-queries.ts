@@ -3,14 +3,22 @@
  * older versions understand as well. Pure.
  */
 import { ETHERTYPE_IPV4, ETHERTYPE_IPV6 } from './ethernet.ts';
-import { groupMac, IGMP, MLD, PROTOCOL_ICMPV6, PROTOCOL_IGMP, pseudoSumOf, sumOf } from './group-messages.ts';
+import {
+  ALL_HOSTS_IPV4,
+  ALL_HOSTS_IPV6,
+  groupMac,
+  IGMP,
+  MLD,
+  PROTOCOL_ICMPV6,
+  PROTOCOL_IGMP,
+  pseudoSumOf,
+  sumOf,
+} from './group-messages.ts';
 
 const FRAME_BYTES_MIN = 60;
 /** Tells routers to look into the packet: RFC 2113, 2711. */
 const ROUTER_ALERT_IPV4 = [0x94, 4, 0, 0];
 const ROUTER_ALERT_IPV6 = [PROTOCOL_ICMPV6, 0, 5, 2, 0, 0, 1, 0];
-const ALL_HOSTS_IPV4 = Uint8Array.from([224, 0, 0, 1]);
-const ALL_HOSTS_IPV6 = Uint8Array.from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
 export type GroupQuery = {
   /** Of four or sixteen bytes; IPv6: of the link. */

@@ -116,6 +116,26 @@ const text = "from './l.ts'";`;
     expect(SOURCES.filter(({ imports }) => imports.includes('koffi')).length).toBeGreaterThan(0);
   });
 
+  it('of the trial of plugins lead to no library: a thread that is ended while it loads one takes the process with it', () => {
+    const loaded = new Set<string>();
+    const load = (path: string): void => {
+      if (loaded.has(path)) return;
+      loaded.add(path);
+      const source = SOURCES.find((each) => each.path === path);
+      // Types alone load nothing.
+      const code = (source?.text ?? '')
+        .replace(/^import type\b[\s\S]*?;$/gm, '')
+        .replace(/^export type\b.*?;$/gm, '');
+      for (const imported of importsIn(code)) {
+        if (isRelative(imported)) load(target(path, imported));
+        else expect(isNode(imported) || packageOf(imported) === 'acorn', `${path}: ${imported}`).toBe(true);
+      }
+    };
+    load('switch/plugin/trial-thread.ts');
+    expect(loaded.size).toBeGreaterThan(15);
+    expect([...loaded].filter((path) => path.startsWith('src/host/'))).toEqual([]);
+  });
+
   it('of koffi come after the look at the version of Node, without which an older one ends in native code', () => {
     const isGuarded = (text: string): boolean =>
       text.includes("import './node-version.ts';\nimport koffi from 'koffi';\n");

@@ -1,8 +1,9 @@
 /** Copying a frame within the arena (src/queue/copy.ts) against `set` of a subarray and against byte by byte. */
 import { EmbeddedMemory } from '../../src/frontend/guest-memory.ts';
 import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES, type Window } from '../../src/memory/arena-view.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { WINDOW_BYTES, type Window } from '../../src/memory/window.ts';
 import { copyBytes, warmUpCopy } from '../../src/queue/copy.ts';
 import { measurePieces, type Piece } from './pieces.ts';
 

@@ -4,9 +4,9 @@
  * included, without the copy to the receiver.
  */
 import { NET_HEADER_BYTES, netHeaderWords } from '../../protocol/virtio/net.ts';
-import type { Window } from '../../src/memory/arena-view.ts';
-import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { allocateScratch } from '../../src/memory/scratch.ts';
+import type { Window } from '../../src/memory/window.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { sumBytes } from '../../src/offload/checksum.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
 import { REQUEST_TAKEN, takeRequest } from '../../src/offload/request.ts';

@@ -1,6 +1,7 @@
 /** Guest-physical addresses to places in the arena (src/memory/gpa-translator.ts) against BigInt arithmetic. */
-import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+
 import { type GpaMap, GpaTranslator } from '../../src/memory/gpa-translator.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { measurePieces, type Piece } from './pieces.ts';
 
 const ADDRESSES = 1024;

@@ -8,7 +8,8 @@
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../protocol/ethernet.ts';
 import { viewMemory } from '../host/mapping.ts';
 import { functionAt } from '../host/shared-library.ts';
-import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import { WINDOW_BYTES } from '../memory/window.ts';
 import type { Batch } from '../queue/batch.ts';
 import { HEADROOM_BYTES } from './layout.ts';
 import { type Dpdk, loadDpdk } from './library.ts';

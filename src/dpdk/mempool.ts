@@ -10,8 +10,8 @@
 import { FRAME_BYTES_MAX } from '../../protocol/ethernet.ts';
 import { viewMemory } from '../host/mapping.ts';
 import { type Arena, roundUp } from '../memory/arena.ts';
-import { WINDOW_BYTES } from '../memory/arena-view.ts';
 import { allocateScratch, type ScratchArea } from '../memory/scratch.ts';
+import { WINDOW_BYTES } from '../memory/window.ts';
 import { dequeueAddress, dequeueFunction } from './burst.ts';
 import type { DeviceName } from './device.ts';
 import type { Eal } from './eal.ts';

@@ -4,7 +4,7 @@
  * nearly always lie in one region, and most lookups are then a subtraction and two comparisons. Allocates
  * nothing; numbers that cross function borders stay in int32 range.
  */
-import { WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from './arena-view.ts';
+import { WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from './window.ts';
 
 /** One contiguous piece of guest memory; `end` is exclusive. */
 export type GpaRange = { readonly start: number; readonly end: number; readonly arenaOffset: number };

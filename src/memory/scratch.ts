@@ -7,7 +7,7 @@ import assert from 'node:assert';
 import { closeFd } from '../host/descriptor.ts';
 import { createMemoryFile } from '../host/mapping.ts';
 import { type Arena, ArenaFullError, roundUp } from './arena.ts';
-import { WINDOW_BYTES } from './arena-view.ts';
+import { WINDOW_BYTES } from './window.ts';
 
 const PAGE_BYTES = 4096;
 

@@ -3,7 +3,7 @@
  * memory, little-endian, since the sum does not care as long as everybody does the same (section 2 B there); `swapped16`
  * brings a number in network order among them. Hot path: allocates nothing, any alignment, pieces of odd lengths.
  */
-import type { Window } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 
 /** A number below 2^16 with its bytes exchanged. */
 export function swapped16(value: number): number {

@@ -24,7 +24,8 @@
  * copy; then its own frame has a wrong checksum. Hot path; one worker's object.
  */
 import assert from 'node:assert/strict';
-import { type ArenaView, WINDOW_BYTES, type Window } from '../memory/arena-view.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import { WINDOW_BYTES, type Window } from '../memory/window.ts';
 import { AT_WORD0, AT_WORD3, BATCH_FRAMES_MAX, Batch, RECORD_SHIFT } from '../queue/batch.ts';
 import { OFFLOAD_CHECKSUM, OFFLOAD_SEGMENTS, type Requests } from '../queue/requests.ts';
 import { checksumOf, sumBytes } from './checksum.ts';

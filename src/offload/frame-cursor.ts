@@ -2,7 +2,8 @@
  * Walks over a frame of a batch from its front to its end, wherever it lies, and gives out slices of it: to be described
  * in another batch, summed, or copied into memory of ours. Hot path; one worker's object.
  */
-import type { ArenaView, Window } from '../memory/arena-view.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 import { type Batch, IN_PIECES } from '../queue/batch.ts';
 import { copyBytes } from '../queue/copy.ts';
 import { sumBytes, swapped16 } from './checksum.ts';

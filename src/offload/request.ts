@@ -21,7 +21,7 @@
 import * as ETHERNET from '../../protocol/ethernet.ts';
 import * as IP from '../../protocol/ip.ts';
 import * as NET from '../../protocol/virtio/net.ts';
-import type { Window } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as BATCH from '../queue/batch.ts';
 import { gatherHead } from '../queue/heads.ts';

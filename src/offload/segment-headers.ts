@@ -10,7 +10,7 @@
  * with a routing header the address in it is not the one that stands in the IPv6 header. Hot path; one worker's object.
  */
 import * as IP from '../../protocol/ip.ts';
-import type { Window } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as REQUESTS from '../queue/requests.ts';
 import { checksumOf, folded, swapped16 } from './checksum.ts';

@@ -3,7 +3,7 @@
  * is to be cut into segments. What is handed to receivers is completion.ts. Hot path of a port that is captured; allocates
  * nothing.
  */
-import type { Window } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 import type { Batch } from '../queue/batch.ts';
 import { OFFLOAD_SEGMENTS, OFFLOAD_USO4, OFFLOAD_USO6 } from '../queue/requests.ts';
 import { checksumOf, folded, sumBytes, swapped16 } from './checksum.ts';

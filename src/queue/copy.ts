@@ -7,7 +7,8 @@
  * as copying 150 bytes. Elements of a BigUint64Array are moved without becoming BigInt objects as long as one
  * is assigned straight to another. Float64Array would be as fast, but may change NaN bits.
  */
-import { type ArenaView, WINDOW_BYTES, type Window } from '../memory/arena-view.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import { WINDOW_BYTES, type Window } from '../memory/window.ts';
 import { ADDRESSES_BYTES, type Batch, IN_PIECES } from './batch.ts';
 import { TAG_BYTES } from './frame-tags.ts';
 

@@ -4,7 +4,7 @@
  * decide what does no harm when it is wrong. The addresses are the batch's: those in memory are not where they belong
  * once a tag was cut out behind them. Hot path; one worker's object.
  */
-import type { Window } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 import { type Batch, IN_PIECES } from './batch.ts';
 import { PUSH_BYTES_MAX } from './frame-tags.ts';
 import { gatherHead } from './heads.ts';

@@ -2,7 +2,7 @@
  * Reads the heads of all frames of a batch, their addresses and the word behind them: once, for whatever is decided upon
  * them, and in one short loop, so that memory answers for all frames at once. Hot path.
  */
-import type { Window } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 import type { Batch } from './batch.ts';
 import * as BATCH from './batch.ts';
 

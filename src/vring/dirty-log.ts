@@ -12,9 +12,10 @@
  */
 import * as NET from '../../protocol/virtio/net.ts';
 import { PeerSignal } from '../host/peer-signal.ts';
-import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
 import { type GpaMap, type GpaTranslator, RANGE_WORDS } from '../memory/gpa-translator.ts';
 import { loadOrdered32 } from '../memory/ordered.ts';
+import { WINDOW_BYTES } from '../memory/window.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as BATCH from '../queue/batch.ts';
 import { CHAIN_DESCRIPTORS_MAX } from './descriptor-list.ts';

@@ -5,7 +5,8 @@
  * Hot path: functions with primitive arguments, short enough for V8 to put them into their callers.
  */
 import * as NET from '../../protocol/virtio/net.ts';
-import type { ArenaView, Window } from '../memory/arena-view.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 import type { Batch } from '../queue/batch.ts';
 import * as BATCH from '../queue/batch.ts';
 import * as COPY from '../queue/copy.ts';

@@ -3,7 +3,7 @@
  * where it lies, checked whole, and its words, which need no alignment.
  */
 import { DESC_BYTES } from '../../protocol/virtio/split-ring.ts';
-import type { Window } from '../memory/arena-view.ts';
+import type { Window } from '../memory/window.ts';
 import { RING_FAULT } from './faults.ts';
 import type { Ring } from './ring.ts';
 

@@ -1,5 +1,6 @@
 /** Pieces of guest memory that are written one after the other, as one stream of bytes. One thread's object. */
-import { type ArenaView, WINDOW_BYTES } from '../memory/arena-view.ts';
+import type { ArenaView } from '../memory/arena-view.ts';
+import { WINDOW_BYTES } from '../memory/window.ts';
 import { requestWord0, requestWord1, requestWord2 } from '../offload/net-header.ts';
 import { ADDRESSES_BYTES, type Batch, HEAD_BYTES, IN_PIECES } from '../queue/batch.ts';
 import { TAG_BYTES } from '../queue/frame-tags.ts';

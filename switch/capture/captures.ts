@@ -13,8 +13,9 @@ import {
   nanosecondWords,
 } from '../../protocol/pcapng-blocks.ts';
 import type { Arena } from '../../src/memory/arena.ts';
-import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import type { ArenaView } from '../../src/memory/arena-view.ts';
 import { allocateScratch, type ScratchArea } from '../../src/memory/scratch.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import type { Port } from '../../src/port/contract.ts';
 import {
   CAPTURE_AREA_BYTES,

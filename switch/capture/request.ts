@@ -10,16 +10,17 @@ import { ConfigError } from '../config/settings.ts';
 
 export const DIRECTIONS = ['in', 'out', 'both'] as const;
 
+const INSTRUCTION = 'an instruction of four numbers, of 16, 8, 8 and 32 bits';
 const u = (bits: number) =>
   z
-    .int()
-    .min(0)
-    .max(2 ** bits - 1);
+    .int(INSTRUCTION)
+    .min(0, INSTRUCTION)
+    .max(2 ** bits - 1, INSTRUCTION);
 
 /** As `tcpdump -ddd` prints an instruction: code, jumps if true and if false, operand. */
-const Instruction = z.tuple([u(16), u(8), u(8), u(32)]);
+const Instruction = z.tuple([u(16), u(8), u(8), u(32)], INSTRUCTION);
 
-const Request = z.strictObject({
+const FIELDS = {
   /** Names of ports; `all`: those that there are. */
   ports: z.array(z.string(), 'names of ports, or all').min(1, 'names of ports, or all'),
   direction: z.enum(DIRECTIONS, 'in, out or both').default('both'),
@@ -36,7 +37,8 @@ const Request = z.strictObject({
     .default(CAPTURED_BYTES_MAX),
   count: z.int('how many frames, 1 or more').min(1, 'how many frames, 1 or more').nullable().default(null),
   program: z.array(Instruction, 'instructions of four numbers each').nullable().default(null),
-});
+};
+const Request = z.strictObject(FIELDS, `an object with ${Object.keys(FIELDS).join(', ')}`);
 
 /** What is asked for: what `POST /v1/captures` takes. */
 export type CaptureQuery = z.input<typeof Request>;
@@ -47,12 +49,21 @@ export type CaptureRequest = Omit<z.output<typeof Request>, 'program'> & {
 
 /** @throws ConfigError with all that is wrong */
 export function captureRequestOf(body: unknown): CaptureRequest {
-  const parsed = Request.safeParse(body);
+  const parsed = Request.safeParse(body, { reportInput: true });
   if (!parsed.success) {
-    const faults = parsed.error.issues.map(({ path, message }) => ({
-      path: path.map(String),
-      text: `${path.length === 0 ? 'the request' : path.join('.')}: ${message}`,
-    }));
+    const faults = parsed.error.issues.flatMap((issue) => {
+      const { path, message, input } = issue;
+      if (issue.code === 'unrecognized_keys')
+        return issue.keys.map((key) => ({
+          path: [key],
+          text: `${key}: unknown (there are ${Object.keys(FIELDS).join(', ')})`,
+        }));
+      const wrong =
+        input === undefined ? `missing (${message})` : `${shown(input)} is not allowed (${message})`;
+      return [
+        { path: path.map(String), text: `${path.length === 0 ? 'the request' : path.join('.')}: ${wrong}` },
+      ];
+    });
     throw new ConfigError(`no such capture: ${faults.map(({ text }) => text).join('; ')}`, faults);
   }
   const program = parsed.data.program?.map(([code, jt, jf, k]) => ({ code, jt, jf, k })) ?? null;
@@ -63,4 +74,9 @@ export function captureRequestOf(body: unknown): CaptureRequest {
     throw new ConfigError(error.message, [{ path: ['program'], text: error.message }]);
   }
   return { ...parsed.data, program };
+}
+
+function shown(value: unknown): string {
+  if (Array.isArray(value)) return 'a list';
+  return typeof value === 'object' && value !== null ? 'an object' : JSON.stringify(value);
 }

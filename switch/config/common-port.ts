@@ -33,6 +33,7 @@ import {
   wholeNumber,
 } from './kinds/values.ts';
 import { pluginNames } from './plugins.ts';
+import type { SettingFault } from './settings.ts';
 import type { Worded } from './spelling.ts';
 
 const VLAN_MODES = ['access', 'trunk', 'native-tagged', 'native-untagged', 'dot1q-tunnel'] as const;
@@ -193,6 +194,22 @@ export function staticMacsOf(settings: CommonPortSettings): StaticMac[] {
     const [mac = '', vlanText] = text.split('@');
     return { mac, vlan: vlanText === undefined ? untaggedVlanOf(settings) : Number(vlanText) };
   });
+}
+
+/** That an address is to stay behind a port and is one of another's, the first to name it; null: none is. */
+export function staticMacsClash(
+  port: CommonPortSettings & { readonly name: string },
+  others: readonly (CommonPortSettings & { readonly name: string })[],
+): SettingFault | null {
+  for (const { mac, vlan } of staticMacsOf(port)) {
+    const other = others.find((each) =>
+      staticMacsOf(each).some((theirs) => theirs.mac === mac && theirs.vlan === vlan),
+    );
+    if (other === undefined) continue;
+    const text = `${mac} is not allowed (in VLAN ${vlan} it is one of port ${other.name})`;
+    return { path: ['ports', port.name, 'staticMacs'], text };
+  }
+  return null;
 }
 
 /** The VLAN of a port's frames without a tag. */

@@ -40,10 +40,17 @@ export const pluginNames = z.preprocess(
   z.array(z.string(NAMES_ALLOWED).regex(NAME, NAMES_ALLOWED), NAMES_ALLOWED),
 );
 
-/** A list of files: each has the name of its file. */
-function listed(value: unknown): unknown {
+/** A list of files: each has the name of its file, and no two the same, or one of them would be none without a word. */
+function listed(value: unknown, context: z.RefinementCtx): unknown {
   if (!Array.isArray(value) || !value.every((file) => typeof file === 'string')) return value;
-  return Object.fromEntries(value.map((file) => [pluginNameOf(file), { file }]));
+  const names = value.map(pluginNameOf);
+  for (const [i, name] of names.entries()) {
+    const first = names.indexOf(name);
+    if (first === i) continue;
+    const message = `a file with another name than ${value[first]}, or a map in which each has a name`;
+    context.addIssue({ code: 'custom', path: [i], input: value[i], message });
+  }
+  return Object.fromEntries(value.map((file, i) => [names[i], { file }]));
 }
 
 /** What a plugin is called that nobody named: `access-list` of `/etc/ringway/access-list.ts`. */
@@ -66,14 +73,26 @@ export function pluginSpecs(plugins: z.output<typeof pluginMap>, folder = proces
 /** One plugin from JSON, as the control API has it: with `folder`, what its paths are relative to. @throws ConfigError */
 export function resolvePlugin(name: string, settings: unknown): PluginSpec {
   const { folder = process.cwd(), ...own } = isSettingMap(settings) ? settings : {};
+  if (!NAME.test(name)) throw new ConfigError(`plugin ${name}: not allowed (${PLUGIN_NAME_ALLOWED})`);
+  const faults: string[] = [];
+  if (typeof folder !== 'string') faults.push('folder: not allowed (a path, as text)');
+  // Objects made of it would have none of that name, and nobody would say so.
+  if (Object.hasOwn(own, '__proto__')) faults.push('__proto__: unknown setting');
   const parsed = pluginMap.safeParse({ [name]: settingOfJson(own, `plugin ${name}`) }, { reportInput: true });
-  if (parsed.success) return pluginSpecs(parsed.data, String(folder))[0];
-  const faults = parsed.error.issues.map(({ path, message, input, code }) => {
+  for (const { path, message, input } of parsed.error?.issues ?? []) {
     const key = path.slice(1).map(String).join('.');
-    if (code === 'invalid_key') return `not allowed (${PLUGIN_NAME_ALLOWED})`;
-    return `${key}${key === '' ? '' : ': '}${input === undefined ? `missing (${message})` : `${String(input)} is not allowed (${message})`}`;
-  });
-  throw new ConfigError(`plugin ${name}: ${faults.join('; ')}`);
+    const wrong =
+      input === undefined ? `missing (${message})` : `${shownInput(input)} is not allowed (${message})`;
+    faults.push(`${key}${key === '' ? '' : ': '}${wrong}`);
+  }
+  if (faults.length > 0 || parsed.data === undefined)
+    throw new ConfigError(`plugin ${name}: ${faults.join('; ')}`);
+  return pluginSpecs(parsed.data, String(folder))[0];
+}
+
+function shownInput(input: unknown): string {
+  if (typeof input !== 'object' || input === null) return String(input);
+  return Array.isArray(input) ? 'a list' : 'a map';
 }
 
 /** That a port names plugins which are not among those; null: it does not. */

@@ -87,6 +87,7 @@ import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 import type { SnoopingSettings } from '../snooping/settings.ts';
 import { Claims, clashInItself } from './clashes.ts';
+import { staticMacsClash } from './common-port.ts';
 import { changeableFields, claimOf, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, isOfThisHost, type ListenAddress, listenText, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
@@ -269,6 +270,7 @@ function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFau
         config.plugins.map(({ name }) => name),
       ),
     ),
+    ...config.ports.map((port, i, ports) => staticMacsClash(port, ports.slice(0, i))),
     ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
     findControlClash(config.controlSocket, claims),
     fileClash(config, claims),

@@ -4,9 +4,9 @@
  */
 import { type Context, Hono } from 'hono';
 import { z } from 'zod';
-import { FRAME_BYTES_MAX, MTU_MAX } from '../../protocol/ethernet.ts';
-import { isIpv4Group, isIpv6Group } from '../../protocol/group-messages.ts';
-import { parseIp } from '../../protocol/ip-text.ts';
+import { FRAME_BYTES_MAX, MTU_MAX, macHiOf, macLoOf } from '../../protocol/ethernet.ts';
+import { groupMac, isIpv4Group, isIpv6Group } from '../../protocol/group-messages.ts';
+import { formatIp, parseIp } from '../../protocol/ip-text.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { printableJson } from '../../src/host/printable.ts';
 import { SocketPathError } from '../../src/host/unix-socket.ts';
@@ -21,6 +21,7 @@ import { ConfigError, type SettingFault, type SettingMap } from '../config/setti
 import { EXPOSITION_TYPE, expositionStream } from '../figures/exposition.ts';
 import type { FiguresReport } from '../figures/report.ts';
 import type { FiguresSnapshot } from '../figures/snapshot.ts';
+import { isAlwaysFlooded } from '../l2/groups/snoop.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 import { NoSuchPluginError, type PluginNotes, type PluginReport } from '../plugin/plugin-table.ts';
 import { NoSuchPortError, PortConflictError } from '../port-errors.ts';
@@ -139,6 +140,9 @@ const Reload = z.object({ plugins: z.array(z.string()).optional() });
 /** Of an answer with a capture: its number. */
 export const CAPTURE_HEADER = 'X-Ringway-Capture';
 const SETTINGS_NEEDED = 'the settings of a port are needed, as a JSON object';
+const PLUGIN_NEEDED = 'the settings of a plugin are needed, as a JSON object with its file';
+const RELOAD_NEEDED = 'the names of plugins are needed, or none';
+const TAKEOVER_NEEDED = 'a takeover needs a socket and its formats';
 const CAPTURE_NEEDED = 'what to capture is needed, as a JSON object';
 
 /** More than the settings of any port, and the longest program of a filter. */
@@ -177,8 +181,8 @@ export function controlApi(source: ControlSource, version: string): Hono {
   });
   api.get('/v1/plugins', (context) => json(context, source.plugins()));
   api.post('/v1/plugins', async (context) => {
-    const { data } = Reload.safeParse(await jsonOf(context));
-    if (data === undefined) return refuse(context, 'the names of plugins are needed, or none', 400);
+    const { data } = Reload.safeParse(await jsonOf(context, RELOAD_NEEDED));
+    if (data === undefined) return refuse(context, RELOAD_NEEDED, 400);
     await source.reloadPlugins(data.plugins);
     return json(context, source.plugins());
   });
@@ -187,7 +191,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
   );
   api.put('/v1/plugins/:name', async (context) => {
     const name = context.req.param('name');
-    await source.addPlugin(resolvePlugin(name, await jsonOf(context)));
+    await source.addPlugin(resolvePlugin(name, await jsonOf(context, PLUGIN_NEEDED)));
     return json(context, source.plugins().find((plugin) => plugin.name === name) ?? null, 201);
   });
   api.delete('/v1/plugins/:name', async (context) => {
@@ -199,7 +203,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
   api.get('/v1/fdb', (context) => json(context, source.fdb()));
   api.put('/v1/fdb/:mac', async (context) => {
     const mac = stationOf(context.req.param('mac'));
-    const { data } = NewAddress.safeParse(await jsonOf(context));
+    const { data } = NewAddress.safeParse(await jsonOf(context, ADDRESS_NEEDED));
     if (data === undefined) return refuse(context, ADDRESS_NEEDED, 400);
     source.addAddress(mac, data.vlan ?? null, data.port);
     return json(context, { added: mac }, 201);
@@ -213,7 +217,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return json(context, { removed: mac });
   });
   api.post('/v1/fdb/flush', async (context) => {
-    const { data } = Flush.safeParse(await jsonOf(context));
+    const { data } = Flush.safeParse(await jsonOf(context, FLUSH_NEEDED));
     if (data === undefined) return refuse(context, FLUSH_NEEDED, 400);
     const { port = null, vlan = null } = data;
     return json(context, { removed: source.flushAddresses(port, vlan, data.static === true) });
@@ -233,7 +237,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
   });
   api.get('/v1/mdb', (context) => json(context, source.mdb()));
   api.put('/v1/mdb/:port/:group', (context) => {
-    source.addGroup(groupChangeOf(context));
+    source.addGroup(joinableOf(groupChangeOf(context)));
     return json(context, source.mdb());
   });
   api.delete('/v1/mdb/:port/:group', (context) => {
@@ -245,7 +249,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return json(context, source.mdb());
   });
   api.post('/v1/trace', async (context) => {
-    const { data } = Trace.safeParse(await jsonOf(context));
+    const { data } = Trace.safeParse(await jsonOf(context, TRACE_ALLOWED));
     if (data === undefined) return refuse(context, TRACE_ALLOWED, 400);
     return json(context, await source.trace(questionOf(data)));
   });
@@ -276,8 +280,8 @@ export function controlApi(source: ControlSource, version: string): Hono {
     return json(context, await source.configuration.apply({ settings, path, dryRun }));
   });
   api.post('/v1/takeover', async (context) => {
-    const { data } = Takeover.safeParse(await jsonOf(context));
-    if (data === undefined) return refuse(context, 'a takeover needs a socket and its formats', 400);
+    const { data } = Takeover.safeParse(await jsonOf(context, TAKEOVER_NEEDED));
+    if (data === undefined) return refuse(context, TAKEOVER_NEEDED, 400);
     if (source.takeOver === undefined) return refuse(context, 'this Ringway cannot be taken over', 409);
     source.takeOver(data.socket, data.formats);
     return json(context, { pid: process.pid });
@@ -296,6 +300,16 @@ function groupChangeOf(context: Context): GroupChange {
   if (group === null || !(group.length === 4 ? isIpv4Group(group) : isIpv6Group(group)))
     throw new ConfigError(`${text} is not allowed (a group of IPv4 or IPv6, for example 239.1.2.3)`);
   return { port, group, vlan: vlanIn(context) ?? 0 };
+}
+
+/** @throws ConfigError of a group that is never joined */
+function joinableOf(change: GroupChange): GroupChange {
+  const mac = groupMac(change.group);
+  if (isAlwaysFlooded(macLoOf(mac), macHiOf(mac)))
+    throw new ConfigError(
+      `${formatIp(change.group)} is not allowed (its frames go to all ports in any case)`,
+    );
+  return change;
 }
 
 /** Null: none is named. @throws ConfigError */

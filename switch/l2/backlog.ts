@@ -6,7 +6,8 @@
  * needed first.
  */
 import assert from 'node:assert/strict';
-import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import type { ArenaView } from '../../src/memory/arena-view.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { BATCH_FRAMES_MAX, Batch, REFUSED_NO_BUFFER } from '../../src/queue/batch.ts';
 import type { EgressQueue } from '../../src/queue/contract.ts';
 import { copyFrame } from '../../src/queue/copy.ts';

@@ -17,7 +17,8 @@ import {
 } from '../../protocol/pcapng-blocks.ts';
 import { reachBytes } from '../../src/filter/program.ts';
 import { type FrameFilter, frameFilter } from '../../src/filter/translate.ts';
-import { type ArenaView, WINDOW_BYTES, type Window } from '../../src/memory/arena-view.ts';
+import type { ArenaView } from '../../src/memory/arena-view.ts';
+import { WINDOW_BYTES, type Window } from '../../src/memory/window.ts';
 import { completeChecksum } from '../../src/offload/whole-checksum.ts';
 import { CLOCK_REALTIME, readClock } from '../../src/port/pcap/file-io.ts';
 import { AS_THEY_CAME, BATCH_FRAMES_MAX, type Batch, HEAD_BYTES } from '../../src/queue/batch.ts';

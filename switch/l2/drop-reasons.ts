@@ -101,7 +101,7 @@ export const DROP_REASONS = [
   {
     name: 'routerAdvertisement',
     side: 'sender',
-    text: 'sent a router advertisement or a redirect',
+    text: 'sent what only routers do: an advertisement, a redirect, PIM, or the question who wants groups',
   },
   {
     name: 'guardUnreadable',

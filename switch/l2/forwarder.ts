@@ -6,7 +6,8 @@
  */
 import assert from 'node:assert/strict';
 import { rarpFrame } from '../../protocol/rarp.ts';
-import { type ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import type { ArenaView } from '../../src/memory/arena-view.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
 import {
   REQUEST_BAD_CHECKSUM,
@@ -431,8 +432,9 @@ export class Forwarder {
     if (!isPlain && !this.admit.all(batch, sender)) return;
     if ((stages & STAGE_CHECKS) !== 0) {
       if (!this.checks.all(batch, sender, this.nowTick)) return;
-      if ((stages & STAGE_SNOOP) !== 0 && this.#snoop?.reads(batch, sender, this.nowTick) === true) {
-        this.#forwardGroups(sender, this.#snoop);
+      const snoop = (stages & STAGE_SNOOP) !== 0 ? this.#snoop : null;
+      if (snoop?.reads(batch, sender, this.nowTick, this.checks.heads) === true) {
+        this.#forwardGroups(sender, snoop);
         return;
       }
     }
@@ -449,12 +451,17 @@ export class Forwarder {
     if ((stages & STAGE_LEARN) !== 0) this.learn.all(batch, sender.id, this.nowTick);
     lookUp.all(batch);
     if (lookUp.groups !== 0) countGroups(sender, lookUp);
-    if ((stages & STAGE_PLUGIN) !== 0 && this.checks.plugins?.hasRedirects === true)
-      this.checks.plugins.redirect(batch);
+    this.#redirect(sender);
     if ((stages & STAGE_STORM_UNKNOWN) !== 0) {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
     }
     this.#sendMixed(sender);
+  }
+
+  /** After the look-up: what plugins said of targets is the last word. */
+  #redirect({ stages }: ForwardingPort): void {
+    const { plugins } = this.checks;
+    if ((stages & STAGE_PLUGIN) !== 0 && plugins?.hasRedirects === true) plugins.redirect(this.batch);
   }
 
   /** Frames some of which go to a group: those that follow one another and go to the same ports in one go. */
@@ -465,6 +472,7 @@ export class Forwarder {
     this.lookUp.all(batch);
     if (this.lookUp.groups !== 0) countGroups(sender, this.lookUp);
     snoop.setTargets(batch);
+    this.#redirect(sender);
     if ((sender.stages & STAGE_STORM_UNKNOWN) !== 0) {
       if (!this.limits.unknown(batch, sender, this.checks.verdicts, this.#isFloodedTo)) return;
     }

@@ -12,7 +12,8 @@
  * Hot path; one worker's object, called by the stages of checks.ts that need it, of which the first one copies.
  */
 import assert from 'node:assert/strict';
-import { type ArenaView, WINDOW_BYTES, type Window } from '../../src/memory/arena-view.ts';
+import type { ArenaView } from '../../src/memory/arena-view.ts';
+import { WINDOW_BYTES, type Window } from '../../src/memory/window.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import * as BATCH from '../../src/queue/batch.ts';
 import * as COPY from '../../src/queue/copy.ts';

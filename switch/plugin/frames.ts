@@ -234,13 +234,15 @@ export class BatchFrames implements Frames {
   drop(frame: number, reason: DropReason): void {
     this.check(frame);
     const { index } = reason;
-    if (index >>> 0 >= this.reasonCount) throw new RangeError('a reason of another plugin');
+    if (index >>> 0 !== index || index >= this.reasonCount)
+      throw new RangeError('a reason of another plugin');
     this.drops[frame] = index + 1;
     this.said |= SAID_DROP;
   }
 
   redirect(frame: number, { id }: PluginPort): void {
     this.check(frame);
+    checkId(id);
     this.redirects[frame] = id < 0 ? NOWHERE : id;
     this.said |= SAID_REDIRECT;
   }
@@ -260,6 +262,7 @@ export class BatchFrames implements Frames {
 
   mirror(frame: number, { id }: PluginPort): void {
     this.check(frame);
+    checkId(id);
     if (id < 0) return;
     this.mirrors[frame] = id;
     this.said |= SAID_MIRROR;
@@ -332,6 +335,11 @@ export class BatchFrames implements Frames {
     else for (let frame = 0; frame < count; frame++) vlanNumberOf[frame] = vlanOf(tags.outers[frame]);
     this.filled |= VLANS;
   }
+}
+
+/** Of what is no port, which types do not keep away once they are stripped. */
+function checkId(id: number): void {
+  if ((id | 0) !== id) throw new RangeError('a port that is none: those of context.port(name) are');
 }
 
 /** As big-endian, without a sign. */

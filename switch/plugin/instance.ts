@@ -11,6 +11,7 @@ import {
   type PluginContext,
   type PluginPort,
 } from './interface.ts';
+import { withoutRooms } from './modules.ts';
 
 /** Notes and lines of a second that are told. */
 const SAYINGS_MAX = 256;
@@ -170,8 +171,25 @@ export class Context implements PluginContext {
   }
 }
 
+/**
+ * What `decide` or a hook answered, which is to be nothing: an object is that of an async function or a generator, which has
+ * not decided yet, and what it says later would be said of other frames. @throws PluginError
+ */
+export function checkAnswer(of: 'decide' | 'portAdded' | 'portRemoved' | 'tick', answer: unknown): void {
+  if (typeof answer !== 'object' || answer === null) return;
+  // What becomes of it nobody asks.
+  if (answer instanceof Promise) answer.catch(() => {});
+  throw new PluginError(
+    `its ${of} answers an object: it has to be done when it returns, and may be no async function and no generator`,
+  );
+}
+
 /** What a factory answered, if it is a plugin. @throws PluginError, which says what is wrong */
 export function checkedPlugin(value: unknown): Plugin {
+  if (value instanceof Promise) {
+    value.catch(() => {});
+    throw new PluginError('its factory answers a promise: it may be no async function');
+  }
   if (typeof value !== 'object' || value === null) throw new PluginError('its factory answers no object');
   const plugin = value as Plugin;
   const { version, decide, reads, onFault } = plugin as Readonly<Record<keyof Plugin, unknown>>;
@@ -232,4 +250,28 @@ export class PluginInstance {
     this.reasonCount = of.reasonCount;
     this.budgetUs = of.budgetUs;
   }
+}
+
+/** Of a reason; longer ones are cut. */
+const REASON_LENGTH_MAX = 1000;
+
+/** One line, with the place in the plugin's file. Whatever was thrown, and whatever happens when it is asked for its text. */
+export function reasonOf(error: unknown): string {
+  try {
+    const text = textOf(error);
+    return text.length > REASON_LENGTH_MAX ? `${text.slice(0, REASON_LENGTH_MAX)}…` : text;
+  } catch {
+    return 'it threw what cannot be shown';
+  }
+}
+
+function textOf(error: unknown): string {
+  if (error instanceof PluginError) return error.message;
+  if (!(error instanceof Error)) return `it threw ${String(error)}`;
+  const place =
+    /\((?:file:\/\/)?(\/ringway-plugin@\d+\/[^)]*)\)|at (?:file:\/\/)?(\/ringway-plugin@\d+\/\S*)/.exec(
+      error.stack ?? '',
+    );
+  const at = place === null ? '' : ` (${withoutRooms(place[1] ?? place[2])})`;
+  return `${error.name}: ${error.message}${at}`.replace(/\s*\n\s*/g, ' ');
 }

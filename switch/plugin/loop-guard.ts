@@ -2,7 +2,8 @@
  * Has the loops of a plugin's code count their turns, so that one that does not end is the plugin's fault and not the end of a
  * worker, which nothing could interrupt: `while (a)` becomes `while (turn() && (a))`, where `turn` throws once there were too
  * many (turn-budget.ts). A loop whose turns are known when it begins, as `for (let i = 0; i < count; i++)` with a constant
- * `count`, pays for all of them there; counting each costs some nanoseconds a frame. `for … of` ends with what it goes over.
+ * `count`, pays for all of them there; counting each costs some nanoseconds a frame. `for … of` counts too: what it goes over
+ * may have no end, or grow as it goes. `for … in` ends with what it goes over.
  * What this cannot bound, as a regular expression that goes back and forth or a package's code, the main thread notices
  * (plugin-watch.ts). In the trial's thread.
  */
@@ -19,6 +20,7 @@ export function guardLoops(source: string): string {
   visit(program, (node) => {
     if (node.type === 'WhileStatement' || node.type === 'DoWhileStatement') guard(node.test, insertions);
     else if (node.type === 'ForStatement') guardFor(node, source, constants, insertions);
+    else if (node.type === 'ForOfStatement') guardBody(node.body, insertions);
   });
   return insertions
     .sort((a, b) => b.at - a.at)
@@ -115,6 +117,12 @@ function namesIn(pattern: AnyNode): string[] {
 
 function guard(test: { readonly start: number; readonly end: number }, insertions: Insertion[]): void {
   insertions.push({ at: test.start, text: `${TURN_NAME}() && (` }, { at: test.end, text: ')' });
+}
+
+/** Of a loop without a condition: the count stands before all else in its body. */
+function guardBody(body: AnyNode, insertions: Insertion[]): void {
+  if (body.type === 'BlockStatement') insertions.push({ at: body.start + 1, text: ` ${TURN_NAME}();` });
+  else insertions.push({ at: body.start, text: `{ ${TURN_NAME}(); ` }, { at: body.end, text: ' }' });
 }
 
 /** Of `for (init; …`, where between `from` and the semicolon nothing but blanks and comments stand, or `for (`. */

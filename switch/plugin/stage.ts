@@ -17,8 +17,7 @@ import * as PORT_COUNTS_TABLE from '../l2/port-counts.ts';
 import * as BUNDLE from './bundle.ts';
 import * as FRAMES from './frames.ts';
 import { BatchFrames } from './frames.ts';
-import { type NamedPort, PluginError, type PluginInstance } from './instance.ts';
-import { withoutRooms } from './modules.ts';
+import { checkAnswer, type NamedPort, type PluginInstance, reasonOf } from './instance.ts';
 import { allowTurns, CALL_TURNS_MAX } from './turn-budget.ts';
 
 // V8 folds a module's own constants into a loop, and loads imported ones again at each use: some 3 ns a frame.
@@ -133,7 +132,7 @@ export class PluginStage {
     allowTurns(CALL_TURNS_MAX);
     try {
       instance.untilMeasured--;
-      if (instance.untilMeasured > 0) instance.plugin.decide(frames);
+      if (instance.untilMeasured > 0) decide(instance, frames);
       else this.measure(instance);
     } catch (error) {
       this.fail(instance, reasonOf(error));
@@ -142,9 +141,22 @@ export class PluginStage {
     return !instance.isFailed;
   }
 
+  /** Calls a hook of the plugin, which the main thread sees. @throws whatever it does */
+  callHook({ number }: PluginInstance, hook: () => void): void {
+    const { callWords } = this;
+    callWords[0] = number;
+    callWords[1] = (callWords[1] + 1) | 0;
+    allowTurns(CALL_TURNS_MAX);
+    try {
+      hook();
+    } finally {
+      callWords[0] = 0;
+    }
+  }
+
   private measure(instance: PluginInstance): void {
     const startUs = this.#nowUs();
-    instance.plugin.decide(this.frames);
+    decide(instance, this.frames);
     const tookUs = this.#nowUs() - startUs;
     if (tookUs <= instance.budgetUs) {
       instance.slowInARow = 0;
@@ -312,14 +324,7 @@ function changeVlans(batch: Batch, actions: Int32Array): void {
   if (!tags.isUniform) batch.spread();
 }
 
-/** One line, with the place in the plugin's file. */
-export function reasonOf(error: unknown): string {
-  if (error instanceof PluginError) return error.message;
-  if (!(error instanceof Error)) return `it threw ${String(error)}`;
-  const place =
-    /\((?:file:\/\/)?(\/ringway-plugin@\d+\/[^)]*)\)|at (?:file:\/\/)?(\/ringway-plugin@\d+\/\S*)/.exec(
-      error.stack ?? '',
-    );
-  const at = place === null ? '' : ` (${withoutRooms(place[1] ?? place[2])})`;
-  return `${error.name}: ${error.message}${at}`.replace(/\s*\n\s*/g, ' ');
+function decide({ plugin }: PluginInstance, frames: BatchFrames): void {
+  const answer: unknown = plugin.decide(frames);
+  if (answer !== undefined) checkAnswer('decide', answer);
 }

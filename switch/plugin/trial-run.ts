@@ -1,16 +1,23 @@
 /** What is done in a trial of a plugin (trial-thread.ts), and what comes of it. */
-import { Window } from '../../src/memory/arena-view.ts';
+import { Window } from '../../src/memory/window.ts';
 import { Batch } from '../../src/queue/batch.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import { HEAD_COPIES_SCRATCH_BYTES, HeadCopies } from '../l2/head-copies.ts';
 import { COUNTS_FIRST, type PluginBundle, type PluginSpec } from './bundle.ts';
 import { BatchFrames } from './frames.ts';
-import { Context, checkedPlugin, Declared, NamedPorts, PluginError } from './instance.ts';
+import {
+  Context,
+  checkAnswer,
+  checkedPlugin,
+  Declared,
+  NamedPorts,
+  PluginError,
+  reasonOf,
+} from './instance.ts';
 import type { Plugin, PluginFactory } from './interface.ts';
 import { guardLoops } from './loop-guard.ts';
 import { loadModules, sourceReader, withoutRooms } from './modules.ts';
 import { type PluginSettingFault, SettingReader } from './settings.ts';
-import { reasonOf } from './stage.ts';
 import { trialBatches } from './trial-frames.ts';
 import { allowTurns, CALL_TURNS_MAX, LOAD_TURNS_MAX } from './turn-budget.ts';
 
@@ -102,11 +109,11 @@ function callAll(plugin: Plugin, ports: NamedPorts, reasonCount: number): number
   const frames = new BatchFrames(arena, copies);
   const port = ports.add(0, 'trial0');
   const other = ports.add(1, 'trial1');
-  const within = (call: () => void): void => {
+  const within = (of: Parameters<typeof checkAnswer>[0], call: () => unknown): void => {
     allowTurns(CALL_TURNS_MAX);
-    call();
+    checkAnswer(of, call());
   };
-  for (const each of [port, other]) within(() => plugin.portAdded?.(each));
+  for (const each of [port, other]) within('portAdded', () => plugin.portAdded?.(each));
   const decide = (fill: (batch: Batch) => void): number => {
     const batch = new Batch();
     fill(batch);
@@ -117,7 +124,7 @@ function callAll(plugin: Plugin, ports: NamedPorts, reasonCount: number): number
     frames.mayReadHeaders = plugin.reads === 'headers';
     frames.reasonCount = reasonCount;
     const startMs = performance.now();
-    within(() => plugin.decide(frames));
+    within('decide', () => plugin.decide(frames));
     return (performance.now() - startMs) * 1000;
   };
   let slowestUs = 0;
@@ -127,9 +134,9 @@ function callAll(plugin: Plugin, ports: NamedPorts, reasonCount: number): number
     for (let call = 1; call < MEASURED_CALLS; call++) leastUs = Math.min(leastUs, decide(fill));
     slowestUs = Math.max(slowestUs, leastUs);
   }
-  within(() => plugin.tick?.(1));
+  within('tick', () => plugin.tick?.(1));
   ports.remove(1);
-  within(() => plugin.portRemoved?.(other));
+  within('portRemoved', () => plugin.portRemoved?.(other));
   return slowestUs;
 }
 

@@ -6,18 +6,20 @@ import type { Forwarder } from '../l2/forwarder.ts';
 import { COUNTS_FIRST, countsOf, type PluginBundle } from './bundle.ts';
 import {
   Context,
+  checkAnswer,
   checkedPlugin,
   Declared,
   type NamedPort,
   NamedPorts,
   PluginError,
   PluginInstance,
+  reasonOf,
 } from './instance.ts';
 import { loadModules } from './modules.ts';
 import { SettingReader } from './settings.ts';
-import { type PluginFaultListener, type PluginStage, reasonOf } from './stage.ts';
+import type { PluginFaultListener, PluginStage } from './stage.ts';
 import { factoryOf } from './trial-run.ts';
-import { allowTurns, CALL_TURNS_MAX, LOAD_TURNS_MAX } from './turn-budget.ts';
+import { allowTurns, LOAD_TURNS_MAX } from './turn-budget.ts';
 
 /** What the main thread orders of plugins. */
 export type PluginOrder =
@@ -88,7 +90,7 @@ export class WorkerPlugins {
   portAdded(id: number, name: string): void {
     if (name === '') return;
     const port = this.#ports.add(id, name);
-    for (const instance of this.#used) this.#call(instance, () => instance.plugin.portAdded?.(port));
+    for (const instance of this.#used) this.#call(instance, 'portAdded', port);
     this.#refresh(port);
   }
 
@@ -101,7 +103,7 @@ export class WorkerPlugins {
   portRemoved(id: number): void {
     const port = this.#ports.remove(id);
     if (port === undefined) return;
-    for (const instance of this.#used) this.#call(instance, () => instance.plugin.portRemoved?.(port));
+    for (const instance of this.#used) this.#call(instance, 'portRemoved', port);
   }
 
   #load(bundle: PluginBundle, counts: SharedArrayBuffer): void {
@@ -124,7 +126,7 @@ export class WorkerPlugins {
     for (const number of [...this.#loaded.keys()]) if (!numbers.includes(number)) this.#loaded.delete(number);
     for (const instance of this.#used) {
       if (before.includes(instance)) continue;
-      for (const port of this.#ports.all) this.#call(instance, () => instance.plugin.portAdded?.(port));
+      for (const port of this.#ports.all) this.#call(instance, 'portAdded', port);
     }
     for (const port of this.#ports.all) this.#refresh(port);
   }
@@ -139,7 +141,7 @@ export class WorkerPlugins {
 
   #tick(seconds: number): void {
     for (const instance of this.#used) {
-      this.#call(instance, () => instance.plugin.tick?.(seconds));
+      this.#call(instance, 'tick', seconds);
       this.#tellSayings(instance);
     }
   }
@@ -150,11 +152,14 @@ export class WorkerPlugins {
   }
 
   /** A hook: what it throws is the plugin's fault. */
-  #call(instance: PluginInstance, hook: () => void): void {
+  #call(instance: PluginInstance, hook: 'portAdded' | 'portRemoved', port: NamedPort): void;
+  #call(instance: PluginInstance, hook: 'tick', seconds: number): void;
+  #call(instance: PluginInstance, hook: 'portAdded' | 'portRemoved' | 'tick', of: NamedPort | number): void {
     if (instance.isFailed) return;
-    allowTurns(CALL_TURNS_MAX);
+    const call = instance.plugin[hook] as ((of: NamedPort | number) => unknown) | undefined;
+    if (call === undefined) return;
     try {
-      hook();
+      this.#stage.callHook(instance, () => checkAnswer(hook, call.call(instance.plugin, of)));
     } catch (error) {
       instance.isFailed = true;
       this.#tell({ kind: 'pluginFailed', number: instance.number, reason: reasonOf(error) });

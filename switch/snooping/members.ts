@@ -40,8 +40,9 @@ export class Members {
   readonly #groups = new Map<string, Group>();
   /** By VLAN, by port. */
   readonly #routers = new Map<number, Map<number, Router>>();
-  /** Memberships of each port. */
-  readonly #counts = new Map<number, number>();
+  /** Groups of each port, in the order in which it joined them; in how many VLANs it is a router's. */
+  readonly #ofPort = new Map<number, Set<Group>>();
+  readonly #routersOfPort = new Map<number, number>();
   /** Of ports that lost a membership to another port's. */
   evicted = 0;
 
@@ -59,7 +60,7 @@ export class Members {
   }
 
   countOf(portId: number): number {
-    return this.#counts.get(portId) ?? 0;
+    return this.#ofPort.get(portId)?.size ?? 0;
   }
 
   /** `endTick`: null of one that is added by hand, which the bound of a port does not hold for. */
@@ -79,7 +80,8 @@ export class Members {
     const group = this.#groups.get(key) ?? { vlan, address: address.slice(), text, members: new Map() };
     this.#groups.set(key, group);
     group.members.set(portId, { portId, lastTick: tick, endTick });
-    this.#counts.set(portId, this.countOf(portId) + 1);
+    const ofPort = this.#ofPort.get(portId) ?? new Set();
+    this.#ofPort.set(portId, ofPort.add(group));
     return 'new';
   }
 
@@ -105,13 +107,18 @@ export class Members {
       known.endTick = endTick;
       return false;
     }
-    const ofPort = this.routers.filter((router) => router.portId === portId).length;
+    const ofPort = this.#routersOfPort.get(portId) ?? 0;
     if (ofPort >= ROUTER_VLANS_OF_PORT_MAX) return null;
     if (!this.#routers.has(vlan) && this.#routers.size >= ROUTER_VLANS_MAX) return null;
     const ofVlan = this.#routers.get(vlan) ?? new Map<number, Router>();
     ofVlan.set(portId, { vlan, portId, lastTick: tick, endTick });
     this.#routers.set(vlan, ofVlan);
+    this.#routersOfPort.set(portId, ofPort + 1);
     return true;
+  }
+
+  isRouter(vlan: number, portId: number): boolean {
+    return this.#routers.get(vlan)?.has(portId) === true;
   }
 
   /** Forgets what is over. Answers whether anything was. */
@@ -139,6 +146,9 @@ export class Members {
       const ofVlan = this.#routers.get(router.vlan);
       ofVlan?.delete(router.portId);
       if (ofVlan?.size === 0) this.#routers.delete(router.vlan);
+      const left = (this.#routersOfPort.get(router.portId) ?? 1) - 1;
+      if (left === 0) this.#routersOfPort.delete(router.portId);
+      else this.#routersOfPort.set(router.portId, left);
       isAny = true;
     }
     return isAny;
@@ -165,24 +175,27 @@ export class Members {
 
   #removeFrom(group: Group, portId: number): boolean {
     if (!group.members.delete(portId)) return false;
-    const left = this.countOf(portId) - 1;
-    if (left === 0) this.#counts.delete(portId);
-    else this.#counts.set(portId, left);
+    const ofPort = this.#ofPort.get(portId);
+    ofPort?.delete(group);
+    if (ofPort?.size === 0) this.#ofPort.delete(portId);
     if (group.members.size === 0) this.#groups.delete(keyOf(group.vlan, group.text));
     return true;
   }
 
-  /** Of the port that has most, and more than the one that joins, goes what it joined first and nobody else. */
+  /**
+   * Of the port that has most goes what it joined first, with all others there that have more than the one that joins too:
+   * so ports that join the same groups do not keep them from those that want few.
+   */
   #makeRoom(portId: number): boolean {
+    const own = this.countOf(portId) + 1;
     let heaviest = -1;
-    for (const [id, count] of this.#counts)
-      if (count > this.countOf(portId) + 1 && count > this.countOf(heaviest)) heaviest = id;
-    if (heaviest < 0) return false;
-    for (const group of this.#groups.values()) {
-      const member = group.members.get(heaviest);
-      if (member === undefined || member.endTick === null || group.members.size > 1) continue;
-      this.evicted++;
-      return this.#removeFrom(group, heaviest);
+    for (const [id, { size }] of this.#ofPort) if (size > own && size > this.countOf(heaviest)) heaviest = id;
+    for (const group of this.#ofPort.get(heaviest) ?? []) {
+      const members = [...group.members.values()];
+      if (members.some((member) => member.endTick === null || this.countOf(member.portId) <= own)) continue;
+      this.evicted += members.length;
+      for (const member of members) this.#removeFrom(group, member.portId);
+      return true;
     }
     return false;
   }

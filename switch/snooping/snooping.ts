@@ -9,6 +9,7 @@ import {
   type GroupMessage,
   groupMac,
   type IpFamily,
+  isQueryToWhomItAsks,
   readGroupMessage,
 } from '../../protocol/group-messages.ts';
 import { groupQueryFrame } from '../../protocol/group-queries.ts';
@@ -16,7 +17,7 @@ import { formatIp, parseIp } from '../../protocol/ip-text.ts';
 import type { SnoopedMessage } from '../l2/groups/message-ring.ts';
 import { isAlwaysFlooded } from '../l2/groups/snoop.ts';
 import type { GroupTable } from '../l2/groups/table.ts';
-import { Members } from './members.ts';
+import { GROUPS_OF_PORT_MAX, Members } from './members.ts';
 import type { MdbReport, PortGroups } from './report.ts';
 import type { PortSnooping, SnoopingSettings } from './settings.ts';
 
@@ -29,8 +30,12 @@ const LAST_MEMBER_RESPONSE_MS = 1000;
 /** Two questions, a second apart, and one for the clock. */
 const LAST_MEMBER_SECONDS = 3;
 const ROUTER_SECONDS = 255;
-/** Changes of so long are told to the workers together. */
+/** Changes of so long are told to the workers together; and of so many times as long as it took to tell them the last time. */
 const PUBLISH_MS = 10;
+const PUBLISH_PAUSES = 10;
+/** Of a port in a second: wishes that are read, and questions that leaving it brings about. More than any host has. */
+export const CHANGES_A_SECOND = 2 * GROUPS_OF_PORT_MAX;
+export const ASKED_A_SECOND = 64;
 /** VLANs that are asked in at most. */
 const QUERY_VLANS_MAX = 256;
 
@@ -72,6 +77,9 @@ export class Snooping {
   #queries = 0;
   #nextQueryTick = 1;
   #publishing: NodeJS.Timeout | null = null;
+  #pauseMs = PUBLISH_MS;
+  /** Of this second, by port. */
+  readonly #spent = new Map<number, { changes: number; asked: number }>();
 
   constructor(settings: SnoopingSettings, host: SnoopingHost) {
     this.#settings = settings;
@@ -86,13 +94,16 @@ export class Snooping {
       const port = this.#host.settingsOf(portId);
       if (port === null) continue;
       const etherType = (frame[12] << 8) | frame[13];
-      this.#heed(readGroupMessage(etherType, frame.subarray(14)), vlan, portId, port);
+      const message = readGroupMessage(etherType, frame.subarray(14));
+      const isAstray = message.kind === 'query' && !isQueryToWhomItAsks(frame, message.family, message.group);
+      this.#heed(isAstray ? { kind: 'bad', why: 'destination' } : message, vlan, portId, port);
     }
   }
 
   /** Once a second. */
   tick(tick: number): void {
     this.#tick = tick;
+    this.#spent.clear();
     const again = this.#again;
     this.#again = [];
     for (const ask of again) ask();
@@ -238,8 +249,10 @@ export class Snooping {
   /** What is known now is what the workers follow. */
   publish(): void {
     this.close();
+    const startMs = performance.now();
     const everywhere = this.#everywhere();
     this.#host.table.publish(this.#members.sets(everywhere), everywhere);
+    this.#pauseMs = pauseAfter(performance.now() - startMs);
   }
 
   close(): void {
@@ -254,6 +267,10 @@ export class Snooping {
         break;
       case 'report':
         for (const { group, isLeave } of message.changes) {
+          if (!this.#may(portId, 'changes', CHANGES_A_SECOND)) {
+            this.#noteRefused(portId);
+            break;
+          }
           const mac = groupMac(group);
           if (isAlwaysFlooded(macLoOf(mac), macHiOf(mac))) continue;
           if (isLeave) this.#leave(vlan, group, portId, message.family, port.fastLeave);
@@ -276,7 +293,18 @@ export class Snooping {
     const endTick = this.#tick + this.#settings.ageSeconds;
     const result = this.#members.join(vlan, group, portId, this.#tick, endTick);
     if (result === 'new') this.#publishSoon();
-    if (result === 'refused') this.#refused.set(portId, (this.#refused.get(portId) ?? 0) + 1);
+    if (result === 'refused') this.#noteRefused(portId);
+  }
+
+  #noteRefused(portId: number): void {
+    this.#refused.set(portId, (this.#refused.get(portId) ?? 0) + 1);
+  }
+
+  /** Whether the port has one more left of this second. */
+  #may(portId: number, what: 'changes' | 'asked', max: number): boolean {
+    const spent = this.#spent.get(portId) ?? { changes: 0, asked: 0 };
+    this.#spent.set(portId, spent);
+    return ++spent[what] <= max;
   }
 
   #leave(vlan: number, group: Uint8Array, portId: number, family: IpFamily, isFast: boolean): void {
@@ -291,6 +319,7 @@ export class Snooping {
     // Another querier will ask; we hear it.
     if (source === null) return;
     member.endTick = Math.min(member.endTick, this.#tick + LAST_MEMBER_SECONDS);
+    if (!this.#may(portId, 'asked', ASKED_A_SECOND)) return;
     const ask = (): void => this.#ask(vlan, source, group, [portId]);
     ask();
     this.#again.push(ask);
@@ -326,15 +355,12 @@ export class Snooping {
   #hearRouter(vlan: number, portId: number): boolean {
     const isNew = this.#members.hearRouter(vlan, portId, this.#tick, this.#tick + ROUTER_SECONDS);
     if (isNew === true) this.#publishSoon();
-    if (isNew === null) this.#refused.set(portId, (this.#refused.get(portId) ?? 0) + 1);
+    if (isNew === null) this.#noteRefused(portId);
     return isNew !== null;
   }
 
   #isRouter(vlan: number, portId: number): boolean {
-    return (
-      this.#everywhere().has(portId) ||
-      this.#members.routers.some((router) => router.vlan === vlan && router.portId === portId)
-    );
+    return this.#host.settingsOf(portId)?.mrouter === 'on' || this.#members.isRouter(vlan, portId);
   }
 
   /** Ports that are routers' by their settings. */
@@ -381,8 +407,13 @@ export class Snooping {
   }
 
   #publishSoon(): void {
-    this.#publishing ??= setTimeout(() => this.publish(), PUBLISH_MS);
+    this.#publishing ??= setTimeout(() => this.publish(), this.#pauseMs);
   }
+}
+
+/** Until the table is written again, so that guests who join and leave all the time do not keep the thread busy with that. */
+export function pauseAfter(tookMs: number): number {
+  return Math.max(PUBLISH_MS, PUBLISH_PAUSES * tookMs);
 }
 
 function keyOf(vlan: number, family: IpFamily): string {

@@ -3,7 +3,7 @@
  * counted, nobody is told of anything. Main thread.
  */
 import type { ArenaView } from '../../src/memory/arena-view.ts';
-import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { REQUEST_TAKEN, takeRequest } from '../../src/offload/request.ts';
 import type { Batch } from '../../src/queue/batch.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';

@@ -8,7 +8,8 @@ import { Eal } from '../../src/dpdk/eal.ts';
 import { EthPort, type EthPortOptions } from '../../src/dpdk/ethdev.ts';
 import { functionAt } from '../../src/host/shared-library.ts';
 import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { DpdkEgress, DpdkIngress } from '../../src/port/dpdk/queues.ts';
 import {
   AS_THEY_CAME,

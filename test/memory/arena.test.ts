@@ -4,7 +4,8 @@ import { afterAll, afterEach, describe, expect, it, vi } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { isBusyElsewhere } from '../../src/host/elsewhere.ts';
 import { Arena, ArenaFullError, type Placement, roundDown, roundUp } from '../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from '../../src/memory/arena-view.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import { WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from '../../src/memory/window.ts';
 import { Random } from '../vring/random.ts';
 import { GuestFile } from './guest-file.ts';
 

@@ -5,9 +5,10 @@
 import { afterAll, afterEach, beforeEach, expect } from 'vitest';
 import type { MemRegion } from '../../protocol/vhost-user/codec.ts';
 import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
 import { type GpaMap, GpaTranslator } from '../../src/memory/gpa-translator.ts';
 import { GuestMemory } from '../../src/memory/guest-memory.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { GuestFile } from './guest-file.ts';
 

@@ -3,8 +3,9 @@ import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena, ArenaFullError } from '../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
 import { allocateScratch, type ScratchArea } from '../../src/memory/scratch.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { openedSince, openFds } from '../host/open-fds.ts';
 
 const MIB = 2 ** 20;

@@ -3,9 +3,9 @@
  * arena must be the byte that was written to the file.
  */
 import { describe, expect, it, vi } from 'vitest';
-import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { type GpaMap, GpaTranslator } from '../../src/memory/gpa-translator.ts';
 import { MemoryError } from '../../src/memory/peer-mapping.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { Random } from '../vring/random.ts';
 import { file, GIB, hi, lo, locate, MIB, memory, PAGE, remove, view } from './memory-world.ts';
 import { NaiveMemory, randomRange, randomRegion } from './naive-memory.ts';

@@ -3,8 +3,8 @@
  * offloads would copy: the frames as they come out, with their addresses from the batch.
  */
 import { type NetHeader, netHeaderOf, netHeaderWords } from '../../protocol/virtio/net.ts';
-import { WINDOW_BYTES } from '../../src/memory/arena-view.ts';
 import { allocateScratch } from '../../src/memory/scratch.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { COMPLETION_SCRATCH_BYTES, Completion } from '../../src/offload/completion.ts';
 import { requestWord0, requestWord1, requestWord2 } from '../../src/offload/net-header.ts';
 import { takeRequest } from '../../src/offload/request.ts';

@@ -1,7 +1,7 @@
 /** What a guest may ask for: every field of the header and of the frame that matters, right and wrong. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { NET_HDR_F, NET_HDR_GSO, type NetHeader, netHeaderWords } from '../../protocol/virtio/net.ts';
-import type { Window } from '../../src/memory/arena-view.ts';
+import type { Window } from '../../src/memory/window.ts';
 import {
   asksNothing,
   REQUEST_BAD_CHECKSUM,

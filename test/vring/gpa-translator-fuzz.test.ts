@@ -3,8 +3,8 @@
  * neighbours, holes and ranges across multiples of 4 GiB, and lookups that jump between them.
  */
 import { describe, expect, it } from 'vitest';
-import { WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from '../../src/memory/arena-view.ts';
 import { type GpaMap, type GpaRange, GpaTranslator } from '../../src/memory/gpa-translator.ts';
+import { WINDOW_BYTES, WINDOW_OVERLAP_BYTES } from '../../src/memory/window.ts';
 import { Random, seeds } from './random.ts';
 
 const GIB = 2 ** 30;

@@ -6,7 +6,8 @@
 import { closeFd } from '../../src/host/descriptor.ts';
 import { createMemoryFile } from '../../src/host/mapping.ts';
 import { Arena } from '../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES } from '../../src/memory/arena-view.ts';
+import { ArenaView } from '../../src/memory/arena-view.ts';
+import { WINDOW_BYTES } from '../../src/memory/window.ts';
 import { BATCH_FRAMES_MAX, type Batch, IN_PIECES } from '../../src/queue/batch.ts';
 import type { Random } from './random.ts';
 

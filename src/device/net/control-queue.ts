@@ -6,9 +6,10 @@
  */
 import { descriptorLoop, type Watch } from '../../host/event-loop.ts';
 import { turnBudget } from '../../host/turn-budget.ts';
-import { type ArenaView, WINDOW_BYTES } from '../../memory/arena-view.ts';
+import type { ArenaView } from '../../memory/arena-view.ts';
 import type { AddressMap, GpaTranslator } from '../../memory/gpa-translator.ts';
 import type { AddressMiss } from '../../memory/iotlb.ts';
+import { WINDOW_BYTES } from '../../memory/window.ts';
 import type { RingAttachment } from '../../vring/attachment.ts';
 import { DescriptorList } from '../../vring/descriptor-list.ts';
 import type { RingLog } from '../../vring/dirty-log.ts';

@@ -5,7 +5,8 @@
  */
 import { BURST_MBUFS, type DpdkQueueLocation, RxBurst, TxBurst } from '../../dpdk/burst.ts';
 import { registerThread } from '../../dpdk/threads.ts';
-import { type ArenaView, WINDOW_BYTES, type Window } from '../../memory/arena-view.ts';
+import type { ArenaView } from '../../memory/arena-view.ts';
+import { WINDOW_BYTES, type Window } from '../../memory/window.ts';
 import { FrameCursor } from '../../offload/frame-cursor.ts';
 import { type Batch, REFUSED_NO_BUFFER, REFUSED_TOO_SMALL } from '../../queue/batch.ts';
 import type { EgressQueue, IngressQueue, QueueAttachmentBase } from '../../queue/contract.ts';

@@ -14,7 +14,7 @@
 import * as ETHERNET from '../../../protocol/ethernet.ts';
 import * as IP from '../../../protocol/ip.ts';
 import { MBUF_TX_HIGH, TX_OFFLOAD } from '../../dpdk/layout.ts';
-import type { Window } from '../../memory/arena-view.ts';
+import type { Window } from '../../memory/window.ts';
 import { checksumOf, folded, sumBytes, swapped16 } from '../../offload/checksum.ts';
 import type { Batch } from '../../queue/batch.ts';
 import * as REQUESTS from '../../queue/requests.ts';

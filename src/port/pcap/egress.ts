@@ -13,8 +13,9 @@ import {
   packetBlockBytes,
   putPacketBlock,
 } from '../../../protocol/pcapng-blocks.ts';
-import type { ArenaView, Window } from '../../memory/arena-view.ts';
-import { WINDOW_BYTES } from '../../memory/arena-view.ts';
+import type { ArenaView } from '../../memory/arena-view.ts';
+import type { Window } from '../../memory/window.ts';
+import { WINDOW_BYTES } from '../../memory/window.ts';
 import { type Batch, REFUSED_FAULT } from '../../queue/batch.ts';
 import type { EgressQueue } from '../../queue/contract.ts';
 import { copyFrame } from '../../queue/copy.ts';

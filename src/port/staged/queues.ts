@@ -7,8 +7,9 @@
  */
 import assert from 'node:assert/strict';
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN } from '../../../protocol/ethernet.ts';
-import type { ArenaView, Window } from '../../memory/arena-view.ts';
-import { WINDOW_BYTES } from '../../memory/arena-view.ts';
+import type { ArenaView } from '../../memory/arena-view.ts';
+import type { Window } from '../../memory/window.ts';
+import { WINDOW_BYTES } from '../../memory/window.ts';
 import { BATCH_FRAMES_MAX, type Batch, REFUSED_FAULT, REFUSED_TOO_SMALL } from '../../queue/batch.ts';
 import type { EgressQueue, IngressQueue, QueueAttachmentBase } from '../../queue/contract.ts';
 import { copyFrame } from '../../queue/copy.ts';

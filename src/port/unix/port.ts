@@ -8,7 +8,7 @@ import { BESIDE_MTU_BYTES, FRAME_BYTES_MAX } from '../../../protocol/ethernet.ts
 import { HandOverError } from '../../device/hand-over.ts';
 import { errnoText } from '../../host/errors.ts';
 import type { ListenOptions } from '../../host/unix-socket.ts';
-import { WINDOW_OVERLAP_BYTES } from '../../memory/arena-view.ts';
+import { WINDOW_OVERLAP_BYTES } from '../../memory/window.ts';
 import { type PortCounters, QueueState, sumCounters } from '../../queue/state.ts';
 import type { Port, PortContext, PortQueue, PortStatus } from '../contract.ts';
 import {

@@ -136,9 +136,12 @@ function textList(allowed: string, max: number, normal: (text: string) => string
     )
     .transform((texts, context): string[] => {
       const written = texts.map((text) => normal(text.trim()));
-      const wrong = written.indexOf(null);
-      if (wrong < 0) return [...new Set(written.filter((text) => text !== null))];
-      context.issues.push({ code: 'custom', message: allowed, input: texts[wrong], path: [wrong] });
+      const right = written.filter((text) => text !== null);
+      if (right.length === written.length) return [...new Set(right)];
+      for (const [i, text] of written.entries()) {
+        if (text === null)
+          context.issues.push({ code: 'custom', message: allowed, input: texts[i], path: [i] });
+      }
       return z.NEVER;
     });
 }

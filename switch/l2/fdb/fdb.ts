@@ -257,7 +257,8 @@ export class Fdb {
 
   /**
    * As `learn`, but the port gets no more than `max` addresses, static ones counted: exactly, however many threads learn.
-   * `sticks`: an address that was unknown becomes a static one. Also when the table stays locked, nothing is learned.
+   * `sticks`: an address that was unknown becomes a static one; one that another port has moves and does not, or who sends
+   * with another's address would keep it for good. Also when the table stays locked, nothing is learned.
    * @returns LEARNED when the address is the port's now, or LEARNED_NOT
    */
   learnUpTo(
@@ -291,7 +292,7 @@ export class Fdb {
       else this.refresh(slot, port, nowTick);
       const at = this.find(macLo, keyHi, home);
       if (at < 0) answer = LEARNED_NOT;
-      else if (sticks) this.makeStatic(at);
+      else if (sticks && slot < 0) this.makeStatic(at);
     }
     releaseFdbLock(this.header);
     return answer;

@@ -3,17 +3,18 @@
  * routers say to all; data to who joined its group, and to router ports. Copies of messages go to the main thread, which
  * keeps the table (../../snooping/). Off, nothing of this is called.
  *
- * What is read behind the head may be changed by the guest before it is copied. That harms nobody: the main thread judges
- * the copy alone, and where the frame goes is decided by the addresses in the batch; at most a report of its own goes where
- * data would. Hot path of one worker.
+ * What is read behind the head is the copy of the frame's beginning (../head-copies.ts), which is what is forwarded and what
+ * the main thread judges. So a guest cannot have others get one message and the switch another: a report that keeps other
+ * members from reporting, or a query that those do not get whom the switch then forgets. Reports are looked for in all
+ * frames of IP to whatever group address, broadcast too: hosts take them from any. Hot path of one worker.
  */
 import type { ArenaView } from '../../../src/memory/arena-view.ts';
 import type { Batch } from '../../../src/queue/batch.ts';
 import * as BATCH from '../../../src/queue/batch.ts';
-import { FrameHead } from '../../../src/queue/frame-head.ts';
 import { vlanOf } from '../../../src/queue/frame-tags.ts';
 import { gatherHead } from '../../../src/queue/heads.ts';
 import type { ForwardingPort } from '../forwarding-port.ts';
+import type { HeadCopies } from '../head-copies.ts';
 import { MESSAGE_BYTES_MAX, type MessageRing } from './message-ring.ts';
 import type { GroupTable } from './table.ts';
 
@@ -34,6 +35,10 @@ const PROTOCOL_IGMP = 2;
 const PROTOCOL_PIM = 103;
 const PROTOCOL_HOP_BY_HOP = 0;
 const PROTOCOL_ICMPV6 = 58;
+const PROTOCOL_ROUTING = 43;
+const PROTOCOL_FRAGMENT = 44;
+const PROTOCOL_DESTINATION_OPTIONS = 60;
+const EXTENSIONS_MAX = 8;
 const IGMP_QUERY = 0x11;
 const IGMP_REPORTS = [0x12, 0x16, 0x17, 0x22];
 const MLD_QUERY = 130;
@@ -48,7 +53,6 @@ export class Snoop {
   declare private readonly table: GroupTable;
   declare private readonly ring: MessageRing;
   declare private readonly tell: () => void;
-  declare private readonly head: FrameHead;
   /** After `reads`, until `setTargets`: of each frame. */
   declare private readonly kinds: Int32Array;
 
@@ -58,14 +62,13 @@ export class Snoop {
     this.table = table;
     this.ring = ring;
     this.tell = tell;
-    this.head = new FrameHead();
     this.kinds = new Int32Array(BATCH_FRAMES_MAX);
   }
 
   /** Whether any of the frames is one that goes elsewhere than look-up says; all have been spread then. */
-  reads(batch: Batch, sender: ForwardingPort, nowTick: number): boolean {
+  reads(batch: Batch, sender: ForwardingPort, nowTick: number, heads: HeadCopies): boolean {
     const { records } = batch;
-    if (batch.alike && batch.alikeBehind && !isGroupOfIp(records[AT_WORD0], records[AT_WORD3])) return false;
+    if (batch.alike && batch.alikeBehind && !isIpToGroup(records[AT_WORD0], records[AT_WORD3])) return false;
     batch.spread();
     const { count, tags } = batch;
     const { kinds, table } = this;
@@ -73,10 +76,11 @@ export class Snoop {
     for (let frame = 0; frame < count; frame++) {
       const at = frame << RECORD_SHIFT;
       kinds[frame] = AS_EVER;
-      if (!isGroupOfIp(records[at + AT_WORD0], records[at + AT_WORD3])) continue;
+      if (!isIpToGroup(records[at + AT_WORD0], records[at + AT_WORD3])) continue;
       const vlan = vlanOf(tags.outerOf(frame));
       if (!table.looksAt(vlan)) continue;
-      kinds[frame] = this.kindOf(batch, frame, sender, vlan, nowTick);
+      heads.copy(batch);
+      kinds[frame] = this.kindOf(batch, frame, sender, vlan, nowTick, heads);
       if (kinds[frame] !== AS_EVER) isAny = true;
     }
     return isAny;
@@ -118,12 +122,20 @@ export class Snoop {
     return table.found;
   }
 
-  private kindOf(batch: Batch, frame: number, sender: ForwardingPort, vlan: number, nowTick: number): number {
-    const { head } = this;
-    head.show(batch, frame, this.arena.windows);
-    const { bytes, end } = head;
-    const ip = head.start + AT_IP;
+  private kindOf(
+    batch: Batch,
+    frame: number,
+    sender: ForwardingPort,
+    vlan: number,
+    nowTick: number,
+    heads: HeadCopies,
+  ): number {
+    const bytes = heads.window.u8;
+    const start = heads.indexOf(batch, frame);
+    const end = start + heads.bytesOf(batch, frame);
+    const ip = start + AT_IP;
     const at = frame << RECORD_SHIFT;
+    const word0 = batch.records[at + AT_WORD0];
     const isIpv4 = (batch.records[at + AT_WORD3] & 0xffff) === WORD_IPV4;
     if (isIpv4 && ip + 20 <= end) {
       const protocol = bytes[ip + 9];
@@ -135,17 +147,15 @@ export class Snoop {
         if (IGMP_REPORTS.includes(type)) return GROUP_REPORT;
         if (type === IGMP_QUERY) return AS_EVER;
       }
-    } else if (!isIpv4 && ip + 40 <= end && bytes[ip + 6] === PROTOCOL_HOP_BY_HOP && ip + 49 <= end) {
-      const payload = ip + 40 + ((bytes[ip + 41] + 1) << 3);
-      if (bytes[ip + 40] === PROTOCOL_ICMPV6 && payload < end) {
-        const type = bytes[payload];
-        const isReport = MLD_REPORTS.includes(type);
-        if (isReport || type === MLD_QUERY) this.hand(batch, frame, sender, vlan, nowTick);
-        if (isReport) return GROUP_REPORT;
-        if (type === MLD_QUERY) return AS_EVER;
-      }
+    } else if (!isIpv4) {
+      const type = icmpv6TypeOf(bytes, ip, end);
+      const isReport = MLD_REPORTS.includes(type);
+      if (isReport || type === MLD_QUERY) this.hand(batch, frame, sender, vlan, nowTick);
+      if (isReport) return GROUP_REPORT;
+      if (type === MLD_QUERY) return AS_EVER;
     }
-    return isAlwaysFlooded(batch.records[at + AT_WORD0], batch.records[at + AT_WORD1]) ? AS_EVER : GROUP_DATA;
+    if (!isGroupOfIp(word0, isIpv4)) return AS_EVER;
+    return isAlwaysFlooded(word0, batch.records[at + AT_WORD1]) ? AS_EVER : GROUP_DATA;
   }
 
   /** Copies the frame for the main thread. */
@@ -164,11 +174,41 @@ export class Snoop {
   }
 }
 
-/** Whether a frame with these words goes to a group of IPv4 (01:00:5e) or IPv6 (33:33). */
-function isGroupOfIp(word0: number, word3: number): boolean {
+/**
+ * The type of an ICMPv6 message, behind extension headers too: which of those belong before it the main thread asks, hosts do
+ * not always. -1: it is none, or hidden behind more than is looked at.
+ */
+function icmpv6TypeOf(bytes: Uint8Array, ip: number, end: number): number {
+  if (ip + 40 > end) return -1;
+  let protocol = bytes[ip + 6];
+  let next = ip + 40;
+  for (let extension = 0; extension < EXTENSIONS_MAX && next + 8 <= end; extension++) {
+    if (protocol === PROTOCOL_FRAGMENT) {
+      // Of a later fragment.
+      if (bytes[next + 2] !== 0 || (bytes[next + 3] & 0xf8) !== 0) return -1;
+      protocol = bytes[next];
+      next += 8;
+    } else if (
+      protocol === PROTOCOL_HOP_BY_HOP ||
+      protocol === PROTOCOL_ROUTING ||
+      protocol === PROTOCOL_DESTINATION_OPTIONS
+    ) {
+      protocol = bytes[next];
+      next += (bytes[next + 1] + 1) << 3;
+    } else break;
+  }
+  return protocol === PROTOCOL_ICMPV6 && next < end ? bytes[next] : -1;
+}
+
+/** Whether a frame with these words is one of IP to whatever group address. */
+function isIpToGroup(word0: number, word3: number): boolean {
   const type = word3 & 0xffff;
-  if (type === WORD_IPV4) return (word0 & 0xffffff) === 0x5e0001;
-  return type === WORD_IPV6 && (word0 & 0xffff) === 0x3333;
+  return (word0 & 1) !== 0 && (type === WORD_IPV4 || type === WORD_IPV6);
+}
+
+/** Whether it goes to a group of IPv4 (01:00:5e) or IPv6 (33:33), which it is of. */
+function isGroupOfIp(word0: number, isIpv4: boolean): boolean {
+  return isIpv4 ? (word0 & 0xffffff) === 0x5e0001 : (word0 & 0xffff) === 0x3333;
 }
 
 /**

@@ -46,6 +46,14 @@ const PORT_DHCPV6_CLIENT = 546;
 const PORT_DHCPV6_SERVER = 547;
 const BOOTP_REPLY = 2;
 
+const PROTOCOL_IGMP = 2;
+const PROTOCOL_PIM = 103;
+const IGMP_QUERY = 0x11;
+/** RFC 4286: that a router for groups is there. */
+const IGMP_ROUTER = 0x30;
+const MLD_ROUTER = 151;
+const MLD_QUERY = 130;
+
 const ICMP_REDIRECT = 5;
 const ICMP_ROUTER_ADVERTISEMENT = 9;
 const MLD_REPORT = 131;
@@ -139,6 +147,7 @@ function ipv4(guard: PortGuard, bytes: Uint8Array, ipAt: number, end: number): n
       if (!isClient) return BAD_IP;
     } else if (!guard.hasIpv4(source)) return BAD_IP;
   }
+  if (guard.ra && protocol === PROTOCOL_PIM) return ROUTER;
   if (!isFirst) return PASSES;
   const packetEnd = endOf(ipAt, be16(bytes, ipAt + 2), end);
   if (guard.dhcp && protocol === PROTOCOL_UDP) {
@@ -151,9 +160,14 @@ function ipv4(guard: PortGuard, bytes: Uint8Array, ipAt: number, end: number): n
       if (bytes[next + UDP_HEADER_BYTES] === BOOTP_REPLY) return DHCP_SERVER;
     }
   }
-  if (guard.ra && protocol === PROTOCOL_ICMP) {
+  if (guard.ra && (protocol === PROTOCOL_ICMP || protocol === PROTOCOL_IGMP)) {
     if (next >= packetEnd) return UNREADABLE;
-    if (bytes[next] === ICMP_REDIRECT || bytes[next] === ICMP_ROUTER_ADVERTISEMENT) return ROUTER;
+    const type = bytes[next];
+    const isOfRouter =
+      protocol === PROTOCOL_ICMP
+        ? type === ICMP_REDIRECT || type === ICMP_ROUTER_ADVERTISEMENT
+        : type === IGMP_QUERY || type === IGMP_ROUTER;
+    if (isOfRouter) return ROUTER;
   }
   return PASSES;
 }
@@ -204,10 +218,11 @@ function ipv6(
     const isServer = be16(bytes, next) === PORT_DHCPV6_SERVER || be16(bytes, next + 2) === PORT_DHCPV6_CLIENT;
     return isServer ? DHCP_SERVER : PASSES;
   }
+  if (guard.ra && protocol === PROTOCOL_PIM) return ROUTER;
   if (protocol !== PROTOCOL_ICMPV6) return isUnspecified && guard.checksAddresses ? BAD_IP : PASSES;
   if (next >= end) return UNREADABLE;
   const type = bytes[next];
-  if (guard.ra && (type === ROUTER_ADVERTISEMENT || type === ND_REDIRECT)) return ROUTER;
+  if (guard.ra && isOfRouters(type)) return ROUTER;
   if (!guard.bindsMacs && !guard.checksAddresses) return PASSES;
   if (isUnspecified && guard.checksAddresses && !mayBeUnspecified(type)) return BAD_IP;
   if (type < ROUTER_SOLICITATION || type > ND_REDIRECT) return PASSES;
@@ -264,6 +279,15 @@ function mayBe(guard: PortGuard, bytes: Uint8Array, at: number, address: number)
     be16(bytes, address + 11) === 0xfffe &&
     bytes[address + 13] === bytes[source + 3] &&
     be16(bytes, address + 14) === be16(bytes, source + 4)
+  );
+}
+
+function isOfRouters(icmpv6Type: number): boolean {
+  return (
+    icmpv6Type === ROUTER_ADVERTISEMENT ||
+    icmpv6Type === ND_REDIRECT ||
+    icmpv6Type === MLD_QUERY ||
+    icmpv6Type === MLD_ROUTER
   );
 }
 

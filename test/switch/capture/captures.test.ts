@@ -192,7 +192,10 @@ describe('a capture', () => {
   it('is refused with all that is wrong, and where there is no such port, or there are too many', async () => {
     const asked = (query: object): Promise<IncomingMessage> => capture(query);
     await expect(asked({ ports: [], vlan: 5000, direction: 'up' })).rejects.toThrow(
-      /ports: .*; direction: in, out or both; vlan: a VLAN, 0 to 4095/,
+      /ports: a list is not allowed \(.*\); direction: "up" is not allowed \(in, out or both\); vlan: 5000 is not allowed \(a VLAN, 0 to 4095\)/,
+    );
+    await expect(asked({ ports: ['vm0'], snapByte: 96, program: [[1, 2, 3]] })).rejects.toThrow(
+      /program\.0: a list is not allowed \(an instruction of four numbers, .*\); snapByte: unknown \(there are ports, /,
     );
     await expect(asked({ ports: ['vm0'], program: [[5, 0, 0, 7]] })).rejects.toThrow('instruction 0');
     await expect(asked({ ports: ['vm7'] })).rejects.toThrow('there is no port vm7');

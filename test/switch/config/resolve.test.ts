@@ -317,6 +317,8 @@ poll: busy
   });
 });
 
+const MACS =
+  'addresses of single stations: a list, in an option joined by +, for example 02:00:00:00:00:01+02:00:00:00:00:02';
 const A = 'ports: { a: { socket: /x/a.sock } }\n';
 const LONG = `/${'s'.repeat(107)}`;
 
@@ -437,6 +439,18 @@ describe('refused in a file', () => {
     [`${A}fdb: 3`, 'r.yaml:2: fdb: 3 is not allowed (a map with capacity and ageSeconds)'],
     [`${A}fdb:\n  capacity: 1048577`, 'r.yaml:3: fdb.capacity: 1048577 is not allowed (1 to 1048576)'],
     [`${A}fdb: { ageSeconds: 0 }`, 'r.yaml:2: fdb.ageSeconds: 0 is not allowed (1 to 1000000)'],
+    [
+      'ports:\n  a: { socket: /x, staticMacs: 02:00:00:00:00:01 }\n  b: { socket: /y, staticMacs: "02:00:00:00:00:01@5+02:00:00:00:00:01@0" }',
+      'r.yaml:3: ports.b.staticMacs: 02:00:00:00:00:01 is not allowed (in VLAN 0 it is one of port a)',
+    ],
+    [
+      'ports: { a: { socket: /x, macs: [some, 02:00:00:00:00:01, other] } }',
+      `r.yaml:1: ports.a.macs.0: some is not allowed (${MACS}); r.yaml:1: ports.a.macs.2: other is not allowed (${MACS})`,
+    ],
+    [
+      `${A}plugins: [/p/one.ts, /q/one.ts]`,
+      'r.yaml:2: plugins: /q/one.ts is not allowed (a file with another name than /p/one.ts, or a map in which each has a name)',
+    ],
     [`${A}poll: sometimes`, 'r.yaml:2: poll: sometimes is not allowed (adaptive or busy)'],
     [`${A}idleUs: -1`, 'r.yaml:2: idleUs: -1 is not allowed (0 to 1000000)'],
     [`${A}idleUs: 1000001`, 'r.yaml:2: idleUs: 1000001 is not allowed (0 to 1000000)'],

@@ -316,6 +316,27 @@ describe('answers', () => {
     expect(await errorOf(gone)).toMatchObject({ message: 'there is no port vm7', status: 404 });
   });
 
+  it.each<['PUT' | 'POST', string, string, string]>([
+    ['PUT', '/v1/plugins/__proto__', '{"file":"/x.ts"}', 'plugin __proto__: not allowed (plugin names are'],
+    ['PUT', '/v1/plugins/p', '{"file":"/x.ts","__proto__":"1"}', 'plugin p: __proto__: unknown setting'],
+    [
+      'PUT',
+      '/v1/plugins/p',
+      '{"folder":7}',
+      'plugin p: folder: not allowed (a path, as text); file: missing (path',
+    ],
+    ['PUT', '/v1/plugins/p', '{', 'the settings of a plugin are needed'],
+    ['POST', '/v1/plugins', '{', 'the names of plugins are needed'],
+    ['POST', '/v1/trace', '{', 'a trace needs a port'],
+    ['PUT', '/v1/fdb/02:00:00:00:00:01', '{', 'a body { "port": NAME'],
+    ['POST', '/v1/fdb/flush', '{', 'a body with any of'],
+    ['PUT', '/v1/mdb/vm0/224.0.0.1', '', '224.0.0.1 is not allowed (its frames go to all ports in any case)'],
+  ])('%s %s with %s is refused, and by what is needed there', async (method, path, body, message) => {
+    const response = await controlApi(SOURCE, '1').request(path, { method, ...(body !== '' && { body }) });
+    expect(response.status).toBe(400);
+    expect(((await response.json()) as { detail: string }).detail).toContain(message);
+  });
+
   it.each([
     ['vm7', 'nonsense', 'the settings of a port are needed, as a JSON object'],
     ['vm7', '{}', 'port vm7: socket: missing (path of a UNIX socket)'],

@@ -4,7 +4,7 @@
  */
 import { afterAll, describe, expect, it } from 'vitest';
 import type { BpfProgram } from '../../../src/filter/program.ts';
-import { WINDOW_BYTES } from '../../../src/memory/arena-view.ts';
+import { WINDOW_BYTES } from '../../../src/memory/window.ts';
 import { DEFAULT_VLAN } from '../../../src/queue/policy.ts';
 import { CHUNK_BYTES_MIN, RingReader } from '../../../switch/capture/blocks.ts';
 import {

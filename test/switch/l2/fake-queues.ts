@@ -12,7 +12,7 @@ import {
 import type { EgressQueue, IngressQueue } from '../../../src/queue/contract.ts';
 import type { MirrorSource } from '../../../src/queue/policy.ts';
 import { COUNT_BYTES, COUNT_FRAMES, COUNT_LOST, QueueState } from '../../../src/queue/state.ts';
-import { FrameBench, placedBytesOfFrame } from './frames.ts';
+import { BENCH_BYTES, FrameBench, placedBytesOfFrame } from './frames.ts';
 
 /** What happened between all queues of a test, in order. */
 export class QueueLog {
@@ -57,7 +57,7 @@ export class FakeIngressQueue implements IngressQueue {
     this.#log = log;
     this.#state = new QueueState(states, this.queueIndex);
     // Each queue has its own part of the arena.
-    this.#bench = new FrameBench(portId * 2 ** 20);
+    this.#bench = new FrameBench(portId * BENCH_BYTES);
   }
 
   fill(...frames: readonly (Uint8Array | Waiting)[]): void {

@@ -3,8 +3,9 @@
  * that a batch can describe them in one piece or in several.
  */
 import { Arena } from '../../../src/memory/arena.ts';
-import { ArenaView, WINDOW_BYTES } from '../../../src/memory/arena-view.ts';
+import { ArenaView } from '../../../src/memory/arena-view.ts';
 import { allocateScratch } from '../../../src/memory/scratch.ts';
+import { WINDOW_BYTES } from '../../../src/memory/window.ts';
 import { type Batch, IN_PIECES } from '../../../src/queue/batch.ts';
 import { FORWARDER_SCRATCH_BYTES } from '../../../switch/l2/forwarder.ts';
 
@@ -86,13 +87,17 @@ export function ipPacket(
 const ROOM_BYTES = 64;
 /** Behind what forwarders have for themselves. */
 const BENCH_OFFSET = 2 ** 26;
+/** Of one port's. */
+export const BENCH_BYTES = 2 ** 24;
 
 /** Lays frames in the arena, one after the other, and describes them in a batch. */
 export class FrameBench {
+  readonly #start: number;
   #at: number;
 
   constructor(startOffset = 0) {
-    this.#at = BENCH_OFFSET + startOffset + ROOM_BYTES;
+    this.#start = BENCH_OFFSET + startOffset + ROOM_BYTES;
+    this.#at = this.#start;
   }
 
   /** In one piece, at an offset that is a multiple of 4 plus `misalignment`. */
@@ -117,7 +122,7 @@ export class FrameBench {
 
   #put(bytes: Uint8Array, misalignment: number): number {
     // Wraps long after a frame was delivered.
-    if (this.#at > 2 ** 24) this.#at = ROOM_BYTES;
+    if (this.#at > this.#start + BENCH_BYTES / 2) this.#at = this.#start;
     const offset = this.#at + misalignment;
     arenaView.u8.set(bytes, offset);
     this.#at = (offset + bytes.length + 4) & ~3;

@@ -44,7 +44,12 @@ describe('loops', () => {
     ['for (let a = ";"; /* ; */ ; ) break;', 'for (let a = ";"; __ringwayTurn() /* ; */ ; ) break;'],
     ['while (a) b();', 'while (__ringwayTurn() && (a)) b();'],
     ['do b();\nwhile (a, c)', 'do b();\nwhile (__ringwayTurn() && (a, c))'],
-    ['for (const a of b) for (const c in a);', 'for (const a of b) for (const c in a);'],
+    ['for (const a of b) { c(); }', 'for (const a of b) { __ringwayTurn(); c(); }'],
+    [
+      'for (const a of b) for (const c of a) d()\nfor (const c in a);',
+      'for (const a of b) { __ringwayTurn(); for (const c of a) { __ringwayTurn(); d() } }\nfor (const c in a);',
+    ],
+    ['if (a) for (b of c) d(); else e();', 'if (a) for (b of c) { __ringwayTurn(); d(); } else e();'],
   ])('%s', (source, guarded) => {
     expect(guardLoops(source)).toBe(guarded);
   });
@@ -57,6 +62,11 @@ describe('loops', () => {
     ['const n = Infinity; for (let i = 0; i < n; i++) break;'],
     ['const all = { get n() { return 1e9; } }; for (let i = 0; i < all.n; i++);'],
     ['if (1) while (1) if (0) break; else continue;'],
+    ['const list = [1]; for (const each of list) list.push(each);'],
+    [
+      'const endless = { [Symbol.iterator]: () => ({ next: () => ({ done: false }) }) }; for (const each of endless) ;',
+    ],
+    ['function* all() { yield 1; yield* all(); } for (const each of all()) continue;'],
     ['label: for (;;) { for (;;) continue label; }'],
   ])('that do not end are ended: %s', (body) => {
     expect(() => run(body)).toThrow('a loop did not end: more than 1,000 turns in one call');

@@ -3,10 +3,15 @@
  * (fake-switch.ts).
  */
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
-import type { Frames, Plugin } from '../../../switch/plugin/interface.ts';
+import { createMessageRing, MessageRing } from '../../../switch/l2/groups/message-ring.ts';
+import { Snoop } from '../../../switch/l2/groups/snoop.ts';
+import { createGroupMemory, GroupTable } from '../../../switch/l2/groups/table.ts';
+import type { DropReason, Frames, Plugin, PluginPort } from '../../../switch/plugin/interface.ts';
 import { ipv4, ipv4Range, ipv4Text, mac, macText } from '../../../switch/plugin/interface.ts';
 import { MEASURED_EVERY, SLOW_IN_A_ROW_MAX } from '../../../switch/plugin/stage.ts';
+import { FakeSwitch } from '../l2/fake-switch.ts';
 import { arena, arenaView, ethernet, ipPacket, type Mac } from '../l2/frames.ts';
+import { data } from '../snooping/group-frames.ts';
 import { PluginWorld } from './plugin-world.ts';
 
 const ALL: Mac = [255, 255, 255, 255, 255, 255];
@@ -103,6 +108,25 @@ describe('a plugin', () => {
     expect(received()).toEqual([0, 2, 5]);
     world.send(world.ports[2], frames[1]);
     expect(drops()).toEqual([{}, {}, { samePort: 1 }]);
+  });
+
+  it('sends frames there also where groups are snooped and some of the burst go to one', () => {
+    const options = { capacity: 8, portsMax: 64, floodsUnregistered: true, vlans: null };
+    const table = new GroupTable(createGroupMemory(options));
+    FakeSwitch.snoop = new Snoop(arenaView, table, new MessageRing(createMessageRing()), () => {});
+    world = new PluginWorld(1, 1, 1);
+    FakeSwitch.snoop = null;
+    world.send(world.ports[1], ethernet(9, 2));
+    for (const { to } of world.ports) for (const queue of to) queue.received.length = 0;
+    const to2 = world.names.named('vm2');
+    plug((frames, i) => {
+      if (frames.sizes[i] !== 60) frames.redirect(i, to2);
+    });
+    const [plain, group] = [ethernet(2, 1), data('239.1.2.3')];
+    const long = [ethernet(2, 1, { sizeBytes: 70 }), Uint8Array.of(...data('239.1.2.3'), 0, 0)];
+    world.send(world.ports[0], group, long[0], plain, long[1]);
+    expect(world.ports[1].received).toEqual([group, plain]);
+    expect(world.ports[2].received).toEqual([group, ...long]);
   });
 
   it('loses what it sends to a port that is not there, or that gets nothing but copies', () => {
@@ -280,7 +304,7 @@ describe('the fields of frames', () => {
 });
 
 /** Of port 0's frames (fake-queues.ts). */
-const arenaBytes = () => arenaView.u8.subarray(0, 2 ** 20);
+const arenaBytes = () => arenaView.u8.subarray(2 ** 26, 2 ** 26 + 2 ** 20);
 
 describe('a plugin that fails', () => {
   const failing = (onFault: 'drop' | 'pass') =>
@@ -313,6 +337,66 @@ describe('a plugin that fails', () => {
     world.send(world.ports[0], frame);
     expect(world.ports[1].received).toEqual([frame, frame, frame]);
     expect(drops()).toEqual([{}, {}, {}]);
+  });
+
+  it.each([
+    [
+      'what has no text',
+      () => {
+        throw Object.create(null);
+      },
+      'it threw what cannot be shown',
+    ],
+    [
+      'an error that throws when it is asked',
+      () => {
+        throw Object.defineProperty(new Error('no'), 'message', {
+          get() {
+            throw new Error('never');
+          },
+        });
+      },
+      'it threw what cannot be shown',
+    ],
+    [
+      'more text than anybody reads',
+      () => {
+        throw new Error('a'.repeat(2 ** 20));
+      },
+      `Error: ${'a'.repeat(993)}…`,
+    ],
+    [
+      'in an async function',
+      async () => {
+        throw new Error('later');
+      },
+      'its decide answers an object: it has to be done when it returns, and may be no async function and no generator',
+    ],
+    [
+      'in a generator',
+      function* () {
+        yield 1;
+      },
+      'its decide answers an object: it has to be done when it returns, and may be no async function and no generator',
+    ],
+    [
+      'a port that is none',
+      (frames: Frames) => frames.redirect(0, {} as PluginPort),
+      'RangeError: a port that is none: those of context.port(name) are',
+    ],
+    [
+      'a reason that is none',
+      (frames: Frames) => frames.drop(0, {} as DropReason),
+      'RangeError: a reason of another plugin',
+    ],
+  ] as const)('by %s is taken out like any other', (_, decide, reason) => {
+    world.plug((_settings, context) => {
+      context.dropReason('no', '');
+      return { version: 1, decide };
+    });
+    world.send(world.ports[0], ethernet(2, 1));
+    expect(drops()).toEqual([{ pluginFailed: 1 }, {}, {}]);
+    expect(world.pluginFaults).toEqual([{ name: 'plugin0', reason: expect.stringContaining(reason) }]);
   });
 
   it('is one that is too slow again and again, not one whose thread had to wait now and then', () => {

@@ -126,6 +126,36 @@ describe('a plugin that cannot be', () => {
       /: TypeError: /,
     ],
     [
+      'a factory that answers later',
+      `${HEAD}export default async () => ({ version: 1, decide() {} });\n`,
+      /: its factory answers a promise: it may be no async function$/,
+    ],
+    [
+      'a decision later',
+      factory('', '{ version: 1, async decide(frames) { await 1; frames.count; } }'),
+      /: its decide answers an object: it has to be done when it returns/,
+    ],
+    [
+      'a decision that nobody asks for',
+      factory('', '{ version: 1, *decide(frames) { yield frames.count; } }'),
+      /: its decide answers an object/,
+    ],
+    [
+      'a hook that goes on',
+      factory('', '{ version: 1, decide() {}, async portAdded() { throw new Error(); } }'),
+      /: its portAdded answers an object/,
+    ],
+    [
+      'a throw of what cannot be shown',
+      factory('', '{ version: 1, decide() { throw Object.create(null); } }'),
+      /: it threw what cannot be shown$/,
+    ],
+    [
+      'a list that grows as it goes over it',
+      factory('', '{ version: 1, decide() { const list = [1]; for (const each of list) list.push(each); } }'),
+      /: TurnsError: a loop did not end/,
+    ],
+    [
       'headers without saying so',
       factory('', '{ version: 1, decide(frames) { frames.protocols; } }'),
       /: RangeError: it reads headers, without/,

@@ -3,7 +3,8 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { readGroupMessage } from '../../../protocol/group-messages.ts';
 import { DEFAULT_VLAN } from '../../../src/queue/policy.ts';
 import { DROP } from '../../../switch/l2/drop-reasons.ts';
-import { arena, ethernet } from '../l2/frames.ts';
+import { ASKED_A_SECOND, CHANGES_A_SECOND, pauseAfter } from '../../../switch/snooping/snooping.ts';
+import { arena, arenaView, ethernet } from '../l2/frames.ts';
 import { data, igmp, ip, join, leave, packetOf, query, records } from './group-frames.ts';
 import { SnoopedSwitch } from './snooped-switch.ts';
 
@@ -261,4 +262,103 @@ it('a burst of all kinds of frames keeps its order at each receiver', () => {
   );
   expect(got).toEqual([[], [0, 1, 2, 0, 5], [1, 2, 5], [1, 2, 5]]);
   expect(snooped.fake.ports[0].state.counts[DROP.noMember]).toBe(1);
+});
+
+describe('a guest that means harm', () => {
+  const groupOf = (n: number): string => `239.1.${n >> 8}.${n & 255}`;
+  /** Joins (4) or leaves (3), a hundred to a message. */
+  const reports = (type: 3 | 4, groups: readonly number[]): Uint8Array[] =>
+    Array.from({ length: Math.ceil(groups.length / 100) }, (_, n) =>
+      records(groups.slice(100 * n, 100 * n + 100).map((each) => ({ type, group: groupOf(each) }))),
+    );
+  const numbers = (count: number): number[] => Array.from({ length: count }, (_, n) => n);
+
+  it('does not keep others out by joining the same groups as its friend', () => {
+    const snooped = new SnoopedSwitch(PLAIN, { groups: 20 });
+    snooped.send(0, ...reports(4, numbers(20)));
+    snooped.send(1, ...reports(4, numbers(20)));
+    snooped.send(2, join('239.9.9.9'));
+    expect(snooped.groups()).toContain('0 239.9.9.9 p2');
+    expect(snooped.groups()).toHaveLength(2 * 19 + 1);
+  });
+
+  it('has so many of its wishes read in a second, and of those it leaves so many asked for', () => {
+    const snooped = new SnoopedSwitch(PLAIN, { querier: ['10.0.0.1'] });
+    snooped.pass(1);
+    snooped.taken();
+    for (let round = 0; round < 3; round++) snooped.send(1, ...reports(4, numbers(500)));
+    expect(snooped.snooping.groupsOf(1)).toMatchObject({
+      groups: 500,
+      refused: 15 - Math.floor(CHANGES_A_SECOND / 100),
+    });
+    snooped.pass(1);
+    snooped.send(1, ...reports(3, numbers(500)));
+    expect(snooped.taken()).toHaveLength(ASKED_A_SECOND);
+    snooped.pass(1);
+    expect(snooped.taken()).toHaveLength(ASKED_A_SECOND);
+    snooped.pass(2);
+    expect(snooped.groups()).toEqual([]);
+  });
+
+  it('does not have the table written more than a tenth of the time', () => {
+    expect([0, 0.5, 5].map(pauseAfter)).toEqual([10, 10, 50]);
+  });
+
+  const ALL = [255, 255, 255, 255, 255, 255];
+  const ALL_NODES = [0x33, 0x33, 0, 0, 0, 1];
+  const sentTo = (frame: Uint8Array, address: readonly number[]): Uint8Array => {
+    const changed = frame.slice();
+    changed.set(address);
+    return changed;
+  };
+  /** MLD with nothing between it and the IPv6 header, or with another header. */
+  const mldBehind = (frame: Uint8Array, extension: readonly number[]): Uint8Array => {
+    const changed = Uint8Array.from([...frame.subarray(0, 54), ...extension, ...frame.subarray(62)]);
+    changed[20] = extension.length === 0 ? 58 : 60;
+    changed[19] -= 8 - extension.length;
+    return changed;
+  };
+
+  it.each([
+    ['to all', sentTo(join(G4), ALL)],
+    ['to all nodes of IPv6', sentTo(join(G4), ALL_NODES)],
+    ['of MLD, to all', sentTo(join(G6), ALL)],
+    ['of MLD without the header that routers look for', mldBehind(join(G6), [])],
+    ['of MLD behind another header', mldBehind(join(G6), [58, 0, 1, 4, 0, 0, 0, 0])],
+  ])('does not keep others from reporting by a report %s', (_, report) => {
+    const snooped = new SnoopedSwitch(PLAIN);
+    snooped.send(1, join(G4), join(G6));
+    snooped.send(3, query(4), query(6));
+    expect(snooped.send(0, report)).toEqual([3]);
+  });
+
+  it.each([
+    ['another address', (frame: Uint8Array) => sentTo(frame, [1, 0, 0x5e, 9, 9, 9])],
+    ['all', (frame: Uint8Array) => sentTo(frame, ALL)],
+  ])('has nobody forgotten, and is no router, by a query that goes to %s', (_, astray) => {
+    const snooped = new SnoopedSwitch(PLAIN);
+    snooped.send(1, join(G4));
+    snooped.send(0, astray(query(4, G4)), astray(query(4)));
+    expect(snooped.snooping.report()).toMatchObject({ routers: [], queriers: [] });
+    // A router's port is not believed either.
+    snooped.send(3, query(4));
+    snooped.send(3, astray(query(4, G4)));
+    snooped.pass(10);
+    expect(snooped.groups()).toEqual([`0 ${G4} p1`]);
+    expect(snooped.snooping.groupsOf(0).bad).toEqual({ destination: 2 });
+  });
+
+  it('has others get what the switch has read, whatever it writes meanwhile', () => {
+    const snooped = new SnoopedSwitch(PLAIN);
+    snooped.send(1, join(G4));
+    snooped.send(2, query(4));
+    for (const frame of [data(G4), join(G4), query(4, G4)]) {
+      snooped.fake.log.onPlace = () => arenaView.u8.fill(0xee, 2 ** 26, 2 ** 26 + 8192);
+      snooped.send(0, frame);
+      snooped.fake.log.onPlace = () => {};
+      expect(snooped.last.length).toBeGreaterThan(0);
+      for (const got of snooped.last) expect(Buffer.from(got).equals(frame)).toBe(true);
+    }
+    expect(snooped.groups()).toEqual([`0 ${G4} p0`, `0 ${G4} p1`]);
+  });
 });

@@ -160,7 +160,7 @@ describe('any sequence', () => {
           const sticks = random.chance(30);
           const may = was?.port === port || (owned.length < max && was?.isStatic !== true);
           expect(fdb.learnUpTo(lo(number), 0, 0, port, tick, max, sticks)).toBe(may ? LEARNED : LEARNED_NOT);
-          const isStatic = was?.port === port ? was.isStatic : sticks;
+          const isStatic = was === undefined ? sticks : was.port === port && was.isStatic;
           if (may) twin.set(number, { port, isStatic, tick });
           break;
         }

@@ -50,8 +50,8 @@ function randomPacket(random: Random): { type: number; payload: number[] } {
     return { type: random.pick([0x0806, 0x0806, 0x8035]), payload };
   }
   if (random.chance(40)) {
-    const protocol = random.pick([17, 17, 1, 6]);
-    const rest = protocol === 1 ? [random.pick([5, 8, 9]), 0, 0, 0] : udp;
+    const protocol = random.pick([17, 17, 17, 1, 2, 6, 103]);
+    const rest = protocol < 3 ? [random.pick([5, 8, 9, 0x11, 0x16, 0x30]), 0, 0, 0] : udp;
     const fragment = random.pick([0, 0, 0, 0x2000, 0x4000, 3, 0x2003]);
     const options = new Array<number>(random.pick([0, 0, 4, 40])).fill(1);
     const lengthBytes = random.chance(20) ? random.between(0, 40 + options.length) : -1;
@@ -68,7 +68,7 @@ function randomPacket(random: Random): { type: number; payload: number[] } {
     () => P.advertisement(random.pick(IP6S), options),
     () => P.routerSolicitation(options),
     () => P.routerAdvertisement(options),
-    () => P.icmp6(random.pick([128, 131, 132, 137, 143]), [...random.bytes(40)]),
+    () => P.icmp6(random.pick([128, 130, 131, 132, 137, 143, 151]), [...random.bytes(40)]),
   ])();
   const isUdp = random.chance(30);
   const extensions = Array.from({ length: random.pick([0, 0, 0, 1, 2, 9]) }, () =>
@@ -81,7 +81,7 @@ function randomPacket(random: Random): { type: number; payload: number[] } {
     ]),
   );
   const lengthBytes = random.chance(10) ? random.between(0, 200) : -1;
-  const protocol = isUdp ? 17 : random.pick([58, 58, 58, 58, 59, 6]);
+  const protocol = isUdp ? 17 : random.pick([58, 58, 58, 58, 58, 59, 6, 103]);
   return {
     type: 0x86dd,
     payload: P.ipv6(random.pick(IP6S), protocol, isUdp ? udp : message, { extensions, lengthBytes }),

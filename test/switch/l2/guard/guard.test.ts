@@ -262,6 +262,29 @@ const CASES: readonly [string, keyof typeof GUARDS, Uint8Array, DropReason | nul
     'routerAdvertisement',
   ],
   [
+    'who asks who wants groups',
+    'ra',
+    v4(P.ipv4(MY_IP, 2, [0x11, 100, 0, 0, 0, 0, 0, 0])),
+    'routerAdvertisement',
+  ],
+  ['who says what groups it wants', 'ra', v4(P.ipv4(MY_IP, 2, [0x16, 0, 0, 0, 239, 1, 1, 1])), null],
+  [
+    'who asks by IPv6, behind headers that not all look behind',
+    'ra',
+    icmp(MY_LINK_LOCAL, P.icmp6(130, new Array<number>(20).fill(0)), {
+      extensions: [P.hopByHop(), P.destination()],
+    }),
+    'routerAdvertisement',
+  ],
+  [
+    'who asks in a frame to all',
+    'ra',
+    v4(P.ipv4(MY_IP, 2, [0x11, 0, 0, 0, 0, 0, 0, 0])),
+    'routerAdvertisement',
+  ],
+  ['PIM', 'ra', v4(P.ipv4(MY_IP, 103, [0x20, 0, 0, 0])), 'routerAdvertisement'],
+  ['PIM by IPv6', 'ra', v6(P.ipv6(MY_LINK_LOCAL, 103, [0x20, 0, 0, 0])), 'routerAdvertisement'],
+  [
     'one of those that bridges make',
     'ra',
     frame(100, [0xaa, 0xaa, 3, 0, 0, 0xf8, 0x86, 0xdd, ...P.ipv6(MY_IP6, 58, P.routerAdvertisement())]),
@@ -410,6 +433,15 @@ describe('at most so many addresses', () => {
     expect(port.drops).toEqual({ macsExceeded: 1 });
     expect(world.fdb.staticsOf(0)).toBe(2);
     expect(world.fdb.countOf(1)).toBe(0);
+  });
+
+  it('do not stay where a guest has taken them from another', () => {
+    limited({ sticky: true });
+    world.send(other, from(11));
+    world.send(port, from(11), from(11));
+    expect(world.fdb.staticsOf(0)).toBe(0);
+    world.send(other, from(11));
+    expect(world.fdb.entryOf(2, 11 << 8, 0)).toMatchObject({ port: 1, isStatic: false });
   });
 
   it('are not taken by a frame that is dropped for what is in it', () => {

@@ -121,6 +121,7 @@ function lookAtIpv4(policy: GuardPolicy, packet: Reader): void {
     rest.slice(0, 8);
     if (rest.word(0) !== 68 || rest.word(2) !== 67) throw new Refused('ipNotAllowed');
   }
+  if (policy.ra && protocol === 103) throw new Refused('routerAdvertisement');
   if (fragment % 0x2000 !== 0) return;
   if (policy.dhcp && protocol === 17) {
     rest.slice(0, 8);
@@ -128,6 +129,8 @@ function lookAtIpv4(policy: GuardPolicy, packet: Reader): void {
     if (rest.word(2) === 67 && rest.byte(8) === 2) throw new Refused('dhcpServer');
   }
   if (policy.ra && protocol === 1 && [5, 9].includes(rest.byte(0))) throw new Refused('routerAdvertisement');
+  if (policy.ra && protocol === 2 && [0x11, 0x30].includes(rest.byte(0)))
+    throw new Refused('routerAdvertisement');
 }
 
 function lookAtIpv6(
@@ -167,6 +170,7 @@ function lookAtIpv6(
     at += bytes;
   }
   const rest = packet.from(at);
+  if (policy.ra && next === 103) throw new Refused('routerAdvertisement');
   if (next !== 58) {
     if (checks && isNone) throw new Refused('ipNotAllowed');
     if (next !== 17 || !policy.dhcp) return;
@@ -175,7 +179,7 @@ function lookAtIpv6(
     return;
   }
   const type = rest.byte(0);
-  if (policy.ra && (type === 134 || type === 137)) throw new Refused('routerAdvertisement');
+  if (policy.ra && [130, 134, 137, 151].includes(type)) throw new Refused('routerAdvertisement');
   if (!bindsMacs && !checks) return;
   if (checks && isNone && ![131, 132, 133, 135, 143].includes(type)) throw new Refused('ipNotAllowed');
   if (type < 133 || type > 137) return;
