@@ -246,7 +246,6 @@ const KEYS: Readonly<Record<string, readonly string[]>> = {
   tag: ['5', '6'],
   offloads: ['no-tso'],
   features: ['no-packed'],
-  staticMacs: ['02:00:00:00:00:02@9'],
 };
 
 function shuffled<T>(random: Random, items: readonly T[]): T[] {
@@ -270,6 +269,8 @@ function randomFile(random: Random): SettingSource {
     for (const key of ['offloads', 'features']) {
       if (port[key] !== undefined) port[key] = { [key === 'offloads' ? 'tso' : 'packed']: 'off' };
     }
+    // No two ports may have the same one.
+    if (random.chance(33)) port.staticMacs = [`02:00:00:00:0${i}:0${random.between(1, 2)}@9`];
     if (random.chance(25)) port.plugins = plugins.length === 0 ? 'none' : [random.pick(plugins)];
     ports[name] = port;
   }
