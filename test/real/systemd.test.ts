@@ -21,7 +21,10 @@ const MACS = { a: '02:00:00:00:00:0a', b: '02:00:00:00:00:0b' } as const;
 const OPERATING = fileURLToPath(new URL('../../docs/operating.md', import.meta.url));
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.url));
 
-/** The unit of the documentation, with this checkout, these ports and shorter times. */
+/**
+ * The unit of the documentation, with this checkout, these ports and shorter times; without its hardening and its limits, most of
+ * which a user's own manager cannot have.
+ */
 function unitText(folder: string): string {
   const unit = /```ini\n# \/etc\/systemd\/system\/ringway\.service\n([\s\S]*?)```/.exec(
     readFileSync(OPERATING, 'utf8'),
@@ -32,7 +35,10 @@ function unitText(folder: string): string {
     .replaceAll('/opt/ringway/switch/cli/ringway.sh', `${process.execPath} ${PROGRAM}`)
     .replaceAll('--config /etc/ringway.yaml', `${ports} ${control}`)
     .replace(/WatchdogSec=.*/, 'WatchdogSec=8')
-    .replace(/^(RuntimeDirectory|LimitNOFILE).*\n/gm, '')
+    .replace(
+      /^(RuntimeDirectory|CacheDirectory|Limit|NoNew|Capability|Protect|Device|Keyring|Lock|Restrict|SystemCall).*\n/gm,
+      '',
+    )
     .replace('[Service]', `[Service]\nStandardError=append:${join(folder, 'log')}`);
 }
 
