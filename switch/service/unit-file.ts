@@ -65,7 +65,7 @@ RestrictNamespaces=net
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
-SystemCallFilter=@system-service
+SystemCallFilter=~@clock @cpu-emulation @module @mount @obsolete @reboot @swap
 
 [Install]
 WantedBy=multi-user.target

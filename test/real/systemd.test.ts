@@ -22,8 +22,8 @@ const OPERATING = fileURLToPath(new URL('../../docs/operating.md', import.meta.u
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.url));
 
 /**
- * The unit of the documentation, with this checkout, these ports and shorter times; without its hardening and its limits, most of
- * which a user's own manager cannot have.
+ * The unit of the documentation, with this checkout, these ports and shorter times; without what a user's own manager cannot
+ * do: raise limits, take capabilities, and give it a view of files of its own. The rest of its hardening is there.
  */
 function unitText(folder: string): string {
   const unit = /```ini\n# \/etc\/systemd\/system\/ringway\.service\n([\s\S]*?)```/.exec(
@@ -36,7 +36,7 @@ function unitText(folder: string): string {
     .replaceAll('--config /etc/ringway.yaml', `${ports} ${control}`)
     .replace(/WatchdogSec=.*/, 'WatchdogSec=8')
     .replace(
-      /^(RuntimeDirectory|CacheDirectory|Limit|NoNew|Capability|Protect|Device|Keyring|Lock|Restrict|SystemCall).*\n/gm,
+      /^(RuntimeDirectory|CacheDirectory|Limit|Protect|Device|Capability).*\n/gm,
       '',
     )
     .replace('[Service]', `[Service]\nStandardError=append:${join(folder, 'log')}`);
