@@ -35,10 +35,7 @@ function unitText(folder: string): string {
     .replaceAll('/opt/ringway/switch/cli/ringway.sh', `${process.execPath} ${PROGRAM}`)
     .replaceAll('--config /etc/ringway.yaml', `${ports} ${control}`)
     .replace(/WatchdogSec=.*/, 'WatchdogSec=8')
-    .replace(
-      /^(RuntimeDirectory|CacheDirectory|Limit|Protect|Device|Capability).*\n/gm,
-      '',
-    )
+    .replace(/^(RuntimeDirectory|CacheDirectory|Limit|Protect|Device|Capability).*\n/gm, '')
     .replace('[Service]', `[Service]\nStandardError=append:${join(folder, 'log')}`);
 }
 
