@@ -8,11 +8,10 @@
  */
 import assert from 'node:assert/strict';
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { formatIp, parseIp } from '../protocol/ip-text.ts';
-import { kindOf, pathKeysOf } from './config/kinds/index.ts';
+import { withWholePaths } from './config/kinds/index.ts';
 import { stationMac } from './config/kinds/values.ts';
 import { pluginClash } from './config/plugins.ts';
 import { type PortConfig, resolveChange, resolvePort, type SwitchConfig } from './config/resolve.ts';
@@ -427,17 +426,6 @@ function parsed(text: string): State {
   const { data } = State.safeParse(json);
   if (data === undefined) throw new Error('it is not of the form that Ringway writes');
   return data;
-}
-
-/** Paths are relative to the folder in which the switch was started, and the next one may be started elsewhere. */
-function withWholePaths(settings: Settings): Settings {
-  const pathKeys = pathKeysOf(kindOf(settings));
-  return Object.fromEntries(
-    Object.entries(settings).map(([key, value]) => [
-      key,
-      pathKeys.includes(key) && typeof value === 'string' ? resolve(value) : value,
-    ]),
-  );
 }
 
 function messageOf(error: unknown): string {

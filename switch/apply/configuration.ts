@@ -3,8 +3,7 @@
  * (plan.ts): all of it or nothing, and what does not differ is not touched. The settings are those of a file; options of the
  * command line add to them and override them, as at the start. Main thread.
  */
-import { resolve } from 'node:path';
-import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
+import { withWholePaths } from '../config/kinds/index.ts';
 import { type PortConfig, resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import {
   isSettingMap,
@@ -200,15 +199,4 @@ function textOf(settings: Settings): SettingMap {
     return typeof value === 'boolean' ? (value ? 'on' : 'off') : String(value);
   };
   return Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, text(value)]));
-}
-
-/** Whoever starts with them may be in another folder. */
-function withWholePaths(settings: Settings): Settings {
-  const pathKeys = pathKeysOf(kindOf(settings));
-  return Object.fromEntries(
-    Object.entries(settings).map(([key, value]) => [
-      key,
-      pathKeys.includes(key) && typeof value === 'string' ? resolve(value) : value,
-    ]),
-  );
 }

@@ -4,7 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { changeableFields, endpointKeyOf, endpointOf, pathKeysOf } from '../config/kinds/index.ts';
+import { changeableFields, endpointKeyOf, endpointOf, withWholePaths } from '../config/kinds/index.ts';
 import { listenText } from '../config/kinds/values.ts';
 import type { PortConfig, SwitchConfig } from '../config/resolve.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
@@ -137,12 +137,7 @@ function presence(what: 'port added' | 'port removed', port: PortConfig): Differ
 
 /** As it comes back from JSON, its paths whole. */
 function plainPort(port: PortConfig): Readonly<Record<string, unknown>> {
-  const plain = JSON.parse(JSON.stringify(port)) as Record<string, unknown>;
-  for (const key of pathKeysOf(port.kind)) {
-    const path = plain[key];
-    if (typeof path === 'string') plain[key] = resolve(path);
-  }
-  return plain;
+  return withWholePaths(JSON.parse(JSON.stringify(port)) as Record<string, unknown>);
 }
 
 function changesIn(

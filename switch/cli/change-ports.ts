@@ -1,7 +1,6 @@
 /** `ringway add`, `ringway set` and `ringway remove`: ports of the running process, without stopping it. */
-import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { kindOf, pathKeysOf } from '../config/kinds/index.ts';
+import { withWholePaths } from '../config/kinds/index.ts';
 import { resolvePort } from '../config/resolve.ts';
 import { ConfigError, faultsError, type SettingMap } from '../config/settings.ts';
 import { askControl } from '../control/client.ts';
@@ -20,7 +19,7 @@ export function addChangePorts(program: Command): void {
   addControlOption(add).action(async (text: string, options: AskOptions) => {
     const [name, settings] = Object.entries(portSettings([text], 'port'))[0];
     const control = await findControl(options.control);
-    const body = absolute(settings, pathKeysOf(kindOf(settings)));
+    const body = withWholePaths(settings);
     try {
       await askControl(control, pathOf(name), { method: 'PUT', body });
     } catch (error) {
@@ -69,14 +68,4 @@ export function inOptionWords(error: unknown): unknown {
 
 function pathOf(name: string): string {
   return `/v1/ports/${encodeURIComponent(name)}`;
-}
-
-/** Paths are relative to where the command is given, not to where the switch was started. */
-function absolute(settings: SettingMap, pathKeys: readonly string[]): SettingMap {
-  return Object.fromEntries(
-    Object.entries(settings).map(([key, value]) => [
-      key,
-      pathKeys.includes(key) && typeof value === 'string' ? resolve(value) : value,
-    ]),
-  );
 }

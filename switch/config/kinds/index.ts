@@ -2,6 +2,7 @@
  * The registry of kinds of ports: their settings, and the port that comes of them. A new kind is a file beside this
  * one and a line in each of the two lists here; its queues are registered in src/port/kinds.ts.
  */
+import { resolve } from 'node:path';
 import { z } from 'zod';
 import type { Port, PortContext, PortKind } from '../../../src/port/contract.ts';
 import { COMMON_LIST_KEYS, COMMON_PORT_FIELDS } from '../common-port.ts';
@@ -84,8 +85,21 @@ export function endpointOf(settings: PortSettings): string {
 }
 
 /** Settings of that kind that are paths. */
-export function pathKeysOf(kind: string): readonly string[] {
+function pathKeysOf(kind: string): readonly string[] {
   return specOf(kind).pathKeys;
+}
+
+/** A port's settings with its paths from the root on: whoever reads them may be in another folder than who wrote them. */
+export function withWholePaths<Value>(
+  settings: Readonly<Record<string, Value>>,
+): Record<string, Value | string> {
+  const pathKeys = pathKeysOf(kindOf(settings));
+  return Object.fromEntries(
+    Object.entries(settings).map(([key, value]) => [
+      key,
+      pathKeys.includes(key) && typeof value === 'string' ? resolve(value) : value,
+    ]),
+  );
 }
 
 /**
