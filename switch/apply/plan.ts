@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { changeableFields, endpointKeyOf, endpointOf, withWholePaths } from '../config/kinds/index.ts';
 import { listenText } from '../config/kinds/values.ts';
-import type { PortConfig, SwitchConfig } from '../config/resolve.ts';
+import type { ListenerConfig, PortConfig, SwitchConfig } from '../config/resolve.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 
 /** The whole switch's settings that a configuration has; the files it names are compared only where it names them. */
@@ -20,7 +20,13 @@ export const SWITCH_SETTINGS = [
   'vlanLimit',
 ] as const;
 export const SWITCH_FILES = ['controlSocket', 'positionsFile', 'stateFile'] as const;
+const SWITCH_LISTENERS = ['metrics', 'web'] as const;
 type SwitchSetting = (typeof SWITCH_SETTINGS)[number] | (typeof SWITCH_FILES)[number];
+type SwitchListener = (typeof SWITCH_LISTENERS)[number];
+
+/** Whatever else a configuration can say of the whole switch must stand in one of the lists above. */
+type Compared = SwitchSetting | SwitchListener | 'ports' | 'plugins' | 'controlObstacle';
+true satisfies [Exclude<keyof SwitchConfig, Compared>] extends [never] ? true : false;
 
 /** As they are called in a configuration, where the name is another one. */
 const NAME_IN_FILE: Readonly<Partial<Record<SwitchSetting, string>>> = {
@@ -48,7 +54,7 @@ export type Difference =
 
 /** What runs, or what is to. */
 export type Whole = {
-  readonly config: Pick<SwitchConfig, SwitchSetting | 'metrics'>;
+  readonly config: Pick<SwitchConfig, SwitchSetting | SwitchListener>;
   readonly ports: readonly PortConfig[];
   readonly plugins: readonly PluginSpec[];
 };
@@ -190,12 +196,10 @@ function switchDifferences(
   isNamed: (name: string) => boolean,
 ): Difference[] {
   const files = SWITCH_FILES.filter((key) => isNamed(NAME_IN_FILE[key] ?? key));
-  const fromMetrics = metricsText(from.metrics);
-  const toMetrics = metricsText(to.metrics);
-  const metrics: Difference[] =
-    fromMetrics === toMetrics
-      ? []
-      : [{ what: 'switch', name: 'metrics', values: [{ key: '', from: fromMetrics, to: toMetrics }] }];
+  const listeners = SWITCH_LISTENERS.flatMap((name): Difference[] => {
+    const values = [{ key: '', from: listenerText(from[name]), to: listenerText(to[name]) }];
+    return values[0].from === values[0].to ? [] : [{ what: 'switch' as const, name, values }];
+  });
   const others = [...SWITCH_SETTINGS, ...files].flatMap((key): Difference[] => {
     if (isDeepStrictEqual(wholePath(key, from[key]), wholePath(key, to[key]))) return [];
     const values =
@@ -204,14 +208,15 @@ function switchDifferences(
         : [{ key: '', from: from[key], to: to[key] }];
     return [{ what: 'switch' as const, name: NAME_IN_FILE[key] ?? key, values }];
   });
-  return [...others, ...metrics];
+  return [...others, ...listeners];
 }
 
-/** Where they are told, and whether a token is needed. */
-function metricsText(metrics: SwitchConfig['metrics']): string | undefined {
-  if (metrics === undefined) return undefined;
-  const { address, tokenFile } = metrics;
-  return tokenFile === null ? listenText(address) : `${listenText(address)} with the token in ${tokenFile}`;
+/** Its address, and whether a token is needed. */
+function listenerText(listener: ListenerConfig | undefined): string | undefined {
+  if (listener === undefined) return undefined;
+  const { address, tokenFile } = listener;
+  const where = 'path' in address ? resolve(address.path) : listenText(address);
+  return tokenFile === null ? where : `${where} with the token in ${resolve(tokenFile)}`;
 }
 
 function isMap(value: unknown): value is Readonly<Record<string, unknown>> {

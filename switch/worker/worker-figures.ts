@@ -81,13 +81,13 @@ export class WorkerFigures {
 
   fallsAsleep(): void {
     this.#words[ASLEEP_SINCE_MS] = this.#startMs + performance.now();
+    this.#words[SLEEPS] += 1;
   }
 
   wakesUp(): void {
     const words = this.#words;
     words[SLEPT_MS] += this.#startMs + performance.now() - words[ASLEEP_SINCE_MS];
     words[ASLEEP_SINCE_MS] = 0;
-    words[SLEEPS] += 1;
   }
 }
 
@@ -100,8 +100,8 @@ export type WorkerCounts = {
   /** By size: BURST_CLASSES. */
   readonly bursts: readonly number[];
   readonly frames: number;
+  /** These two with the sleep that it is in. */
   readonly sleeps: number;
-  /** With the sleep that it is in. */
   readonly sleptMs: number;
   /** Running, 32 bits without a sign. */
   readonly emptyTurns: number;

@@ -332,6 +332,7 @@ describe('rings', () => {
       world.describeRing(index);
       world.front.send('SET_VRING_KICK', u64(index), [world.front.eventFd()]);
     }
+    await world.front.settle();
     expect(await control.command([4, 0], [2, 0])).toBe(0);
     expect(world.attached).toEqual([0, 1, 2, 3]);
     await world.takeOver();

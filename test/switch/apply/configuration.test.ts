@@ -197,15 +197,16 @@ describe('a configuration that is applied', () => {
   it('is not, where only another process can have it; and the options of the start hold', async () => {
     const options = jsonSource({ idleUs: 50 });
     const { host, configuration } = await start(yaml(`${BEFORE}\ncpus: [0]\n`), options);
-    const other = `${BEFORE}\nfdb: { ageSeconds: 10 }\nidleUs: 7\nmetrics: 127.0.0.1:9600\n`;
+    const other = `${BEFORE}\nfdb: { ageSeconds: 10 }\nidleUs: 7\nmetrics: 127.0.0.1:9600\nweb: /r/web.sock\n`;
     const { lines } = await configuration.apply(yaml(other), true, false);
     expect(lines).toEqual([
       'x cpus: [0] -> default (not while it runs: start another one with --takeover)',
       'x fdb: ageSeconds 300 -> 10 (not while it runs: start another one with --takeover)',
       'x metrics: default -> 127.0.0.1:9600 (not while it runs: start another one with --takeover)',
+      'x web: default -> /r/web.sock (not while it runs: start another one with --takeover)',
     ]);
     await expect(configuration.apply(yaml(other), false, false)).rejects.toThrow(
-      'nothing was changed, because a running switch keeps cpus, fdb, metrics',
+      'nothing was changed, because a running switch keeps cpus, fdb, metrics, web',
     );
     expect(host.done).toEqual([]);
   });
