@@ -10,7 +10,7 @@ import { PRIORITY_BITS } from '../../src/queue/frame-tags.ts';
 import { type Capture, NO_REASON, noteAllDropped } from './capture.ts';
 import { DROP } from './drop-reasons.ts';
 import { areProtected, countBarred, isBarred } from './flood.ts';
-import { type ForwardingPort, STAGE_CAPTURE, STAGE_MIRROR } from './forwarding-port.ts';
+import { type ForwardingPort, STAGE_CAPTURE, STAGE_MIRROR, STAGES_OF_RECEIVER } from './forwarding-port.ts';
 import { mirror } from './mirror.ts';
 import { dropOfRefusal, missingOffloads, type Outlets } from './outlets.ts';
 import * as PORT_COUNTS_TABLE from './port-counts.ts';
@@ -42,6 +42,12 @@ export class Delivery {
   }
 
   deliver(sender: ForwardingPort, port: ForwardingPort, order: Int32Array, count: number): void {
+    // Nothing is done but to place them: most deliveries are so, and each may be of a few frames only.
+    if (this.#arePlain && port !== sender && (port.stages & STAGES_OF_RECEIVER) === 0 && port.vlan.isPlain) {
+      sender.counts[COUNT_FORWARDED] += count;
+      this.outlets.deliverPlain(port, this.batch, order, count);
+      return;
+    }
     if (port === sender) {
       sender.counts[DROP.samePort] += count;
       noteAllDropped(sender, this.batch, order, count, DROP.samePort);
@@ -57,6 +63,12 @@ export class Delivery {
       this.receivers[0] = port;
       this.complete(sender, 1, order, count);
     }
+  }
+
+  /** No frame of the batch has a tag or gets one, and none asks for anything. */
+  get #arePlain(): boolean {
+    const { asks, tags } = this.batch;
+    return !asks && tags.isUniform && (tags.outer | tags.pushBytes) === 0;
   }
 
   /** Frames some of which ask for something, to the first `receiverCount` of `receivers`. */

@@ -37,6 +37,9 @@ export const STAGE_PROTECTED = 1024;
 export const STAGE_LOOP_PROBES = 2048;
 /** Of the receiver: it is shut. */
 export const STAGE_SHUT = 4096;
+/** What is done about frames that are sent to it; where there is none of these they are placed. */
+export const STAGES_OF_RECEIVER =
+  STAGE_SHUT | STAGE_PROTECTED | STAGE_LIMIT_OUT | STAGE_MIRROR | STAGE_CAPTURE;
 /** Any of those in checks.ts. */
 export const STAGE_CHECKS = STAGE_LOOP_PROBES | STAGE_LIMIT | STAGE_GUARD | STAGE_SNOOP | STAGE_PLUGIN;
 

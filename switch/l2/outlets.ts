@@ -96,6 +96,17 @@ export class Outlets {
     } else this.spread(port, batch, order, count);
   }
 
+  /** As `deliver`, of frames without tags that ask for nothing, on a port whose `stages` have none of a receiver's. */
+  deliverPlain(port: ForwardingPort, batch: Batch, order: Int32Array, count: number): void {
+    if (port.queueCount !== 1 || batch.bytesMax > port.frameBytesMax) {
+      this.deliver(port, batch, order, count);
+      return;
+    }
+    port.counts[COUNT_OFFERED] += count;
+    batch.refusedCount = 0;
+    this.put(port, port.queues[0], batch, order, count);
+  }
+
   /** Places copies on a port that gets nothing else, or on one that is a mirror besides. Answers how many. */
   deliverCopies(
     port: ForwardingPort,
