@@ -3,7 +3,7 @@
  * frame: some a burst (the forwarder's), the rest when the worker sleeps and once a second.
  */
 import { performance } from 'node:perf_hooks';
-import { BURST_CLASSES, BURST_COUNTS, BURST_FRAMES } from '../l2/forwarder.ts';
+import { BURST_CLASSES, BURST_COUNTS, BURST_FRAMES } from '../l2/burst-counts.ts';
 import { Collections } from './collections.ts';
 
 const SLEEPS = BURST_COUNTS;
@@ -80,14 +80,15 @@ export class WorkerFigures {
   }
 
   fallsAsleep(): void {
-    this.#words[ASLEEP_SINCE_MS] = this.#startMs + performance.now();
+    const words = this.#words;
+    words[ASLEEP_SINCE_MS] = this.#startMs + performance.now();
+    words[SLEEPS] += 1;
   }
 
   wakesUp(): void {
     const words = this.#words;
     words[SLEPT_MS] += this.#startMs + performance.now() - words[ASLEEP_SINCE_MS];
     words[ASLEEP_SINCE_MS] = 0;
-    words[SLEEPS] += 1;
   }
 }
 

@@ -214,11 +214,11 @@ describe('a port', () => {
     const findings = checkPorts([
       port('a', { reason, queues: [{ reason }, { reason: null }] }),
       port('b', { reason: ADVICE.notShared.reason }),
-      port('c', { reason: 'waiting for a front-end' }),
+      port('c', { reason: 'waiting for a front-end to connect' }),
       port('d'),
     ]);
-    expect(names(findings)).toEqual(['noMemoryBackend', 'notShared', 'portReason']);
-    expect(findings[2].where).toBe('port c: waiting for a front-end');
+    expect(names(findings)).toEqual(['noMemoryBackend', 'notShared', 'notConnected']);
+    expect(findings[2].where).toBe('port c: waiting for a front-end to connect');
   });
 
   it('has another MTU than who sends to it', () => {
