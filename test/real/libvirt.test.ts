@@ -43,7 +43,9 @@ const LISTENING_DOMAIN = DOMAIN.replace('<name>vm0<', '<name>vm1<').replace(
   / *<interface [\s\S]*<\/interface>\n/,
   documented('xml', "mode='server'"),
 );
-const [PLUGGED, FORBIDDEN] = ['/run/ringway/plugged.sock', '/run/ringway/forbidden.sock'];
+const FORBIDDEN = '/run/ringway/forbidden.sock';
+/** Commands, a line each. */
+const PLUGGING = documented('sh', 'attach-device');
 
 describe.skipIf(peers.skip || obstacle !== null)(
   peers.title(`libvirt${obstacle === null ? '' : ` (skipped: ${obstacle})`}`),
@@ -60,12 +62,11 @@ describe.skipIf(peers.skip || obstacle !== null)(
         return spawn(program, line, { stdio: ['ignore', 'ignore', 'pipe'] });
       };
       ringway = await RingwayProcess.start({
-        ports: ['vm0', 'vm1', 'plugged', 'forbidden'],
-        sockets: { vm0: LISTENING.path, vm1: CONNECTING.path, plugged: PLUGGED, forbidden: FORBIDDEN },
+        ports: ['vm0', 'vm1', 'forbidden'],
+        sockets: { vm0: LISTENING.path, vm1: CONNECTING.path, forbidden: FORBIDDEN },
         portOptions: {
           vm0: LISTENING.options,
           vm1: CONNECTING.options,
-          plugged: LISTENING.options,
           forbidden: ',mode=0660',
         },
         spawn: spawnThere,
@@ -94,6 +95,9 @@ describe.skipIf(peers.skip || obstacle !== null)(
       return findings.flatMap(({ name, where }) => (name === 'guestOnWorker' ? [] : [`${name}: ${where}`]));
     };
 
+    const control = (command: string, ...args: string[]): Promise<string> =>
+      libvirtd.runOk(process.execPath, [PROGRAM, command, '--control', ringway.controlSocket, ...args]);
+
     test('waits with a guest whose user may not open the socket, and boots it when it may', async () => {
       await libvirtd.runOk('chown', ['root:root', LISTENING.path]);
       const booting = libvirtd.boot(DOMAIN);
@@ -121,11 +125,18 @@ describe.skipIf(peers.skip || obstacle !== null)(
     });
 
     test('plugs a card in and out again while the guest runs', async () => {
-      const xml = libvirtInterface(resolvePort('plugged', { socket: PLUGGED, queues: 1 }))!;
+      const [, add, socket] = /^ringway add ((plugged=[^,]+)\S*)$/m.exec(PLUGGING)!;
+      const [attach, detach] = [...PLUGGING.matchAll(/^virsh (.*) plugged\.xml$/gm)].map(([, line]) =>
+        line.split(' '),
+      );
+      const xml = libvirtInterface(
+        resolvePort('plugged', { socket: socket.slice('plugged='.length), queues: 1 }),
+      )!;
       // What the web page shows, and a driver that is told to take no large segments.
       const takesNone = "<driver><guest tso4='off' tso6='off' ecn='off'/></driver></interface>";
       const file = await libvirtd.file('plugged.xml', xml.replace('</interface>', takesNone));
-      await libvirtd.virsh('attach-device', 'vm0', file);
+      await control('add', add);
+      await libvirtd.virsh(...attach, file);
       await vm0.runOk('until [ -e /sys/class/net/eth1 ]; do sleep 0.05; done', 120_000);
       await vm0.runOk('ip link set eth1 up && ip addr add 10.0.1.1/24 dev eth1');
       await vm1.runOk('ip addr add 10.0.1.2/24 dev eth0');
@@ -134,9 +145,10 @@ describe.skipIf(peers.skip || obstacle !== null)(
       expect(checkPorts(await ringway.ports()).map(({ name, where }) => `${name}: ${where}`)).toContain(
         'offloadMismatch: port plugged; vm0, vm1 may send them',
       );
-      await libvirtd.virsh('detach-device', 'vm0', file);
+      await libvirtd.virsh(...detach, file);
       await vm0.runOk('until [ ! -e /sys/class/net/eth1 ]; do sleep 0.05; done', 120_000);
       await ringway.untilState('plugged', 'waiting');
+      await control('remove', 'plugged');
       await pinged(vm0, '10.0.0.2');
     });
 
