@@ -535,7 +535,15 @@ export class Switch {
   }
 
   ports(): PortReport[] {
-    return this.#ports.ports.map((port) => this.#reportOf(port));
+    return [...this.portReports()];
+  }
+
+  /** As `ports`, each when it is taken, for whoever lets others have their turn in between. */
+  *portReports(): Generator<PortReport> {
+    for (const { id } of this.#ports.ports) {
+      const port = this.#ports.withId(id);
+      if (port !== undefined) yield this.#reportOf(port);
+    }
   }
 
   /** Null: there is none of that name. */
@@ -546,7 +554,7 @@ export class Switch {
 
   /** The sum over all ports, with those that were removed. */
   totals(): Books {
-    return sumBooks([this.#gone, ...this.#ports.ports.map((port) => this.#booksOf(port))]);
+    return this.#figures.totals();
   }
 
   figures(version: string): FiguresSnapshot {
