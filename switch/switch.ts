@@ -25,7 +25,14 @@ import {
 } from '../src/queue/state.ts';
 import { type CaptureReport, Captures, type StartedCapture } from './capture/captures.ts';
 import { captureRequestOf } from './capture/request.ts';
-import { effectiveSettings, snoopingOf, staticMacsOf, untaggedVlanOf, vlanOf } from './config/common-port.ts';
+import {
+  effectiveSettings,
+  loopRulesOf,
+  snoopingOf,
+  staticMacsOf,
+  untaggedVlanOf,
+  vlanOf,
+} from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
@@ -744,10 +751,17 @@ export class Switch {
     return {
       ports: () =>
         this.#ports.settled.map(({ port, config, isSwitched }): GuardedPort => {
-          const { loopGuard, loopShutSeconds, tag } = effectiveSettings(config, []);
+          const { loopGuard, loopShutSeconds } = loopRulesOf(config);
           const { id, name, status } = port;
           const isRunning = status.state === 'running' && isSwitched;
-          return { id, name, guard: loopGuard, shutSeconds: loopShutSeconds, vlan: tag ?? 0, isRunning };
+          return {
+            id,
+            name,
+            guard: loopGuard,
+            shutSeconds: loopShutSeconds,
+            vlan: config.tag ?? 0,
+            isRunning,
+          };
         }),
       send: (portId, frame) => void this.#workers.emit(portId, frame),
       setShut: (portId, isShut) => void this.#setShut(portId, isShut),
