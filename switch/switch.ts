@@ -5,6 +5,8 @@
 import { resolve } from 'node:path';
 import { formatMac } from '../protocol/ethernet.ts';
 import { formatIp } from '../protocol/ip-text.ts';
+import { namedAdvice } from '../src/advice.ts';
+import { adviceOnReason } from '../src/advice-on-reasons.ts';
 import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
@@ -797,12 +799,14 @@ export class Switch {
     const shut = this.#loopGuard.shutOf(port.id);
     const shutText = shut === null ? null : `shut for ${shut.secondsLeft} s because of a loop: ${shut.why}`;
     const reasons = [shutText, reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
+    const whole = reasons.length > 0 ? reasons.join('; ') : null;
     return {
       name: port.name,
       kind: port.kind,
       endpoint: port.endpoint,
       state,
-      reason: shown(reasons.length > 0 ? reasons.join('; ') : null),
+      reason: shown(whole),
+      advice: whole === null ? null : namedAdvice(adviceOnReason(port.kind, whole)),
       shut,
       queuePairs: runningPairs(queues),
       mtu: smaller(port.mtu, settings.mtu),

@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { ADVICE, namedAdvice } from '../../../src/advice.ts';
 import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
 import type { PortKind } from '../../../src/port/contract.ts';
@@ -34,6 +35,7 @@ function portReport(name: string, changes: Partial<PortReport> = {}): PortReport
     endpoint: `/run/ringway/${name}.sock`,
     state: 'running',
     reason: null,
+    advice: null,
     shut: null,
     queuePairs: 2,
     mtu: null,
@@ -602,6 +604,7 @@ describe('for people', () => {
       ),
       state: 'stopped',
       reason: 'the front-end sent a short message',
+      advice: namedAdvice('frontEndFault'),
       queuePairs: 0,
       drops: dropCounts({ noBuffer: 1200, overMtu: 1 }),
       queues: [
@@ -625,6 +628,7 @@ describe('for people', () => {
       'vm0   running      2  1,234,567    8        0  /run/ringway/vm0.sock',
       'vm1   stopped      0  1,234,567    8    1,201  /run/ringway/vm1.sock (client)',
       '  the front-end sent a short message',
+      `  do: ${ADVICE.frontEndFault.fix}`,
       '  vlan-mode native-tagged, tag 3, trunks 1+5-7+9-10',
       '  queue 3 stopped: a descriptor points outside the guest',
       '  dropped 1,200: had no room for a frame to it (noBuffer)',
