@@ -39,6 +39,12 @@ export const ADVICE = {
     fix: 'add -numa node,memdev=ID with the id of the object',
     severity: 'error',
   },
+  backendWithoutFile: {
+    what: "the guest's memory is of memory-backend-ram, which has no file that could be shared",
+    why: 'before QEMU 10 it is not shared even with share=on',
+    fix: 'take memory-backend-memfd with share=on in its place',
+    severity: 'error',
+  },
   noReconnect: {
     what: 'QEMU does not connect again when Ringway is gone',
     why: 'after a restart of Ringway the guest has no network until it is started anew',
@@ -51,9 +57,21 @@ export const ADVICE = {
     fix: 'add mq=on,vectors=2*QUEUES+2 to the -device',
     severity: 'warning',
   },
+  moreQueuesThanCpus: {
+    what: 'the netdev has more queues than the guest has processors',
+    why: 'Linux uses as many pairs as it has processors; the others cost memory and are never used',
+    fix: 'give both the same number: queues= of the netdev and -smp; in libvirt <driver queues="N"/> and <vcpu>',
+    severity: 'note',
+  },
+  mtuAbovePort: {
+    what: 'the card tells the guest a larger MTU than its port lets through',
+    why: 'it sends large packets, and what is as large is not sent to it: TCP hangs',
+    fix: 'lower host_mtu= of the card (libvirt <mtu size="N"/>), or raise mtu= of the port',
+    severity: 'warning',
+  },
   noVhostUser: {
-    what: 'the process has no vhost-user interface',
-    why: 'it is no guest of Ringway, or another process than was meant',
+    what: 'the process was started with no vhost-user interface',
+    why: 'it is no guest of Ringway, or another process than was meant; what was plugged in later is not looked at',
     fix: 'name the process of the guest; pgrep -a qemu lists them',
     severity: 'warning',
   },

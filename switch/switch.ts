@@ -27,7 +27,14 @@ import {
 } from '../src/queue/state.ts';
 import { type CaptureReport, Captures, type StartedCapture } from './capture/captures.ts';
 import { captureRequestOf } from './capture/request.ts';
-import { effectiveSettings, snoopingOf, staticMacsOf, untaggedVlanOf, vlanOf } from './config/common-port.ts';
+import {
+  effectiveSettings,
+  loopRulesOf,
+  snoopingOf,
+  staticMacsOf,
+  untaggedVlanOf,
+  vlanOf,
+} from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
@@ -537,7 +544,15 @@ export class Switch {
   }
 
   ports(): PortReport[] {
-    return this.#ports.ports.map((port) => this.#reportOf(port));
+    return [...this.portReports()];
+  }
+
+  /** As `ports`, each when it is taken, for whoever lets others have their turn in between. */
+  *portReports(): Generator<PortReport> {
+    for (const { id } of this.#ports.ports) {
+      const port = this.#ports.withId(id);
+      if (port !== undefined) yield this.#reportOf(port);
+    }
   }
 
   /** Null: there is none of that name. */
@@ -548,7 +563,7 @@ export class Switch {
 
   /** The sum over all ports, with those that were removed. */
   totals(): Books {
-    return sumBooks([this.#gone, ...this.#ports.ports.map((port) => this.#booksOf(port))]);
+    return this.#figures.totals();
   }
 
   figures(version: string): FiguresSnapshot {
@@ -738,10 +753,17 @@ export class Switch {
     return {
       ports: () =>
         this.#ports.settled.map(({ port, config, isSwitched }): GuardedPort => {
-          const { loopGuard, loopShutSeconds, tag } = effectiveSettings(config, []);
+          const { loopGuard, loopShutSeconds } = loopRulesOf(config);
           const { id, name, status } = port;
           const isRunning = status.state === 'running' && isSwitched;
-          return { id, name, guard: loopGuard, shutSeconds: loopShutSeconds, vlan: tag ?? 0, isRunning };
+          return {
+            id,
+            name,
+            guard: loopGuard,
+            shutSeconds: loopShutSeconds,
+            vlan: config.tag ?? 0,
+            isRunning,
+          };
         }),
       send: (portId, frame) => void this.#workers.emit(portId, frame),
       setShut: (portId, isShut) => void this.#setShut(portId, isShut),

@@ -64,7 +64,7 @@ async function examine(options: Options, host: Host = THIS_HOST): Promise<Findin
       ? []
       : pid.found === null
         ? [finding('notProcess', pid.name)]
-        : checkQemu(host, pid.found, workerCpus.flat())),
+        : checkQemu(host, pid.found, workerCpus.flat(), running?.ports)),
   ];
 }
 

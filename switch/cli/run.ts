@@ -326,7 +326,7 @@ function withKept(
       apply: ({ settings, path, dryRun }) =>
         configuration.apply(jsonSource(settings), dryRun, path !== null && path === ownFile),
     },
-    ports: () => running.ports(),
+    ports: () => running.portReports(),
     port: (name) => running.port(name),
     totals: () => running.totals(),
     fdb: () => running.fdb(),
@@ -476,7 +476,7 @@ async function openWeb(
   const version = ringwayVersion();
   const webSource = {
     figures: () => running.figuresReport(version),
-    ports: () => running.ports(),
+    ports: () => running.portReports(),
     plug: (name: string) => {
       const config = running.portConfigs.find((port) => port.name === name);
       return config === undefined ? null : { qemu: guestLine(config), libvirt: libvirtInterface(config) };

@@ -20,7 +20,7 @@ const ASK_AGAIN_MS = 100;
 const READY_MS_MAX = 60_000;
 const IMAGES = '/var/lib/libvirt/images';
 /** As Debian's package `libvirt-daemon-system` numbers it. */
-const QEMU_UID = 64055;
+export const QEMU_UID = 64055;
 
 /** The last subshell outlives a killed test: it ends what libvirtd leaves running by design. libvirtd, which is $$, notes itself as one of them. */
 const SETUP = `

@@ -202,6 +202,31 @@ describe('answers', () => {
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p1' }]);
   });
 
+  it('a thousand ports whole, and others have their turn meanwhile', async () => {
+    const reports = Array.from({ length: 1000 }, (_, i) => portReport(`p${i}`));
+    let turns = 0;
+    let isOver = false;
+    const count = (): void => {
+      turns++;
+      if (!isOver) setImmediate(count);
+    };
+    const during = new Set<number>();
+    function* each(): Generator<PortReport> {
+      for (const report of reports) {
+        during.add(turns);
+        yield report;
+      }
+    }
+    const response = await controlApi({ ...SOURCE, ports: each }, '1').request('/v1/ports');
+    count();
+    expect(await response.json()).toEqual(reports);
+    isOver = true;
+    expect(during.size).toBeGreaterThan(3);
+    expect(await (await controlApi({ ...SOURCE, ports: () => [] }, '1').request('/v1/ports')).json()).toEqual(
+      [],
+    );
+  });
+
   it('members of groups, and changes them', async () => {
     await serve();
     expect(await askControl(socketPath, '/v1/mdb')).toEqual(MDB);
