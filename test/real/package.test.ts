@@ -28,29 +28,16 @@ const NAMES = ['a', 'b'] as const;
 const CONFIG = `
 ports:
   a: { socket: /run/ringway/a.sock, owner: "me:me" }
-  b: { socket: /run/ringway/b.sock, plugins: [quiet] }
+  b: { socket: /run/ringway/b.sock, plugins: [mine] }
   denied: { kind: pcap, file: /home/me/denied.pcap }
   allowed: { kind: pcap, file: /home/me/captures/allowed.pcap }
 plugins:
-  quiet: { file: /etc/quiet.ts }
+  mine: { file: /etc/mine.ts }
 web: /run/ringway/web.sock
 control: /run/ringway/ringway.sock
 `;
-/** As plugins name it. */
-const INTERFACE = 'ringway/plugin';
-const PLUGIN = `
-import { ETHERTYPE, type PluginFactory } from '${INTERFACE}';
-const factory: PluginFactory = (_settings, context) => {
-  const noArp = context.dropReason('noArp', 'sent ARP');
-  return {
-    version: 1,
-    decide(frames) {
-      for (let i = 0; i < frames.count; i++) if (frames.etherTypes[i] === ETHERTYPE.arp) frames.drop(i, noArp);
-    },
-  };
-};
-export default factory;
-`;
+/** A file of the user's own: TypeScript that imports `ringway/plugin`. */
+const PLUGIN = join(ROOT, 'switch/plugin/examples/dhcp-recorder.ts');
 
 const peers = await peersForTests(['debootstrap']);
 const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
@@ -188,7 +175,7 @@ describe.skipIf(peers.skip || obstacle !== null)(
 
       test('runs by its unit, with guests from outside', async () => {
         writeFileSync(system.pathOf('etc/ringway.yaml'), CONFIG);
-        writeFileSync(system.pathOf('etc/quiet.ts'), PLUGIN);
+        writeFileSync(system.pathOf('etc/mine.ts'), readFileSync(PLUGIN));
         await system.run(
           `mkdir ${DROP_INS} && echo '[Service]\nReadWritePaths=/home/me/captures' >${DROP_INS}/own.conf`,
         );
@@ -210,7 +197,7 @@ describe.skipIf(peers.skip || obstacle !== null)(
           'cannot open /home/me/denied.pcap: EROFS',
         );
         expect(await system.run(`ls -l /run/ringway/a.sock`)).toMatch(/^srwxr-xr-x \d+ me +me /);
-        expect(await system.run(`ringway plugin list ${CONTROL}`)).toMatch(/^quiet +running/m);
+        expect(await system.run(`ringway plugin list ${CONTROL}`)).toMatch(/^mine +running/m);
       });
 
       test('serves its page', async () => {
@@ -244,7 +231,7 @@ describe.skipIf(peers.skip || obstacle !== null)(
       expect((await system.tryRun('ls -d /run/ringway /tmp/ringway*')).code).not.toBe(0);
       const left = new Set((await files()).split('\n'));
       for (const file of filesBefore.split('\n')) left.delete(file);
-      const others = ['/etc/ringway.yaml', '/etc/quiet.ts', '/home/me/captures/allowed.pcap'];
+      const others = ['/etc/ringway.yaml', '/etc/mine.ts', '/home/me/captures/allowed.pcap'];
       expect([...left].filter((path) => !path.startsWith('/root/.cache')).sort()).toEqual(others.sort());
     });
   },
