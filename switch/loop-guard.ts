@@ -11,9 +11,9 @@
  * by. Of an address that moves, it is who claims it from the one that had it first, and only if that port is guarded; the
  * one that had it first never is.
  */
-import { randomBytes } from 'node:crypto';
 import { formatMac } from '../protocol/ethernet.ts';
 import { LOOP_PROBE_NUMBER_BYTES, loopProbe } from '../protocol/loop-probe.ts';
+import { randomBytes } from '../src/host/random.ts';
 import type { LoopGuardPolicy } from '../src/queue/policy.ts';
 import type { Flapping } from './l2/fdb/moves.ts';
 import type { ProbeSeen } from './l2/loop-probes.ts';

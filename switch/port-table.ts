@@ -333,11 +333,12 @@ export class PortTable {
   /** Tells the workers which ports there are now of those that others get copies of. */
   async #tellCopied(): Promise<void> {
     // All at once: ports come and go while this waits.
-    const told = [...this.#entries.values()].map((entry) => {
+    const told: Promise<void>[] = [];
+    for (const entry of this.#entries.values()) {
       const names = copiesOf(entry.config);
-      if (names === null || entry.removed !== null) return null;
-      return this.#options.workers.setPolicy(entry.port.id, { copiesOf: this.#sourcesOf(entry, names) });
-    });
+      if (names === null || entry.removed !== null) continue;
+      told.push(this.#options.workers.setPolicy(entry.port.id, { copiesOf: this.#sourcesOf(entry, names) }));
+    }
     await Promise.all(told);
   }
 
@@ -349,7 +350,8 @@ export class PortTable {
   }
 
   #named(name: string): Entry | undefined {
-    return [...this.#entries.values()].find(({ port }) => port.name === name);
+    for (const entry of this.#entries.values()) if (entry.port.name === name) return entry;
+    return undefined;
   }
 
   /** At most so many that no port has. */

@@ -5,6 +5,8 @@
 import { resolve } from 'node:path';
 import { formatMac } from '../protocol/ethernet.ts';
 import { formatIp } from '../protocol/ip-text.ts';
+import { namedAdvice } from '../src/advice.ts';
+import { adviceOnReason } from '../src/advice-on-reasons.ts';
 import { type RecordsEvents, RingRecords } from '../src/device/ring-records.ts';
 import { HostError } from '../src/host/errors.ts';
 import { peerSignalsNeverWait } from '../src/host/peer-signal.ts';
@@ -25,7 +27,14 @@ import {
 } from '../src/queue/state.ts';
 import { type CaptureReport, Captures, type StartedCapture } from './capture/captures.ts';
 import { captureRequestOf } from './capture/request.ts';
-import { effectiveSettings, snoopingOf, staticMacsOf, untaggedVlanOf, vlanOf } from './config/common-port.ts';
+import {
+  effectiveSettings,
+  loopRulesOf,
+  snoopingOf,
+  staticMacsOf,
+  untaggedVlanOf,
+  vlanOf,
+} from './config/common-port.ts';
 import { offloadNamesOf } from './config/kinds/index.ts';
 import type { PortConfig, SwitchConfig } from './config/resolve.ts';
 import { ConfigError } from './config/settings.ts';
@@ -535,7 +544,15 @@ export class Switch {
   }
 
   ports(): PortReport[] {
-    return this.#ports.ports.map((port) => this.#reportOf(port));
+    return [...this.portReports()];
+  }
+
+  /** As `ports`, each when it is taken, for whoever lets others have their turn in between. */
+  *portReports(): Generator<PortReport> {
+    for (const { id } of this.#ports.ports) {
+      const port = this.#ports.withId(id);
+      if (port !== undefined) yield this.#reportOf(port);
+    }
   }
 
   /** Null: there is none of that name. */
@@ -546,7 +563,7 @@ export class Switch {
 
   /** The sum over all ports, with those that were removed. */
   totals(): Books {
-    return sumBooks([this.#gone, ...this.#ports.ports.map((port) => this.#booksOf(port))]);
+    return this.#figures.totals();
   }
 
   figures(version: string): FiguresSnapshot {
@@ -736,10 +753,17 @@ export class Switch {
     return {
       ports: () =>
         this.#ports.settled.map(({ port, config, isSwitched }): GuardedPort => {
-          const { loopGuard, loopShutSeconds, tag } = effectiveSettings(config, []);
+          const { loopGuard, loopShutSeconds } = loopRulesOf(config);
           const { id, name, status } = port;
           const isRunning = status.state === 'running' && isSwitched;
-          return { id, name, guard: loopGuard, shutSeconds: loopShutSeconds, vlan: tag ?? 0, isRunning };
+          return {
+            id,
+            name,
+            guard: loopGuard,
+            shutSeconds: loopShutSeconds,
+            vlan: config.tag ?? 0,
+            isRunning,
+          };
         }),
       send: (portId, frame) => void this.#workers.emit(portId, frame),
       setShut: (portId, isShut) => void this.#setShut(portId, isShut),
@@ -775,12 +799,14 @@ export class Switch {
     const shut = this.#loopGuard.shutOf(port.id);
     const shutText = shut === null ? null : `shut for ${shut.secondsLeft} s because of a loop: ${shut.why}`;
     const reasons = [shutText, reason, this.#ports.remarkOn(port)].filter((text) => text !== null);
+    const whole = reasons.length > 0 ? reasons.join('; ') : null;
     return {
       name: port.name,
       kind: port.kind,
       endpoint: port.endpoint,
       state,
-      reason: shown(reasons.length > 0 ? reasons.join('; ') : null),
+      reason: shown(whole),
+      advice: whole === null ? null : namedAdvice(adviceOnReason(port.kind, whole)),
       shut,
       queuePairs: runningPairs(queues),
       mtu: smaller(port.mtu, settings.mtu),

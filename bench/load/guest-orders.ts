@@ -11,7 +11,12 @@ export type GuestPlan = {
 
 export type GuestOrder =
   /** Connects guests, which are numbered in the order of all guests connected so far. */
-  | { readonly kind: 'connect'; readonly guests: readonly GuestPlan[] }
+  | {
+      readonly kind: 'connect';
+      readonly guests: readonly GuestPlan[];
+      /** So many begin before the first is there; left out: 16. */
+      readonly atOnce?: number;
+    }
   | {
       /** Keeps frames in flight between guests 0 and 1, each way; answers what came through. */
       readonly kind: 'circulate';

@@ -45,7 +45,7 @@ async function obey(order: GuestOrder): Promise<GuestAnswers[keyof GuestAnswers]
   if (lostGuest >= 0) throw new Error(`the switch closed the connection of guest ${lostGuest}`);
   switch (order.kind) {
     case 'connect':
-      return connect(order.guests);
+      return connect(order.guests, order.atOnce ?? CONNECTS_AT_ONCE);
     case 'circulate':
       return circulate(pairOfGuests(), order);
     case 'learn':
@@ -61,10 +61,10 @@ async function obey(order: GuestOrder): Promise<GuestAnswers[keyof GuestAnswers]
   }
 }
 
-async function connect(plans: readonly GuestPlan[]): Promise<GuestAnswers['connect']> {
+async function connect(plans: readonly GuestPlan[], atOnce: number): Promise<GuestAnswers['connect']> {
   const startMs = performance.now();
-  for (let done = 0; done < plans.length; done += CONNECTS_AT_ONCE) {
-    const some = plans.slice(done, done + CONNECTS_AT_ONCE);
+  for (let done = 0; done < plans.length; done += atOnce) {
+    const some = plans.slice(done, done + atOnce);
     const connected = await Promise.all(
       some.map((plan) => EmbeddedGuest.connect({ ...plan, waitMs: REACH_MS, features: FEATURES })),
     );

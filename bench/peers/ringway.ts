@@ -34,6 +34,8 @@ export type RingwayOptions = {
   readonly nodeArgs?: readonly string[];
   /** V8 writes its traces through the C library, which holds them back from a pipe. */
   readonly lineBuffered?: boolean;
+  /** With the web page, at `webSocket`. */
+  readonly hasPage?: boolean;
   /** Folder of another checkout to run, with its own Node where it has one. */
   readonly checkout?: string;
 };
@@ -138,6 +140,10 @@ export class RingwayPeer implements Peer {
     await this.#child.exited;
   }
 
+  get webSocket(): string {
+    return webSocketPath(this.#options.folder);
+  }
+
   get controlSocket(): string {
     return join(this.#options.folder, 'ctl.sock');
   }
@@ -157,6 +163,7 @@ function configOf(options: RingwayOptions): object {
     cpus: [options.cpu],
     poll: options.poll ?? 'busy',
     control: join(options.folder, 'ctl.sock'),
+    ...(options.hasPage === true && { web: webSocketPath(options.folder) }),
     fdb: {
       // A paused process must not forget addresses while it waits for its turn.
       ageSeconds: 3600,
@@ -174,6 +181,10 @@ function programOf(checkout = CHECKOUT): readonly [string, string] {
   const ownNode = join(checkout, 'node_modules/node/bin/node');
   const node = checkout !== CHECKOUT && existsSync(ownNode) ? ownNode : process.execPath;
   return [node, join(checkout, 'switch/cli/ringway.js')];
+}
+
+function webSocketPath(folder: string): string {
+  return join(folder, 'web.sock');
 }
 
 function socketPath(folder: string, port: number): string {

@@ -255,6 +255,13 @@ export const libc = {
     old: null,
   ) => number,
 
+  // Chance
+  getrandom: lib.func('intptr_t getrandom(void *bytes, size_t count, unsigned int flags)') as (
+    bytes: Bytes,
+    count: number,
+    flags: number,
+  ) => number,
+
   // Time
   clock_gettime: lib.func('int clock_gettime(int clock, intptr_t timespec)') as (
     clock: number,

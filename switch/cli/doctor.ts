@@ -7,14 +7,20 @@ import { ControlError } from '../control/control-error.ts';
 import type { PortReport } from '../control/report.ts';
 import { type Finding, finding } from '../doctor/findings.ts';
 import { type Host, THIS_HOST } from '../doctor/host.ts';
-import { checkPorts } from '../doctor/ports.ts';
+import { checkPlugins, checkPorts } from '../doctor/ports.ts';
 import { checkQemu } from '../doctor/qemu.ts';
 import { checkSystem, workerCpusOf } from '../doctor/system.ts';
+import type { PluginReport } from '../plugin/plugin-table.ts';
 import { type AskOptions, addAskOptions } from './ask-options.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { findControl } from './running.ts';
 import { jsonText } from './table.ts';
 
+type Running = {
+  readonly version: VersionReport;
+  readonly ports: readonly PortReport[];
+  readonly plugins: readonly PluginReport[];
+};
 type Options = AskOptions & { readonly qemuPid?: string; readonly libvirt?: string };
 
 const DETAILS = `
@@ -23,7 +29,7 @@ Exit codes: 0 nothing is wrong, 1 something is (errors and warnings, not notes),
 
 Examples:
   ringway doctor
-  ringway doctor --qemu-pid $(pgrep -f vm0.sock)
+  ringway doctor --qemu-pid $(pgrep -f 'qemu-system.*vm0.sock')
   ringway doctor --libvirt vm0`;
 /** Where libvirt notes the process of a domain: of the system, and of a session. */
 const PID_FOLDERS = ['/run/libvirt/qemu', `/run/user/${process.getuid?.()}/libvirt/qemu/run`];
@@ -53,12 +59,12 @@ async function examine(options: Options, host: Host = THIS_HOST): Promise<Findin
   return [
     ...(running === null ? [finding('notRunning', 'ringway')] : []),
     ...checkSystem(host, running?.version ?? null, hasDpdk),
-    ...(running === null ? [] : checkPorts(running.ports)),
+    ...(running === null ? [] : [...checkPorts(running.ports), ...checkPlugins(running.plugins)]),
     ...(pid === null
       ? []
       : pid.found === null
         ? [finding('notProcess', pid.name)]
-        : checkQemu(host, pid.found, workerCpus.flat())),
+        : checkQemu(host, pid.found, workerCpus.flat(), running?.ports)),
   ];
 }
 
@@ -81,13 +87,12 @@ function guestPid(
 }
 
 /** Null: nobody answers. @throws CliError, ControlError */
-async function askRunning(
-  control: string | undefined,
-): Promise<{ readonly version: VersionReport; readonly ports: readonly PortReport[] } | null> {
+async function askRunning(control: string | undefined): Promise<Running | null> {
   try {
     const path = await findControl(control);
     const version = await askControl<VersionReport>(path, '/v1/version');
-    return { version, ports: await askControl<PortReport[]>(path, '/v1/ports') };
+    const ports = await askControl<PortReport[]>(path, '/v1/ports');
+    return { version, ports, plugins: await askControl<PluginReport[]>(path, '/v1/plugins') };
   } catch (error) {
     const isNobody =
       (error instanceof CliError && error.exitCode === EXIT.failed) ||

@@ -91,6 +91,7 @@ function detailsOf(port: PortReport): string[] {
   const drops = DROP_REASONS.filter(({ name }) => port.drops[name] > 0);
   return [
     ...(port.reason === null ? [] : [port.reason]),
+    ...adviceTexts(port),
     ...vlanTexts(port.settings),
     ...mirrorTexts(port.settings),
     ...guardTexts(port.settings),
@@ -100,6 +101,11 @@ function detailsOf(port: PortReport): string[] {
     ...port.queues.flatMap((queue) => queueDetails(queue, port.reason)),
     ...drops.map(({ name, text }) => `dropped ${formatCount(port.drops[name])}: ${text} (${name})`),
   ];
+}
+
+/** What to do about what is wrong; of what is only good to know, `--json` and `ringway doctor` tell. */
+function adviceTexts({ advice }: PortReport): string[] {
+  return advice === null || advice.severity === 'note' ? [] : [`do: ${advice.fix}`];
 }
 
 /** Why the queue is not well, unless that is what the port's own reason says. */

@@ -6,7 +6,6 @@
  * when this process does (switch/launcher.ts).
  * In a checkout it runs the source; in an installed package, where Node strips no types, the compiled copy.
  */
-import { spawn } from 'node:child_process';
 import { lstatSync, mkdirSync, readFileSync } from 'node:fs';
 import module, { createRequire } from 'node:module';
 import { constants } from 'node:os';
@@ -34,7 +33,7 @@ if (majorOf(process.versions.node) >= NODE_MAJOR_MIN) {
     // As main.ts for what the user can mend before it starts.
     process.exitCode = 2;
   } else {
-    runWith(binary);
+    await runWith(binary);
   }
 }
 
@@ -88,7 +87,8 @@ function newerNode() {
 }
 
 /** @param {string} binary */
-function runWith(binary) {
+async function runWith(binary) {
+  const { spawn } = await import('node:child_process');
   const child = spawn(binary, ['--disable-sigusr1', thisFile, ...process.argv.slice(2)], {
     stdio: 'inherit',
     env: { ...process.env, RINGWAY_LAUNCHER: String(process.pid) },

@@ -2,7 +2,8 @@
 # The command `ringway` as npm installs it: becomes Node, so that no process stands between whoever starts it and the
 # switch. A shell, because Node forgets which signals it was started to ignore (nohup), and because Node would open its
 # debugger to SIGUSR1 unless told not to when it starts. What it runs is ringway.js beside this file.
-folder=$(dirname "$(readlink -f "$0")")
+program=$(readlink -f "$0")
+folder=${program%/*}
 
 while read -r key value; do
   if [ "$key" = SigIgn: ]; then

@@ -23,7 +23,6 @@ import type { Giver, TakeoverServer } from '../takeover/give.ts';
 import type { Takeover } from '../takeover/take.ts';
 import { TakeoverError } from '../takeover/takeover-error.ts';
 import { CliError, EXIT } from './cli-error.ts';
-import { guestLine, guestLineText, libvirtInterface } from './guest-line.ts';
 import { type RunOptions, settingsOf } from './options.ts';
 import { recordRunning } from './running.ts';
 import { onReload, stopRequested } from './signals.ts';
@@ -327,7 +326,7 @@ function withKept(
       apply: ({ settings, path, dryRun }) =>
         configuration.apply(jsonSource(settings), dryRun, path !== null && path === ownFile),
     },
-    ports: () => running.ports(),
+    ports: () => running.portReports(),
     port: (name) => running.port(name),
     totals: () => running.totals(),
     fdb: () => running.fdb(),
@@ -395,6 +394,7 @@ async function runUntil(
   try {
     listeners.push(await openFigures(config, running, log, hasGuests));
     listeners.push(await openWeb(config, source, running, log, hasGuests));
+    const { guestLineText } = await import('./guest-line.ts');
     const lines = config.ports.map(guestLineText).join('');
     if (lines !== '') linesOut(STDOUT_FD).write(lines);
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
@@ -467,15 +467,16 @@ async function openWeb(
   hasGuests: boolean,
 ): Promise<{ close(): Promise<void> } | null> {
   if (web === undefined) return null;
-  const [{ serveWeb }, { readToken }, { controlApi }] = await Promise.all([
+  const [{ serveWeb }, { readToken }, { controlApi }, { guestLine, libvirtInterface }] = await Promise.all([
     import('../web/listener.ts'),
     import('../figures/listener.ts'),
     import('../control/api.ts'),
+    import('./guest-line.ts'),
   ]);
   const version = ringwayVersion();
   const webSource = {
     figures: () => running.figuresReport(version),
-    ports: () => running.ports(),
+    ports: () => running.portReports(),
     plug: (name: string) => {
       const config = running.portConfigs.find((port) => port.name === name);
       return config === undefined ? null : { qemu: guestLine(config), libvirt: libvirtInterface(config) };

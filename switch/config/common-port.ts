@@ -357,16 +357,12 @@ function effectiveGuards(settings: CommonPortSettings) {
   return { macs, macsMax, macsSticky, staticMacs, ips, guard };
 }
 
-function otherRules({
-  protected: isProtected = false,
-  loopGuard = 'off',
-  loopShutSeconds,
-}: CommonPortSettings) {
-  return {
-    protected: isProtected,
-    loopGuard,
-    loopShutSeconds: loopShutSeconds ?? LOOP_SHUT_SECONDS,
-  };
+function otherRules(settings: CommonPortSettings) {
+  return { protected: settings.protected ?? false, ...loopRulesOf(settings) };
+}
+
+export function loopRulesOf({ loopGuard = 'off', loopShutSeconds = LOOP_SHUT_SECONDS }: CommonPortSettings) {
+  return { loopGuard, loopShutSeconds };
 }
 
 function effectiveLimits(settings: CommonPortSettings) {

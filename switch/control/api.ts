@@ -29,12 +29,14 @@ import type { MdbReport } from '../snooping/report.ts';
 import type { TraceQuestion, TraceReport } from '../trace/report.ts';
 import type { Books } from './books.ts';
 import { LASTING_TYPE } from './client-stream.ts';
+import { listPieces, piecesStream } from './pieces.ts';
 import { PROBLEM_TYPE, problemText } from './problem.ts';
 import type { FdbReport, PortReport, WorkReport } from './report.ts';
 
 /** What the API reports from and changes. */
 export type ControlSource = {
-  ports(): PortReport[];
+  /** Each is made when it is taken. */
+  ports(): Iterable<PortReport>;
   /** Null: there is none of that name. */
   port(name: string): PortReport | null;
   totals(): Books;
@@ -145,6 +147,8 @@ const RELOAD_NEEDED = 'the names of plugins are needed, or none';
 const TAKEOVER_NEEDED = 'a takeover needs a socket and its formats';
 const CAPTURE_NEEDED = 'what to capture is needed, as a JSON object';
 
+const JSON_HEADERS = { 'Content-Type': 'application/json' };
+
 /** More than the settings of any port, and the longest program of a filter. */
 const BODY_BYTES_MAX = 2 ** 16;
 const CAPTURE_BODY_BYTES_MAX = 2 ** 19;
@@ -154,7 +158,7 @@ const CONFIG_BODY_BYTES_MAX = 2 ** 24;
 /** Every request is told in openapi.ts. Whatever goes wrong is a problem (problem.ts). */
 export function controlApi(source: ControlSource, version: string): Hono {
   const api = new Hono();
-  api.get('/v1/ports', (context) => json(context, source.ports()));
+  api.get('/v1/ports', (context) => list(context, source.ports()));
   api.get('/v1/ports/:name', (context) => {
     const name = context.req.param('name');
     const port = source.port(name);
@@ -330,8 +334,12 @@ function questionOf({ port, frame, bytes = 0, segmentBytes = null }: TraceBody):
 
 /** What text of others is in it stays what it is, and does nothing to a terminal that it is shown on as it came. */
 function json(context: Context, value: unknown, status: 200 | 201 = 200): Response {
-  const headers = { 'Content-Type': 'application/json' };
-  return context.body(printableJson(JSON.stringify(value)), status, headers);
+  return context.body(printableJson(JSON.stringify(value)), status, JSON_HEADERS);
+}
+
+/** As `json`; a long one without keeping others from their turn. */
+function list(context: Context, values: Iterable<unknown>): Response {
+  return context.body(piecesStream(listPieces(values)), 200, JSON_HEADERS);
 }
 
 function refuse(

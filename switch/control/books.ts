@@ -2,12 +2,7 @@
  * The books of a port and of the switch: what came in and was copied is what went out and was dropped by name (the law
  * stands in l2/port-counts.ts). Adds up what queues and workers count. Main thread.
  */
-import {
-  COUNT_LOST,
-  QUEUE_STATE_BYTES,
-  type PortCounters as QueueCounters,
-  QueueState,
-} from '../../src/queue/state.ts';
+import { type PortCounters as QueueCounters, sumLost } from '../../src/queue/state.ts';
 import { DROP_REASONS, type DropReason } from '../l2/drop-reasons.ts';
 import { COUNT_COPIES, COUNT_FORWARDED, COUNT_OFFERED, PORT_COUNTS } from '../l2/port-counts.ts';
 
@@ -33,9 +28,7 @@ export function booksOf(queues: QueueCounters, states: SharedArrayBuffer, counts
     number
   >;
   // What an interface or socket did not take from the worker is known only to its queue.
-  for (let index = 0; index < states.byteLength / QUEUE_STATE_BYTES; index++) {
-    drops.notTaken += new QueueState(states, index).counts[COUNT_LOST];
-  }
+  drops.notTaken += sumLost(states);
   return {
     counters: {
       ...queues,

@@ -1,4 +1,5 @@
 /** What the process tells about itself: the JSON of the control API, which `ringway ports` and `fdb` print. */
+import type { NamedAdvice } from '../../src/advice.ts';
 import type { PortKind, PortQueue, PortState } from '../../src/port/contract.ts';
 import type { EffectiveSettings } from '../config/common-port.ts';
 import type { DropReason } from '../l2/drop-reasons.ts';
@@ -25,6 +26,8 @@ export type PortReport = {
   readonly state: PortState;
   /** One sentence: what it waits for, what its peer did wrong, how to mend it; null when all is well. */
   readonly reason: string | null;
+  /** What the reason means and what to do; null with it. */
+  readonly advice: NamedAdvice | null;
   /** Not null: it is shut because of a loop, for so long from now on. */
   readonly shut: ShutReport | null;
   /** Queue pairs in use and well. */

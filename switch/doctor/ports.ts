@@ -1,9 +1,10 @@
-/** The ports of the running switch, by what it reports of them. */
-import { ADVICE, type AdviceName } from '../../src/advice.ts';
+/** The ports of the running switch and its plugins, by what it reports of them. */
+import { adviceOnReason } from '../../src/advice-on-reasons.ts';
+import { queueStoppedText } from '../../src/port/contract.ts';
 import type { PortReport } from '../control/report.ts';
+import type { PluginReport } from '../plugin/plugin-table.ts';
 import { type Finding, finding } from './findings.ts';
 
-const WITH_REASON = (Object.keys(ADVICE) as AdviceName[]).filter((name) => 'reason' in ADVICE[name]);
 /** What a guest's driver has agreed on that takes large segments, and one that sends them. */
 const TAKES_SEGMENTS = 'NET_GUEST_TSO4';
 const SENDS_SEGMENTS = 'NET_HOST_TSO4';
@@ -12,21 +13,23 @@ export function checkPorts(ports: readonly PortReport[]): Finding[] {
   return [...ports.flatMap(reasonFindings), ...mtuFindings(ports), ...offloadFindings(ports)];
 }
 
-function reasonFindings({ name, reason, queues }: PortReport): Finding[] {
-  const reasons = [reason, ...queues.map((queue) => queue.reason)].filter(
-    (text) => text !== null && text !== undefined,
+export function checkPlugins(plugins: readonly PluginReport[]): Finding[] {
+  return plugins.flatMap(({ name, state, reason }) =>
+    state === 'failed' ? [finding('pluginFailed', `plugin ${name}: ${reason ?? 'no reason'}`)] : [],
   );
-  return [...new Set(reasons)].map((text) => {
-    const advice = WITH_REASON.find((each) => text.includes(reasonOf(each)));
-    return advice === undefined
-      ? finding('portReason', `port ${name}: ${text}`)
-      : finding(advice, `port ${name}`);
-  });
 }
 
-function reasonOf(name: AdviceName): string {
-  const advice = ADVICE[name];
-  return 'reason' in advice ? advice.reason : '';
+/** One for each advice: what stopped one queue stopped the others as well. */
+function reasonFindings({ name, kind, reason, queues }: PortReport): Finding[] {
+  const ofQueues = queues.flatMap((queue) =>
+    queue.reason === null || reason?.includes(queue.reason)
+      ? []
+      : [queueStoppedText(queue.index, queue.reason)],
+  );
+  const findings = [...(reason === null ? [] : [reason]), ...ofQueues].map((text) =>
+    finding(adviceOnReason(kind, text), `port ${name}: ${text}`),
+  );
+  return findings.filter((found, i) => findings.findIndex((other) => other.name === found.name) === i);
 }
 
 function mtuFindings(ports: readonly PortReport[]): Finding[] {

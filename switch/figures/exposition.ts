@@ -3,7 +3,7 @@
  * event loop turn between any two. By hand, because the format is two comments and a line a sample, and a library would keep a second
  * copy of every counter. Main thread.
  */
-
+import { piecesStream } from '../control/pieces.ts';
 import type { FiguresSnapshot, Labels } from './snapshot.ts';
 import { FIGURES, type Figure, type HistogramSample, metricName, type Sample } from './table.ts';
 
@@ -68,16 +68,7 @@ function pairText(name: string, value: string): string {
   return `${name}="${value.replace(/[\\"\n]/g, (char) => (char === '\n' ? '\\n' : `\\${char}`))}"`;
 }
 
-/** As the body of an answer: others have their turn between two pieces, and nothing is made before it is wanted. */
+/** As the body of an answer. */
 export function expositionStream(all: FiguresSnapshot): ReadableStream<Uint8Array> {
-  const pieces = exposition(all);
-  const encoder = new TextEncoder();
-  return new ReadableStream({
-    async pull(controller) {
-      await new Promise((resolve) => setImmediate(resolve));
-      const next = pieces.next();
-      if (next.done === true) controller.close();
-      else controller.enqueue(encoder.encode(next.value));
-    },
-  });
+  return piecesStream(exposition(all));
 }

@@ -54,6 +54,9 @@ const COUNTER_RANGE = 2 ** 32;
 const MS_PER_S = 1000;
 const NS_PER_MS = 1e6;
 
+/** What is added up. */
+type Counters = Pick<PortSnapshot, 'rxPackets' | 'rxBytes' | 'txPackets' | 'txBytes' | 'counts'>;
+
 class PortEntry {
   readonly rates = new Rates(PORT_WIDTH);
   readonly words: Float64Array;
@@ -143,9 +146,18 @@ export class FiguresKeeper {
       workers: host.workers().map((counts, index) => this.#workerSnapshot(index, counts)),
       plugins: host.plugins(),
       fdb: host.fdb(),
-      totals: sumBooks([host.gone(), booksTogether(ports)]),
+      totals: this.#totalOf(ports),
       collections: { count: this.#collections.count, seconds: this.#collections.spentMs / MS_PER_S },
     };
+  }
+
+  /** The books of all ports together, and of those that were removed. */
+  totals(): Books {
+    return this.#totalOf(this.#host.ports().map((port) => this.#countersOf(port)));
+  }
+
+  #totalOf(ports: readonly Counters[]): Books {
+    return sumBooks([this.#host.gone(), booksTogether(ports)]);
   }
 
   report(version: string): FiguresReport {
@@ -243,30 +255,36 @@ export class FiguresKeeper {
 
   #portSnapshot(port: Port): PortSnapshot {
     const entry = this.#entryOf(port);
-    const { words, labels } = entry;
+    return {
+      name: port.name,
+      labels: entry.labels,
+      kind: port.kind,
+      state: port.status.state,
+      isShut: this.#host.isShut(port.id),
+      mtu: this.#host.mtuOf(port),
+      ...this.#countersOf(port),
+      queues: queuesOf(port, entry),
+    };
+  }
+
+  #countersOf(port: Port): Counters {
+    const { words } = this.#entryOf(port);
     const sums = new Float64Array(PORT_WIDTH);
     sumQueues(words, sums);
     const counts = this.#host.countsOf(port.id);
     counts[DROP.notTaken] += lostOf(words);
     return {
-      name: port.name,
-      labels,
-      kind: port.kind,
-      state: port.status.state,
-      isShut: this.#host.isShut(port.id),
-      mtu: this.#host.mtuOf(port),
       rxPackets: sums[PORT_RATES.rxPackets],
       rxBytes: sums[PORT_RATES.rxBytes],
       txPackets: sums[PORT_RATES.txPackets],
       txBytes: sums[PORT_RATES.txBytes],
       counts,
-      queues: queuesOf(port, entry),
     };
   }
 }
 
 /** Of a thousand ports, without an object for each. */
-function booksTogether(ports: readonly PortSnapshot[]): Books {
+function booksTogether(ports: readonly Counters[]): Books {
   const sums = { ingressFrames: 0, ingressBytes: 0, egressFrames: 0, egressBytes: 0 };
   const counts = new Float64Array(PORT_COUNTS);
   for (const port of ports) {

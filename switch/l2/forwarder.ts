@@ -23,6 +23,7 @@ import { readHeads } from '../../src/queue/heads.ts';
 import type { HeldFrames } from '../../src/queue/held-frames.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
 import { type PluginFaultListener, PluginStage } from '../plugin/stage.ts';
+import * as BURSTS from './burst-counts.ts';
 import { Capture, noteAllDropped, noteDropped, Tap } from './capture.ts';
 import type { CaptureSetup } from './capture-ring.ts';
 import { Checks } from './checks.ts';
@@ -77,16 +78,13 @@ export const FORWARDER_SCRATCH_BYTES =
 /** Tags of a frame that are looked at, if nobody says otherwise; as with Open vSwitch. */
 export const VLAN_LIMIT_DEFAULT = 1;
 
-/** Bursts by size: counters of those of 1, 2, 3 to 4, 5 to 8 and so on to 64 frames; then of the frames of all of them. */
-export const BURST_CLASSES = 7;
-export const BURST_FRAMES = BURST_CLASSES;
-export const BURST_COUNTS = BURST_CLASSES + 1;
+const BURST_FRAMES: number = BURSTS.BURST_FRAMES;
 
 export class Forwarder {
   /** The running seconds clock that ages addresses. */
   nowTick = 0;
-  /** BURST_COUNTS. */
-  bursts: Float64Array = new Float64Array(BURST_COUNTS);
+  /** BURST_COUNTS (burst-counts.ts). */
+  bursts: Float64Array = new Float64Array(BURSTS.BURST_COUNTS);
   declare private readonly arena: ArenaView;
   /** Of the last burst; subclasses only look at it (../trace/). */
   declare protected readonly batch: Batch;

@@ -103,8 +103,12 @@ export class PluginTable {
     this.#log = log;
   }
 
-  /** @throws ConfigError, which names all that cannot be; then there are none */
+  /**
+   * Once, before any other. Workers have none by themselves, so where there are none nothing waits for them, who may still load
+   * their program. @throws ConfigError, which names all that cannot be; then there are none
+   */
   start(specs: readonly PluginSpec[]): Promise<void> {
+    if (specs.length === 0) return Promise.resolve();
     return this.#inTurn(async () => {
       const tried = await Promise.allSettled(specs.map((spec) => tryPlugin(spec)));
       throwAll(tried);

@@ -2,15 +2,20 @@
  * What the page is told while it is open, as server-sent events: figures each second, and the ports when one of them is not
  * what it was. A page that does not read gets the newest when it does again. Main thread.
  */
+import { setImmediate as turn } from 'node:timers/promises';
+import { listPieces } from '../control/pieces.ts';
 import type { PortReport } from '../control/report.ts';
 import type { FiguresReport } from '../figures/report.ts';
 
 export type EventSource = {
   figures(): FiguresReport;
-  ports(): readonly PortReport[];
+  /** Each is made when it is taken. */
+  ports(): Iterable<PortReport>;
 };
 
 const PERIOD_MS = 1000;
+/** After so many, others have their turn. */
+const PORTS_AT_ONCE = 32;
 
 /** Of a port, what a person would notice, which is little beside its counters. */
 export function noticeable(port: PortReport): string {
@@ -22,27 +27,49 @@ export function noticeable(port: PortReport): string {
 export function eventStream(source: EventSource, periodMs = PERIOD_MS): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();
   let timer: NodeJS.Timeout | null = null;
+  let isOver = false;
+  let isTelling = false;
   let seen = '';
   return new ReadableStream<Uint8Array>(
     {
       start(controller) {
-        const tell = (): void => {
-          if ((controller.desiredSize ?? 0) <= 0) return;
-          const ports = source.ports();
-          const now = ports.map(noticeable).join('\n');
-          const parts = [`event: figures\ndata: ${JSON.stringify(source.figures())}\n\n`];
-          if (now !== seen) parts.unshift(`event: ports\ndata: ${JSON.stringify(ports)}\n\n`);
+        const tell = async (): Promise<void> => {
+          if (isTelling || (controller.desiredSize ?? 0) <= 0) return;
+          isTelling = true;
+          const now = await lookAt(source.ports());
+          const ports = now === seen ? '' : `event: ports\ndata: ${await listOf(source.ports())}\n\n`;
           seen = now;
-          controller.enqueue(encoder.encode(parts.join('')));
+          isTelling = false;
+          if (isOver) return;
+          controller.enqueue(
+            encoder.encode(`${ports}event: figures\ndata: ${JSON.stringify(source.figures())}\n\n`),
+          );
         };
-        tell();
-        timer = setInterval(tell, periodMs);
+        void tell();
+        timer = setInterval(() => void tell(), periodMs);
         timer.unref();
       },
       cancel() {
+        isOver = true;
         if (timer !== null) clearInterval(timer);
       },
     },
     { highWaterMark: 1 },
   );
+}
+
+/** What a person would notice of all of them. */
+async function lookAt(ports: Iterable<PortReport>): Promise<string> {
+  const seen: string[] = [];
+  for (const port of ports) if (seen.push(noticeable(port)) % PORTS_AT_ONCE === 0) await turn();
+  return seen.join('\n');
+}
+
+async function listOf(ports: Iterable<PortReport>): Promise<string> {
+  const pieces: string[] = [];
+  for (const piece of listPieces(ports)) {
+    pieces.push(piece);
+    await turn();
+  }
+  return pieces.join('');
 }

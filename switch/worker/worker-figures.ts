@@ -3,7 +3,7 @@
  * frame: some a burst (the forwarder's), the rest when the worker sleeps and once a second.
  */
 import { performance } from 'node:perf_hooks';
-import { BURST_CLASSES, BURST_COUNTS, BURST_FRAMES } from '../l2/forwarder.ts';
+import { BURST_CLASSES, BURST_COUNTS, BURST_FRAMES } from '../l2/burst-counts.ts';
 import { Collections } from './collections.ts';
 
 const SLEEPS = BURST_COUNTS;

@@ -278,20 +278,9 @@ function processors(cpus: number): string {
 }
 
 function qemuArguments(options: LinuxGuestOptions, folder: string, token: string): string[] {
-  const kernel = guestKernel(options.kernel);
-  const [busybox, iperf3, ethtool] = ['busybox', 'iperf3', 'ethtool'].map(findProgram);
-  if (kernel === undefined || busybox === undefined || iperf3 === undefined || ethtool === undefined) {
-    const peers = options.kernel === 'generic' ? "'qemu', 'emulated-cards'" : "'qemu'";
-    throw new Error(`parts of the guest are missing: await ensurePeers([${peers}]) before`);
-  }
-  const { modulesFolder, imagePath } = kernel;
-  const initramfs = buildInitramfs(
-    { busyboxPath: busybox, programPaths: [iperf3, ethtool], modulesFolder },
-    cacheFolder(),
-  );
+  const { imagePath, initramfs } = guestFiles(options.kernel);
   const accel = options.accel ?? 'tcg';
-  const interrupts = accel === 'kvm' ? '' : ' pci=nomsi';
-  const append = `${kernelCommandLine}${interrupts} ringway.token=${token} ringway.name=${options.name} ${options.kernelArgs ?? ''}`;
+  const append = guestCommandLine({ ...options, accel, token });
   const memory = options.qemuArgs.includes('-m') ? [] : ['-m', String(options.memoryMiB ?? 192)];
   const incoming = options.incoming === undefined ? [] : ['-incoming', options.incoming.uri];
   return [
@@ -317,4 +306,31 @@ function qemuArguments(options: LinuxGuestOptions, folder: string, token: string
     ...options.qemuArgs,
     ...incoming,
   ];
+}
+
+/** What a guest boots: the kernel, and its root file system. Made where it is not there yet. */
+export function guestFiles(flavor?: KernelFlavor): {
+  readonly imagePath: string;
+  readonly initramfs: string;
+} {
+  const kernel = guestKernel(flavor);
+  const [busybox, iperf3, ethtool] = ['busybox', 'iperf3', 'ethtool'].map(findProgram);
+  if (kernel === undefined || busybox === undefined || iperf3 === undefined || ethtool === undefined) {
+    const peers = flavor === 'generic' ? "'qemu', 'emulated-cards'" : "'qemu'";
+    throw new Error(`parts of the guest are missing: await ensurePeers([${peers}]) before`);
+  }
+  const { modulesFolder, imagePath } = kernel;
+  const sources = { busyboxPath: busybox, programPaths: [iperf3, ethtool], modulesFolder };
+  return { imagePath, initramfs: buildInitramfs(sources, cacheFolder()) };
+}
+
+/** The kernel's, of a guest whose shell marks its answers by that token. */
+export function guestCommandLine(guest: {
+  readonly name: string;
+  readonly token: string;
+  readonly accel: 'tcg' | 'kvm';
+  readonly kernelArgs?: string;
+}): string {
+  const interrupts = guest.accel === 'kvm' ? '' : ' pci=nomsi';
+  return `${kernelCommandLine}${interrupts} ringway.token=${guest.token} ringway.name=${guest.name} ${guest.kernelArgs ?? ''}`;
 }

@@ -24,6 +24,8 @@ const PROGRAM = fileURLToPath(new URL('../../switch/cli/ringway.js', import.meta
 export type RingwayOptions = {
   /** Names of server ports; each gets `socket(name)`. */
   readonly ports: readonly string[];
+  /** Paths of their sockets that are not in its folder. */
+  readonly sockets?: Readonly<Record<string, string>>;
   /** Kind of a port with a socket that is not vhost-user. */
   readonly kinds?: Readonly<Record<string, string>>;
   /** More text for a port, such as `,role=client`; `{folder}` stands for the folder of its sockets. */
@@ -122,7 +124,7 @@ export class RingwayProcess {
   }
 
   socket(port: string): string {
-    return join(this.folder, `${port}.sock`);
+    return this.#options.sockets?.[port] ?? join(this.folder, `${port}.sock`);
   }
 
   ports(): Promise<PortReport[]> {

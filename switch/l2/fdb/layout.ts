@@ -6,7 +6,7 @@
  * Fdb`. Fresh memory is all zeros and zeros mean "empty" in every section, so nothing but the header is
  * written.
  */
-import { randomBytes } from 'node:crypto';
+import { randomBytes } from '../../../src/host/random.ts';
 
 export const MAX_FDB_CAPACITY = 1_048_576;
 export const DEFAULT_FDB_CAPACITY = 8_192;

@@ -68,6 +68,7 @@ function OnePort({ name, state }: { name: string; state: State }): VNode {
     <h3>${port.name} <${Badge} state=${port.state} isShut=${port.shut !== null} /></h3>
     <p>${port.kind}, ${port.endpoint}</p>
     ${port.reason !== null && html`<p class="reason" role="status">${port.reason}</p>`}
+    ${port.advice !== null && html`<p class="hint">${port.advice.what}: ${port.advice.why}. What to do: ${port.advice.fix}.</p>`}
     <dl class="figures">
       <${Figure} label="In" value=${rate(figures?.rates.rxPackets)} unit="frames/s" />
       <${Figure} label="Out" value=${rate(figures?.rates.txPackets)} unit="frames/s" />

@@ -374,7 +374,7 @@ describe('run', () => {
     );
     const { stdout } = await ringway('ports');
     expect(stdout).toMatch(
-      /^rec +running .*\n {2}vm99 is not there: it is mirrored once it is added\n {2}mirror a\+vm99, mirror-vlans 5-6$/m,
+      /^rec +running .*\n {2}vm99 is not there: it is mirrored once it is added\n {2}do: add it, .*\n {2}mirror a\+vm99, mirror-vlans 5-6$/m,
     );
     await ringway('add', port('vm99'));
     expect((await ringway('ports')).stdout).not.toContain('is not there');

@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { ADVICE, namedAdvice } from '../../../src/advice.ts';
 import { closeFd } from '../../../src/host/descriptor.ts';
 import { listenUnix, SocketPathError } from '../../../src/host/unix-socket.ts';
 import type { PortKind } from '../../../src/port/contract.ts';
@@ -34,6 +35,7 @@ function portReport(name: string, changes: Partial<PortReport> = {}): PortReport
     endpoint: `/run/ringway/${name}.sock`,
     state: 'running',
     reason: null,
+    advice: null,
     shut: null,
     queuePairs: 2,
     mtu: null,
@@ -198,6 +200,31 @@ describe('answers', () => {
     await serve(controlApi({ ...SOURCE, ports: () => [portReport(`p${asked++}`)] }, '1'));
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p0' }]);
     expect(await askControl(socketPath, '/v1/ports')).toMatchObject([{ name: 'p1' }]);
+  });
+
+  it('a thousand ports whole, and others have their turn meanwhile', async () => {
+    const reports = Array.from({ length: 1000 }, (_, i) => portReport(`p${i}`));
+    let turns = 0;
+    let isOver = false;
+    const count = (): void => {
+      turns++;
+      if (!isOver) setImmediate(count);
+    };
+    const during = new Set<number>();
+    function* each(): Generator<PortReport> {
+      for (const report of reports) {
+        during.add(turns);
+        yield report;
+      }
+    }
+    const response = await controlApi({ ...SOURCE, ports: each }, '1').request('/v1/ports');
+    count();
+    expect(await response.json()).toEqual(reports);
+    isOver = true;
+    expect(during.size).toBeGreaterThan(3);
+    expect(await (await controlApi({ ...SOURCE, ports: () => [] }, '1').request('/v1/ports')).json()).toEqual(
+      [],
+    );
   });
 
   it('members of groups, and changes them', async () => {
@@ -577,6 +604,7 @@ describe('for people', () => {
       ),
       state: 'stopped',
       reason: 'the front-end sent a short message',
+      advice: namedAdvice('frontEndFault'),
       queuePairs: 0,
       drops: dropCounts({ noBuffer: 1200, overMtu: 1 }),
       queues: [
@@ -600,6 +628,7 @@ describe('for people', () => {
       'vm0   running      2  1,234,567    8        0  /run/ringway/vm0.sock',
       'vm1   stopped      0  1,234,567    8    1,201  /run/ringway/vm1.sock (client)',
       '  the front-end sent a short message',
+      `  do: ${ADVICE.frontEndFault.fix}`,
       '  vlan-mode native-tagged, tag 3, trunks 1+5-7+9-10',
       '  queue 3 stopped: a descriptor points outside the guest',
       '  dropped 1,200: had no room for a frame to it (noBuffer)',

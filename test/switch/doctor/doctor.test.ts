@@ -6,20 +6,21 @@ import { formatFindings } from '../../../switch/cli/doctor.ts';
 import type { PortReport } from '../../../switch/control/report.ts';
 import { type Finding, finding } from '../../../switch/doctor/findings.ts';
 import { cpuList, type FileFacts, type Host, THIS_HOST } from '../../../switch/doctor/host.ts';
-import { checkPorts } from '../../../switch/doctor/ports.ts';
+import { checkPlugins, checkPorts } from '../../../switch/doctor/ports.ts';
 import { checkQemu } from '../../../switch/doctor/qemu.ts';
 import { checkSystem, workerCpusOf } from '../../../switch/doctor/system.ts';
+import type { PluginReport } from '../../../switch/plugin/plugin-table.ts';
 
 const DOCS = new URL('../../../docs/', import.meta.url);
 const SOCKET = '/run/ringway/vm0.sock';
 const GOOD =
-  `-m 4096 -object memory-backend-memfd,id=mem,size=4096M,share=on -numa node,memdev=mem ` +
+  `-m 4096 -smp 2 -object memory-backend-memfd,id=mem,size=4096M,share=on -numa node,memdev=mem ` +
   `-chardev socket,id=char0,path=${SOCKET},reconnect=1 ` +
   '-netdev type=vhost-user,id=net0,chardev=char0,queues=2 -device virtio-net-pci,netdev=net0,mq=on,vectors=6';
 /** As libvirt 9 starts QEMU. */
 const LIBVIRT =
   '-object {"qom-type":"memory-backend-memfd","id":"pc.ram","share":true,"x-use-canonical-path-for-ramblock-id":false,"size":268435456} ' +
-  `-machine pc-q35-7.2,usb=off,memory-backend=pc.ram -chardev socket,id=charnet0,path=${SOCKET},reconnect=1 ` +
+  `-smp 2,sockets=2,cores=1,threads=1 -machine pc-q35-7.2,usb=off,memory-backend=pc.ram -chardev socket,id=charnet0,path=${SOCKET},reconnect=1 ` +
   '-netdev {"type":"vhost-user","chardev":"charnet0","queues":2,"id":"hostnet0"} ' +
   '-device {"driver":"virtio-net-pci","mq":true,"vectors":6,"netdev":"hostnet0","id":"net0"}';
 
@@ -75,17 +76,47 @@ describe('a guest', () => {
   });
 
   it.each<[AdviceName, string]>([
-    ['notShared', GOOD.replace(',share=on', '')],
+    ['notShared', GOOD.replace(',share=on', ',share=off')],
+    ['notShared', GOOD.replace(',share=on', '').replace('memfd', 'file')],
     ['notShared', LIBVIRT.replace('"share":true', '"share":false')],
     ['backendUnused', GOOD.replace('-numa node,memdev=mem ', '')],
     ['backendUnused', LIBVIRT.replace(',memory-backend=pc.ram', '')],
     ['noMemoryBackend', GOOD.replace(/-object \S+ -numa \S+ /, '')],
     ['noReconnect', GOOD.replace(',reconnect=1', '')],
+    ['notShared', LIBVIRT.replace('"share":true', '"share":false').replace('memfd', 'file')],
+    ['backendWithoutFile', GOOD.replace('memory-backend-memfd', 'memory-backend-ram')],
     ['noMultiqueue', GOOD.replace(',mq=on', '')],
+    ['moreQueuesThanCpus', GOOD.replace('-smp 2', '-smp 1,maxcpus=2')],
+    ['moreQueuesThanCpus', GOOD.replace('-smp 2 ', '')],
+    ['moreQueuesThanCpus', LIBVIRT.replace('-smp 2,', '-smp cpus=1,')],
     ['noVhostUser', GOOD.replace('type=vhost-user', 'type=user')],
     ['noSocket', GOOD.replace(SOCKET, '/run/nowhere.sock')],
   ])('with %s', (name, args) => {
     expect(ofGuest(args)).toEqual([name]);
+  });
+
+  it('has memory that is shared by default, or as many processors as queues in another form', () => {
+    expect(ofGuest(GOOD.replace(',share=on', ''))).toEqual([]);
+    expect(ofGuest(GOOD.replace('-smp 2', '-smp sockets=1,cores=1'))).toEqual([]);
+  });
+
+  it('sees its socket where its own root is, or its folder', () => {
+    const stats = { '/proc/9/root': { uid: 0, gid: 0, mode: 0o755 } };
+    expect(ofGuest(GOOD, '4', { stats })).toEqual(['noSocket']);
+    const socket = { uid: 64055, gid: 108, mode: 0o660 };
+    expect(ofGuest(GOOD, '4', { stats: { ...stats, [`/proc/9/root/${SOCKET}`]: socket } })).toEqual([]);
+    const folder = { '/proc/9/cwd': stats['/proc/9/root'], '/proc/9/cwd/vm0.sock': socket };
+    expect(ofGuest(GOOD.replace(SOCKET, 'vm0.sock'), '4', { stats: folder })).toEqual([]);
+  });
+
+  it('is told a larger MTU than its port has', () => {
+    const host = guest(GOOD.replace('mq=on', 'mq=on,host_mtu=9000'));
+    const mtus = (mtu: number | null, endpoint = SOCKET): string[] =>
+      names(checkQemu(host, 9, [], [{ name: 'vm0', endpoint, settings: { mtu } as PortReport['settings'] }]));
+    expect(mtus(1500)).toEqual(['mtuAbovePort']);
+    expect(mtus(9000)).toEqual([]);
+    expect(mtus(null)).toEqual([]);
+    expect(mtus(1500, '/run/ringway/vm1.sock')).toEqual([]);
   });
 
   it('that listens itself needs no socket', () => {
@@ -126,6 +157,7 @@ describe('a guest', () => {
       'mem-path=/dev/hugepages,share=on',
     );
     const memory = (free: number, reserved: number) => ({
+      '/proc/mounts': 'tmpfs /run tmpfs rw 0 0\nhugetlbfs /dev/hugepages hugetlbfs rw,pagesize=2M 0 0\n',
       '/proc/meminfo': `HugePages_Total:    2048\nHugePages_Free:     ${free}\nHugePages_Rsvd:  ${reserved}\nHugepagesize:   2048 kB\n`,
     });
     expect(ofGuest(args, '4', { files: memory(100, 200) })).toEqual(['fewHugepages']);
@@ -214,11 +246,19 @@ describe('a port', () => {
     const findings = checkPorts([
       port('a', { reason, queues: [{ reason }, { reason: null }] }),
       port('b', { reason: ADVICE.notShared.reason }),
-      port('c', { reason: 'waiting for a front-end' }),
+      port('c', { reason: 'waiting for a front-end to connect' }),
       port('d'),
     ]);
-    expect(names(findings)).toEqual(['noMemoryBackend', 'notShared', 'portReason']);
-    expect(findings[2].where).toBe('port c: waiting for a front-end');
+    expect(names(findings)).toEqual(['noMemoryBackend', 'notShared', 'notConnected']);
+    expect(findings[2].where).toBe('port c: waiting for a front-end to connect');
+  });
+
+  it('may have a plugin before it that was taken out', () => {
+    const plugin = (name: string, reason: string | null): PluginReport =>
+      ({ name, state: reason === null ? 'running' : 'failed', reason }) as PluginReport;
+    expect(checkPlugins([plugin('well', null), plugin('acl', 'it threw')])).toEqual([
+      finding('pluginFailed', 'plugin acl: it threw'),
+    ]);
   });
 
   it('has another MTU than who sends to it', () => {

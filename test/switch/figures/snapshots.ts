@@ -1,7 +1,7 @@
 /** Made-up snapshots, for the tests of what is made of figures. */
 import { NO_BOOKS } from '../../../switch/control/books.ts';
 import type { FiguresSnapshot, PortSnapshot, WorkerSnapshot } from '../../../switch/figures/snapshot.ts';
-import { BURST_CLASSES } from '../../../switch/l2/forwarder.ts';
+import { BURST_CLASSES } from '../../../switch/l2/burst-counts.ts';
 import { PORT_COUNTS } from '../../../switch/l2/port-counts.ts';
 import type { PluginReport } from '../../../switch/plugin/plugin-table.ts';
 
