@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { CAPTURED_BYTES_MAX } from '../../protocol/pcap.ts';
 import { type BpfProgram, checkProgram, FilterError } from '../../src/filter/program.ts';
 import { ConfigError } from '../config/settings.ts';
+import { requestRefusalText } from '../config/wording.ts';
 
 export const DIRECTIONS = ['in', 'out', 'both'] as const;
 
@@ -58,11 +59,8 @@ export function captureRequestOf(body: unknown): CaptureRequest {
           path: [key],
           text: `${key}: unknown (there are ${Object.keys(FIELDS).join(', ')})`,
         }));
-      const wrong =
-        input === undefined ? `missing (${message})` : `${shown(input)} is not allowed (${message})`;
-      return [
-        { path: path.map(String), text: `${path.length === 0 ? 'the request' : path.join('.')}: ${wrong}` },
-      ];
+      const what = path.length === 0 ? 'the request' : path.join('.');
+      return [{ path: path.map(String), text: `${what}: ${requestRefusalText(input, message)}` }];
     });
     throw new ConfigError(`no such capture: ${faults.map(({ text }) => text).join('; ')}`, faults);
   }
@@ -74,9 +72,4 @@ export function captureRequestOf(body: unknown): CaptureRequest {
     throw new ConfigError(error.message, [{ path: ['program'], text: error.message }]);
   }
   return { ...parsed.data, program };
-}
-
-function shown(value: unknown): string {
-  if (Array.isArray(value)) return 'a list';
-  return typeof value === 'object' && value !== null ? 'an object' : JSON.stringify(value);
 }

@@ -10,7 +10,6 @@ import { knownSettings, NAME_ALLOWED } from './schema.ts';
 import {
   type ConfigError,
   faultsError,
-  isSettingMap,
   type SettingFault,
   type SettingMap,
   type SettingSource,
@@ -19,9 +18,8 @@ import {
   valueAt,
 } from './settings.ts';
 import { nearestName, OPTION_SPELLING, type Spelling, type Worded } from './spelling.ts';
-import { allowedBy } from './wording.ts';
+import { allowedBy, refusalText, shownSetting } from './wording.ts';
 
-const VALUE_LENGTH_SHOWN = 200;
 const KEPT = 'cannot be changed while the port runs (remove the port and add it again)';
 
 /** A port that runs, whose settings are to change: its other settings are among the values too. */
@@ -120,8 +118,7 @@ function wrongWith(issue: z.core.$ZodIssue, value: SettingValue | undefined): Wo
     return () => `not allowed (${allowed})`;
   }
   const allowed = allowedBy(issue);
-  if (value === undefined) return (spelling) => `missing (${allowed(spelling)})`;
-  return (spelling) => `${shown(value)} is not allowed (${allowed(spelling)})`;
+  return (spelling) => refusalText(value, allowed(spelling));
 }
 
 /** It was right until now, and does not go with what is asked for. */
@@ -132,7 +129,7 @@ function fromBefore(issue: z.core.$ZodIssue, key: string, value: SettingValue): 
     const cure = spelling.isOption
       ? `the same command with ${name}= takes it back`
       : `the same request with "${name}":null takes it back`;
-    return `${shown(value)}, which the port has from before, is not allowed (${allowed(spelling)}): ${cure}`;
+    return `${shownSetting(value)}, which the port has from before, is not allowed (${allowed(spelling)}): ${cure}`;
   };
 }
 
@@ -171,14 +168,6 @@ function rankIn(ranks: Ranks, path: readonly string[]): number {
     if (around !== undefined) return around.last;
   }
   return ranks.size;
-}
-
-function shown(value: SettingValue): string {
-  if (value === '') return 'nothing';
-  if (typeof value !== 'string') return isSettingMap(value) ? 'a map' : 'a list';
-  const text = value.length > VALUE_LENGTH_SHOWN ? `${value.slice(0, VALUE_LENGTH_SHOWN)}…` : value;
-  // Quotes, and no control characters, where the text could be taken for something else.
-  return /^[\x21-\x7e]+$/.test(text) ? text : JSON.stringify(text);
 }
 
 /** With the known setting nearest to `key`, or all of them, which `all` introduces. */

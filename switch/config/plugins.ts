@@ -6,7 +6,14 @@ import { parse, resolve } from 'node:path';
 import { z } from 'zod';
 import { BUDGET_US_DEFAULT, type PluginSpec } from '../plugin/bundle.ts';
 import { pathOf, wholeNumber } from './kinds/values.ts';
-import { ConfigError, isSettingMap, type SettingFault, settingOfJson } from './settings.ts';
+import {
+  ConfigError,
+  isSettingMap,
+  type SettingFault,
+  type SettingValue,
+  settingOfJson,
+} from './settings.ts';
+import { refusalText } from './wording.ts';
 
 const NAME = /^[A-Za-z][A-Za-z0-9._-]{0,30}$/;
 export const PLUGIN_NAME_ALLOWED =
@@ -81,18 +88,11 @@ export function resolvePlugin(name: string, settings: unknown): PluginSpec {
   const parsed = pluginMap.safeParse({ [name]: settingOfJson(own, `plugin ${name}`) }, { reportInput: true });
   for (const { path, message, input } of parsed.error?.issues ?? []) {
     const key = path.slice(1).map(String).join('.');
-    const wrong =
-      input === undefined ? `missing (${message})` : `${shownInput(input)} is not allowed (${message})`;
-    faults.push(`${key}${key === '' ? '' : ': '}${wrong}`);
+    faults.push(`${key}${key === '' ? '' : ': '}${refusalText(input as SettingValue | undefined, message)}`);
   }
   if (faults.length > 0 || parsed.data === undefined)
     throw new ConfigError(`plugin ${name}: ${faults.join('; ')}`);
   return pluginSpecs(parsed.data, String(folder))[0];
-}
-
-function shownInput(input: unknown): string {
-  if (typeof input !== 'object' || input === null) return String(input);
-  return Array.isArray(input) ? 'a list' : 'a map';
 }
 
 /** That a port names plugins which are not among those; null: it does not. */

@@ -3,7 +3,10 @@
  * carries how it is told. Main thread.
  */
 import type { z } from 'zod';
+import { isSettingMap, type SettingValue } from './settings.ts';
 import { MAP_SPELLING, type Worded } from './spelling.ts';
+
+const VALUE_LENGTH_SHOWN = 200;
 
 /** An issue for a context of zod; `allowed` says what is allowed. */
 export function wordedIssue(path: readonly PropertyKey[], allowed: Worded, input: unknown) {
@@ -15,4 +18,29 @@ export function wordedIssue(path: readonly PropertyKey[], allowed: Worded, input
 export function allowedBy(issue: z.core.$ZodIssue): Worded {
   const allowed: unknown = issue.code === 'custom' ? issue.params?.allowed : undefined;
   return typeof allowed === 'function' ? (spelling) => String(allowed(spelling)) : () => issue.message;
+}
+
+/** Of a setting that is missing or wrong. */
+export function refusalText(value: SettingValue | undefined, allowed: string): string {
+  return value === undefined ? `missing (${allowed})` : `${shownSetting(value)} is not allowed (${allowed})`;
+}
+
+/** Of a part of a request that is missing or wrong: there a text is not a number, and is told with its quotes. */
+export function requestRefusalText(value: unknown, allowed: string): string {
+  if (value === undefined) return `missing (${allowed})`;
+  const isPlain = typeof value !== 'object' || value === null;
+  const text = isPlain ? cut(JSON.stringify(value)) : Array.isArray(value) ? 'a list' : 'an object';
+  return `${text} is not allowed (${allowed})`;
+}
+
+export function shownSetting(value: SettingValue): string {
+  if (value === '') return 'nothing';
+  if (typeof value !== 'string') return isSettingMap(value) ? 'a map' : 'a list';
+  const text = cut(value);
+  // Quotes, and no control characters, where the text could be taken for something else.
+  return /^[\x21-\x7e]+$/.test(text) ? text : JSON.stringify(text);
+}
+
+function cut(text: string): string {
+  return text.length > VALUE_LENGTH_SHOWN ? `${text.slice(0, VALUE_LENGTH_SHOWN)}…` : text;
 }
