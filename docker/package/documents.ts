@@ -1,7 +1,7 @@
 /** What goes beside a program in a package: manual pages and completions, made of the commands, and the unit file. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { gzipSync } from 'node:zlib';
+import { constants, gzipSync } from 'node:zlib';
 import { commandWords } from '../../switch/cli/command-tree.ts';
 import { completionScript } from '../../switch/cli/completion-scripts.ts';
 import { manPages } from '../../switch/cli/man-pages.ts';
@@ -18,7 +18,7 @@ export async function writeDocuments(root: string): Promise<void> {
   };
   const words = commandWords(await buildProgram());
   for (const [name, page] of Object.entries(manPages(words, ringwayVersion())))
-    write(`usr/share/man/man1/${name}.gz`, gzipSync(page));
+    write(`usr/share/man/man1/${name}.gz`, gzipSync(page, { level: constants.Z_BEST_COMPRESSION }));
   const keys = settingKeys();
   write('usr/share/bash-completion/completions/ringway', completionScript('bash', words, keys));
   write('usr/share/zsh/vendor-completions/_ringway', completionScript('zsh', words, keys));
