@@ -177,8 +177,8 @@ export class Libvirtd {
   }
 
   /**
-   * `virsh define` and `virsh start`, with this XML of a domain as people write it; only that it is emulated, small, and boots the kernel and the
-   * shell of these tests. Resolves when its shell answers.
+   * `virsh define --validate` and `virsh start`, with this XML of a domain as people write it; only that it is emulated,
+   * small, and boots the kernel and the shell of these tests. Resolves when its shell answers.
    */
   async boot(domain: string): Promise<LibvirtGuest> {
     const name = /<name>(.*)<\/name>/.exec(domain)![1];
@@ -188,7 +188,7 @@ export class Libvirtd {
     await chmod(socket, 0o666);
     const file = await this.file(`${name}.xml`, bootable(domain, { name, token, socket }));
     try {
-      await this.virsh('define', file);
+      await this.virsh('define', '--validate', file);
       await this.virsh('start', name);
       const up = listener.connection.then(async (connection) => {
         const shell = new GuestShell(connection, token);
