@@ -42,7 +42,7 @@ mkdir -p /etc/libvirt /run/ringway ${IMAGES} /var/log /var/cache /var/tmp
 ln -s /run /var/run
 mount -t tmpfs -o mode=755 tmpfs /etc/libvirt
 umount -R -l /sys/fs/cgroup 2>/dev/null || true
-cp /etc/passwd /etc/group /run/
+cp /etc/passwd /etc/group /etc/hosts /run/
 grep -q ^kvm: /run/group || echo kvm:x:64056: >>/run/group
 gid=$(grep ^kvm: /run/group | cut -d: -f3)
 if ! grep -q ^libvirt-qemu: /run/passwd; then
@@ -51,6 +51,9 @@ if ! grep -q ^libvirt-qemu: /run/passwd; then
 fi
 mount --bind /run/passwd /etc/passwd
 mount --bind /run/group /etc/group
+# libvirt looks its own host up, and would wait for a name server.
+echo "127.0.0.1 $1" >>/run/hosts
+mount --bind /run/hosts /etc/hosts
 cat >/etc/libvirt/qemu.conf <<END
 stdio_handler = "file"
 security_driver = "none"
