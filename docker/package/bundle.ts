@@ -9,8 +9,10 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { rolldown } from 'rolldown';
+import { licenceOf, licenceTexts } from './licences.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
+const PACKAGES = join(ROOT, 'node_modules');
 const OUTPUT = join(ROOT, 'dist/program');
 /** What code of the bundle looks for beside itself, and where it is. */
 const BESIDE: Readonly<Record<string, string>> = {
@@ -51,9 +53,20 @@ mkdirSync(OUTPUT, { recursive: true });
 const page = { from: join(ROOT, 'switch/web/page'), to: join(ROOT, 'dist/switch/web/page') };
 for (const name of readdirSync(page.from).filter((name) => /\.(html|css|svg)$/.test(name)))
   cpSync(join(page.from, name), join(page.to, name));
-cpSync(page.to, join(OUTPUT, 'page'), { recursive: true });
+cpSync(page.to, join(OUTPUT, 'page'), { recursive: true, filter: (path) => !path.endsWith('.d.ts') });
 for (const [name, path] of Object.entries(BESIDE))
   writeFileSync(
     join(OUTPUT, name),
     name === 'interface.js' ? `export * from '${path}';\n` : `import '${path}';\n`,
   );
+writeFileSync(
+  join(OUTPUT, 'LICENCES.txt'),
+  licenceTexts(foldersOf(output).map((folder) => licenceOf(folder, PACKAGES))),
+);
+
+/** Of the packages that are in the bundle. */
+function foldersOf(chunks: typeof output): string[] {
+  const modules = chunks.flatMap((chunk) => (chunk.type === 'chunk' ? chunk.moduleIds : []));
+  const folders = modules.flatMap((id) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+/.exec(id)?.[0] ?? []);
+  return [...new Set(folders)].sort();
+}

@@ -34,7 +34,8 @@ export function addCompletion(program: Command, whole: () => Promise<Command>): 
       }
       const known = SHELLS.find((each) => each === shell);
       if (known === undefined) throw new CliError(`name a shell: ${SHELLS.join(', ')}`, EXIT.usage);
-      process.stdout.write(completionScript(known, commandWords(await whole())));
+      const { settingKeys } = await import('./setting-keys.ts');
+      process.stdout.write(completionScript(known, commandWords(await whole()), settingKeys()));
     });
 }
 

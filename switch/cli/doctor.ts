@@ -29,7 +29,7 @@ Exit codes: 0 nothing is wrong, 1 something is (errors and warnings, not notes),
 
 Examples:
   ringway doctor
-  ringway doctor --qemu-pid $(pgrep -f vm0.sock)
+  ringway doctor --qemu-pid $(pgrep -f 'qemu-system.*vm0.sock')
   ringway doctor --libvirt vm0`;
 /** Where libvirt notes the process of a domain: of the system, and of a session. */
 const PID_FOLDERS = ['/run/libvirt/qemu', `/run/user/${process.getuid?.()}/libvirt/qemu/run`];

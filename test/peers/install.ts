@@ -25,6 +25,7 @@ export const PEERS_OF_PROJECT: Readonly<Record<string, readonly PeerName[]>> = {
     'tshark',
     'prometheus',
     'chromium',
+    'debootstrap',
     'libvirt',
   ],
 };

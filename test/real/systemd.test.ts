@@ -8,11 +8,12 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
 import { NumberedFlow } from '../numbered-flow.ts';
+import { controlGroupsObstacle } from '../peers/control-groups.ts';
 import { peersForTests } from '../peers/index.ts';
-import { SystemdManager, systemdObstacle } from '../peers/systemd-manager.ts';
+import { SystemdManager } from '../peers/systemd-manager.ts';
 
 const peers = await peersForTests(['systemd']);
-const obstacle = systemdObstacle();
+const obstacle = controlGroupsObstacle();
 const KILLS = 5;
 const BURST_FRAMES_MAX = 64;
 const WAIT_MS = 20_000;

@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ADVICE } from '../../src/advice.ts';
 import { Chromium, type Page } from '../peers/chromium.ts';
 import { peersForTests, Testpmd } from '../peers/index.ts';
 import { freeTcpPort } from '../peers/prometheus.ts';
@@ -113,6 +114,7 @@ describe.skipIf(peers.skip)(peers.title('the web page'), () => {
     const text = await view('ports/spare', 'qemu-system-x86_64');
     expect(text).toContain(`path=${ringway.socket('spare')}`);
     expect(text).toContain("<interface type='vhostuser'>");
+    expect(text).toContain(ADVICE.notConnected.fix);
     await photograph('web-port');
   });
 

@@ -2,20 +2,31 @@
 import { spawnSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { type CommandWords, commandWords, withAllBelow } from '../../../switch/cli/command-tree.ts';
-import { completionScript, RUNNING_NAMES, SHELLS } from '../../../switch/cli/completion-scripts.ts';
+import {
+  completionScript,
+  RUNNING_NAMES,
+  SETTING_ARGUMENTS,
+  SHELLS,
+} from '../../../switch/cli/completion-scripts.ts';
 import { manPages } from '../../../switch/cli/man-pages.ts';
+import { changedSettings } from '../../../switch/cli/options.ts';
 import { buildProgram } from '../../../switch/cli/program.ts';
+import { settingKeys } from '../../../switch/cli/setting-keys.ts';
 import { peersForTests } from '../../peers/index.ts';
 
 const WORDS: CommandWords = commandWords(await buildProgram());
 const ALL = withAllBelow(WORDS);
+const KEYS = settingKeys();
+const SETTINGS = KEYS.map((key) => `${key}=`);
 const { available } = await peersForTests(['fish', 'zsh']);
 
 /** As a shell that has the script gives them for what is typed so far; the running switch has ports vm0 and vm1. */
 const RUNNING = `ringway() { [ "$*" = 'completion --names ports' ] && printf 'vm0\\nvm1\\n'; }`;
 
+const RUNNING_FISH = `function ringway; test "$argv" = 'completion --names ports'; and printf 'vm0\\nvm1\\n'; end`;
+
 function inBash(...typed: string[]): string[] {
-  const script = `${RUNNING}\n${completionScript('bash', WORDS)}
+  const script = `${RUNNING}\n${completionScript('bash', WORDS, KEYS)}
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _ringway; printf '%s\\n' "\${COMPREPLY[@]}"`;
   const { stdout, stderr } = spawnSync('bash', ['-c', script, 'bash', ...typed], { encoding: 'utf8' });
   expect(stderr).toBe('');
@@ -44,12 +55,23 @@ describe('the completion of bash', () => {
     expect(inBash('ringway', 'plugin', 'remove', '')).toEqual([]);
     expect(inBash('ringway', 'run', '--config', '/etc/pass')).toContain('/etc/passwd');
   });
+
+  it('knows the settings of a port, behind its name', () => {
+    expect(inBash('ringway', 'set', '')).toEqual(['vm0', 'vm1']);
+    expect(inBash('ringway', 'set', '--control', 'x', '')).toEqual(['vm0', 'vm1']);
+    expect(inBash('ringway', 'set', 'vm0', '')).toEqual(SETTINGS);
+    expect(inBash('ringway', 'set', '--control', 'x', 'vm0', 'storm-b')).toEqual(['storm-broadcast=']);
+    // Bash takes the = for a word of its own.
+    expect(inBash('ringway', 'set', 'vm0', 'mtu', '=')).toEqual([]);
+    expect(inBash('ringway', 'set', 'vm0', 'mtu', '=', '15')).toEqual([]);
+    expect(inBash('ringway', 'set', 'vm0', 'mtu', '=', '1500', 'off')).toEqual(['offloads=']);
+  });
 });
 
 describe.skipIf(!available.has('fish'))('the completion of fish', () => {
   it('knows commands, options and choices', () => {
     const complete = (typed: string): string[] => {
-      const script = `${completionScript('fish', WORDS)}\ncomplete -C '${typed}'`;
+      const script = `${RUNNING_FISH}\n${completionScript('fish', WORDS, KEYS)}\ncomplete -C '${typed}'`;
       const { stdout, stderr } = spawnSync('fish', ['--no-config', '-c', script], { encoding: 'utf8' });
       expect(stderr).toBe('');
       return stdout.split('\n').flatMap((line) => (line === '' ? [] : [line.split('\t')[0]]));
@@ -57,14 +79,17 @@ describe.skipIf(!available.has('fish'))('the completion of fish', () => {
     expect(complete('ringway plugin re')).toEqual(['reload', 'remove']);
     expect(complete('ringway run --log-level w')).toEqual(['warn']);
     expect(complete('ringway run --con')).toEqual(['--config', '--control']);
+    expect(complete('ringway set vm0 ').sort()).toEqual(SETTINGS.toSorted());
+    expect(complete('ringway set --control x vm0 mtu=1500 storm-b')).toEqual(['storm-broadcast=']);
+    expect(complete('ringway set ')).toEqual(['vm0', 'vm1']);
   });
 });
 
 describe.skipIf(!available.has('zsh'))('the completion of zsh', () => {
   it('is understood, and gives what is to be completed', () => {
-    const script = `compdef() { :; }; compadd() { shift; print -l -- "$@"; }
+    const script = `compdef() { :; }; compadd() { while [[ $1 != -- ]]; do shift; done; shift; print -l -- "$@"; }
 _describe() { print -l -- "\${(P@)2}"; }
-${RUNNING}\n${completionScript('zsh', WORDS)}
+${RUNNING}\n${completionScript('zsh', WORDS, KEYS)}
 words=("$@"); CURRENT=$#; _ringway`;
     const complete = (...typed: string[]): string[] => {
       const { stdout, stderr } = spawnSync('zsh', ['-f', '-c', script, 'zsh', ...typed], {
@@ -78,6 +103,8 @@ words=("$@"); CURRENT=$#; _ringway`;
     );
     expect(complete('ringway', 'run', '--log-level', '')).toContain('warn');
     expect(complete('ringway', 'remove', '')).toEqual(['vm0', 'vm1']);
+    expect(complete('ringway', 'set', '--control', 'x', '')).toEqual(['vm0', 'vm1']);
+    expect(complete('ringway', 'set', 'vm0', '')).toEqual(SETTINGS);
     expect(complete('ringway', 'run', '--')).toContain(
       '--config:YAML configuration; options add to it and override it',
     );
@@ -91,6 +118,12 @@ describe('what completes with names of what runs', () => {
       ...options.map(({ long }) => `${path} ${long}`),
     ]);
     expect(Object.keys(RUNNING_NAMES).filter((place) => !places.includes(place))).toEqual([]);
+    expect(SETTING_ARGUMENTS.filter((place) => !places.includes(place))).toEqual([]);
+  });
+
+  it('are settings that can be changed', () => {
+    expect(KEYS).toEqual(expect.arrayContaining(['mtu', 'forward-bpdu', 'rate-in-burst', 'offloads']));
+    expect(Object.keys(changedSettings(SETTINGS))).toHaveLength(KEYS.length);
   });
 });
 

@@ -6,9 +6,10 @@ import { formatFindings } from '../../../switch/cli/doctor.ts';
 import type { PortReport } from '../../../switch/control/report.ts';
 import { type Finding, finding } from '../../../switch/doctor/findings.ts';
 import { cpuList, type FileFacts, type Host, THIS_HOST } from '../../../switch/doctor/host.ts';
-import { checkPorts } from '../../../switch/doctor/ports.ts';
+import { checkPlugins, checkPorts } from '../../../switch/doctor/ports.ts';
 import { checkQemu } from '../../../switch/doctor/qemu.ts';
 import { checkSystem, workerCpusOf } from '../../../switch/doctor/system.ts';
+import type { PluginReport } from '../../../switch/plugin/plugin-table.ts';
 
 const DOCS = new URL('../../../docs/', import.meta.url);
 const SOCKET = '/run/ringway/vm0.sock';
@@ -250,6 +251,14 @@ describe('a port', () => {
     ]);
     expect(names(findings)).toEqual(['noMemoryBackend', 'notShared', 'notConnected']);
     expect(findings[2].where).toBe('port c: waiting for a front-end to connect');
+  });
+
+  it('may have a plugin before it that was taken out', () => {
+    const plugin = (name: string, reason: string | null): PluginReport =>
+      ({ name, state: reason === null ? 'running' : 'failed', reason }) as PluginReport;
+    expect(checkPlugins([plugin('well', null), plugin('acl', 'it threw')])).toEqual([
+      finding('pluginFailed', 'plugin acl: it threw'),
+    ]);
   });
 
   it('has another MTU than who sends to it', () => {
