@@ -6,7 +6,8 @@
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Child, findProgram, runProgram, startChild, TextLog, temporaryFolder } from './child.ts';
 import { withDeadline } from './deadline.ts';
@@ -18,6 +19,8 @@ import { acceptOne } from './qemu-process.ts';
 const MEMORY_MIB = 192;
 const ASK_AGAIN_MS = 100;
 const READY_MS_MAX = 60_000;
+/** What tests need of `/run` and `/var` besides: programs, and folders with sockets. */
+const REPOSITORY = dirname(dirname(import.meta.dirname));
 const IMAGES = '/var/lib/libvirt/images';
 /** As Debian's package `libvirt-daemon-system` numbers it. */
 export const QEMU_UID = 64055;
@@ -25,8 +28,16 @@ export const QEMU_UID = 64055;
 /** The last subshell outlives a killed test: it ends what libvirtd leaves running by design. libvirtd, which is $$, notes itself as one of them. */
 const SETUP = `
 set -e
+exec 4<"$3" 5<"$4"
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /var
+keep() {
+  case $1 in
+    /run/*|/var/*) mkdir -p "$1" && mount --no-canonicalize --bind /proc/self/fd/$2 "$1" ;;
+  esac
+}
+keep "$3" 4
+keep "$4" 5
 mkdir -p /etc/libvirt /run/ringway ${IMAGES} /var/log /var/cache /var/tmp
 ln -s /run /var/run
 mount -t tmpfs -o mode=755 tmpfs /etc/libvirt
@@ -58,7 +69,7 @@ exec 3<&0
 rm /run/libvirt/qemu/driver.pid
 for pid in /run/libvirt/qemu/*.pid; do kill -KILL "$(cat $pid)"; done
 kill -KILL $$) 2>/dev/null &
-exec /usr/sbin/libvirtd 3<&-
+exec /usr/sbin/libvirtd 3<&- 4<&- 5<&-
 `;
 
 /** Why it cannot run here; null: it can. */
@@ -94,6 +105,8 @@ export class Libvirtd {
       'sh',
       host,
       randomUUID(),
+      REPOSITORY,
+      tmpdir(),
     ]);
     const libvirtd = new Libvirtd(path, child, remove);
     try {
