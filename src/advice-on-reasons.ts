@@ -26,6 +26,9 @@ const WORDINGS: readonly (readonly [AdviceName, RegExp | string])[] = [
   ['polledKick', /is polled: its kick descriptor is/],
   ['inBand', /wants to be notified|does not read its notifications|refused \d+ notifications/],
   ['dirtyLog', /its log of dirty pages ends/],
+  ['noPermission', /connect failed with (EACCES|EPERM)/],
+  // What was sent as memory, and is none, is looked at by calls too.
+  ['systemRefused', /^(?!.*looking at \/proc\/).*: \S+ failed with E/],
   ['otherProtocol', /is of protocol version/],
   ['mirrorMissing', /(is|are) not there: (it is|they are) mirrored once/],
   ['frontEndLeft', /\(last: the front-end closed the connection\)/],

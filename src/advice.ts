@@ -250,6 +250,18 @@ export const ADVICE = {
     fix: 'make the folder again, or end the other program; Ringway makes its socket again by itself',
     severity: 'error',
   },
+  noPermission: {
+    what: 'Ringway may not open what the port names',
+    why: 'connecting needs permission to write to a socket, and to enter all folders above it',
+    fix: "run it as root, or in the group of the socket (for libvirt's on Debian libvirt-qemu)",
+    severity: 'error',
+  },
+  systemRefused: {
+    what: 'the system refused what the port needs',
+    why: 'a limit is reached, or something is missing or forbidden: the reason names the call and the error',
+    fix: 'mend that; the port tries again by itself',
+    severity: 'error',
+  },
   ringLost: {
     what: 'where a packed ring stands is not known any more',
     why: 'Ringway was killed, its file of ring positions is gone, and nothing in the guest tells',

@@ -101,6 +101,8 @@ export class Switch {
   /** The books of ports that were removed. */
   #gone: Books = NO_BOOKS;
   #tick = 0;
+  /** How often any port's settings were changed. */
+  #settingsChanges = 0;
   /** When the rings of this process, or of the one that is taken over from, began to rest. */
   #restNs = 0n;
   readonly #taken: SwitchState | null;
@@ -200,7 +202,10 @@ export class Switch {
       pluginNames: () => this.#plugins.names,
       controlSocket: config.controlSocket,
       eventsOf: (portId, name) => this.#eventsOf(portId, name),
-      onSettings: (port, settings) => this.#followAddresses(port.id, settings),
+      onSettings: (port, settings) => {
+        this.#settingsChanges++;
+        this.#followAddresses(port.id, settings);
+      },
       onForgotten: (port, counts) => this.#forget(port, counts),
     });
     this.#snooping = groupTable === null ? null : this.#snoopingOn(new GroupTable(groupTable));
@@ -552,6 +557,21 @@ export class Switch {
     for (const { id } of this.#ports.ports) {
       const port = this.#ports.withId(id);
       if (port !== undefined) yield this.#reportOf(port);
+    }
+  }
+
+  /**
+   * Of each port a text that is another one when a person would notice something of the port, or settings were changed. Costs
+   * little beside its report, for it is asked each second of all.
+   */
+  *portGlances(): Generator<string> {
+    for (const { id } of this.#ports.ports) {
+      const port = this.#ports.withId(id);
+      if (port === undefined) continue;
+      const { state, reason } = port.status;
+      const pairs = runningPairs(port.queues);
+      const notes = [reason, this.#ports.remarkOn(port), this.#loopGuard.shutOf(id)?.why];
+      yield JSON.stringify([port.name, state, pairs, port.mtu, this.#settingsChanges, ...notes]);
     }
   }
 

@@ -126,6 +126,18 @@ const SAID: readonly (readonly [PortKind, string, AdviceName])[] = [
   ['vhost-user', 'the connection by which the front-end wants to be notified has ended: x', 'inBand'],
   ['vhost-user', 'the front-end refused 3 notifications', 'inBand'],
   ['vhost-user', 'its log of dirty pages ends at guest address 0x1, and its memory at 0x2: …', 'dirtyLog'],
+  [
+    'vhost-user',
+    'waiting for a front-end to listen at /x (last: connecting to /x: connect failed with EACCES (permission denied))',
+    'noPermission',
+  ],
+  ['vhost-user', 'mapping memory: mmap failed with ENOMEM (out of memory)', 'systemRefused'],
+  ['tap', 'watching tap0: epoll_ctl failed with ENOSPC (no space left on device)', 'systemRefused'],
+  [
+    'vhost-user',
+    'refused: SET_MEM_TABLE: looking at /proc/1/fd: fstat failed with ENOENT (no such file or directory)',
+    'frontEndFault',
+  ],
   ['vhost-user', 'shut for 60 s because of a loop: x; waiting for a front-end to connect', 'loopShut'],
   ['vhost-user', 'vm9 is not there: it is mirrored once it is added', 'mirrorMissing'],
   [

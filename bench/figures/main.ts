@@ -1,32 +1,38 @@
 /**
  * What it costs to watch a large switch: a thousand ports with guests, two of which send to each other without a pause, while nobody asks and
- * while Prometheus' question is asked each second, in turn. Prints frames a second of each window, their ratio, what a frame cost the
- * worker, and how long and large an answer was. The worker has a processor of its own; who asks, and the switch's main thread, share
- * the other one with the guests unless there is a third, and take its time from them.
- *
- *     node bench/figures/main.ts [PORTS [ROUNDS]]
+ * while Prometheus' question is asked each second, or the web page is open, or both, in turn. Prints frames a second of each window,
+ * their ratio, what a frame cost the worker, and how long and large an answer was. The worker has a processor of its own; who asks, and
+ * the switch's main thread, share the other one with the guests unless there is a third, and take its time from them: the worker's
+ * own cost of a frame tells what is left of that where there is none. `node bench/figures/main.ts --help`
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
 import { pinnableCpus } from '../../src/host/affinity.ts';
 import { askControl } from '../../switch/control/client.ts';
 import type { FiguresReport } from '../../switch/figures/report.ts';
 import { FRAMES_IN_FLIGHT } from '../load/contract.ts';
 import { CONNECT_MS_MAX } from '../load/embedded-load.ts';
 import { GuestProcess } from '../load/guest-client.ts';
+import { OpenPage } from '../load/open-page.ts';
 import { RingwayPeer } from '../peers/ringway.ts';
 import { spreadOf } from '../statistics.ts';
 
-const PORTS = 1000;
-const ROUNDS = 5;
+const HELP = `node bench/figures/main.ts [--ports 1000] [--rounds 5] [--seconds 10] [--page] [--busy 2] [--no-scrape]
+  --seconds    of each window
+  --page       the web page is open while it is watched
+  --no-scrape  Prometheus does not ask
+  --busy       so many guests send to each other in turn`;
 const BUSY_RING_SIZE = 256;
 const IDLE_RING_SIZE = 64;
-const WINDOW_MS = 10_000;
-const WARM_UP_MS = 2000;
+const WARM_UP_MS = 1000;
 const PERIOD_MS = 1000;
+const FRAME_BYTES = 64;
+/** Of each of many guests. */
+const IN_FLIGHT_OF_MANY = 8;
 
 type Answer = { readonly tookMs: number; readonly bytes: number };
 type Window = { readonly framesPerSecond: number; readonly nsPerFrame: number | null };
@@ -69,53 +75,73 @@ function scraping(socketPath: string): { end(): Promise<Answer[]> } {
   };
 }
 
-async function main(portCount: number, rounds: number): Promise<void> {
+type Options = {
+  readonly ports: number;
+  readonly rounds: number;
+  readonly windowMs: number;
+  readonly busy: number;
+  readonly hasPage: boolean;
+  readonly scrapes: boolean;
+};
+
+async function main({ ports, rounds, windowMs, busy, hasPage, scrapes }: Options): Promise<void> {
   const [dutCpu = 0, loadCpu = dutCpu] = pinnableCpus();
   const folder = mkdtempSync(join(tmpdir(), 'ringway-figures-'));
-  const ringway = await RingwayPeer.start({ folder, cpu: dutCpu, portCount });
+  const ringway = await RingwayPeer.start({ folder, cpu: dutCpu, portCount: ports, hasPage });
   const guests = new GuestProcess(loadCpu);
   try {
     const plans = ringway.sockets.map((socketPath, i) => ({
       socketPath,
       role: 'client' as const,
       queuePairs: 1,
-      ringSize: i < 2 ? BUSY_RING_SIZE : IDLE_RING_SIZE,
+      ringSize: i < busy ? BUSY_RING_SIZE : IDLE_RING_SIZE,
     }));
-    await guests.order({ kind: 'connect', guests: plans.slice(0, 2) }, CONNECT_MS_MAX);
-    await guests.order({ kind: 'connect', guests: plans.slice(2) }, 4 * CONNECT_MS_MAX);
+    await guests.order({ kind: 'connect', guests: plans.slice(0, busy) }, CONNECT_MS_MAX);
+    if (busy > 2) await guests.order({ kind: 'announce', frameBytes: FRAME_BYTES }, CONNECT_MS_MAX);
+    const rest = plans.slice(busy);
     const window = async (): Promise<Window> => {
-      const order = {
-        kind: 'circulate',
-        frameBytes: 64,
-        warmUpMs: WARM_UP_MS,
-        windowMs: WINDOW_MS,
-        inFlight: FRAMES_IN_FLIGHT,
-        addressesPerGuest: 0,
-      } as const;
+      const times = { frameBytes: FRAME_BYTES, warmUpMs: WARM_UP_MS, windowMs };
+      const order =
+        busy > 2
+          ? ({ kind: 'mix', ...times, inFlight: IN_FLIGHT_OF_MANY } as const)
+          : ({ kind: 'circulate', ...times, inFlight: FRAMES_IN_FLIGHT, addressesPerGuest: 0 } as const);
       const { framesPerSecond } = await guests.order(order, CONNECT_MS_MAX);
       const { workers } = await askControl<FiguresReport>(ringway.controlSocket, '/v1/figures');
       return { framesPerSecond, nsPerFrame: workers[0]?.rates.nsPerPacket[1] ?? null };
     };
+    // Those of a mix are all that are connected.
+    if (busy === 2) await guests.order({ kind: 'connect', guests: rest }, 4 * CONNECT_MS_MAX);
     const ratios: number[] = [];
+    const costs: number[] = [];
     for (let round = 0; round < rounds; round++) {
       const without = await window();
-      const asking = scraping(ringway.controlSocket);
+      const page = hasPage ? await OpenPage.at(ringway.webSocket) : null;
+      const asking = scrapes ? scraping(ringway.controlSocket) : null;
       const during = await window();
-      const answers = await asking.end();
+      const answers = (await asking?.end()) ?? [];
+      page?.close();
       const ratio = during.framesPerSecond / without.framesPerSecond;
       ratios.push(ratio);
-      const took = medianOf(answers.map(({ tookMs }) => tookMs)).toFixed(0);
-      const mib = (medianOf(answers.map(({ bytes }) => bytes)) / 2 ** 20).toFixed(1);
+      if (without.nsPerFrame !== null && during.nsPerFrame !== null)
+        costs.push(during.nsPerFrame / without.nsPerFrame);
       process.stdout.write(
-        `${portCount} ports: ${textOf(without)} without, ${textOf(during)} with, ${ratio.toFixed(3)}; ${answers.length} answers of ${mib} MiB in ${took} ms\n`,
+        `${ports} ports: ${textOf(without)} without, ${textOf(during)} with, ${ratio.toFixed(3)}${answersText(answers)}\n`,
       );
     }
-    process.stdout.write(`median ${medianOf(ratios).toFixed(3)}\n`);
+    const cost = costs.length === 0 ? '' : `; of a frame's cost ${medianOf(costs).toFixed(3)}`;
+    process.stdout.write(`median of the ratios ${medianOf(ratios).toFixed(3)}${cost}\n`);
   } finally {
     await guests.stop();
     await ringway.stop();
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+function answersText(answers: readonly Answer[]): string {
+  if (answers.length === 0) return '';
+  const took = medianOf(answers.map(({ tookMs }) => tookMs)).toFixed(0);
+  const mib = (medianOf(answers.map(({ bytes }) => bytes)) / 2 ** 20).toFixed(1);
+  return `; ${answers.length} answers of ${mib} MiB in ${took} ms`;
 }
 
 const medianOf = (values: readonly number[]): number => spreadOf(values).median;
@@ -124,5 +150,24 @@ function textOf({ framesPerSecond, nsPerFrame }: Window): string {
   return `${(framesPerSecond / 1e6).toFixed(2)} M frames/s (${nsPerFrame?.toFixed(0) ?? '-'} ns)`;
 }
 
-const [ports = PORTS, rounds = ROUNDS] = process.argv.slice(2).map(Number);
-await main(ports, rounds);
+const { values } = parseArgs({
+  options: {
+    ports: { type: 'string', default: '1000' },
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '10' },
+    busy: { type: 'string', default: '2' },
+    page: { type: 'boolean', default: false },
+    'no-scrape': { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+});
+if (values.help) process.stdout.write(`${HELP}\n`);
+else
+  await main({
+    ports: Number(values.ports),
+    rounds: Number(values.rounds),
+    windowMs: Number(values.seconds) * 1000,
+    busy: Number(values.busy),
+    hasPage: values.page,
+    scrapes: !values['no-scrape'],
+  });

@@ -27,8 +27,13 @@ export function fillBuffers(embedded: EmbeddedGuest, guest: number, frameBytes: 
   for (const [pairIndex, { fromGuest }] of embedded.pairs.entries()) {
     const { ring } = fromGuest;
     const deadlineMs = performance.now() + RECLAIM_MS_MAX;
-    while (fromGuest.reclaim() < ring.size) {
-      if (performance.now() > deadlineMs) throw new Error('the switch keeps transmit buffers');
+    let free = fromGuest.reclaim();
+    while (free < ring.size) {
+      if (performance.now() > deadlineMs)
+        throw new Error(
+          `guest ${guest}: the switch keeps ${ring.size - free} of ${ring.size} transmit buffers of pair ${pairIndex}`,
+        );
+      free = fromGuest.reclaim();
     }
     fromGuest.clearHeaders();
     for (const [id, offset] of ring.bufferOffsets.entries()) {

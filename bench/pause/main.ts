@@ -24,6 +24,7 @@ import { PROBE_VARIABLE } from './probe.ts';
 const GUESTS = 64;
 const ROUNDS = 5;
 const PROBE = fileURLToPath(new URL('./probe.ts', import.meta.url));
+const PAGE_MS_MAX = 10_000;
 const LEAVE_MS_MAX = 20_000;
 /** What follows is in it too: the page's next event, and that memory is looked at in the background. */
 const AFTERWARDS_MS = 1500;
@@ -81,6 +82,11 @@ async function main(guestCount: number, rounds: number): Promise<void> {
     nodeArgs: ['--import', PROBE],
   });
   try {
+    // Loading what shows it is part of the start.
+    await ringway.until(PAGE_MS_MAX, 'show the page', async () => {
+      (await OpenPage.at(ringway.webSocket)).close();
+      return true;
+    });
     for (const isOpen of [false, true]) {
       const all: Pauses[] = [];
       const page = isOpen ? await OpenPage.at(ringway.webSocket) : null;

@@ -477,6 +477,7 @@ async function openWeb(
   const webSource = {
     figures: () => running.figuresReport(version),
     ports: () => running.portReports(),
+    glances: () => running.portGlances(),
     plug: (name: string) => {
       const config = running.portConfigs.find((port) => port.name === name);
       return config === undefined ? null : { qemu: guestLine(config), libvirt: libvirtInterface(config) };

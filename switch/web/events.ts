@@ -11,17 +11,13 @@ export type EventSource = {
   figures(): FiguresReport;
   /** Each is made when it is taken. */
   ports(): Iterable<PortReport>;
+  /** Of each port a text, which is another one when a person would notice something of the port. */
+  glances(): Iterable<string>;
 };
 
 const PERIOD_MS = 1000;
 /** After so many, others have their turn. */
-const PORTS_AT_ONCE = 32;
-
-/** Of a port, what a person would notice, which is little beside its counters. */
-export function noticeable(port: PortReport): string {
-  const { name, kind, endpoint, state, reason, shut, queuePairs, mtu, settings } = port;
-  return JSON.stringify([name, kind, endpoint, state, reason, shut === null, queuePairs, mtu, settings]);
-}
+const GLANCES_AT_ONCE = 128;
 
 /** Lasts until it is cancelled. */
 export function eventStream(source: EventSource, periodMs = PERIOD_MS): ReadableStream<Uint8Array> {
@@ -36,7 +32,7 @@ export function eventStream(source: EventSource, periodMs = PERIOD_MS): Readable
         const tell = async (): Promise<void> => {
           if (isTelling || (controller.desiredSize ?? 0) <= 0) return;
           isTelling = true;
-          const now = await lookAt(source.ports());
+          const now = await lookAt(source.glances());
           const ports = now === seen ? '' : `event: ports\ndata: ${await listOf(source.ports())}\n\n`;
           seen = now;
           isTelling = false;
@@ -58,10 +54,9 @@ export function eventStream(source: EventSource, periodMs = PERIOD_MS): Readable
   );
 }
 
-/** What a person would notice of all of them. */
-async function lookAt(ports: Iterable<PortReport>): Promise<string> {
+async function lookAt(glances: Iterable<string>): Promise<string> {
   const seen: string[] = [];
-  for (const port of ports) if (seen.push(noticeable(port)) % PORTS_AT_ONCE === 0) await turn();
+  for (const glance of glances) if (seen.push(glance) % GLANCES_AT_ONCE === 0) await turn();
   return seen.join('\n');
 }
 

@@ -4,9 +4,10 @@
  * and nothing stays behind. Without control groups, service manager and message bus; guests are emulated.
  * Owns: the process, its guests' QEMUs, its folder; all of them end with the process that started it. Needs root.
  */
-import { randomBytes } from 'node:crypto';
-import { chmod, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Child, findProgram, runProgram, startChild, TextLog, temporaryFolder } from './child.ts';
 import { withDeadline } from './deadline.ts';
@@ -18,6 +19,8 @@ import { acceptOne } from './qemu-process.ts';
 const MEMORY_MIB = 192;
 const ASK_AGAIN_MS = 100;
 const READY_MS_MAX = 60_000;
+/** What tests need of `/run` and `/var` besides: programs, and folders with sockets. */
+const REPOSITORY = dirname(dirname(import.meta.dirname));
 const IMAGES = '/var/lib/libvirt/images';
 /** As Debian's package `libvirt-daemon-system` numbers it. */
 export const QEMU_UID = 64055;
@@ -25,13 +28,21 @@ export const QEMU_UID = 64055;
 /** The last subshell outlives a killed test: it ends what libvirtd leaves running by design. libvirtd, which is $$, notes itself as one of them. */
 const SETUP = `
 set -e
+exec 4<"$3" 5<"$4"
 mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=755 tmpfs /var
+keep() {
+  case $1 in
+    /run/*|/var/*) mkdir -p "$1" && mount --no-canonicalize --bind /proc/self/fd/$2 "$1" ;;
+  esac
+}
+keep "$3" 4
+keep "$4" 5
 mkdir -p /etc/libvirt /run/ringway ${IMAGES} /var/log /var/cache /var/tmp
 ln -s /run /var/run
 mount -t tmpfs -o mode=755 tmpfs /etc/libvirt
 umount -R -l /sys/fs/cgroup 2>/dev/null || true
-cp /etc/passwd /etc/group /run/
+cp /etc/passwd /etc/group /etc/hosts /run/
 grep -q ^kvm: /run/group || echo kvm:x:64056: >>/run/group
 gid=$(grep ^kvm: /run/group | cut -d: -f3)
 if ! grep -q ^libvirt-qemu: /run/passwd; then
@@ -40,12 +51,18 @@ if ! grep -q ^libvirt-qemu: /run/passwd; then
 fi
 mount --bind /run/passwd /etc/passwd
 mount --bind /run/group /etc/group
+# libvirt looks its own host up, and would wait for a name server.
+echo "127.0.0.1 $1" >>/run/hosts
+mount --bind /run/hosts /etc/hosts
 cat >/etc/libvirt/qemu.conf <<END
 stdio_handler = "file"
 security_driver = "none"
 namespaces = []
+cgroup_controllers = []
 END
+hostname "$1"
 cat >/etc/libvirt/libvirtd.conf <<END
+host_uuid = "$2"
 unix_sock_group = "root"
 auth_unix_rw = "none"
 auth_unix_ro = "none"
@@ -55,7 +72,7 @@ exec 3<&0
 rm /run/libvirt/qemu/driver.pid
 for pid in /run/libvirt/qemu/*.pid; do kill -KILL "$(cat $pid)"; done
 kill -KILL $$) 2>/dev/null &
-exec /usr/sbin/libvirtd 3<&-
+exec /usr/sbin/libvirtd 3<&- 4<&- 5<&-
 `;
 
 /** Why it cannot run here; null: it can. */
@@ -77,12 +94,23 @@ export class Libvirtd {
     this.#remove = remove;
   }
 
-  /** Resolves when it answers. */
-  static async start(): Promise<Libvirtd> {
+  /** Resolves when it answers. `host`: several of them are hosts to each other. */
+  static async start(host = 'host1'): Promise<Libvirtd> {
     const { path, remove } = await temporaryFolder('ringway-libvirt-');
     // QEMU's user comes here for the socket of a guest's shell.
     await chmod(path, 0o755);
-    const child = await startChild('unshare', ['--mount', 'sh', '-c', SETUP]);
+    const child = await startChild('unshare', [
+      '--mount',
+      '--uts',
+      'sh',
+      '-c',
+      SETUP,
+      'sh',
+      host,
+      randomUUID(),
+      REPOSITORY,
+      tmpdir(),
+    ]);
     const libvirtd = new Libvirtd(path, child, remove);
     try {
       await withDeadline(libvirtd.#untilItAnswers(), READY_MS_MAX, () => 'it does not answer');
@@ -152,8 +180,8 @@ export class Libvirtd {
   }
 
   /**
-   * `virsh create`, with this XML of a domain as people write it; only that it is emulated, small, and boots the kernel and the
-   * shell of these tests. Resolves when its shell answers.
+   * `virsh define --validate` and `virsh start`, with this XML of a domain as people write it; only that it is emulated,
+   * small, and boots the kernel and the shell of these tests. Resolves when its shell answers.
    */
   async boot(domain: string): Promise<LibvirtGuest> {
     const name = /<name>(.*)<\/name>/.exec(domain)![1];
@@ -163,21 +191,36 @@ export class Libvirtd {
     await chmod(socket, 0o666);
     const file = await this.file(`${name}.xml`, bootable(domain, { name, token, socket }));
     try {
-      await this.virsh('create', file);
+      await this.virsh('define', '--validate', file);
+      await this.virsh('start', name);
       const up = listener.connection.then(async (connection) => {
         const shell = new GuestShell(connection, token);
         await shell.waitForBoot(1);
         return shell;
       });
       const shell = await withDeadline(up, BOOT_TIMEOUT_MS, () => `guest ${name} is not up`);
-      return new LibvirtGuest(
-        name,
-        Number(await readFile(this.path(`/run/libvirt/qemu/${name}.pid`))),
-        shell,
-      );
+      return new LibvirtGuest({ name, token, socket }, shell);
     } catch (error) {
       const log = await this.qemuLog(name);
       throw new Error(`${(error as Error).message}\n${log}`, { cause: error });
+    } finally {
+      listener.close();
+    }
+  }
+
+  /** `virsh migrate` of a guest of this host to another, with these options; answers it there. */
+  async migrate(guest: LibvirtGuest, to: Libvirtd, options: readonly string[]): Promise<LibvirtGuest> {
+    const { name, token, socket } = guest.parts;
+    const folder = join(this.folder, 'migration');
+    await mkdir(folder, { recursive: true });
+    await chmod(folder, 0o777);
+    const listener = await acceptOne(socket);
+    await chmod(socket, 0o666);
+    const uri = `qemu+unix:///system?socket=${to.path('/run/libvirt/libvirt-sock')}`;
+    try {
+      await this.virsh('migrate', ...options, name, uri, '--migrateuri', `unix://${folder}/${name}.sock`);
+      const shell = new GuestShell(await listener.connection, token);
+      return new LibvirtGuest({ name, token, socket }, shell);
     } finally {
       listener.close();
     }
@@ -197,15 +240,17 @@ export class Libvirtd {
   }
 }
 
+/** What a guest's shell is found again by. */
+type GuestParts = { readonly name: string; readonly token: string; readonly socket: string };
+
 export class LibvirtGuest {
   readonly name: string;
-  /** Of its QEMU. */
-  readonly pid: number;
+  readonly parts: GuestParts;
   readonly #shell: GuestShell;
 
-  constructor(name: string, pid: number, shell: GuestShell) {
-    this.name = name;
-    this.pid = pid;
+  constructor(parts: GuestParts, shell: GuestShell) {
+    this.name = parts.name;
+    this.parts = parts;
     this.#shell = shell;
   }
 

@@ -1,16 +1,19 @@
 /**
  * A real libvirtd, Debian's, as one finds it in docs/libvirt.md, whose XML and port settings are those of the test: both modes
- * with several queues, cards that come and go while the guest runs, a restart of Ringway, and the rights of QEMU's user.
+ * with several queues, cards that come and go while the guest runs, a restart of Ringway, the rights of QEMU's user, and a
+ * migration to another libvirtd, with a Ringway of its own.
  * Guests are Linux, emulated.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { libvirtInterface } from '../../switch/cli/guest-line.ts';
 import { resolvePort } from '../../switch/config/resolve.ts';
 import type { Finding } from '../../switch/doctor/findings.ts';
 import { checkPorts } from '../../switch/doctor/ports.ts';
+import { parsePing } from '../peers/guest-network.ts';
 import { peersForTests } from '../peers/index.ts';
 import { Libvirtd, type LibvirtGuest, libvirtdObstacle, QEMU_UID } from '../peers/libvirtd.ts';
 import { RingwayProcess } from './ringway-process.ts';
@@ -18,7 +21,13 @@ import { RingwayProcess } from './ringway-process.ts';
 const peers = await peersForTests(['qemu', 'libvirt']);
 const obstacle = libvirtdObstacle();
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/ringway.js', import.meta.url));
-const DOCS = readFileSync(new URL('../../docs/libvirt.md', import.meta.url), 'utf8');
+const DOCS = documentation('libvirt');
+/** Options of `virsh migrate`, as they stand in docs/migration.md. */
+const MIGRATION = /^virsh migrate (.*) vm0 qemu\+ssh/m.exec(documentation('migration'))![1].split(' ');
+
+function documentation(page: string): string {
+  return readFileSync(new URL(`../../docs/${page}.md`, import.meta.url), 'utf8');
+}
 
 /** Blocks of the documentation, by a text that only they have. */
 function documented(language: 'xml' | 'sh', text: string): string {
@@ -51,32 +60,47 @@ describe.skipIf(peers.skip || obstacle !== null)(
   peers.title(`libvirt${obstacle === null ? '' : ` (skipped: ${obstacle})`}`),
   () => {
     let libvirtd: Libvirtd;
+    let otherHost: Libvirtd;
     let ringway: RingwayProcess;
+    let otherRingway: RingwayProcess;
     let vm0: LibvirtGuest;
     let vm1: LibvirtGuest;
 
     beforeAll(async () => {
-      libvirtd = await Libvirtd.start();
-      const spawnThere = (args: readonly string[]): ChildProcess => {
-        const [program, line] = libvirtd.command(process.execPath, args);
-        return spawn(program, line, { stdio: ['ignore', 'ignore', 'pipe'] });
-      };
-      ringway = await RingwayProcess.start({
-        ports: ['vm0', 'vm1', 'forbidden'],
-        sockets: { vm0: LISTENING.path, vm1: CONNECTING.path, forbidden: FORBIDDEN },
-        portOptions: {
-          vm0: LISTENING.options,
-          vm1: CONNECTING.options,
-          forbidden: ',mode=0660',
-        },
-        spawn: spawnThere,
+      [libvirtd, otherHost] = await Promise.all([Libvirtd.start('host1'), Libvirtd.start('host2')]);
+      const uplink = join(libvirtd.folder, 'uplink.sock');
+      const startThere = (
+        where: Libvirtd,
+        ports: Readonly<Record<string, readonly [socket: string, options: string]>>,
+      ): Promise<RingwayProcess> =>
+        RingwayProcess.start({
+          ports: Object.keys(ports),
+          kinds: { uplink: 'unix' },
+          sockets: Object.fromEntries(Object.entries(ports).map(([name, [socket]]) => [name, socket])),
+          portOptions: Object.fromEntries(
+            Object.entries(ports).map(([name, [, options]]) => [name, options]),
+          ),
+          spawn: (args) => {
+            const [program, line] = where.command(process.execPath, args);
+            return spawn(program, line, { stdio: ['ignore', 'ignore', 'pipe'] });
+          },
+        });
+      ringway = await startThere(libvirtd, {
+        vm0: [LISTENING.path, LISTENING.options],
+        vm1: [CONNECTING.path, CONNECTING.options],
+        forbidden: [FORBIDDEN, ',mode=0660'],
+        uplink: [uplink, ''],
+      });
+      otherRingway = await startThere(otherHost, {
+        vm0: [LISTENING.path, LISTENING.options],
+        uplink: [uplink, ',role=client'],
       });
     });
 
     afterAll(async () => {
       console.info(libvirtd?.transcript);
-      await libvirtd?.stop();
-      expect(await ringway?.stop()).toBe(0);
+      await Promise.all([libvirtd?.stop(), otherHost?.stop()]);
+      for (const each of [otherRingway, ringway]) expect(await each?.stop()).toBe(0);
     });
 
     const pinged = async (from: LibvirtGuest, address: string): Promise<void> => {
@@ -167,6 +191,21 @@ describe.skipIf(peers.skip || obstacle !== null)(
         `Failed to connect to '${FORBIDDEN}': Permission denied`,
       );
       await pinged(vm0, '10.0.0.2');
+    });
+
+    test('moves a guest to another host while it is pinged', async () => {
+      await vm1.runOk('(ping -q -i 0.05 10.0.0.1 > /tmp/pings) > /dev/null 2>&1 &');
+      vm0 = await libvirtd.migrate(vm0, otherHost, MIGRATION);
+      await otherRingway.untilState('vm0', 'running', 2);
+      await ringway.untilState('vm0', 'waiting');
+      await pinged(vm1, '10.0.0.1');
+      await pinged(vm0, '10.0.0.2');
+      await vm1.runOk('killall -INT ping; while pidof ping > /dev/null; do sleep 0.05; done');
+      const { sent, received } = parsePing(await vm1.runOk('cat /tmp/pings'));
+      libvirtd.note(`vm1 pinged vm0 meanwhile: ${sent} sent, ${received} answered`);
+      expect(received).toBeGreaterThan(0);
+      expect(await libvirtd.virsh('list', '--all')).not.toContain('vm0');
+      expect(await otherHost.virsh('list')).toMatch(/vm0 +running/);
     });
   },
 );

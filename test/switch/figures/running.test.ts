@@ -86,6 +86,26 @@ describe.each(['split', 'packed'] as const)('with %s rings', (layout) => {
     expect(worker.bursts[0]).toBe(5);
   });
 
+  it('a glance at a port changes with its guest and its settings, not with frames', async () => {
+    const glances = (): string => [...running.portGlances()].join('\n');
+    const alone = glances();
+    const [vm0, vm1] = [await connect('vm0'), await connect('vm1')];
+    await vi.waitUntil(
+      () => running.ports().every(({ state, queuePairs }) => state === 'running' && queuePairs === 1),
+      WAIT_MS,
+    );
+    const both = glances();
+    expect(both).not.toBe(alone);
+    expect(vm0.pairs[0].send(frame(BROADCAST))).toBe(true);
+    await vm1.pairs[0].received();
+    expect(glances()).toBe(both);
+    await running.changePort('vm1', { flood: 'off' });
+    const changed = glances();
+    expect(changed).not.toBe(both);
+    vm1.close();
+    await vi.waitUntil(() => glances() !== changed, WAIT_MS);
+  });
+
   it('the room that a guest offers is told as it is taken', async () => {
     const [vm0, vm1] = [await connect('vm0'), await connect('vm1')];
     const waiting = (): number | null => queueOf('vm1', 'egress').waiting;

@@ -24,6 +24,7 @@ let ports: PortReport[] = [];
 const source: WebSource = {
   figures: () => ({ version: '1' }) as FiguresReport,
   ports: () => ports,
+  glances: () => ports.map(({ name, reason }) => `${name} ${reason}`),
   plug: (name) => (name === 'vm 0' ? { qemu: 'qemu', libvirt: null } : null),
 };
 
