@@ -4,6 +4,28 @@ import type { PiecesCase } from './world.ts';
 const plain = { ports: 2, bytes: 64, flows: 1, from: 'split', to: 'split' } as const;
 const BOTH = { dhcp: true, ra: true };
 
+/** A quick run measures one of each kind. */
+const QUICK: ReadonlySet<string> = new Set([
+  'one flow, 2 ports, 64 bytes',
+  'one flow, 2 ports, 1518 bytes',
+  '4 flows, 2 ports, 64 bytes',
+  '7 flows in turn, 8 ports, 64 bytes',
+  'packed to packed',
+  'flood to 8 ports',
+  'a group of 4 of 16 ports',
+  'frames in two descriptors',
+  'the same, 4 flows',
+  'logging on, 64 bytes',
+  'DHCP and RA guarded',
+  'an access list of 100 rules',
+  'trunk to access',
+  'limits on',
+]);
+
+export function piecesCases(quick: boolean): readonly PiecesCase[] {
+  return quick ? PIECES_CASES.filter(({ name }) => QUICK.has(name)) : PIECES_CASES;
+}
+
 export const PIECES_CASES: readonly PiecesCase[] = [
   { ...plain, name: 'one flow, 2 ports, 64 bytes' },
   { ...plain, name: 'one flow, 2 ports, 256 bytes', bytes: 256 },
