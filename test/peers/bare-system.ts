@@ -34,7 +34,7 @@ function script(root: string, groups: ControlGroups): string {
   });
   return `
 set -e
-mount -t tmpfs tmpfs ${root}
+mount -t tmpfs -o mode=755 tmpfs ${root}
 debootstrap --variant=minbase --include=${PACKAGES} --cache-dir=${kept} ${SUITE} ${root} ${mirror()}
 rm -rf ${root}/var/cache/apt/archives/*.deb
 cd ${root}

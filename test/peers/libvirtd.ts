@@ -42,7 +42,7 @@ mkdir -p /etc/libvirt /run/ringway ${IMAGES} /var/log /var/cache /var/tmp
 ln -s /run /var/run
 mount -t tmpfs -o mode=755 tmpfs /etc/libvirt
 umount -R -l /sys/fs/cgroup 2>/dev/null || true
-cp /etc/passwd /etc/group /run/
+cp /etc/passwd /etc/group /etc/hosts /run/
 grep -q ^kvm: /run/group || echo kvm:x:64056: >>/run/group
 gid=$(grep ^kvm: /run/group | cut -d: -f3)
 if ! grep -q ^libvirt-qemu: /run/passwd; then
@@ -51,6 +51,9 @@ if ! grep -q ^libvirt-qemu: /run/passwd; then
 fi
 mount --bind /run/passwd /etc/passwd
 mount --bind /run/group /etc/group
+# libvirt looks its own host up, and would wait for a name server.
+echo "127.0.0.1 $1" >>/run/hosts
+mount --bind /run/hosts /etc/hosts
 cat >/etc/libvirt/qemu.conf <<END
 stdio_handler = "file"
 security_driver = "none"
@@ -177,8 +180,8 @@ export class Libvirtd {
   }
 
   /**
-   * `virsh define` and `virsh start`, with this XML of a domain as people write it; only that it is emulated, small, and boots the kernel and the
-   * shell of these tests. Resolves when its shell answers.
+   * `virsh define --validate` and `virsh start`, with this XML of a domain as people write it; only that it is emulated,
+   * small, and boots the kernel and the shell of these tests. Resolves when its shell answers.
    */
   async boot(domain: string): Promise<LibvirtGuest> {
     const name = /<name>(.*)<\/name>/.exec(domain)![1];
@@ -188,7 +191,7 @@ export class Libvirtd {
     await chmod(socket, 0o666);
     const file = await this.file(`${name}.xml`, bootable(domain, { name, token, socket }));
     try {
-      await this.virsh('define', file);
+      await this.virsh('define', '--validate', file);
       await this.virsh('start', name);
       const up = listener.connection.then(async (connection) => {
         const shell = new GuestShell(connection, token);
