@@ -15,6 +15,7 @@ import type { PluginNotes, PluginReport } from '../../../switch/plugin/plugin-ta
 import { Switch } from '../../../switch/switch.ts';
 import { PluginFolder } from './plugin-world.ts';
 
+const WAIT_MS = { timeout: 20_000 };
 const NAMES = ['a', 'b'];
 const macOf = (name: string): number[] => [2, 0, 0, 0, 0, name.charCodeAt(0)];
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -27,6 +28,7 @@ function frameOf(to: string, from: string, number: number, sizeBytes = 60): Uint
 
 /** Drops frames of a size, does what stands in `body` of others, and notes what comes and goes. */
 const rule = (body = '', dropped = 61): string => `import type { PluginFactory } from 'ringway/plugin';
+
 const factory: PluginFactory = (settings, context) => {
   const no = context.dropReason('no', 'sent a frame of that size');
   const seen = context.counter('seen');
@@ -134,7 +136,7 @@ describe('plugins of a switch that runs', () => {
       const [{ reloads }] = await reload();
       expect(reloads).toBe(round + 1);
       const before = received;
-      await vi.waitUntil(() => received > before);
+      await vi.waitUntil(() => received > before, WAIT_MS);
     }
     isReloading = false;
     await passing;
@@ -172,12 +174,13 @@ describe('plugins of a switch that runs', () => {
     guest('a').send(frameOf('b', 'a', 1));
     await guest('b').received();
     guest('a').send(frameOf('b', 'a', 2, 64));
-    await vi.waitUntil(() => dropsOf('a')?.pluginFailed === 1);
-    await vi.waitUntil(async () => (await report()).state === 'failed');
+    await vi.waitUntil(() => dropsOf('a')?.pluginFailed === 1, WAIT_MS);
+    await vi.waitUntil(async () => (await report()).state === 'failed', WAIT_MS);
     expect((await report()).reason).toMatch(reason);
-    // In the other worker too.
+    // In the other worker too, once it has been told.
+    await running.allTurn();
     guest('b').send(frameOf('a', 'b', 2));
-    await vi.waitUntil(() => dropsOf('b')?.pluginFailed === 1);
+    await vi.waitUntil(() => dropsOf('b')?.pluginFailed === 1, WAIT_MS);
     expect(formatPlugins([await report()])).toMatch(
       /; what it was to decide on is dropped until it is reloaded\n/,
     );
@@ -213,7 +216,7 @@ describe('plugins of a switch that runs', () => {
     );
     await ask('/v1/ports/a', 'PATCH', { plugins: ['rule'] });
     guest('a').send(frameOf('b', 'a', 2, 61));
-    await vi.waitUntil(() => dropsOf('a')?.plugin === 1);
+    await vi.waitUntil(() => dropsOf('a')?.plugin === 1, WAIT_MS);
     await expect(ask('/v1/plugins/rule', 'DELETE')).rejects.toThrow('409 plugin rule is named by a');
   });
 
