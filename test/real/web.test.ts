@@ -5,6 +5,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ADVICE } from '../../src/advice.ts';
 import { Chromium, type Page } from '../peers/chromium.ts';
@@ -27,6 +28,10 @@ const RINGS = {
   mergeable: true,
   vectorized: false,
 };
+/** Heights of lines, of the names and rates of links. */
+const SMALLEST_TEXT_PX = `Math.min(...[...document.querySelectorAll('.topology text')].map((text) => text.getBoundingClientRect().height))`;
+const SMALLEST_READABLE_PX = 10;
+const HISTORY_SHOWN_S = 90;
 const folderOfPhotographs = process.env.RINGWAY_PHOTOGRAPHS;
 
 describe.skipIf(peers.skip)(peers.title('the web page'), () => {
@@ -37,8 +42,11 @@ describe.skipIf(peers.skip)(peers.title('the web page'), () => {
   let page: Page;
   let base = '';
 
-  const photograph = async (name: string): Promise<void> => {
-    if (folderOfPhotographs !== undefined) await page.photograph(join(folderOfPhotographs, `${name}.png`));
+  /** `afterSeconds`: so that charts have something to show. */
+  const photograph = async (name: string, afterSeconds = 0): Promise<void> => {
+    if (folderOfPhotographs === undefined) return;
+    await delay(1000 * afterSeconds);
+    await page.photograph(join(folderOfPhotographs, `${name}.png`));
   };
   const view = async (hash: string, awaited: string): Promise<string> => {
     await page.run(`location.hash = ${JSON.stringify(hash)}`);
@@ -105,7 +113,7 @@ describe.skipIf(peers.skip)(peers.title('the web page'), () => {
         `[...document.querySelectorAll('.topology a')].map((link) => link.getAttribute('aria-label').split(',')[0])`,
       ),
     ).toEqual(['a: running', 'b: running', 'spare: waiting']);
-    await photograph('web-overview');
+    await photograph('web-overview', HISTORY_SHOWN_S);
   });
 
   test('shows each port with its state, what it waits for, and the lines that plug a guest in', async () => {
@@ -198,6 +206,7 @@ describe.skipIf(peers.skip)(peers.title('the web page'), () => {
     ]) {
       await view(hash, awaited);
       expect(await page.run('document.documentElement.scrollWidth'), hash).toBeLessThanOrEqual(PHONE.width);
+      if (hash === 'overview') expect(await page.run(SMALLEST_TEXT_PX)).toBeGreaterThan(SMALLEST_READABLE_PX);
       await photograph(`web-phone-${hash}`);
     }
     await page.show({ ...DESKTOP, isDark: true });

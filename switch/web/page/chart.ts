@@ -64,8 +64,8 @@ function optionsFor(element: HTMLElement, labels: readonly string[]): uPlotType.
     height: HEIGHT_PX,
     cursor: { drag: { x: false, y: false } },
     scales: {
-      // As long from the first second on.
-      x: { range: (_, __, max) => [max - HISTORY_SECONDS, max] },
+      // As long from the first second on; where there is one time only, uPlot itself would say that it ends years later.
+      x: { range: endingAtLast },
       y: { range: (_, __, max) => [0, Math.max(max * 1.1, 1)] },
     },
     axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map(short) }],
@@ -80,4 +80,9 @@ function optionsFor(element: HTMLElement, labels: readonly string[]): uPlotType.
       })),
     ],
   };
+}
+
+function endingAtLast({ data: [times] }: uPlotType): [number, number] {
+  const last = times[times.length - 1] ?? 0;
+  return [last - HISTORY_SECONDS, last];
 }

@@ -4,7 +4,7 @@ import type { VNode } from 'preact';
 import type { FiguresReport, PortFigures } from '../../figures/report.ts';
 import { Chart } from './chart.ts';
 import { grouped, short } from './format.ts';
-import { Figure, Meter } from './parts.ts';
+import { Figure, Meter, useIsNarrow } from './parts.ts';
 import type { State } from './store.ts';
 
 export function Overview({ state }: { state: State }): VNode {
@@ -52,14 +52,16 @@ const COLUMN_PX = 360;
 const BOX_PX = 150;
 const BUS_PX = 26;
 
-/** Ports on both sides of the switch; a link is as thick as what passes, and told in numbers. */
+/** Ports on both sides of the switch, on a phone on one; a link is as thick as what passes, and told in numbers. */
 function Topology({ ports }: { ports: readonly PortFigures[] }): VNode {
-  const rows = Math.ceil(ports.length / 2);
+  const sides = useIsNarrow() ? 1 : 2;
+  const rows = Math.ceil(ports.length / sides);
   const height = Math.max(1, rows) * ROW_PX + 8;
-  const width = 2 * COLUMN_PX + BUS_PX;
+  const width = sides * COLUMN_PX + BUS_PX;
+  const yOf = (i: number): number => 4 + Math.floor(i / sides) * ROW_PX + ROW_PX / 2;
   return html`<svg class="topology" viewBox=${`0 0 ${width} ${height}`} role="list" aria-label="Ports of the switch">
     <rect class="bus" x=${COLUMN_PX} y="4" width=${BUS_PX} height=${height - 8} rx="6" />
-    ${ports.map((port, i) => html`<${Link} key=${port.name} port=${port} isLeft=${i % 2 === 0} y=${4 + Math.floor(i / 2) * ROW_PX + ROW_PX / 2} />`)}
+    ${ports.map((port, i) => html`<${Link} key=${port.name} port=${port} isLeft=${i % sides === 0} y=${yOf(i)} />`)}
   </svg>`;
 }
 

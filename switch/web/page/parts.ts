@@ -1,7 +1,7 @@
 /** Parts that several views are made of. In the browser. */
 import { html } from 'htm/preact';
 import type { ComponentChildren, VNode } from 'preact';
-import { useState } from 'preact/hooks';
+import { useEffect, useState } from 'preact/hooks';
 import { short } from './format.ts';
 
 /** A number for a glance, with what it is. */
@@ -90,3 +90,19 @@ export function Meter({ label, share }: { label: string; share: number }): VNode
 }
 
 export const rate = (list: readonly number[] | undefined): string => short(list?.[0] ?? 0);
+
+/** As style.css has it. */
+const NARROW = '(max-width: 640px)';
+
+/** Whether there is room for one column only, as on a phone; also when that changes. */
+export function useIsNarrow(): boolean {
+  const [isNarrow, setNarrow] = useState(() => matchMedia(NARROW).matches);
+  useEffect(() => {
+    const query = matchMedia(NARROW);
+    const look = (): void => setNarrow(query.matches);
+    query.addEventListener('change', look);
+    look();
+    return () => query.removeEventListener('change', look);
+  }, []);
+  return isNarrow;
+}
