@@ -6,13 +6,7 @@ import { parse, resolve } from 'node:path';
 import { z } from 'zod';
 import { BUDGET_US_DEFAULT, type PluginSpec } from '../plugin/bundle.ts';
 import { pathOf, wholeNumber } from './kinds/values.ts';
-import {
-  ConfigError,
-  isSettingMap,
-  type SettingFault,
-  type SettingValue,
-  settingOfJson,
-} from './settings.ts';
+import { ConfigError, isSettingMap, type SettingFault, settingOfJson } from './settings.ts';
 import { refusalText } from './wording.ts';
 
 const NAME = /^[A-Za-z][A-Za-z0-9._-]{0,30}$/;
@@ -88,7 +82,9 @@ export function resolvePlugin(name: string, settings: unknown): PluginSpec {
   const parsed = pluginMap.safeParse({ [name]: settingOfJson(own, `plugin ${name}`) }, { reportInput: true });
   for (const { path, message, input } of parsed.error?.issues ?? []) {
     const key = path.slice(1).map(String).join('.');
-    faults.push(`${key}${key === '' ? '' : ': '}${refusalText(input as SettingValue | undefined, message)}`);
+    faults.push(
+      `${key}${key === '' ? '' : ': '}${refusalText(input as Parameters<typeof refusalText>[0], message)}`,
+    );
   }
   if (faults.length > 0 || parsed.data === undefined)
     throw new ConfigError(`plugin ${name}: ${faults.join('; ')}`);

@@ -3,7 +3,7 @@
  * carries how it is told. Main thread.
  */
 import type { z } from 'zod';
-import { isSettingMap, type SettingValue } from './settings.ts';
+import type { SettingValue } from './settings.ts';
 import { MAP_SPELLING, type Worded } from './spelling.ts';
 
 const VALUE_LENGTH_SHOWN = 200;
@@ -20,8 +20,11 @@ export function allowedBy(issue: z.core.$ZodIssue): Worded {
   return typeof allowed === 'function' ? (spelling) => String(allowed(spelling)) : () => issue.message;
 }
 
+/** What a schema says is wrong of a setting: as it was written, or what was made of it. */
+type Refused = SettingValue | number | boolean | null;
+
 /** Of a setting that is missing or wrong. */
-export function refusalText(value: SettingValue | undefined, allowed: string): string {
+export function refusalText(value: Refused | undefined, allowed: string): string {
   return value === undefined ? `missing (${allowed})` : `${shownSetting(value)} is not allowed (${allowed})`;
 }
 
@@ -33,9 +36,11 @@ export function requestRefusalText(value: unknown, allowed: string): string {
   return `${text} is not allowed (${allowed})`;
 }
 
-export function shownSetting(value: SettingValue): string {
+export function shownSetting(value: Refused): string {
   if (value === '') return 'nothing';
-  if (typeof value !== 'string') return isSettingMap(value) ? 'a map' : 'a list';
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object' && value !== null) return 'a map';
+  if (typeof value !== 'string') return String(value);
   const text = cut(value);
   // Quotes, and no control characters, where the text could be taken for something else.
   return /^[\x21-\x7e]+$/.test(text) ? text : JSON.stringify(text);

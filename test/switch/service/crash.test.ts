@@ -386,6 +386,8 @@ describe('the descriptor store', () => {
   it('has what the connected front-ends sent, and no more', async () => {
     const world = await World.start({ layout: 'split', role: 'server' });
     const { manager, switching } = world;
+    // Notes are read where they lie, and what was sent with them has its way to go.
+    await manager.until(({ store }) => store.length >= 16);
     const connected = manager.kept;
     expect(connected['ringway-note']).toBe(2);
     // Listening sockets and connections.
