@@ -447,9 +447,9 @@ async function openFigures(
   if (metrics === undefined) return null;
   const { readToken, serveFigures } = await import('../figures/listener.ts');
   const version = ringwayVersion();
+  const warn = (message: string): void => log.warn(message);
   try {
-    const token = metrics.tokenFile === null ? null : readToken('metricsToken', metrics.tokenFile);
-    const warn = (message: string): void => log.warn(message);
+    const token = metrics.tokenFile === null ? null : readToken('metricsToken', metrics.tokenFile, warn);
     return await serveFigures(metrics.address, token, () => running.figures(version), warn);
   } catch (error) {
     if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
@@ -485,10 +485,11 @@ async function openWeb(
       return config === undefined ? null : { qemu: guestLine(config), libvirt: libvirtInterface(config) };
     },
   };
+  const warn = (message: string): void => log.warn(message);
   try {
-    const token = web.tokenFile === null ? null : readToken('webToken', web.tokenFile);
+    const token = web.tokenFile === null ? null : readToken('webToken', web.tokenFile, warn);
     const api = controlApi(source, version);
-    return await serveWeb(web.address, token, api, webSource, (message) => log.warn(message));
+    return await serveWeb(web.address, token, api, webSource, warn);
   } catch (error) {
     if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
     const refusal = error instanceof ConfigError ? error : new ConfigError(`web: ${error.message}`);
