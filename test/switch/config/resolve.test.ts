@@ -444,6 +444,14 @@ describe('refused in a file', () => {
       'r.yaml:3: ports.b.staticMacs: 02:00:00:00:00:01 is not allowed (in VLAN 0 it is one of port a)',
     ],
     [
+      'ports: { a: { socket: /x, staticMacs: 02:00:00:00:00:01 }, b: { socket: /y, tag: 7, staticMacs: "02:00:00:00:00:01" },\n  c: { socket: /z, staticMacs: 02:00:00:00:00:01@7+02:00:00:00:00:01 } }',
+      'r.yaml:2: ports.c.staticMacs: 02:00:00:00:00:01 is not allowed (in VLAN 7 it is one of port b)',
+    ],
+    [
+      `ports: { ${Array.from({ length: 4097 }, (_, i) => `p${i}: none`).join(', ')} }`,
+      'r.yaml:1: ports: 4097 are not allowed (4096 at most)',
+    ],
+    [
       'ports: { a: { socket: /x, macs: [some, 02:00:00:00:00:01, other] } }',
       `r.yaml:1: ports.a.macs.0: some is not allowed (${MACS}); r.yaml:1: ports.a.macs.2: other is not allowed (${MACS})`,
     ],
