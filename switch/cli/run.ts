@@ -467,10 +467,9 @@ async function openWeb(
   hasGuests: boolean,
 ): Promise<{ close(): Promise<void> } | null> {
   if (web === undefined) return null;
-  const [{ serveWeb }, { readToken }, { controlApi }, { guestLine, libvirtInterface }] = await Promise.all([
+  const [{ pageApi, serveWeb }, { readToken }, { guestLine, libvirtInterface }] = await Promise.all([
     import('../web/listener.ts'),
     import('../figures/listener.ts'),
-    import('../control/api.ts'),
     import('./guest-line.ts'),
   ]);
   const version = ringwayVersion();
@@ -485,7 +484,7 @@ async function openWeb(
   };
   try {
     const token = web.tokenFile === null ? null : readToken('webToken', web.tokenFile);
-    const api = controlApi(source, version);
+    const api = pageApi(source, version);
     return await serveWeb(web.address, token, api, webSource, (message) => log.warn(message));
   } catch (error) {
     if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
