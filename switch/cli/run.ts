@@ -361,8 +361,8 @@ function withKept(
 /** SIGHUP: the file that it was started with may say something else now. What it says wrong changes nothing. */
 async function reload(configuration: Configuration, path: string, log: Logger): Promise<void> {
   try {
-    const { readConfigFile } = await import('../config/file.ts');
-    const { lines } = await configuration.apply(readConfigFile(path), false, true);
+    const { readConfigFileAgain } = await import('../config/file.ts');
+    const { lines } = await configuration.apply(readConfigFileAgain(path), false, true);
     if (lines.length === 0) log.info({ path }, 'says what runs already');
   } catch (error) {
     log.error({ path }, `was not applied: ${error instanceof Error ? error.message : String(error)}`);
