@@ -385,9 +385,19 @@ function bindTakingOverStale(fd: number, path: string, address: Uint8Array): voi
   if (!lstatSync(path).isSocket()) {
     throw new SocketPathError(`${path} exists and is not a socket`);
   }
-  if (isServed(path)) throw new SocketPathError(`socket ${path} is in use by a running process`);
+  if (isServed(path)) throw inUse(path);
   unlinkSync(path);
   checked(libc.bind(fd, address, address.length), 'bind', `creating socket ${path}`);
+}
+
+/** Before there is anything to undo. @throws SocketPathError when it is known that a process has the socket at `path` open */
+export function refuseServed(path: string): void {
+  const obstacle = datagramObstacle(path);
+  if (obstacle === null || obstacle.code === 'EPROTOTYPE') throw inUse(path);
+}
+
+function inUse(path: string): SocketPathError {
+  return new SocketPathError(`socket ${path} is in use by a running process`);
 }
 
 /**

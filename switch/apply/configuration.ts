@@ -1,7 +1,7 @@
 /**
  * What the switch that runs is configured to be: shown as a configuration, compared with another one, and changed into it
  * (plan.ts): all of it or nothing, and what does not differ is not touched. The settings are those of a file; options of the
- * command line add to them and override them, as at the start. Main thread.
+ * command line add to them and override them, as at the start, but for ports and plugins where it is another file. Main thread.
  */
 import { withWholePaths } from '../config/kinds/index.ts';
 import { type PortConfig, resolveConfig, type SwitchConfig } from '../config/resolve.ts';
@@ -36,6 +36,8 @@ export type ApplyReport = {
 };
 
 type Settings = Readonly<Record<string, unknown>>;
+
+const SAID_BY_ANOTHER: readonly string[] = ['ports', 'plugins'];
 
 export class Configuration {
   readonly #running: ConfiguredSwitch;
@@ -101,7 +103,7 @@ export class Configuration {
   }
 
   async #apply(file: SettingSource, dryRun: boolean, isOwn: boolean): Promise<ApplyReport> {
-    const sources = this.#sources(file);
+    const sources = isOwn ? this.#sources(file) : this.#sourcesOfAnother(file);
     const wanted = resolveConfig(sources);
     const merged = mergedValues(sources);
     const plan = planOf(
@@ -130,6 +132,16 @@ export class Configuration {
 
   #sources(file: SettingSource | null): SettingSource[] {
     return file === null ? [this.#options] : [file, this.#options];
+  }
+
+  /**
+   * A file that the next start does not read says by itself which ports and plugins there are, as whoever types `ringway add`
+   * and `ringway set` does: `--port` does not go before it.
+   */
+  #sourcesOfAnother(file: SettingSource): SettingSource[] {
+    const saysItself = (key: string): boolean => SAID_BY_ANOTHER.includes(key) && key in file.values;
+    const values = Object.entries(this.#options.values).filter(([key]) => !saysItself(key));
+    return [file, { ...this.#options, values: Object.fromEntries(values) }];
   }
 
   /** Each step is noted with the one that takes it back. What may be refused comes before what a guest would notice. */

@@ -6,7 +6,7 @@ import { HandOverError } from '../../src/device/hand-over.ts';
 import { keepOff } from '../../src/host/affinity.ts';
 import { HostError } from '../../src/host/errors.ts';
 import { takeServiceEnvironment } from '../../src/host/notify.ts';
-import { SocketPathError } from '../../src/host/unix-socket.ts';
+import { refuseServed, SocketPathError } from '../../src/host/unix-socket.ts';
 import type { Configuration } from '../apply/configuration.ts';
 import { resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import { CONFIG_DEFAULTS } from '../config/schema.ts';
@@ -202,6 +202,8 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const running = await Switch.start(changed, log, takeover?.state, store, kept.addresses).catch(asRefusal);
   let isOurs = takeover === null;
   try {
+    // Before anything is added or kept: what lies beside the control socket is that of who serves it.
+    if (takeover === null) refuseServedControl(config.controlSocket);
     const restored = await kept.restore(running);
     if (takeover !== null) {
       const stopped = stop.then(() => {
@@ -445,9 +447,9 @@ async function openFigures(
   if (metrics === undefined) return null;
   const { readToken, serveFigures } = await import('../figures/listener.ts');
   const version = ringwayVersion();
+  const warn = (message: string): void => log.warn(message);
   try {
-    const token = metrics.tokenFile === null ? null : readToken('metricsToken', metrics.tokenFile);
-    const warn = (message: string): void => log.warn(message);
+    const token = metrics.tokenFile === null ? null : readToken('metricsToken', metrics.tokenFile, warn);
     return await serveFigures(metrics.address, token, () => running.figures(version), warn);
   } catch (error) {
     if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
@@ -482,10 +484,10 @@ async function openWeb(
       return config === undefined ? null : { qemu: guestLine(config), libvirt: libvirtInterface(config) };
     },
   };
+  const warn = (message: string): void => log.warn(message);
   try {
-    const token = web.tokenFile === null ? null : readToken('webToken', web.tokenFile);
-    const api = pageApi(source, version);
-    return await serveWeb(web.address, token, api, webSource, (message) => log.warn(message));
+    const token = web.tokenFile === null ? null : readToken('webToken', web.tokenFile, warn);
+    return await serveWeb(web.address, token, pageApi(source, version), webSource, warn);
   } catch (error) {
     if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
     const refusal = error instanceof ConfigError ? error : new ConfigError(`web: ${error.message}`);
@@ -508,9 +510,22 @@ async function serveControlAt(
   try {
     return await serveControl(path, controlApi(source, ringwayVersion()), (message) => log.warn(message));
   } catch (error) {
-    if (!(error instanceof SocketPathError)) throw error;
-    throw new ConfigError(`control socket: ${error.message} (choose another with --control PATH, or none)`);
+    throw controlRefusal(error);
   }
+}
+
+/** @throws ConfigError when another process serves it */
+function refuseServedControl(path: string | null): void {
+  try {
+    if (path !== null) refuseServed(path);
+  } catch (error) {
+    throw controlRefusal(error);
+  }
+}
+
+function controlRefusal(error: unknown): unknown {
+  if (!(error instanceof SocketPathError)) return error;
+  return new ConfigError(`control socket: ${error.message} (choose another with --control PATH, or none)`);
 }
 
 function recordRunningOrWarn(path: string, log: Logger): () => void {

@@ -18,7 +18,7 @@ import {
   type ViewName,
   wholeText,
 } from '../top/screen.ts';
-import { styleFor, Terminal } from '../top/terminal.ts';
+import { canPlaceText, styleFor, Terminal } from '../top/terminal.ts';
 import { type AskOptions, addAskOptions } from './ask-options.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { findControl } from './running.ts';
@@ -42,7 +42,7 @@ Rates are packets and bits a second, over 1, 10 or 60 seconds; RX is what comes 
   t            over 1, 10 or 60 seconds
   up down      rows that have no room (also k, j, PgUp, PgDn)
   q, Ctrl-C    end
-Where the output is no terminal, one snapshot of all three is printed. NO_COLOR and TERM=dumb are heeded.
+Where the output is no terminal, or a dumb one (TERM=dumb), one snapshot of all three is printed. NO_COLOR is heeded.
 
 Examples:
   ringway top
@@ -63,7 +63,8 @@ export function addTop(program: Command): void {
     const choice = choiceOf(options);
     const control = await findControl(options.control);
     const ask = (): Promise<FiguresReport> => askControl<FiguresReport>(control, '/v1/figures');
-    const isLive = process.stdout.isTTY && options.once !== true && options.json !== true;
+    const isLive =
+      canPlaceText(process.stdout, process.env) && options.once !== true && options.json !== true;
     if (isLive) {
       await live(ask, choice);
       return;

@@ -2,10 +2,11 @@
  * Reads a YAML configuration file into settings as text that know the line they stand on; what they mean and
  * which values are allowed is resolve.ts's business. Main thread, at start.
  */
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, type Pair, parseDocument } from 'yaml';
 import { ConfigError, type SettingSource, type SettingValue } from './settings.ts';
 import { MAP_SPELLING } from './spelling.ts';
+import { readText } from './text-file.ts';
 
 /** @throws ConfigError when the file cannot be read or is not YAML of maps, lists and texts */
 export function readConfigFile(path: string): SettingSource {
@@ -18,22 +19,6 @@ export function readConfigFileAgain(path: string): SettingSource {
   if (stat !== undefined && !stat.isFile() && !stat.isDirectory())
     throw new ConfigError(`cannot read ${path}: it is no plain file`);
   return readConfigFile(path);
-}
-
-const READ_REFUSALS: Readonly<Record<string, string>> = {
-  ENOENT: 'no such file',
-  ENOTDIR: 'no such file',
-  EACCES: 'permission denied',
-  EISDIR: 'it is a folder',
-};
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
-    throw new ConfigError(`cannot read ${path}: ${READ_REFUSALS[code] ?? code}`);
-  }
 }
 
 /** The settings in `text`; `path` is what messages call the file. @throws ConfigError */

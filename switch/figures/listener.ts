@@ -3,11 +3,12 @@
  * whoever has the token where there is one. Main thread.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import { type ListenAddress, listenText } from '../config/kinds/values.ts';
 import { ConfigError } from '../config/settings.ts';
+import { readText } from '../config/text-file.ts';
 import { type ControlHandler, serveControl, serveTcp } from '../control/serve.ts';
 import { EXPOSITION_TYPE, expositionStream } from './exposition.ts';
 import type { FiguresSnapshot } from './snapshot.ts';
@@ -15,18 +16,27 @@ import type { FiguresSnapshot } from './snapshot.ts';
 /** For those who share the socket's group, as an agent that collects figures. */
 const SOCKET_MODE = 0o660;
 const TOKEN_CHARS_MIN = 16;
+/** Of a file's mode: whoever is neither its owner nor of its group may read it, or write. */
+const OTHERS = 0o006;
 const TOKEN_ALLOWED = `a file with a token of at least ${TOKEN_CHARS_MIN} characters`;
 
 /** `setting`: what the file is named by. @throws ConfigError */
-export function readToken(setting: 'metricsToken' | 'webToken', path: string): string {
+export function readToken(
+  setting: 'metricsToken' | 'webToken',
+  path: string,
+  warn: (message: string) => void,
+): string {
   let token: string;
   try {
-    token = readFileSync(path, 'utf8').trim();
+    token = readText(path).trim();
   } catch (error) {
     throw new ConfigError(`${setting}: ${(error as Error).message} (${TOKEN_ALLOWED})`);
   }
-  if (token.length >= TOKEN_CHARS_MIN && /^[\x21-\x7e]+$/.test(token)) return token;
-  throw new ConfigError(`${setting}: ${path} is not allowed (${TOKEN_ALLOWED})`);
+  if (token.length < TOKEN_CHARS_MIN || !/^[\x21-\x7e]+$/.test(token))
+    throw new ConfigError(`${setting}: ${path} is not allowed (${TOKEN_ALLOWED})`);
+  if ((statSync(path).mode & OTHERS) !== 0)
+    warn(`${setting}: others may read or change ${path}: chmod o= ${path}`);
+  return token;
 }
 
 /** Serves figures until the answered object is closed. @throws ConfigError, SocketPathError */

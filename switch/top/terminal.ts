@@ -21,10 +21,13 @@ const HEIGHT = 24;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** As NO_COLOR (no-color.org) and TERM say. */
-export function styleFor(environment: Environment): Style {
-  const { NO_COLOR = '', TERM = '' } = environment;
-  if (TERM === 'dumb') return (text) => text;
+/** Whether lines can be shown in place of others there. */
+export function canPlaceText({ isTTY }: WriteStream, { TERM }: Environment): boolean {
+  return isTTY && TERM !== 'dumb';
+}
+
+/** As NO_COLOR (no-color.org) says. */
+export function styleFor({ NO_COLOR = '' }: Environment): Style {
   return (text, how) =>
     NO_COLOR !== '' && !MONOCHROME.includes(how) ? text : `\x1b[${SGR[how]}m${text}\x1b[0m`;
 }

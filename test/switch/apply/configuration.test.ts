@@ -211,6 +211,33 @@ describe('a configuration that is applied', () => {
     expect(host.done).toEqual([]);
   });
 
+  it('says itself which ports and plugins there are, where it is not the file of the start; there options hold', async () => {
+    const options = jsonSource({
+      ports: { a: { socket: '/r/a.sock' }, b: { socket: '/r/b.sock' } },
+      plugins: { one: { file: '/p/one.ts' } },
+    });
+    const { host, kept, configuration } = await start(jsonSource({}), options);
+    await kept.changePort('a', { tag: '10' });
+    const shown = configuration.shown();
+    expect((await configuration.apply(jsonSource(shown), true, false)).lines).toEqual([]);
+    const other = yaml('ports:\n  a: { socket: /r/a.sock, tag: 20 }\n  c: { socket: /r/c.sock }\n');
+    expect((await configuration.apply(other, false, false)).lines).toEqual([
+      '- port b, socket /r/b.sock',
+      '~ port a: tag 10 -> 20',
+      '+ port c, socket /r/c.sock',
+    ]);
+    expect(host.portConfigs.map(({ name, tag }) => [name, tag])).toEqual([
+      ['a', 20],
+      ['c', undefined],
+    ]);
+    expect((await configuration.apply(other, true, false)).lines).toEqual([]);
+    // As the next start would have it, which the options begin anew.
+    expect((await configuration.apply(other, true, true)).lines).toEqual([
+      '~ port a: tag 20 -> default',
+      '+ port b, socket /r/b.sock',
+    ]);
+  });
+
   it('says all that is wrong, by the line on which it stands', async () => {
     const { configuration } = await start(yaml(BEFORE));
     const wrong = yaml('ports:\n  a: { socket: /r/a.sock, tag: 9999 }\n  b: { sockt: /r/b.sock }\n');

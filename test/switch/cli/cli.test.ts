@@ -489,6 +489,26 @@ describe('run that cannot be: exit code 2, one line, nothing left behind', () =>
     }
   });
 
+  it('a control socket in use, without a change to what its process has kept', async () => {
+    const control = join(folder, 'ringway.sock');
+    const kept = join(folder, 'ringway.ports.json');
+    const before = JSON.stringify({
+      format: 1,
+      ports: {},
+      configured: { other: { name: 'other', kind: 'vhost-user', socket: join(folder, 'other.sock') } },
+      set: { other: { tag: '10' } },
+    });
+    writeFileSync(kept, before, { mode: 0o600 });
+    const fd = listenUnix(control);
+    try {
+      const args = [...good(), '--log-level', 'warn'];
+      expect(await refused(args)).toContain(`control socket: socket ${control} is in use`);
+      expect(readFileSync(kept, 'utf8')).toBe(before);
+    } finally {
+      closeFd(fd);
+    }
+  });
+
   it('a limit on addresses that leaves no room for the arena', async () => {
     const command = `ulimit -v 4000000; exec "${process.execPath}" "${MAIN}" run --port "a=${join(folder, 'a.sock')}"`;
     const { status, stdout, stderr } = spawnSync('sh', ['-c', command], {

@@ -141,6 +141,13 @@ describe.skipIf(!hasScript)(
       await top.key('q', LEFT);
     });
 
+    it('prints all once where no text can be placed', async () => {
+      const top = Top.live('', { TERM: 'dumb' });
+      expect(await top.exitCode()).toBe(0);
+      expect(top.output).toMatch(/\*PORT[\s\S]*\*WORKER/);
+      expect(top.output).not.toContain('\u001b');
+    });
+
     it('is without colours when asked for', async () => {
       const top = Top.live('--view drops', { NO_COLOR: '1' });
       await top.until('noBuffer');

@@ -1,5 +1,5 @@
 /** Where Prometheus asks: who may, for what, and how an address that cannot be had is told. */
-import { existsSync, lstatSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -127,23 +127,39 @@ it('at a UNIX socket its group may ask, and it goes with the process', async () 
 });
 
 describe('a token', () => {
+  let warnings: string[] = [];
+  const warn = (message: string): unknown => warnings.push(message);
+  beforeEach(() => {
+    warnings = [];
+  });
+
   const fileWith = (text: string): string => {
     const path = join(folder, 'token');
-    writeFileSync(path, text);
+    writeFileSync(path, text, { mode: 0o600 });
     return path;
   };
 
   it('is what a file has, without the end of the line', () => {
-    expect(readToken('metricsToken', fileWith(`${TOKEN}\n`))).toBe(TOKEN);
+    expect(readToken('metricsToken', fileWith(`${TOKEN}\n`), warn)).toBe(TOKEN);
+    expect(warnings).toEqual([]);
   });
 
   it.each(['', 'short', 'of some length but with blanks'])('is not %o', (text) => {
-    expect(() => readToken('metricsToken', fileWith(text))).toThrow(
+    expect(() => readToken('metricsToken', fileWith(text), warn)).toThrow(
       /metricsToken: .* is not allowed \(a file with a token/,
     );
   });
 
+  it('is warned of where others may read its file', () => {
+    const path = fileWith(TOKEN);
+    chmodSync(path, 0o644);
+    expect(readToken('webToken', path, warn)).toBe(TOKEN);
+    expect(warnings).toEqual([`webToken: others may read or change ${path}: chmod o= ${path}`]);
+  });
+
   it('must be there', () => {
-    expect(() => readToken('metricsToken', join(folder, 'none'))).toThrow(/metricsToken: ENOENT/);
+    expect(() => readToken('metricsToken', join(folder, 'none'), warn)).toThrow(
+      /metricsToken: cannot read .*none: no such file \(a file with a token/,
+    );
   });
 });
