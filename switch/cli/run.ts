@@ -363,8 +363,8 @@ function withKept(
 /** SIGHUP: the file that it was started with may say something else now. What it says wrong changes nothing. */
 async function reload(configuration: Configuration, path: string, log: Logger): Promise<void> {
   try {
-    const { readConfigFile } = await import('../config/file.ts');
-    const { lines } = await configuration.apply(readConfigFile(path), false, true);
+    const { readConfigFileAgain } = await import('../config/file.ts');
+    const { lines } = await configuration.apply(readConfigFileAgain(path), false, true);
     if (lines.length === 0) log.info({ path }, 'says what runs already');
   } catch (error) {
     log.error({ path }, `was not applied: ${error instanceof Error ? error.message : String(error)}`);
@@ -469,10 +469,9 @@ async function openWeb(
   hasGuests: boolean,
 ): Promise<{ close(): Promise<void> } | null> {
   if (web === undefined) return null;
-  const [{ serveWeb }, { readToken }, { controlApi }, { guestLine, libvirtInterface }] = await Promise.all([
+  const [{ pageApi, serveWeb }, { readToken }, { guestLine, libvirtInterface }] = await Promise.all([
     import('../web/listener.ts'),
     import('../figures/listener.ts'),
-    import('../control/api.ts'),
     import('./guest-line.ts'),
   ]);
   const version = ringwayVersion();
@@ -488,8 +487,7 @@ async function openWeb(
   const warn = (message: string): void => log.warn(message);
   try {
     const token = web.tokenFile === null ? null : readToken('webToken', web.tokenFile, warn);
-    const api = controlApi(source, version);
-    return await serveWeb(web.address, token, api, webSource, warn);
+    return await serveWeb(web.address, token, pageApi(source, version), webSource, warn);
   } catch (error) {
     if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
     const refusal = error instanceof ConfigError ? error : new ConfigError(`web: ${error.message}`);

@@ -1,6 +1,6 @@
 /**
- * The web page and the control API at one address, for whoever has the token: the page's files, what it is told while it is
- * open, and all that the API answers but handing the process over. Main thread; loaded only where there is a page.
+ * The web page and the control API (`pageApi` of listener.ts) at one address, for whoever has the token: the page's files, and
+ * what it is told while it is open. Main thread; loaded only where there is a page.
  */
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
@@ -14,8 +14,6 @@ import { type EventSource, eventStream } from './events.ts';
 import { COOKIE_GONE, cookieOf, hasToken, isToken } from './token.ts';
 
 const TOKEN_BYTES_MAX = 4096;
-/** Sockets and descriptors cannot come by this way. */
-const NOT_HERE = ['/v1/takeover'];
 
 export type WebSource = EventSource & {
   /** Lines and XML that plug a guest into a port; null: there is no such port, or no guest goes there. */
@@ -40,7 +38,6 @@ export function webHandler(api: ControlHandler, source: WebSource, token: string
       if (pathname === '/events' && isReading) return events(source);
       const port = /^\/plug\/([^/]+)$/.exec(pathname)?.[1];
       if (port !== undefined && isReading) return plug(source, decodeURIComponent(port));
-      if (NOT_HERE.includes(pathname)) return refuse(404, `there is no ${request.method} ${pathname}`);
       return api.fetch(request, bindings);
     },
   };

@@ -5,12 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Hono } from 'hono';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import type { ControlSource } from '../../../switch/control/api.ts';
 import type { PortReport } from '../../../switch/control/report.ts';
 import { serveControl, serveTcp } from '../../../switch/control/serve.ts';
 import type { FiguresReport } from '../../../switch/figures/report.ts';
 import { ASSET_PATHS, assetAt } from '../../../switch/web/assets.ts';
 import { eventStream } from '../../../switch/web/events.ts';
 import { type WebSource, webHandler } from '../../../switch/web/handler.ts';
+import { pageApi } from '../../../switch/web/listener.ts';
 
 const TOKEN = 'a-token-of-many-letters';
 const BYTES_MAX = 150 * 1024;
@@ -18,7 +20,6 @@ const BYTES_MAX = 150 * 1024;
 const api = new Hono();
 api.get('/v1/ports', (context) => context.json([]));
 api.post('/v1/trace', (context) => context.json({}));
-api.post('/v1/takeover', (context) => context.json({}));
 
 let ports: PortReport[] = [];
 const source: WebSource = {
@@ -73,7 +74,7 @@ describe('who has no token', () => {
 });
 
 describe('who has it', () => {
-  it('gets a cookie that no script and no other site can use, and with it everything but the takeover', async () => {
+  it('gets a cookie that no script and no other site can use, and with it everything', async () => {
     const base = await serve();
     const { place, cookie } = await logIn(base, TOKEN);
     expect(place).toBe('/');
@@ -88,9 +89,21 @@ describe('who has it', () => {
       fetch(`${base}${path}`, { method: 'POST', body: '{}', headers });
     expect((await post('/v1/trace', shown)).status).toBe(200);
     expect((await post('/v1/trace', { ...bearer, Origin: base })).status).toBe(200);
-    expect((await post('/v1/takeover', bearer)).status).toBe(404);
     const out = await get(`${base}/logout`, shown);
     expect(out.headers.get('Set-Cookie')).toContain('Max-Age=0');
+  });
+
+  it('cannot have the process handed over, however it is asked for', async () => {
+    const takeOver = vi.fn();
+    const own = pageApi({ takeOver } as unknown as ControlSource, '1');
+    const server = await serveTcp('127.0.0.1', 0, webHandler(own, source, TOKEN));
+    closing.push(() => server.close());
+    for (const path of ['/v1/takeover', '/v1/%74akeover', '/%761/takeover']) {
+      const body = JSON.stringify({ socket: 'next', formats: [1] });
+      const asked = { method: 'POST', headers: bearer, body };
+      expect((await fetch(`http://127.0.0.1:${server.port}${path}`, asked)).status, path).toBe(409);
+    }
+    expect(takeOver).not.toHaveBeenCalled();
   });
 
   it('is not another site that has a browser ask', async () => {
