@@ -97,7 +97,7 @@ export function withWholePaths<Value>(
   return Object.fromEntries(
     Object.entries(settings).map(([key, value]) => [
       key,
-      pathKeys.includes(key) && typeof value === 'string' ? resolve(value) : value,
+      pathKeys.includes(key) && typeof value === 'string' && value !== '' ? resolve(value) : value,
     ]),
   );
 }

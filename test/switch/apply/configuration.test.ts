@@ -171,12 +171,22 @@ describe('a configuration that is applied', () => {
       '+ plugin three',
       '- port c, socket /r/c.sock',
       '! port b: queues 2 -> 4, rateIn 10000000 -> default (it is removed and added again: its link goes down for a moment)',
-      '~ port a: tag 10 -> 20, vlanMode default -> native-untagged, trunks default -> [1,2]',
+      '~ port a: tag 10 -> 20, vlanMode default -> native-untagged, trunks default -> [1, 2]',
       '+ port d, socket /r/c.sock',
     ]);
     expect(report.applied).toBe(false);
     expect(host.done).toEqual([]);
     expect(plain([host.portConfigs, host.pluginSpecs])).toEqual(before);
+  });
+
+  it('is told in the words of a file', async () => {
+    const { configuration } = await start(yaml('ports:\n  a: { socket: /r/a.sock, mode: 0600 }\n'));
+    const set = 'mode: 0660, owner: 0:107, features: { packed: off }, protected: on, guard: [dhcp, ra]';
+    const other = yaml(`ports:\n  a: { socket: /r/a.sock, ${set} }\n`);
+    const [line] = (await configuration.apply(other, true, false)).lines;
+    expect(line).toContain('mode 0600 -> 0660, owner default -> 0:107, features default -> { packed: off }');
+    expect(line).toContain('guard default -> [dhcp, ra]');
+    expect(line).toContain('protected default -> on');
   });
 
   it('comes about, and touches nothing else', async () => {
