@@ -81,9 +81,13 @@ type Configured = { readonly ports: readonly PortConfig[]; readonly plugins: rea
 export type PortHost = Pick<
   ControlSource,
   'addPort' | 'changePort' | 'removePort' | 'addGroup' | 'removeGroup' | 'addPlugin' | 'removePlugin'
-> & { setPlugins(specs: readonly PluginSpec[]): Promise<void> };
+> & {
+  setPlugins(specs: readonly PluginSpec[]): Promise<void>;
+  /** Those of before that went with their ports, which are there again. */
+  restoreAddresses(before: readonly KeptAddress[]): void;
+};
 
-export class KeptPorts implements PortHost {
+export class KeptPorts implements Omit<PortHost, 'restoreAddresses'> {
   readonly #path: string | null;
   readonly #log: Logger;
   #host: PortHost | null = null;
@@ -296,17 +300,22 @@ export class KeptPorts implements PortHost {
     this.#write();
   }
 
-  /** Answers what has everything be kept again as it is now. */
+  /** Answers what has everything be kept again as it is now, and what went with ports that are there again. */
   memento(): () => void {
     const maps = [this.#ports, this.#set, this.#groups, this.#plugins] as Map<string, unknown>[];
     const before = maps.map((map) => [...map]);
     const missing = [...this.#missing];
+    const groups = [...this.#groups];
+    const addresses = this.#addresses;
     return () => {
+      const lost = groups.filter(([key]) => !this.#groups.has(key));
       for (const [i, map] of maps.entries()) {
         map.clear();
         for (const [name, value] of before[i]) map.set(name, value);
       }
       for (const name of missing) this.#missing.add(name);
+      for (const [, each] of lost) this.#restoreGroup(each);
+      this.#running.restoreAddresses(addresses);
       this.#write();
     };
   }

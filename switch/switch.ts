@@ -515,6 +515,11 @@ export class Switch {
     this.#statics.onKept = listener;
   }
 
+  /** Of those, what is not any more is there again: their ports were removed and came back. */
+  restoreAddresses(before: readonly KeptAddress[]): void {
+    this.#statics.restore(before, this.#tick);
+  }
+
   /** `vlan` null: that of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
   addAddress(mac: string, vlan: number | null, portName: string): void {
     this.#ports.refuseWhileFrozen();

@@ -11,7 +11,7 @@ import { PROBLEM_TYPE, problemText } from '../control/problem.ts';
 import type { ControlHandler } from '../control/serve.ts';
 import { type Asset, assetAt } from './assets.ts';
 import { type EventSource, eventStream } from './events.ts';
-import { COOKIE_GONE, cookieOf, hasToken, isToken } from './token.ts';
+import { cookieOf, goneCookieOf, hasToken, isToken } from './token.ts';
 
 const TOKEN_BYTES_MAX = 4096;
 
@@ -34,7 +34,7 @@ export function webHandler(api: ControlHandler, source: WebSource, token: string
         return pathname === '/' ? redirect('/login') : refuse(401, 'the token is needed');
       if (asset !== null) return answerWith(asset);
       if (!isReading && !isOfPage(bindings.incoming)) return refuse(403, 'asked for by another site');
-      if (pathname === '/logout') return redirect('/login', { 'Set-Cookie': COOKIE_GONE });
+      if (pathname === '/logout') return logOut(token);
       if (pathname === '/events' && isReading) return events(source);
       const port = /^\/plug\/([^/]+)$/.exec(pathname)?.[1];
       if (port !== undefined && isReading) return plug(source, decodeURIComponent(port));
@@ -57,6 +57,10 @@ async function logIn(request: Request, bindings: HttpBindings, token: string | n
   const given = await formToken(request);
   if (token !== null && (given === null || !isToken(given, token))) return redirect('/login#wrong');
   return redirect('/', token === null ? {} : { 'Set-Cookie': cookieOf(token) });
+}
+
+function logOut(token: string | null): Response {
+  return redirect('/login', token === null ? {} : { 'Set-Cookie': goneCookieOf(token) });
 }
 
 /** Null: there is none, or more than any is long. */

@@ -15,10 +15,12 @@ import {
   type SwitchConfig,
 } from '../../../switch/config/resolve.ts';
 import { jsonSource, type SettingSource } from '../../../switch/config/settings.ts';
+import type { GroupChange } from '../../../switch/control/api.ts';
 import { KeptPorts, type PortHost } from '../../../switch/kept-ports.ts';
 import type { Logger } from '../../../switch/log.ts';
 import type { PluginSpec } from '../../../switch/plugin/bundle.ts';
 import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
+import type { KeptAddress } from '../../../switch/static-addresses.ts';
 import { Random, seeds } from '../../vring/random.ts';
 
 const NO_OPTIONS: SettingSource = jsonSource({});
@@ -35,6 +37,10 @@ const log = { info: () => {}, warn: () => {}, error: () => {} } as unknown as Lo
 class FakeHost implements PortHost {
   readonly ports = new Map<string, PortConfig>();
   pluginSpecs: readonly PluginSpec[] = [];
+  /** PORT GROUP VLAN */
+  readonly members = new Set<string>();
+  addresses: readonly KeptAddress[] = [];
+  onKept: (kept: readonly KeptAddress[]) => void = () => {};
   /** What was done, in order. */
   readonly done: string[] = [];
   /** How many more things may be done before one is refused. */
@@ -58,6 +64,20 @@ class FakeHost implements PortHost {
     this.ports.set(config.name, config);
   }
 
+  addGroup({ port, group, vlan }: GroupChange): void {
+    this.members.add(`${port} ${group.join('.')} ${vlan}`);
+  }
+
+  addAddress(address: KeptAddress): void {
+    this.addresses = [...this.addresses, address];
+    this.onKept(this.addresses);
+  }
+
+  restoreAddresses(before: readonly KeptAddress[]): void {
+    this.addresses = before;
+    this.onKept(before);
+  }
+
   async changePort(name: string, change: unknown): Promise<void> {
     this.#note(`change ${name}`);
     const port = this.ports.get(name);
@@ -68,6 +88,9 @@ class FakeHost implements PortHost {
   async removePort(name: string): Promise<void> {
     this.#note(`remove ${name}`);
     if (!this.ports.delete(name)) throw new NoSuchPortError(name);
+    for (const member of this.members) if (member.startsWith(`${name} `)) this.members.delete(member);
+    this.addresses = this.addresses.filter(({ port }) => port !== name);
+    this.onKept(this.addresses);
   }
 
   async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
@@ -82,7 +105,6 @@ class FakeHost implements PortHost {
   }
 
   async tryPlugins(): Promise<void> {}
-  addGroup(): void {}
   removeGroup(): void {}
   async addPlugin(): Promise<void> {}
   async removePlugin(): Promise<void> {}
@@ -104,6 +126,7 @@ async function start(file: SettingSource, options: SettingSource = NO_OPTIONS): 
   for (const port of ports) await host.addPort(port);
   host.pluginSpecs = plugins;
   await kept.restore(host);
+  host.onKept = (addresses) => kept.keepAddresses(addresses);
   const configuration = new Configuration({ running: host, kept, log, started, file, options });
   host.done.length = 0;
   return { host, kept, configuration, started };
@@ -190,7 +213,19 @@ describe('a configuration that is applied', () => {
       rmSync(join(folder, 'state.json'), { force: true });
       const { host, kept, configuration } = await start(yaml(BEFORE));
       await kept.changePort('c', { tag: '7' });
-      const before = plain([byName(host.portConfigs), host.pluginSpecs, configuration.shown()]);
+      for (const port of ['a', 'b', 'c']) {
+        kept.addGroup({ port, group: Uint8Array.of(239, 1, 1, 1), vlan: 7 });
+        host.addAddress({ mac: `02:00:00:00:00:0${port}`, vlan: 7, port, sticky: false });
+      }
+      const all = (): unknown =>
+        plain([
+          byName(host.portConfigs),
+          host.pluginSpecs,
+          configuration.shown(),
+          [...host.members].sort(),
+          host.addresses,
+        ]);
+      const before = all();
       const stateBefore = state();
       host.left = steps;
       const result = await configuration.apply(yaml(AFTER), false, false).catch((error: Error) => error);
@@ -199,7 +234,7 @@ describe('a configuration that is applied', () => {
         return;
       }
       expect(result.message).toBe('refused by the test');
-      expect(plain([byName(host.portConfigs), host.pluginSpecs, configuration.shown()])).toEqual(before);
+      expect(all()).toEqual(before);
       expect(state()).toBe(stateBefore);
     }
   });

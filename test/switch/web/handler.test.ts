@@ -13,6 +13,7 @@ import { ASSET_PATHS, assetAt } from '../../../switch/web/assets.ts';
 import { eventStream } from '../../../switch/web/events.ts';
 import { type WebSource, webHandler } from '../../../switch/web/handler.ts';
 import { pageApi } from '../../../switch/web/listener.ts';
+import { cookieOf } from '../../../switch/web/token.ts';
 
 const TOKEN = 'a-token-of-many-letters';
 const BYTES_MAX = 150 * 1024;
@@ -64,6 +65,8 @@ describe('who has no token', () => {
       expect((await get(`${base}${path}`)).status, path).toBe(401);
     expect((await get(`${base}/v1/ports`, { Authorization: 'Bearer wrong' })).status).toBe(401);
     expect((await get(`${base}/v1/ports`, { Cookie: `ringway=${TOKEN}` })).status).toBe(401);
+    const [name] = cookieOf(TOKEN).split('=');
+    expect((await get(`${base}/v1/ports`, { Cookie: `${name}=${TOKEN}` })).status).toBe(401);
   });
 
   it('is told when it was the wrong one, however long', async () => {
@@ -78,7 +81,9 @@ describe('who has it', () => {
     const base = await serve();
     const { place, cookie } = await logIn(base, TOKEN);
     expect(place).toBe('/');
-    expect(cookie).toMatch(/^ringway=[0-9a-f]{64}; Path=\/; Max-Age=\d+; HttpOnly; SameSite=Strict$/);
+    expect(cookie).toMatch(
+      /^ringway-[0-9a-f]{8}=[0-9a-f]{64}; Path=\/; Max-Age=\d+; HttpOnly; SameSite=Strict$/,
+    );
     expect(cookie).not.toContain(TOKEN);
     const shown = { Cookie: cookie.split(';')[0] };
     expect((await get(`${base}/`, shown)).status).toBe(200);
@@ -91,6 +96,16 @@ describe('who has it', () => {
     expect((await post('/v1/trace', { ...bearer, Origin: base })).status).toBe(200);
     const out = await get(`${base}/logout`, shown);
     expect(out.headers.get('Set-Cookie')).toContain('Max-Age=0');
+  });
+
+  it('keeps it beside that of another Ringway at this host', async () => {
+    const other = cookieOf('another-token-of-many-letters').split(';')[0];
+    const base = await serve();
+    const own = (await logIn(base, TOKEN)).cookie.split(';')[0];
+    expect(own.split('=')[0]).not.toBe(other.split('=')[0]);
+    for (const cookie of [`${other}; ${own}`, `${own}; ${other}`])
+      expect((await get(`${base}/v1/ports`, { Cookie: cookie })).status).toBe(200);
+    expect((await get(`${base}/v1/ports`, { Cookie: other })).status).toBe(401);
   });
 
   it('cannot have the process handed over, however it is asked for', async () => {
