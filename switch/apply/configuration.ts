@@ -3,6 +3,7 @@
  * (plan.ts): all of it or nothing, and what does not differ is not touched. The settings are those of a file; options of the
  * command line add to them and override them, as at the start, but for ports and plugins where it is another file. Main thread.
  */
+import { resolve } from 'node:path';
 import { withWholePaths } from '../config/kinds/index.ts';
 import { type PortConfig, resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import {
@@ -10,6 +11,7 @@ import {
   mergedValues,
   type SettingMap,
   type SettingSource,
+  type SettingValue,
   valueAt,
 } from '../config/settings.ts';
 import type { KeptPorts } from '../kept-ports.ts';
@@ -37,6 +39,9 @@ export type ApplyReport = {
 
 type Settings = Readonly<Record<string, unknown>>;
 
+/** Settings of the whole switch that are paths; addresses may be. */
+const PATHS: readonly string[] = ['control', 'positions', 'state', 'metricsToken', 'webToken'];
+const ADDRESSES: readonly string[] = ['metrics', 'web'];
 const SAID_BY_ANOTHER: readonly string[] = ['ports', 'plugins'];
 
 export class Configuration {
@@ -77,7 +82,7 @@ export class Configuration {
     return {
       ports: Object.fromEntries(ports),
       ...(plugins.length > 0 && { plugins: Object.fromEntries(plugins) }),
-      ...whole,
+      ...Object.fromEntries(Object.entries(whole).map(([key, value]) => [key, fromTheRoot(key, value)])),
     };
   }
 
@@ -191,6 +196,13 @@ export class Configuration {
 function changeTo(values: readonly ValueChange[], written: unknown): Settings {
   const settings = isSettingMap(written) ? written : {};
   return Object.fromEntries(values.map(({ key }) => [key, settings[key] ?? null]));
+}
+
+/** A path of the whole switch's from the root on: whoever reads it may be in another folder. */
+function fromTheRoot(key: string, value: SettingValue): SettingValue {
+  if (typeof value !== 'string' || value === 'none') return value;
+  const isPath = PATHS.includes(key) || (ADDRESSES.includes(key) && value.includes('/'));
+  return isPath ? resolve(value) : value;
 }
 
 function shownPlugin({ file, onFault, budgetUs, settings }: PluginSpec): SettingMap {

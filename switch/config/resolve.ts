@@ -100,6 +100,7 @@ import {
   faultsError,
   isSettingMap,
   jsonPortSource,
+  jsonSource,
   mergedValues,
   type SettingFault,
   type SettingMap,
@@ -167,6 +168,11 @@ function refuseTooManyPorts(values: SettingMap, sources: readonly SettingSource[
   if (count <= PORTS_MAX) return;
   const text = `${count} are not allowed (${PORTS_MAX} at most)`;
   throw faultError(sourceThatSet(values, sources, path).subject(path), { path, text });
+}
+
+/** A switch, from its settings as a configuration file has them, as JSON; what is left out is as by default. @throws ConfigError */
+export function resolveSwitch(settings: unknown): SwitchConfig {
+  return resolveConfig([jsonSource(settings)]);
 }
 
 /** One port alone, from the JSON of its settings. @throws ConfigError with all of them that cannot be */

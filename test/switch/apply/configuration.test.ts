@@ -4,7 +4,7 @@
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Configuration } from '../../../switch/apply/configuration.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
@@ -281,6 +281,28 @@ describe('a configuration that is applied', () => {
       '~ port a: tag 20 -> default',
       '+ port b, socket /r/b.sock',
     ]);
+  });
+
+  it('is shown with whole paths, for whoever reads it elsewhere', async () => {
+    const settings = {
+      control: 'c.sock',
+      state: 'none',
+      metrics: '[::1]:9600',
+      web: './w.sock',
+      webToken: 't',
+    };
+    const file = jsonSource({ ports: { a: { socket: 'a.sock' } }, ...settings });
+    const { configuration } = await start(file);
+    const shown = configuration.shown();
+    expect(shown).toEqual({
+      ports: { a: { socket: resolve('a.sock') } },
+      control: resolve('c.sock'),
+      state: 'none',
+      metrics: '[::1]:9600',
+      web: resolve('w.sock'),
+      webToken: resolve('t'),
+    });
+    expect((await configuration.apply(jsonSource(shown), true, false)).lines).toEqual([]);
   });
 
   it('says all that is wrong, by the line on which it stands', async () => {
