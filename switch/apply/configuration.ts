@@ -107,6 +107,14 @@ export class Configuration {
     return done;
   }
 
+  /** Resolves when nothing is being applied; what is asked for afterwards has not begun. */
+  async settled(): Promise<void> {
+    for (let last: unknown; last !== this.#last; ) {
+      last = this.#last;
+      await last;
+    }
+  }
+
   async #apply(file: SettingSource, dryRun: boolean, isOwn: boolean): Promise<ApplyReport> {
     const sources = isOwn ? this.#sources(file) : this.#sourcesOfAnother(file);
     const wanted = resolveConfig(sources);

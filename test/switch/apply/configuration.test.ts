@@ -239,6 +239,22 @@ describe('a configuration that is applied', () => {
     }
   });
 
+  it('is waited for by whoever wants all to stay as it is, with those that wait for their turn', async () => {
+    const { host, configuration } = await start(yaml(BEFORE));
+    const seen: string[] = [];
+    const note = (what: string) => (): void => void seen.push(what);
+    const all = [
+      configuration.apply(yaml(AFTER), false, false).then(note('first')),
+      configuration.settled().then(note('settled')),
+      configuration.apply(yaml(BEFORE), false, false).then(note('second')),
+    ];
+    await Promise.all(all);
+    expect(seen).toEqual(['first', 'second', 'settled']);
+    const { length } = host.done;
+    await configuration.settled();
+    expect([length > 10, host.done.length]).toEqual([true, length]);
+  });
+
   it('is not, where only another process can have it; and the options of the start hold', async () => {
     const options = jsonSource({ idleUs: 50 });
     const { host, configuration } = await start(yaml(`${BEFORE}\ncpus: [0]\n`), options);
