@@ -162,7 +162,7 @@ export class Configuration {
     const kept = this.#kept;
     const before = mergedValues(this.#sources(this.#file));
     const undo: (() => Promise<void>)[] = [];
-    const keepAsBefore = kept.memento();
+    const keepAsBefore = kept.memento(namesIn(plan));
     const oldPlugins = this.#running.pluginSpecs;
     const remove = async (port: PortConfig): Promise<void> => {
       const settings = this.#givenOf(port.name, before);
@@ -198,6 +198,12 @@ export class Configuration {
       throw error;
     }
   }
+}
+
+/** Of the ports that are touched. */
+function namesIn({ added, removed, replaced, changed }: Plan): ReadonlySet<string> {
+  const all = [...added, ...removed, ...replaced.map(({ to }) => to), ...changed];
+  return new Set(all.map(({ name }) => name));
 }
 
 /** As `ringway set` would say it, with the settings as they are written; null: as if left out. */

@@ -239,6 +239,26 @@ describe('a configuration that is applied', () => {
     }
   });
 
+  it('takes back nothing that was said of other ports meanwhile', async () => {
+    const { host, kept, configuration } = await start(yaml(BEFORE));
+    const other = resolveConfig([jsonSource({ ports: { z: { socket: '/r/z.sock' } } })]).ports[0];
+    await kept.addPort(other, { socket: '/r/z.sock' });
+    host.done.length = 0;
+    host.left = 5;
+    const file = AFTER.replace('\nplugins:', '\n  z: { socket: /r/z.sock }\nplugins:');
+    const refused = configuration.apply(yaml(file), false, false).catch((error: Error) => error.message);
+    while (host.done.length === 0) await null;
+    const added = { ...other, name: 'y', socket: '/r/y.sock' } as PortConfig;
+    const meanwhile = [kept.addPort(added, { socket: '/r/y.sock' }), kept.changePort('z', { mtu: '1400' })];
+    expect(await refused).toBe('refused by the test');
+    await Promise.all(meanwhile);
+    expect(JSON.parse(state() ?? '').ports).toEqual({
+      z: { socket: '/r/z.sock', mtu: '1400' },
+      y: { socket: '/r/y.sock' },
+    });
+    expect([...host.ports.keys()].sort()).toEqual(['a', 'b', 'c', 'y', 'z']);
+  });
+
   it('is waited for by whoever wants all to stay as it is, with those that wait for their turn', async () => {
     const { host, configuration } = await start(yaml(BEFORE));
     const seen: string[] = [];
