@@ -34,6 +34,14 @@ const WORDINGS: readonly (readonly [AdviceName, RegExp | string])[] = [
   ['frontEndLeft', /\(last: the front-end closed the connection\)/],
   ['notConnected', /^waiting for a front-end to connect($|;)/],
   ['notListening', /^waiting for a front-end to listen at [^(]*$/],
+  [
+    'notConnected',
+    /^waiting for QEMU to connect \(-netdev stream\)($|; last: the other side closed the connection$)/,
+  ],
+  [
+    'notListening',
+    /^waiting for QEMU to listen at [^(]* \(-netdev stream,server=on\)($|; last: the other side closed the connection$)/,
+  ],
   ['notServing', /^not started yet|^not attached yet|^the port was stopped/],
   ['unixFraming', /the other side sent a frame of/],
   ['tapMoved', /^[^;]+ was (renamed|moved) to [^;]+$/],

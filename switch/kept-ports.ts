@@ -81,9 +81,13 @@ type Configured = { readonly ports: readonly PortConfig[]; readonly plugins: rea
 export type PortHost = Pick<
   ControlSource,
   'addPort' | 'changePort' | 'removePort' | 'addGroup' | 'removeGroup' | 'addPlugin' | 'removePlugin'
-> & { setPlugins(specs: readonly PluginSpec[]): Promise<void> };
+> & {
+  setPlugins(specs: readonly PluginSpec[]): Promise<void>;
+  /** Those of before that went with their ports, which are there again. */
+  restoreAddresses(before: readonly KeptAddress[]): void;
+};
 
-export class KeptPorts implements PortHost {
+export class KeptPorts implements Omit<PortHost, 'restoreAddresses'> {
   readonly #path: string | null;
   readonly #log: Logger;
   #host: PortHost | null = null;
@@ -296,17 +300,24 @@ export class KeptPorts implements PortHost {
     this.#write();
   }
 
-  /** Answers what has everything be kept again as it is now. */
-  memento(): () => void {
-    const maps = [this.#ports, this.#set, this.#groups, this.#plugins] as Map<string, unknown>[];
-    const before = maps.map((map) => [...map]);
-    const missing = [...this.#missing];
+  /**
+   * Answers what has all of these ports, and the plugins, be kept again as it is now, and what went with ports that are there
+   * again. What is said of other ports meanwhile holds.
+   */
+  memento(portNames: ReadonlySet<string>): () => void {
+    const isOne = (name: string): boolean => portNames.has(name);
+    const ports = restorer(this.#ports, isOne);
+    const set = restorer(this.#set, isOne);
+    const plugins = restorer(this.#plugins, () => true);
+    const groups = restorer(this.#groups, (_, { port }) => isOne(port));
+    const missing = [...this.#missing].filter(isOne);
+    const addresses = this.#addresses.filter(({ port }) => isOne(port));
     return () => {
-      for (const [i, map] of maps.entries()) {
-        map.clear();
-        for (const [name, value] of before[i]) map.set(name, value);
-      }
+      const lost = groups();
+      for (const restore of [ports, set, plugins]) restore();
       for (const name of missing) this.#missing.add(name);
+      for (const each of lost) this.#restoreGroup(each);
+      this.#running.restoreAddresses(addresses);
       this.#write();
     };
   }
@@ -399,6 +410,24 @@ export class KeptPorts implements PortHost {
       this.#log.warn(`ports will not be as they are now after a restart: ${path}: ${messageOf(error)}`);
     }
   }
+}
+
+/** Answers what has the map's entries of that kind be as they are now, in their places, and answers those that were gone. */
+function restorer<Value>(
+  map: Map<string, Value>,
+  isOne: (key: string, value: Value) => boolean,
+): () => readonly Value[] {
+  const before = [...map];
+  return () => {
+    const now = new Map(map);
+    map.clear();
+    for (const [key, value] of before) {
+      if (isOne(key, value)) map.set(key, value);
+      else if (now.has(key)) map.set(key, now.get(key) as Value);
+    }
+    for (const [key, value] of now) if (!isOne(key, value) && !map.has(key)) map.set(key, value);
+    return before.filter(([key, value]) => isOne(key, value) && !now.has(key)).map(([, value]) => value);
+  };
 }
 
 function keyOf({ vlan, group, port }: KeptGroup): string {

@@ -27,8 +27,7 @@ import { pluginClash } from './config/plugins.ts';
 import { type PortConfig, resolveChange } from './config/resolve.ts';
 import { ConfigError, faultError, portSubject } from './config/settings.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
-
-export const PORTS_MAX = 4096;
+import { PORTS_MAX } from './ports-max.ts';
 
 /** @throws HandOverError, which names the port */
 function takeOver(port: Port, handed: HandedPort): void {

@@ -80,6 +80,18 @@ export class StaticAddresses {
     if (gone.length > 0) this.#tell();
   }
 
+  /** Of what was kept before, what is not any more is there again. */
+  restore(before: readonly KeptAddress[], nowTick: number): void {
+    const lost = before.filter((each) => !this.#kept.has(keyOf(each)));
+    for (const each of lost) {
+      const port = this.#ports.get(each.port);
+      if (each.sticky && port?.sticks === false) continue;
+      this.#kept.set(keyOf(each), each);
+      if (port !== undefined) this.#set(each, port.id, nowTick);
+    }
+    if (lost.length > 0) this.#tell();
+  }
+
   /** @throws NoSuchPortError, PortConflictError where there is no room, or a port has it by its settings */
   add(mac: string, vlan: number, portName: string, nowTick: number): void {
     const port = this.#ports.get(portName);

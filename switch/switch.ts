@@ -16,7 +16,7 @@ import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import { allocateScratch } from '../src/memory/scratch.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
-import type { HandOver } from '../src/port/hand-over.ts';
+import type { HandedPort, HandOver } from '../src/port/hand-over.ts';
 import {
   COUNT_BYTES,
   COUNT_CALLS,
@@ -55,7 +55,8 @@ import type { PluginSpec } from './plugin/bundle.ts';
 import { type PluginNotes, type PluginReport, PluginTable } from './plugin/plugin-table.ts';
 import { PluginStuckError } from './plugin/plugin-watch.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
-import { PORTS_MAX, PortTable } from './port-table.ts';
+import { PortTable } from './port-table.ts';
+import { PORTS_MAX } from './ports-max.ts';
 import type { DescriptorStore } from './service/store.ts';
 import { ROUTER_VLANS_MAX } from './snooping/members.ts';
 import type { MdbReport } from './snooping/report.ts';
@@ -106,6 +107,8 @@ export class Switch {
   /** When the rings of this process, or of the one that is taken over from, began to rest. */
   #restNs = 0n;
   readonly #taken: SwitchState | null;
+  /** Of these, the ports that nobody has taken over yet. */
+  readonly #handed: Map<string, HandedPort>;
   /** Those that are handed over. */
   #frozen: readonly (Port & HandOver)[] = [];
   /** Lines for the log that wait until the ports are there; null: they are. */
@@ -125,6 +128,7 @@ export class Switch {
     kept: readonly KeptAddress[],
   ) {
     this.#taken = taken;
+    this.#handed = new Map(Object.entries(taken?.ports ?? {}));
     this.#late = taken === null ? null : [];
     this.#config = config;
     this.#log = log;
@@ -196,7 +200,12 @@ export class Switch {
       arenaView,
       records: this.#records,
       workers: this.#workers,
-      handedTo: ({ name }) => taken?.ports[name] ?? null,
+      // Once: a port that is added by this name later is another one.
+      handedTo: ({ name }) => {
+        const handed = this.#handed.get(name) ?? null;
+        this.#handed.delete(name);
+        return handed;
+      },
       leftOf: (port) => store?.leftOf(port) ?? null,
       keeperOf: (port) => store?.keeperOf(port) ?? null,
       pluginNames: () => this.#plugins.names,
@@ -420,11 +429,11 @@ export class Switch {
   async startLate(): Promise<void> {
     const late = this.#late ?? [];
     this.#late = null;
-    for (const [name, port] of Object.entries(this.#taken?.ports ?? {})) {
-      if (this.#ports.withName(name) !== undefined) continue;
+    for (const [name, port] of this.#handed) {
       endHanded(port);
       this.#log.warn({ port: name }, 'is not in the settings, and has ended');
     }
+    this.#handed.clear();
     for (const config of late) {
       try {
         await this.#ports.add(config);
@@ -504,6 +513,11 @@ export class Switch {
   /** Is called with the addresses that are to be given to `start` the next time, whenever they change. */
   set onKeptAddresses(listener: (kept: readonly KeptAddress[]) => void) {
     this.#statics.onKept = listener;
+  }
+
+  /** Of those, what is not any more is there again: their ports were removed and came back. */
+  restoreAddresses(before: readonly KeptAddress[]): void {
+    this.#statics.restore(before, this.#tick);
   }
 
   /** `vlan` null: that of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */

@@ -145,7 +145,13 @@ const SAID: readonly (readonly [PortKind, string, AdviceName])[] = [
     'waiting for a front-end to connect; vm8, vm9 are not there: they are mirrored once they are added',
     'mirrorMissing',
   ],
-  ['unix', 'waiting for QEMU to connect (-netdev stream)', 'unixPeer'],
+  ['unix', 'waiting for QEMU to connect (-netdev stream)', 'notConnected'],
+  [
+    'unix',
+    'waiting for QEMU to connect (-netdev stream); last: the other side closed the connection',
+    'notConnected',
+  ],
+  ['unix', 'waiting for QEMU to listen at /r/a.sock (-netdev stream,server=on)', 'notListening'],
   [
     'unix',
     'waiting for QEMU to connect (-netdev stream); last: the other side sent a frame of 0 bytes; x',

@@ -4,10 +4,10 @@
  * loads some of its files only when they are asked for, and those are gone. Guests notice nothing of it, and if it fails
  * the running one goes on.
  */
-import { UNIT_NAME } from '../../switch/service/unit-file.ts';
+import { UNIT_HEAD, UNIT_NAME } from '../../switch/service/unit-file.ts';
 
 const PROGRAM = '/usr/lib/ringway';
-/** Where `ringway install-service` puts a unit, which goes before the package's. */
+/** Where `ringway install-service` puts a unit, which goes before the package's. What somebody wrote there stays. */
 const OWN_UNIT = `/etc/systemd/system/${UNIT_NAME}`;
 const MANAGED = '[ -d /run/systemd/system ]';
 
@@ -27,7 +27,9 @@ set -e
 if [ "$1" = remove ]; then
   if ${MANAGED}; then deb-systemd-invoke stop ${UNIT_NAME} || true; fi
   for link in /etc/systemd/system/*.wants/${UNIT_NAME}; do rm -f "$link"; done
-  if grep -qs '^ExecStart=${PROGRAM}/' ${OWN_UNIT}; then rm -f ${OWN_UNIT}; fi
+  if [ "$(head -n 1 ${OWN_UNIT} 2>/dev/null)" = '${UNIT_HEAD}' ] && grep -q '^ExecStart=${PROGRAM}/' ${OWN_UNIT}; then
+    rm -f ${OWN_UNIT}
+  fi
 fi
 `;
 

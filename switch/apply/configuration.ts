@@ -3,6 +3,7 @@
  * (plan.ts): all of it or nothing, and what does not differ is not touched. The settings are those of a file; options of the
  * command line add to them and override them, as at the start, but for ports and plugins where it is another file. Main thread.
  */
+import { resolve } from 'node:path';
 import { withWholePaths } from '../config/kinds/index.ts';
 import { type PortConfig, resolveConfig, type SwitchConfig } from '../config/resolve.ts';
 import {
@@ -10,6 +11,7 @@ import {
   mergedValues,
   type SettingMap,
   type SettingSource,
+  type SettingValue,
   valueAt,
 } from '../config/settings.ts';
 import type { KeptPorts } from '../kept-ports.ts';
@@ -37,6 +39,9 @@ export type ApplyReport = {
 
 type Settings = Readonly<Record<string, unknown>>;
 
+/** Settings of the whole switch that are paths; addresses may be. */
+const PATHS: readonly string[] = ['control', 'positions', 'state', 'metricsToken', 'webToken'];
+const ADDRESSES: readonly string[] = ['metrics', 'web'];
 const SAID_BY_ANOTHER: readonly string[] = ['ports', 'plugins'];
 
 export class Configuration {
@@ -77,7 +82,7 @@ export class Configuration {
     return {
       ports: Object.fromEntries(ports),
       ...(plugins.length > 0 && { plugins: Object.fromEntries(plugins) }),
-      ...whole,
+      ...Object.fromEntries(Object.entries(whole).map(([key, value]) => [key, fromTheRoot(key, value)])),
     };
   }
 
@@ -100,6 +105,14 @@ export class Configuration {
     const done = this.#last.then(() => this.#apply(file, dryRun, isOwn));
     this.#last = done.catch(() => {});
     return done;
+  }
+
+  /** Resolves when nothing is being applied; what is asked for afterwards has not begun. */
+  async settled(): Promise<void> {
+    for (let last: unknown; last !== this.#last; ) {
+      last = this.#last;
+      await last;
+    }
   }
 
   async #apply(file: SettingSource, dryRun: boolean, isOwn: boolean): Promise<ApplyReport> {
@@ -149,7 +162,7 @@ export class Configuration {
     const kept = this.#kept;
     const before = mergedValues(this.#sources(this.#file));
     const undo: (() => Promise<void>)[] = [];
-    const keepAsBefore = kept.memento();
+    const keepAsBefore = kept.memento(namesIn(plan));
     const oldPlugins = this.#running.pluginSpecs;
     const remove = async (port: PortConfig): Promise<void> => {
       const settings = this.#givenOf(port.name, before);
@@ -187,10 +200,23 @@ export class Configuration {
   }
 }
 
+/** Of the ports that are touched. */
+function namesIn({ added, removed, replaced, changed }: Plan): ReadonlySet<string> {
+  const all = [...added, ...removed, ...replaced.map(({ to }) => to), ...changed];
+  return new Set(all.map(({ name }) => name));
+}
+
 /** As `ringway set` would say it, with the settings as they are written; null: as if left out. */
 function changeTo(values: readonly ValueChange[], written: unknown): Settings {
   const settings = isSettingMap(written) ? written : {};
   return Object.fromEntries(values.map(({ key }) => [key, settings[key] ?? null]));
+}
+
+/** A path of the whole switch's from the root on: whoever reads it may be in another folder. */
+function fromTheRoot(key: string, value: SettingValue): SettingValue {
+  if (typeof value !== 'string' || value === 'none') return value;
+  const isPath = PATHS.includes(key) || (ADDRESSES.includes(key) && value.includes('/'));
+  return isPath ? resolve(value) : value;
 }
 
 function shownPlugin({ file, onFault, budgetUs, settings }: PluginSpec): SettingMap {

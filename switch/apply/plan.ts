@@ -7,6 +7,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { changeableFields, endpointKeyOf, endpointOf, withWholePaths } from '../config/kinds/index.ts';
 import { listenText } from '../config/kinds/values.ts';
 import type { ListenerConfig, PortConfig, SwitchConfig } from '../config/resolve.ts';
+import { isSettingMap } from '../config/settings.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
 
 /** The whole switch's settings that a configuration has; the files it names are compared only where it names them. */
@@ -128,13 +129,28 @@ const LINE_OF: LineOf = {
 
 function valuesText(values: readonly ValueChange[]): string {
   return values
-    .map(({ key, from, to }) => `${key === '' ? '' : `${key} `}${valueText(from)} -> ${valueText(to)}`)
+    .map(
+      ({ key, from, to }) =>
+        `${key === '' ? '' : `${key} `}${settingText(key, from)} -> ${settingText(key, to)}`,
+    )
     .join(', ');
+}
+
+/** As it is written in a file, so far as a line has room for it. */
+function settingText(key: string, value: unknown): string {
+  if (key === 'mode' && typeof value === 'number') return value.toString(8).padStart(4, '0');
+  if (key === 'owner' && isSettingMap(value)) return `${value.uid}:${value.gid}`;
+  return valueText(value);
 }
 
 function valueText(value: unknown): string {
   if (value === undefined || value === null) return 'default';
-  return typeof value === 'string' ? value : JSON.stringify(value);
+  if (typeof value === 'boolean') return value ? 'on' : 'off';
+  if (Array.isArray(value)) return `[${value.map(valueText).join(', ')}]`;
+  if (!isSettingMap(value)) return String(value);
+  return `{ ${Object.entries(value)
+    .map(([key, part]) => `${key}: ${valueText(part)}`)
+    .join(', ')} }`;
 }
 
 function presence(what: 'port added' | 'port removed', port: PortConfig): Difference {

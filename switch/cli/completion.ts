@@ -39,6 +39,9 @@ export function addCompletion(program: Command, whole: () => Promise<Command>): 
     });
 }
 
+/** A shell expands what it completes, and who answers may be another one than was there. */
+const NAME = /^[\w.-]+$/;
+
 /** None where nobody can be asked: whoever types is not to be disturbed. */
 async function runningNames(kind: (typeof NAME_KINDS)[number]): Promise<string[]> {
   try {
@@ -47,7 +50,7 @@ async function runningNames(kind: (typeof NAME_KINDS)[number]): Promise<string[]
       await findControl(undefined),
       `/v1/${kind}`,
     );
-    return reports.map(({ name }) => name);
+    return reports.map(({ name }) => name).filter((name) => NAME.test(name));
   } catch {
     return [];
   }

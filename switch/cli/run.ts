@@ -219,15 +219,14 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
     }
     kept.forgetOthers();
     running.onKeptAddresses = (addresses) => kept.keepAddresses(addresses);
-    const server =
-      config.controlSocket === null
-        ? null
-        : await takeoverServer(config.controlSocket, running, service, log);
     const { Configuration } = await import('../apply/configuration.ts');
     const configuration = new Configuration({
       ...{ running, kept, log, started: config },
       ...{ file: file[0] ?? null, options: given },
     });
+    const giver = giverOf(running, service, configuration);
+    const server =
+      config.controlSocket === null ? null : await takeoverServer(config.controlSocket, giver, log);
     const own = options.config === undefined ? null : resolve(options.config);
     if (own !== null) onReload(() => void reload(configuration, own, log));
     const source = withKept(running, kept, server, configuration, own);
@@ -256,14 +255,9 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
 }
 
 /** Loaded late, as all that is of use only when frames flow. */
-async function takeoverServer(
-  controlSocket: string,
-  running: Switch,
-  service: Service,
-  log: Logger,
-): Promise<TakeoverServer> {
+async function takeoverServer(controlSocket: string, giver: Giver, log: Logger): Promise<TakeoverServer> {
   const { TakeoverServer } = await import('../takeover/give.ts');
-  return new TakeoverServer(giverOf(running, service), controlSocket, log);
+  return new TakeoverServer(giver, controlSocket, log);
 }
 
 /** @throws CliError, ControlError */
@@ -279,9 +273,13 @@ async function takeoverFor({ controlSocket }: SwitchConfig): Promise<Takeover> {
 }
 
 /** What a successor gets, with what it needs to take this one's place in its service. */
-function giverOf(running: Switch, service: Service): Giver {
+function giverOf(running: Switch, service: Service, configuration: Configuration): Giver {
   return {
-    freeze: () => running.freeze(),
+    freeze: async () => {
+      // Half of it could neither be gone on with nor taken back.
+      await configuration.settled();
+      await running.freeze();
+    },
     handOver: () => ({ ...running.handOver(), service: service.handOver() }),
     rest: () => running.rest(),
     positions: () => running.positions(),
@@ -363,8 +361,8 @@ function withKept(
 /** SIGHUP: the file that it was started with may say something else now. What it says wrong changes nothing. */
 async function reload(configuration: Configuration, path: string, log: Logger): Promise<void> {
   try {
-    const { readConfigFile } = await import('../config/file.ts');
-    const { lines } = await configuration.apply(readConfigFile(path), false, true);
+    const { readConfigFileAgain } = await import('../config/file.ts');
+    const { lines } = await configuration.apply(readConfigFileAgain(path), false, true);
     if (lines.length === 0) log.info({ path }, 'says what runs already');
   } catch (error) {
     log.error({ path }, `was not applied: ${error instanceof Error ? error.message : String(error)}`);
@@ -469,10 +467,9 @@ async function openWeb(
   hasGuests: boolean,
 ): Promise<{ close(): Promise<void> } | null> {
   if (web === undefined) return null;
-  const [{ serveWeb }, { readToken }, { controlApi }, { guestLine, libvirtInterface }] = await Promise.all([
+  const [{ pageApi, serveWeb }, { readToken }, { guestLine, libvirtInterface }] = await Promise.all([
     import('../web/listener.ts'),
     import('../figures/listener.ts'),
-    import('../control/api.ts'),
     import('./guest-line.ts'),
   ]);
   const version = ringwayVersion();
@@ -488,8 +485,7 @@ async function openWeb(
   const warn = (message: string): void => log.warn(message);
   try {
     const token = web.tokenFile === null ? null : readToken('webToken', web.tokenFile, warn);
-    const api = controlApi(source, version);
-    return await serveWeb(web.address, token, api, webSource, warn);
+    return await serveWeb(web.address, token, pageApi(source, version), webSource, warn);
   } catch (error) {
     if (!(error instanceof ConfigError || error instanceof SocketPathError)) throw error;
     const refusal = error instanceof ConfigError ? error : new ConfigError(`web: ${error.message}`);

@@ -196,20 +196,22 @@ export function staticMacsOf(settings: CommonPortSettings): StaticMac[] {
   });
 }
 
-/** That an address is to stay behind a port and is one of another's, the first to name it; null: none is. */
-export function staticMacsClash(
-  port: CommonPortSettings & { readonly name: string },
-  others: readonly (CommonPortSettings & { readonly name: string })[],
-): SettingFault | null {
-  for (const { mac, vlan } of staticMacsOf(port)) {
-    const other = others.find((each) =>
-      staticMacsOf(each).some((theirs) => theirs.mac === mac && theirs.vlan === vlan),
-    );
-    if (other === undefined) continue;
-    const text = `${mac} is not allowed (in VLAN ${vlan} it is one of port ${other.name})`;
-    return { path: ['ports', port.name, 'staticMacs'], text };
-  }
-  return null;
+/** Of each port whose addresses that are to stay behind it are also of one before it: the first of them. */
+export function staticMacsClashes(
+  ports: readonly (CommonPortSettings & { readonly name: string })[],
+): SettingFault[] {
+  const ownerOf = new Map<string, string>();
+  return ports.flatMap((port) => {
+    const path = ['ports', port.name, 'staticMacs'];
+    const taken = staticMacsOf(port).flatMap(({ mac, vlan }): SettingFault[] => {
+      const key = `${mac} ${vlan}`;
+      const owner = ownerOf.get(key) ?? port.name;
+      ownerOf.set(key, owner);
+      if (owner === port.name) return [];
+      return [{ path, text: `${mac} is not allowed (in VLAN ${vlan} it is one of port ${owner})` }];
+    });
+    return taken.slice(0, 1);
+  });
 }
 
 /** The VLAN of a port's frames without a tag. */

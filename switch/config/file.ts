@@ -2,6 +2,7 @@
  * Reads a YAML configuration file into settings as text that know the line they stand on; what they mean and
  * which values are allowed is resolve.ts's business. Main thread, at start.
  */
+import { statSync } from 'node:fs';
 import { isMap, isScalar, isSeq, LineCounter, type Node, type Pair, parseDocument } from 'yaml';
 import { ConfigError, type SettingSource, type SettingValue } from './settings.ts';
 import { MAP_SPELLING } from './spelling.ts';
@@ -10,6 +11,14 @@ import { readText } from './text-file.ts';
 /** @throws ConfigError when the file cannot be read or is not YAML of maps, lists and texts */
 export function readConfigFile(path: string): SettingSource {
   return parseConfigText(path, readText(path));
+}
+
+/** Of a switch that runs: a pipe has said what it had, and whoever read it would wait. @throws ConfigError as `readConfigFile` */
+export function readConfigFileAgain(path: string): SettingSource {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (stat !== undefined && !stat.isFile() && !stat.isDirectory())
+    throw new ConfigError(`cannot read ${path}: it is no plain file`);
+  return readConfigFile(path);
 }
 
 /** The settings in `text`; `path` is what messages call the file. @throws ConfigError */

@@ -20,6 +20,8 @@ import {
 import { nearestName, OPTION_SPELLING, type Spelling, type Worded } from './spelling.ts';
 import { allowedBy, refusalText, shownSetting } from './wording.ts';
 
+/** Told of at once; the others when these are mended. To word half a million takes a minute, and nobody reads them. */
+const FAULTS_MAX = 100;
 const KEPT = 'cannot be changed while the port runs (remove the port and add it again)';
 
 /** A port that runs, whose settings are to change: its other settings are among the values too. */
@@ -31,7 +33,7 @@ export type RunningPort = {
 
 /**
  * `values` are what the sources say together, of which `running` are one port's settings. @throws ConfigError with all
- * settings that cannot be, in the order in which they were written
+ * settings that cannot be, FAULTS_MAX at most, in the order in which they were written
  */
 export function parseSettings<Result>(
   schema: z.ZodType<Result>,
@@ -60,18 +62,22 @@ function explain(
     // A part that stands twice in one text is told once.
     faults.set(`${rankKey(path)} ${text}`, { path, text, ...(optionText !== text && { optionText }) });
   };
+  const isEnough = (): boolean => faults.size >= FAULTS_MAX;
   const misspelledIn = new Set<string>();
   for (const issue of issues) {
+    if (isEnough()) break;
     if (issue.code !== 'unrecognized_keys') continue;
     const path = issue.path.map(String);
     const { kept, known, all } = settingsIn(path, values, running);
     for (const key of issue.keys) {
+      if (isEnough()) break;
       const isKept = kept.includes(key);
       if (!isKept) misspelledIn.add(path.join('.'));
       add([...path, key], isKept ? () => KEPT : (spelling) => unknown(key, known, all, spelling));
     }
   }
   for (const issue of issues) {
+    if (isEnough()) break;
     const path = issue.path.map(String);
     if (issue.code === 'unrecognized_keys') continue;
     // A misspelled key often makes another one missing: the misspelling is what helps.

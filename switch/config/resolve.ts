@@ -85,9 +85,10 @@ import { basename, dirname, join, resolve } from 'node:path';
 import type { z } from 'zod';
 import { SOCKET_PATH_BYTES_MAX } from '../../src/host/unix-socket.ts';
 import type { PluginSpec } from '../plugin/bundle.ts';
+import { PORTS_MAX } from '../ports-max.ts';
 import type { SnoopingSettings } from '../snooping/settings.ts';
 import { Claims, clashInItself } from './clashes.ts';
-import { staticMacsClash } from './common-port.ts';
+import { staticMacsClashes } from './common-port.ts';
 import { changeableFields, claimOf, type PortSettings, socketOf } from './kinds/index.ts';
 import { type HostFacts, isOfThisHost, type ListenAddress, listenText, THIS_HOST } from './kinds/values.ts';
 import { parseSettings } from './parse.ts';
@@ -99,10 +100,13 @@ import {
   faultsError,
   isSettingMap,
   jsonPortSource,
+  jsonSource,
   mergedValues,
   type SettingFault,
+  type SettingMap,
   type SettingSource,
   sourceThatSet,
+  valueAt,
 } from './settings.ts';
 
 /** A port's name and its settings; `kind` says which there are. */
@@ -145,6 +149,7 @@ export type ListenerConfig = { readonly address: ListenAddress; readonly tokenFi
  */
 export function resolveConfig(sources: readonly SettingSource[], host: HostFacts = THIS_HOST): SwitchConfig {
   const values = mergedValues(sources);
+  refuseTooManyPorts(values, sources);
   const parsed = parseSettings(configSchema(host), values, sources);
   if (Object.keys(parsed.ports).length === 0) {
     throw new ConfigError('no port: give --port NAME=SOCKET, or ports in a file named with --config');
@@ -153,6 +158,21 @@ export function resolveConfig(sources: readonly SettingSource[], host: HostFacts
   const clashes = clashesIn(config, host.pinnableCpus());
   if (clashes.length === 0) return config;
   throw faultsError((path) => sourceThatSet(values, sources, path).subject(path), clashes);
+}
+
+/** Before each of them is looked at. @throws ConfigError */
+function refuseTooManyPorts(values: SettingMap, sources: readonly SettingSource[]): void {
+  const path = ['ports'];
+  const ports = valueAt(values, path);
+  const count = isSettingMap(ports) ? Object.keys(ports).length : 0;
+  if (count <= PORTS_MAX) return;
+  const text = `${count} are not allowed (${PORTS_MAX} at most)`;
+  throw faultError(sourceThatSet(values, sources, path).subject(path), { path, text });
+}
+
+/** A switch, from its settings as a configuration file has them, as JSON; what is left out is as by default. @throws ConfigError */
+export function resolveSwitch(settings: unknown): SwitchConfig {
+  return resolveConfig([jsonSource(settings)]);
 }
 
 /** One port alone, from the JSON of its settings. @throws ConfigError with all of them that cannot be */
@@ -181,7 +201,10 @@ export function resolveChange(port: PortConfig, change: unknown): PortConfig {
   const isAsked = new Set(asked.map(([key]) => key));
   const kept = Object.entries(port).filter(([key]) => isChangeable(key) && !isAsked.has(key));
   // What is asked for comes first: what is wrong is told in this order.
-  const left = Object.fromEntries([...asked, ...kept].filter(([, value]) => value != null));
+  // Leaving out what there is not is a misspelling, which would be kept for ever.
+  const left = Object.fromEntries(
+    [...asked, ...kept].filter(([key, value]) => value != null || !isChangeable(key)),
+  );
   const source = jsonPortSource(name, isSettingMap(change) ? left : change);
   const running = { kind, asked: isAsked };
   const { ports } = parseSettings(changeSchema(kind), source.values, [source], running);
@@ -270,7 +293,7 @@ function clashesIn(config: SwitchConfig, allowed: readonly number[]): SettingFau
         config.plugins.map(({ name }) => name),
       ),
     ),
-    ...config.ports.map((port, i, ports) => staticMacsClash(port, ports.slice(0, i))),
+    ...staticMacsClashes(config.ports),
     ...(config.cpus ?? []).map((cpu, i, cpus) => cpuClash(cpu, i, cpus, allowed)),
     findControlClash(config.controlSocket, claims),
     fileClash(config, claims),

@@ -65,6 +65,11 @@ export class ClientStream extends Duplex {
     this.#endWithPeer();
   }
 
+  /** As `beginStream` has said. */
+  get isLasting(): boolean {
+    return this.#isStreaming;
+  }
+
   #endWithPeer(): void {
     // The end is only told to who reads.
     if (this.#socket.read() !== null || this.#rest.length > 0 || this.#hasEnded) this.destroy();

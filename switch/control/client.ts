@@ -85,7 +85,10 @@ function connectionError(error: Error, socketPath: string): ControlError {
       return new ControlError(`no ringway is running at ${socketPath}`, 'unserved');
     case 'EACCES':
     case 'EPERM':
-      return new ControlError(`no permission to ask the ringway at ${socketPath}`, 'failed');
+      return new ControlError(
+        `no permission to ask the ringway at ${socketPath}: only the user that runs it may, and root`,
+        'failed',
+      );
     // Hung up on by who does not know HTTP (or let nobody else in), or a socket for datagrams.
     case 'ECONNRESET':
     case 'EPIPE':

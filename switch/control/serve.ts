@@ -29,7 +29,10 @@ export type ControlLimits = {
   readonly requestMs: number;
   /** A connection on which nothing moves for so long is closed: no request comes, or the answer is not read. */
   readonly idleMs: number;
-  /** With one more, the one is closed that has gone longest without a new request. */
+  /**
+   * With one more, the one is closed that has gone longest without a new request; one whose answer lasts only if as many as half
+   * do. Where strangers can connect, they would end them otherwise, by connecting.
+   */
   readonly connectionsMax: number;
 };
 
@@ -171,6 +174,9 @@ class RequestTurns {
   }
 }
 
+/** Of connections, those that may have an answer that lasts and stay. */
+const LASTING_SHARE = 0.5;
+
 /** Those that are open, the one first that has gone longest without a new request. */
 class Connections {
   readonly #max: number;
@@ -181,13 +187,19 @@ class Connections {
   }
 
   add(client: ClientStream): void {
-    const [oldest] = this.#clients;
     if (this.#clients.size >= this.#max) {
-      this.#clients.delete(oldest);
-      oldest.destroy();
+      const given = this.#givenUp();
+      this.#clients.delete(given);
+      given.destroy();
     }
     this.#clients.add(client);
     client.once('close', () => this.#clients.delete(client));
+  }
+
+  #givenUp(): ClientStream {
+    const all = [...this.#clients];
+    const others = all.filter(({ isLasting }) => !isLasting);
+    return (all.length - others.length > this.#max * LASTING_SHARE ? all : others)[0];
   }
 
   asks(client: ClientStream): void {

@@ -63,7 +63,9 @@ function parsed(text: string): Option {
       return {};
     }
   }
-  const [type, ...pairs] = text.split(/(?<!,),(?!,)/);
+  // Two commas are one that is meant.
+  const parts = (text.match(/(?:[^,]|,,)+/g) ?? ['']).map((part) => part.replaceAll(',,', ','));
+  const [type, ...pairs] = parts;
   const entries = (type.includes('=') ? [type, ...pairs] : pairs).map((pair) => {
     const at = pair.indexOf('=');
     return at < 0 ? [pair, 'on'] : [pair.slice(0, at), pair.slice(at + 1)];

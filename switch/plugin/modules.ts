@@ -6,9 +6,9 @@
  * Modules of plugins are known by names under /ringway-plugin@N, N being the bundle's number: V8 keeps a module for good
  * under its name, so each load has names of its own. Loading is synchronous, as a worker never returns to its event loop.
  */
-import { readFileSync } from 'node:fs';
 import { createRequire, registerHooks } from 'node:module';
 import { withoutTypes } from '../strip-types.ts';
+import { readPlainFile } from './plain-file.ts';
 import { installTurns } from './turn-budget.ts';
 
 /** Path and JavaScript of each file; plain data. */
@@ -19,6 +19,9 @@ const INTERFACE = new URL(
   import.meta.url.endsWith('.ts') ? './interface.ts' : './interface.js',
   import.meta.url,
 ).href;
+
+/** More than anybody writes. */
+const FILE_BYTES_MAX = 2 ** 23;
 
 const require = createRequire(import.meta.url);
 /** By the bundle's number. */
@@ -78,7 +81,7 @@ export function sourceReader(
   guard: (javaScript: string) => string,
 ): (path: string) => string {
   return (path) => {
-    const text = readFileSync(path, 'utf8');
+    const text = readPlainFile(path, FILE_BYTES_MAX);
     const javaScript = /\.[cm]?ts$/.test(path) ? withoutTypes(text) : text;
     modules[path] = guard(javaScript);
     return modules[path];

@@ -2,10 +2,10 @@
  * Settings of a plugin as its factory reads them (PluginSettings of interface.ts). Gathers what is wrong with them, all of it,
  * and which were never asked for. In the trial's thread files are read, once; in a worker what was read there is answered.
  */
-import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { nearestName } from '../config/spelling.ts';
 import type { PluginSettings } from './interface.ts';
+import { readPlainFile } from './plain-file.ts';
 
 /** As they were given: text, or lists of it. */
 export type PluginSettingValues = Readonly<Record<string, string | readonly string[]>>;
@@ -147,8 +147,7 @@ export class SettingReader implements PluginSettings {
     if (known !== undefined) return known;
     let text = '';
     try {
-      text = readFileSync(path, 'utf8');
-      if (text.length > TEXT_BYTES_MAX) throw new Error(`longer than ${TEXT_BYTES_MAX} bytes`);
+      text = readPlainFile(path, TEXT_BYTES_MAX);
     } catch (error) {
       const code = error instanceof Error && 'code' in error ? String(error.code) : (error as Error).message;
       this.refuse(name, `the path of a file that can be read: ${code}`);

@@ -17,6 +17,7 @@ import {
 import type { Plugin, PluginFactory } from './interface.ts';
 import { guardLoops } from './loop-guard.ts';
 import { loadModules, sourceReader, withoutRooms } from './modules.ts';
+import { PlainFileError } from './plain-file.ts';
 import { type PluginSettingFault, SettingReader } from './settings.ts';
 import { trialBatches } from './trial-frames.ts';
 import { allowTurns, CALL_TURNS_MAX, LOAD_TURNS_MAX } from './turn-budget.ts';
@@ -140,14 +141,19 @@ function callAll(plugin: Plugin, ports: NamedPorts, reasonCount: number): number
   return slowestUs;
 }
 
+const FILE_REFUSALS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file',
+  EACCES: 'permission denied',
+  EISDIR: 'it is a folder',
+};
+
 /** One line that says what is wrong and where. */
 function explained(error: unknown, file: string): string {
   if (!(error instanceof Error)) return reasonOf(error);
   const code = 'code' in error ? String(error.code) : '';
-  if (code === 'ENOENT' || code === 'EACCES' || code === 'EISDIR') {
+  const why = error instanceof PlainFileError ? error.message : FILE_REFUSALS[code];
+  if (why !== undefined) {
     const path = 'path' in error ? String(error.path) : file;
-    const why =
-      code === 'ENOENT' ? 'no such file' : code === 'EISDIR' ? 'it is a folder' : 'permission denied';
     return path === file ? why : `${path}: ${why}`;
   }
   if (

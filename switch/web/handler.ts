@@ -1,6 +1,6 @@
 /**
- * The web page and the control API at one address, for whoever has the token: the page's files, what it is told while it is
- * open, and all that the API answers but handing the process over. Main thread; loaded only where there is a page.
+ * The web page and the control API (`pageApi` of listener.ts) at one address, for whoever has the token: the page's files, and
+ * what it is told while it is open. Main thread; loaded only where there is a page.
  */
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
@@ -11,11 +11,9 @@ import { PROBLEM_TYPE, problemText } from '../control/problem.ts';
 import type { ControlHandler } from '../control/serve.ts';
 import { type Asset, assetAt } from './assets.ts';
 import { type EventSource, eventStream } from './events.ts';
-import { COOKIE_GONE, cookieOf, hasToken, isToken } from './token.ts';
+import { cookieOf, goneCookieOf, hasToken, isToken } from './token.ts';
 
 const TOKEN_BYTES_MAX = 4096;
-/** Sockets and descriptors cannot come by this way. */
-const NOT_HERE = ['/v1/takeover'];
 
 export type WebSource = EventSource & {
   /** Lines and XML that plug a guest into a port; null: there is no such port, or no guest goes there. */
@@ -36,11 +34,10 @@ export function webHandler(api: ControlHandler, source: WebSource, token: string
         return pathname === '/' ? redirect('/login') : refuse(401, 'the token is needed');
       if (asset !== null) return answerWith(asset);
       if (!isReading && !isOfPage(bindings.incoming)) return refuse(403, 'asked for by another site');
-      if (pathname === '/logout') return redirect('/login', { 'Set-Cookie': COOKIE_GONE });
+      if (pathname === '/logout') return logOut(token);
       if (pathname === '/events' && isReading) return events(source);
       const port = /^\/plug\/([^/]+)$/.exec(pathname)?.[1];
       if (port !== undefined && isReading) return plug(source, decodeURIComponent(port));
-      if (NOT_HERE.includes(pathname)) return refuse(404, `there is no ${request.method} ${pathname}`);
       return api.fetch(request, bindings);
     },
   };
@@ -60,6 +57,10 @@ async function logIn(request: Request, bindings: HttpBindings, token: string | n
   const given = await formToken(request);
   if (token !== null && (given === null || !isToken(given, token))) return redirect('/login#wrong');
   return redirect('/', token === null ? {} : { 'Set-Cookie': cookieOf(token) });
+}
+
+function logOut(token: string | null): Response {
+  return redirect('/login', token === null ? {} : { 'Set-Cookie': goneCookieOf(token) });
 }
 
 /** Null: there is none, or more than any is long. */

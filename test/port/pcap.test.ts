@@ -35,7 +35,7 @@ import { COUNT_LOST, QueueState, STATE_FAULT } from '../../src/queue/state.ts';
 import { settingsOf } from '../../switch/cli/options.ts';
 import { resolveConfig, resolvePort } from '../../switch/config/resolve.ts';
 import { createLogger } from '../../switch/log.ts';
-import { PORTS_MAX } from '../../switch/port-table.ts';
+import { PORTS_MAX } from '../../switch/ports-max.ts';
 import { Switch } from '../../switch/switch.ts';
 import { type OpenFds, openedSince, openFds } from '../host/open-fds.ts';
 import { Bytes, naiveRead, pcapFile } from '../protocol/naive-capture.ts';

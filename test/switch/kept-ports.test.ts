@@ -74,6 +74,8 @@ class FakeHost implements PortHost {
     this.members.delete(`${port} ${group.join('.')} ${vlan}`);
   }
 
+  restoreAddresses(): void {}
+
   async addPlugin({ name }: PluginSpec): Promise<void> {
     if (this.refused.has(name)) throw new Error('a syntax error');
     this.plugins.add(name);

@@ -96,6 +96,20 @@ describe('those that were given', () => {
     expect(kept).toEqual([]);
   });
 
+  it('are there again when what took their port away is taken back', () => {
+    addresses.followPort(vm(1), 0);
+    addresses.followPort(vm(2), 0);
+    addresses.add(MAC, 0, 'vm1', 0);
+    addresses.add(OTHER, 0, 'vm2', 0);
+    const before = kept;
+    addresses.forgetPort(1, 'vm1');
+    addresses.dropPort('vm1');
+    addresses.followPort(vm(3, { name: 'vm1' }), 0);
+    addresses.restore(before, 0);
+    expect([fdb.lookup(LO, HI, 0), fdb.lookup(LO, OTHER_HI, 0)]).toEqual([3, 2]);
+    expect(new Set(kept)).toEqual(new Set(before));
+  });
+
   it('need a port that is there, and an address that is known', () => {
     expect(() => addresses.add(MAC, 0, 'vm9', 0)).toThrow(NoSuchPortError);
     expect(() => addresses.flush('vm9', null, false)).toThrow(NoSuchPortError);

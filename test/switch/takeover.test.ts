@@ -398,6 +398,22 @@ describe('a Ringway that is taken over with other settings', () => {
     await world.expectAllThere();
   });
 
+  it('has ports anew that are removed and added again afterwards', { timeout: TIMEOUT_MS }, async () => {
+    const { switching } = await World.start({ layout: 'split', role: 'server' });
+    await addPort(switching, 'c');
+    await switching.takeOver(['--no-restore']);
+    await switching.until(async () => switching.log.includes('is not in the settings, and has ended'));
+    await askControl(switching.controlSocket, '/v1/ports/a', { method: 'DELETE' });
+    for (const [name, file] of Object.entries({ a: 'a', c: 'other' })) {
+      const body = { socket: switching.socket(file) };
+      const port = await askControl(switching.controlSocket, `/v1/ports/${name}`, { method: 'PUT', body });
+      expect(port).toMatchObject({ name, state: 'waiting', counters: { ingressFrames: 0 } });
+      const guest = await EmbeddedGuest.connect({ socketPath: switching.socket(file), waitMs: WAIT_MS });
+      closing.push(() => guest.close());
+      await switching.untilState(name, 'running');
+    }
+  });
+
   it('keeps what was added and set at run time', { timeout: TIMEOUT_MS }, async () => {
     const world = await World.start({ layout: 'packed', role: 'server', args: ['--snooping'] });
     const { switching } = world;

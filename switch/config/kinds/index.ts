@@ -97,7 +97,7 @@ export function withWholePaths<Value>(
   return Object.fromEntries(
     Object.entries(settings).map(([key, value]) => [
       key,
-      pathKeys.includes(key) && typeof value === 'string' ? resolve(value) : value,
+      pathKeys.includes(key) && typeof value === 'string' && value !== '' ? resolve(value) : value,
     ]),
   );
 }
@@ -135,13 +135,20 @@ export function settingsSchemaOf(kind: PortKind, host: HostFacts): z.ZodType {
 
 /** The schema of one port: its `kind`, or its absence, decides which settings it may have. */
 export function portSchema(host: HostFacts) {
+  // Of thousands of ports most are of one kind, and to make its schema takes longer than to use it.
+  const made = new Map<PortKind, z.ZodType<PortSettings>>();
+  const schemaOf = (kind: PortKind): z.ZodType<PortSettings> => {
+    const schema = made.get(kind) ?? SPECS[kind].schema(host);
+    made.set(kind, schema);
+    return schema;
+  };
   return z.unknown().transform((value, context): PortSettings => {
     const kind = kindOf(value);
     if (!isKind(kind)) {
       context.issues.push({ code: 'custom', path: ['kind'], message: KIND_ALLOWED, input: kind });
       return z.NEVER;
     }
-    return checkedPort<PortSettings>(SPECS[kind].schema(host), value, context);
+    return checkedPort<PortSettings>(schemaOf(kind), value, context);
   });
 }
 

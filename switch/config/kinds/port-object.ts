@@ -14,7 +14,8 @@ export function checkedPort<Settings>(
   value: unknown,
   context: z.core.$RefinementCtx,
 ): Settings {
-  const parsed = schema.safeParse(value, { reportInput: true });
+  // As in parse.ts, which calls this.
+  const parsed = schema.safeParse(value, { reportInput: true, jitless: true });
   const clashes = commonClashes(value);
   if (parsed.success && clashes.length === 0) return parsed.data;
   // As they are: their paths lie within this port, and their messages say what is allowed.

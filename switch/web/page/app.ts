@@ -5,7 +5,7 @@ import { useEffect, useState } from 'preact/hooks';
 import { Addresses } from './addresses.ts';
 import { CaptureView } from './capture.ts';
 import { Drops } from './drops.ts';
-import { duration } from './format.ts';
+import { duration, placeOf } from './format.ts';
 import { Overview } from './overview.ts';
 import { Ports } from './ports.ts';
 import { listen, type State, useStore } from './store.ts';
@@ -28,12 +28,8 @@ const WORDS_OF_LINK = {
   lost: 'the switch does not answer',
 } as const;
 
-/** `#ports/vm0` is the view of that name, and what it is about. */
 function useHash(): readonly [name: string, rest: string] {
-  const read = (): readonly [string, string] => {
-    const [name = '', ...rest] = location.hash.slice(1).split('/');
-    return [name in VIEWS ? name : 'overview', decodeURIComponent(rest.join('/'))];
-  };
+  const read = (): readonly [string, string] => placeOf(location.hash, Object.keys(VIEWS));
   const [hash, setHash] = useState(read);
   useEffect(() => {
     const follow = (): void => setHash(read());

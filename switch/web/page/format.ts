@@ -1,4 +1,4 @@
-/** Numbers and times for people. In the browser. */
+/** Numbers and times for people, and what a link names. In the browser. */
 
 const UNITS = ['', 'k', 'M', 'G', 'T'];
 
@@ -23,3 +23,14 @@ export function duration(seconds: number): string {
 }
 
 export const percent = (share: number): string => `${Math.round(100 * share)} %`;
+
+/** `#ports/vm0` is the view of that name, and what it is about; whatever else somebody wrote is the first of the views. */
+export function placeOf(hash: string, views: readonly string[]): readonly [name: string, rest: string] {
+  const [name = '', ...rest] = hash.replace(/^#/, '').split('/');
+  if (!views.includes(name)) return [views[0], ''];
+  try {
+    return [name, decodeURIComponent(rest.join('/'))];
+  } catch {
+    return [name, ''];
+  }
+}

@@ -4,7 +4,7 @@
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Configuration } from '../../../switch/apply/configuration.ts';
 import { parseConfigText } from '../../../switch/config/file.ts';
@@ -15,10 +15,12 @@ import {
   type SwitchConfig,
 } from '../../../switch/config/resolve.ts';
 import { jsonSource, type SettingSource } from '../../../switch/config/settings.ts';
+import type { GroupChange } from '../../../switch/control/api.ts';
 import { KeptPorts, type PortHost } from '../../../switch/kept-ports.ts';
 import type { Logger } from '../../../switch/log.ts';
 import type { PluginSpec } from '../../../switch/plugin/bundle.ts';
 import { NoSuchPortError, PortConflictError } from '../../../switch/port-errors.ts';
+import type { KeptAddress } from '../../../switch/static-addresses.ts';
 import { Random, seeds } from '../../vring/random.ts';
 
 const NO_OPTIONS: SettingSource = jsonSource({});
@@ -35,6 +37,10 @@ const log = { info: () => {}, warn: () => {}, error: () => {} } as unknown as Lo
 class FakeHost implements PortHost {
   readonly ports = new Map<string, PortConfig>();
   pluginSpecs: readonly PluginSpec[] = [];
+  /** PORT GROUP VLAN */
+  readonly members = new Set<string>();
+  addresses: readonly KeptAddress[] = [];
+  onKept: (kept: readonly KeptAddress[]) => void = () => {};
   /** What was done, in order. */
   readonly done: string[] = [];
   /** How many more things may be done before one is refused. */
@@ -58,6 +64,20 @@ class FakeHost implements PortHost {
     this.ports.set(config.name, config);
   }
 
+  addGroup({ port, group, vlan }: GroupChange): void {
+    this.members.add(`${port} ${group.join('.')} ${vlan}`);
+  }
+
+  addAddress(address: KeptAddress): void {
+    this.addresses = [...this.addresses, address];
+    this.onKept(this.addresses);
+  }
+
+  restoreAddresses(before: readonly KeptAddress[]): void {
+    this.addresses = before;
+    this.onKept(before);
+  }
+
   async changePort(name: string, change: unknown): Promise<void> {
     this.#note(`change ${name}`);
     const port = this.ports.get(name);
@@ -68,6 +88,9 @@ class FakeHost implements PortHost {
   async removePort(name: string): Promise<void> {
     this.#note(`remove ${name}`);
     if (!this.ports.delete(name)) throw new NoSuchPortError(name);
+    for (const member of this.members) if (member.startsWith(`${name} `)) this.members.delete(member);
+    this.addresses = this.addresses.filter(({ port }) => port !== name);
+    this.onKept(this.addresses);
   }
 
   async setPlugins(specs: readonly PluginSpec[]): Promise<void> {
@@ -82,7 +105,6 @@ class FakeHost implements PortHost {
   }
 
   async tryPlugins(): Promise<void> {}
-  addGroup(): void {}
   removeGroup(): void {}
   async addPlugin(): Promise<void> {}
   async removePlugin(): Promise<void> {}
@@ -104,6 +126,7 @@ async function start(file: SettingSource, options: SettingSource = NO_OPTIONS): 
   for (const port of ports) await host.addPort(port);
   host.pluginSpecs = plugins;
   await kept.restore(host);
+  host.onKept = (addresses) => kept.keepAddresses(addresses);
   const configuration = new Configuration({ running: host, kept, log, started, file, options });
   host.done.length = 0;
   return { host, kept, configuration, started };
@@ -148,12 +171,22 @@ describe('a configuration that is applied', () => {
       '+ plugin three',
       '- port c, socket /r/c.sock',
       '! port b: queues 2 -> 4, rateIn 10000000 -> default (it is removed and added again: its link goes down for a moment)',
-      '~ port a: tag 10 -> 20, vlanMode default -> native-untagged, trunks default -> [1,2]',
+      '~ port a: tag 10 -> 20, vlanMode default -> native-untagged, trunks default -> [1, 2]',
       '+ port d, socket /r/c.sock',
     ]);
     expect(report.applied).toBe(false);
     expect(host.done).toEqual([]);
     expect(plain([host.portConfigs, host.pluginSpecs])).toEqual(before);
+  });
+
+  it('is told in the words of a file', async () => {
+    const { configuration } = await start(yaml('ports:\n  a: { socket: /r/a.sock, mode: 0600 }\n'));
+    const set = 'mode: 0660, owner: 0:107, features: { packed: off }, protected: on, guard: [dhcp, ra]';
+    const other = yaml(`ports:\n  a: { socket: /r/a.sock, ${set} }\n`);
+    const [line] = (await configuration.apply(other, true, false)).lines;
+    expect(line).toContain('mode 0600 -> 0660, owner default -> 0:107, features default -> { packed: off }');
+    expect(line).toContain('guard default -> [dhcp, ra]');
+    expect(line).toContain('protected default -> on');
   });
 
   it('comes about, and touches nothing else', async () => {
@@ -180,7 +213,19 @@ describe('a configuration that is applied', () => {
       rmSync(join(folder, 'state.json'), { force: true });
       const { host, kept, configuration } = await start(yaml(BEFORE));
       await kept.changePort('c', { tag: '7' });
-      const before = plain([byName(host.portConfigs), host.pluginSpecs, configuration.shown()]);
+      for (const port of ['a', 'b', 'c']) {
+        kept.addGroup({ port, group: Uint8Array.of(239, 1, 1, 1), vlan: 7 });
+        host.addAddress({ mac: `02:00:00:00:00:0${port}`, vlan: 7, port, sticky: false });
+      }
+      const all = (): unknown =>
+        plain([
+          byName(host.portConfigs),
+          host.pluginSpecs,
+          configuration.shown(),
+          [...host.members].sort(),
+          host.addresses,
+        ]);
+      const before = all();
       const stateBefore = state();
       host.left = steps;
       const result = await configuration.apply(yaml(AFTER), false, false).catch((error: Error) => error);
@@ -189,9 +234,45 @@ describe('a configuration that is applied', () => {
         return;
       }
       expect(result.message).toBe('refused by the test');
-      expect(plain([byName(host.portConfigs), host.pluginSpecs, configuration.shown()])).toEqual(before);
+      expect(all()).toEqual(before);
       expect(state()).toBe(stateBefore);
     }
+  });
+
+  it('takes back nothing that was said of other ports meanwhile', async () => {
+    const { host, kept, configuration } = await start(yaml(BEFORE));
+    const other = resolveConfig([jsonSource({ ports: { z: { socket: '/r/z.sock' } } })]).ports[0];
+    await kept.addPort(other, { socket: '/r/z.sock' });
+    host.done.length = 0;
+    host.left = 5;
+    const file = AFTER.replace('\nplugins:', '\n  z: { socket: /r/z.sock }\nplugins:');
+    const refused = configuration.apply(yaml(file), false, false).catch((error: Error) => error.message);
+    while (host.done.length === 0) await null;
+    const added = { ...other, name: 'y', socket: '/r/y.sock' } as PortConfig;
+    const meanwhile = [kept.addPort(added, { socket: '/r/y.sock' }), kept.changePort('z', { mtu: '1400' })];
+    expect(await refused).toBe('refused by the test');
+    await Promise.all(meanwhile);
+    expect(JSON.parse(state() ?? '').ports).toEqual({
+      z: { socket: '/r/z.sock', mtu: '1400' },
+      y: { socket: '/r/y.sock' },
+    });
+    expect([...host.ports.keys()].sort()).toEqual(['a', 'b', 'c', 'y', 'z']);
+  });
+
+  it('is waited for by whoever wants all to stay as it is, with those that wait for their turn', async () => {
+    const { host, configuration } = await start(yaml(BEFORE));
+    const seen: string[] = [];
+    const note = (what: string) => (): void => void seen.push(what);
+    const all = [
+      configuration.apply(yaml(AFTER), false, false).then(note('first')),
+      configuration.settled().then(note('settled')),
+      configuration.apply(yaml(BEFORE), false, false).then(note('second')),
+    ];
+    await Promise.all(all);
+    expect(seen).toEqual(['first', 'second', 'settled']);
+    const { length } = host.done;
+    await configuration.settled();
+    expect([length > 10, host.done.length]).toEqual([true, length]);
   });
 
   it('is not, where only another process can have it; and the options of the start hold', async () => {
@@ -236,6 +317,28 @@ describe('a configuration that is applied', () => {
       '~ port a: tag 20 -> default',
       '+ port b, socket /r/b.sock',
     ]);
+  });
+
+  it('is shown with whole paths, for whoever reads it elsewhere', async () => {
+    const settings = {
+      control: 'c.sock',
+      state: 'none',
+      metrics: '[::1]:9600',
+      web: './w.sock',
+      webToken: 't',
+    };
+    const file = jsonSource({ ports: { a: { socket: 'a.sock' } }, ...settings });
+    const { configuration } = await start(file);
+    const shown = configuration.shown();
+    expect(shown).toEqual({
+      ports: { a: { socket: resolve('a.sock') } },
+      control: resolve('c.sock'),
+      state: 'none',
+      metrics: '[::1]:9600',
+      web: resolve('w.sock'),
+      webToken: resolve('t'),
+    });
+    expect((await configuration.apply(jsonSource(shown), true, false)).lines).toEqual([]);
   });
 
   it('says all that is wrong, by the line on which it stands', async () => {

@@ -1,9 +1,15 @@
 /** What the switch refuses of a port to be added, in the words of who added it. */
+import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { inOptionWords } from '../../../switch/cli/change-ports.ts';
 import { changedSettings, portSettings } from '../../../switch/cli/options.ts';
 import { COMMON_PORT_FIELDS } from '../../../switch/config/common-port.ts';
-import { endpointKeyOf, knownPortSettings, PORT_KINDS } from '../../../switch/config/kinds/index.ts';
+import {
+  endpointKeyOf,
+  knownPortSettings,
+  PORT_KINDS,
+  withWholePaths,
+} from '../../../switch/config/kinds/index.ts';
 import { type PortConfig, resolveChange, resolvePort } from '../../../switch/config/resolve.ts';
 import { ConfigError, faultError, portSubject, type SettingFault } from '../../../switch/config/settings.ts';
 import { toOptionKey } from '../../../switch/config/spelling.ts';
@@ -40,6 +46,11 @@ function toldOfChange(port: PortConfig, ...pairs: string[]): string {
   }
   throw new Error(`${pairs} are accepted`);
 }
+
+it('a path that is missing stays so, and is not the folder of who adds the port', () => {
+  expect(withWholePaths({ socket: '', mode: '0660' })).toEqual({ socket: '', mode: '0660' });
+  expect(withWholePaths({ socket: 'a.sock' })).toEqual({ socket: resolve('a.sock') });
+});
 
 describe('a change that the switch refuses', () => {
   const port = resolvePort('a', { socket: '/x' });

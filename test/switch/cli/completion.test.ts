@@ -1,5 +1,10 @@
 /** Completions and manual pages say what `--help` does, and the shells understand them. */
-import { spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { type CommandWords, commandWords, withAllBelow } from '../../../switch/cli/command-tree.ts';
 import {
@@ -12,6 +17,7 @@ import { manPages } from '../../../switch/cli/man-pages.ts';
 import { changedSettings } from '../../../switch/cli/options.ts';
 import { buildProgram } from '../../../switch/cli/program.ts';
 import { settingKeys } from '../../../switch/cli/setting-keys.ts';
+import { serveControl } from '../../../switch/control/serve.ts';
 import { peersForTests } from '../../peers/index.ts';
 
 const WORDS: CommandWords = commandWords(await buildProgram());
@@ -108,6 +114,25 @@ words=("$@"); CURRENT=$#; _ringway`;
     expect(complete('ringway', 'run', '--')).toContain(
       '--config:YAML configuration; options add to it and override it',
     );
+  });
+});
+
+describe('names of what runs', () => {
+  it('are none that do something to a shell, whoever answers', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'ringway-completion-'));
+    const path = join(folder, 'c.sock');
+    const names = ['vm0', '$(touch x)', '`touch x`', 'a b', "'", 'vm1\n;', '*', 'a.b_c-1'];
+    const fetch = (): Response => Response.json(names.map((name) => ({ name })));
+    const server = await serveControl(path, { fetch });
+    try {
+      const main = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
+      const env = { ...process.env, RINGWAY_CONTROL: path };
+      const asked = promisify(execFile)(process.execPath, [main, 'completion', '--names', 'ports'], { env });
+      expect((await asked).stdout).toBe('vm0\na.b_c-1\n');
+    } finally {
+      await server.close();
+      rmSync(folder, { recursive: true });
+    }
   });
 });
 

@@ -413,6 +413,13 @@ describe('a change of a running port', () => {
       'port a: queues: cannot be changed while the port runs (remove the port and add it again); ' +
         'port a: colour: unknown setting (what can be changed is flood, receive, forwardBpdu, mtu, vlanMode,',
     ],
+    // Of what there is not, nothing can be as if it was left out.
+    [
+      { socket: null, vlna: null, toString: null },
+      'port a: socket: cannot be changed while the port runs (remove the port and add it again); ' +
+        'port a: vlna: unknown setting (what can be changed is flood,',
+    ],
+    [{ toString: null }, 'port a: toString: unknown setting'],
     ['tag', 'port a: tag is not allowed'],
     [[1], 'port a: a list is not allowed'],
     [null, 'port a: null is not allowed'],

@@ -1,11 +1,32 @@
 /** One port resolved alone: what the switch around it would refuse is none of its business. */
 import { describe, expect, it } from 'vitest';
 import { resolvePort } from '../../../switch/config/resolve.ts';
-import { ConfigError } from '../../../switch/config/settings.ts';
+import { ConfigError, type SettingFault } from '../../../switch/config/settings.ts';
 
 const LONGEST = `/${'s'.repeat(106)}`;
 
+/** Of settings of a port that are refused. */
+function faultsOf(settings: object): readonly SettingFault[] {
+  try {
+    resolvePort('a', settings);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.faults;
+    throw error;
+  }
+  return [];
+}
+
 describe('a port alone', () => {
+  it('is told of a hundred things that cannot be, not of all of a thousand', () => {
+    const unknown = Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`a${i}`, 'x']));
+    const wrong = { socket: '/x', trunks: Array.from({ length: 1000 }, (_, i) => `x${i}`) };
+    for (const settings of [unknown, wrong]) {
+      const faults = faultsOf(settings);
+      expect(faults).toHaveLength(100);
+      expect(faults[0].text).toMatch(/^(unknown setting|x0 is not allowed)/);
+    }
+  });
+
   it('is what its settings say, as JSON or as text', () => {
     const port = resolvePort('a', { socket: '/r/a.sock', queues: 2, flood: false, receive: false });
     expect(port).toEqual({

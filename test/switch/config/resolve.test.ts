@@ -1,11 +1,12 @@
 /** Settings from files and options: what is accepted, and the one line that says why something is not. */
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunOptions, settingsOf } from '../../../switch/cli/options.ts';
 import { COMMON_PORT_FIELDS } from '../../../switch/config/common-port.ts';
-import { parseConfigText, readConfigFile } from '../../../switch/config/file.ts';
+import { parseConfigText, readConfigFile, readConfigFileAgain } from '../../../switch/config/file.ts';
 import { socketOf } from '../../../switch/config/kinds/index.ts';
 import type { HostFacts } from '../../../switch/config/kinds/values.ts';
 import { resolveConfig, type SwitchConfig } from '../../../switch/config/resolve.ts';
@@ -444,6 +445,14 @@ describe('refused in a file', () => {
       'r.yaml:3: ports.b.staticMacs: 02:00:00:00:00:01 is not allowed (in VLAN 0 it is one of port a)',
     ],
     [
+      'ports: { a: { socket: /x, staticMacs: 02:00:00:00:00:01 }, b: { socket: /y, tag: 7, staticMacs: "02:00:00:00:00:01" },\n  c: { socket: /z, staticMacs: 02:00:00:00:00:01@7+02:00:00:00:00:01 } }',
+      'r.yaml:2: ports.c.staticMacs: 02:00:00:00:00:01 is not allowed (in VLAN 7 it is one of port b)',
+    ],
+    [
+      `ports: { ${Array.from({ length: 4097 }, (_, i) => `p${i}: none`).join(', ')} }`,
+      'r.yaml:1: ports: 4097 are not allowed (4096 at most)',
+    ],
+    [
       'ports: { a: { socket: /x, macs: [some, 02:00:00:00:00:01, other] } }',
       `r.yaml:1: ports.a.macs.0: some is not allowed (${MACS}); r.yaml:1: ports.a.macs.2: other is not allowed (${MACS})`,
     ],
@@ -643,6 +652,12 @@ describe('files', () => {
     const missing = join(folder, 'no.yaml');
     expect(messageOf(() => readConfigFile(missing))).toBe(`cannot read ${missing}: no such file`);
     expect(messageOf(() => readConfigFile(folder))).toBe(`cannot read ${folder}: it is a folder`);
+    expect(readConfigFileAgain(path).values).toEqual(readConfigFile(path).values);
+    expect(messageOf(() => readConfigFileAgain(missing))).toBe(`cannot read ${missing}: no such file`);
+    expect(messageOf(() => readConfigFileAgain(folder))).toBe(`cannot read ${folder}: it is a folder`);
+    const pipe = join(folder, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    expect(messageOf(() => readConfigFileAgain(pipe))).toBe(`cannot read ${pipe}: it is no plain file`);
   });
 });
 

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import type { HttpBindings } from '@hono/node-server';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { askControl } from '../../../switch/control/client.ts';
+import { EVENTS_TYPE } from '../../../switch/control/client-stream.ts';
 import { type ControlLimits, serveControl } from '../../../switch/control/serve.ts';
 
 /** Times that no test comes near, however little of the machine it gets: a head that lies in the socket is late all the same. */
@@ -67,6 +68,10 @@ async function answer(request: Request, { incoming }: HttpBindings): Promise<Res
   if (pathname === '/long') {
     onLongAsked(incoming.socket);
     return new Response(LONG);
+  }
+  if (pathname === '/events') {
+    const stream = new ReadableStream({ start: (controller) => controller.enqueue(new Uint8Array(1)) });
+    return new Response(stream, { headers: { 'Content-Type': EVENTS_TYPE } });
   }
   if (request.method === 'PUT') return Response.json({ body: await request.text().catch(() => 'cut off') });
   return Response.json({ pathname });
@@ -182,6 +187,24 @@ describe('a client that', () => {
       for (let others = 0; others < LIMITS.connectionsMax - 1; others++) (await client()).destroy();
     }
     expect(kept.closed).toBe(false);
+  });
+
+  it('connects again and again has no answer ended that lasts, while there are few of those', async () => {
+    const lasting: Socket[] = [];
+    for (let i = 0; i < 2; i++) {
+      const socket = await client('GET /events HTTP/1.1\r\n\r\n');
+      await once(socket, 'data');
+      lasting.push(socket);
+    }
+    for (let i = 0; i < 50; i++) await client();
+    await isServed();
+    expect(lasting.map(({ closed, readableEnded }) => closed || readableEnded)).toEqual([false, false]);
+    const more = await client('GET /events HTTP/1.1\r\n\r\n');
+    await once(more, 'data');
+    await client();
+    await client();
+    await Promise.race(lasting.map((socket) => once(socket.resume(), 'close')));
+    await isServed();
   });
 
   it('is connected in whatever way does not hold up the end', async () => {

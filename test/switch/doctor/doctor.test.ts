@@ -75,6 +75,16 @@ describe('a guest', () => {
     expect(ofGuest(args)).toEqual([]);
   });
 
+  it('may have commas in its paths, which its command line has twice', () => {
+    const path = '/run/ring,way/vm0,,.sock';
+    const stats = {
+      [path]: { uid: 64055, gid: 108, mode: 0o660 },
+      '/run/ring,way': { uid: 0, gid: 0, mode: 0o755 },
+    };
+    const args = GOOD.replace(SOCKET, path.replaceAll(',', ',,'));
+    expect(ofGuest(args, undefined, { stats })).toEqual([]);
+  });
+
   it.each<[AdviceName, string]>([
     ['notShared', GOOD.replace(',share=on', ',share=off')],
     ['notShared', GOOD.replace(',share=on', '').replace('memfd', 'file')],

@@ -2,6 +2,9 @@
  * What a plugin has to be before frames meet it: files with something wrong are refused with one line that says what; one that
  * does not end is ended. In the trial's own thread.
  */
+import { execFileSync } from 'node:child_process';
+import { truncateSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { tryPlugin } from '../../../switch/plugin/trial.ts';
@@ -206,6 +209,22 @@ describe('a plugin that cannot be', () => {
     );
     await expect(tryPlugin(specOf(folder.path))).rejects.toThrow(
       `plugin rule (${folder.path}): it is a folder`,
+    );
+  });
+
+  it('is none that may never come to its end', async () => {
+    const pipe = join(folder.path, 'pipe.ts');
+    execFileSync('mkfifo', [pipe]);
+    const long = folder.write('long.ts', '');
+    truncateSync(long, 2 ** 23 + 1);
+    await expect(tryPlugin(specOf(pipe))).rejects.toThrow(`plugin rule (${pipe}): it is no plain file`);
+    await expect(tryPlugin(specOf(long))).rejects.toThrow(/: it is longer than 8388608 bytes$/);
+    await expect(tried("import './pipe.ts';\nexport default () => 1;\n")).rejects.toThrow(
+      /\/pipe\.ts: it is no plain file$/,
+    );
+    const reading = factory("settings.lines('list');");
+    await expect(tried(reading, { list: '/dev/zero' })).rejects.toThrow(
+      'list: /dev/zero is not allowed (the path of a file that can be read: it is no plain file)',
     );
   });
 });

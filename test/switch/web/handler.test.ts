@@ -5,12 +5,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Hono } from 'hono';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import type { ControlSource } from '../../../switch/control/api.ts';
 import type { PortReport } from '../../../switch/control/report.ts';
 import { serveControl, serveTcp } from '../../../switch/control/serve.ts';
 import type { FiguresReport } from '../../../switch/figures/report.ts';
 import { ASSET_PATHS, assetAt } from '../../../switch/web/assets.ts';
 import { eventStream } from '../../../switch/web/events.ts';
 import { type WebSource, webHandler } from '../../../switch/web/handler.ts';
+import { pageApi } from '../../../switch/web/listener.ts';
+import { cookieOf } from '../../../switch/web/token.ts';
 
 const TOKEN = 'a-token-of-many-letters';
 const BYTES_MAX = 150 * 1024;
@@ -18,7 +21,6 @@ const BYTES_MAX = 150 * 1024;
 const api = new Hono();
 api.get('/v1/ports', (context) => context.json([]));
 api.post('/v1/trace', (context) => context.json({}));
-api.post('/v1/takeover', (context) => context.json({}));
 
 let ports: PortReport[] = [];
 const source: WebSource = {
@@ -63,6 +65,8 @@ describe('who has no token', () => {
       expect((await get(`${base}${path}`)).status, path).toBe(401);
     expect((await get(`${base}/v1/ports`, { Authorization: 'Bearer wrong' })).status).toBe(401);
     expect((await get(`${base}/v1/ports`, { Cookie: `ringway=${TOKEN}` })).status).toBe(401);
+    const [name] = cookieOf(TOKEN).split('=');
+    expect((await get(`${base}/v1/ports`, { Cookie: `${name}=${TOKEN}` })).status).toBe(401);
   });
 
   it('is told when it was the wrong one, however long', async () => {
@@ -73,11 +77,13 @@ describe('who has no token', () => {
 });
 
 describe('who has it', () => {
-  it('gets a cookie that no script and no other site can use, and with it everything but the takeover', async () => {
+  it('gets a cookie that no script and no other site can use, and with it everything', async () => {
     const base = await serve();
     const { place, cookie } = await logIn(base, TOKEN);
     expect(place).toBe('/');
-    expect(cookie).toMatch(/^ringway=[0-9a-f]{64}; Path=\/; Max-Age=\d+; HttpOnly; SameSite=Strict$/);
+    expect(cookie).toMatch(
+      /^ringway-[0-9a-f]{8}=[0-9a-f]{64}; Path=\/; Max-Age=\d+; HttpOnly; SameSite=Strict$/,
+    );
     expect(cookie).not.toContain(TOKEN);
     const shown = { Cookie: cookie.split(';')[0] };
     expect((await get(`${base}/`, shown)).status).toBe(200);
@@ -88,9 +94,31 @@ describe('who has it', () => {
       fetch(`${base}${path}`, { method: 'POST', body: '{}', headers });
     expect((await post('/v1/trace', shown)).status).toBe(200);
     expect((await post('/v1/trace', { ...bearer, Origin: base })).status).toBe(200);
-    expect((await post('/v1/takeover', bearer)).status).toBe(404);
     const out = await get(`${base}/logout`, shown);
     expect(out.headers.get('Set-Cookie')).toContain('Max-Age=0');
+  });
+
+  it('keeps it beside that of another Ringway at this host', async () => {
+    const other = cookieOf('another-token-of-many-letters').split(';')[0];
+    const base = await serve();
+    const own = (await logIn(base, TOKEN)).cookie.split(';')[0];
+    expect(own.split('=')[0]).not.toBe(other.split('=')[0]);
+    for (const cookie of [`${other}; ${own}`, `${own}; ${other}`])
+      expect((await get(`${base}/v1/ports`, { Cookie: cookie })).status).toBe(200);
+    expect((await get(`${base}/v1/ports`, { Cookie: other })).status).toBe(401);
+  });
+
+  it('cannot have the process handed over, however it is asked for', async () => {
+    const takeOver = vi.fn();
+    const own = pageApi({ takeOver } as unknown as ControlSource, '1');
+    const server = await serveTcp('127.0.0.1', 0, webHandler(own, source, TOKEN));
+    closing.push(() => server.close());
+    for (const path of ['/v1/takeover', '/v1/%74akeover', '/%761/takeover']) {
+      const body = JSON.stringify({ socket: 'next', formats: [1] });
+      const asked = { method: 'POST', headers: bearer, body };
+      expect((await fetch(`http://127.0.0.1:${server.port}${path}`, asked)).status, path).toBe(409);
+    }
+    expect(takeOver).not.toHaveBeenCalled();
   });
 
   it('is not another site that has a browser ask', async () => {
