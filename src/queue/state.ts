@@ -82,11 +82,10 @@ export function sumCounters(states: SharedArrayBuffer, pairCount: number): PortC
   return sums;
 }
 
-/** Frames that the other side of a port did not take, of all its queues. */
-export function sumLost(states: SharedArrayBuffer): number {
-  const words = new Float64Array(states);
+/** Frames that the other side of a port did not take, of all its queues. `words`: of their states. */
+export function sumLost(words: Float64Array): number {
   let sum = 0;
-  for (let index = 0; index < states.byteLength / QUEUE_STATE_BYTES; index++)
+  for (let index = 0; index < words.byteLength / QUEUE_STATE_BYTES; index++)
     sum += words[countAt(index, COUNT_LOST)];
   return sum;
 }

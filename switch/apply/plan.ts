@@ -219,7 +219,7 @@ function switchDifferences(
   const others = [...SWITCH_SETTINGS, ...files].flatMap((key): Difference[] => {
     if (isDeepStrictEqual(wholePath(key, from[key]), wholePath(key, to[key]))) return [];
     const values =
-      isMap(from[key]) && isMap(to[key])
+      isSettingMap(from[key]) && isSettingMap(to[key])
         ? changesIn(from[key], to[key])
         : [{ key: '', from: from[key], to: to[key] }];
     return [{ what: 'switch' as const, name: NAME_IN_FILE[key] ?? key, values }];
@@ -233,10 +233,6 @@ function listenerText(listener: ListenerConfig | undefined): string | undefined 
   const { address, tokenFile } = listener;
   const where = 'path' in address ? resolve(address.path) : listenText(address);
   return tokenFile === null ? where : `${where} with the token in ${resolve(tokenFile)}`;
-}
-
-function isMap(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function wholePath(key: SwitchSetting, value: unknown): unknown {

@@ -28,7 +28,7 @@ export function booksOf(queues: QueueCounters, states: SharedArrayBuffer, counts
     number
   >;
   // What an interface or socket did not take from the worker is known only to its queue.
-  drops.notTaken += sumLost(states);
+  drops.notTaken += sumLost(new Float64Array(states));
   return {
     counters: {
       ...queues,

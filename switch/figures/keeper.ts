@@ -7,9 +7,9 @@ import {
   COUNT_BYTES,
   COUNT_CALLS,
   COUNT_FRAMES,
-  COUNT_LOST,
   COUNT_SUPPRESSED,
   QUEUE_STATE_BYTES,
+  sumLost,
 } from '../../src/queue/state.ts';
 import { type Books, booksOf, sumBooks } from '../control/books.ts';
 import { DROP, DROP_REASONS } from '../l2/drop-reasons.ts';
@@ -115,7 +115,7 @@ export class FiguresKeeper {
       const { words, rates } = this.#entryOf(port);
       sumQueues(words, values);
       const counts = this.#host.countsOf(port.id);
-      let dropped = lostOf(words);
+      let dropped = sumLost(words);
       for (let at = 0; at < DROP_REASONS.length; at++) dropped += counts[at];
       values[PORT_RATES.dropped] = dropped;
       rates.push(atMs, values);
@@ -272,7 +272,7 @@ export class FiguresKeeper {
     const sums = new Float64Array(PORT_WIDTH);
     sumQueues(words, sums);
     const counts = this.#host.countsOf(port.id);
-    counts[DROP.notTaken] += lostOf(words);
+    counts[DROP.notTaken] += sumLost(words);
     return {
       rxPackets: sums[PORT_RATES.rxPackets],
       rxBytes: sums[PORT_RATES.rxBytes],
@@ -328,12 +328,6 @@ function sumQueues(words: Float64Array, sums: Float64Array): void {
     sums[isOut ? PORT_RATES.txPackets : PORT_RATES.rxPackets] += words[at + COUNT_FRAMES];
     sums[isOut ? PORT_RATES.txBytes : PORT_RATES.rxBytes] += words[at + COUNT_BYTES];
   }
-}
-
-function lostOf(words: Float64Array): number {
-  let sum = 0;
-  for (let at = COUNTS_AT; at < words.length; at += WORDS_PER_QUEUE) sum += words[at + COUNT_LOST];
-  return sum;
 }
 
 function sumOf(numbers: Iterable<number>): number {
