@@ -2,12 +2,13 @@
  * Captures read by Wireshark's command line: live from a pipe while two Linux guests ping and send each other TCP, with every
  * checksum right although none of them makes one; and the ports among Wireshark's interfaces.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { CaptureReport } from '../../switch/capture/captures.ts';
@@ -19,6 +20,8 @@ const peers = await peersForTests(['qemu', 'tshark']);
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/ringway.sh', import.meta.url));
 const NAMES = ['vm0', 'vm1'] as const;
 const EXTCAP_FOLDER = '/usr/lib/x86_64-linux-gnu/wireshark/extcap';
+/** tshark shows a packet within a second, and ends as soon as what it reads does. */
+const TSHARK_TIMEOUT_MS = 60_000;
 /** Of tshark: a checksum is right. */
 const GOOD = '1';
 const FIELDS = [
@@ -37,7 +40,7 @@ type Row = Readonly<Record<(typeof FIELDS)[number], string>>;
 /** `ringway capture … -w - | tshark -i -`, a row for each packet as it comes. */
 class LiveCapture {
   readonly rows: Row[] = [];
-  readonly #shell: ChildProcess;
+  readonly #exited: Promise<unknown>;
   #onRow: () => void = () => {};
   #errors = '';
 
@@ -46,27 +49,42 @@ class LiveCapture {
     const fields = FIELDS.flatMap((name) => ['-e', name]);
     const tshark = ['tshark', '-n', '-l', '-i', '-', ...checks, '-T', 'fields', ...fields];
     const capture = [PROGRAM, 'capture', ...args, '--control', control, '-w', '-'];
-    this.#shell = spawn('sh', ['-c', `${quoted(capture)} | ${quoted(tshark)}`], {
+    const shell = spawn('sh', ['-c', `${quoted(capture)} | ${quoted(tshark)}`], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-    this.#shell.stderr?.on('data', (text) => {
+    // Not 'exit': by then the last rows may not have been read.
+    this.#exited = once(shell, 'close');
+    shell.stderr.on('data', (text) => {
       this.#errors += text;
       this.#onRow();
     });
-    createInterface({ input: this.#shell.stdout! }).on('line', (line) => {
+    createInterface({ input: shell.stdout }).on('line', (line) => {
       const cells = line.split('\t');
       this.rows.push(Object.fromEntries(FIELDS.map((name, i) => [name, cells[i] ?? ''])) as Row);
       this.#onRow();
     });
   }
 
+  /** Rejects with what was seen when both programs end before that, or no such packet comes. */
   async until(holds: (rows: readonly Row[]) => boolean): Promise<void> {
-    while (!holds(this.rows)) await new Promise<void>((resolve) => (this.#onRow = resolve));
+    const over = this.#exited.then(() => 'both programs ended');
+    const late = setTimeout(TSHARK_TIMEOUT_MS, 'no such packet came', { ref: false });
+    while (!holds(this.rows)) {
+      const next = new Promise<null>((resolve) => (this.#onRow = () => resolve(null)));
+      const why = await Promise.race([next, over, late]);
+      if (why !== null) throw new Error(`${why}; ${this.#told()}`);
+    }
+  }
+
+  #told(): string {
+    const last = this.rows.slice(-5).map((row) => JSON.stringify(row));
+    return [`${this.rows.length} rows, the last:`, ...last, 'said:', this.#errors].join('\n');
   }
 
   /** Resolves with what both programs said when they have ended. */
   async ended(): Promise<string> {
-    if (this.#shell.exitCode === null) await once(this.#shell, 'exit');
+    const late = setTimeout(TSHARK_TIMEOUT_MS, 'late', { ref: false });
+    if ((await Promise.race([this.#exited, late])) === 'late') throw new Error(`no end; ${this.#told()}`);
     return this.#errors;
   }
 }
@@ -141,10 +159,14 @@ describe.skipIf(peers.skip)(peers.title('a capture in tshark'), () => {
     await guests[1].runOk('(sleep 30 | nc -l -p 5300 > /tmp/got) > /dev/null 2>&1 &');
     await untilIperf3Listens(guests[1], 5300);
     await guests[0].runOk('head -c 300000 /dev/urandom | nc 10.0.0.2 5300', { timeoutMs: 60_000 });
-    await guests[0].runOk('(nslookup ringway.test 10.0.0.2 > /dev/null 2>&1 &)');
+    // It asks until it is told that it was seen.
+    const asks = 'until [ -e /tmp/seen ]; do nslookup ringway.test 10.0.0.2; sleep 1; done';
+    await guests[0].runOk(`(${asks}) > /dev/null 2>&1 &`);
     await live.until((rows) => rows.some((row) => row['udp.checksum.status'] !== ''));
+    await guests[0].runOk('touch /tmp/seen');
     await end();
-    await live.ended();
+    // None was lost, too.
+    expect(await live.ended()).toMatch(/ringway: [\d,]+ frames captured; the capture ended/);
     const tcp = live.rows.filter((row) => row['tcp.checksum.status'] !== '');
     expect(tcp.length).toBeGreaterThan(5);
     expect(
