@@ -3,8 +3,11 @@
  * control socket, which comes as it is written; this process only looks at where blocks begin and end, so that what it
  * leaves is whole, and counts. Filter expressions become programs here (src/filter/libpcap.ts).
  */
-import { createWriteStream, type WriteStream } from 'node:fs';
+import { createWriteStream, fstatSync, open } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
+import { Socket } from 'node:net';
+import type { Writable } from 'node:stream';
+import { promisify } from 'node:util';
 import type { Command } from 'commander';
 import { CAPTURED_BYTES_MAX } from '../../protocol/pcap.ts';
 import { compileExpression } from '../../src/filter/libpcap.ts';
@@ -18,6 +21,7 @@ import { type AskOptions, addControlOption } from './ask-options.ts';
 import { BlockCounter } from './block-counter.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { findControl } from './running.ts';
+import { giveUpOutput } from './standard-output.ts';
 import { formatCount } from './table.ts';
 
 const STDOUT_FD = 1;
@@ -64,7 +68,12 @@ export function addCapture(program: Command): void {
       const query = queryOf(ports, options);
       const control = await findControl(options.control);
       const isPiped = options.write === '-';
-      await captureTo(control, query, () => openOutput(isPiped ? STDOUT_FD : options.write), true);
+      await captureTo(
+        control,
+        query,
+        async () => (isPiped ? outputOf(STDOUT_FD) : openOutput(options.write)),
+        true,
+      );
     },
   );
 }
@@ -96,19 +105,23 @@ export function queryOf(ports: readonly string[], options: CaptureOptions): Capt
   return { ports: [...ports], direction, vlan, count, program, ...(snapBytes !== null && { snapBytes }) };
 }
 
-/** @throws CliError */
-export function openOutput(target: string | number): Promise<WriteStream> {
-  const stream =
-    typeof target === 'number'
-      ? createWriteStream('', { fd: target, autoClose: false })
-      : createWriteStream(target, { mode: FILE_MODE });
-  if (typeof target === 'number') return Promise.resolve(stream);
-  return new Promise((resolve, reject) => {
-    stream.once('open', () => resolve(stream));
-    stream.once('error', (error) =>
-      reject(new CliError(`${target} cannot be written: ${error.message}`, EXIT.usage)),
-    );
-  });
+/** Who waits to read from a path that is a pipe is waited for. @throws CliError */
+export async function openOutput(path: string): Promise<Writable> {
+  try {
+    return outputOf(await promisify(open)(path, 'w', FILE_MODE));
+  } catch (error) {
+    throw new CliError(`${path} cannot be written: ${(error as Error).message}`, EXIT.usage);
+  }
+}
+
+/**
+ * A pipe that is full must neither be taken for a fault nor hold up a thread: the process would not end before its reader
+ * goes on.
+ */
+function outputOf(fd: number): Writable {
+  const stat = fstatSync(fd);
+  if (!stat.isFIFO() && !stat.isSocket()) return createWriteStream('', { fd, autoClose: fd !== STDOUT_FD });
+  return fd === STDOUT_FD ? process.stdout : new Socket({ fd, readable: false });
 }
 
 /**
@@ -118,22 +131,28 @@ export function openOutput(target: string | number): Promise<WriteStream> {
 export async function captureTo(
   control: string,
   query: CaptureQuery,
-  open: () => Promise<WriteStream>,
+  openOut: () => Promise<Writable>,
   tells: boolean,
 ): Promise<void> {
   const response = await streamControl(control, '/v1/captures', { method: 'POST', body: query });
-  const output = await open();
+  const output = await openOut();
   const counter = new BlockCounter();
   const id = response.headers[CAPTURE_HEADER.toLowerCase()];
   let signals = 0;
+  const late = Promise.withResolvers<void>();
+  const giveUp = (): void => {
+    response.destroy();
+    giveUpOutput();
+    late.resolve();
+  };
   const end = (): void => {
     // Once: what was captured still comes. Twice, or if it does not: what is here is whole.
-    if (++signals > 1) response.destroy();
-    setTimeout(() => response.destroy(), ENDING_MS).unref();
+    if (++signals > 1) giveUp();
+    setTimeout(giveUp, ENDING_MS).unref();
     void askControl(control, `/v1/captures/${id}`, { method: 'DELETE' }).catch(() => response.destroy());
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, end);
-  const why = await copyBlocks(response, output, counter);
+  const why = await copyBlocks(response, output, counter, late.promise);
   if (!tells) return;
   const lost =
     counter.lost === 0 ? '' : `, ${formatCount(counter.lost)} lost (whoever reads it was too slow)`;
@@ -142,37 +161,39 @@ export async function captureTo(
   linesOut(STDERR_FD).write(`ringway: ${frames} captured${lost}; ${comment}\n`);
 }
 
-/** Whole blocks as they come. Answers why it ended, where that was the output's doing; null: the stream ended. */
+/**
+ * Whole blocks as they come, until the stream ends or it is `late`. Answers why it ended, where that was the output's
+ * doing; null: it was not. @throws CliError
+ */
 async function copyBlocks(
   response: IncomingMessage,
-  output: WriteStream,
+  output: Writable,
   counter: BlockCounter,
+  late: Promise<void>,
 ): Promise<string | null> {
   let failure: NodeJS.ErrnoException | null = null;
   output.on('error', (error) => {
-    failure = error;
+    failure ??= error;
     response.destroy();
   });
+  // Of the last block; also when it could not be written.
+  let written = Promise.resolve();
   try {
     for await (const chunk of response) {
       const whole = counter.wholeBlocks(chunk as Buffer);
-      if (failure === null && whole.length > 0 && !output.write(whole)) await drained(output);
+      if (failure === null && whole.length > 0)
+        written = new Promise((resolve) => output.write(whole, () => resolve()));
+      if (output.writableNeedDrain) await Promise.race([written, late]);
       if (failure !== null) break;
     }
   } catch (error) {
     // Destroyed by us, or the switch is gone.
     if (!(error instanceof Error)) throw error;
   }
-  if (failure === null) await new Promise<void>((resolve) => output.end(resolve));
+  await Promise.race([written, late]);
+  if (output !== process.stdout) output.destroy();
   const found = failure as NodeJS.ErrnoException | null;
   if (found === null) return null;
   if (found.code === 'EPIPE') return 'nobody reads it any more';
   throw new CliError(`writing the capture failed: ${found.message}`);
-}
-
-function drained(output: WriteStream): Promise<void> {
-  return new Promise((resolve) => {
-    output.once('drain', resolve);
-    output.once('error', () => resolve());
-  });
 }

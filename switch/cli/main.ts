@@ -15,6 +15,7 @@ import { heededSignals } from '../ignored-signals.ts';
 import { linesOut } from '../lines-out.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { buildProgram, COMMAND_NAMES } from './program.ts';
+import { outputTaken } from './standard-output.ts';
 
 const STDERR_FD = 2;
 
@@ -80,6 +81,7 @@ process.on('warning', ({ name, message }) => {
 });
 
 const code = await main(process.argv.slice(2));
+await outputTaken();
 // An orderly end waits for what a peer may hold up for ever.
 if (isBusyElsewhere()) endAtOnce(code);
 process.exit(code);
