@@ -2,13 +2,19 @@
  * Captures of a running switch over its control socket, as `ringway capture` asks for them: a stream of pcapng that lasts,
  * and how it ends. Guests are embedded ones.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
+import { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { buffer, text } from 'node:stream/consumers';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { EmbeddedGuest } from '../../../src/frontend/index.ts';
 import { descriptorLoop } from '../../../src/host/event-loop.ts';
+import { libc } from '../../../src/host/libc.ts';
 import type { CaptureReport } from '../../../switch/capture/captures.ts';
 import { BlockCounter } from '../../../switch/cli/block-counter.ts';
 import { settingsOf } from '../../../switch/cli/options.ts';
@@ -19,6 +25,9 @@ import { serveControl } from '../../../switch/control/serve.ts';
 import { createLogger } from '../../../switch/log.ts';
 import { Switch } from '../../../switch/switch.ts';
 import { blocksOf, type Packet, type Statistics } from './packets.ts';
+
+const COMMAND = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
+const F_SETPIPE_SZ = 1031;
 
 let folder: string;
 let control: string;
@@ -226,5 +235,65 @@ describe('a block counter', () => {
       expect([counter.packets, counter.lost]).toEqual([20, 0]);
       expect(counter.comment).toContain('as many frames as were asked for');
     }
+  });
+});
+
+describe('the command, with a reader that stalls', () => {
+  /** A pipe in which hardly anything has room. */
+  function narrowPipe(): { readonly reader: number; readonly path: string } {
+    const path = join(folder, 'pipe');
+    spawnSync('mkfifo', [path]);
+    const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    libc.fcntl(reader, F_SETPIPE_SZ, 4096);
+    return { reader, path };
+  }
+
+  /** Into a file of that name, or into what is given as standard output; resolves when the pipe is full and all behind it. */
+  async function stalled(path: string, stdout: number | 'ignore'): Promise<ChildProcess> {
+    const args = [COMMAND, 'capture', 'vm0', 'vm1', '--control', control, '-w', path];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', stdout, 'pipe'] });
+    onTestFinished(() => void child.kill('SIGKILL'));
+    const [vm0, vm1] = [await connect('vm0'), await connect('vm1')];
+    const isLosing = async (): Promise<boolean> => (await captures()).some(({ lost }) => lost > 0);
+    await vi.waitUntil(async () => (await captures()).length > 0, 20_000);
+    while (!(await isLosing()) && child.exitCode === null) {
+      for (let i = 0; i < 100; i++) {
+        while (!vm0.send(frame(2, 1, 1500))) await new Promise(setImmediate);
+        await vm1.received();
+      }
+    }
+    return child;
+  }
+
+  it('waits, and what it has captured comes whole when the reader goes on', async () => {
+    const { reader, path } = narrowPipe();
+    const writer = openSync(path, constants.O_WRONLY);
+    const child = await stalled('-', writer);
+    closeSync(writer);
+    const [{ id }] = await captures();
+    const said = text(child.stderr!);
+    const ended = once(child, 'exit');
+    const read = buffer(new Socket({ fd: reader, writable: false }));
+    await askControl(control, `/v1/captures/${id}`, { method: 'DELETE' });
+    const blocks = blocksOf(await read);
+    expect(await ended).toEqual([0, null]);
+    const packets = blocks.filter(({ kind }) => kind === 'packet').length;
+    const statistics = blocks.slice(-2) as Statistics[];
+    const delivered = statistics.map((block) => block.received - block.lost);
+    expect(packets).toBe(delivered[0] + delivered[1]);
+    expect(packets).toBeGreaterThan(2000);
+    expect(await said).toMatch(/frames captured, [\d,]+ lost \(whoever reads it was too slow\)/);
+  });
+
+  it.each(['its standard output', 'a named pipe'])('ends when it is told to: %s', async (kind) => {
+    const { reader, path } = narrowPipe();
+    const writer = openSync(path, constants.O_WRONLY);
+    const child = kind === 'a named pipe' ? await stalled(path, 'ignore') : await stalled('-', writer);
+    closeSync(writer);
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    expect(await ended).toEqual([0, null]);
+    closeSync(reader);
+    await vi.waitUntil(async () => (await captures()).length === 0, 20_000);
   });
 });

@@ -16,8 +16,10 @@ import {
   watch,
   writeFileSync,
 } from 'node:fs';
+import { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { libc } from '../../../src/host/libc.ts';
@@ -258,4 +260,19 @@ describe('a log that is not taken', () => {
     process.kill(await switchPid(), 'SIGTERM');
     expect(await run.closed).toBe(0);
   });
+});
+
+it('a command whose output has no room in a pipe writes all of it', async () => {
+  const path = join(folder, 'pipe');
+  spawnSync('mkfifo', [path]);
+  const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  libc.fcntl(reader, F_SETPIPE_SZ, 4096);
+  const writer = openSync(path, constants.O_WRONLY);
+  const command = [...COMMANDS['main.ts'].slice(1), 'completion', 'bash'];
+  started.push(spawn(process.execPath, command, { stdio: ['ignore', writer, 'inherit'], env: environment }));
+  closeSync(writer);
+  // Meanwhile there is time for the other one to come to its end.
+  const whole = spawnSync(process.execPath, command, { env: environment }).stdout;
+  expect(whole.length).toBeGreaterThan(8192);
+  expect(await buffer(new Socket({ fd: reader, writable: false }))).toEqual(whole);
 });
