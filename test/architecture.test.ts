@@ -227,6 +227,7 @@ describe('what is said', () => {
       'switch/cli/doctor.ts',
       'switch/cli/configuration.ts',
       'switch/cli/top.ts',
+      'switch/cli/standard-output.ts',
       'switch/demo/',
     ];
     expect(saying(/\bprocess\.std(out|err)\.write\(|\bconsole\./, ...short)).toEqual([]);

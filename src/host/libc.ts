@@ -288,6 +288,12 @@ export const libc = {
     size: number,
     mask: Bytes,
   ) => number,
+  sched_getscheduler: lib.func('int sched_getscheduler(int pid)') as (pid: number) => number,
+  sched_setscheduler: lib.func('int sched_setscheduler(int pid, int policy, const void *parameters)') as (
+    pid: number,
+    policy: number,
+    parameters: Int32Array,
+  ) => number,
   sched_getaffinity: lib.func('int sched_getaffinity(int pid, size_t size, void *mask)') as (
     pid: number,
     size: number,

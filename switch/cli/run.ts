@@ -209,7 +209,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       const stopped = stop.then(() => {
         throw new CliError('stopped before it had taken over');
       });
-      await Promise.race([finishTakeover(takeover, running, log), stopped, failureOf(running)]);
+      await Promise.race([finishTakeover(takeover, running, config.cpus, log), stopped, failureOf(running)]);
       isOurs = true;
       // Also of ports that only this one has.
       kept.restoreGroups();
@@ -292,18 +292,35 @@ function giverOf(running: Switch, service: Service, configuration: Configuration
 }
 
 /** Everything is there, at rest. Resolves when frames flow here, and the other process is gone. */
-async function finishTakeover(takeover: Takeover, running: Switch, log: Logger): Promise<void> {
+async function finishTakeover(
+  takeover: Takeover,
+  running: Switch,
+  cpus: readonly number[] | null,
+  log: Logger,
+): Promise<void> {
   await running.takenOver();
   await running.warmUp();
-  const { favour } = await import('../../src/host/favour.ts');
+  const { favour, runAtOnce } = await import('../../src/host/favour.ts');
   const disfavour = favour();
+  const calm = runAtOnce(await goesOnFirst(cpus));
   await running.goOnAt(await takeover.ready());
   await takeover.done();
   await running.goOn();
+  calm();
   setTimeout(disfavour, FAVOURED_MS).unref();
   log.info({ restMs: Number(running.restMs.toFixed(2)) }, 'has taken over');
   await takeover.ended();
   await running.startLate();
+}
+
+/** Of the threads: the main one, and workers where one that polls all the time leaves it a processor. */
+async function goesOnFirst(cpus: readonly number[] | null): Promise<(thread: number) => boolean> {
+  const { allowedCpus } = await import('../../src/host/affinity.ts');
+  const { threadName } = await import('../../src/host/threads.ts');
+  const { isWorkerThreadName } = await import('../worker/thread-name.ts');
+  const own = allowedCpus();
+  const leavesOne = cpus === null ? own.length > 1 : own.every((cpu) => !cpus.includes(cpu));
+  return (thread) => thread === process.pid || (leavesOne && isWorkerThreadName(threadName(thread)));
 }
 
 /** What the host refuses at the start is for the user to mend, as a wrong setting is. */

@@ -1,4 +1,5 @@
 /** The machine and the process of the switch: kernel, Node, limits, and where its workers run. */
+import { isWorkerThreadName } from '../worker/thread-name.ts';
 import { type Finding, finding } from './findings.ts';
 import { cpuList, type Host, threadsOf } from './host.ts';
 
@@ -14,7 +15,7 @@ const CPU_FOLDER = '/sys/devices/system/cpu';
 
 /** Processors of workers, by worker; one that is not pinned may use several. */
 export function workerCpusOf(host: Host, pid: number): readonly (readonly number[])[] {
-  return threadsOf(host, pid).flatMap(({ name, cpus }) => (/^poll-\d+$/.test(name) ? [cpus] : []));
+  return threadsOf(host, pid).flatMap(({ name, cpus }) => (isWorkerThreadName(name) ? [cpus] : []));
 }
 
 export function checkSystem(host: Host, running: RunningProcess | null, hasDpdk: boolean): Finding[] {

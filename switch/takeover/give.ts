@@ -3,7 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { collectGarbage } from '../../src/host/collect-garbage.ts';
 import { HostError } from '../../src/host/errors.ts';
-import { favour } from '../../src/host/favour.ts';
+import { favour, runAtOnce } from '../../src/host/favour.ts';
 import { connectUnix } from '../../src/host/unix-socket.ts';
 import { withDescriptors } from '../../src/port/hand-over.ts';
 import type { Logger } from '../log.ts';
@@ -94,6 +94,8 @@ export class TakeoverServer {
     // Once for nothing, so that it is compiled when frames wait for it, and what is in the way is known before.
     JSON.stringify(giver.positions());
     const disfavour = favour();
+    // Not the workers: the successor's are on the same processors.
+    const calm = runAtOnce((thread) => thread === process.pid);
     try {
       await giver.rest();
       await link.send<'positions'>({ record: 'positions', ...giver.positions() });
@@ -101,6 +103,7 @@ export class TakeoverServer {
       giver.letGo?.(link.peerPid);
       await link.send<'go'>({ record: 'go' });
     } finally {
+      calm();
       disfavour();
     }
   }

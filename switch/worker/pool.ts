@@ -42,6 +42,7 @@ import {
   type WorkerSetup,
 } from './orders.ts';
 import { type PlacedQueue, workerForQueue } from './placement.ts';
+import { workerThreadName } from './thread-name.ts';
 import { setWorkerFlags } from './v8-flags.ts';
 import { readWorkerCounts, WORKER_FIGURES_BYTES, type WorkerCounts } from './worker-figures.ts';
 
@@ -353,6 +354,7 @@ function queueKey(portId: number, queueIndex: number): string {
 }
 
 /** The program of a worker: beside this file, TypeScript in the checkout and JavaScript when built. */
+
 const PROGRAM = new URL(import.meta.url.endsWith('.ts') ? './thread.ts' : './thread.js', import.meta.url);
 
 /** One worker: its thread, its control block, and the orders that it has not answered yet. */
@@ -384,7 +386,11 @@ class WorkerThread {
     this.#orders = port1;
     const own = { control: this.#control, figures: this.#figures, wakeFd: this.#wakeFd, orders: port2 };
     const workerData: WorkerSetup = { ...setup, ...own };
-    this.#worker = new Worker(PROGRAM, { workerData, transferList: [port2], name: `poll-${setup.index}` });
+    this.#worker = new Worker(PROGRAM, {
+      workerData,
+      transferList: [port2],
+      name: workerThreadName(setup.index),
+    });
     port1.on('message', (report: WorkerReport) => {
       if (report.kind === 'queueFailed') onQueueFailed(report.portId, report.queueIndex);
       else if (report.kind === 'snooped') onSnooped?.();
