@@ -24,6 +24,9 @@ export type AddressedPort = {
   readonly sticks: boolean;
 };
 
+const VLANS = 4096;
+/** In a refusal. */
+const NAMED_VLANS_MAX = 8;
 const NO_ROOM = 'half of the forwarding table is static already: raise --fdb-capacity';
 
 export class StaticAddresses {
@@ -103,8 +106,15 @@ export class StaticAddresses {
     this.#tell();
   }
 
-  /** Removes an address, learned or static. @throws PortConflictError where a port has it by its settings, or it is not known */
-  remove(mac: string, vlan: number): void {
+  /**
+   * Removes an address, learned or static. `vlan` null: in the one in which it is known.
+   * @throws PortConflictError where a port has it by its settings, it is not known, or in more than one VLAN
+   */
+  remove(mac: string, vlan: number | null): void {
+    if (vlan === null) {
+      this.remove(mac, this.#onlyVlanOf(mac));
+      return;
+    }
     const each = { mac, vlan };
     this.#refuseConfigured(each, null);
     const [macLo, macHi] = wordsOf(mac);
@@ -112,6 +122,17 @@ export class StaticAddresses {
     const removed = this.#fdb.remove(macLo, macHi, vlan);
     if (wasKept) this.#tell();
     if (removed === null && !wasKept) throw new PortConflictError(`${mac} is not known in VLAN ${vlan}`);
+  }
+
+  #onlyVlanOf(mac: string): number {
+    const [macLo, macHi] = wordsOf(mac);
+    const vlans = Array.from({ length: VLANS }, (_, vlan) => vlan).filter(
+      (vlan) => this.#kept.has(keyOf({ mac, vlan })) || this.#fdb.lookup(macLo, macHi, vlan) >= 0,
+    );
+    if (vlans.length === 0) throw new PortConflictError(`${mac} is not known`);
+    if (vlans.length === 1) return vlans[0];
+    const some = vlans.length > NAMED_VLANS_MAX ? [...vlans.slice(0, NAMED_VLANS_MAX), '…'] : vlans;
+    throw new PortConflictError(`${mac} is known in VLANs ${some.join(', ')}: name one`);
   }
 
   /** Removes learned addresses, with `isAll` also those that were given or stick. Answers how many. */

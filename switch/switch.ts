@@ -530,7 +530,7 @@ export class Switch {
   }
 
   /** @throws PortConflictError */
-  removeAddress(mac: string, vlan: number): void {
+  removeAddress(mac: string, vlan: number | null): void {
     this.#ports.refuseWhileFrozen();
     this.#statics.remove(mac, vlan);
   }

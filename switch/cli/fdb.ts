@@ -31,10 +31,11 @@ export function addFdb(program: Command): void {
     command
       .command('del <address>')
       .description('Forget an address, learned or added.')
-      .option('--vlan <vlan>', 'its VLAN', '0'),
+      .option('--vlan <vlan>', 'its VLAN (default: the one in which it is known)'),
   ).action(async (mac: string, _: unknown, del: Command) => {
-    const { control, vlan = '0' } = del.optsWithGlobals<ChangeOptions>();
-    await askControl(await findControl(control), `${pathOf(mac)}?vlan=${vlanOf(vlan)}`, { method: 'DELETE' });
+    const { control, vlan } = del.optsWithGlobals<ChangeOptions>();
+    const query = vlan === undefined ? '' : `?vlan=${vlanOf(vlan)}`;
+    await askControl(await findControl(control), `${pathOf(mac)}${query}`, { method: 'DELETE' });
   });
   addControlOption(
     command

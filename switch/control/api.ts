@@ -65,7 +65,7 @@ export type ControlSource = {
   /** Null: in the VLAN of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
   addAddress(mac: string, vlan: number | null, portName: string): void;
   /** @throws PortConflictError */
-  removeAddress(mac: string, vlan: number): void;
+  removeAddress(mac: string, vlan: number | null): void;
   /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError, PortConflictError */
   flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number;
   plugins(): PluginReport[];
@@ -214,10 +214,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
   });
   api.delete('/v1/fdb/:mac', (context) => {
     const mac = stationOf(context.req.param('mac'));
-    const text = context.req.query('vlan') ?? '0';
-    const { data: vlan } = Vlan.safeParse(/^\d{1,4}$/.test(text) ? Number(text) : null);
-    if (vlan === undefined) return refuse(context, `vlan: ${text} is not allowed (0 to 4095)`, 400);
-    source.removeAddress(mac, vlan);
+    source.removeAddress(mac, vlanIn(context));
     return json(context, { removed: mac });
   });
   api.post('/v1/fdb/flush', async (context) => {

@@ -118,6 +118,18 @@ describe('those that were given', () => {
     addresses.remove(MAC, 0);
     expect(fdb.size).toBe(0);
   });
+
+  it('are removed from the VLAN in which they are known where none is named', () => {
+    addresses.followPort(vm(1), 0);
+    expect(() => addresses.remove(MAC, null)).toThrow(`${MAC} is not known`);
+    fdb.learn(LO, HI, 7, 1, 0);
+    addresses.remove(MAC, null);
+    expect(fdb.size).toBe(0);
+    addresses.add(MAC, 5, 'vm1', 0);
+    fdb.learn(LO, HI, 9, 1, 0);
+    expect(() => addresses.remove(MAC, null)).toThrow(`${MAC} is known in VLANs 5, 9: name one`);
+    expect([fdb.lookup(LO, HI, 5), fdb.lookup(LO, HI, 9)]).toEqual([1, 1]);
+  });
 });
 
 describe('those that stick', () => {

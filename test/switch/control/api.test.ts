@@ -455,7 +455,7 @@ describe('answers', () => {
       ['add', '02:00:00:00:00:0a', 7, 'vm0'],
       ['add', '02:00:00:00:00:0a', null, 'vm0'],
       ['remove', '02:00:00:00:00:0a', 7],
-      ['remove', '02:00:00:00:00:0a', 0],
+      ['remove', '02:00:00:00:00:0a', null],
       ['flush', 'vm0', 3, true],
       ['flush', null, null, false],
     ]);
