@@ -309,14 +309,21 @@ export class KeptPorts implements Omit<PortHost, 'restoreAddresses'> {
     const ports = restorer(this.#ports, isOne);
     const set = restorer(this.#set, isOne);
     const plugins = restorer(this.#plugins, () => true);
-    const groups = restorer(this.#groups, (_, { port }) => isOne(port));
     const missing = [...this.#missing].filter(isOne);
-    const addresses = this.#addresses.filter(({ port }) => isOne(port));
+    const giveBack = this.belongingsOf(portNames);
     return () => {
-      const lost = groups();
       for (const restore of [ports, set, plugins]) restore();
       for (const name of missing) this.#missing.add(name);
-      for (const each of lost) this.#restoreGroup(each);
+      giveBack();
+    };
+  }
+
+  /** Answers what gives these ports, which were removed and are there again, the addresses and members that they had by hand. */
+  belongingsOf(portNames: ReadonlySet<string>): () => void {
+    const groups = restorer(this.#groups, (_, { port }) => portNames.has(port));
+    const addresses = this.#addresses.filter(({ port }) => portNames.has(port));
+    return () => {
+      for (const each of groups()) this.#restoreGroup(each);
       this.#running.restoreAddresses(addresses);
       this.#write();
     };

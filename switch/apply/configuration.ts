@@ -163,6 +163,7 @@ export class Configuration {
     const before = mergedValues(this.#sources(this.#file));
     const undo: (() => Promise<void>)[] = [];
     const keepAsBefore = kept.memento(namesIn(plan));
+    const giveBack = kept.belongingsOf(new Set(plan.replaced.map(({ to }) => to.name)));
     const oldPlugins = this.#running.pluginSpecs;
     const remove = async (port: PortConfig): Promise<void> => {
       const settings = this.#givenOf(port.name, before);
@@ -188,6 +189,7 @@ export class Configuration {
       const freed = [...plan.removed, ...plan.replaced.map(({ from }) => from)];
       for (const port of freed) await remove(port);
       for (const port of [...plan.replaced.map(({ to }) => to), ...plan.added]) await add(port);
+      giveBack();
       if (plan.plugins !== null) await kept.setPlugins(plan.plugins);
     } catch (error) {
       for (const back of undo.reverse())

@@ -74,8 +74,10 @@ class FakeHost implements PortHost {
   }
 
   restoreAddresses(before: readonly KeptAddress[]): void {
-    this.addresses = before;
-    this.onKept(before);
+    const isThere = (one: KeptAddress): boolean =>
+      this.addresses.some(({ mac, vlan }) => mac === one.mac && vlan === one.vlan);
+    this.addresses = [...this.addresses, ...before.filter((one) => !isThere(one))];
+    this.onKept(this.addresses);
   }
 
   async changePort(name: string, change: unknown): Promise<void> {
@@ -223,7 +225,7 @@ describe('a configuration that is applied', () => {
           host.pluginSpecs,
           configuration.shown(),
           [...host.members].sort(),
-          host.addresses,
+          host.addresses.toSorted((a, b) => (a.port < b.port ? -1 : 1)),
         ]);
       const before = all();
       const stateBefore = state();
@@ -237,6 +239,24 @@ describe('a configuration that is applied', () => {
       expect(all()).toEqual(before);
       expect(state()).toBe(stateBefore);
     }
+  });
+
+  it('leaves a port that is replaced what it has by hand, and keeps it', async () => {
+    const { host, kept, configuration } = await start(yaml(BEFORE));
+    const addresses = ['a', 'b', 'c'].map((port) => ({
+      ...{ mac: `02:00:00:00:00:0${port}`, vlan: 7, port, sticky: false },
+    }));
+    for (const address of addresses) {
+      host.addAddress(address);
+      kept.addGroup({ port: address.port, group: Uint8Array.of(239, 1, 1, 1), vlan: 7 });
+    }
+    await configuration.apply(yaml(AFTER), false, false);
+    // a is changed, b is replaced, c is removed.
+    expect(host.done).toContain('remove b');
+    expect([...host.members].sort()).toEqual(['a 239.1.1.1 7', 'b 239.1.1.1 7']);
+    expect(host.addresses.map(({ port }) => port).sort()).toEqual(['a', 'b']);
+    const { groups, addresses: inFile } = JSON.parse(state() ?? '');
+    expect([groups.length, inFile.length]).toEqual([2, 2]);
   });
 
   it('takes back nothing that was said of other ports meanwhile', async () => {
