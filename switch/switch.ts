@@ -520,13 +520,15 @@ export class Switch {
     this.#statics.restore(before, this.#tick);
   }
 
-  /** `vlan` null: that of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
-  addAddress(mac: string, vlan: number | null, portName: string): void {
+  /** The VLAN of the port's frames without a tag. @throws NoSuchPortError */
+  untaggedVlanOf(portName: string): number {
+    return untaggedVlanOf(this.#ports.configOf(this.#idOf(portName)));
+  }
+
+  /** @throws NoSuchPortError, PortConflictError */
+  addAddress(mac: string, vlan: number, portName: string): void {
     this.#ports.refuseWhileFrozen();
-    const port = this.#ports.withName(portName);
-    if (port === undefined) throw new NoSuchPortError(portName);
-    const inVlan = vlan ?? untaggedVlanOf(this.#ports.configOf(port.id));
-    this.#statics.add(mac, inVlan, portName, this.#tick);
+    this.#statics.add(mac, vlan, portName, this.#tick);
   }
 
   /** @throws PortConflictError */

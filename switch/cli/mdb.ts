@@ -24,14 +24,14 @@ export function addMdb(program: Command): void {
   const add = mdb
     .command('add <group> <port>')
     .description('Have a port be a member of a group until it is taken out.')
-    .option('--vlan <number>', 'in which VLAN (default: 0)');
+    .option('--vlan <number>', "its VLAN (default: that of the port's frames without a tag)");
   addControlOption(add).action((group: string, port: string, options: ChangeOptions) =>
     change(mdb, options, pathOf(group, port, options), 'PUT'),
   );
   const del = mdb
     .command('del <group> <port>')
     .description('Take a port out of a group; if it joined by itself, it may do so again.')
-    .option('--vlan <number>', 'in which VLAN (default: 0)');
+    .option('--vlan <number>', "its VLAN (default: that of the port's frames without a tag)");
   addControlOption(del).action((group: string, port: string, options: ChangeOptions) =>
     change(mdb, options, pathOf(group, port, options), 'DELETE'),
   );

@@ -361,6 +361,7 @@ function withKept(
     addPort: (config, settings) => kept.addPort(config, settings),
     changePort: (name, change) => kept.changePort(name, change),
     removePort: (name) => kept.removePort(name),
+    untaggedVlanOf: (portName) => running.untaggedVlanOf(portName),
     addAddress: (mac, vlan, portName) => running.addAddress(mac, vlan, portName),
     removeAddress: (mac, vlan) => running.removeAddress(mac, vlan),
     flushAddresses: (portName, vlan, isAll) => running.flushAddresses(portName, vlan, isAll),

@@ -62,9 +62,11 @@ export type ControlSource = {
   captures(): CaptureReport[];
   /** False: there is none of that number. */
   endCapture(id: number): boolean;
-  /** Null: in the VLAN of the port's frames without a tag. @throws NoSuchPortError, PortConflictError */
-  addAddress(mac: string, vlan: number | null, portName: string): void;
-  /** @throws PortConflictError */
+  /** The VLAN of the port's frames without a tag. @throws NoSuchPortError */
+  untaggedVlanOf(portName: string): number;
+  /** @throws NoSuchPortError, PortConflictError */
+  addAddress(mac: string, vlan: number, portName: string): void;
+  /** Null: in the one in which it is known. @throws PortConflictError */
   removeAddress(mac: string, vlan: number | null): void;
   /** Null: of any; `isAll`: static ones too. Answers how many there were. @throws NoSuchPortError, PortConflictError */
   flushAddresses(portName: string | null, vlan: number | null, isAll: boolean): number;
@@ -209,7 +211,7 @@ export function controlApi(source: ControlSource, version: string): Hono {
     const mac = stationOf(context.req.param('mac'));
     const { data } = NewAddress.safeParse(await jsonOf(context, ADDRESS_NEEDED));
     if (data === undefined) return refuse(context, ADDRESS_NEEDED, 400);
-    source.addAddress(mac, data.vlan ?? null, data.port);
+    source.addAddress(mac, data.vlan ?? source.untaggedVlanOf(data.port), data.port);
     return json(context, { added: mac }, 201);
   });
   api.delete('/v1/fdb/:mac', (context) => {
@@ -238,11 +240,11 @@ export function controlApi(source: ControlSource, version: string): Hono {
   });
   api.get('/v1/mdb', (context) => json(context, source.mdb()));
   api.put('/v1/mdb/:port/:group', (context) => {
-    source.addGroup(joinableOf(groupChangeOf(context)));
+    source.addGroup(joinableOf(groupChangeOf(context, source)));
     return json(context, source.mdb());
   });
   api.delete('/v1/mdb/:port/:group', (context) => {
-    source.removeGroup(groupChangeOf(context));
+    source.removeGroup(groupChangeOf(context, source));
     return json(context, source.mdb());
   });
   api.delete('/v1/mdb', (context) => {
@@ -294,13 +296,13 @@ export function controlApi(source: ControlSource, version: string): Hono {
   return api;
 }
 
-/** @throws ConfigError */
-function groupChangeOf(context: Context): GroupChange {
+/** @throws ConfigError, NoSuchPortError */
+function groupChangeOf(context: Context, source: ControlSource): GroupChange {
   const { port = '', group: text = '' } = context.req.param() as Record<string, string>;
   const group = parseIp(text);
   if (group === null || !(group.length === 4 ? isIpv4Group(group) : isIpv6Group(group)))
     throw new ConfigError(`${text} is not allowed (a group of IPv4 or IPv6, for example 239.1.2.3)`);
-  return { port, group, vlan: vlanIn(context) ?? 0 };
+  return { port, group, vlan: vlanIn(context) ?? source.untaggedVlanOf(port) };
 }
 
 /** @throws ConfigError of a group that is never joined */

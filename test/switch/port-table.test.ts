@@ -199,6 +199,7 @@ describe('requests about one port', () => {
         ports: () => table.ports.map((port) => ({ name: port.name }) as never),
         port: (name) => (table.withName(name) === undefined ? null : ({ name } as never)),
         fdb: () => ({ capacity: 1, ageSeconds: 1, moved: {}, entries: [] }),
+        untaggedVlanOf: () => 0,
         addAddress: () => {},
         removeAddress: () => {},
         flushAddresses: () => 0,

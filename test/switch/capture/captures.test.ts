@@ -59,6 +59,7 @@ beforeEach(async () => {
     startCapture: (query: unknown) => running.startCapture(query),
     captures: () => running.captures(),
     endCapture: (id: number) => running.endCapture(id),
+    untaggedVlanOf: () => 0,
     addAddress: () => {},
     removeAddress: () => {},
     flushAddresses: () => 0,

@@ -135,6 +135,7 @@ const SOURCE: ControlSource = {
   startCapture: async () => ({ id: 7, stream: new ReadableStream() }),
   captures: () => [],
   endCapture: () => false,
+  untaggedVlanOf: () => 30,
   addAddress: () => {},
   removeAddress: () => {},
   flushAddresses: () => 0,
@@ -233,9 +234,15 @@ describe('answers', () => {
     const ask = (path: string, method: 'PUT' | 'DELETE'): Promise<unknown> =>
       askControl(socketPath, path, { method });
     await ask('/v1/mdb/vm0/239.1.1.1?vlan=7', 'PUT');
+    await ask('/v1/mdb/vm0/239.1.1.2', 'PUT');
     await ask('/v1/mdb?vlan=7', 'DELETE');
     await ask('/v1/mdb', 'DELETE');
-    expect(asked.splice(0)).toEqual(['add 239.1.1.1 7', 'flush null 7', 'flush null null']);
+    expect(asked.splice(0)).toEqual([
+      'add 239.1.1.1 7',
+      'add 239.1.1.2 30',
+      'flush null 7',
+      'flush null null',
+    ]);
     expect(await errorOf(ask('/v1/mdb/vm0/ff05%3A%3A1', 'DELETE'))).toMatchObject({ status: 409 });
     expect(await errorOf(ask('/v1/mdb/x/239.1.1.1', 'PUT'))).toMatchObject({ status: 404 });
     for (const bad of ['10.0.0.1', 'fe80::1', '239.1.1', '239.1.1.1?vlan=4096', '239.1.1.1?vlan=-1'])
@@ -453,7 +460,7 @@ describe('answers', () => {
     await ask('/v1/fdb/flush', 'POST', {});
     expect(asked).toEqual([
       ['add', '02:00:00:00:00:0a', 7, 'vm0'],
-      ['add', '02:00:00:00:00:0a', null, 'vm0'],
+      ['add', '02:00:00:00:00:0a', 30, 'vm0'],
       ['remove', '02:00:00:00:00:0a', 7],
       ['remove', '02:00:00:00:00:0a', null],
       ['flush', 'vm0', 3, true],
