@@ -310,7 +310,7 @@ describe('run', () => {
     expect((await ringway('fdb', 'flush', '--static', '--vlan', '7')).stdout).toBe('forgot 1 address\n');
     expect(await ringway('fdb', 'del', '02:00:00:00:00:0a')).toMatchObject({
       code: 2,
-      stderr: 'ringway: 02:00:00:00:00:0a is not known in VLAN 0\n',
+      stderr: 'ringway: 02:00:00:00:00:0a is not known\n',
     });
     expect(await ringway('set', 'b', 'tag=4096', 'priority-tags=no', 'cvlans=1')).toEqual({
       code: 2,
