@@ -20,6 +20,8 @@ const NAMES = ['a', 'b', 'c'] as const;
 const PAGE = 4096;
 /** No more than may wait for a ring. */
 const WINDOW_FRAMES = 48;
+/** Without a frame; before the test's own time is over. */
+const STALLED_MS = 20_000;
 
 let folder: string;
 let running: Switch;
@@ -59,18 +61,36 @@ async function connect(
 const iommuOf = ({ iommu }: EmbeddedGuest): EmbeddedIommu => iommu as EmbeddedIommu;
 const report = (name: string) => running.ports().find((port) => port.name === name)!;
 
+/** Resolves when one of `waited` may have a frame. Rejects with what there is to see where none comes. */
+function interrupted(waited: readonly NumberedFlow[], flows: readonly NumberedFlow[]): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      const counts = flows.map(({ sent, distinct }) => ({ sent, distinct }));
+      const ports = running.ports().map(({ name, state, reason, drops, queues }) => {
+        const dropped = Object.entries(drops).filter(([, count]) => count > 0);
+        return { name, state, reason, dropped, queues };
+      });
+      reject(new Error(`no frame came: ${JSON.stringify({ counts, ports, workers: running.workers() })}`));
+    }, STALLED_MS);
+    void Promise.race(waited.map((flow) => flow.interrupt())).then(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
 /** Frames both ways until `isEnough`, with a pause where nothing moves. */
 async function run(flows: readonly NumberedFlow[], isEnough: () => boolean): Promise<void> {
   while (!isEnough()) {
     const moved = flows.map((flow) => flow.step());
-    if (!moved.includes(true)) await Promise.race(flows.map((flow) => flow.interrupt()));
+    if (!moved.includes(true)) await interrupted(flows, flows);
     else await new Promise(setImmediate);
   }
 }
 
 async function finish(flows: readonly NumberedFlow[]): Promise<void> {
   for (const flow of flows) {
-    for (flow.take(); !flow.isDone; flow.take()) await flow.interrupt();
+    for (flow.take(); !flow.isDone; flow.take()) await interrupted([flow], flows);
     expect(flow.twice).toBe(0);
   }
 }
