@@ -4,6 +4,7 @@
  * be kept for the next start, and are there when their port is. Main thread.
  */
 import { formatMac, macHiOf, macLoOf, parseMac } from '../protocol/ethernet.ts';
+import { VLANS } from '../src/queue/policy.ts';
 import type { StaticMac } from './config/common-port.ts';
 import { ConfigError } from './config/settings.ts';
 import type { Fdb } from './l2/fdb/fdb.ts';
@@ -24,7 +25,6 @@ export type AddressedPort = {
   readonly sticks: boolean;
 };
 
-const VLANS = 4096;
 /** In a refusal. */
 const NAMED_VLANS_MAX = 8;
 const NO_ROOM = 'half of the forwarding table is static already: raise --fdb-capacity';

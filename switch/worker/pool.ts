@@ -354,7 +354,6 @@ function queueKey(portId: number, queueIndex: number): string {
 }
 
 /** The program of a worker: beside this file, TypeScript in the checkout and JavaScript when built. */
-
 const PROGRAM = new URL(import.meta.url.endsWith('.ts') ? './thread.ts' : './thread.js', import.meta.url);
 
 /** One worker: its thread, its control block, and the orders that it has not answered yet. */

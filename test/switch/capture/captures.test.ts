@@ -2,9 +2,9 @@
  * Captures of a running switch over its control socket, as `ringway capture` asks for them: a stream of pcapng that lasts,
  * and how it ends. Guests are embedded ones.
  */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, constants, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, rmSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -14,7 +14,6 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { EmbeddedGuest } from '../../../src/frontend/index.ts';
 import { descriptorLoop } from '../../../src/host/event-loop.ts';
-import { libc } from '../../../src/host/libc.ts';
 import type { CaptureReport } from '../../../switch/capture/captures.ts';
 import { BlockCounter } from '../../../switch/cli/block-counter.ts';
 import { settingsOf } from '../../../switch/cli/options.ts';
@@ -24,10 +23,10 @@ import { askControl, streamControl } from '../../../switch/control/client.ts';
 import { serveControl } from '../../../switch/control/serve.ts';
 import { createLogger } from '../../../switch/log.ts';
 import { Switch } from '../../../switch/switch.ts';
+import { narrowPipe } from '../../narrow-pipe.ts';
 import { blocksOf, type Packet, type Statistics } from './packets.ts';
 
 const COMMAND = fileURLToPath(new URL('../../../switch/cli/main.ts', import.meta.url));
-const F_SETPIPE_SZ = 1031;
 
 let folder: string;
 let control: string;
@@ -240,15 +239,6 @@ describe('a block counter', () => {
 });
 
 describe('the command, with a reader that stalls', () => {
-  /** A pipe in which hardly anything has room. */
-  function narrowPipe(): { readonly reader: number; readonly path: string } {
-    const path = join(folder, 'pipe');
-    spawnSync('mkfifo', [path]);
-    const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    libc.fcntl(reader, F_SETPIPE_SZ, 4096);
-    return { reader, path };
-  }
-
   /** Into a file of that name, or into what is given as standard output; resolves when the pipe is full and all behind it. */
   async function stalled(path: string, stdout: number | 'ignore'): Promise<ChildProcess> {
     const args = [COMMAND, 'capture', 'vm0', 'vm1', '--control', control, '-w', path];
@@ -267,8 +257,7 @@ describe('the command, with a reader that stalls', () => {
   }
 
   it('waits, and what it has captured comes whole when the reader goes on', async () => {
-    const { reader, path } = narrowPipe();
-    const writer = openSync(path, constants.O_WRONLY);
+    const { reader, writer } = narrowPipe(join(folder, 'pipe'));
     const child = await stalled('-', writer);
     closeSync(writer);
     const [{ id }] = await captures();
@@ -287,8 +276,8 @@ describe('the command, with a reader that stalls', () => {
   });
 
   it.each(['its standard output', 'a named pipe'])('ends when it is told to: %s', async (kind) => {
-    const { reader, path } = narrowPipe();
-    const writer = openSync(path, constants.O_WRONLY);
+    const path = join(folder, 'pipe');
+    const { reader, writer } = narrowPipe(path);
     const child = kind === 'a named pipe' ? await stalled(path, 'ignore') : await stalled('-', writer);
     closeSync(writer);
     const ended = once(child, 'exit');

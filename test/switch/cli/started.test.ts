@@ -5,7 +5,6 @@
 import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from 'node:child_process';
 import {
   closeSync,
-  constants,
   copyFileSync,
   existsSync,
   mkdtempSync,
@@ -22,10 +21,10 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { libc } from '../../../src/host/libc.ts';
 import type { VersionReport } from '../../../switch/control/api.ts';
 import { askControl } from '../../../switch/control/client.ts';
 import { LAUNCHER_VARIABLE } from '../../../switch/launcher.ts';
+import { narrowPipe } from '../../narrow-pipe.ts';
 
 const pathOf = (name: string): string =>
   fileURLToPath(new URL(`../../../switch/cli/${name}`, import.meta.url));
@@ -41,7 +40,6 @@ const OLDER_NODE = [
   '--import',
   `data:text/javascript,${encodeURIComponent("Object.defineProperty(process, 'versions', { value: { node: '20.0.0' } })")}`,
 ] as const;
-const F_SETPIPE_SZ = 1031;
 
 let folder = '';
 let control = '';
@@ -218,10 +216,7 @@ describe('a log that is not taken', () => {
 
   it('because nobody reads it: the switch answers, says later what was lost, and ends', async () => {
     const path = join(folder, 'log');
-    spawnSync('mkfifo', [path]);
-    const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    libc.fcntl(reader, F_SETPIPE_SZ, 4096);
-    const writer = openSync(path, constants.O_WRONLY);
+    const { reader, writer } = narrowPipe(path);
     const run = await start([...COMMANDS['main.ts'], ...RUN()], { stdio: ['ignore', 'ignore', writer] });
     closeSync(writer);
     await fillLog();
@@ -264,10 +259,7 @@ describe('a log that is not taken', () => {
 
 it('a command whose output has no room in a pipe writes all of it', async () => {
   const path = join(folder, 'pipe');
-  spawnSync('mkfifo', [path]);
-  const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  libc.fcntl(reader, F_SETPIPE_SZ, 4096);
-  const writer = openSync(path, constants.O_WRONLY);
+  const { reader, writer } = narrowPipe(path);
   const command = [...COMMANDS['main.ts'].slice(1), 'completion', 'bash'];
   started.push(spawn(process.execPath, command, { stdio: ['ignore', writer, 'inherit'], env: environment }));
   closeSync(writer);
