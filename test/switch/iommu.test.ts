@@ -14,6 +14,7 @@ import { resolveConfig } from '../../switch/config/resolve.ts';
 import { createLogger } from '../../switch/log.ts';
 import { Switch } from '../../switch/switch.ts';
 import { NumberedFlow } from '../numbered-flow.ts';
+import { untilRingsAreInUse } from '../rings-in-use.ts';
 import { Random, seeds } from '../vring/random.ts';
 
 const NAMES = ['a', 'b', 'c'] as const;
@@ -55,6 +56,7 @@ async function connect(
     ...options,
   });
   guests.push(guest);
+  await untilRingsAreInUse(guest, () => report(name).queues);
   return guest;
 }
 

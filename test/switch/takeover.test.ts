@@ -16,6 +16,7 @@ import { beginTakeover } from '../../switch/takeover/take.ts';
 import { NumberedFlow } from '../numbered-flow.ts';
 import { naiveRead } from '../protocol/naive-capture.ts';
 import { RingwayProcess } from '../real/ringway-process.ts';
+import { untilRingsAreInUse } from '../rings-in-use.ts';
 
 const TAKEOVERS = Math.round(2 * Number(process.env.RINGWAY_SEARCH ?? 1));
 const WAIT_MS = 20_000;
@@ -80,6 +81,9 @@ class World {
       ),
     );
     for (const guest of guests) closing.push(() => guest.close());
+    if (iommu === true)
+      for (const [i, name] of NAMES.entries())
+        await untilRingsAreInUse(guests[i], async () => (await switching.port(name)).queues);
     // No more than may wait for translations.
     return new World(switching, guests, iommu === true ? 48 : undefined);
   }
