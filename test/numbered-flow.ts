@@ -13,6 +13,8 @@ export class NumberedFlow {
   distinct = 0;
   /** Frames that came, those that came twice with them. */
   came = 0;
+  /** Others to the same guest: whoever takes frames of it takes them for all. */
+  beside: readonly NumberedFlow[] = [];
   readonly #from: EmbeddedGuest;
   readonly #to: EmbeddedGuest;
 
@@ -35,12 +37,17 @@ export class NumberedFlow {
 
   take(): void {
     for (let frame = this.#to.receive(); frame !== null; frame = this.#to.receive()) {
-      const number = new DataView(frame.buffer).getUint32(14);
-      if (!Buffer.from(frame).equals(this.#frame(number))) throw new Error(`frame ${number} was damaged`);
-      if (this.times[number] === undefined) this.distinct++;
-      this.times[number] = (this.times[number] ?? 0) + 1;
-      this.came++;
+      const source = Buffer.from(frame.subarray(6, 12));
+      (this.beside.find((flow) => source.equals(flow.#from.mac)) ?? this).#accept(frame);
     }
+  }
+
+  #accept(frame: Uint8Array): void {
+    const number = new DataView(frame.buffer).getUint32(14);
+    if (!Buffer.from(frame).equals(this.#frame(number))) throw new Error(`frame ${number} was damaged`);
+    if (this.times[number] === undefined) this.distinct++;
+    this.times[number] = (this.times[number] ?? 0) + 1;
+    this.came++;
   }
 
   interrupt(): Promise<void> {

@@ -309,6 +309,8 @@ export class Device {
   queueWaits(index: number, misses: readonly AddressMiss[]): void {
     const ring = this.#rings.get(index);
     if (ring === undefined || ring.user === 'none' || this.#translations === null) return;
+    // Said before it was paused, for something else that it waits for; what it needs when it goes on it will say then.
+    if (ring.isPaused) return;
     this.#translations.wait(index, misses);
     this.#followSoon();
   }

@@ -125,6 +125,8 @@ export class Translations {
   invalidate({ iova, sizeBytes }: IotlbMessage): boolean {
     const end = sizeBytes === 0n || iova + sizeBytes > ADDRESS_MAX ? ADDRESS_MAX : iova + sizeBytes;
     const wasThere = iova < ADDRESS_MAX && this.#iotlb.invalidate(Number(iova), Number(end));
+    // Of a ring that was about to go on.
+    if (wasThere) for (const { misses } of this.#waits.values()) this.#askFor(misses.slice(0, 1));
     return wasThere || this.#mayBeKnown;
   }
 
@@ -151,7 +153,7 @@ export class Translations {
     const fresh = { isDenied: false, ticks: 0, isReported: false };
     const wait = { ...(isSame ? before : fresh), misses };
     this.#waits.set(ringIndex, wait);
-    this.#askFor(wait);
+    this.#askFor(wait.misses);
     this.#timer ??= setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -192,7 +194,7 @@ export class Translations {
     return (this.#iotlb.accessAt(iova) & access) === access;
   }
 
-  #askFor({ misses }: Wait): void {
+  #askFor(misses: readonly AddressMiss[]): void {
     for (const [i, miss] of misses.entries()) {
       if (this.#isKnown(miss)) continue;
       const asked = this.#asked.get(keyOf(miss));
@@ -213,7 +215,7 @@ export class Translations {
     for (const wait of this.#waits.values()) {
       wait.ticks++;
       isNews ||= wait.ticks === 2;
-      this.#askFor(wait);
+      this.#askFor(wait.misses);
     }
     if (isNews) this.#onChange();
     if (this.#waits.size > 0 || this.#asked.size > 0 || this.#timer === null) return;
@@ -237,7 +239,7 @@ export class Translations {
       if (wait.isDenied !== wasDenied) this.#onChange();
     }
     // It reads again.
-    if (this.#lastSent === 'full') for (const wait of this.#waits.values()) this.#askFor(wait);
+    if (this.#lastSent === 'full') for (const wait of this.#waits.values()) this.#askFor(wait.misses);
   }
 }
 

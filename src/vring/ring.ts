@@ -13,6 +13,7 @@ import {
   COUNT_FRAMES,
   COUNT_SUPPRESSED,
   QueueState,
+  STATE_AVAIL_NEXT,
   STATE_FAULT,
 } from '../queue/state.ts';
 import { missesAhead } from './address-misses.ts';
@@ -36,6 +37,8 @@ export class Ring {
   declare private call: PeerSignal | null;
   /** A RING_FAULT, PARKED or PAUSED. */
   declare fault: number;
+  /** STATE_AVAIL_NEXT after this worker's last burst, of a ring that several fill. */
+  protected leftAt = 0;
   /** While the ring is parked: what is to be translated, that first without which it cannot go on. */
   misses: readonly AddressMiss[] = NO_MISSES;
   declare readonly state: QueueState;
@@ -82,6 +85,8 @@ export class Ring {
     const { words } = this.state;
     this.layout.load(words);
     if (this.fault >= RING_FAULT.NONE) this.fault = words[STATE_FAULT];
+    // Another worker used the chain that this one was parked at, and nobody need translate that any more.
+    else if (this.fault === PARKED && words[STATE_AVAIL_NEXT] !== this.leftAt) this.#goOn();
   }
 
   /** Whether a chain waits beyond those that were walked. */
@@ -156,8 +161,16 @@ export class Ring {
     if (this.tables !== this.translator) this.tables.follow(map);
     if (this.fault === PARKED && !isPaused && this.#isMissing(this.misses[0])) return;
     if (this.fault > RING_FAULT.NONE) return;
+    if (!isPaused) this.#goOn();
+    else {
+      this.misses = NO_MISSES;
+      this.fault = PAUSED;
+    }
+  }
+
+  #goOn(): void {
     this.misses = NO_MISSES;
-    this.fault = isPaused ? PAUSED : this.state.words[STATE_FAULT];
+    this.fault = this.state.words[STATE_FAULT];
   }
 
   #isMissing({ iova, access }: AddressMiss): boolean {

@@ -7,7 +7,7 @@
 import type { ArenaView } from '../memory/arena-view.ts';
 import { type Batch, REFUSED_FAULT, REFUSED_NO_BUFFER, REFUSED_TOO_SMALL } from '../queue/batch.ts';
 import type { EgressQueue } from '../queue/contract.ts';
-import { COUNT_FRAMES, STATE_WORK_SPENT } from '../queue/state.ts';
+import { COUNT_FRAMES, STATE_AVAIL_NEXT, STATE_WORK_SPENT } from '../queue/state.ts';
 import type { RingAttachment } from './attachment.ts';
 import { CHAIN_DESCRIPTORS_MAX, DescriptorList } from './descriptor-list.ts';
 import { PARKED, RING_FAULT } from './faults.ts';
@@ -82,7 +82,9 @@ export class ToGuest extends Ring implements EgressQueue {
     this.state.words[STATE_WORK_SPENT] = WORK_RESERVE - this.workLeft;
     this.publish();
     this.open = false;
-    if (this.shared) this.state.unlock();
+    if (!this.shared) return;
+    this.leftAt = this.state.words[STATE_AVAIL_NEXT];
+    this.state.unlock();
   }
 
   /** Under the lock: another worker may be signalling. */

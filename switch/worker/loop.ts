@@ -10,6 +10,7 @@ import { EpollSet } from '../../src/host/epoll.ts';
 import { closePeerSignals } from '../../src/host/peer-signal.ts';
 import { ArenaView } from '../../src/memory/arena-view.ts';
 import type { AddressMap } from '../../src/memory/gpa-translator.ts';
+import type { AddressMiss } from '../../src/memory/iotlb.ts';
 import { openEgress, openIngress, type QueueAttachment } from '../../src/port/kinds.ts';
 import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { warmUpCopy } from '../../src/queue/copy.ts';
@@ -45,6 +46,7 @@ import { TIMED_TURNS, WorkerFigures } from './worker-figures.ts';
 
 /** Turns of the loop between looks at the clock while idle. */
 const TURNS_PER_STRETCH = 64;
+const NO_MISSES: readonly AddressMiss[] = [];
 /** What nothing tells of must be looked at: the longest sleep while there is such a queue, or frames wait for buffers. */
 const UNTOLD_SLEEP_MS = 1;
 
@@ -63,8 +65,8 @@ export class PollWorker {
   #egress: EgressQueue[] = [];
   /** The ports whose frames are copied to a port. */
   readonly #sources = new Map<number, readonly MirrorSource[]>();
-  /** Queues whose fault the main thread was told of. */
-  readonly #reported = new Set<IngressQueue | EgressQueue>();
+  /** Queues whose fault the main thread was told of, with what they waited for. */
+  readonly #reported = new Map<IngressQueue | EgressQueue, readonly AddressMiss[]>();
   /** Polled queues by the descriptor that tells of their frames, as it stands in the epoll set. */
   readonly #queueOfFd = new Map<number, IngressQueue>();
   #epochSeen = 0;
@@ -347,8 +349,8 @@ export class PollWorker {
     for (const queue of [...this.#polled, ...this.#egress]) {
       if (queue.portId !== portId) continue;
       queue.setMemory(map, paused.includes(queue.queueIndex));
-      // It may wait once more, for something else.
-      if (queue.fault === 0) this.#reported.delete(queue);
+      // It may wait once more, for something else; and what was said of it the main thread may have taken for settled by this.
+      if (queue.fault <= 0) this.#reported.delete(queue);
     }
   }
 
@@ -364,10 +366,10 @@ export class PollWorker {
   }
 
   #reportFault(queue: IngressQueue | EgressQueue): void {
-    const { portId, queueIndex, misses = [] } = queue;
+    const { portId, queueIndex, misses = NO_MISSES } = queue;
     // What is paused is so by the main thread's own will.
-    if (this.#reported.has(queue) || (queue.fault < 0 && misses.length === 0)) return;
-    this.#reported.add(queue);
+    if (this.#reported.get(queue) === misses || (queue.fault < 0 && misses.length === 0)) return;
+    this.#reported.set(queue, misses);
     if (queue.fault > 0) this.#tell({ kind: 'queueFailed', portId, queueIndex });
     else this.#tell({ kind: 'queueWaits', portId, queueIndex, misses });
   }

@@ -395,6 +395,41 @@ describe('a buffer that has no translation', () => {
     expect(isKnown(0, BUFFER + 4096, true)).toBe(true);
   });
 
+  it('that is forgotten before its ring was told is asked for at once', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    await invalidate(0xa000);
+    park(0, { iova: iovaOf(0xa000), access: WRITE });
+    await asked();
+    const hold = world.dataPath.hold('setMemory');
+    await update(0xa000);
+    await hold.called;
+    // Its turn comes after this one, and before that of a ring that parks only now.
+    const forgotten = world.device.followIotlb({
+      iova: iovaOf(BUFFER),
+      sizeBytes: PAGE,
+      uva: 0n,
+      access: 0,
+      type: INVALIDATE,
+    });
+    park(1, FIRST);
+    hold.release();
+    await forgotten;
+    expect(isKnown(1, BUFFER)).toBe(false);
+    expect(await asked()).toEqual([{ type: MISS, ...FIRST }]);
+  });
+
+  it('is not what a ring waits for that was paused meanwhile', async () => {
+    expect(await tell({ type: INVALIDATE, iova: 0n, sizeBytes: 0n })).toBe(0n);
+    expect(world.dataPath.paused).toEqual([0, 1]);
+    // On its way before the worker obeyed.
+    park(1, FIRST);
+    await updateAll();
+    await invalidate(BUFFER);
+    await world.front.settle();
+    expect(world.dataPath.paused).toEqual([]);
+    expect(await asked()).not.toContainEqual({ type: MISS, ...FIRST });
+  });
+
   it('is denied where it may not be used so, which the front-end and the user are told once', async () => {
     await invalidate(BUFFER);
     park(0, { ...FIRST, access: WRITE });

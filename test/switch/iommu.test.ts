@@ -28,15 +28,20 @@ let folder: string;
 let running: Switch;
 const guests: EmbeddedGuest[] = [];
 
-beforeEach(async () => {
+beforeEach(() => {
   descriptorLoop();
   folder = mkdtempSync(join(tmpdir(), 'ringway-iommu-'));
+  return start({});
+});
+
+/** `cpus`: one worker for each. */
+async function start(more: { cpus?: string }): Promise<void> {
   const port = NAMES.map((name) => `${name}=${join(folder, name)}.sock,features=iommu`);
   running = await Switch.start(
-    resolveConfig([settingsOf({ port, control: 'none', poll: 'adaptive', idleUs: '0' })]),
+    resolveConfig([settingsOf({ port, control: 'none', poll: 'adaptive', idleUs: '0', ...more })]),
     createLogger('silent'),
   );
-});
+}
 
 afterEach(async () => {
   for (const guest of guests.splice(0)) guest.close();
@@ -139,6 +144,31 @@ describe.each(['split', 'packed'] as const)('two guests behind an IOMMU, with %s
     }
   });
 });
+
+describe.each(['split', 'packed'] as const)(
+  'a guest behind an IOMMU, with %s rings that two workers fill',
+  (layout) => {
+    it.each(seeds(4))('gets every frame while translations are forgotten, seed %i', async (seed) => {
+      await running.stop();
+      await start({ cpus: '0,1' });
+      const random = new Random(seed);
+      const [a, b, c] = [await connect('a'), await connect('b'), await connect('c', { layout })];
+      const flows = [new NumberedFlow(a, c, WINDOW_FRAMES / 2), new NumberedFlow(b, c, WINDOW_FRAMES / 2)];
+      for (const [i, flow] of flows.entries()) flow.beside = [flows[1 - i]];
+      let isDone = false;
+      const forgetting = (async () => {
+        for (let i = 0; i < 60; i++) {
+          const page = random.between(0, c.memory.sizeBytes / PAGE - 1);
+          await iommuOf(c).invalidate(page * PAGE, random.pick([1, 4, 64]) * PAGE);
+        }
+        isDone = true;
+      })();
+      await run(flows, () => isDone && flows.every(({ sent }) => sent > 2000));
+      await forgetting;
+      await finish(flows);
+    });
+  },
+);
 
 describe('a guest whose translations never come', () => {
   it('stands alone: others go on, it is shown why, and it goes on when they come', async () => {

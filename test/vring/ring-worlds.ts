@@ -196,11 +196,43 @@ export class RingwayEnd implements DeviceEnd {
 
   /** The same rings once more, as another worker opens them, or the same one after a stop. */
   openTo(shared: boolean): ToGuest {
-    return new ToGuest(sharedArenaView, this.#attachment(this.#driver.toGuest.ring, 'egress'), shared);
+    return new ToGuest(sharedArenaView, this.attachment('egress'), shared);
   }
 
   openFrom(): FromGuest {
-    return new FromGuest(sharedArenaView, this.#attachment(this.#driver.fromGuest.ring, 'ingress'));
+    return new FromGuest(sharedArenaView, this.attachment('ingress'));
+  }
+
+  /** As a worker gets it. */
+  attachment(direction: Direction): RingAttachment {
+    const { ring } = direction === 'egress' ? this.#driver.toGuest : this.#driver.fromGuest;
+    const plan = this.#plan;
+    return {
+      ...this.#placesOf(ring),
+      kind: 'ring',
+      layout: plan.layout,
+      portId: plan.portId ?? 0,
+      queueIndex: direction === 'egress' ? 0 : 1,
+      direction,
+      size: plan.size,
+      eventIdx: plan.eventIdx,
+      indirect: plan.indirect,
+      inOrder: plan.inOrder,
+      mergeable: plan.mergeable,
+      headerBytes: plan.headerBytes,
+      asks: direction === 'ingress' ? (plan.asks ?? 0) : 0,
+      kickFd: -1,
+      callFd: this.callFd,
+      states: this.states,
+      map: this.map,
+      ...(plan.recordOffsets !== undefined && {
+        recordOffset: plan.recordOffsets[direction === 'egress' ? 0 : 1],
+      }),
+      ...(plan.inflightOffsets !== undefined && {
+        inflightOffset: plan.inflightOffsets[direction === 'egress' ? 0 : 1],
+      }),
+      log: this.#logOf(ring),
+    };
   }
 
   /** What is written to the guest from now on is marked there; null: nowhere. */
@@ -324,36 +356,6 @@ export class RingwayEnd implements DeviceEnd {
     const places = this.#placesOf(ring);
     const ownPages = ringLogOf(layout, size, { flags: 1, logGpa }, places, map, isTranslated);
     return { offset, sizeBytes, ownPages, signalFd: -1, ...(isTranslated && { regions: map }) };
-  }
-
-  #attachment(ring: DriverRing, direction: Direction): RingAttachment {
-    const plan = this.#plan;
-    return {
-      ...this.#placesOf(ring),
-      kind: 'ring',
-      layout: plan.layout,
-      portId: plan.portId ?? 0,
-      queueIndex: direction === 'egress' ? 0 : 1,
-      direction,
-      size: plan.size,
-      eventIdx: plan.eventIdx,
-      indirect: plan.indirect,
-      inOrder: plan.inOrder,
-      mergeable: plan.mergeable,
-      headerBytes: plan.headerBytes,
-      asks: direction === 'ingress' ? (plan.asks ?? 0) : 0,
-      kickFd: -1,
-      callFd: this.callFd,
-      states: this.states,
-      map: this.map,
-      ...(plan.recordOffsets !== undefined && {
-        recordOffset: plan.recordOffsets[direction === 'egress' ? 0 : 1],
-      }),
-      ...(plan.inflightOffsets !== undefined && {
-        inflightOffset: plan.inflightOffsets[direction === 'egress' ? 0 : 1],
-      }),
-      log: this.#logOf(ring),
-    };
   }
 }
 

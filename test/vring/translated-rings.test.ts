@@ -265,6 +265,31 @@ describe.each(LAYOUT_KINDS)('a %s ring behind an IOMMU', (layout) => {
     });
   });
 
+  it('goes on where another worker used the chain that it was parked at', () => {
+    withGuest(plan, (guest) => {
+      const { driver, device } = guest;
+      driver.toGuest.fill();
+      const [first, second] = driver.toGuest.ring.bufferOffsets;
+      const pages = [first, second, second + PAGE, second + 2 * PAGE];
+      for (const offset of pages) device.translate({ iova: pageOf(offset), access: ACCESS_WRITE }, BOTH);
+      device.follow();
+      const workers = [device.openTo(true), device.openTo(true)];
+      const give = (at: number, frame: Uint8Array): unknown => {
+        device.to = workers[at];
+        return device.give([frame])[0];
+      };
+      const [long, short] = [frameOf(PAGE + 500), frameOf(64)];
+      expect(give(0, long)).toBe('noBuffer');
+      expect(missedPages(workers[0])).toContain(pageOf(first + PAGE));
+      expect(give(0, long)).toBe('noBuffer');
+      // It fits what is translated; nobody will ever tell where the rest of this buffer lies.
+      expect(give(1, short)).toBe('done');
+      expect(give(0, long)).toBe('done');
+      expect(workers[0].misses).toEqual([]);
+      for (const frame of [short, long]) expect(driver.toGuest.receive()).toEqual(frame);
+    });
+  });
+
   it('has a table refused that lies in pages which are no neighbours', () => {
     withGuest(plan, (guest) => {
       const { driver, device } = guest;
