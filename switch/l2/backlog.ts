@@ -31,6 +31,11 @@ const STALE_TICKS = 2;
 /** Turns between two looks at a guest that does not offer enough: twice as many each time, up to these. */
 const PAUSE_TURNS_MAX = 64;
 
+/** DROP.* of a frame that waits for the queue and is given up. */
+export function dropOfWaiting({ fault }: EgressQueue): number {
+  return fault < 0 ? DROP.notTranslated : DROP.noBuffer;
+}
+
 /** One half: frames as they were placed in memory, first to last. */
 class Half {
   readonly batch = new Batch();
@@ -217,7 +222,7 @@ export class Backlogs {
 
   /** Gives the frames up: their guest takes none (`isStuck`), or they may not go there any more. */
   drop(backlog: Backlog, isStuck: boolean): void {
-    backlog.port.counts[DROP.noBuffer] += backlog.count;
+    backlog.port.counts[dropOfWaiting(backlog.queue)] += backlog.count;
     if (isStuck) this.#stuck.add(backlog.queue);
     this.stuckCount = this.#stuck.size;
     this.release(backlog);

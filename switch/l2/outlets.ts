@@ -20,7 +20,7 @@ import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import { FrameHead } from '../../src/queue/frame-head.ts';
 import { isTag, PUSH_BYTES_MAX, TAG_BYTES } from '../../src/queue/frame-tags.ts';
 import { OFFLOAD_CHECKSUM } from '../../src/queue/requests.ts';
-import { BACKLOGS_BYTES, type Backlog, Backlogs, LONG_FRAME_BYTES } from './backlog.ts';
+import { BACKLOGS_BYTES, type Backlog, Backlogs, dropOfWaiting, LONG_FRAME_BYTES } from './backlog.ts';
 import { DROP } from './drop-reasons.ts';
 import { flowHash, queueOfHash } from './flow-hash.ts';
 import { type ForwardingPort, STAGE_LIMIT_OUT } from './forwarding-port.ts';
@@ -285,7 +285,7 @@ export class Outlets {
     if (backlog.noteGone(this.gone, nowTick)) {
       // One that needs more than its guest offers holds up the others no longer.
       const hasMoved = backlog.skip(nowTick);
-      backlog.port.counts[DROP.noBuffer] += 1;
+      backlog.port.counts[dropOfWaiting(backlog.queue)] += 1;
       const more = this.placeWaiting(backlog);
       backlog.noteGone(this.gone, nowTick);
       placed += more;
@@ -380,7 +380,7 @@ export class Outlets {
     for (let r = from; r < batch.refusedCount; r++) {
       const why = batch.refusedWhy[r];
       if (why === REFUSED_FAULT) counts[DROP.queueStopped] += 1;
-      else if (why === REFUSED_NO_BUFFER) counts[queue.fault < 0 ? DROP.notTranslated : DROP.noBuffer] += 1;
+      else if (why === REFUSED_NO_BUFFER) counts[dropOfWaiting(queue)] += 1;
       else counts[DROP.bufferTooSmall] += 1;
     }
     if (queue.fault !== 0) this.onFault(queue);

@@ -5,8 +5,10 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { netHeaderOf, netHeaderWords } from '../../../protocol/virtio/net.ts';
 import { DESC_F_WRITE } from '../../../protocol/virtio/split-ring.ts';
+import { ACCESS_WRITE } from '../../../src/memory/iotlb.ts';
 import { allocateScratch } from '../../../src/memory/scratch.ts';
 import { DEFAULT_POLICY, DEFAULT_VLAN } from '../../../src/queue/policy.ts';
+import { PARKED } from '../../../src/vring/faults.ts';
 import { LONG_FRAME_BYTES } from '../../../switch/l2/backlog.ts';
 import { DROP } from '../../../switch/l2/drop-reasons.ts';
 import { createFdbMemory, Fdb } from '../../../switch/l2/fdb/fdb.ts';
@@ -36,17 +38,23 @@ class World {
   readonly #scratch = allocateScratch(sharedArena, { name: 'forwarder', sizeBytes: FORWARDER_SCRATCH_BYTES });
   #sent = 0;
 
-  constructor(layout: RingPlan['layout'], receivers = 1, { buffers = BUFFERS, isShared = false } = {}) {
+  constructor(
+    layout: RingPlan['layout'],
+    receivers = 1,
+    { buffers = BUFFERS, isShared = false, iommu = false } = {},
+  ) {
     const fdb = new Fdb(createFdbMemory({ capacity: 4096, maxPorts: 16, seed: [1, 2] }));
-    const onFault = (): never => {
-      throw new Error('a queue stopped');
+    const onFault = ({ fault }: { fault: number }): void => {
+      if (fault !== PARKED) throw new Error('a queue stopped');
     };
     this.forwarder = new Forwarder(sharedArenaView, fdb, onFault, this.#scratch.offset);
     const plain = { ...plainPlan(layout), size: buffers, mergeable: true };
     this.guests = Array.from({ length: 1 + receivers }, (_, portId) => {
       const own = { ...plain, portId, asks: ALL_OFFLOADS };
       const plan =
-        portId === SENDER ? { ...own, size: BUFFERS, bufferBytes: 2 ** 16 + 64, memory: 2 ** 24 } : own;
+        portId === SENDER
+          ? { ...own, size: BUFFERS, bufferBytes: 2 ** 16 + 64, memory: 2 ** 24 }
+          : { ...own, iommu };
       const driver = new DriverEnd(plan);
       return { driver, device: new RingwayEnd(driver, plan) };
     });
@@ -248,6 +256,31 @@ describe.for(LAYOUT_KINDS)('frames to a guest that has no buffers for them (%s r
     world.turn(20);
     expect(world.forwarder.hasBacklogs).toBe(true);
     expect(world.drain(1)).toHaveLength(5);
+  });
+
+  it('are dropped by the name of what lacks when its IOMMU translates nothing', () => {
+    world = new World(layout, 1, { iommu: true });
+    const { counts } = world.ports[1]!;
+    world.burst(1, 60, 5000, 60);
+    expect([counts[DROP.notTranslated], counts[DROP.noBuffer]]).toEqual([0, 0]);
+    for (const tick of [1, STALE_TICKS, 2 * STALE_TICKS]) {
+      world.forwarder.nowTick = tick;
+      world.turn(100);
+    }
+    expect([counts[DROP.notTranslated], counts[DROP.noBuffer]]).toEqual([3, 0]);
+    world.burst(1, 60, 5000);
+    expect([counts[DROP.notTranslated], counts[DROP.noBuffer]]).toEqual([5, 0]);
+    // Also those whose queue is closed.
+    const { device } = world.guests[1]!;
+    for (const miss of device.to.misses) device.translate(miss, ACCESS_WRITE);
+    device.follow();
+    world.burst(1, 60);
+    device.iotlb.clear();
+    device.follow();
+    world.burst(1, 60);
+    expect(world.forwarder.hasBacklogs).toBe(true);
+    world.forwarder.forget(device.to);
+    expect([counts[DROP.notTranslated], counts[DROP.noBuffer]]).toEqual([6, 0]);
   });
 
   it('are dropped when its queue is closed', () => {
