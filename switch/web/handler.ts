@@ -29,10 +29,10 @@ export function webHandler(api: ControlHandler, source: WebSource, token: string
       if (pathname === '/login' && request.method === 'POST') return logIn(request, bindings, token);
       const asset = isReading ? assetAt(pathname) : null;
       // What is shown to who has no token is the same for all.
-      if (asset !== null && pathname !== '/') return answerWith(asset);
+      if (asset !== null && pathname !== '/') return answerWith(asset, request.headers);
       if (token !== null && !hasToken(request.headers, token))
         return pathname === '/' ? redirect('/login') : refuse(401, 'the token is needed');
-      if (asset !== null) return answerWith(asset);
+      if (asset !== null) return answerWith(asset, request.headers);
       if (!isReading && !isOfPage(bindings.incoming)) return refuse(403, 'asked for by another site');
       if (pathname === '/logout') return logOut(token);
       if (pathname === '/events' && isReading) return events(source);
@@ -87,17 +87,20 @@ function plug(source: WebSource, portName: string): Response {
   return new Response(JSON.stringify(lines), { headers });
 }
 
-function answerWith({ type, gzip }: Asset): Response {
+/** Compressed, but for who does not take it so: curl by itself. */
+function answerWith({ type, gzip }: Asset, asked: Headers): Response {
+  const takesGzip = /\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))/i.test(asked.get('accept-encoding') ?? '');
   const isPage = type.startsWith('text/html');
   const headers = {
     ...SAFE_HEADERS,
     'Content-Type': type,
-    'Content-Encoding': 'gzip',
+    ...(takesGzip && { 'Content-Encoding': 'gzip' }),
+    Vary: 'Accept-Encoding',
     // Another version of Ringway has other files at the same paths.
     'Cache-Control': 'no-cache',
     ...(isPage && { 'Content-Security-Policy': policy() }),
   };
-  return new Response(Buffer.from(gzip), { headers });
+  return new Response(takesGzip ? Buffer.from(gzip) : gunzipSync(gzip), { headers });
 }
 
 const SAFE_HEADERS = {

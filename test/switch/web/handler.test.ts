@@ -1,8 +1,9 @@
 /** Who may ask what at the page's address, what its files are, and what it is told while it is open. No browser. */
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { Hono } from 'hono';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { ControlSource } from '../../../switch/control/api.ts';
@@ -67,6 +68,27 @@ describe('who has no token', () => {
     expect((await get(`${base}/v1/ports`, { Cookie: `ringway=${TOKEN}` })).status).toBe(401);
     const [name] = cookieOf(TOKEN).split('=');
     expect((await get(`${base}/v1/ports`, { Cookie: `${name}=${TOKEN}` })).status).toBe(401);
+  });
+
+  it('gets what it can read', async () => {
+    const login = new URL(`${await serve()}/login`);
+    const read = async (accepted: string | null): Promise<{ encoding: string | undefined; body: Buffer }> => {
+      const headers = accepted === null ? {} : { 'Accept-Encoding': accepted };
+      const answer = await new Promise<IncomingMessage>((resolve) => {
+        request(login, { headers, agent: false }, resolve).end();
+      });
+      const parts = await answer.toArray();
+      return { encoding: answer.headers['content-encoding'], body: Buffer.concat(parts) };
+    };
+    const plain = await read(null);
+    expect(plain.body.toString()).toContain('<form');
+    for (const accepted of ['', 'identity', 'br', 'gzip;q=0', 'br, gzip; q=0.0, identity'])
+      expect(await read(accepted), accepted).toEqual(plain);
+    for (const accepted of ['gzip', 'br, GZIP;q=0.5', 'gzip, deflate, br']) {
+      const { encoding, body } = await read(accepted);
+      expect(encoding, accepted).toBe('gzip');
+      expect(gunzipSync(body)).toEqual(plain.body);
+    }
   });
 
   it('is told when it was the wrong one, however long', async () => {
