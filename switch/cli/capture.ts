@@ -41,8 +41,9 @@ Examples:
   # The first hundred frames of VLAN 5 that pass any port, 96 bytes of each
   ringway capture all --vlan 5 --snaplen 96 --count 100 -w vlan5.pcapng
 
-Frames that the switch drops have the reason as their comment (in Wireshark: frame.comment). Frames
-that the reader is too slow for are lost, and counted in the capture's statistics and at its end.`;
+Frames that the switch drops have the reason as their comment (in Wireshark:
+frame.comment). Frames that the reader is too slow for are lost, and counted in
+the capture's statistics and at its end.`;
 
 export type CaptureOptions = {
   readonly dir: string;

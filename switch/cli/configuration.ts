@@ -14,12 +14,14 @@ import { jsonText } from './table.ts';
 type ApplyOptions = AskOptions & { readonly dryRun?: true };
 
 const DETAILS = `
-What differs is changed while the switch runs, all of it or nothing; ports that do not differ go on as if nothing had
-been. What is not in the file goes, also what was added or set by hand. Options that the running ringway was started with
-hold as they do at a start, but for --port and --plugin: those only where the file is the one of its --config. Each
-difference is told in a line:
+What differs is changed while the switch runs, all of it or nothing; ports that
+do not differ go on as if nothing had been. What is not in the file goes, also
+what was added or set by hand. Options that the running ringway was started with
+hold as they do at a start, but for --port and --plugin: those only where the
+file is the one of its --config. Each difference is told in a line:
   + is added        ~ is changed
-  - is removed      ! a port is removed and added again, because a running one keeps that setting
+  - is removed      ! a port is removed and added again, because a running one
+                    keeps that setting
   x of the whole switch: only another process can have it (ringway run --takeover)
 Exit code 2 when the running one refuses it; nothing has changed then.`;
 

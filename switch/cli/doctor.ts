@@ -24,8 +24,11 @@ type Running = {
 type Options = AskOptions & { readonly qemuPid?: string; readonly libvirt?: string };
 
 const DETAILS = `
-Without a guest's process it looks at the machine and at the running ringway; without one of those at the machine alone.
-Exit codes: 0 nothing is wrong, 1 something is (errors and warnings, not notes), 2 as always.
+Without a guest's process it looks at the machine and at the running ringway;
+without one of those at the machine alone.
+
+Exit codes: 0 nothing is wrong, 1 something is (errors and warnings, not notes),
+2 as always.
 
 Examples:
   ringway doctor

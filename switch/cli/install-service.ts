@@ -1,6 +1,6 @@
 /** `ringway install-service`: the unit file by which systemd runs the switch from the machine's start on. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { UNIT_HEAD, UNIT_NAME, unitText } from '../service/unit-file.ts';
@@ -16,13 +16,16 @@ type Options = {
 };
 
 const FOLDER = '/etc/systemd/system';
+/** Where packages have theirs. */
+const PACKAGED = join('/usr/lib/systemd/system', UNIT_NAME);
 const SERVICE = 'ringway';
 /** There while systemd is the machine's first process. */
 const MANAGED = '/run/systemd/system';
 
 const DETAILS = `
-What the unit allows is what Ringway needs with any kind of port; "systemctl edit ringway" loosens it, or tightens it
-(docs/operating.md in Ringway's sources has the list). Without --now, what comes next is said.
+What the unit allows is what Ringway needs with any kind of port; "systemctl
+edit ringway" loosens it, or tightens it (docs/operating.md in Ringway's sources
+has the list). Without --now, what comes next is said.
 
 Examples:
   ringway install-service --config /etc/ringway.yaml --now
@@ -62,12 +65,16 @@ function install(path: string, options: Options): void {
   refuseOthers(path);
   if (options.now && !existsSync(options.config))
     throw new CliError(`there is no ${options.config} for the service to run with`, EXIT.usage);
-  try {
-    writeFileSync(path, text);
-  } catch (error) {
-    throw new CliError(`${path} cannot be written: ${(error as Error).message}`, EXIT.usage);
+  if (isPackaged(options) && options.folder === FOLDER && !existsSync(path))
+    say(`the package brought the same along: ${PACKAGED}`);
+  else {
+    try {
+      writeFileSync(path, text);
+    } catch (error) {
+      throw new CliError(`${path} cannot be written: ${(error as Error).message}`, EXIT.usage);
+    }
+    say(`wrote ${path}`);
   }
-  say(`wrote ${path}`);
   systemctl('daemon-reload');
   if (options.now) systemctl('enable', '--now', SERVICE);
   else {
@@ -85,6 +92,15 @@ function uninstall(path: string): void {
   rmSync(path);
   systemctl('daemon-reload');
   say(`removed ${path}`);
+}
+
+/** A second one in /etc would hide what later packages bring. */
+function isPackaged({ config }: Options): boolean {
+  if (!existsSync(PACKAGED)) return false;
+  const text = readFileSync(PACKAGED, 'utf8');
+  const [, command = ''] = /^ExecStart=(\S+) run/m.exec(text) ?? [];
+  if (!existsSync(command) || realpathSync(command) !== realpathSync(ownCommand())) return false;
+  return text === unitText({ command, config: resolve(config) });
 }
 
 /** A unit that somebody wrote is neither written over nor removed. @throws CliError */

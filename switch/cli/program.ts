@@ -27,12 +27,12 @@ Examples:
   # Two guests built in, no QEMU needed
   ringway demo
 
-A port is a vhost-user socket unless it says otherwise: tap:, unix:, pcap: or dpdk: before what it is
-attached to (ringway run --help).
+A port is a vhost-user socket unless it says otherwise: tap:, unix:, pcap: or
+dpdk: before what it is attached to (ringway run --help).
 
-Exit codes: 0 done, 1 failed while running, or no ringway is running to be asked, 2 what was asked
-for cannot be: wrong options, configuration or socket path, a limit of the system, an old Node, or
-the running one refuses it.`;
+Exit codes: 0 done, 1 failed while running, or no ringway is running to be
+asked, 2 what was asked for cannot be: wrong options, configuration or socket
+path, a limit of the system, an old Node, or the running one refuses it.`;
 
 /** Puts commands into the tree. */
 type Adder = (program: Command) => void;

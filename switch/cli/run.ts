@@ -34,45 +34,70 @@ const STDOUT_FD = 1;
 const FAVOURED_MS = 50;
 
 const DETAILS = `
-A port is NAME=SOCKET for a guest by vhost-user, or NAME=KIND:ATTACHED-TO for another kind:
+A port is NAME=SOCKET for a guest by vhost-user, or NAME=KIND:ATTACHED-TO for
+another kind:
   tap:INTERFACE        this host's kernel, and what it bridges or routes to
-  unix:SOCKET          a guest with any emulated card (QEMU's netdevs stream, dgram and socket)
+  unix:SOCKET          a guest with any emulated card (QEMU's netdevs stream,
+                       dgram and socket)
   pcap:FILE            a capture file that is written, or replayed
   dpdk:DEVICE          a network card or virtual device, by DPDK
-docs/ports.md in Ringway's sources describes each with all its settings. After commas, for a vhost-user port:
-  role=server|client   server (default): Ringway listens at SOCKET; client: QEMU listens, Ringway connects
+docs/ports.md in Ringway's sources describes each with all its settings. After
+commas, for a vhost-user port:
+  role=server|client   server (default): Ringway listens at SOCKET; client: QEMU
+                       listens, Ringway connects
   mode=0660            permission bits of the socket file
-  owner=USER:GROUP     owner of the socket file, names (both must exist) or numbers
+  owner=USER:GROUP     owner of the socket file, names (both must exist) or
+                       numbers
   queues=N             queue pairs offered at most (default ${CONFIG_DEFAULTS.queues})
-  features=no-packed   not to offer: no-packed, no-in-order, no-mergeable, no-indirect, no-event-idx, joined by +
-  flood=off            no broadcast, multicast and unknown unicast frames to the port
+  features=no-packed   not to offer: no-packed, no-in-order, no-mergeable,
+                       no-indirect, no-event-idx, joined by +
+  flood=off            no broadcast, multicast and unknown unicast frames to the
+                       port
   receive=off          drop every frame that comes in from the port
-  mirror=a+b           copies of the frames of these ports (or all) and nothing else; mirror-direction=in|out,
-                       mirror-vlans=1+5-9, output-vlan=99 (a tag on each copy)
-  forward-bpdu=on      let spanning tree, LACP, LLDP and PAUSE frames from the port pass
-  mtu=1400             no larger packets to the port (default: what its other side has)
-  tag=10               the port's VLAN: an access port of it, unless vlan-mode says otherwise
-  vlan-mode=MODE       access, trunk, native-tagged, native-untagged or dot1q-tunnel
+  mirror=a+b           copies of the frames of these ports (or all) and nothing
+                       else; mirror-direction=in|out, mirror-vlans=1+5-9,
+                       output-vlan=99 (a tag on each copy)
+  forward-bpdu=on      let spanning tree, LACP, LLDP and PAUSE frames from the
+                       port pass
+  mtu=1400             no larger packets to the port (default: what its other
+                       side has)
+  tag=10               the port's VLAN: an access port of it, unless vlan-mode
+                       says otherwise
+  vlan-mode=MODE       access, trunk, native-tagged, native-untagged or
+                       dot1q-tunnel
   trunks=10+20-29      VLANs that a trunk carries (default: all)
   cvlans=5+6           customer VLANs that a dot1q-tunnel carries (default: all)
-  plugins=NAME+NAME    frames from the port pass these plugins only, or none (default: all)
-  priority-tags=MODE   never, if-nonzero or always: keep a tag for its priority alone
-  qinq-ethtype=802.1q  the kind of tag that a dot1q-tunnel's frames get (default 802.1ad)
-  rate-in=100M         bits a second that the port may send; rate-out: that it may be sent; each with -burst
+  plugins=NAME+NAME    frames from the port pass these plugins only, or none
+                       (default: all)
+  priority-tags=MODE   never, if-nonzero or always: keep a tag for its priority
+                       alone
+  qinq-ethtype=802.1q  the kind of tag that a dot1q-tunnel's frames get (default
+                       802.1ad)
+  rate-in=100M         bits a second that the port may send; rate-out: that it
+                       may be sent; each with -burst
   frames-in=200K       the same in frames: frames-in, frames-out
-  storm-broadcast=100  frames a second of a kind that are flooded: storm-broadcast, storm-multicast, storm-unknown
-  macs=A+B             the only addresses that the port may send from; macs-max=N: so many, with macs-sticky=on the first
-  ips=A+B/64           the only IP addresses and networks that it may send from, also by ARP and neighbour discovery
-  guard=dhcp+ra        no messages of DHCP servers from it, no router advertisements
-  static-macs=A+B@10   addresses that stay behind the port, in a VLAN or that of frames without a tag
+  storm-broadcast=100  frames a second of a kind that are flooded:
+                       storm-broadcast, storm-multicast, storm-unknown
+  macs=A+B             the only addresses that the port may send from;
+                       macs-max=N: so many, with macs-sticky=on the first
+  ips=A+B/64           the only IP addresses and networks that it may send from,
+                       also by ARP and neighbour discovery
+  guard=dhcp+ra        no messages of DHCP servers from it, no router
+                       advertisements
+  static-macs=A+B@10   addresses that stay behind the port, in a VLAN or that of
+                       frames without a tag
   protected=on         no frames between this port and others that have it
-  loop-guard=on        shut the port for loop-shut-seconds (60) when it is part of a loop; probe: only when a frame
-                       of the switch's own comes back
-  config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and mtu=BYTES if given
+  loop-guard=on        shut the port for loop-shut-seconds (60) when it is part
+                       of a loop; probe: only when a frame of the switch's own
+                       comes back
+  config-space=on      offer the CONFIG protocol feature, with mac=ADDRESS and
+                       mtu=BYTES if given
 A port given here replaces the one of that name in the file.
 
-A plugin is FILE.ts[,key=value]…, with as=NAME (default: the name of its file), on-fault=drop|pass, budget-us=N and whatever settings
-it has itself. docs/plugins.md in Ringway's sources describes how to write one, and those that are there as examples.
+A plugin is FILE.ts[,key=value]…, with as=NAME (default: the name of its file),
+on-fault=drop|pass, budget-us=N and whatever settings it has itself.
+docs/plugins.md in Ringway's sources describes how to write one, and those that
+are there as examples.
 
 The configuration file is YAML:
   ports:
@@ -93,11 +118,15 @@ The configuration file is YAML:
   web: 127.0.0.1:8600
   webToken: /etc/ringway/web-token
 
-Ports and plugins that "ringway add" and "ringway plugin add" add are kept and there again after a restart, as is what "ringway set"
-changes; what the file or an option names is as that says. What guests' packed rings need to go on after a restart or a kill is noted in positions.
+Ports and plugins that "ringway add" and "ringway plugin add" add are kept and
+there again after a restart, as is what "ringway set" changes; what the file or
+an option names is as that says. What guests' packed rings need to go on after a
+restart or a kill is noted in positions.
 
-Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a second signal ends it at once. Without a terminal SIGHUP has
-it read the file again, as "ringway apply" would. The log goes to stderr, the lines that plug guests in to stdout.
+Runs until SIGINT, SIGTERM or its terminal's end (SIGHUP; not with nohup); a
+second signal ends it at once. Without a terminal SIGHUP has it read the file
+again, as "ringway apply" would. The log goes to stderr, the lines that plug
+guests in to stdout.
 
 Examples:
   ringway run --port vm0=/run/ringway/vm0.sock,mode=0660,owner=libvirt-qemu:kvm,queues=4

@@ -36,13 +36,15 @@ type TopOptions = AskOptions & {
 };
 
 const DETAILS = `
-Rates are packets and bits a second, over 1, 10 or 60 seconds; RX is what comes in from a port. Keys:
+Rates are packets and bits a second, over 1, 10 or 60 seconds; RX is what comes
+in from a port. Keys:
   p d w, Tab   ports, drops by reason, workers
   s S r        sort by the next column, by the one before, the other way round
   t            over 1, 10 or 60 seconds
   up down      rows that have no room (also k, j, PgUp, PgDn)
   q, Ctrl-C    end
-Where the output is no terminal, or a dumb one (TERM=dumb), one snapshot of all three is printed. NO_COLOR is heeded.
+Where the output is no terminal, or a dumb one (TERM=dumb), one snapshot of all
+three is printed. NO_COLOR is heeded.
 
 Examples:
   ringway top

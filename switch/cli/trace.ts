@@ -57,8 +57,8 @@ export function addTrace(program: Command): void {
     .option('--type <number>', 'EtherType, for example 0x88cc', (text) => numberOf(text, 0, PORT_MAX))
     .option('--arp <sender,target>', 'an ARP request: IPv4 addresses of who asks and who is asked for', arpOf)
     .option(
-      '--ip <src,dst[,protocol[,sport,dport]]>',
-      'a packet: IPv4 or IPv6 addresses, tcp, udp, icmp or a number (default udp), ports',
+      '--ip <packet>',
+      'SRC,DST[,PROTOCOL[,SPORT,DPORT]]: IPv4 or IPv6 addresses, tcp, udp, icmp or a number (default udp), ports',
       ipOf,
     )
     .option('--size <bytes>', 'of the frame, filled with zeros', (text) =>

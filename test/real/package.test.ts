@@ -138,6 +138,10 @@ describe.skipIf(peers.skip || obstacle !== null)(
       for (const path of ['zsh/vendor-completions/_ringway', 'fish/vendor_completions.d/ringway.fish'])
         expect(read(`usr/share/${path}`).toString()).toContain('install-service');
       expect(await shown('LoadState', 'UnitFileState')).toBe('loaded\ndisabled\n');
+      // No second one, which would hide that of the next package.
+      const packaged = '/usr/lib/systemd/system/ringway.service';
+      expect(await system.run('ringway install-service')).toContain(`brought the same along: ${packaged}\n`);
+      expect((await system.tryRun('test -e /etc/systemd/system/ringway.service')).code).toBe(1);
       expect(await system.run('systemd-analyze verify --man=no ringway.service')).not.toContain('ringway');
     });
 

@@ -152,6 +152,20 @@ describe('what completes with names of what runs', () => {
   });
 });
 
+describe('what help says', () => {
+  /** What is to be typed, or stands in a file, is not broken. */
+  const isExample = (line: string): boolean => /^ +(ringway |[\w-]+: \{)/.test(line);
+
+  it('fits a terminal', () => {
+    for (const { path, options, details } of ALL) {
+      const wide = details.split('\n').filter((line) => line.length > 82 && !isExample(line));
+      expect(wide, path).toEqual([]);
+      // Beside longer ones there is no room for what they mean.
+      expect(options.map(({ flags }) => flags).filter((flags) => flags.length > 38)).toEqual([]);
+    }
+  });
+});
+
 describe('manual pages', () => {
   const pages = manPages(WORDS, '1.2.3');
 
