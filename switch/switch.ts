@@ -725,7 +725,7 @@ export class Switch {
         .join(': '),
       view: this.#workers.viewOf(port.id),
     }));
-    return this.#tracer.trace(question, ports, this.#tick);
+    return this.#tracer.traceWith(this.#plugins.loaded, question, ports, this.#tick);
   }
 
   /** All is another process's: ends the workers, which use no ring, and touches nothing else. The process is to end. */

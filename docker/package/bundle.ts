@@ -18,6 +18,7 @@ const OUTPUT = join(ROOT, 'dist/program');
 const BESIDE: Readonly<Record<string, string>> = {
   'thread.js': '../switch/worker/thread.js',
   'trial-thread.js': '../switch/plugin/trial-thread.js',
+  'trace-thread.js': '../switch/trace/trace-thread.js',
   'interface.js': '../switch/plugin/interface.js',
   'guest.js': '../switch/demo/guest.js',
 };

@@ -163,13 +163,18 @@ export class Forwarder {
     this.#snoop = snoop;
   }
 
-  /** Has plugins be asked, once ports have any. `callWords`, `nowUs`: as of PluginStage. */
-  addPlugins(callWords: Int32Array, onFault: PluginFaultListener, nowUs?: () => number): PluginStage {
+  /** Has plugins be asked, once ports have any. `callWords`, `nowUs`: as of PluginStage; `Stage`: who asks them. */
+  addPlugins(
+    callWords: Int32Array,
+    onFault: PluginFaultListener,
+    nowUs?: () => number,
+    Stage = PluginStage,
+  ): PluginStage {
     const { arena, outlets } = this;
     const { heads, verdicts } = this.checks;
     const portOf = (id: number): ForwardingPort | undefined => this.#portOfId[id];
     const clock = nowUs === undefined ? {} : { nowUs };
-    const stage = new PluginStage({
+    const stage = new Stage({
       arena,
       headCopies: heads,
       outlets,

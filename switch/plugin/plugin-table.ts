@@ -222,6 +222,11 @@ export class PluginTable {
     return [...this.#entries.values()].map(({ bundle }) => bundle.spec);
   }
 
+  /** In their order, with why each was taken out. */
+  get loaded(): { readonly bundle: PluginBundle; readonly reason: string | null }[] {
+    return [...this.#entries.values()].map(({ bundle, reason }) => ({ bundle, reason }));
+  }
+
   /** What a worker tells. */
   heard(report: WorkerReport): void {
     if (report.kind === 'pluginRefused') {

@@ -121,7 +121,7 @@ export class PluginStage {
   }
 
   /** False: it failed, and said nothing. */
-  private ask(instance: PluginInstance, batch: Batch): boolean {
+  protected ask(instance: PluginInstance, batch: Batch): boolean {
     const { frames, callWords } = this;
     if (instance.readsHeaders) this.headCopies.copy(batch);
     frames.mayReadHeaders = instance.readsHeaders;

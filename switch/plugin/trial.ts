@@ -1,12 +1,12 @@
 /**
  * Tries a plugin before any frame meets it, in a thread of its own that is ended when it takes too long. Main thread.
  */
-import { Worker } from 'node:worker_threads';
 import { printable } from '../../src/host/printable.ts';
 import { ConfigError, type SettingFault } from '../config/settings.ts';
 import type { PluginBundle, PluginSpec } from './bundle.ts';
 import type { PluginSettingFault } from './settings.ts';
-import type { TrialResult } from './trial-run.ts';
+import { answerOf, NoAnswerError } from './short-thread.ts';
+import type { TrialInput, TrialResult } from './trial-run.ts';
 
 const TRIAL_MS = 10_000;
 const PROGRAM = new URL(
@@ -41,28 +41,12 @@ export async function tryPlugin(spec: PluginSpec, limitMs = TRIAL_MS): Promise<P
   return result.bundle;
 }
 
-function resultOf(spec: PluginSpec, limitMs: number): Promise<TrialResult> {
-  const workerData = { number: ++lastNumber, spec };
-  const fault = (text: string): TrialResult => ({ faults: [{ name: '', text }] });
-  return new Promise((resolve) => {
-    const worker = new Worker(PROGRAM, {
-      workerData,
-      name: `trial of ${spec.name}`,
-      stdout: true,
-      stderr: true,
-    });
-    const timer = setTimeout(() => {
-      resolve(fault(`it did not come to an end within ${limitMs / 1000} s when it was tried`));
-      void worker.terminate();
-    }, limitMs);
-    worker.once('message', (result: TrialResult) => {
-      resolve(result);
-      void worker.terminate();
-    });
-    worker.once('error', (error) => resolve(fault(error.message)));
-    worker.once('exit', () => {
-      clearTimeout(timer);
-      resolve(fault('it ended its thread when it was tried'));
-    });
-  });
+async function resultOf(spec: PluginSpec, limitMs: number): Promise<TrialResult> {
+  const input: TrialInput = { number: ++lastNumber, spec };
+  try {
+    return await answerOf(PROGRAM, input, { name: `trial of ${spec.name}`, limitMs, when: 'tried' });
+  } catch (error) {
+    if (error instanceof NoAnswerError) return { faults: [{ name: '', text: error.message }] };
+    throw error;
+  }
 }

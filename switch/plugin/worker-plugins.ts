@@ -44,7 +44,7 @@ export type PluginReport =
 
 export class WorkerPlugins {
   readonly #forwarder: Forwarder;
-  readonly #stage: PluginStage;
+  readonly stage: PluginStage;
   readonly #tell: (report: PluginReport) => void;
   readonly #workerIndex: number;
   readonly #ports = new NamedPorts();
@@ -52,19 +52,20 @@ export class WorkerPlugins {
   readonly #loaded = new Map<number, PluginInstance>();
   #used: readonly PluginInstance[] = [];
 
-  /** `callWords`: as of PluginStage. */
+  /** `callWords`: as of PluginStage; `Stage`: who asks them. */
   constructor(
     forwarder: Forwarder,
     workerIndex: number,
     callWords: Int32Array,
     tell: (report: PluginReport) => void,
+    Stage?: typeof PluginStage,
   ) {
     this.#forwarder = forwarder;
     this.#workerIndex = workerIndex;
     this.#tell = tell;
     const onFault: PluginFaultListener = ({ number }, reason) =>
       tell({ kind: 'pluginFailed', number, reason });
-    this.#stage = forwarder.addPlugins(callWords, onFault);
+    this.stage = forwarder.addPlugins(callWords, onFault, undefined, Stage);
   }
 
   obey(order: PluginOrder): void {
@@ -136,7 +137,7 @@ export class WorkerPlugins {
     if (port === undefined) return;
     const { plugins } = port;
     const run = this.#used.filter((instance) => plugins === null || plugins.includes(instance.name));
-    this.#stage.setRun(port, name, run);
+    this.stage.setRun(port, name, run);
   }
 
   #tick(seconds: number): void {
@@ -159,7 +160,7 @@ export class WorkerPlugins {
     const call = instance.plugin[hook] as ((of: NamedPort | number) => unknown) | undefined;
     if (call === undefined) return;
     try {
-      this.#stage.callHook(instance, () => checkAnswer(hook, call.call(instance.plugin, of)));
+      this.stage.callHook(instance, () => checkAnswer(hook, call.call(instance.plugin, of)));
     } catch (error) {
       instance.isFailed = true;
       this.#tell({ kind: 'pluginFailed', number: instance.number, reason: reasonOf(error) });

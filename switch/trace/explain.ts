@@ -1,6 +1,6 @@
 /**
- * Says in words what a forwarder did with a traced frame, from what it left behind (tracer.ts). Decides nothing: where a
- * port was passed over, it asks the port's own objects why. Main thread.
+ * Says in words what a forwarder did with a traced frame, from what it left behind (trace-run.ts). Decides nothing: where a
+ * port was passed over, it asks the port's own objects why. Any thread.
  */
 import { formatMac } from '../../protocol/ethernet.ts';
 import { vlanOf } from '../../src/queue/frame-tags.ts';
@@ -9,12 +9,10 @@ import { DROP, DROP_REASONS, type DropReason } from '../l2/drop-reasons.ts';
 import { isBarred } from '../l2/flood.ts';
 import {
   type ForwardingPort,
-  STAGE_CHECKS,
   STAGE_GUARD,
   STAGE_LEARN,
   STAGE_LIMIT,
   STAGE_LOOP_PROBES,
-  STAGE_PLUGIN,
   STAGE_SNOOP,
 } from '../l2/forwarding-port.ts';
 import { GROUP_REPORT } from '../l2/groups/snoop.ts';
@@ -31,7 +29,7 @@ import type {
   TraceStep,
 } from './report.ts';
 import { isStation } from './seen-fdb.ts';
-import type { TracedPort, TraceFindings } from './tracer.ts';
+import type { PluginFinding, TracedPort, TraceFindings } from './trace-run.ts';
 
 /** Reasons for which a frame comes to no stage. */
 const UNTAKEN: ReadonlySet<DropReason> = new Set([
@@ -50,6 +48,7 @@ const BY_VLAN: ReadonlySet<DropReason> = new Set([
   'cvlanNotAllowed',
   'truncatedTag',
 ]);
+const BY_PLUGIN: ReadonlySet<DropReason> = new Set(['plugin', 'pluginFailed']);
 /** Those of a frame that passed all checks, and was learned from. */
 const UNSENT: ReadonlySet<DropReason> = new Set([
   'samePort',
@@ -65,7 +64,6 @@ const CHECKS: readonly (readonly [bit: number, name: string])[] = [
   [STAGE_LIMIT, 'limits'],
   [STAGE_GUARD, 'guards'],
   [STAGE_SNOOP, 'snooping'],
-  [STAGE_PLUGIN, 'plugins (not asked here)'],
 ];
 
 export class Explainer {
@@ -133,19 +131,70 @@ export class Explainer {
       ];
     steps.push({
       stage: 'vlan',
-      text: `${this.#modeText()}; ${this.#tagsText()}: it is in ${this.#vlanText()}`,
+      text: `${this.#modeText()}; ${this.#tagsText()}: it is in ${this.#admittedText()}`,
     });
-    if ((sender.stages & STAGE_CHECKS) !== 0) {
-      const names = CHECKS.filter(([bit]) => (sender.stages & bit) !== 0).map(([, name]) => name);
-      steps.push({
-        stage: 'checks',
-        text: `${names.join(', ')}: ${isSent || first === undefined ? 'passed' : dropText(first)}`,
-      });
-    }
+    const isByPlugin = first !== undefined && BY_PLUGIN.has(first.name);
+    const isChecked = isSent || first === undefined || isByPlugin;
+    const names = CHECKS.filter(([bit]) => (sender.stages & bit) !== 0).map(([, name]) => name);
+    if (names.length > 0)
+      steps.push({ stage: 'checks', text: `${names.join(', ')}: ${isChecked ? 'passed' : dropText(first)}` });
+    if (isChecked) steps.push(...this.#pluginSteps());
     if (!isSent) return steps;
     steps.push({ stage: 'learn', text: this.#learnText() }, { stage: 'look up', text: this.#lookUpText() });
     if (first !== undefined) steps.push({ stage: 'send', text: dropText(first) });
     return steps;
+  }
+
+  #pluginSteps(): TraceStep[] {
+    const { plugins, unasked } = this.#findings;
+    if (unasked !== null)
+      return [
+        {
+          stage: 'plugins',
+          text: `could not be asked (${unasked}): what follows is as if there were none`,
+        },
+      ];
+    if (plugins.length === 0) return [];
+    const texts = plugins.map((plugin, i) => `${plugin.name} ${this.#pluginText(plugin, i)}`);
+    return [
+      { stage: 'plugins', text: 'asked as they are at the start, before they have seen any frame' },
+      ...texts.map((text): TraceStep => ({ stage: 'plugins', text })),
+    ];
+  }
+
+  #pluginText(
+    { fault, asked, drop, isNowhere, isRedirected, isMirrored, onFault }: PluginFinding,
+    at: number,
+  ): string {
+    if (fault !== null) {
+      const fate = onFault === 'drop' ? 'what it was to decide on is dropped' : 'frames pass without it';
+      return asked === null
+        ? `was taken out, and ${fate}: ${fault}`
+        : `would be taken out, and ${fate}: ${fault}`;
+    }
+    if (drop !== null) return `drops it: it ${drop.text} (${drop.name})`;
+    if (isNowhere) return 'sends it to a port that is not there: dropped';
+    const said = [
+      ...(isMirrored ? ['has it mirrored'] : []),
+      ...this.#vlanChange(asked, at),
+      ...(isRedirected
+        ? [this.#redirector() === at ? `sends it to ${this.#nameOf(this.#findings.target)}` : 'redirects it']
+        : []),
+    ];
+    return said.length === 0 ? 'passes it' : said.join(', ');
+  }
+
+  /** What a plugin made of the tags that it saw. */
+  #vlanChange(asked: PluginFinding['asked'], at: number): string[] {
+    const { plugins, outer, inner } = this.#findings;
+    const after = plugins.slice(at + 1).find((next) => next.asked !== null)?.asked ?? { outer, inner };
+    if (asked === null || (asked.outer === after.outer && asked.inner === after.inner)) return [];
+    return [`puts it into ${vlanText(after)}`];
+  }
+
+  /** Which plugin says where the frame goes; -1: none does. */
+  #redirector(): number {
+    return this.#findings.plugins.findLastIndex(({ isRedirected }) => isRedirected);
   }
 
   #modeText(): string {
@@ -162,11 +211,9 @@ export class Explainer {
       : `the frame has an ${this.#tags.map(tagText).join(' and an ')}`;
   }
 
-  #vlanText(): string {
-    const { outer, inner } = this.#findings;
-    return inner === 0
-      ? `VLAN ${vlanOf(outer)}`
-      : `VLAN ${vlanOf(outer)}, and within it in VLAN ${vlanOf(inner)}`;
+  /** Where the frame came into the switch. */
+  #admittedText(): string {
+    return vlanText(this.#findings.plugins.find(({ asked }) => asked !== null)?.asked ?? this.#findings);
   }
 
   #learnText(): string {
@@ -186,7 +233,9 @@ export class Explainer {
   }
 
   #lookUpText(): string {
-    const { sender, fdb } = this.#findings;
+    const { sender, fdb, plugins } = this.#findings;
+    const redirector = plugins[this.#redirector()];
+    if (redirector !== undefined) return `${redirector.name} has said where it goes`;
     const bytes = this.#question.frame;
     const mac = formatMac(le32(bytes, 0), le32(bytes, 4) & 0xffff);
     if ((bytes[0] & 1) !== 0) {
@@ -207,6 +256,7 @@ export class Explainer {
 
   /** Id of the one port that the frame goes to; null: it is flooded. */
   #target(): number | null {
+    if (this.#redirector() >= 0) return this.#findings.target;
     const found = this.#findings.fdb.lookUps[0]?.found ?? null;
     if (found === null || this.#findings.ports.get(found.port)?.isSwitched !== true) return null;
     return found.port;
@@ -271,7 +321,7 @@ export class Explainer {
     if (isBarred(port, this.#findings.sender)) return 'is shut, or protected as the sender is';
     if (this.#findings.isToMembers) return 'has not joined, and has no router behind it';
     if (!port.isFlooded) return 'has flood off';
-    if (!port.vlan.takesFlood(outer, inner)) return `does not carry ${this.#vlanText()}`;
+    if (!port.vlan.takesFlood(outer, inner)) return `does not carry ${vlanText(this.#findings)}`;
     return 'is kept from it by its settings or those of the sender';
   }
 
@@ -283,12 +333,20 @@ export class Explainer {
       lostThere.map((drop) => `${port} ${drop.text} (${drop.name})`),
     );
     const parts = [
-      ...(drops.length > 0 ? [dropText(drops[0])] : []),
+      ...(drops.length > 0 ? [this.#dropText(drops[0])] : []),
       ...(given.length > 0 ? [`${isFlooded ? 'flooded to' : 'goes to'} ${given.join(', ')}`] : []),
       ...(lost.length > 0 ? [`dropped: ${lost.join('; ')}`] : []),
       ...(copies.length > 0 ? [`copied to ${[...new Set(copies.map(({ port }) => port))].join(', ')}`] : []),
     ];
     return parts.join('; ');
+  }
+
+  /** Of one by a plugin: the plugin's own reason. */
+  #dropText(drop: TraceDrop): string {
+    const plugin = BY_PLUGIN.has(drop.name) ? this.#findings.plugins.at(-1) : undefined;
+    if (plugin === undefined) return dropText(drop);
+    if (plugin.drop === null) return `${dropText(drop)} by ${plugin.name}`;
+    return `dropped by ${plugin.name}: it ${plugin.drop.text} (${plugin.drop.name})`;
   }
 
   #nameOf(id: number): string {
@@ -298,6 +356,12 @@ export class Explainer {
   #ageText(lastSeenTick: number): string {
     return `${this.#tick - lastSeenTick} s`;
   }
+}
+
+function vlanText({ outer, inner }: { readonly outer: number; readonly inner: number }): string {
+  return inner === 0
+    ? `VLAN ${vlanOf(outer)}`
+    : `VLAN ${vlanOf(outer)}, and within it in VLAN ${vlanOf(inner)}`;
 }
 
 /** A port's drops on one side, those that are not zero. */

@@ -11,7 +11,7 @@ export type TraceQuestion = {
   readonly segmentBytes: number | null;
 };
 
-export type TraceStage = 'in' | 'vlan' | 'checks' | 'learn' | 'look up' | 'send';
+export type TraceStage = 'in' | 'vlan' | 'checks' | 'plugins' | 'learn' | 'look up' | 'send';
 
 export type TraceStep = { readonly stage: TraceStage; readonly text: string };
 

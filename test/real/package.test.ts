@@ -202,6 +202,7 @@ describe.skipIf(peers.skip || obstacle !== null)(
         );
         expect(await system.run(`ls -l /run/ringway/a.sock`)).toMatch(/^srwxr-xr-x \d+ me +me /);
         expect(await system.run(`ringway plugin list ${CONTROL}`)).toMatch(/^mine +running/m);
+        expect(await system.run(`ringway trace --in b ${CONTROL}`)).toContain('mine passes it');
       });
 
       test('serves its page', async () => {

@@ -13,6 +13,7 @@ import { imbalances } from '../../../switch/control/books.ts';
 import { createLogger } from '../../../switch/log.ts';
 import type { PluginNotes, PluginReport } from '../../../switch/plugin/plugin-table.ts';
 import { Switch } from '../../../switch/switch.ts';
+import type { TraceReport } from '../../../switch/trace/report.ts';
 import { PluginFolder } from './plugin-world.ts';
 
 const WAIT_MS = { timeout: 20_000 };
@@ -114,6 +115,21 @@ describe('plugins of a switch that runs', () => {
     expect(formatPlugins([plugin])).toMatch(
       /^PLUGIN +STATE +FRAMES +DROPPED +FILE\nrule +running +4 +2 +\/.*rule\.ts\n {2}dropped 2: sent a frame of that size \(no\)\n {2}seen 4\n/,
     );
+  });
+
+  it('are asked by a trace, which counts nothing', async () => {
+    const trace = (sizeBytes: number): Promise<TraceReport> =>
+      ask('/v1/trace', 'POST', {
+        port: 'a',
+        frame: Buffer.from(frameOf('b', 'a', 1, sizeBytes)).toString('hex'),
+      });
+    for (const dropped of [61, 62])
+      expect((await trace(dropped)).result).toBe('dropped by rule: it sent a frame of that size (no)');
+    const { steps, result } = await trace(63);
+    expect(steps).toContainEqual({ stage: 'plugins', text: 'rule passes it' });
+    expect(result).toBe('goes to b');
+    expect(await report()).toMatchObject({ frames: 1, counters: { seen: 1 } });
+    expect(dropsOf('a')?.plugin).toBe(0);
   });
 
   it('are reloaded without losing a frame', async () => {

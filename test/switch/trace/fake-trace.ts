@@ -1,7 +1,9 @@
 /** Traces on a FakeSwitch: the same policies, tables and queues that its forwarder has. */
 import { DEFAULT_POLICY, type PortPolicy } from '../../../src/queue/policy.ts';
 import { PORT_METERS_BYTES } from '../../../switch/l2/port-meters.ts';
+import type { TracedPlugin } from '../../../switch/trace/asked-plugins.ts';
 import type { TraceReport } from '../../../switch/trace/report.ts';
+import type { TracedPort } from '../../../switch/trace/trace-run.ts';
 import { Tracer } from '../../../switch/trace/tracer.ts';
 import { FakeSwitch } from '../l2/fake-switch.ts';
 import { arena, arenaView } from '../l2/frames.ts';
@@ -12,6 +14,7 @@ type TracedOptions = {
   /** In place of one of its own; it has the policies already. */
   readonly fake?: FakeSwitch | null;
   readonly groupTable?: SharedArrayBuffer | null;
+  readonly pluginsMs?: number;
 };
 
 export class TracedSwitch {
@@ -21,7 +24,7 @@ export class TracedSwitch {
 
   constructor(
     policies: readonly Partial<PortPolicy>[],
-    { vlanLimit = 1, queues = 1, fake = null, groupTable = null }: TracedOptions = {},
+    { vlanLimit = 1, queues = 1, fake = null, groupTable = null, pluginsMs }: TracedOptions = {},
   ) {
     FakeSwitch.vlanLimit = vlanLimit;
     this.fake = fake ?? new FakeSwitch(...policies.map(() => queues));
@@ -29,19 +32,28 @@ export class TracedSwitch {
     for (const [id, policy] of this.#policies.entries()) this.fake.follow(this.fake.ports[id], policy);
     for (const [id, policy] of this.#policies.entries())
       this.fake.forwarder.setCopies(id, policy.copiesOf?.map(({ portId }) => portId) ?? null);
-    this.#tracer = new Tracer({
-      arena,
-      arenaView,
-      fdb: this.fake.fdbMemory,
-      groupTable,
-      vlanLimit,
-      workerCount: 1,
-    });
+    this.#tracer = new Tracer(
+      { arena, arenaView, fdb: this.fake.fdbMemory, groupTable, vlanLimit, workerCount: 1 },
+      pluginsMs,
+    );
   }
 
   /** Ports are named `p0` and so on. */
   trace(port: number, frame: Uint8Array, segmentBytes: number | null = null): TraceReport {
-    const ports = this.#policies.map((policy, id) => ({
+    return this.#tracer.trace({ port: `p${port}`, frame, segmentBytes }, this.#ports, this.#tick);
+  }
+
+  traceWith(plugins: readonly TracedPlugin[], port: number, frame: Uint8Array): Promise<TraceReport> {
+    const question = { port: `p${port}`, frame, segmentBytes: null };
+    return this.#tracer.traceWith(plugins, question, this.#ports, this.#tick);
+  }
+
+  get #tick(): number {
+    return this.fake.forwarder.nowTick;
+  }
+
+  get #ports(): TracedPort[] {
+    return this.#policies.map((policy, id) => ({
       id,
       name: `p${id}`,
       text: `p${id}: vhost-user, running`,
@@ -52,7 +64,5 @@ export class TracedSwitch {
         meters: new SharedArrayBuffer(PORT_METERS_BYTES),
       },
     }));
-    const { nowTick } = this.fake.forwarder;
-    return this.#tracer.trace({ port: `p${port}`, frame, segmentBytes }, ports, nowTick);
   }
 }
