@@ -8,6 +8,8 @@ const REAL_PEERS = ['test/real/**/*.test.ts', 'test/peers/**/*.test.ts'];
 
 /** Before any file is loaded: what it skips it decides then. */
 const INSTALL = './test/peers/install.ts';
+/** Before each file: how long it waits for what it awaits. */
+const PATIENCE = './test/patience.ts';
 
 export default defineConfig({
   test: {
@@ -19,9 +21,12 @@ export default defineConfig({
           globalSetup: INSTALL,
           include: ['test/**/*.test.ts'],
           exclude: REAL_PEERS,
-          testTimeout: 30_000,
+          setupFiles: PATIENCE,
+          expect: { poll: { timeout: 20_000 } },
+          // Longer than any wait has that ends by itself: it tells what it waited for, and the end of a test does not.
+          testTimeout: 60_000,
           // They start switches, as tests do.
-          hookTimeout: 30_000,
+          hookTimeout: 60_000,
           // Most of them wait for other processes most of the time.
           maxWorkers: '100%',
           sequence: { groupOrder: 0 },
