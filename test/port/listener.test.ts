@@ -271,6 +271,8 @@ describe('a listener', () => {
     const listener = open();
     connect();
     await next(listener);
+    // So that a turn of the event loop that takes long is not taken for a second one that waits for long.
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     const second = connect();
     await turns(3);
     listener.hold();
