@@ -206,7 +206,11 @@ describe('writing', () => {
     await startPort();
     const frames = Array.from({ length: 40 }, (_, i) => new Uint8Array(65_000).fill(i));
     place(...frames);
-    expect(naiveRead(readFileSync(file)).packets.map(({ data }) => data)).toEqual(frames);
+    const { packets } = naiveRead(readFileSync(file));
+    expect(packets).toHaveLength(40);
+    // `toEqual` takes 20 s for 2.6 MB where there is much else to do.
+    for (const [i, { data }] of packets.entries())
+      expect(Buffer.compare(data, frames[i]!), `frame ${i}`).toBe(0);
   });
 
   it('cuts frames where it is told to, and remembers how long they were', async () => {
