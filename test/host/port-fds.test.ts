@@ -32,7 +32,7 @@ async function hanging(name: string, count: number): Promise<{ port: PortFds; ov
 it('says that a close hangs, for as long as it does', async () => {
   const { port, over } = await hanging('vm0', 3);
   expect(port.hangText).toMatch(
-    /^a descriptor that its front-end sent is not closed after \d s: whoever watches it holds that up, and no further front-end is served until it is$/,
+    /^a descriptor that its front-end sent is not closed after \d+ s: whoever watches it holds that up, and no further front-end is served until it is$/,
   );
   expect(port.obstruction).toBe(port.hangText);
   expect([new PortFds('vm1', budget).hangText, new PortFds('vm1', budget).obstruction]).toEqual([null, null]);

@@ -22,7 +22,7 @@ import { bit, F, P, ScriptedFrontEnd, table, u64 } from '../vhost-user/scripted-
 import { Events } from './events.ts';
 
 const HANG =
-  /a descriptor that its front-end sent is not closed after \d s: whoever watches it holds that up, and no further front-end is served until it is/;
+  /a descriptor that its front-end sent is not closed after \d+ s: whoever watches it holds that up, and no further front-end is served until it is/;
 
 const arena = Arena.reserve(2 ** 32);
 const arenaView = new ArenaView(arena.location);
