@@ -1,4 +1,8 @@
 /** Where a port under test tells what happened, for the tests to wait for. */
+import { withDeadline } from '../peers/deadline.ts';
+
+/** Longer than any port takes, also where there is much else to do; a test may take longer. */
+const WAIT_MS = 20_000;
 
 /** What a port said, and a way to wait for it. */
 export class Events {
@@ -12,7 +16,13 @@ export class Events {
   };
 
   /** Resolves when `pattern` was said `times` times since the start. */
-  async said(pattern: RegExp, times = 1): Promise<void> {
+  said(pattern: RegExp, times = 1): Promise<void> {
+    const told = (): string =>
+      `${pattern} was not said ${times} times in ${WAIT_MS} ms, but: ${JSON.stringify(this.all)}`;
+    return withDeadline(this.#untilSaid(pattern, times), WAIT_MS, told);
+  }
+
+  async #untilSaid(pattern: RegExp, times: number): Promise<void> {
     while (this.all.filter((text) => pattern.test(text)).length < times) {
       await new Promise<void>((resolve) => this.#wake.push(resolve));
     }

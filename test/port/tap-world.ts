@@ -20,6 +20,7 @@ import type { EgressQueue, IngressQueue } from '../../src/queue/contract.ts';
 import type { DataPath } from '../../src/queue/data-path.ts';
 import { gatherHead, readHeads } from '../../src/queue/heads.ts';
 import type { PortPolicy } from '../../src/queue/policy.ts';
+import { withDeadline } from '../peers/deadline.ts';
 import { softwareMissing } from '../peers/software.ts';
 
 /** Why TAP interfaces cannot be tested here, or null. */
@@ -84,6 +85,8 @@ function run(program: string, args: readonly string[]): string {
   return stdout;
 }
 
+/** Longer than frames take, also where there is much else to do; a test may take longer. */
+const WAIT_MS = 20_000;
 /** For local experiments (IEEE 802); the host's own traffic never has it. */
 export const TEST_ETHERTYPE = 0x88b5;
 const AF_PACKET = 17;
@@ -135,8 +138,8 @@ export class PacketSocket {
       }
       done.resolve();
     });
-    await done.promise;
-    watch.close();
+    const told = (): string => `${frames.length} of ${count} frames came in ${WAIT_MS} ms`;
+    await withDeadline(done.promise, WAIT_MS, told).finally(() => watch.close());
     return frames;
   }
 
@@ -196,7 +199,14 @@ export class TestDataPath implements DataPath {
 
   /** Resolves when `holds` does; asked again after each turn that had frames or orders. */
   async until(holds: () => boolean): Promise<void> {
-    while (!holds()) await this.#wake.promise;
+    const told = (): string => {
+      const { taken, tooLong, received } = this;
+      return `not within ${WAIT_MS} ms: ${holds}; ${JSON.stringify({ taken, tooLong, received: received.length })}`;
+    };
+    const held = async (): Promise<void> => {
+      while (!holds()) await this.#wake.promise;
+    };
+    await withDeadline(held(), WAIT_MS, told);
   }
 
   close(): void {

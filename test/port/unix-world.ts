@@ -20,6 +20,8 @@ import { Events } from './events.ts';
 export const arena = Arena.reserve(2 ** 32);
 export const arenaView = new ArenaView(arena.location);
 const SOURCE_BYTES = 2 ** 20;
+/** Longer than anything takes, also where there is much else to do; a test may take longer. */
+const TURN_MS_MAX = 20_000;
 
 /** One port's queues, which the test fills and empties. */
 export class UnixWorld implements DataPath {
@@ -145,7 +147,14 @@ export class UnixWorld implements DataPath {
 
   /** Turns the data path, and Node's loop with it, until `holds` does. */
   async turnUntil(holds: () => boolean): Promise<void> {
-    while (this.#turning && !holds()) await new Promise((resolve) => setImmediate(resolve));
+    const deadline = AbortSignal.timeout(TURN_MS_MAX);
+    while (this.#turning && !holds()) {
+      if (deadline.aborted) {
+        const seen = { said: this.events.all, status: this.port?.status, counters: this.port?.counters };
+        throw new Error(`not within ${TURN_MS_MAX} ms: ${holds}; ${JSON.stringify(seen)}`);
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+    }
   }
 
   async untilState(state: string): Promise<void> {
