@@ -39,13 +39,14 @@ afterEach(async () => {
 class Top {
   readonly child: ChildProcess;
   output = '';
+  /** When all of its output is here, too. */
   readonly #exited: Promise<unknown[]>;
   #onOutput = (): void => {};
 
   constructor(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
     this.child = spawn(program, args, { env: { ...process.env, TERM: 'xterm', ...env } });
     children.push(this.child);
-    this.#exited = once(this.child, 'exit');
+    this.#exited = once(this.child, 'close');
     for (const stream of [this.child.stdout, this.child.stderr])
       stream?.setEncoding('utf8').on('data', (text: string) => {
         this.output += text;
