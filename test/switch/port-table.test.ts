@@ -333,7 +333,7 @@ describe('the number of a port', () => {
     workers.hold = held.promise;
     const removing = table.remove('p0');
     const adding = table.add(configOf('vhost-user server', 'p1'));
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await vi.waitUntil(() => workers.added.length === 2, { interval: 1 });
     expect(workers.added).toEqual([0, 1]);
     workers.hold = null;
     held.resolve();
