@@ -5,7 +5,7 @@
 import { mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { maskOf } from '../../protocol/bits.ts';
 import { ETHERNET_HEADER_BYTES } from '../../protocol/ethernet.ts';
 import { VIRTIO_FEATURE } from '../../protocol/virtio/features.ts';
@@ -63,6 +63,10 @@ describe.skipIf(unavailable !== null)(titleWith('a checksum that was found right
     card = makeCard('card0');
     for (const name of ['card0', 'tap0']) namespace.ip(`link set ${name} master bridge0`);
     for (const name of ['card0', 'tap0', 'bridge0']) namespace.ip(`link set ${name} up`);
+    // The kernel has the bridge use an interface when it comes to see that this is up: what comes before that is dropped.
+    const stateOf = (name: string): string =>
+      JSON.parse(namespace.ip(`-j -d link show ${name}`))[0].linkinfo.info_slave_data.state;
+    await vi.waitFor(() => expect(['card0', 'tap0'].map(stateOf)).toEqual(['forwarding', 'forwarding']));
     for (const name of names) {
       guests[name] = await EmbeddedGuest.connect({
         socketPath: join(folder, `${name}.sock`),
