@@ -209,7 +209,7 @@ describe('plugins of a switch that runs', () => {
 
   it('are told of ports and of the time, and what they note is shown', async () => {
     const notes = (): Promise<PluginNotes> => ask('/v1/plugins/rule/notes');
-    await vi.waitUntil(async () => (await notes()).some(({ key }) => key === 'tick'), { timeout: 5000 });
+    await vi.waitUntil(async () => (await notes()).some(({ key }) => key === 'tick'), WAIT_MS);
     expect((await notes()).toSorted((x, y) => (x.key < y.key ? -1 : 1))).toEqual([
       { key: 'port a', value: 'there as 0' },
       { key: 'port b', value: 'there as 1' },
@@ -217,9 +217,9 @@ describe('plugins of a switch that runs', () => {
     ]);
     expect(formatNotes(await notes())).toMatch(/^KEY +NOTE\n/);
     await ask('/v1/ports/c', 'PUT', { socket: `${folder.path}/c.sock` });
-    await vi.waitUntil(async () => (await notes()).some(({ key }) => key === 'port c'), { timeout: 5000 });
+    await vi.waitUntil(async () => (await notes()).some(({ key }) => key === 'port c'), WAIT_MS);
     await ask('/v1/ports/c', 'DELETE');
-    await vi.waitUntil(async () => !(await notes()).some(({ key }) => key === 'port c'), { timeout: 5000 });
+    await vi.waitUntil(async () => !(await notes()).some(({ key }) => key === 'port c'), WAIT_MS);
   });
 
   it('are passed by the frames of ports that name others, or none', async () => {
