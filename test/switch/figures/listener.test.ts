@@ -32,6 +32,20 @@ async function freePort(): Promise<number> {
   return typeof address === 'object' && address !== null ? address.port : expect.fail('no port');
 }
 
+/** Answers the port. */
+async function serveAtFreePort(token: string | null = null): Promise<number> {
+  for (;;) {
+    const port = await freePort();
+    try {
+      await serve({ host: '127.0.0.1', port }, token);
+      return port;
+    } catch (error) {
+      // A test that runs beside this one has got it meanwhile.
+      if (!(error instanceof ConfigError && error.message.includes('EADDRINUSE'))) throw error;
+    }
+  }
+}
+
 async function serve(address: ListenAddress, token: string | null = null): Promise<void> {
   const server = await serveFigures(
     address,
@@ -68,8 +82,7 @@ function ask(
 
 describe('at an address', () => {
   it('there are figures and nothing else', async () => {
-    const port = await freePort();
-    await serve({ host: '127.0.0.1', port });
+    const port = await serveAtFreePort();
     const answer = await ask({ port });
     expect(answer).toMatchObject({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8' });
     expect(answer.text).toMatch(/^# HELP ringway_build_info .*\n# TYPE ringway_build_info gauge\n/);
@@ -80,8 +93,7 @@ describe('at an address', () => {
   });
 
   it('who asks by a name that may lead anywhere is refused, by an address not', async () => {
-    const port = await freePort();
-    await serve({ host: '127.0.0.1', port });
+    const port = await serveAtFreePort();
     const statusFor = async (host: string): Promise<number> =>
       (await ask({ port }, { headers: { host } })).status;
     expect(await statusFor(`evil.example:${port}`)).toBe(403);
@@ -98,8 +110,7 @@ describe('at an address', () => {
   });
 
   it('with a token only who has it is answered, by whatever name', async () => {
-    const port = await freePort();
-    await serve({ host: '127.0.0.1', port }, TOKEN);
+    const port = await serveAtFreePort(TOKEN);
     const statusFor = async (headers: Record<string, string>): Promise<number> =>
       (await ask({ port }, { headers })).status;
     expect(await statusFor({})).toBe(401);
@@ -109,8 +120,7 @@ describe('at an address', () => {
   });
 
   it('that another one has it is told in a line', async () => {
-    const port = await freePort();
-    await serve({ host: '127.0.0.1', port });
+    const port = await serveAtFreePort();
     const again = serve({ host: '127.0.0.1', port });
     await expect(again).rejects.toThrow(ConfigError);
     await expect(again).rejects.toThrow(`metrics: 127.0.0.1:${port}: listen EADDRINUSE`);
