@@ -239,12 +239,22 @@ describe('a block counter', () => {
 });
 
 describe('the command, with a reader that stalls', () => {
-  /** Into a file of that name, or into what is given as standard output; resolves when the pipe is full and all behind it. */
-  async function stalled(path: string, stdout: number | 'ignore'): Promise<ChildProcess> {
+  /**
+   * Into a file of that name, or into what is given as standard output; resolves when the pipe is full and all behind it.
+   * `reader`: the pipe's other end, from which nothing is read here.
+   */
+  async function stalled(path: string, stdout: number | 'ignore', reader: number): Promise<ChildProcess> {
     const args = [COMMAND, 'capture', 'vm0', 'vm1', '--control', control, '-w', path];
     const child = spawn(process.execPath, args, { stdio: ['ignore', stdout, 'pipe'] });
     onTestFinished(() => void child.kill('SIGKILL'));
     const [vm0, vm1] = [await connect('vm0'), await connect('vm1')];
+    // Frames are lost, too, before the command has come so far that it heeds signals, if it is slow.
+    const written = new Promise<void>((resolve) => {
+      const watch = descriptorLoop().watch(reader, () => {
+        watch.close();
+        resolve();
+      });
+    });
     const isLosing = async (): Promise<boolean> => (await captures()).some(({ lost }) => lost > 0);
     await vi.waitUntil(async () => (await captures()).length > 0, 20_000);
     while (!(await isLosing()) && child.exitCode === null) {
@@ -253,12 +263,13 @@ describe('the command, with a reader that stalls', () => {
         await vm1.received();
       }
     }
+    await written;
     return child;
   }
 
   it('waits, and what it has captured comes whole when the reader goes on', async () => {
     const { reader, writer } = narrowPipe(join(folder, 'pipe'));
-    const child = await stalled('-', writer);
+    const child = await stalled('-', writer, reader);
     closeSync(writer);
     const [{ id }] = await captures();
     const said = text(child.stderr!);
@@ -278,7 +289,8 @@ describe('the command, with a reader that stalls', () => {
   it.each(['its standard output', 'a named pipe'])('ends when it is told to: %s', async (kind) => {
     const path = join(folder, 'pipe');
     const { reader, writer } = narrowPipe(path);
-    const child = kind === 'a named pipe' ? await stalled(path, 'ignore') : await stalled('-', writer);
+    const isNamed = kind === 'a named pipe';
+    const child = await (isNamed ? stalled(path, 'ignore', reader) : stalled('-', writer, reader));
     closeSync(writer);
     const ended = once(child, 'exit');
     child.kill('SIGTERM');
