@@ -1,9 +1,21 @@
 /** Numbered frames between embedded guests: which came, how often, and whether whole. */
 import type { EmbeddedGuest } from '../src/frontend/index.ts';
+import { withDeadline } from './peers/deadline.ts';
 
 /** Fewer than a guest has buffers, so that none is dropped for want of them. */
 const WINDOW_FRAMES = 128;
 const TEST_ETHERTYPE = 0x88b5;
+/** Without a frame: longer than any switch is away, also where there is much else to do; a test may take longer. */
+const STALLED_MS = 25_000;
+
+/** Resolves when one of these may have a frame. Rejects with what was sent and came where none does, and what `seen` tells. */
+export async function anyInterrupt(flows: readonly NumberedFlow[], seen: () => string): Promise<void> {
+  const told = (): string => {
+    const counts = flows.map(({ sent, distinct, twice }) => ({ sent, distinct, twice }));
+    return `no frame came in ${STALLED_MS} ms: ${JSON.stringify(counts)}\n${seen()}`;
+  };
+  await withDeadline(Promise.race(flows.map((flow) => flow.interrupt())), STALLED_MS, told);
+}
 
 /** Numbered frames from one guest to the other. */
 export class NumberedFlow {

@@ -5,7 +5,7 @@
  */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
 import type { RingLayoutKind } from '../../src/vring/attachment.ts';
 import { BlockCounter } from '../../switch/cli/block-counter.ts';
@@ -13,7 +13,7 @@ import { askControl, streamControl } from '../../switch/control/client.ts';
 import type { PluginReport } from '../../switch/plugin/plugin-table.ts';
 import type { MdbReport } from '../../switch/snooping/report.ts';
 import { beginTakeover } from '../../switch/takeover/take.ts';
-import { NumberedFlow } from '../numbered-flow.ts';
+import { anyInterrupt, NumberedFlow } from '../numbered-flow.ts';
 import { naiveRead } from '../protocol/naive-capture.ts';
 import { RingwayProcess } from '../real/ringway-process.ts';
 import { untilRingsAreInUse } from '../rings-in-use.ts';
@@ -88,11 +88,15 @@ class World {
     return new World(switching, guests, iommu === true ? 48 : undefined);
   }
 
+  interrupted(flows: readonly NumberedFlow[]): Promise<void> {
+    return anyInterrupt(flows, () => this.switching.log);
+  }
+
   /** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt would show. */
   async run(isEnough: () => boolean): Promise<void> {
     while (!isEnough()) {
       const moved = this.flows.map((flow) => flow.step());
-      if (!moved.includes(true)) await Promise.race(this.flows.map((flow) => flow.interrupt()));
+      if (!moved.includes(true)) await this.interrupted(this.flows);
       else await new Promise(setImmediate);
     }
   }
@@ -114,7 +118,7 @@ class World {
 
   async expectAllThere(): Promise<void> {
     for (const flow of this.flows) {
-      for (flow.take(); !flow.isDone; flow.take()) await flow.interrupt();
+      for (flow.take(); !flow.isDone; flow.take()) await this.interrupted([flow]);
       expect(flow.twice).toBe(0);
     }
     for (const guest of this.guests) expect(guest.session.isClosed).toBe(false);
@@ -175,9 +179,9 @@ describe.each(SETUPS)(
       }
       await world.expectAllThere();
       if (setup.cpus !== undefined) expect(workersOf(switching.pid)).toBe(setup.cpus);
-      // Counters go on, and so does what was learned.
-      const [a] = await switching.ports();
-      expect(a.counters.ingressFrames).toBe(flows[0].sent);
+      // Counters go on, and so does what was learned. A frame is counted a moment after it has come.
+      const countOfA = async (): Promise<number> => (await switching.port('a')).counters.ingressFrames;
+      await vi.waitFor(async () => expect(await countOfA()).toBe(flows[0].sent));
       expect((await switching.fdb()).entries.map(({ port }) => port).sort()).toEqual([...NAMES]);
     });
   },
@@ -272,6 +276,8 @@ describe('a successor that comes to nothing', () => {
       /^ringway: plugin rule \(.*rule\.ts, added at run time: .*\): syntax error: /m,
     );
     await world.runFor(1000);
+    // What is on its way may not have been decided on yet.
+    await world.expectAllThere();
     expect(await askControl(switching.controlSocket, '/v1/plugins')).toMatchObject([
       { name: 'rule', state: 'running', frames: world.flows[0].sent + world.flows[1].sent },
     ]);

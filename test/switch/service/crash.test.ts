@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { encodeBody, encodeMessage } from '../../../protocol/vhost-user/codec.ts';
 import { MESSAGES } from '../../../protocol/vhost-user/messages.ts';
 import { EmbeddedGuest } from '../../../src/frontend/index.ts';
@@ -14,7 +14,7 @@ import { identityOf } from '../../../src/host/process-identity.ts';
 import type { RingLayoutKind } from '../../../src/vring/attachment.ts';
 import { askControl } from '../../../switch/control/client.ts';
 import { NoteFile } from '../../../switch/service/note-file.ts';
-import { NumberedFlow } from '../../numbered-flow.ts';
+import { anyInterrupt, NumberedFlow } from '../../numbered-flow.ts';
 import { RingwayProcess } from '../../real/ringway-process.ts';
 import { Random } from '../../vring/random.ts';
 import { FakeManager } from './fake-manager.ts';
@@ -125,14 +125,18 @@ class World {
       const notes = this.notes();
       return notes.length === 2 && notes.every(({ state, text }) => state === 'holds' && isConnected(text));
     };
-    while (!holds()) await sleep(1);
+    await vi.waitUntil(holds, { interval: 1 });
+  }
+
+  interrupted(flows: readonly NumberedFlow[]): Promise<void> {
+    return anyInterrupt(flows, () => this.switching.log);
   }
 
   /** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt would show. */
   async run(isEnough: () => boolean): Promise<void> {
     while (!isEnough()) {
       const moved = this.flows.map((flow) => flow.step());
-      if (!moved.includes(true)) await Promise.race(this.flows.map((flow) => flow.interrupt()));
+      if (!moved.includes(true)) await this.interrupted(this.flows);
       else await new Promise(setImmediate);
     }
   }
@@ -145,7 +149,7 @@ class World {
   /** Until all that was sent has come, and every buffer is back. */
   async drain(): Promise<void> {
     for (const flow of this.flows) {
-      for (flow.take(); !flow.isDone; flow.take()) await flow.interrupt();
+      for (flow.take(); !flow.isDone; flow.take()) await this.interrupted([flow]);
     }
     for (const { fromGuest } of this.guests.map(({ pairs }) => pairs[0])) {
       while (fromGuest.reclaim() < fromGuest.ring.size) await fromGuest.ring.interrupt();
@@ -154,6 +158,11 @@ class World {
 
   expectNobodyNoticed(): void {
     for (const { session } of this.guests) expect(session.isClosed).toBe(false);
+  }
+
+  /** Its log comes by another way than its answers. */
+  logged(text: string): Promise<void> {
+    return this.switching.until(async () => this.switching.log.includes(text));
   }
 
   async killAndRestart(whileGone: () => void = () => {}): Promise<void> {
@@ -268,7 +277,9 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
     );
     session.sendRaw(bytes.subarray(0, 15));
     const half = Buffer.from(bytes.subarray(0, 15)).toString('base64');
-    while (!world.notes().some(({ text, state }) => state === 'holds' && text.includes(half))) await sleep(1);
+    const isHalfNoted = (): boolean =>
+      world.notes().some(({ text, state }) => state === 'holds' && text.includes(half));
+    await vi.waitUntil(isHalfNoted, { interval: 1 });
     await world.killAndRestart(() => session.sendRaw(bytes.subarray(15)));
     await session.request('GET_FEATURES', null);
     await world.runFor(500);
@@ -294,7 +305,7 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
   it('right after something was said ends that connection alone', async () => {
     const world = await World.start({ layout: 'split', role: 'server' });
     await world.killAndRestart(() => world.note('a').mark('outdated'));
-    expect(world.switching.log).toContain('its front-end had just said something');
+    await world.logged('its front-end had just said something');
     await expect(world.guests[0].session.request('GET_FEATURES', null)).rejects.toThrow();
     expect(world.guests[1].session.isClosed).toBe(false);
     await world.guests[1].session.request('GET_FEATURES', null);
@@ -310,7 +321,7 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
       await world.killAndRestart(() => {
         world.manager.lose(({ name }) => name.startsWith(`ringway-${kind}`));
       });
-      expect(world.switching.log).toContain('some of its descriptors were not kept');
+      await world.logged('some of its descriptors were not kept');
     },
   );
 
@@ -339,7 +350,7 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
     await world.killAndRestart(() => {
       for (const port of NAMES) world.note(port).leaveTo(identityOf(process.pid)!);
     });
-    await world.switching.until(async () => world.switching.log.includes('"running"'));
+    await world.logged('"running"');
     expect(world.switching.log).not.toContain('has to connect again');
   });
 
@@ -348,7 +359,7 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
     await world.killAndRestart(() => {
       for (let begun = 0; begun < 3; begun++) world.note('a').countBegun();
     });
-    expect(world.switching.log).toContain('3 processes came to a sudden end');
+    await world.logged('3 processes came to a sudden end');
     expect(world.guests[1].session.isClosed).toBe(false);
     await world.guests[0].reconnect({ waitMs: WAIT_MS });
     await world.noted();
@@ -373,7 +384,7 @@ describe('a service that is killed', { timeout: 60_000 }, () => {
     const socket = `${switching.socket('a')}.added`;
     await askControl(switching.controlSocket, '/v1/ports/c', { method: 'PUT', body: { socket } });
     const isKept = (): boolean => world.notes().filter(({ state }) => state === 'holds').length === 3;
-    while (!isKept()) await sleep(1);
+    await vi.waitUntil(isKept, { interval: 1 });
     switching.kill();
     await switching.restart(['--no-restore']);
     await manager.until(({ kept }) => kept['ringway-note'] === 2);
