@@ -25,7 +25,10 @@ const ALL = Object.values(TX_OFFLOAD).reduce((bits, bit) => bits | bit, 0);
 const OPTIONS = { queueCount: 1, mtu: null, promiscuous: true, threadCount: 1 };
 const TCP = 6;
 const UDP = 17;
+/** For what must not come. */
 const LOOKS_MAX = 1000;
+/** The kernel hands frames on in a thread of its own where it has much to do. */
+const WAIT_MS = 20_000;
 
 describe.skipIf(why !== null)(`a net_tap device (${why ?? 'DPDK is here'})`, () => {
   const eal = why === null ? Eal.start({ hugepages: 'never' }) : null!;
@@ -93,8 +96,8 @@ describe.skipIf(why !== null)(`a net_tap device (${why ?? 'DPDK is here'})`, () 
     return { frame, header: { ...ASKS_NOTHING, flags: 1, csumStart, csumOffset, gsoType, gsoSize } };
   };
 
-  /** Sends one frame, and answers what `count` frames came of it. */
-  function through(request: Request, count: number): string[] {
+  /** Sends one frame, and answers what frames came of it: `count` are waited for, and up to `most` would be noticed. */
+  function through(request: Request, count: number, most = count): string[] {
     expect(world.take([request], null)).toEqual([0]);
     const { batch } = world;
     readHeads(batch, sharedArenaView.windows);
@@ -104,7 +107,9 @@ describe.skipIf(why !== null)(`a net_tap device (${why ?? 'DPDK is here'})`, () 
     expect(batch.refusedCount).toBe(0);
     const addresses = Buffer.from(request.frame.subarray(0, 12)).toString('hex');
     const got: string[] = [];
-    for (let look = 0; look < LOOKS_MAX && got.length < count; look++) {
+    const endMs = performance.now() + WAIT_MS;
+    const isAwaited = (): boolean => got.length < count && performance.now() < endMs;
+    for (let look = 0; isAwaited() || (look < LOOKS_MAX && got.length < most); look += isAwaited() ? 0 : 1) {
       const received = rx.receive();
       for (let slot = 0; slot < received; slot++) {
         const index = rx.indexOf(slot);
@@ -155,8 +160,8 @@ describe.skipIf(why !== null)(`a net_tap device (${why ?? 'DPDK is here'})`, () 
 
   it('segments no IPv6, and nothing that fills its MTU', () => {
     const ipv6 = requestOf(1, { version: 6, payloadBytes: 9000 }, 1400);
-    expect(through(ipv6, 7)).toHaveLength(1);
-    expect(through(requestOf(1, { payloadBytes: 9000 }, 1448), 7)).toEqual([]);
+    expect(through(ipv6, 1, 7)).toHaveLength(1);
+    expect(through(requestOf(1, { payloadBytes: 9000 }, 1448), 0, 7)).toEqual([]);
     expect(port.statistics.oerrors).toBeGreaterThan(0);
   });
 });
