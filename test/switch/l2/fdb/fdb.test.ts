@@ -417,8 +417,9 @@ describe('several threads', () => {
     const memory = createFdbMemory({ capacity: shape.capacity, maxPorts: shape.portCount, seed: SEED });
     const stop = new Int32Array(new SharedArrayBuffer(8));
     const writers = [21, 22].map((seed) => startWorker({ ...shape, memory, stop, role: 'writer', seed }));
-    await Promise.all(writers.map((writer) => once(writer, 'online')));
+    // One may be over before the other one has begun.
     const ended = writers.map((writer) => once(writer, 'exit'));
+    await Promise.all(writers.map((writer) => once(writer, 'online')));
     churn({ ...shape, memory, seed: 23 });
     const codes = await Promise.all(ended);
     expect(codes.map(([code]) => code)).toEqual([0, 0]);
