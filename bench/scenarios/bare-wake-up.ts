@@ -33,6 +33,8 @@ export async function measureBareWakeUps(
   const common = { eventFd, shared: new SharedArrayBuffer(64), samples, gapMs };
   const start = (setup: BareWakeUpSetup) => new Worker(PROGRAM, { workerData: setup });
   const sleeper = start({ ...common, role: 'sleeper', cpu: sleeperCpu });
+  // It may be over before the waker's figures are here.
+  const ended = once(sleeper, 'exit');
   try {
     await once(sleeper, 'message');
     const waker = start({ ...common, role: 'waker', cpu: wakerCpu });
@@ -42,7 +44,7 @@ export async function measureBareWakeUps(
       samples * gapMs + SLACK_MS,
       () => 'the sleeping thread did not wake',
     );
-    await once(sleeper, 'exit');
+    await ended;
     return figures;
   } finally {
     await sleeper.terminate();
