@@ -2,6 +2,7 @@
  * What guests do on the network: QEMU's arguments for a vhost-user card, ping and iperf3 with their results parsed.
  * Owns nothing. Called by tests and by linux-guest.ts.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { LinuxGuest } from './linux-guest.ts';
 import type { UmlGuest } from './uml-guest.ts';
 
@@ -98,16 +99,83 @@ export interface PingResult {
   received: number;
 }
 
-export function pingCommand(address: string, options: PingOptions): { command: string; timeoutMs: number } {
+/** Answers what a command printed. */
+type RunInGuest = (command: string, timeoutMs: number) => Promise<string>;
+
+/** Between two looks at what the guest's kernel has counted. */
+const COUNT_AGAIN_MS = 100;
+const COUNT_TIMEOUT_MS = 30_000;
+const ECHOES_TIMEOUT_MS = 30_000;
+
+/**
+ * Pings from a guest whose shell `run` is. busybox' ping leaves a second or two round trips after its last request as soon as
+ * one answer has come, whatever it was told to wait: answers that a busy machine brings later count by the kernel's counters,
+ * unless others ping in the guest meanwhile.
+ */
+export async function pingFrom(run: RunInGuest, address: string, options: PingOptions): Promise<PingResult> {
   const { count = 5, intervalMs = 100, sizeBytes = 56, waitS = 5 } = options;
   const command = `ping -c ${count} -i ${intervalMs / 1000} -s ${sizeBytes} -W ${waitS} ${address}`;
-  return { command, timeoutMs: count * intervalMs + waitS * 1000 + 20_000 };
+  const counters = countersCommand(address.includes(':'));
+  const timeoutMs = count * intervalMs + waitS * 1000 + 20_000;
+  const output = await run(`${counters}; ${command}`, timeoutMs);
+  const pinged = parsePing(output);
+  const before = parseEchoes(output);
+  const deadline = performance.now() + waitS * 1000;
+  let received = pinged.received;
+  while (received > 0 && received < pinged.sent && performance.now() < deadline) {
+    const { sent, answered } = parseEchoes(await run(counters, COUNT_TIMEOUT_MS));
+    if (sent - before.sent !== pinged.sent) break;
+    received = Math.max(received, Math.min(pinged.sent, answered - before.answered));
+    if (received < pinged.sent) await delay(COUNT_AGAIN_MS);
+  }
+  return { sent: pinged.sent, received };
 }
 
 export function parsePing(output: string): PingResult {
   const match = /(\d+) packets transmitted, (\d+) packets received/.exec(output);
   if (match === null) throw new Error(`ping did not say how many answers came: ${output}`);
   return { sent: Number(match[1]), received: Number(match[2]) };
+}
+
+/** Echo requests that a kernel has sent, and answers that it was given. */
+export type Echoes = { readonly sent: number; readonly answered: number };
+
+function countersCommand(isIpv6: boolean): string {
+  return isIpv6 ? 'grep ^Icmp6 /proc/net/snmp6' : 'grep ^Icmp: /proc/net/snmp';
+}
+
+/** Of /proc/net/snmp, a line of names above one of counts, or of /proc/net/snmp6, a line for each. */
+function parseEchoes(text: string): Echoes {
+  const [names = '', counts = ''] = text.match(/^Icmp: .*$/gm) ?? [];
+  const values = counts.trim().split(/ +/);
+  const count = (name: string, name6: string): number => {
+    const at = names.trim().split(/ +/).indexOf(name);
+    return Number(values[at] ?? new RegExp(`^Icmp6${name6}\\s+(\\d+)`, 'm').exec(text)?.[1]);
+  };
+  return { sent: count('OutEchos', 'OutEchos'), answered: count('InEchoReps', 'InEchoReplies') };
+}
+
+/** By IPv4, of all programs of the guest since it booted. */
+export async function echoesOf(guest: Shell): Promise<Echoes> {
+  return parseEchoes(await guest.runOk(countersCommand(false)));
+}
+
+/**
+ * Resolves with the counts once the kernel was given an answer to each request, or so many more since `before`: ping may leave
+ * before its last answer has come, and misses some while it does not run. Nobody may ping any more.
+ */
+export async function untilEchoesAnswered(
+  guest: Shell,
+  before: Echoes = { sent: 0, answered: 0 },
+): Promise<Echoes> {
+  const deadline = performance.now() + ECHOES_TIMEOUT_MS;
+  for (;;) {
+    const now = await echoesOf(guest);
+    const since = { sent: now.sent - before.sent, answered: now.answered - before.answered };
+    if (since.answered === since.sent) return since;
+    if (performance.now() > deadline) throw new Error(`pings were not answered: ${JSON.stringify(since)}`);
+    await delay(COUNT_AGAIN_MS);
+  }
 }
 
 export interface Iperf3Result {
@@ -129,7 +197,8 @@ export async function startIperf3Server(guest: Shell, port = 5201): Promise<void
 
 /** Resolves when something listens on the port. */
 export async function untilIperf3Listens(guest: Shell, port = 5201): Promise<void> {
-  const listening = `grep -qi ':${port.toString(16).padStart(4, '0')} ' /proc/net/tcp /proc/net/tcp6`;
+  // Connections of before, to that port or from it, stay in the table for a while. 0A: TCP_LISTEN.
+  const listening = `grep -qi ':${port.toString(16).padStart(4, '0')} [0-9a-f]*:0000 0A ' /proc/net/tcp /proc/net/tcp6`;
   await guest.runOk(`until ${listening}; do sleep 0.05; done`);
 }
 

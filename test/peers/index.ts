@@ -5,6 +5,7 @@
 export { type Child, findProgram, runProgram, startChild, TextLog } from './child.ts';
 export {
   type CardModel,
+  echoesOf,
   emulatedCardArgs,
   type Iperf3Result,
   type PingOptions,
@@ -12,6 +13,7 @@ export {
   runIperf3,
   sharedMemoryArgs,
   startIperf3Server,
+  untilEchoesAnswered,
   untilIperf3Listens,
   type VhostUserOptions,
   vhostUserArgs,

@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Child, findProgram, runProgram, startChild, TextLog, temporaryFolder } from './child.ts';
 import { withDeadline } from './deadline.ts';
-import { type PingOptions, type PingResult, parsePing, pingCommand } from './guest-network.ts';
+import { type PingOptions, type PingResult, pingFrom } from './guest-network.ts';
 import { BOOT_TIMEOUT_MS, GuestShell } from './guest-shell.ts';
 import { guestCommandLine, guestFiles } from './linux-guest.ts';
 import { acceptOne } from './qemu-process.ts';
@@ -263,8 +263,9 @@ export class LibvirtGuest {
 
   /** Lost ones are in the result, not an error. */
   async ping(address: string, options: PingOptions = {}): Promise<PingResult> {
-    const { command, timeoutMs } = pingCommand(address, options);
-    return parsePing((await this.#shell.run(command, timeoutMs)).output);
+    const run = async (command: string, timeoutMs: number): Promise<string> =>
+      (await this.#shell.run(command, timeoutMs)).output;
+    return pingFrom(run, address, options);
   }
 }
 

@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { type Child, findProgram, startChild, TextLog, temporaryFolder } from './child.ts';
 import { settlesWithin, withDeadline } from './deadline.ts';
-import { type PingOptions, type PingResult, parsePing, pingCommand } from './guest-network.ts';
+import { type PingOptions, type PingResult, pingFrom } from './guest-network.ts';
 import { BOOT_TIMEOUT_MS, type CommandResult, GuestShell } from './guest-shell.ts';
 import { buildInitramfs } from './initramfs.ts';
 import { cacheFolder, guestKernel, type KernelFlavor } from './packages.ts';
@@ -45,6 +45,9 @@ export interface LinuxGuestOptions {
   /** Start as the target of a migration instead of booting; start() resolves once QEMU listens there. */
   incoming?: { uri: string; from: LinuxGuest };
 }
+
+/** A migration takes some seconds, and more where both QEMUs share two cores with other work. */
+const MIGRATION_TIMEOUT_MS = 120_000;
 
 /**
  * What makes a guest under emulation boot in 2 s rather than 3; quiet, and restarting on a panic. Without KVM
@@ -153,8 +156,11 @@ export class LinuxGuest {
 
   /** Pings an address; default 5 requests, 100 ms apart. Lost ones are in the result, not an error. */
   async ping(address: string, options: PingOptions = {}): Promise<PingResult> {
-    const { command, timeoutMs } = pingCommand(address, options);
-    return parsePing((await this.run(command, { timeoutMs })).output);
+    return pingFrom(
+      async (command, timeoutMs) => (await this.run(command, { timeoutMs })).output,
+      address,
+      options,
+    );
   }
 
   /** Runs a QMP command; rejects with QEMU's description of an error. */
@@ -178,7 +184,7 @@ export class LinuxGuest {
     uri: string,
     options: { timeoutMs?: number; isHeld?: boolean } = {},
   ): Promise<void> {
-    const timeoutMs = options.timeoutMs ?? 60_000;
+    const timeoutMs = options.timeoutMs ?? MIGRATION_TIMEOUT_MS;
     const capabilities = [{ capability: 'events', state: true }];
     for (const guest of [this, target]) await guest.qmp('migrate-set-capabilities', { capabilities });
     const over = this.#untilMigrated(timeoutMs);

@@ -10,7 +10,7 @@ import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { type Child, findProgram, startChild, TextLog, temporaryFolder } from './child.ts';
 import { settlesWithin, withDeadline } from './deadline.ts';
-import { type PingOptions, type PingResult, parsePing, pingCommand } from './guest-network.ts';
+import { type PingOptions, type PingResult, pingFrom } from './guest-network.ts';
 import { BOOT_TIMEOUT_MS, type CommandResult, GuestShell } from './guest-shell.ts';
 import { buildInitramfs } from './initramfs.ts';
 import { cacheFolder } from './packages.ts';
@@ -110,8 +110,11 @@ export class UmlGuest {
 
   /** Pings an address; default 5 requests, 100 ms apart. Lost ones are in the result, not an error. */
   async ping(address: string, options: PingOptions = {}): Promise<PingResult> {
-    const { command, timeoutMs } = pingCommand(address, options);
-    return parsePing((await this.run(command, { timeoutMs })).output);
+    return pingFrom(
+      async (command, timeoutMs) => (await this.run(command, { timeoutMs })).output,
+      address,
+      options,
+    );
   }
 
   /** Powers the guest off; by force after 10 s. */
