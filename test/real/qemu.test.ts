@@ -10,8 +10,10 @@ import {
   runIperf3,
   startIperf3Server,
   takeHugepages,
+  untilEchoesAnswered,
   vhostUserArgs,
 } from '../peers/index.ts';
+import { expectEveryQueueUsed } from './queue-use.ts';
 import { RingwayProcess } from './ringway-process.ts';
 
 const peers = await peersForTests(['qemu']);
@@ -61,14 +63,9 @@ describe.skipIf(peers.skip).each(MEMORIES)(peers.title('two QEMU guests, $title'
     for (const guest of [a, b]) await guest.runOk('ethtool -L eth0 combined 2');
     await ringway.untilState('a', 'running', QUEUE_PAIRS);
     await ringway.untilState('b', 'running', QUEUE_PAIRS);
-    const before = await ringway.port('b');
     await startIperf3Server(b);
-    await runIperf3(a, '10.0.0.2', { seconds: 2, args: ['-P', '8'] });
-    const after = await ringway.port('b');
-    for (let index = 0; index < 2 * QUEUE_PAIRS; index++) {
-      const frames = after.queues[index].frames - (before.queues[index]?.frames ?? 0);
-      expect(frames, `queue ${index}`).toBeGreaterThan(0);
-    }
+    const traffic = () => runIperf3(a, '10.0.0.2', { seconds: 2, args: ['-P', '8'] });
+    await expectEveryQueueUsed(ringway, 'b', 2 * QUEUE_PAIRS, traffic);
   });
 
   test('TCP in both directions', async () => {
@@ -92,8 +89,8 @@ describe.skipIf(peers.skip).each(MEMORIES)(peers.title('two QEMU guests, $title'
   test('a guest that reboots comes back', async () => {
     await b.reboot();
     await b.configureNetwork('10.0.0.2/24');
-    expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });
     await ringway.untilState('b', 'running');
+    expect(await a.ping('10.0.0.2')).toEqual({ sent: 5, received: 5 });
   });
 });
 
@@ -176,7 +173,7 @@ describe.skipIf(peers.skip)(peers.title('two QEMU guests whose Ringway is taken 
       await taken;
     }
     // By the guests' kernels: ping itself may leave before it has counted the last answer.
-    const asked = await Promise.all([a, b].map(echoesOf));
+    const asked = await Promise.all([a, b].map((guest) => untilEchoesAnswered(guest)));
     expect(asked[0].sent).toBeGreaterThan(50 * TAKEOVERS);
     for (const { sent, answered } of asked) expect(answered).toBe(sent);
     for (const { name, drops } of await ringway.ports())
@@ -211,14 +208,6 @@ describe.skipIf(peers.skip)(peers.title('a QEMU guest whose memory is not shared
     expect(ringway.log).toContain('share=on');
   });
 });
-
-/** Of all that the guest has asked others so far. */
-async function echoesOf(guest: LinuxGuest): Promise<{ readonly sent: number; readonly answered: number }> {
-  const lines = (await guest.runOk('grep ^Icmp: /proc/net/snmp')).trim().split('\n');
-  const [names, counts] = lines.map((line) => line.trim().split(' '));
-  const count = (name: string): number => Number(counts[names.indexOf(name)]);
-  return { sent: count('OutEchos'), answered: count('InEchoReps') };
-}
 
 const macOf = (number: number): string => `52:54:00:00:00:0${number}`;
 
