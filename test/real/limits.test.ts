@@ -75,10 +75,13 @@ describe.skipIf(peers.skip || unavailable !== null)(
         const before = await dropped(port, reason);
         await ringway.set('vm', limit);
         const args = ['-u', '-b', '20M', '-l', '1250', ...way];
+        const startMs = performance.now();
         const { receivedBytes } = await runIperf3(guest, HOST, { seconds: SECONDS, args });
+        const passedS = (performance.now() - startMs) / 1000;
         await ringway.set('vm', Object.fromEntries(Object.keys(limit).map((key) => [key, null])));
-        // 2 Mbit/s or 200 frames of 1,250 bytes, with the burst; how exact it is the bench tells.
-        expect(receivedBytes).toBeLessThan((2_000_000 / 8) * (SECONDS + 1));
+        // 2 Mbit/s or 200 frames of 1,250 bytes, with the burst, for as long as a busy machine let it send; how exact it is the
+        // bench tells.
+        expect(receivedBytes).toBeLessThan((2_000_000 / 8) * (passedS + 1));
         expect(receivedBytes).toBeGreaterThan(50_000);
         expect(await dropped(port, reason)).toBeGreaterThan(before + 1000);
       },
