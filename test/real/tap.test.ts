@@ -16,6 +16,7 @@ import {
   LinuxGuest,
   peersForTests,
   runIperf3,
+  runProgram,
   startChild,
   vhostUserArgs,
 } from '../peers/index.ts';
@@ -28,6 +29,7 @@ const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.ur
 const HOST = '10.55.0.1';
 const GUEST = '10.55.0.2';
 const ASK_AGAIN_MS = 50;
+const UNTIL_MS_MAX = 60_000;
 const ringwayLog: string[] = [];
 
 /** Ringway between QEMU, which listens at `socketPath`, and a TAP interface in the namespace. */
@@ -57,24 +59,29 @@ describe.skipIf(peers.skip || unavailable !== null)(
       return askControl<PortReport>(join(folder, 'control.sock'), `/v1/ports/${name}`);
     }
 
-    async function untilRunning(name: string): Promise<void> {
-      for (;;) {
-        const report = await port(name).catch(() => null);
-        if (report?.state === 'running' && report.queuePairs > 0) return;
-        if (ringway.hasExited())
-          throw new Error(`Ringway ended, ${ringway.howItEnded()}: ${ringwayLog.join('')}`);
+    async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
+      const deadline = AbortSignal.timeout(UNTIL_MS_MAX);
+      while (!(await holds())) {
+        const end = ringway.hasExited() ? `Ringway ended, ${ringway.howItEnded()}` : 'not in time';
+        if (ringway.hasExited() || deadline.aborted)
+          throw new Error(`${what}: ${end}: ${ringwayLog.join('')}`);
         await delay(ASK_AGAIN_MS);
       }
     }
 
-    /** Requests from the host to the guest, and how many were answered. */
-    async function pingGuest(count: number): Promise<string> {
-      const [program, ...args] = namespace.exec('busybox', 'ping', '-c', `${count}`, '-W', '10', GUEST);
-      const child = await startChild(program!, args);
-      const output: string[] = [];
-      child.process.stdout.on('data', (data) => output.push(String(data)));
-      await once(child.process.stdout, 'close');
-      return /(\d+) packets received/.exec(output.join(''))?.[1] ?? output.join('');
+    function untilRunning(name: string): Promise<void> {
+      return until(`port ${name} runs`, async () => {
+        const report = await port(name).catch(() => null);
+        return report?.state === 'running' && report.queuePairs > 0;
+      });
+    }
+
+    /** Requests from the host to the guest, and how many were answered. Ping would not wait as long for the last of several. */
+    async function pingGuest(count: number): Promise<number> {
+      const [program, ...args] = namespace.exec('busybox', 'ping', '-c', '1', '-W', '10', GUEST);
+      let answered = 0;
+      for (let i = 0; i < count; i++) if ((await runProgram(program!, args)).code === 0) answered++;
+      return answered;
     }
 
     beforeAll(async () => {
@@ -98,7 +105,7 @@ describe.skipIf(peers.skip || unavailable !== null)(
       const ipv6 = '/proc/sys/net/ipv6/conf/eth0';
       await guest.runOk(`echo 0 > ${ipv6}/accept_dad && echo 0 > ${ipv6}/disable_ipv6`);
       await guest.runOk('ip -6 addr add fd55::2/64 dev eth0');
-      while (namespace.ip('-6 addr show tap0 tentative') !== '') await delay(ASK_AGAIN_MS);
+      await until('its address is its own', async () => namespace.ip('-6 addr show tap0 tentative') === '');
       const [program, ...args] = namespace.exec('iperf3', '-s', '--forceflush');
       iperf3 = await startChild(program!, args);
       await once(iperf3.process.stdout, 'data');
@@ -121,7 +128,7 @@ describe.skipIf(peers.skip || unavailable !== null)(
     test('ping in both directions', async () => {
       expect(await guest.ping(HOST, { count: 20 })).toEqual({ sent: 20, received: 20 });
       expect(await guest.ping(HOST, { count: 5, sizeBytes: 1400 })).toEqual({ sent: 5, received: 5 });
-      expect(await pingGuest(5)).toBe('5');
+      expect(await pingGuest(5)).toBe(5);
       expect(await guest.ping('fd55::1')).toEqual({ sent: 5, received: 5 });
     });
 
@@ -143,13 +150,13 @@ describe.skipIf(peers.skip || unavailable !== null)(
       await untilRunning('host');
       await untilRunning('vm');
       expect(await guest.ping(HOST)).toEqual({ sent: 5, received: 5 });
-      expect(await pingGuest(5)).toBe('5');
+      expect(await pingGuest(5)).toBe(5);
     });
 
     test('again after the interface was deleted', async () => {
       namespace.ip('link delete tap0');
       // Ringway makes a new one and gives it its addresses.
-      while (!namespace.has('tap0')) await delay(ASK_AGAIN_MS);
+      await until('tap0 is there', async () => namespace.has('tap0'));
       await untilRunning('host');
       expect(await guest.ping(HOST)).toEqual({ sent: 5, received: 5 });
       const { receivedBytes } = await runIperf3(guest, HOST, { seconds: 1 });
