@@ -12,6 +12,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { askControl } from '../../switch/control/client.ts';
 import type { PortReport } from '../../switch/control/report.ts';
 import { whyNoDpdk } from '../dpdk/dpdk-here.ts';
+import { settlesWithin } from '../peers/deadline.ts';
 import {
   type Child,
   findProgram,
@@ -31,6 +32,7 @@ import { expectBalancedBooks } from './books.ts';
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/main.ts', import.meta.url));
 const UNTIL_MS = 30_000;
 const LOOK_MS = 20;
+const STATION_MS_MAX = 120_000;
 
 const why = whyNoDpdk();
 const peers = await peersForTests(['qemu']);
@@ -88,6 +90,13 @@ class Running {
       }
       await delay(LOOK_MS);
     }
+  }
+
+  /** Resolves when a program that uses the ports has ended. */
+  async untilEnded({ exited }: Child): Promise<void> {
+    if (await settlesWithin(exited, STATION_MS_MAX)) return;
+    const reports = JSON.stringify([...(await this.ports()).values()], null, 1);
+    throw new Error(`it does not end: ${reports}\n${this.#log.text}`);
   }
 
   /** Ends it as a user would. */
@@ -193,6 +202,9 @@ describe.skipIf(why !== null)(`DPDK ports (${why ?? 'DPDK is here'})`, () => {
       nothing: 'net_af_packet9;iface=no-such0',
       card: 'ffff:1f:1f.7',
     });
+    await running.until((reports) =>
+      reports.every(({ state, reason }) => state === 'running' || reason !== null),
+    );
     const ports = await running.ports();
     expect(ports.get('up')?.state).toBe('running');
     expect(ports.get('nothing')?.reason).toMatch(/needs the interface no-such0/);
@@ -256,7 +268,12 @@ function expectNoChecksumErrors(snmp: string): void {
 }
 
 /** Sends TRANSFER_BYTES from one namespace to an address in another; answers how many came as they were sent. */
-async function transferBetween(from: NetworkNamespace, to: NetworkNamespace, host: string): Promise<string> {
+async function transferBetween(
+  ringway: Running,
+  from: NetworkNamespace,
+  to: NetworkNamespace,
+  host: string,
+): Promise<string> {
   const node = (space: NetworkNamespace, role: string) =>
     startChild(...space.command(process.execPath, ['-e', TRANSFER, role, host, String(TRANSFER_BYTES)]));
   const receiver = await node(to, 'receive');
@@ -266,8 +283,9 @@ async function transferBetween(from: NetworkNamespace, to: NetworkNamespace, hos
     await new Promise<void>((resolve) => receiver.process.stdout.once('data', () => resolve()));
     const sender = await node(from, 'send');
     children.push(sender);
-    expect(await sender.exited).toBe(0);
-    expect(await receiver.exited).toBe(0);
+    await ringway.untilEnded(sender);
+    await ringway.untilEnded(receiver);
+    expect([await sender.exited, await receiver.exited]).toEqual([0, 0]);
     return output.text.replace('ready\n', '').trim();
   } finally {
     for (const child of children) {
@@ -311,6 +329,7 @@ describe.skipIf(whyNoNamespaces !== null)(
         a: `net_af_packet0;iface=${host(1)}`,
         b: `net_af_packet1;iface=${host(2)}`,
       });
+      await running.until((reports) => reports.every(({ state }) => state === 'running'));
       const node = (space: NetworkNamespace, ...args: string[]) =>
         startChild(...space.command(process.execPath, ['-e', STATION, ...args]));
       const children: Child[] = [];
@@ -322,6 +341,8 @@ describe.skipIf(whyNoNamespaces !== null)(
         children.push(client);
         const output = new TextLog(client.process.stdout);
         const errors = new TextLog(client.process.stderr);
+        // A datagram that is lost is not sent again.
+        await running.untilEnded(client);
         expect([await client.exited, errors.text]).toEqual([0, '']);
         expect(output.text.trim()).toBe(String(count));
         const ports = await running.ports();
@@ -360,7 +381,7 @@ describe.skipIf(whyNoNamespaces !== null)(
       });
       for (const host of ['203.0.113.2', '2001:db8::2']) {
         const before = (await running.ports()).get('kernel')!.counters;
-        expect(await transferBetween(from, to, host)).toBe(`${TRANSFER_BYTES}`);
+        expect(await transferBetween(running, from, to, host)).toBe(`${TRANSFER_BYTES}`);
         const after = (await running.ports()).get('kernel')!.counters;
         const frames = after.ingressFrames - before.ingressFrames;
         expect((after.ingressBytes - before.ingressBytes) / frames).toBeGreaterThan(4000);
