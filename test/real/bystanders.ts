@@ -4,9 +4,11 @@
  * third guest. In the test's own process.
  */
 import { EmbeddedGuest } from '../../src/frontend/net-device.ts';
+import { withDeadline } from '../peers/deadline.ts';
 import type { RingwayProcess } from './ringway-process.ts';
 
 const FRAME_BYTES = 128;
+const PASS_MS_MAX = 30_000;
 const BROADCAST = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
 
 export class Bystanders {
@@ -52,7 +54,8 @@ export class Bystanders {
     frame.set(from.mac, 6);
     new DataView(frame.buffer).setUint32(20, this.frames);
     if (!from.send(frame)) throw new Error('the switch takes no frames');
-    const came = await Promise.race([to.received(), to.closed]);
+    const arrived = Promise.race([to.received(), to.closed]);
+    const came = await withDeadline(arrived, PASS_MS_MAX, () => `frame ${this.frames} does not arrive`);
     if (came === undefined) throw new Error('the switch ended');
     if (Buffer.compare(came, frame) !== 0) throw new Error(`frame ${this.frames} was lost or changed`);
     this.frames++;

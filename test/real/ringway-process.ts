@@ -13,12 +13,15 @@ import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { askControl } from '../../switch/control/client.ts';
 import type { FdbReport, PortReport } from '../../switch/control/report.ts';
+import { withDeadline } from '../peers/deadline.ts';
 import { expectBalancedBooks } from './books.ts';
 
 /** Counters change without a line in the log. */
 const ASK_AGAIN_MS = 50;
 /** Descriptors that were the same so many times in a row are at rest. */
 const QUIET_LOOKS = 4;
+const UNTIL_MS_MAX = 30_000;
+const END_MS_MAX = 60_000;
 const PROGRAM = fileURLToPath(new URL('../../switch/cli/ringway.js', import.meta.url));
 
 export type RingwayOptions = {
@@ -87,7 +90,9 @@ export class RingwayProcess {
     const before = this.#exited;
     this.#child = this.#spawn(['--takeover', ...moreArgs]);
     this.#exited = exitOf(this.#child);
-    if ((await before) !== 0)
+    // One that does not come to take over ends, and the one before goes on.
+    const isTaken = Promise.race([before.then((code) => code === 0), this.#exited.then(() => false)]);
+    if (!(await isTaken))
       throw new Error(`Ringway did not end in order when it was taken over:\n${this.log}`);
     await this.#untilItAnswers();
   }
@@ -143,14 +148,16 @@ export class RingwayProcess {
 
   /** How many descriptors it holds, by what they are, once that does not change any more. */
   async quietDescriptors(): Promise<Record<string, number>> {
-    let counts: Record<string, number> = {};
-    let looks = 0;
-    await this.until(async () => {
+    let counts = this.#descriptors();
+    const deadline = AbortSignal.timeout(UNTIL_MS_MAX);
+    // Lines that it logs make no look: several may come at once.
+    for (let looks = 0; looks < QUIET_LOOKS; ) {
+      if (deadline.aborted) throw new Error(`Ringway's descriptors change on: ${JSON.stringify(counts)}`);
+      await delay(ASK_AGAIN_MS);
       const now = this.#descriptors();
       looks = isDeepStrictEqual(now, counts) ? looks + 1 : 0;
       counts = now;
-      return looks === QUIET_LOOKS;
-    });
+    }
     return counts;
   }
 
@@ -191,7 +198,7 @@ export class RingwayProcess {
 
   /** Resolves when `holds` does: asked now, after each line that Ringway logs, and now and then. 30 s at most. */
   async until(holds: () => Promise<boolean>): Promise<void> {
-    const deadline = AbortSignal.timeout(30_000);
+    const deadline = AbortSignal.timeout(UNTIL_MS_MAX);
     for (;;) {
       const nextLine = new Promise<void>((resolve) => {
         this.#onLine = [resolve];
@@ -199,7 +206,10 @@ export class RingwayProcess {
       if (await holds().catch(() => false)) return;
       await Promise.race([nextLine, delay(ASK_AGAIN_MS), this.#exited]);
       if (deadline.aborted || this.#child.exitCode !== null || this.#child.signalCode !== null) {
-        throw new Error(`Ringway did not come to the state awaited; its log:\n${this.log}`);
+        const ports = await this.ports().then(JSON.stringify, String);
+        throw new Error(
+          `Ringway did not come to the state awaited; its ports: ${ports}; its log:\n${this.log}`,
+        );
       }
     }
   }
@@ -217,7 +227,7 @@ export class RingwayProcess {
       await expectBalancedBooks(this.controlSocket);
     } finally {
       this.#child.kill('SIGTERM');
-      await this.#exited;
+      await withDeadline(this.#exited, END_MS_MAX, () => `Ringway does not end; its log:\n${this.log}`);
       process.off('exit', this.#atExit);
       rmSync(this.folder, { recursive: true, force: true });
     }
