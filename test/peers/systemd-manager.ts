@@ -9,9 +9,11 @@ import { basename, dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type Child, startChild, TextLog, temporaryFolder } from './child.ts';
 import { ControlGroups } from './control-groups.ts';
+import { withDeadline } from './deadline.ts';
 
 const PROGRAM = '/usr/lib/systemd/systemd';
 const END = 'end of the command:';
+const RUN_MS_MAX = 120_000;
 
 export class SystemdManager {
   readonly folder: string;
@@ -53,7 +55,7 @@ export class SystemdManager {
   /** Runs a shell's command, and answers what it printed; its exit code does not matter. */
   run(command: string): Promise<string> {
     const lines: string[] = [];
-    return new Promise((resolve, reject) => {
+    const printed = new Promise<string>((resolve, reject) => {
       void this.#child.exited.then(() => reject(new Error(`systemd ended:\n${this.#errors.text}`)));
       this.#onLine = (line) => {
         if (line.startsWith(END)) resolve(lines.join('\n'));
@@ -61,6 +63,9 @@ export class SystemdManager {
       };
       this.#child.process.stdin.write(`${command}\necho ${END} $?\n`);
     });
+    const late = (): string =>
+      `${command} does not end: ${lines.join('\n')}\n${this.#errors.text.slice(-5000)}`;
+    return withDeadline(printed, RUN_MS_MAX, late);
   }
 
   /** Properties of a unit, as `systemctl show` has them. */

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
 import { NumberedFlow } from '../numbered-flow.ts';
 import { controlGroupsObstacle } from '../peers/control-groups.ts';
+import { withDeadline } from '../peers/deadline.ts';
 import { peersForTests } from '../peers/index.ts';
 import { SystemdManager } from '../peers/systemd-manager.ts';
 
@@ -17,6 +18,9 @@ const obstacle = controlGroupsObstacle();
 const KILLS = 5;
 const BURST_FRAMES_MAX = 64;
 const WAIT_MS = 20_000;
+const UNTIL_MS = 120_000;
+/** Logged by each process when all of it is there. */
+const RUNS = '"msg":"running"';
 const NAMES = ['a', 'b'] as const;
 const MACS = { a: '02:00:00:00:00:0a', b: '02:00:00:00:00:0b' } as const;
 const OPERATING = fileURLToPath(new URL('../../docs/operating.md', import.meta.url));
@@ -78,7 +82,9 @@ describe.skipIf(peers.skip || obstacle !== null)(
       while (!isEnough()) {
         for (const { session } of guests) expect(session.isClosed).toBe(false);
         const moved = flows.map((flow) => flow.step());
-        if (!moved.includes(true)) await Promise.race(flows.map((flow) => flow.interrupt()));
+        const interrupted = moved.includes(true) ? null : Promise.race(flows.map((flow) => flow.interrupt()));
+        if (interrupted !== null)
+          await withDeadline(interrupted, UNTIL_MS, () => `no frame comes any more:\n${log().slice(-5000)}`);
         else await new Promise(setImmediate);
       }
     }
@@ -90,10 +96,15 @@ describe.skipIf(peers.skip || obstacle !== null)(
 
     /** While frames flow. */
     async function until(holds: (shown: Record<string, string>) => boolean): Promise<Record<string, string>> {
+      const deadline = AbortSignal.timeout(UNTIL_MS);
       for (;;) {
         await runFor(100);
         const shown = await manager.show('ringway');
         if (holds(shown)) return shown;
+        if (!deadline.aborted) continue;
+        const { ActiveState, MainPID, NFileDescriptorStore, NRestarts, StatusText } = shown;
+        const seen = JSON.stringify({ ActiveState, MainPID, NFileDescriptorStore, NRestarts, StatusText });
+        throw new Error(`the service does not come to what is awaited: ${seen}\n${log().slice(-5000)}`);
       }
     }
 
@@ -101,10 +112,12 @@ describe.skipIf(peers.skip || obstacle !== null)(
 
     test('is ready, says how it is, and has its descriptors kept', async () => {
       await runFor(1000);
-      const shown = await until(({ StatusText }) => StatusText === '2 of 2 ports running');
-      expect(shown.ActiveState).toBe('active');
       // Notes, listening sockets, connections, memory, kicks and calls.
-      expect(Number(shown.NFileDescriptorStore)).toBe(16);
+      const { ActiveState } = await until(
+        ({ StatusText, NFileDescriptorStore }) =>
+          StatusText === '2 of 2 ports running' && NFileDescriptorStore === '16',
+      );
+      expect(ActiveState).toBe('active');
     });
 
     test(`is killed ${KILLS} times, and its guests notice nothing`, async () => {
@@ -124,8 +137,13 @@ describe.skipIf(peers.skip || obstacle !== null)(
     test('is taken over by a reload, and killed afterwards', async () => {
       const before = await pidNow();
       await manager.run('systemctl --user reload ringway');
+      const starts = KILLS + 1;
+      // The manager is told of the new process before frames flow there, and the status is that of the one before until it says so.
       const { NRestarts } = await until(
-        ({ MainPID, StatusText }) => MainPID !== before && StatusText === '2 of 2 ports running',
+        ({ MainPID, StatusText }) =>
+          MainPID !== before &&
+          StatusText === '2 of 2 ports running' &&
+          log().split(RUNS).length - 1 > starts,
       );
       expect(NRestarts).toBe(String(KILLS));
       await manager.run('systemctl --user kill --signal=KILL --kill-who=main ringway');
@@ -137,7 +155,13 @@ describe.skipIf(peers.skip || obstacle !== null)(
     test('lives for longer than the watchdog waits, and loses no frame', async () => {
       const endMs = performance.now() + 15_000;
       await run(() => performance.now() > endMs);
-      for (const flow of flows) for (flow.take(); !flow.isDone; flow.take()) await flow.interrupt();
+      for (const flow of flows)
+        for (flow.take(); !flow.isDone; flow.take())
+          await withDeadline(
+            flow.interrupt(),
+            UNTIL_MS,
+            () => `${flow.sent - flow.distinct} frames do not come`,
+          );
       expect((await manager.show('ringway')).NRestarts).toBe(String(KILLS + 1));
       for (const { session } of guests) expect(session.isClosed).toBe(false);
     });
