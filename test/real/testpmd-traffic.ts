@@ -8,7 +8,7 @@ import type { PortStats, Testpmd } from '../peers/index.ts';
 /** testpmd starts with four bursts of 32 frames from each queue, and each frame goes round until it stops. */
 export const START_COMMAND = 'start tx_first 4';
 const DEADLINE_MS = 60_000;
-/** A drained ring is looked at so often, and so long apart, before what lies in it counts as left lying. */
+/** A drained ring is looked at so often without a change, and so long apart, before what lies in it counts as left lying. */
 const DRAIN_LOOKS = 20;
 const DRAIN_LOOK_MS = 50;
 
@@ -37,9 +37,12 @@ export async function drain(testpmd: Testpmd): Promise<PortStats[]> {
   await testpmd.command('set fwd rxonly');
   await testpmd.command('start');
   let stats = await testpmd.portStats();
-  for (let look = 0; look < DRAIN_LOOKS && tally(stats).lost !== 0; look++) {
+  for (let looks = 0; looks < DRAIN_LOOKS && tally(stats).lost !== 0; looks++) {
     await delay(DRAIN_LOOK_MS);
-    stats = await testpmd.portStats();
+    const now = await testpmd.portStats();
+    // Something still comes.
+    if (tally(now).received !== tally(stats).received) looks = 0;
+    stats = now;
   }
   await testpmd.command('stop');
   return stats;
