@@ -38,23 +38,24 @@ export class Interrupts {
     this.#wasRaised = true;
     if (this.#isLooking) return;
     this.#isLooking = true;
-    this.#look()
-      // QEMU has gone; whoever waits for it is told otherwise.
-      .catch(() => {})
-      .finally(() => {
-        this.#isLooking = false;
-      });
+    // QEMU has gone; whoever waits for it is told otherwise.
+    this.#look().catch(() => {});
   }
 
   async #look(): Promise<void> {
-    while (this.#wasRaised) {
-      this.#wasRaised = false;
-      for (const [device, handler] of [...this.#handlers]) {
-        const isr = await device.isr();
-        if (isr === 0) continue;
-        this.#wasRaised = true;
-        handler(isr);
+    try {
+      while (this.#wasRaised) {
+        this.#wasRaised = false;
+        for (const [device, handler] of [...this.#handlers]) {
+          const isr = await device.isr();
+          if (isr === 0) continue;
+          this.#wasRaised = true;
+          handler(isr);
+        }
       }
+    } finally {
+      // In the same turn: one that is raised after the last look would be nobody's otherwise.
+      this.#isLooking = false;
     }
   }
 }
