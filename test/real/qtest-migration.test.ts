@@ -395,6 +395,8 @@ async function migrate(
   const until = async (holds: () => Promise<boolean>): Promise<void> => {
     const deadline = AbortSignal.timeout(DEADLINE_MS);
     while (!(await holds())) {
+      // It makes no pass any more.
+      if (world.driver.isFrozen) throw new Error(TOO_EARLY);
       if (deadline.aborted) throw new Error('QEMU does not come to what is awaited');
       await nextTurn();
     }
