@@ -14,6 +14,7 @@ import { NumberedFlow } from '../numbered-flow.ts';
 import { BareSystem } from '../peers/bare-system.ts';
 import { runProgram } from '../peers/child.ts';
 import { controlGroupsObstacle } from '../peers/control-groups.ts';
+import { withDeadline } from '../peers/deadline.ts';
 import { peersForTests } from '../peers/index.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -168,13 +169,21 @@ describe.skipIf(peers.skip || obstacle !== null)(
         return work;
       }
 
-      async function until(property: string, holds: (value: string) => boolean): Promise<void> {
+      async function untilSo(
+        what: string,
+        ask: () => Promise<string>,
+        holds: (value: string) => boolean,
+      ): Promise<void> {
         const endMs = performance.now() + UNTIL_MS;
         for (;;) {
-          const value = (await meanwhile(shown(property))).trim();
+          const value = (await meanwhile(ask())).trim();
           if (holds(value)) return;
-          expect(performance.now(), `${property} is ${value}`).toBeLessThan(endMs);
+          expect(performance.now(), `${what} is ${value}`).toBeLessThan(endMs);
         }
+      }
+
+      function until(property: string, holds: (value: string) => boolean): Promise<void> {
+        return untilSo(property, () => shown(property), holds);
       }
 
       test('runs by its unit, with guests from outside', async () => {
@@ -220,12 +229,26 @@ describe.skipIf(peers.skip || obstacle !== null)(
         const before = (await shown('MainPID')).trim();
         await meanwhile(system.run('dpkg -i /tmp/new.deb'));
         await until('MainPID', (pid) => pid !== before && pid !== '0');
+        // The manager is told of the new process first, and all it says until that one speaks is of the one before.
+        const versionNow = async (): Promise<string> => {
+          const asked = await fetched(system.pathOf('run/ringway/ringway.sock'), '/v1/version');
+          return JSON.parse(asked.text).version;
+        };
+        await untilSo(
+          'its version',
+          () => versionNow().catch(String),
+          (now) => now === version,
+        );
         await until('StatusText', (text) => text === '3 of 4 ports running');
         expect(await shown('NRestarts', 'ActiveState')).toBe('0\nactive\n');
         expect(await system.run('ringway --version')).toBe(`${version}\n`);
-        const asked = await fetched(system.pathOf('run/ringway/ringway.sock'), '/v1/version');
-        expect(JSON.parse(asked.text).version).toBe(version);
-        for (const flow of flows) for (flow.take(); !flow.isDone; flow.take()) await flow.interrupt();
+        for (const flow of flows)
+          for (flow.take(); !flow.isDone; flow.take())
+            await withDeadline(
+              flow.interrupt(),
+              UNTIL_MS,
+              () => `${flow.sent - flow.distinct} frames do not come`,
+            );
         expect(flows.map(({ twice }) => twice)).toEqual([0, 0]);
       });
     });
