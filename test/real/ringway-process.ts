@@ -97,18 +97,14 @@ export class RingwayProcess {
     await this.#untilItAnswers();
   }
 
-  /** Starts another process that does not come to take over: it is killed by that signal, or ends by itself (null). */
-  async failTakeOver(signal: NodeJS.Signals | null, moreArgs: readonly string[] = []): Promise<void> {
+  /** Starts another process that does not come to take over, and ends by itself. */
+  async failTakeOver(moreArgs: readonly string[] = []): Promise<void> {
     const begun = this.#lines.length;
     const child = this.#spawn(['--takeover', ...moreArgs]);
-    const ended = exitOf(child);
-    const says = (text: string): boolean => this.#lines.slice(begun).some((line) => line.includes(text));
-    if (signal !== null) {
-      await this.until(async () => says('is being taken over'));
-      child.kill(signal);
-    }
-    if ((await ended) === 0) throw new Error(`it took over:\n${this.log}`);
-    await this.until(async () => says('takeover came to nothing'));
+    if ((await exitOf(child)) === 0) throw new Error(`it took over:\n${this.log}`);
+    await this.until(async () =>
+      this.#lines.slice(begun).some((line) => line.includes('takeover came to nothing')),
+    );
   }
 
   get pid(): number {
