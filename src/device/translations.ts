@@ -125,8 +125,9 @@ export class Translations {
   invalidate({ iova, sizeBytes }: IotlbMessage): boolean {
     const end = sizeBytes === 0n || iova + sizeBytes > ADDRESS_MAX ? ADDRESS_MAX : iova + sizeBytes;
     const wasThere = iova < ADDRESS_MAX && this.#iotlb.invalidate(Number(iova), Number(end));
-    // Of a ring that was about to go on.
-    if (wasThere) for (const { misses } of this.#waits.values()) this.#askFor(misses.slice(0, 1));
+    // That of a ring which was about to go on.
+    for (const { misses } of this.#waits.values())
+      if (misses[0].iova >= iova && misses[0].iova < end) this.#askFor(misses.slice(0, 1));
     return wasThere || this.#mayBeKnown;
   }
 
