@@ -46,6 +46,12 @@ export interface LinuxGuestOptions {
   incoming?: { uri: string; from: LinuxGuest };
 }
 
+/** A guest's firmware takes a second or a few; so often at most it is helped. */
+const FIRMWARE_MS = 60_000;
+const RESETS_MAX = 2;
+/** Bit 31 of the register. */
+const CR0_PAGING = 0x8000_0000;
+const QMP_TIMEOUT_MS = 10_000;
 /** A migration takes some seconds, and more where both QEMUs share two cores with other work. */
 const MIGRATION_TIMEOUT_MS = 120_000;
 
@@ -136,10 +142,37 @@ export class LinuxGuest {
     return output;
   }
 
-  /** Restarts the guest at once, without unloading its drivers; resolves when its shell is back. */
+  /**
+   * Restarts the guest at once, without unloading its drivers; resolves when its shell is back. One that stands in its firmware, which
+   * touches no card of ours, is reset once more: QEMU's affair, where processors are emulated.
+   */
   async reboot(options: { timeoutMs?: number } = {}): Promise<void> {
     const shell = await this.#parts.shell;
-    await this.#explained(shell.runUntilBoot('reboot -f', options.timeoutMs ?? BOOT_TIMEOUT_MS));
+    const back = this.#explained(shell.runUntilBoot('reboot -f', options.timeoutMs ?? BOOT_TIMEOUT_MS));
+    for (let resets = 0; resets < RESETS_MAX; resets++) {
+      if ((await settlesWithin(back, FIRMWARE_MS)) || !(await this.#isInFirmware())) break;
+      console.log(`guest ${this.name} stands in its firmware, and is reset: ${await this.#processors()}`);
+      await this.qmp('system_reset');
+    }
+    await back;
+  }
+
+  /** Firmware does not page, and the kernel does from its first instructions on. */
+  async #isInFirmware(): Promise<boolean> {
+    const [, cr0] = /CR0=([0-9a-f]{8})/.exec(await this.#processors()) ?? [];
+    return cr0 !== undefined && Number.parseInt(cr0, 16) < CR0_PAGING;
+  }
+
+  /** Where its processors stand, in QEMU's words, if it says so. */
+  async #processors(): Promise<string> {
+    // Not by `qmp`, whose failures are told with what this says.
+    const client = await this.#parts.qmp;
+    const asked = client.execute('human-monitor-command', { 'command-line': 'info registers -a' });
+    const told = await withDeadline(asked, QMP_TIMEOUT_MS, () => 'QEMU does not answer').catch(String);
+    return String(told)
+      .split('\n')
+      .filter((line) => /^CPU|RIP|EIP|CR0/.test(line))
+      .join('; ');
   }
 
   /** How often the guest has come up; more than 1 + the reboots asked for means that it crashed. */
@@ -222,7 +255,8 @@ export class LinuxGuest {
     try {
       return await work;
     } catch (error) {
-      throw new Error(this.#describe((error as Error).message), { cause: error });
+      const where = `${(error as Error).message}\nprocessors: ${await this.#processors()}`;
+      throw new Error(this.#describe(where), { cause: error });
     }
   }
 
