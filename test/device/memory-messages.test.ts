@@ -458,6 +458,9 @@ describe('memory for which there is room only when that of others is unmapped', 
     expect(held.count).toBe(1);
   }
 
+  /** The message has come, and waits for room. */
+  const untilItWaits = (): Promise<unknown> => vi.waitUntil(() => world.device.memoryWarning !== null);
+
   afterEach(async () => {
     held.release();
     large.close();
@@ -470,7 +473,7 @@ describe('memory for which there is room only when that of others is unmapped', 
     leave();
     const body = request === 'ADD_MEM_REG' ? region(large.region()) : table([large.region()]);
     const acknowledged = world.front.ack(request, body, [large.fd]);
-    await turns();
+    await untilItWaits();
     expect([world.refused, world.device.memoryBytes, world.front.repliesNow()]).toEqual([[], 0, []]);
     expect([world.device.memoryWarning, world.changes]).toEqual([
       expect.stringMatching(
@@ -490,7 +493,7 @@ describe('memory for which there is room only when that of others is unmapped', 
     leave();
     const larger = new GuestFile(2 * LARGE_BYTES);
     const acknowledged = world.front.ack('ADD_MEM_REG', region(larger.region()), [larger.fd]);
-    await turns();
+    await untilItWaits();
     expect(world.refused).toEqual([]);
     held.release();
     expect(await acknowledged).toBe(1n);
@@ -503,7 +506,7 @@ describe('memory for which there is room only when that of others is unmapped', 
     await world.negotiate();
     leave();
     world.front.send('SET_MEM_TABLE', table([large.region()]), [large.fd]);
-    await turns();
+    await untilItWaits();
     await world.session.end('the port was stopped');
     expect([world.refused, world.endReason, held.count]).toEqual([[], 'the port was stopped', 1]);
   });
