@@ -449,8 +449,9 @@ describe('memory for which there is room only when that of others is unmapped', 
   let large: GuestFile;
   let held: ReturnType<typeof holdUnmappings>;
 
-  /** Another guest that has just left. */
-  function leave(): void {
+  /** Another guest that has just left; that of the test before is gone for good. */
+  async function leave(): Promise<void> {
+    await vi.waitUntil(() => arena.nextDeparture() === null);
     large = new GuestFile(LARGE_BYTES);
     held = holdUnmappings();
     const placement = { fd: large.fd, fileOffset: 0, sizeBytes: LARGE_BYTES, pageBytes: 4096 };
@@ -470,7 +471,7 @@ describe('memory for which there is room only when that of others is unmapped', 
   it.each(['ADD_MEM_REG', 'SET_MEM_TABLE'] as const)('is waited for by %s', async (request) => {
     world = new World();
     await world.negotiate();
-    leave();
+    await leave();
     const body = request === 'ADD_MEM_REG' ? region(large.region()) : table([large.region()]);
     const acknowledged = world.front.ack(request, body, [large.fd]);
     await untilItWaits();
@@ -490,7 +491,7 @@ describe('memory for which there is room only when that of others is unmapped', 
   it('is refused when there is not enough then, either', async () => {
     world = new World();
     await world.negotiate();
-    leave();
+    await leave();
     const larger = new GuestFile(2 * LARGE_BYTES);
     const acknowledged = world.front.ack('ADD_MEM_REG', region(larger.region()), [larger.fd]);
     await untilItWaits();
@@ -504,7 +505,7 @@ describe('memory for which there is room only when that of others is unmapped', 
   it('is not waited for any more when the connection is ended', async () => {
     world = new World();
     await world.negotiate();
-    leave();
+    await leave();
     world.front.send('SET_MEM_TABLE', table([large.region()]), [large.fd]);
     await untilItWaits();
     await world.session.end('the port was stopped');
