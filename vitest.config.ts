@@ -10,6 +10,7 @@ const REAL_PEERS = ['test/real/**/*.test.ts', 'test/peers/**/*.test.ts'];
 const INSTALL = './test/peers/install.ts';
 /** Before each file: how long it waits for what it awaits. */
 const PATIENCE = './test/patience.ts';
+const KEEP_WASM_CODE = './test/keep-wasm-code.ts';
 
 export default defineConfig({
   test: {
@@ -21,7 +22,7 @@ export default defineConfig({
           globalSetup: INSTALL,
           include: ['test/**/*.test.ts'],
           exclude: REAL_PEERS,
-          setupFiles: PATIENCE,
+          setupFiles: [PATIENCE, KEEP_WASM_CODE],
           expect: { poll: { timeout: 20_000 } },
           // Longer than any wait has that ends by itself: it tells what it waited for, and the end of a test does not.
           testTimeout: 60_000,
@@ -37,6 +38,7 @@ export default defineConfig({
           name: 'real peers',
           globalSetup: INSTALL,
           include: REAL_PEERS,
+          setupFiles: KEEP_WASM_CODE,
           maxWorkers: 1,
           testTimeout: 300_000,
           hookTimeout: 300_000,

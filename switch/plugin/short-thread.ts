@@ -3,6 +3,7 @@
  * is the main thread's part, `answer` that of the thread.
  */
 import { parentPort, Worker, workerData } from 'node:worker_threads';
+import { keepWasmCode } from '../wasm-code.ts';
 
 /** The thread has loaded its own program. One that is ended while it loads a library takes the process with it. */
 const READY = 'ready';
@@ -18,6 +19,7 @@ export function answerOf<T>(
   question: unknown,
   { name, limitMs, when }: { readonly name: string; readonly limitMs: number; readonly when: string },
 ): Promise<T> {
+  keepWasmCode();
   return new Promise((resolve, reject) => {
     const worker = new Worker(program, { workerData: question, name, stdout: true, stderr: true });
     const fail = (text: string): void => reject(new NoAnswerError(text));

@@ -3,6 +3,7 @@
  * a worker is too short-lived to notice.
  */
 import { setFlagsFromString } from 'node:v8';
+import { keepWasmCode } from '../wasm-code.ts';
 
 /**
  * Room for what a worker's program makes while V8 still compiles it; in steady state it makes nothing. With
@@ -20,6 +21,7 @@ const INLINED_BYTES = 2000;
 const INLINED_BYTES_TOGETHER = 4000;
 
 export function setWorkerFlags(): void {
+  keepWasmCode();
   setFlagsFromString(`--min-semi-space-size=${SEMI_SPACE_MIB}`);
   setFlagsFromString(`--max-inlined-bytecode-size=${INLINED_BYTES}`);
   setFlagsFromString(`--max-inlined-bytecode-size-cumulative=${INLINED_BYTES_TOGETHER}`);
