@@ -161,11 +161,8 @@ export class Ring {
     if (this.tables !== this.translator) this.tables.follow(map);
     if (this.fault === PARKED && !isPaused && this.#isMissing(this.misses[0])) return;
     if (this.fault > RING_FAULT.NONE) return;
-    if (!isPaused) this.#goOn();
-    else {
-      this.misses = NO_MISSES;
-      this.fault = PAUSED;
-    }
+    this.#goOn();
+    if (isPaused) this.fault = PAUSED;
   }
 
   #goOn(): void {

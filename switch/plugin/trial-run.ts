@@ -1,5 +1,5 @@
 /** What is done in a trial of a plugin (trial-thread.ts), and what comes of it. */
-import { Window } from '../../src/memory/window.ts';
+import { plainArena } from '../../src/memory/plain-arena.ts';
 import { Batch } from '../../src/queue/batch.ts';
 import { readHeads } from '../../src/queue/heads.ts';
 import { HEAD_COPIES_SCRATCH_BYTES, HeadCopies } from '../l2/head-copies.ts';
@@ -98,14 +98,7 @@ export function factoryOf(module: unknown): PluginFactory {
 
 /** Has it decide about bursts of all kinds. Answers how many microseconds it needs for the one of 64 frames that takes longest. */
 function callAll(plugin: Plugin, ports: NamedPorts, reasonCount: number): number {
-  const memory = new ArrayBuffer(HEAD_COPIES_SCRATCH_BYTES + FRAMES_BYTES);
-  const arena = {
-    buffer: memory,
-    u8: new Uint8Array(memory),
-    windows: [new Window(memory, 0)],
-    word16At: () => 0,
-    bytesAt: (offset: number, sizeBytes: number) => new Uint8Array(memory.slice(offset, offset + sizeBytes)),
-  };
+  const arena = plainArena(HEAD_COPIES_SCRATCH_BYTES + FRAMES_BYTES);
   const copies = new HeadCopies(arena, 0);
   const frames = new BatchFrames(arena, copies);
   const port = ports.add(0, 'trial0');

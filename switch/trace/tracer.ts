@@ -49,10 +49,10 @@ export class Tracer {
     ports: readonly TracedPort[],
     tick: number,
   ): Promise<TraceReport> {
-    const input = this.#inputOf(question, ports, tick);
     const names = ports.find(({ name }) => name === question.port)?.view.policy.plugins ?? null;
     if (!plugins.some(({ bundle: { spec } }) => names === null || names.includes(spec.name)))
-      return this.#here(input, null);
+      return this.trace(question, ports, tick);
+    const input = this.#inputOf(question, ports, tick);
     const withPlugins: PluginTraceInput = { ...input, plugins };
     try {
       const limits = { name: 'trace', limitMs: this.#pluginsMs, when: 'asked' };
