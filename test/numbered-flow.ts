@@ -9,12 +9,26 @@ const TEST_ETHERTYPE = 0x88b5;
 const STALLED_MS = 25_000;
 
 /** Resolves when one of these may have a frame. Rejects with what was sent and came where none does, and what `seen` tells. */
-export async function anyInterrupt(flows: readonly NumberedFlow[], seen: () => string): Promise<void> {
+export async function anyInterrupt(
+  flows: readonly NumberedFlow[],
+  seen: () => string,
+  stalledMs = STALLED_MS,
+): Promise<void> {
   const told = (): string => {
     const counts = flows.map(({ sent, distinct, twice }) => ({ sent, distinct, twice }));
-    return `no frame came in ${STALLED_MS} ms: ${JSON.stringify(counts)}\n${seen()}`;
+    return `no frame came in ${stalledMs} ms: ${JSON.stringify(counts)}\n${seen()}`;
   };
-  await withDeadline(Promise.race(flows.map((flow) => flow.interrupt())), STALLED_MS, told);
+  await withDeadline(Promise.race(flows.map((flow) => flow.interrupt())), stalledMs, told);
+}
+
+/** Takes what is on its way, of one flow after the other. Rejects as `anyInterrupt` does. */
+export async function takeAll(
+  flows: readonly NumberedFlow[],
+  seen: () => string,
+  stalledMs = STALLED_MS,
+): Promise<void> {
+  for (const flow of flows)
+    for (flow.take(); !flow.isDone; flow.take()) await anyInterrupt([flow], seen, stalledMs);
 }
 
 /** Numbered frames from one guest to the other. */

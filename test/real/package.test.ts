@@ -10,11 +10,10 @@ import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
 import { ASSET_PATHS } from '../../switch/web/assets.ts';
-import { NumberedFlow } from '../numbered-flow.ts';
+import { NumberedFlow, takeAll } from '../numbered-flow.ts';
 import { BareSystem } from '../peers/bare-system.ts';
 import { runProgram } from '../peers/child.ts';
 import { controlGroupsObstacle } from '../peers/control-groups.ts';
-import { withDeadline } from '../peers/deadline.ts';
 import { peersForTests } from '../peers/index.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
@@ -242,13 +241,7 @@ describe.skipIf(peers.skip || obstacle !== null)(
         await until('StatusText', (text) => text === '3 of 4 ports running');
         expect(await shown('NRestarts', 'ActiveState')).toBe('0\nactive\n');
         expect(await system.run('ringway --version')).toBe(`${version}\n`);
-        for (const flow of flows)
-          for (flow.take(); !flow.isDone; flow.take())
-            await withDeadline(
-              flow.interrupt(),
-              UNTIL_MS,
-              () => `${flow.sent - flow.distinct} frames do not come`,
-            );
+        await takeAll(flows, () => '', UNTIL_MS);
         expect(flows.map(({ twice }) => twice)).toEqual([0, 0]);
       });
     });

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
-import { NumberedFlow } from '../numbered-flow.ts';
+import { NumberedFlow, takeAll } from '../numbered-flow.ts';
 import { controlGroupsObstacle } from '../peers/control-groups.ts';
 import { withDeadline } from '../peers/deadline.ts';
 import { peersForTests } from '../peers/index.ts';
@@ -155,13 +155,7 @@ describe.skipIf(peers.skip || obstacle !== null)(
     test('lives for longer than the watchdog waits, and loses no frame', async () => {
       const endMs = performance.now() + 15_000;
       await run(() => performance.now() > endMs);
-      for (const flow of flows)
-        for (flow.take(); !flow.isDone; flow.take())
-          await withDeadline(
-            flow.interrupt(),
-            UNTIL_MS,
-            () => `${flow.sent - flow.distinct} frames do not come`,
-          );
+      await takeAll(flows, log, UNTIL_MS);
       expect((await manager.show('ringway')).NRestarts).toBe(String(KILLS + 1));
       for (const { session } of guests) expect(session.isClosed).toBe(false);
     });

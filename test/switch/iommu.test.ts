@@ -13,7 +13,7 @@ import { settingsOf } from '../../switch/cli/options.ts';
 import { resolveConfig } from '../../switch/config/resolve.ts';
 import { createLogger } from '../../switch/log.ts';
 import { Switch } from '../../switch/switch.ts';
-import { NumberedFlow } from '../numbered-flow.ts';
+import { anyInterrupt, NumberedFlow, takeAll } from '../numbered-flow.ts';
 import { untilRingsAreInUse } from '../rings-in-use.ts';
 import { Random, seeds } from '../vring/random.ts';
 
@@ -68,38 +68,27 @@ async function connect(
 const iommuOf = ({ iommu }: EmbeddedGuest): EmbeddedIommu => iommu as EmbeddedIommu;
 const report = (name: string) => running.ports().find((port) => port.name === name)!;
 
-/** Resolves when one of `waited` may have a frame. Rejects with what there is to see where none comes. */
-function interrupted(waited: readonly NumberedFlow[], flows: readonly NumberedFlow[]): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => {
-      const counts = flows.map(({ sent, distinct }) => ({ sent, distinct }));
-      const ports = running.ports().map(({ name, state, reason, drops, queues }) => {
-        const dropped = Object.entries(drops).filter(([, count]) => count > 0);
-        return { name, state, reason, dropped, queues };
-      });
-      reject(new Error(`no frame came: ${JSON.stringify({ counts, ports, workers: running.workers() })}`));
-    }, STALLED_MS);
-    void Promise.race(waited.map((flow) => flow.interrupt())).then(() => {
-      clearTimeout(timer);
-      resolve();
-    });
+/** What there is to see where no frame comes. */
+function seen(): string {
+  const ports = running.ports().map(({ name, state, reason, drops, queues }) => {
+    const dropped = Object.entries(drops).filter(([, count]) => count > 0);
+    return { name, state, reason, dropped, queues };
   });
+  return JSON.stringify({ ports, workers: running.workers() });
 }
 
 /** Frames both ways until `isEnough`, with a pause where nothing moves. */
 async function run(flows: readonly NumberedFlow[], isEnough: () => boolean): Promise<void> {
   while (!isEnough()) {
     const moved = flows.map((flow) => flow.step());
-    if (!moved.includes(true)) await interrupted(flows, flows);
+    if (!moved.includes(true)) await anyInterrupt(flows, seen, STALLED_MS);
     else await new Promise(setImmediate);
   }
 }
 
 async function finish(flows: readonly NumberedFlow[]): Promise<void> {
-  for (const flow of flows) {
-    for (flow.take(); !flow.isDone; flow.take()) await interrupted([flow], flows);
-    expect(flow.twice).toBe(0);
-  }
+  await takeAll(flows, seen, STALLED_MS);
+  for (const { twice } of flows) expect(twice).toBe(0);
 }
 
 describe.each(['split', 'packed'] as const)('two guests behind an IOMMU, with %s rings', (layout) => {
