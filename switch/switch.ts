@@ -16,7 +16,7 @@ import { Arena } from '../src/memory/arena.ts';
 import { ArenaView } from '../src/memory/arena-view.ts';
 import { allocateScratch } from '../src/memory/scratch.ts';
 import type { Port, PortEvents, PortQueue } from '../src/port/contract.ts';
-import type { HandedPort, HandOver } from '../src/port/hand-over.ts';
+import { type HandedPort, type HandOver, isMovable } from '../src/port/hand-over.ts';
 import {
   COUNT_BYTES,
   COUNT_CALLS,
@@ -72,6 +72,8 @@ import { scratchBytes, WorkerPool } from './worker/pool.ts';
 const TICK_MS = 1000;
 /** How long a takeover waits for guests that offer no buffers; about as long as frames wait for them. */
 const HELD_MS = 2000;
+/** How long a stop does: whoever asked for it waits. */
+const STOP_HELD_MS = 200;
 /** Addresses are aged this often; one pass over a million of them takes some 20 ms of the main thread. */
 const AGEING_PERIOD_TICKS = 10;
 
@@ -329,11 +331,11 @@ export class Switch {
     // What a worker holds when it lets go of a queue is dropped. Frames flow meanwhile.
     await this.#workers.heldNothing(HELD_MS);
     this.#restNs = process.hrtime.bigint();
-    await this.#setResting(true);
+    await this.#setResting(this.#frozen, true);
   }
 
-  async #setResting(isResting: boolean): Promise<void> {
-    await this.#workers.together(() => Promise.all(this.#frozen.map((port) => port.setResting(isResting))));
+  async #setResting(ports: readonly (Port & HandOver)[], isResting: boolean): Promise<void> {
+    await this.#workers.together(() => Promise.all(ports.map((port) => port.setResting(isResting))));
   }
 
   positions(): SwitchPositions {
@@ -345,7 +347,7 @@ export class Switch {
   }
 
   async goOn(): Promise<void> {
-    await this.#setResting(false);
+    await this.#setResting(this.#frozen, false);
     for (const port of this.#frozen) port.thaw();
     this.#frozen = [];
     this.#ports.thaw();
@@ -740,6 +742,9 @@ export class Switch {
     clearInterval(this.#clock);
     this.#snooping?.close();
     await this.#captures.close();
+    // One port after the other, a frame would come to one that is gone from one that is not yet. So it stays in its ring.
+    await this.#workers.heldNothing(STOP_HELD_MS);
+    await this.#setResting(this.#ports.ports.filter(isMovable), true);
     await this.#ports.close();
     await this.#workers.stop();
     this.#records?.close();

@@ -165,11 +165,16 @@ export interface TakeUp {
   takeUp(noted: PortPositions): Promise<string | null>;
 }
 
+/** Whether its kind can be handed over. */
+export function isMovable(port: Port): port is Port & HandOver {
+  return 'freeze' in port;
+}
+
 /** The port with what it takes to hand it over. @throws HandOverError when its kind cannot be */
 export function movable(port: Port): Port & HandOver {
-  if (!('freeze' in port))
+  if (!isMovable(port))
     throw new HandOverError(`port ${port.name} is of kind ${port.kind}, which cannot be handed over`);
-  return port as Port & HandOver;
+  return port;
 }
 
 /** A port of which there was a note. */

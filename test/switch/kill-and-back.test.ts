@@ -13,6 +13,7 @@ import { Random } from '../vring/random.ts';
 import { FIRST_BASES } from '../vring/ring-worlds.ts';
 
 const KILLS = Math.round(4 * Number(process.env.RINGWAY_SEARCH ?? 1));
+const STOPS = Math.round(3 * Number(process.env.RINGWAY_SEARCH ?? 1));
 const WAIT_MS = 20_000;
 const BURST_FRAMES_MAX = 64;
 const NAMES = ['a', 'b'] as const;
@@ -79,6 +80,18 @@ class World {
       const moved = this.flows.map((flow) => flow.step());
       if (!moved.includes(true)) await this.interrupted(this.flows);
       else await new Promise(setImmediate);
+    }
+  }
+
+  /** As many frames as the rings have room for, up to the last one that it takes. */
+  async runWhileItEnds(): Promise<void> {
+    let hasEnded = false;
+    void this.switching.ended.then(() => {
+      hasEnded = true;
+    });
+    while (!hasEnded) {
+      for (const flow of this.flows) flow.step();
+      await new Promise(setImmediate);
     }
   }
 
@@ -171,13 +184,22 @@ describe('ports that were added at run time', () => {
   });
 });
 
-describe('ring positions', () => {
-  it('are also of use when it is stopped in order, again and again', async () => {
-    const world = await World.start({ layout: 'packed', role: 'server' });
-    for (let stop = 0; stop < 3; stop++) {
+const STOPPED: readonly (Setup & { workers: string })[] = [
+  ...SETUPS.map((setup) => ({ ...setup, workers: 'one worker' })),
+  { layout: 'packed', role: 'server', cpus: '0,1', workers: 'two workers' },
+  { layout: 'split', role: 'client', cpus: '0,1', workers: 'two workers' },
+];
+
+describe.each(STOPPED)('a Ringway that is stopped in order: $layout rings, role $role, $workers', (setup) => {
+  it('loses nothing of what its guests send meanwhile, and is taken up by them, again and again', {
+    timeout: 30_000 * STOPS,
+  }, async () => {
+    const world = await World.start(setup);
+    for (let stop = 0; stop < STOPS; stop++) {
       const goal = world.flows[0].sent + 1000;
       await world.run(() => world.flows[0].sent >= goal);
       world.switching.endInOrder();
+      await world.runWhileItEnds();
       await world.comeBack();
     }
     await world.drain();
