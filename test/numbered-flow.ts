@@ -8,8 +8,33 @@ const TEST_ETHERTYPE = 0x88b5;
 /** Without a frame: longer than any switch is away, also where there is much else to do; a test may take longer. */
 const STALLED_MS = 25_000;
 
+/** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt shows. Rejects as `anyInterrupt` does. */
+export async function flowUntil(
+  flows: readonly NumberedFlow[],
+  isEnough: () => boolean,
+  seen: () => string,
+  stalledMs = STALLED_MS,
+): Promise<void> {
+  while (!isEnough()) {
+    const moved = flows.map((flow) => flow.step());
+    if (!moved.includes(true)) await anyInterrupt(flows, seen, stalledMs);
+    else await new Promise(setImmediate);
+  }
+}
+
+/** Resolves when every buffer that the guests sent in is back. Rejects where one does not come. */
+export async function reclaimAll(guests: readonly EmbeddedGuest[], seen: () => string): Promise<void> {
+  for (const { fromGuest } of guests.map(({ pairs }) => pairs[0])) {
+    while (fromGuest.reclaim() < fromGuest.ring.size) {
+      const told = (): string =>
+        `${fromGuest.reclaim()} of ${fromGuest.ring.size} buffers came back\n${seen()}`;
+      await withDeadline(fromGuest.ring.interrupt(), STALLED_MS, told);
+    }
+  }
+}
+
 /** Resolves when one of these may have a frame. Rejects with what was sent and came where none does, and what `seen` tells. */
-export async function anyInterrupt(
+async function anyInterrupt(
   flows: readonly NumberedFlow[],
   seen: () => string,
   stalledMs = STALLED_MS,

@@ -2,7 +2,7 @@
  * This machine as the end that receives: commands and a server of iperf3 in the network namespace where Ringway's port
  * of kind `tap` has its interface. Owns the server.
  */
-import { type Child, runProgram, startChild, untilIperf3Listens } from '../../test/peers/index.ts';
+import { type Child, runProgram, startChild, untilListens } from '../../test/peers/index.ts';
 import type { NetworkNamespace } from '../../test/peers/namespaces.ts';
 import type { GuestHandle } from './measure.ts';
 
@@ -24,7 +24,7 @@ export class HostEnd implements GuestHandle {
     const server = await startChild(...namespace.command('iperf3', ['-s']));
     const end = new HostEnd(namespace, server);
     try {
-      await untilIperf3Listens(end);
+      await untilListens(end);
     } catch (error) {
       await end.stop();
       throw error;

@@ -192,11 +192,11 @@ type Shell = Pick<LinuxGuest | UmlGuest, 'runOk'>;
 /** Starts `iperf3 -s` in the background; it answers clients until the guest ends. */
 export async function startIperf3Server(guest: Shell, port = 5201): Promise<void> {
   await guest.runOk(`iperf3 -s -D -p ${port} > /dev/null 2>&1`);
-  await untilIperf3Listens(guest, port);
+  await untilListens(guest, port);
 }
 
 /** Resolves when something listens on the port. */
-export async function untilIperf3Listens(guest: Shell, port = 5201): Promise<void> {
+export async function untilListens(guest: Shell, port = 5201): Promise<void> {
   // Connections of before, to that port or from it, stay in the table for a while. 0A: TCP_LISTEN.
   const listening = `grep -qi ':${port.toString(16).padStart(4, '0')} [0-9a-f]*:0000 0A ' /proc/net/tcp /proc/net/tcp6`;
   await guest.runOk(`until ${listening}; do sleep 0.05; done`);

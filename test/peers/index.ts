@@ -14,7 +14,7 @@ export {
   sharedMemoryArgs,
   startIperf3Server,
   untilEchoesAnswered,
-  untilIperf3Listens,
+  untilListens,
   type VhostUserOptions,
   vhostUserArgs,
   vhostUserCardArgs,

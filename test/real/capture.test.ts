@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { CaptureReport } from '../../switch/capture/captures.ts';
 import { askControl } from '../../switch/control/client.ts';
-import { LinuxGuest, peersForTests, runProgram, untilIperf3Listens, vhostUserArgs } from '../peers/index.ts';
+import { LinuxGuest, peersForTests, runProgram, untilListens, vhostUserArgs } from '../peers/index.ts';
 import { RingwayProcess } from './ringway-process.ts';
 
 const peers = await peersForTests(['qemu', 'tshark']);
@@ -158,7 +158,7 @@ describe.skipIf(peers.skip)(peers.title('a capture in tshark'), () => {
     const live = new LiveCapture(ringway.controlSocket, 'vm0', 'vm1', '--filter', 'tcp or udp');
     await untilCaptured(ringway.controlSocket);
     await guests[1].runOk('(sleep 30 | nc -l -p 5300 > /tmp/got) > /dev/null 2>&1 &');
-    await untilIperf3Listens(guests[1], 5300);
+    await untilListens(guests[1], 5300);
     await guests[0].runOk('head -c 300000 /dev/urandom | nc 10.0.0.2 5300', { timeoutMs: 60_000 });
     // It asks until it is told that it was seen.
     const asks = 'until [ -e /tmp/seen ]; do nslookup ringway.test 10.0.0.2; sleep 1; done';

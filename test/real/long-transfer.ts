@@ -4,7 +4,7 @@
  * programs do it (busybox): a sender numbers blocks of random bytes. Called by tests with real guests.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type LinuxGuest, untilIperf3Listens } from '../peers/index.ts';
+import { type LinuxGuest, untilListens } from '../peers/index.ts';
 import type { RingwayProcess } from './ringway-process.ts';
 
 const BLOCK_KIB = 256;
@@ -43,7 +43,7 @@ export class LongTransfer {
       `mv ${file}.part ${file}.received`,
     ].join('; ');
     await to.runOk(`(${receive}) > /dev/null 2>&1 &`);
-    await untilIperf3Listens(to, port);
+    await untilListens(to, port);
     const blocks = [
       'n=0',
       `while [ ! -e ${file}.stop ]; do echo "block $n"; cat ${file}.block; n=$((n+1)); done`,

@@ -13,7 +13,7 @@ import {
   runIperf3,
   startChild,
   startIperf3Server,
-  untilIperf3Listens,
+  untilListens,
   vhostUserArgs,
 } from '../peers/index.ts';
 import { TestNamespace, tapUnavailable, titleWith } from '../port/tap-world.ts';
@@ -108,7 +108,7 @@ describe.skipIf(peers.skip || unavailable !== null)(
     async function transfer(from: Name, to: Name): Promise<void> {
       const bytes = 3_000_000;
       await guest(to).runOk('rm -f /tmp/got; (sleep 30 | nc -l -p 5300 > /tmp/got) > /dev/null 2>&1 &');
-      await untilIperf3Listens(guest(to), 5300);
+      await untilListens(guest(to), 5300);
       const sent = await guest(from).runOk(
         `dd if=/dev/urandom bs=1000 count=${bytes / 1000} 2>/dev/null > /tmp/sent; nc ${addressOf(to)} 5300 < /tmp/sent; md5sum < /tmp/sent`,
         { timeoutMs: 60_000 },

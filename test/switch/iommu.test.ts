@@ -13,7 +13,7 @@ import { settingsOf } from '../../switch/cli/options.ts';
 import { resolveConfig } from '../../switch/config/resolve.ts';
 import { createLogger } from '../../switch/log.ts';
 import { Switch } from '../../switch/switch.ts';
-import { anyInterrupt, NumberedFlow, takeAll } from '../numbered-flow.ts';
+import { flowUntil, NumberedFlow, takeAll } from '../numbered-flow.ts';
 import { untilRingsAreInUse } from '../rings-in-use.ts';
 import { Random, seeds } from '../vring/random.ts';
 
@@ -77,14 +77,8 @@ function seen(): string {
   return JSON.stringify({ ports, workers: running.workers() });
 }
 
-/** Frames both ways until `isEnough`, with a pause where nothing moves. */
-async function run(flows: readonly NumberedFlow[], isEnough: () => boolean): Promise<void> {
-  while (!isEnough()) {
-    const moved = flows.map((flow) => flow.step());
-    if (!moved.includes(true)) await anyInterrupt(flows, seen, STALLED_MS);
-    else await new Promise(setImmediate);
-  }
-}
+const run = (flows: readonly NumberedFlow[], isEnough: () => boolean): Promise<void> =>
+  flowUntil(flows, isEnough, seen, STALLED_MS);
 
 async function finish(flows: readonly NumberedFlow[]): Promise<void> {
   await takeAll(flows, seen, STALLED_MS);

@@ -16,7 +16,7 @@ import { askControl, streamControl } from '../../switch/control/client.ts';
 import type { PluginReport } from '../../switch/plugin/plugin-table.ts';
 import type { MdbReport } from '../../switch/snooping/report.ts';
 import { beginTakeover } from '../../switch/takeover/take.ts';
-import { anyInterrupt, NumberedFlow } from '../numbered-flow.ts';
+import { flowUntil, NumberedFlow, takeAll } from '../numbered-flow.ts';
 import { naiveRead } from '../protocol/naive-capture.ts';
 import { RingwayProcess } from '../real/ringway-process.ts';
 import { untilRingsAreInUse } from '../rings-in-use.ts';
@@ -92,17 +92,8 @@ class World {
     return new World(switching, guests, iommu === true ? 48 : undefined);
   }
 
-  interrupted(flows: readonly NumberedFlow[]): Promise<void> {
-    return anyInterrupt(flows, () => this.switching.log);
-  }
-
-  /** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt would show. */
-  async run(isEnough: () => boolean): Promise<void> {
-    while (!isEnough()) {
-      const moved = this.flows.map((flow) => flow.step());
-      if (!moved.includes(true)) await this.interrupted(this.flows);
-      else await new Promise(setImmediate);
-    }
+  run(isEnough: () => boolean): Promise<void> {
+    return flowUntil(this.flows, isEnough, () => this.switching.log);
   }
 
   runFor(frames: number): Promise<void> {
@@ -121,10 +112,8 @@ class World {
   }
 
   async expectAllThere(): Promise<void> {
-    for (const flow of this.flows) {
-      for (flow.take(); !flow.isDone; flow.take()) await this.interrupted([flow]);
-      expect(flow.twice).toBe(0);
-    }
+    await takeAll(this.flows, () => this.switching.log);
+    for (const { twice } of this.flows) expect(twice).toBe(0);
     for (const guest of this.guests) expect(guest.session.isClosed).toBe(false);
     for (const { name, reason } of await this.switching.ports()) expect([name, reason]).toEqual([name, null]);
   }

@@ -14,7 +14,7 @@ import { identityOf } from '../../../src/host/process-identity.ts';
 import type { RingLayoutKind } from '../../../src/vring/attachment.ts';
 import { askControl } from '../../../switch/control/client.ts';
 import { NoteFile } from '../../../switch/service/note-file.ts';
-import { anyInterrupt, NumberedFlow } from '../../numbered-flow.ts';
+import { flowUntil, NumberedFlow, reclaimAll, takeAll } from '../../numbered-flow.ts';
 import { RingwayProcess } from '../../real/ringway-process.ts';
 import { Random } from '../../vring/random.ts';
 import { FakeManager } from './fake-manager.ts';
@@ -128,17 +128,8 @@ class World {
     await vi.waitUntil(holds, { interval: 1 });
   }
 
-  interrupted(flows: readonly NumberedFlow[]): Promise<void> {
-    return anyInterrupt(flows, () => this.switching.log);
-  }
-
-  /** Frames both ways until `isEnough`; sleeps where nothing moves, so each lost interrupt would show. */
-  async run(isEnough: () => boolean): Promise<void> {
-    while (!isEnough()) {
-      const moved = this.flows.map((flow) => flow.step());
-      if (!moved.includes(true)) await this.interrupted(this.flows);
-      else await new Promise(setImmediate);
-    }
+  run(isEnough: () => boolean): Promise<void> {
+    return flowUntil(this.flows, isEnough, () => this.switching.log);
   }
 
   runFor(frames: number): Promise<void> {
@@ -148,12 +139,8 @@ class World {
 
   /** Until all that was sent has come, and every buffer is back. */
   async drain(): Promise<void> {
-    for (const flow of this.flows) {
-      for (flow.take(); !flow.isDone; flow.take()) await this.interrupted([flow]);
-    }
-    for (const { fromGuest } of this.guests.map(({ pairs }) => pairs[0])) {
-      while (fromGuest.reclaim() < fromGuest.ring.size) await fromGuest.ring.interrupt();
-    }
+    await takeAll(this.flows, () => this.switching.log);
+    await reclaimAll(this.guests, () => this.switching.log);
   }
 
   expectNobodyNoticed(): void {
