@@ -89,6 +89,23 @@ async function takeOver(before: UnixWorld, make: Make, meanwhile: () => void = (
 const frame = (number: number, bytes = 100): Buffer => Buffer.alloc(bytes, number);
 const numbers = (frames: readonly Uint8Array[]): number[] => frames.map((bytes) => bytes[20]);
 
+/** Stops it before the workers have answered that it rests; answers whether it waited for them. */
+async function stopsAfterRest(world: UnixWorld): Promise<boolean> {
+  const workers = Promise.withResolvers<void>();
+  world.answers = workers.promise;
+  const resting = movable(world.port!).setResting(true);
+  let isStopped = false;
+  const stopped = world.port!.stop().then(() => {
+    isStopped = true;
+  });
+  // More than it takes, were nothing waited for.
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+  const hasWaited = !isStopped && world.attachments.length > 0;
+  workers.resolve();
+  await Promise.all([resting, stopped]);
+  return hasWaited;
+}
+
 describe('a port on a stream socket', () => {
   const path = (): string => join(folder, 'u.sock');
   const make: Make = ({ context }) =>
@@ -130,6 +147,11 @@ describe('a port on a stream socket', () => {
     send(fd, bytes.subarray(130));
     frames.push(...(await world.receiveCount(1)));
     expect(numbers(frames)).toEqual([1, 2]);
+  });
+
+  it('keeps what workers use when it stops while they are told to let go of it', async () => {
+    const { world } = await connected();
+    expect(await stopsAfterRest(world)).toBe(true);
   });
 
   it('sends the rest of a frame that its socket took a part of', async () => {
@@ -255,6 +277,11 @@ describe('a capture file', () => {
       expect(last.ingress).toBeNull();
       expect(last.port!.status.reason).toBe('capture read to its end: 300 frames');
     }
+  });
+
+  it('stays open when it stops while workers are told to let go of it', async () => {
+    const world = await start(({ context }) => new PcapPort(options({}), context));
+    expect(await stopsAfterRest(world)).toBe(true);
   });
 
   it('of another name is not the same', async () => {

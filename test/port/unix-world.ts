@@ -35,6 +35,8 @@ export class UnixWorld implements DataPath {
   /** Frames that were taken and cannot be forwarded. */
   tooShort = 0;
   tooLong = 0;
+  /** A worker has let go of a queue when this resolves. */
+  answers: Promise<void> = Promise.resolve();
   readonly #batch = new Batch();
   readonly #sourceOffset: number;
   #turning = true;
@@ -66,6 +68,7 @@ export class UnixWorld implements DataPath {
   }
 
   async detach(_portId: number, queueIndex: number): Promise<void> {
+    await this.answers;
     this.attachments = this.attachments.filter((attachment) => attachment.queueIndex !== queueIndex);
     if (queueIndex % 2 === 1) this.ingress = null;
     else this.egress = null;

@@ -112,6 +112,8 @@ export class PcapPort implements Port, HandOver {
   /** The queue while it is attached, also while it rests. */
   #attachment: PcapAttachment | null = null;
   #isInUse = false;
+  /** Resolves when the workers have let go of it, where they were told to. */
+  #lettingGo: Promise<void> = Promise.resolve();
   #isResting = false;
   /** Resolved when the port is thawed; null: it is not frozen. */
   #frozen: PromiseWithResolvers<void> | null = null;
@@ -242,11 +244,8 @@ export class PcapPort implements Port, HandOver {
 
   async setResting(isResting: boolean): Promise<void> {
     this.#isResting = isResting;
-    if (this.#isInUse && isResting) {
-      this.#isInUse = false;
-      await this.#context.dataPath.detach(this.id, this.#queueIndex);
-    }
-    await this.#use();
+    if (isResting) await this.#letGo();
+    else await this.#use();
   }
 
   positions(): PortPositions {
@@ -283,6 +282,13 @@ export class PcapPort implements Port, HandOver {
     if (this.#attachment === null || this.#isInUse || this.#isResting) return;
     this.#isInUse = true;
     await this.#context.dataPath.attach(this.#attachment);
+  }
+
+  /** Resolves when no worker uses the queue, also where it was told before. */
+  #letGo(): Promise<void> {
+    if (this.#isInUse) this.#lettingGo = this.#context.dataPath.detach(this.id, this.#queueIndex);
+    this.#isInUse = false;
+    return this.#lettingGo;
   }
 
   get #isWriting(): boolean {
@@ -505,8 +511,7 @@ export class PcapPort implements Port, HandOver {
     this.#lookTimer = null;
     if (this.#region !== null) {
       this.#attachment = null;
-      if (this.#isInUse) await this.#context.dataPath.detach(this.id, this.#queueIndex);
-      this.#isInUse = false;
+      await this.#letGo();
       this.#region.release();
       this.#region = null;
     }

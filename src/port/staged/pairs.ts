@@ -38,6 +38,8 @@ export class StagedPairs {
   #attachments: readonly QueueAttachment[] = [];
   /** By queue index: those that workers use. */
   readonly #inUse = new Set<number>();
+  /** Resolves when workers have let go of all that they were told to. */
+  #lettingGo: Promise<unknown> = Promise.resolve();
   #isResting = false;
 
   constructor(context: PortContext, shape: StagedShape) {
@@ -53,12 +55,20 @@ export class StagedPairs {
   /** Lets go of the queues, or has the workers use them again. Resolves when no worker uses them, or they do. */
   async setResting(isResting: boolean): Promise<void> {
     this.#isResting = isResting;
+    if (isResting) await this.#letGo();
+    else await Promise.all(this.#attachments.map((attachment) => this.#use(attachment)));
+  }
+
+  /** Its peer may go away while it is brought to rest: then both wait for the workers. */
+  #letGo(): Promise<unknown> {
     const { dataPath, id } = this.#context;
-    if (isResting) {
-      const used = [...this.#inUse];
-      this.#inUse.clear();
-      await Promise.all(used.map((queueIndex) => dataPath.detach(id, queueIndex)));
-    } else await Promise.all(this.#attachments.map((attachment) => this.#use(attachment)));
+    const used = [...this.#inUse];
+    this.#inUse.clear();
+    this.#lettingGo = Promise.all([
+      this.#lettingGo,
+      ...used.map((queueIndex) => dataPath.detach(id, queueIndex)),
+    ]);
+    return this.#lettingGo;
   }
 
   async #use(attachment: QueueAttachment): Promise<void> {
@@ -118,11 +128,8 @@ export class StagedPairs {
 
   /** Resolves when no worker uses the queues; only then may their descriptors be closed. */
   async detach(): Promise<void> {
-    const { dataPath, id } = this.#context;
-    const queueIndices = [...this.#inUse];
-    this.#inUse.clear();
     this.#attachments = [];
-    await Promise.all(queueIndices.map((queueIndex) => dataPath.detach(id, queueIndex)));
+    await this.#letGo();
     this.#area?.release();
     this.#area = null;
   }
