@@ -737,9 +737,13 @@ export class Switch {
     await this.#workers.stop();
   }
 
-  /** Stops every ring, removes the sockets and ends the workers. */
+  /**
+   * Stops every ring, removes the sockets and ends the workers. A worker that fails, or does not come back from a plugin,
+   * never answers: wait for `failed` as well.
+   */
   async stop(): Promise<void> {
     clearInterval(this.#clock);
+    const watch = setInterval(() => this.#lookForStuck(), TICK_MS);
     this.#snooping?.close();
     await this.#captures.close();
     // One port after the other, a frame would come to one that is gone from one that is not yet. So it stays in its ring.
@@ -747,6 +751,7 @@ export class Switch {
     await this.#setResting(this.#ports.ports.filter(isMovable), true);
     await this.#ports.close();
     await this.#workers.stop();
+    clearInterval(watch);
     this.#records?.close();
     // The arena stays reserved until the process ends: a view of it could still be reachable.
   }
@@ -773,13 +778,16 @@ export class Switch {
     this.#statics.noteSticky();
     this.#figures.tick();
     this.#plugins.tick(this.#tick);
-    const stuck = this.#workers.stuckPlugin();
-    if (stuck !== null) {
-      const name = this.#plugins.nameOf(stuck.plugin);
-      this.#stuck.reject(new PluginStuckError(`plugin ${name} does not come back in worker ${stuck.worker}`));
-    }
+    this.#lookForStuck();
     this.#loopGuard.onTick(this.#tick);
     if (this.#tick % AGEING_PERIOD_TICKS === 0) this.#fdb.age(this.#tick, this.#config.fdb.ageSeconds);
+  }
+
+  #lookForStuck(): void {
+    const stuck = this.#workers.stuckPlugin();
+    if (stuck === null) return;
+    const name = this.#plugins.nameOf(stuck.plugin);
+    this.#stuck.reject(new PluginStuckError(`plugin ${name} does not come back in worker ${stuck.worker}`));
   }
 
   #followAddresses(id: number, config: PortConfig): void {

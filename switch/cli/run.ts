@@ -278,7 +278,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
     await Promise.race([running.stop(), sleep(STOP_AFTER_FAILURE_MS)]);
     throw error;
   }
-  await running.stop();
+  await Promise.race([running.stop(), failureOf(running)]);
   service.close();
   log.info('stopped');
 }

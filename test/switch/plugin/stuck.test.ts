@@ -4,6 +4,7 @@
  */
 import { expect, it } from 'vitest';
 import { EmbeddedGuest } from '../../../src/frontend/index.ts';
+import { settlesWithin } from '../../peers/deadline.ts';
 import { RingwayProcess } from '../../real/ringway-process.ts';
 import { PluginFolder } from './plugin-world.ts';
 
@@ -13,16 +14,22 @@ const WAYS: readonly [string, string][] = [
   ['tries all ways of a regular expression', "/^(a+)+$/.test('a'.repeat(60) + 'b');"],
 ];
 
+/** Longer than a worker takes for anything, and shorter than it may be in a plugin. */
+const ANSWERED_MS = 1500;
+
 const ruleOf = (body: string): string => `export default () => ({ version: 1, decide(frames) {
   for (let i = 0; i < frames.count; i++) if (frames.etherTypes[i] === 0x88b6) ${body}
 } });\n`;
 
-it.each(WAYS)(
-  'a plugin that %s ends the process with code 1 and its name',
+const STOPS = [false, true] as const;
+const TRIED = WAYS.flatMap(([way, code]) => STOPS.map((isStopped) => ({ way, code, isStopped })));
+
+it.each(TRIED)(
+  'a plugin that $way ends the process with code 1 and its name, being stopped: $isStopped',
   {
     timeout: 120_000,
   },
-  async (_, code) => {
+  async ({ code, isStopped }) => {
     const folder = new PluginFolder();
     const args = ['--plugin', folder.write('rule.ts', ruleOf(code))];
     const ringway = await RingwayProcess.start({ ports: ['a'], args });
@@ -31,6 +38,11 @@ it.each(WAYS)(
       const frame = new Uint8Array(64);
       frame.set([2, 0, 0, 0, 0, 1, ...guest.mac, 0x88, 0xb6]);
       expect(guest.send(frame)).toBe(true);
+      if (isStopped) {
+        // A worker that is in the plugin answers nothing.
+        while (await settlesWithin(ringway.set('a', { protected: true }), ANSWERED_MS));
+        ringway.endInOrder();
+      }
       expect(await ringway.ended).toBe(1);
       expect(ringway.log).toMatch(/^ringway: ended: plugin rule does not come back in worker 0$/m);
       guest.close();
