@@ -209,7 +209,7 @@ describe('a Ringway that is stopped', () => {
       const goings = new Goings(ringway, random);
       goings.traffic(await connect(ringway, random));
       goings.station('u');
-      const { pid } = ringway;
+      const { pid, ended } = ringway;
       const taking = ringway.takeOver().then(
         () => true,
         () => false,
@@ -218,6 +218,7 @@ describe('a Ringway that is stopped', () => {
       // It may have ended by then, but nobody has had its number since.
       if (isRunning(pid)) process.kill(pid, 'SIGTERM');
       const isTaken = await taking;
+      expect(await withDeadline(ended, WAIT_MS, () => ringway.log), ringway.log).toBe(0);
       await goings.end();
       if (isTaken) taken++;
       // The successor came to nothing.
