@@ -3,6 +3,7 @@
  * process starts, asks and stops; the command line and the control API stand on it. Main thread.
  */
 import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { formatMac } from '../protocol/ethernet.ts';
 import { formatIp } from '../protocol/ip-text.ts';
 import { namedAdvice } from '../src/advice.ts';
@@ -53,7 +54,6 @@ import { LogRate } from './log-rate.ts';
 import { type GuardedPort, LoopGuard, type LoopGuardHost, probeMac } from './loop-guard.ts';
 import type { PluginSpec } from './plugin/bundle.ts';
 import { type PluginNotes, type PluginReport, PluginTable } from './plugin/plugin-table.ts';
-import { PluginStuckError } from './plugin/plugin-watch.ts';
 import { NoSuchPortError, PortConflictError } from './port-errors.ts';
 import { PortTable } from './port-table.ts';
 import { PORTS_MAX } from './ports-max.ts';
@@ -67,13 +67,16 @@ import { endHanded } from './takeover/end-handed.ts';
 import type { SwitchPositions, SwitchState } from './takeover/format.ts';
 import type { TraceQuestion, TraceReport } from './trace/report.ts';
 import type { Tracer } from './trace/tracer.ts';
+import { WorkerFailure } from './worker/failure.ts';
 import { scratchBytes, WorkerPool } from './worker/pool.ts';
 
 const TICK_MS = 1000;
 /** How long a takeover waits for guests that offer no buffers; about as long as frames wait for them. */
 const HELD_MS = 2000;
-/** How long a stop does: whoever asked for it waits. */
+/** How long a stop waits for them: whoever asked for it waits. */
 const STOP_HELD_MS = 200;
+/** How long an end takes at most where a worker does not go on. */
+const STOP_AFTER_FAILURE_MS = 2000;
 /** Addresses are aged this often; one pass over a million of them takes some 20 ms of the main thread. */
 const AGEING_PERIOD_TICKS = 10;
 
@@ -242,7 +245,7 @@ export class Switch {
 
   /**
    * Starts the workers and every port. `kept`: addresses that were given to ports before, or stick there.
-   * @throws ConfigError, SocketPathError or HostError when a port cannot be; then nothing is left behind
+   * @throws ConfigError, SocketPathError or HostError when a port cannot be, WorkerFailure; then nothing is left behind
    */
   static async start(
     config: SwitchConfig,
@@ -253,15 +256,10 @@ export class Switch {
   ): Promise<Switch> {
     const created = new Switch(config, log, taken, store, kept);
     try {
-      // Before any port: no frame passes that they do not decide on.
-      await created.#plugins.start(config.plugins);
-      // Their sockets are there while workers still load their program; which of two faults is told does not hang on chance.
-      const added = config.ports.map((port) => created.addPort(port));
-      for (const each of added) each.catch(() => {});
-      for (const each of added) await each;
+      await Promise.race([created.#begin(), created.failed]);
     } catch (error) {
       // What was taken over is still the other process's, which goes on; this one comes to its end, and lets all lie.
-      await (taken === null ? created.stop() : created.leave());
+      await (taken === null ? created.stop() : created.leave()).catch(() => {});
       throw error;
     }
     for (const say of created.#toSay?.splice(0) ?? []) say();
@@ -280,10 +278,16 @@ export class Switch {
     return created;
   }
 
-  /**
-   * Rejects when a worker died, which is a bug: the process should end with its message; and with PluginStuckError when one does
-   * not come back from a plugin.
-   */
+  async #begin(): Promise<void> {
+    // Before any port: no frame passes that they do not decide on.
+    await this.#plugins.start(this.#config.plugins);
+    // Their sockets are there while workers still load their program; which of two faults is told does not hang on chance.
+    const added = this.#config.ports.map((port) => this.addPort(port));
+    for (const each of added) each.catch(() => {});
+    for (const each of added) await each;
+  }
+
+  /** Rejects with WorkerFailure when a worker died, or does not come back from a plugin: the process should end. */
   get failed(): Promise<never> {
     return Promise.race([this.#workers.failed, this.#stuck.promise]);
   }
@@ -730,30 +734,47 @@ export class Switch {
     return this.#tracer.traceWith(this.#plugins.loaded, question, ports, this.#tick);
   }
 
-  /** All is another process's: ends the workers, which use no ring, and touches nothing else. The process is to end. */
+  /**
+   * All is another process's: ends the workers, which use no ring, and touches nothing else. The process is to end. Rejects as
+   * `stop` does.
+   */
   async leave(): Promise<void> {
     clearInterval(this.#clock);
     this.#snooping?.close();
-    await this.#workers.stop();
+    await this.#unlessFailed(this.#workers.stop());
   }
 
   /**
-   * Stops every ring, removes the sockets and ends the workers. A worker that fails, or does not come back from a plugin,
-   * never answers: wait for `failed` as well.
+   * Stops every ring, removes the sockets and ends the workers. Rejects with WorkerFailure when one does not go on; most is let
+   * go of by then.
    */
   async stop(): Promise<void> {
     clearInterval(this.#clock);
     const watch = setInterval(() => this.#lookForStuck(), TICK_MS);
+    await this.#unlessFailed(this.#stopAll()).finally(() => clearInterval(watch));
+  }
+
+  async #stopAll(): Promise<void> {
     this.#snooping?.close();
     await this.#captures.close();
     // One port after the other, a frame would come to one that is gone from one that is not yet. So it stays in its ring.
     await this.#workers.heldNothing(STOP_HELD_MS);
-    await this.#setResting(this.#ports.ports.filter(isMovable), true);
+    const resting = this.#setResting(this.#ports.ports.filter(isMovable), true);
+    await Promise.race([resting, this.failed.catch(() => {})]);
     await this.#ports.close();
     await this.#workers.stop();
-    clearInterval(watch);
     this.#records?.close();
     // The arena stays reserved until the process ends: a view of it could still be reachable.
+  }
+
+  /** What waits for answers of workers: one that does not go on never answers. */
+  async #unlessFailed(work: Promise<void>): Promise<void> {
+    const failed = this.failed.catch(async (failure) => {
+      // What does not need it is still done.
+      await sleep(STOP_AFTER_FAILURE_MS);
+      throw failure;
+    });
+    await Promise.race([work, failed]);
   }
 
   #whenStarted(say: () => void): void {
@@ -786,8 +807,7 @@ export class Switch {
   #lookForStuck(): void {
     const stuck = this.#workers.stuckPlugin();
     if (stuck === null) return;
-    const name = this.#plugins.nameOf(stuck.plugin);
-    this.#stuck.reject(new PluginStuckError(`plugin ${name} does not come back in worker ${stuck.worker}`));
+    this.#stuck.reject(WorkerFailure.ofPlugin(this.#plugins.nameOf(stuck.plugin), stuck.worker));
   }
 
   #followAddresses(id: number, config: PortConfig): void {

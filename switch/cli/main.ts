@@ -13,6 +13,7 @@ import { ConfigError } from '../config/settings.ts';
 import { ControlError } from '../control/control-error.ts';
 import { heededSignals } from '../ignored-signals.ts';
 import { linesOut } from '../lines-out.ts';
+import { WorkerFailure } from '../worker/failure.ts';
 import { CliError, EXIT } from './cli-error.ts';
 import { buildProgram, COMMAND_NAMES } from './program.ts';
 import { outputTaken } from './standard-output.ts';
@@ -49,7 +50,8 @@ function explain(error: unknown): { text: string; code: number } {
   if (error instanceof ControlError) {
     return { text: oneLine(error.message), code: error.kind === 'refused' ? EXIT.usage : EXIT.failed };
   }
-  if (error instanceof HostError) return { text: oneLine(error.message), code: EXIT.failed };
+  if (error instanceof HostError || error instanceof WorkerFailure)
+    return { text: oneLine(error.message), code: EXIT.failed };
   if (error instanceof Error && 'syscall' in error) {
     return { text: oneLine(error.message), code: EXIT.failed };
   }

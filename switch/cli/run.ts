@@ -1,6 +1,5 @@
 /** `ringway run`: the switch itself, from its configuration to an orderly end. Main thread. */
 import { resolve } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { HandOverError } from '../../src/device/hand-over.ts';
 import { keepOff } from '../../src/host/affinity.ts';
@@ -16,7 +15,6 @@ import { KeptPorts } from '../kept-ports.ts';
 import { launcherGone } from '../launcher.ts';
 import { linesOut } from '../lines-out.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../log.ts';
-import { PluginStuckError } from '../plugin/plugin-watch.ts';
 import { Service } from '../service/service.ts';
 import type { Switch } from '../switch.ts';
 import type { Giver, TakeoverServer } from '../takeover/give.ts';
@@ -28,7 +26,6 @@ import { recordRunning } from './running.ts';
 import { onReload, stopRequested } from './signals.ts';
 import { ringwayVersion } from './version.ts';
 
-const STOP_AFTER_FAILURE_MS = 2000;
 const STDOUT_FD = 1;
 /** After a takeover: what waited meanwhile is forwarded, and code is compiled that was not yet. */
 const FAVOURED_MS = 50;
@@ -238,7 +235,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
       const stopped = stop.then(() => {
         throw new CliError('stopped before it had taken over');
       });
-      await Promise.race([finishTakeover(takeover, running, config.cpus, log), stopped, failureOf(running)]);
+      await Promise.race([finishTakeover(takeover, running, config.cpus, log), stopped, running.failed]);
       isOurs = true;
       // Also of ports that only this one has.
       kept.restoreGroups();
@@ -270,15 +267,14 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   } catch (error) {
     // The other process goes on with all that was to be taken over, so nothing of it is touched.
     if (!isOurs) {
-      await Promise.race([running.leave(), sleep(STOP_AFTER_FAILURE_MS)]);
+      await running.leave().catch(() => {});
       const isRefusal = error instanceof HandOverError || error instanceof TakeoverError;
       throw isRefusal ? new CliError(error.message) : error;
     }
-    // After a worker's death the orderly stop may wait for that worker's answer.
-    await Promise.race([running.stop(), sleep(STOP_AFTER_FAILURE_MS)]);
+    await running.stop().catch(() => {});
     throw error;
   }
-  await Promise.race([running.stop(), failureOf(running)]);
+  await running.stop();
   service.close();
   log.info('stopped');
 }
@@ -427,9 +423,9 @@ async function runUntil(
   service: Service,
   hasGuests: boolean,
 ): Promise<boolean> {
-  const failure = failureOf(running);
+  const { failed } = running;
   // It may fail before anybody waits for it; the race below still learns of it.
-  failure.catch(() => {});
+  failed.catch(() => {});
   if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
   const control = await openControl(config.controlSocket, source, log);
   let isGone = false;
@@ -446,10 +442,7 @@ async function runUntil(
     if (lines !== '') linesOut(STDOUT_FD).write(lines);
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
     service.ready(running);
-    log.info(
-      await Promise.race([stop, failure, ...(takenOver === undefined ? [] : [takenOver])]),
-      'stopping',
-    );
+    log.info(await Promise.race([stop, failed, ...(takenOver === undefined ? [] : [takenOver])]), 'stopping');
     if (!isGone) service.stopping();
   } finally {
     control.forget();
@@ -458,17 +451,6 @@ async function runUntil(
     if (!isGone) await control.close();
   }
   return isGone;
-}
-
-async function failureOf(running: Switch): Promise<never> {
-  try {
-    await running.failed;
-  } catch (error) {
-    if (error instanceof PluginStuckError) throw new CliError(`ended: ${error.message}`);
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    throw new CliError(`a worker failed, which is a bug in ringway: ${text}`);
-  }
-  throw new CliError('a worker ended by itself, which is a bug in ringway');
 }
 
 /** Serves the control API and leaves the note that leads to it; the answer undoes each. */

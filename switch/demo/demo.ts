@@ -16,6 +16,8 @@ import { TEST_FRAME_BYTES_MAX, TEST_FRAME_BYTES_MIN } from './test-frame.ts';
 export type RunningSwitch = {
   /** Frames delivered and dropped since the start, over both ports. */
   portCounters(): Promise<{ forwardedFrames: number; droppedFrames: number }>;
+  /** Rejects when it cannot go on. */
+  readonly failed: Promise<never>;
   stop(): Promise<void>;
 };
 
@@ -64,8 +66,11 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   } finally {
     interruption.close();
     await Promise.all(guests.map((guest) => guest.end()));
-    await running?.stop();
-    rmSync(folder, { recursive: true, force: true });
+    try {
+      await running?.stop();
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   }
 }
 
@@ -123,7 +128,7 @@ async function exchange(
 ): Promise<DemoResult> {
   const givenUp = endedBy(interruption.twice, 'before it had a result');
   const orFailure = <T>(what: Promise<T>): Promise<T> =>
-    Promise.race([what, givenUp, ...guests.map((guest) => guest.failed())]);
+    Promise.race([what, givenUp, running.failed, ...guests.map((guest) => guest.failed())]);
   const allHeard = (kind: 'ready' | 'stopped' | 'result', withinMs: number): Promise<GuestCounts[]> =>
     orFailure(within(withinMs, Promise.all(guests.map((guest) => guest.heard(kind))), kind));
 

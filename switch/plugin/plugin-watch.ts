@@ -19,8 +19,3 @@ export class PluginWatch {
     return this.#looks >= LOOKS_MAX ? plugin : null;
   }
 }
-
-/** A worker was ended by it, and the process is to be. */
-export class PluginStuckError extends Error {
-  override name = 'PluginStuckError';
-}

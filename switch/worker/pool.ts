@@ -23,6 +23,7 @@ import { PORT_METERS_BYTES } from '../l2/port-meters.ts';
 import type { PluginWorkers } from '../plugin/plugin-table.ts';
 import { PluginWatch } from '../plugin/plugin-watch.ts';
 import type { PluginOrder, PluginReport } from '../plugin/worker-plugins.ts';
+import { WorkerFailure } from './failure.ts';
 import {
   CONTROL_BYTES,
   CONTROL_EMPTY_TURNS,
@@ -92,7 +93,7 @@ export function scratchBytes(cpus: readonly number[] | null): number {
 }
 
 export class WorkerPool implements DataPath, PluginWorkers {
-  /** Rejects when a worker dies: a bug of ours that must end the process. */
+  /** Rejects with WorkerFailure when a worker dies: a bug of ours that must end the process. */
   readonly failed: Promise<never>;
   readonly #threads: WorkerThread[];
   readonly #cpus: readonly number[];
@@ -399,10 +400,9 @@ class WorkerThread {
       else onPlugin(report);
     });
     this.failed = new Promise((_, reject) => {
-      this.#worker.on('error', reject);
+      this.#worker.on('error', (error) => reject(WorkerFailure.ofEnd(error)));
       this.#worker.on('exit', (code) => {
-        if (!this.#stopping)
-          reject(new Error(`poll worker ${setup.index} ended by itself with code ${code}`));
+        if (!this.#stopping) reject(WorkerFailure.ofEnd(`worker ${setup.index} ended with code ${code}`));
       });
     });
     this.failed.catch(() => {});

@@ -72,6 +72,7 @@ function startLocal(tamper?: Tamper, started?: (made: LocalSwitch) => void): Dem
     const made = new LocalSwitch([{ socketPath: a }, { socketPath: b }], tamper);
     started?.(made);
     return {
+      failed: new Promise<never>(() => {}),
       portCounters: async () => ({ forwardedFrames: made.frames - made.drops, droppedFrames: made.drops }),
       stop: () => made.stop(),
     };
@@ -116,6 +117,17 @@ describe('with a switch that works', () => {
 });
 
 describe('with a switch that does not', () => {
+  it('ends when it fails', async () => {
+    const failed = Promise.reject(new Error('it cannot go on'));
+    failed.catch(() => {});
+    const startSwitch: DemoOptions['startSwitch'] = async (sockets) => ({
+      ...(await startLocal()(sockets)),
+      failed,
+    });
+    const demo = runDemo({ seconds: 60, frameSizeBytes: 64, json: true, startSwitch });
+    await expect(demo).rejects.toThrow('it cannot go on');
+  });
+
   it('counts what is lost', async () => {
     const { code, result } = await runJson(tamperData((_f, number) => (number % 64 === 0 ? 'drop' : 'pass')));
     expect(result.lost).toBeGreaterThan(0);
