@@ -750,18 +750,19 @@ export class Switch {
    */
   async stop(): Promise<void> {
     clearInterval(this.#clock);
-    const watch = setInterval(() => this.#lookForStuck(), TICK_MS);
-    await this.#unlessFailed(this.#stopAll()).finally(() => clearInterval(watch));
+    await this.#unlessFailed(this.#stopAll());
   }
 
   async #stopAll(): Promise<void> {
+    // What does not need the worker that failed is done still.
+    const orFailure = (work: Promise<unknown>): Promise<unknown> =>
+      Promise.race([work, this.failed.catch(() => {})]);
     this.#snooping?.close();
-    await this.#captures.close();
+    await orFailure(this.#captures.close());
     // One port after the other, a frame would come to one that is gone from one that is not yet. So it stays in its ring.
     await this.#workers.heldNothing(STOP_HELD_MS);
-    const resting = this.#setResting(this.#ports.ports.filter(isMovable), true);
-    await Promise.race([resting, this.failed.catch(() => {})]);
-    await this.#ports.close();
+    await orFailure(this.#setResting(this.#ports.ports.filter(isMovable), true));
+    await orFailure(this.#ports.close());
     await this.#workers.stop();
     this.#records?.close();
     // The arena stays reserved until the process ends: a view of it could still be reachable.
@@ -769,12 +770,14 @@ export class Switch {
 
   /** What waits for answers of workers: one that does not go on never answers. */
   async #unlessFailed(work: Promise<void>): Promise<void> {
-    const failed = this.failed.catch(async (failure) => {
-      // What does not need it is still done.
-      await sleep(STOP_AFTER_FAILURE_MS);
-      throw failure;
+    const watch = setInterval(() => this.#lookForStuck(), TICK_MS);
+    let failure: unknown = null;
+    const failed = this.failed.catch((error) => {
+      failure = error;
+      return sleep(STOP_AFTER_FAILURE_MS);
     });
-    await Promise.race([work, failed]);
+    await Promise.race([work, failed]).finally(() => clearInterval(watch));
+    if (failure !== null) throw failure;
   }
 
   #whenStarted(say: () => void): void {

@@ -226,22 +226,26 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const { store } = service;
   const changed = { ...config, ports, plugins };
   const running = await Switch.start(changed, log, takeover?.state, store, kept.addresses).catch(asRefusal);
+  const { failed } = running;
+  // It may fail before anybody waits for it.
+  failed.catch(() => {});
   let isOurs = takeover === null;
+  let isGone = false;
   try {
     // Before anything is added or kept: what lies beside the control socket is that of who serves it.
     if (takeover === null) refuseServedControl(config.controlSocket);
-    const restored = await kept.restore(running);
+    const restored = await Promise.race([kept.restore(running), failed]);
     if (takeover !== null) {
       const stopped = stop.then(() => {
         throw new CliError('stopped before it had taken over');
       });
-      await Promise.race([finishTakeover(takeover, running, config.cpus, log), stopped, running.failed]);
+      await Promise.race([finishTakeover(takeover, running, config.cpus, log), stopped, failed]);
       isOurs = true;
       // Also of ports that only this one has.
       kept.restoreGroups();
     } else {
       kept.restoreGroups();
-      await running.takeUp();
+      await Promise.race([running.takeUp(), failed]);
     }
     kept.forgetOthers();
     running.onKeptAddresses = (addresses) => kept.keepAddresses(addresses);
@@ -258,12 +262,7 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
     const source = withKept(running, kept, server, configuration, own);
     const all = [...ports, ...restored];
     const settings = { ...changed, ports: all };
-    const isGone = await runUntil(stop, running, settings, source, server, log, service, takeover !== null);
-    if (isGone) {
-      service.close();
-      await running.leave();
-      return;
-    }
+    isGone = await runUntil(stop, running, settings, source, server, log, service, takeover !== null);
   } catch (error) {
     // The other process goes on with all that was to be taken over, so nothing of it is touched.
     if (!isOurs) {
@@ -273,6 +272,12 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
     }
     await running.stop().catch(() => {});
     throw error;
+  }
+  // By then it is that of another process, which is not to be disturbed.
+  if (isGone) {
+    service.close();
+    await running.leave();
+    return;
   }
   await running.stop();
   service.close();
@@ -412,7 +417,7 @@ async function reload(configuration: Configuration, path: string, log: Logger): 
   }
 }
 
-/** Answers whether another process has taken over. @throws CliError when the switch fails by itself */
+/** Answers whether another process has taken over. @throws WorkerFailure */
 async function runUntil(
   stop: Promise<object>,
   running: Switch,
@@ -423,17 +428,12 @@ async function runUntil(
   service: Service,
   hasGuests: boolean,
 ): Promise<boolean> {
-  const { failed } = running;
-  // It may fail before anybody waits for it; the race below still learns of it.
-  failed.catch(() => {});
   if (config.controlObstacle !== undefined) log.warn(`there is no control API: ${config.controlObstacle}`);
   const control = await openControl(config.controlSocket, source, log);
   let isGone = false;
   const listeners: ({ close(): Promise<void> } | null)[] = [];
-  const takenOver = server?.handedOver.then(() => {
-    isGone = true;
-    return { reason: 'another process has taken over' };
-  });
+  const takenOver = server?.handedOver.then(() => ({ reason: 'another process has taken over' }));
+  const isHandedOver = async (): Promise<boolean> => (await server?.end()) ?? false;
   try {
     listeners.push(await openFigures(config, running, log, hasGuests));
     listeners.push(await openWeb(config, source, running, log, hasGuests));
@@ -442,8 +442,14 @@ async function runUntil(
     if (lines !== '') linesOut(STDOUT_FD).write(lines);
     log.info({ ports: config.ports.length, control: config.controlSocket }, 'running');
     service.ready(running);
-    log.info(await Promise.race([stop, failed, ...(takenOver === undefined ? [] : [takenOver])]), 'stopping');
+    const ends = [stop, running.failed, ...(takenOver === undefined ? [] : [takenOver])];
+    log.info(await Promise.race(ends), 'stopping');
+    isGone = await isHandedOver();
     if (!isGone) service.stopping();
+  } catch (error) {
+    isGone = await isHandedOver();
+    // What fails when all is another's is no matter.
+    if (!isGone) throw error;
   } finally {
     control.forget();
     await Promise.all(listeners.map((listener) => listener?.close()));

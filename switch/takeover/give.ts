@@ -16,6 +16,7 @@ import { TakeoverError } from './takeover-error.ts';
 const READY_MS = 120_000;
 /** Frames wait meanwhile. */
 const DONE_MS = 2000;
+const STOPPING = 'the switch is being stopped';
 
 /** What is handed over: the switch. */
 export type Giver = {
@@ -37,6 +38,13 @@ export class TakeoverServer {
   /** Resolves when the successor has everything: this process is to end, and to touch nothing. */
   readonly handedOver: Promise<void>;
   readonly #resolve: () => void;
+  #isHandedOver = false;
+  /** The takeover at work, or the last one. */
+  #giving: Promise<void> = Promise.resolve();
+  /** The successor is told to go on. */
+  #hasLetGo = false;
+  /** This process ends by itself. */
+  #isOver = false;
   readonly #giver: Giver;
   readonly #controlSocket: string;
   readonly #log: Logger;
@@ -61,11 +69,22 @@ export class TakeoverServer {
         `takeover in format ${formats.join(' or ')} was asked for; this Ringway knows format ${FORMAT}: restart it instead`,
       );
     if (this.#isAtWork) throw new PortConflictError('another takeover is at work');
+    if (this.#isOver) throw new PortConflictError(STOPPING);
     // Who may ask here may have all that is here, but no file of others is to be connected to.
     const path = join(dirname(this.#controlSocket), basename(name));
     const link = new TakeoverLink(connectUnix(path));
     this.#isAtWork = true;
-    void this.#give(link);
+    this.#giving = this.#give(link);
+  }
+
+  /**
+   * This process is to end by itself: no successor is told to go on from now on. Answers whether one was already, and has
+   * everything.
+   */
+  async end(): Promise<boolean> {
+    this.#isOver = true;
+    if (this.#hasLetGo) await this.#giving;
+    return this.#isHandedOver;
   }
 
   async #give(link: TakeoverLink): Promise<void> {
@@ -76,30 +95,42 @@ export class TakeoverServer {
       if (![TakeoverError, HandOverError, HostError, PortConflictError].some((type) => error instanceof type))
         throw error;
       link.close();
+      this.#hasLetGo = false;
+      // Ports are stopped, and the successor learns by the connection's end that it has nothing.
+      if (this.#isOver) return;
       await this.#giver.goOn();
       this.#isAtWork = false;
       this.#log.warn(`takeover came to nothing, and all goes on as before: ${(error as Error).message}`);
       return;
     }
+    this.#isHandedOver = true;
     this.#resolve();
+  }
+
+  /** @throws TakeoverError where this process has come to its end meanwhile */
+  async #step<T>(work: Promise<T>): Promise<T> {
+    const result = await work;
+    if (this.#isOver) throw new TakeoverError(STOPPING);
+    return result;
   }
 
   async #handOver(link: TakeoverLink): Promise<void> {
     const giver = this.#giver;
-    await giver.freeze();
+    await this.#step(giver.freeze());
     const { state, fds } = numbered(giver.handOver());
-    await link.send<'state'>({ record: 'state', format: FORMAT, ...state }, fds);
+    await this.#step(link.send<'state'>({ record: 'state', format: FORMAT, ...state }, fds));
     collectGarbage();
-    await link.next('ready', READY_MS);
+    await this.#step(link.next('ready', READY_MS));
     // Once for nothing, so that it is compiled when frames wait for it, and what is in the way is known before.
     JSON.stringify(giver.positions());
     const disfavour = favour();
     // Not the workers: the successor's are on the same processors.
     const calm = runAtOnce((thread) => thread === process.pid);
     try {
-      await giver.rest();
-      await link.send<'positions'>({ record: 'positions', ...giver.positions() });
-      await link.next('done', DONE_MS);
+      await this.#step(giver.rest());
+      await this.#step(link.send<'positions'>({ record: 'positions', ...giver.positions() }));
+      await this.#step(link.next('done', DONE_MS));
+      this.#hasLetGo = true;
       giver.letGo?.(link.peerPid);
       await link.send<'go'>({ record: 'go' });
     } finally {

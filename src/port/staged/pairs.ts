@@ -39,7 +39,7 @@ export class StagedPairs {
   /** By queue index: those that workers use. */
   readonly #inUse = new Set<number>();
   /** Resolves when workers have let go of all that they were told to. */
-  #lettingGo: Promise<unknown> = Promise.resolve();
+  #lettingGo: Promise<void> = Promise.resolve();
   #isResting = false;
 
   constructor(context: PortContext, shape: StagedShape) {
@@ -60,14 +60,12 @@ export class StagedPairs {
   }
 
   /** Its peer may go away while it is brought to rest: then both wait for the workers. */
-  #letGo(): Promise<unknown> {
+  #letGo(): Promise<void> {
     const { dataPath, id } = this.#context;
     const used = [...this.#inUse];
     this.#inUse.clear();
-    this.#lettingGo = Promise.all([
-      this.#lettingGo,
-      ...used.map((queueIndex) => dataPath.detach(id, queueIndex)),
-    ]);
+    const answers = used.map((queueIndex) => dataPath.detach(id, queueIndex));
+    this.#lettingGo = Promise.all([this.#lettingGo, ...answers]).then(() => {});
     return this.#lettingGo;
   }
 

@@ -163,6 +163,8 @@ export class UnixStreamPort extends UnixPort {
     const peer = this.#peer;
     if (peer === null) return;
     this.#stopTimer(peer);
+    // Whoever waits for the workers to take it up again starts no timer then.
+    peer.egress = null;
     await this.detach();
     closeFd(peer.fd);
     this.#peer = null;
