@@ -21,8 +21,8 @@ const TIMES = Math.round(4 * Number(process.env.RINGWAY_SEARCH ?? 1));
 const WAIT_MS = 20_000;
 /** By then all of what goes on has begun, and some of it is over. */
 const LATEST_MS = 120;
-/** About as long as a successor takes. */
-const TAKING_MS = 1500;
+/** When it is stopped, of the time that a takeover takes. */
+const PERCENT = [50, 110] as const;
 const BURST_FRAMES = 64;
 const NAMES = ['a', 'b'] as const;
 const ALL = [255, 255, 255, 255, 255, 255];
@@ -209,22 +209,26 @@ describe('a Ringway that is stopped', () => {
     const random = new Random(2);
     const ringway = await start(random);
     let taken = 0;
+    let tookMs = 0;
     for (let time = 0; time < TIMES; time++) {
       const goings = new Goings(ringway, random);
       const guests = await connect(ringway, random);
       goings.traffic(guests);
       goings.station('u');
-      const { pid, ended } = ringway;
+      const { pid, ended, log } = ringway;
       let isTaken = false;
       try {
         const taking = ringway.takeOver().then(
           () => true,
           () => false,
         );
-        await sleep(random.between(0, TAKING_MS));
-        // It may have ended by then, but nobody has had its number since.
-        if (isRunning(pid)) process.kill(pid, 'SIGTERM');
+        await ringway.until(async () => ringway.log.slice(log.length).includes('is being taken over'));
+        const begunMs = performance.now();
+        // The first one is to tell how long it takes. Then, it may have ended, but nobody has had its number since.
+        if (time > 0) await sleep((tookMs * random.between(...PERCENT)) / 100);
+        if (time > 0 && isRunning(pid)) process.kill(pid, 'SIGTERM');
         isTaken = await taking;
+        if (time === 0) tookMs = performance.now() - begunMs;
         expect(await withDeadline(ended, WAIT_MS, () => ringway.log), ringway.log).toBe(0);
         // All or nothing: whoever was told to go on has guests that noticed nothing.
         if (isTaken)
