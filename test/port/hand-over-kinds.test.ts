@@ -5,7 +5,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { closeFd, duplicateFd } from '../../src/host/descriptor.ts';
 import { descriptorLoop } from '../../src/host/event-loop.ts';
 import { libc } from '../../src/host/libc.ts';
@@ -152,6 +152,26 @@ describe('a port on a stream socket', () => {
   it('keeps what workers use when it stops while they are told to let go of it', async () => {
     const { world } = await connected();
     expect(await stopsAfterRest(world)).toBe(true);
+  });
+
+  it('leaves no timer when it stops while workers are told to use it again', async () => {
+    const { world } = await connected();
+    const port = movable(world.port!);
+    await port.setResting(true);
+    const workers = Promise.withResolvers<void>();
+    world.answers = workers.promise;
+    const begun = vi.spyOn(globalThis, 'setInterval');
+    const ended = vi.spyOn(globalThis, 'clearInterval');
+    onTestFinished(() => {
+      vi.restoreAllMocks();
+    });
+    const goesOn = port.setResting(false);
+    const stopped = world.port!.stop();
+    await new Promise(setImmediate);
+    workers.resolve();
+    await Promise.all([goesOn, stopped]);
+    const timers = begun.mock.results.map(({ value }) => value);
+    expect(timers.filter((timer) => !ended.mock.calls.flat().includes(timer))).toEqual([]);
   });
 
   it('sends the rest of a frame that its socket took a part of', async () => {

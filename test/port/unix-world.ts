@@ -35,7 +35,7 @@ export class UnixWorld implements DataPath {
   /** Frames that were taken and cannot be forwarded. */
   tooShort = 0;
   tooLong = 0;
-  /** A worker has let go of a queue when this resolves. */
+  /** A worker has let go of a queue, or uses it, when this resolves. */
   answers: Promise<void> = Promise.resolve();
   readonly #batch = new Batch();
   readonly #sourceOffset: number;
@@ -62,6 +62,7 @@ export class UnixWorld implements DataPath {
   }
 
   async attach(attachment: QueueAttachment): Promise<void> {
+    await this.answers;
     this.attachments.push(attachment as UnixAttachment);
     if (attachment.direction === 'ingress') this.ingress = openIngress(arenaView, attachment);
     else this.egress = openEgress(arenaView, attachment, false);

@@ -223,6 +223,20 @@ process.kill(process.pid, 'SIGKILL');`;
     await world.expectAllThere();
   });
 
+  it('because the other is stopped is not told to go on', { timeout: TIMEOUT_MS }, async () => {
+    const world = await World.start({ layout: 'split', role: 'server' });
+    const { switching } = world;
+    await world.runFor(1000);
+    const takeover = await beginTakeover(switching.controlSocket);
+    await takeover.ready();
+    switching.endInOrder();
+    await switching.until(async () => switching.log.includes('"stopping"'));
+    await expect(takeover.done()).rejects.toThrow();
+    takeover.abandon();
+    expect(await switching.ended).toBe(0);
+    await switching.restart();
+  });
+
   it('because it knows another format is told so', async () => {
     const { switching } = await World.start({ layout: 'split', role: 'server' });
     const body = { socket: 'none', formats: [7] };
