@@ -81,6 +81,8 @@ const STOP_AFTER_FAILURE_MS = 2000;
 const AGEING_PERIOD_TICKS = 10;
 
 export class Switch {
+  /** Rejects with WorkerFailure when a worker died, or does not come back from a plugin: the process should end. */
+  readonly failed: Promise<never>;
   readonly #config: SwitchConfig;
   readonly #log: Logger;
   readonly #arena: Arena;
@@ -181,7 +183,9 @@ export class Switch {
       onPlugin: (report) => this.#plugins.heard(report),
     });
     this.#plugins = new PluginTable(this.#workers, log);
-    this.#stuck.promise.catch(() => {});
+    this.failed = Promise.race([this.#workers.failed, this.#stuck.promise]);
+    // It may fail before anybody waits for it.
+    this.failed.catch(() => {});
     const arenaView = new ArenaView(this.#arena.location);
     this.#arenaView = arenaView;
     // What there is to say of it is said once the ports are there: a start that fails is told in one line.
@@ -285,11 +289,6 @@ export class Switch {
     const added = this.#config.ports.map((port) => this.addPort(port));
     for (const each of added) each.catch(() => {});
     for (const each of added) await each;
-  }
-
-  /** Rejects with WorkerFailure when a worker died, or does not come back from a plugin: the process should end. */
-  get failed(): Promise<never> {
-    return Promise.race([this.#workers.failed, this.#stuck.promise]);
   }
 
   /** Resolves when every worker's loop has turned. */

@@ -37,11 +37,8 @@ export function addDemo(program: Command): void {
 async function startSwitch(sockets: { a: string; b: string }): Promise<RunningSwitch> {
   const { Switch } = await import('../switch.ts');
   const running = await Switch.start(demoConfig(sockets), createLogger('warn'));
-  const { failed } = running;
-  // It may fail before anybody waits for it.
-  failed.catch(() => {});
   return {
-    failed,
+    failed: running.failed,
     portCounters: async () => countersOf(running.ports()),
     stop: () => running.stop(),
   };

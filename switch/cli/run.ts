@@ -227,8 +227,6 @@ async function run(options: RunOptions, log: Logger): Promise<void> {
   const changed = { ...config, ports, plugins };
   const running = await Switch.start(changed, log, takeover?.state, store, kept.addresses).catch(asRefusal);
   const { failed } = running;
-  // It may fail before anybody waits for it.
-  failed.catch(() => {});
   let isOurs = takeover === null;
   let isGone = false;
   try {
