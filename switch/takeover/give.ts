@@ -38,9 +38,8 @@ export class TakeoverServer {
   /** Resolves when the successor has everything: this process is to end, and to touch nothing. */
   readonly handedOver: Promise<void>;
   readonly #resolve: () => void;
-  #isHandedOver = false;
-  /** The takeover at work, or the last one. */
-  #giving: Promise<void> = Promise.resolve();
+  /** The takeover at work, or the last one: whether the successor has everything. */
+  #giving = Promise.resolve(false);
   /** The successor is told to go on. */
   #hasLetGo = false;
   /** This process ends by itself. */
@@ -83,11 +82,10 @@ export class TakeoverServer {
    */
   async end(): Promise<boolean> {
     this.#isOver = true;
-    if (this.#hasLetGo) await this.#giving;
-    return this.#isHandedOver;
+    return this.#hasLetGo && (await this.#giving);
   }
 
-  async #give(link: TakeoverLink): Promise<void> {
+  async #give(link: TakeoverLink): Promise<boolean> {
     this.#log.info('is being taken over');
     try {
       await this.#handOver(link);
@@ -97,14 +95,14 @@ export class TakeoverServer {
       link.close();
       this.#hasLetGo = false;
       // Ports are stopped, and the successor learns by the connection's end that it has nothing.
-      if (this.#isOver) return;
+      if (this.#isOver) return false;
       await this.#giver.goOn();
       this.#isAtWork = false;
       this.#log.warn(`takeover came to nothing, and all goes on as before: ${(error as Error).message}`);
-      return;
+      return false;
     }
-    this.#isHandedOver = true;
     this.#resolve();
+    return true;
   }
 
   /** @throws TakeoverError where this process has come to its end meanwhile */
