@@ -7,9 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { EmbeddedGuest } from '../../src/frontend/index.ts';
-import { NumberedFlow, takeAll } from '../numbered-flow.ts';
+import { flowUntil, NumberedFlow, takeAll } from '../numbered-flow.ts';
 import { controlGroupsObstacle } from '../peers/control-groups.ts';
-import { withDeadline } from '../peers/deadline.ts';
 import { peersForTests } from '../peers/index.ts';
 import { SystemdManager } from '../peers/systemd-manager.ts';
 
@@ -78,16 +77,16 @@ describe.skipIf(peers.skip || obstacle !== null)(
 
     const log = (): string => readFileSync(join(manager.folder, 'log'), 'utf8');
 
-    async function run(isEnough: () => boolean): Promise<void> {
-      while (!isEnough()) {
-        for (const { session } of guests) expect(session.isClosed).toBe(false);
-        const moved = flows.map((flow) => flow.step());
-        const interrupted = moved.includes(true) ? null : Promise.race(flows.map((flow) => flow.interrupt()));
-        if (interrupted !== null)
-          await withDeadline(interrupted, UNTIL_MS, () => `no frame comes any more:\n${log().slice(-5000)}`);
-        else await new Promise(setImmediate);
-      }
-    }
+    const run = (isEnough: () => boolean): Promise<void> =>
+      flowUntil(
+        flows,
+        () => {
+          for (const { session } of guests) expect(session.isClosed).toBe(false);
+          return isEnough();
+        },
+        () => log().slice(-5000),
+        UNTIL_MS,
+      );
 
     function runFor(frames: number): Promise<void> {
       const goals = flows.map(({ sent }) => sent + frames);

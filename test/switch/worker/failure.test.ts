@@ -1,4 +1,4 @@
-/** A worker that ends by itself, which is a bug: whoever starts or stops a switch learns of it, and does not wait for its answer. */
+/** A worker that ends by itself, which is a bug: whoever starts a switch learns of it, and does not wait for its answer. Of stops: plugin/stuck.test.ts. */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
